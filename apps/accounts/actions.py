@@ -1,0 +1,51 @@
+"""What is done with API keys."""
+
+from datetime import timedelta
+
+from django.db import transaction
+from django.utils import timezone
+
+from apps.accounts.models import APIKey, User, default_scopes
+
+
+@transaction.atomic
+def create_api_key(
+    *,
+    name: str,
+    scopes: list[str] | None = None,
+    rate_per_minute: int = 6_000,
+    created_by: User | None = None,
+    secret: str | None = None,
+) -> tuple[APIKey, str]:
+    """Create a key and return it with its secret, which is shown this once.
+
+    Args:
+        secret: a secret chosen by the operator; a random one by default.
+
+    Raises:
+        ValidationError: an unknown scope, no name, or a secret that is in use.
+    """
+    secret = secret or APIKey.new_secret()
+    key = APIKey(
+        name=name,
+        hint=secret[:4] if len(secret) < 20 else secret[:8],
+        secret_hash=APIKey.hash(secret),
+        scopes=default_scopes() if scopes is None else scopes,
+        rate_per_minute=rate_per_minute,
+        created_by=created_by,
+    )
+    key.full_clean(exclude=["created_by"])
+    key.save()
+    return key, secret
+
+
+def revoke_api_key(*, key: APIKey) -> None:
+    """Revoke a key from the next request on. Revoking twice keeps the first time."""
+    APIKey.objects.active().filter(pk=key.pk).update(revoked_at=timezone.now())
+
+
+def touch_api_key(*, key: APIKey) -> None:
+    """Note that the key was used, at most once a minute, so that a busy key's row is not a hot spot."""
+    time = timezone.now()
+    if key.last_used_at is None or key.last_used_at < time - timedelta(minutes=1):
+        APIKey.objects.filter(pk=key.pk).update(last_used_at=time)

@@ -1,0 +1,59 @@
+"""Users and API keys in the admin, and the base class of read-only evidence."""
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.auth.admin import UserAdmin
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+
+from apps.accounts import actions
+from apps.accounts.models import APIKey, User
+
+admin.site.register(User, UserAdmin)
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):
+    """Evidence: it can be looked at by those who may view it, and changed by nobody."""
+
+    show_full_result_count = False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+@admin.register(APIKey)
+class APIKeyAdmin(admin.ModelAdmin):
+    list_display = ("name", "hint", "scopes", "rate_per_minute", "created_at", "last_used_at", "revoked_at")
+    readonly_fields = ("hint", "created_at", "created_by", "last_used_at", "revoked_at")
+    actions = ("revoke",)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def save_model(self, request: HttpRequest, obj: APIKey, form: Any, change: bool) -> None:
+        if change:
+            super().save_model(request, obj, form, change)
+            return
+        assert isinstance(request.user, User)
+        key, secret = actions.create_api_key(
+            name=obj.name,
+            scopes=obj.scopes,
+            rate_per_minute=obj.rate_per_minute,
+            created_by=request.user,
+        )
+        obj.pk = key.pk
+        obj._state.adding = False
+        messages.warning(request, f"The secret, shown this once: {secret}")
+
+    @admin.action(description="Revoke the selected keys", permissions=["change"])
+    def revoke(self, request: HttpRequest, queryset: QuerySet[APIKey]) -> None:
+        for key in queryset:
+            actions.revoke_api_key(key=key)
+        messages.success(request, "Revoked. Requests with these keys are refused from now on.")

@@ -1,0 +1,117 @@
+"""Who acts: users and API keys, and the base class of every record that is only ever added to."""
+
+import hashlib
+import secrets
+from typing import Any, NoReturn
+
+from django.contrib.auth.models import AbstractUser
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.utils import timezone
+
+
+class AppendOnlyError(TypeError):
+    """Somebody tried to change or delete a record that may only be added to."""
+
+
+class AppendOnlyQuerySet(models.QuerySet):
+    """Refuses bulk changes: history is corrected by a further row."""
+
+    def update(self, **kwargs: Any) -> NoReturn:
+        raise AppendOnlyError(f"{self.model._meta.verbose_name} rows are append-only.")
+
+    def delete(self) -> NoReturn:
+        raise AppendOnlyError(f"{self.model._meta.verbose_name} rows are append-only.")
+
+
+class AppendOnly(models.Model):
+    """A record that can be inserted and read, never changed or deleted."""
+
+    objects = AppendOnlyQuerySet.as_manager()
+
+    class Meta:
+        abstract = True
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Insert the row.
+
+        Raises:
+            AppendOnlyError: the row exists already.
+        """
+        if not self._state.adding:
+            raise AppendOnlyError(f"{self._meta.verbose_name} rows are append-only.")
+        super().save(*args, **kwargs)
+
+    def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise AppendOnlyError(f"{self._meta.verbose_name} rows are append-only.")
+
+
+class User(AbstractUser):
+    """A person who signs in: moderator, lead, engineer or administrator."""
+
+
+class Scope(models.TextChoices):
+    """What an API key may do."""
+
+    PREDICT = "predict", "Score comments"
+    FEEDBACK = "feedback", "Send feedback"
+    READ = "read", "Read records, models and statistics"
+
+
+def default_scopes() -> list[str]:
+    """Return every scope: what a key gets when nothing else is said."""
+    return list(Scope.values)
+
+
+def validate_scopes(value: object) -> None:
+    """Raise ValidationError unless `value` is a list of known scopes."""
+    if not isinstance(value, list) or not set(value) <= set(Scope.values):
+        raise ValidationError(f"Scopes are a list of: {', '.join(Scope.values)}.")
+
+
+class APIKeyQuerySet(models.QuerySet["APIKey"]):
+    def active(self) -> "APIKeyQuerySet":
+        """Return the keys that have not been revoked."""
+        return self.filter(revoked_at=None)
+
+    def for_secret(self, secret: str) -> "APIKey | None":
+        """Return the active key whose secret this is, or None."""
+        return self.active().filter(secret_hash=APIKey.hash(secret)).first()
+
+
+class APIKey(models.Model):
+    """A platform's key. Only a hash of the secret is kept, so a lost key is replaced, not recovered."""
+
+    name = models.CharField(max_length=100, help_text="Which platform uses it.")
+    hint = models.CharField(max_length=8, editable=False, help_text="The first characters of the secret.")
+    secret_hash = models.CharField(max_length=64, unique=True, editable=False)
+    scopes = models.JSONField(default=default_scopes, validators=[validate_scopes])
+    rate_per_minute = models.PositiveIntegerField(default=6_000, help_text="Requests a minute.")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    created_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, editable=False)
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+    revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    objects = APIKeyQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = "API key"
+        ordering = ("name", "pk")
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.hint}…)"
+
+    @staticmethod
+    def new_secret() -> str:
+        """Return a fresh secret with 256 random bits."""
+        return f"tm_{secrets.token_urlsafe(32)}"
+
+    @staticmethod
+    def hash(secret: str) -> str:
+        """Return the SHA-256 of a secret, hexadecimal. Secrets are random, so no slow hash is needed."""
+        return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Always true: the key stands where Django and DRF expect a user."""
+        return True

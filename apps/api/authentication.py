@@ -1,0 +1,50 @@
+"""API keys: `Authorization: Api-Key SECRET`."""
+
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.request import Request
+
+from apps.accounts.actions import touch_api_key
+from apps.accounts.models import APIKey
+
+
+class APIKeyAuthentication(BaseAuthentication):
+    """Finds the key that a request names; a request without the header is anonymous."""
+
+    keyword = "Api-Key"
+
+    def authenticate(self, request: Request) -> tuple[APIKey, APIKey] | None:
+        """Return the key twice, as user and as credential.
+
+        Raises:
+            AuthenticationFailed: the header is malformed, or the key unknown or revoked.
+        """
+        keyword, _, secret = request.headers.get("Authorization", "").partition(" ")
+        if not keyword:
+            return None
+        if keyword.lower() != self.keyword.lower() or not secret.strip():
+            raise AuthenticationFailed("Send the key as `Authorization: Api-Key YOUR-KEY`.")
+        key = APIKey.objects.for_secret(secret.strip())
+        if key is None:
+            raise AuthenticationFailed("This API key is unknown or revoked.")
+        touch_api_key(key=key)
+        return key, key
+
+    def authenticate_header(self, request: Request) -> str:
+        return self.keyword
+
+
+class APIKeyScheme(OpenApiAuthenticationExtension):
+    """Describes the header in the OpenAPI document."""
+
+    target_class = APIKeyAuthentication
+    name = "API key"
+
+    def get_security_definition(self, auto_schema: object) -> dict[str, str]:
+        return {
+            "type": "apiKey",
+            "in": "header",
+            "name": "Authorization",
+            "description": "`Api-Key` followed by a space and the key.",
+        }

@@ -1,0 +1,80 @@
+"""Strict fields and serializers: what is not exactly as documented is refused by name."""
+
+from typing import Any
+
+from django.conf import settings
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+
+class StringField(serializers.CharField):
+    """A string that the database can hold: a real JSON string without NUL or lone surrogates."""
+
+    default_error_messages = {
+        "not_a_string": "This must be a string.",
+        "nul": "NUL characters are not allowed.",
+        "surrogate": "This has half of a surrogate pair, which is not Unicode text.",
+    }
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("trim_whitespace", False)
+        super().__init__(**kwargs)
+        # DRF's own checks for NUL and surrogates say less and cost more; ours run first.
+        self.validators = [check for check in self.validators if type(check).__module__.startswith("django.core")]
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("not_a_string")
+        if "\0" in data:
+            self.fail("nul")
+        try:
+            data.encode()
+        except UnicodeEncodeError:
+            self.fail("surrogate")
+        return super().to_internal_value(data)
+
+
+class CommentField(StringField):
+    """A comment: not empty, at most 20,480 bytes of UTF-8."""
+
+    default_error_messages = {
+        "blank": "The comment is empty.",
+        "too_long": "The comment has {size} bytes, more than the {limit} that are allowed.",
+    }
+
+    def to_internal_value(self, data: Any) -> str:
+        text = super().to_internal_value(data)
+        if not text.strip():
+            self.fail("blank")
+        size = len(text) if text.isascii() else len(text.encode())
+        if size > settings.MAX_COMMENT_BYTES:
+            self.fail("too_long", size=size, limit=settings.MAX_COMMENT_BYTES)
+        return text
+
+
+@extend_schema_field(OpenApiTypes.BOOL)
+class StrictBooleanField(serializers.Field):
+    """A JSON boolean, not a word or a number that looks like one."""
+
+    default_error_messages = {"invalid": "This must be true or false."}
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            self.fail("invalid")
+        return data
+
+    def to_representation(self, value: bool) -> bool:
+        return value
+
+
+class StrictSerializer(serializers.Serializer):
+    """Refuses members that are not fields, so that a misspelt option is never ignored."""
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        if isinstance(data, dict) and (unknown := sorted(set(data) - set(self.fields))):
+            known = ", ".join(self.fields)
+            raise serializers.ValidationError(
+                {name: [f"This field is unknown. Known fields: {known}."] for name in unknown}
+            )
+        return super().to_internal_value(data)

@@ -1,0 +1,21 @@
+"""Which requests a view answers."""
+
+from django.conf import settings
+from rest_framework.exceptions import NotAuthenticated, PermissionDenied
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+
+class HasScope(BasePermission):
+    """Lets in a key that holds the view's `scope`, and anonymous requests where the site allows them."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        if request.auth is None:
+            if settings.ANONYMOUS_API and getattr(view, "anonymous", True):
+                return True
+            raise NotAuthenticated("This server needs an API key: `Authorization: Api-Key YOUR-KEY`.")
+        scope = view.scope  # type: ignore[attr-defined]  # a view without a scope is a defect
+        if scope not in request.auth.scopes:
+            raise PermissionDenied(f"This API key lacks the scope “{scope}”.")
+        return True

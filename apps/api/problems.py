@@ -1,0 +1,80 @@
+"""Errors as `application/problem+json` (RFC 9457)."""
+
+import logging
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any
+
+from django.db import DatabaseError
+from django.http import Http404, HttpRequest, JsonResponse
+from rest_framework import exceptions
+from rest_framework.response import Response
+from rest_framework.views import exception_handler as drf_exception_handler
+
+from apps.registry.serving import NoModelError
+
+logger = logging.getLogger(__name__)
+
+CONTENT_TYPE = "application/problem+json"
+RETRY_SECONDS = 5
+
+
+class UnavailableError(exceptions.APIException):
+    status_code = 503
+    default_code = "unavailable"
+    wait = RETRY_SECONDS
+
+
+def problem(status: int, detail: str, errors: list[dict[str, str]] | None = None) -> dict[str, Any]:
+    """Return a problem's members; `errors` names each field that is wrong."""
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+    }
+    if errors:
+        body["errors"] = errors
+    return body
+
+
+def _flatten(detail: Any, path: str = "") -> Iterator[dict[str, str]]:
+    if isinstance(detail, dict):
+        for key, value in detail.items():
+            name = "" if key == "non_field_errors" else str(key)
+            yield from _flatten(value, f"{path}.{name}".strip("."))
+    elif isinstance(detail, list):
+        for index, value in enumerate(detail):
+            nested = isinstance(value, dict | list)
+            yield from _flatten(value, f"{path}.{index}".strip(".") if nested else path)
+    else:
+        yield {"field": path, "message": str(detail)}
+
+
+def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
+    """Turn what a view raised into a problem; what is nobody's fault but ours stays a 500 (see `server_error`)."""
+    if isinstance(error, NoModelError):
+        error = UnavailableError(str(error))
+    elif isinstance(error, DatabaseError):
+        logger.error("The database failed: %s", error.__class__.__name__)
+        error = UnavailableError("The database can't be reached. Nothing was stored; please try again.")
+    elif isinstance(error, Http404):
+        error = exceptions.NotFound(str(error) or None)
+    response = drf_exception_handler(error, context)
+    if response is None:
+        return None
+    assert isinstance(error, exceptions.APIException)
+    if isinstance(error, exceptions.ValidationError):
+        errors = list(_flatten(error.detail))
+        first = errors[0]
+        detail = f"{first['field']}: {first['message']}" if first["field"] else first["message"]
+        response.data = problem(response.status_code, detail, errors)
+    else:
+        response.data = problem(response.status_code, str(error.detail))
+    response.content_type = CONTENT_TYPE
+    return response
+
+
+def json_problem(request: HttpRequest, status: int, detail: str) -> JsonResponse:
+    """Return a problem from outside the API's views, for paths and errors that never reach one."""
+    return JsonResponse(problem(status, detail), status=status, content_type=CONTENT_TYPE)

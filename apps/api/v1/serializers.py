@@ -1,0 +1,211 @@
+"""What `/api/v1/` takes and gives."""
+
+from typing import Any
+
+from django.conf import settings
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from apps.api.fields import CommentField, StrictBooleanField, StrictSerializer, StringField
+from apps.classifier.labels import LABELS
+from apps.predictions.models import Prediction
+from apps.registry.models import ModelVersion
+
+_BY_LABEL = {"type": "object", "required": list(LABELS), "additionalProperties": False}
+
+
+@extend_schema_field({**_BY_LABEL, "properties": {label: {"type": "boolean"} for label in LABELS}})
+class LabelsField(serializers.DictField):
+    """Six booleans by label."""
+
+
+@extend_schema_field(
+    {
+        **_BY_LABEL,
+        "properties": {label: {"type": "number", "minimum": 0, "maximum": 1} for label in LABELS},
+    }
+)
+class ProbabilitiesField(serializers.DictField):
+    """Six calibrated probabilities by label."""
+
+
+class PredictRequest(StrictSerializer):
+    """One comment or many, and what to do with them."""
+
+    text = CommentField(required=False, help_text="The comment, at most 20,480 bytes of UTF-8.")
+    texts = serializers.ListField(
+        child=CommentField(), required=False, min_length=1, max_length=settings.MAX_BATCH
+    )
+    do_not_store = StrictBooleanField(default=False, help_text="Keep the scores but not the text.")
+    external_id = StringField(default="", max_length=200, allow_blank=True, help_text="Your id of the comment.")
+    external_ids = serializers.ListField(
+        child=StringField(max_length=200, allow_blank=True),
+        required=False,
+        help_text="With `texts`: your ids, in the same order.",
+    )
+    community = StringField(default="", max_length=100, allow_blank=True)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if ("text" in attrs) == ("texts" in attrs):
+            raise serializers.ValidationError({"text": ["Send either `text` or `texts`."]})
+        if "text" in attrs:
+            if "external_ids" in attrs:
+                raise serializers.ValidationError({"external_ids": ["Send `external_id` with a single text."]})
+            attrs["external_ids"] = [attrs["external_id"]]
+        else:
+            if attrs["external_id"]:
+                raise serializers.ValidationError({"external_id": ["Send `external_ids` with `texts`."]})
+            ids = attrs.setdefault("external_ids", [])
+            if ids and len(ids) != len(attrs["texts"]):
+                raise serializers.ValidationError({"external_ids": ["Send one id for each text."]})
+        return attrs
+
+
+class PredictProbaRequest(PredictRequest):
+    explain = StrictBooleanField(default=False, help_text="Add what each part of the text contributed.")
+
+
+class LabelsResult(serializers.Serializer):
+    """The labels of one comment."""
+
+    id = serializers.UUIDField()
+    labels = LabelsField()
+    is_toxic = serializers.BooleanField(help_text="Whether any label is true.")
+    model_version = serializers.IntegerField()
+
+
+class SpanResult(serializers.Serializer):
+    begin = serializers.IntegerField(help_text="In Unicode code points of the text.")
+    end = serializers.IntegerField(help_text="Exclusive.")
+    contributions = serializers.DictField(
+        child=serializers.FloatField(), help_text="Added to each label's linear score, in log-odds."
+    )
+
+
+class ExplanationResult(serializers.Serializer):
+    """`intercept` plus the spans' contributions plus `adjustment` is the logit of each probability."""
+
+    intercept = serializers.DictField(child=serializers.FloatField())
+    adjustment = serializers.DictField(
+        child=serializers.FloatField(), help_text="What the second level and the calibration added."
+    )
+    logit = serializers.DictField(child=serializers.FloatField())
+    spans = SpanResult(many=True)
+
+
+class ProbabilitiesResult(LabelsResult):
+    """The labels and probabilities of one comment."""
+
+    probabilities = ProbabilitiesField()
+    max_probability = serializers.FloatField()
+    explanation = ExplanationResult(required=False)
+
+
+class LabelsAnswer(LabelsResult):
+    """One result for `text`; for `texts`, `results` alone."""
+
+    results = LabelsResult(many=True, required=False)
+
+
+class ProbabilitiesAnswer(ProbabilitiesResult):
+    """One result for `text`; for `texts`, `results` alone."""
+
+    results = ProbabilitiesResult(many=True, required=False)
+
+
+class PredictionRecord(serializers.ModelSerializer):
+    """A stored prediction."""
+
+    labels = LabelsField()
+    is_toxic = serializers.BooleanField()
+    probabilities = ProbabilitiesField()
+    max_probability = serializers.SerializerMethodField()
+    model_version = serializers.IntegerField(source="model_version.number")
+
+    class Meta:
+        model = Prediction
+        fields = (
+            "id",
+            "created_at",
+            "source",
+            "community",
+            "external_id",
+            "text",
+            "text_hash",
+            "labels",
+            "is_toxic",
+            "probabilities",
+            "max_probability",
+            "model_version",
+            "latency_us",
+        )
+
+    def get_max_probability(self, prediction: Prediction) -> float:
+        return max(prediction.probabilities.values())
+
+
+class FeedbackRequest(StrictSerializer):
+    prediction_id = serializers.UUIDField()
+    is_right = StrictBooleanField(help_text="Whether the prediction was right.")
+    labels = serializers.DictField(
+        child=StrictBooleanField(),
+        required=False,
+        allow_null=True,
+        help_text="Which labels are true, as in a result; labels left out are false.",
+    )
+    remark = StringField(default="", allow_blank=True, max_length=2_000)
+
+    def validate_labels(self, labels: dict[str, bool] | None) -> list[str] | None:
+        if labels is None:
+            return None
+        if unknown := sorted(set(labels) - set(LABELS)):
+            raise serializers.ValidationError(f"Unknown: {', '.join(unknown)}. Labels: {', '.join(LABELS)}.")
+        return [label for label, flag in labels.items() if flag]
+
+
+class FeedbackResult(serializers.Serializer):
+    id = serializers.IntegerField()
+    prediction_id = serializers.UUIDField()
+    is_right = serializers.BooleanField()
+    labels = LabelsField(source="true_labels", allow_null=True)
+    remark = serializers.CharField()
+    created_at = serializers.DateTimeField()
+
+
+class ExampleResult(serializers.Serializer):
+    text = serializers.CharField()
+    source = serializers.CharField(help_text="The data set's name and version, or `built-in`.")
+
+
+class ModelResult(serializers.ModelSerializer):
+    version = serializers.IntegerField(source="number")
+    thresholds = ProbabilitiesField()
+
+    class Meta:
+        model = ModelVersion
+        fields = ("version", "alias", "recipe", "sha256", "created_at", "thresholds", "metrics")
+
+
+class StatsResult(serializers.Serializer):
+    """The last hour's predictions."""
+
+    since = serializers.DateTimeField()
+    predictions = serializers.IntegerField()
+    toxic = serializers.IntegerField(help_text="With at least one label.")
+    mean_latency_us = serializers.FloatField(allow_null=True)
+    model_version = serializers.IntegerField()
+    feedback = serializers.IntegerField()
+
+
+class ProblemResult(serializers.Serializer):
+    """RFC 9457 problem details."""
+
+    type = serializers.CharField()
+    title = serializers.CharField()
+    status = serializers.IntegerField()
+    detail = serializers.CharField()
+    errors = serializers.ListField(
+        child=serializers.DictField(child=serializers.CharField()),
+        required=False,
+        help_text="Each wrong field with a message.",
+    )

@@ -1,0 +1,185 @@
+"""The views of `/api/v1/`: parse, act, reply."""
+
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import Avg, Count, Q
+from django.shortcuts import get_object_or_404
+from django.utils import timezone
+from drf_spectacular.utils import OpenApiResponse, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.serializers import Serializer
+from rest_framework.views import APIView
+
+from apps.accounts.models import Scope
+from apps.api.v1 import serializers as s
+from apps.classifier.labels import LABELS
+from apps.classifier.scorer import Explanation
+from apps.predictions import actions
+from apps.predictions.models import Feedback, Prediction
+from apps.registry import serving
+from apps.registry.models import ModelVersion
+from apps.training.examples import random_example
+
+_PROBLEM = OpenApiResponse(s.ProblemResult, description="A problem (RFC 9457).")
+PROBLEMS = {(status, "application/problem+json"): _PROBLEM for status in (400, 401, 403, 404, 413, 415, 429, 503)}
+
+
+def _by_label(values: Any) -> dict[str, float]:
+    return dict(zip(LABELS, values.tolist(), strict=True))
+
+
+def explanation(explained: Explanation) -> dict[str, Any]:
+    """Return an explanation as JSON."""
+    return {
+        "intercept": _by_label(explained.intercepts),
+        "adjustment": _by_label(explained.adjustments),
+        "logit": _by_label(explained.logits),
+        "spans": [
+            {"begin": span.begin, "end": span.end, "contributions": _by_label(span.contributions)}
+            for span in explained.spans
+        ],
+    }
+
+
+class PredictView(APIView):
+    """Score comments and return their labels."""
+
+    scope = Scope.PREDICT
+    request_serializer: type[Serializer] = s.PredictRequest
+
+    @extend_schema(request=s.PredictRequest, responses={200: s.LabelsAnswer, **PROBLEMS}, operation_id="predict")
+    def post(self, request: Request) -> Response:
+        serializer = self.request_serializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        asked = serializer.validated_data
+        texts = asked["texts"] if "texts" in asked else [asked["text"]]
+        predictions, served = actions.score(
+            texts=texts,
+            source=Prediction.Source.API,
+            client=request.auth,
+            community=asked["community"],
+            external_ids=asked["external_ids"],
+            do_not_store=asked["do_not_store"],
+        )
+        results = [self.result(prediction, served.number) for prediction in predictions]
+        if asked.get("explain"):
+            for text, result in zip(texts, results, strict=True):
+                result["explanation"] = explanation(served.scorer.explain(text))
+        return Response({"results": results} if "texts" in asked else results[0])
+
+    def result(self, prediction: Prediction, version: int) -> dict[str, Any]:
+        return {
+            "id": str(prediction.pk),
+            "labels": prediction.labels,
+            "is_toxic": prediction.is_toxic,
+            "model_version": version,
+        }
+
+
+class PredictProbaView(PredictView):
+    """Score comments and return labels and probabilities."""
+
+    request_serializer = s.PredictProbaRequest
+
+    @extend_schema(
+        request=s.PredictProbaRequest,
+        responses={200: s.ProbabilitiesAnswer, **PROBLEMS},
+        operation_id="predict_proba",
+    )
+    def post(self, request: Request) -> Response:
+        return super().post(request)
+
+    def result(self, prediction: Prediction, version: int) -> dict[str, Any]:
+        probabilities = prediction.probabilities
+        return super().result(prediction, version) | {
+            "probabilities": probabilities,
+            "max_probability": max(probabilities.values()),
+        }
+
+
+class PredictionView(APIView):
+    """A stored prediction; a key sees its own, anonymous callers the anonymous ones."""
+
+    scope = Scope.READ
+
+    @extend_schema(responses={200: s.PredictionRecord, **PROBLEMS})
+    def get(self, request: Request, pk: str) -> Response:
+        prediction = get_object_or_404(
+            Prediction.objects.select_related("model_version"), pk=pk, client=request.auth
+        )
+        return Response(s.PredictionRecord(prediction).data)
+
+
+class FeedbackView(APIView):
+    """Say whether a prediction was right."""
+
+    scope = Scope.FEEDBACK
+
+    @extend_schema(request=s.FeedbackRequest, responses={201: s.FeedbackResult, **PROBLEMS})
+    def post(self, request: Request) -> Response:
+        serializer = s.FeedbackRequest(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        said = serializer.validated_data
+        prediction = get_object_or_404(Prediction, pk=said["prediction_id"], client=request.auth)
+        feedback = actions.give_feedback(
+            prediction=prediction,
+            is_right=said["is_right"],
+            true_labels=said.get("labels"),
+            remark=said["remark"],
+            client=request.auth,
+        )
+        return Response(s.FeedbackResult(feedback).data, status=201)
+
+
+class ExampleView(APIView):
+    """A random comment to try: from an imported data set, else from a short list of our own."""
+
+    scope = Scope.READ
+
+    @extend_schema(responses={200: s.ExampleResult, **PROBLEMS})
+    def get(self, request: Request) -> Response:
+        text, source = random_example()
+        return Response({"text": text, "source": source})
+
+
+class ModelsView(APIView):
+    """Every model version, newest first."""
+
+    scope = Scope.READ
+
+    @extend_schema(responses={200: s.ModelResult(many=True), **PROBLEMS})
+    def get(self, request: Request) -> Response:
+        return Response(s.ModelResult(ModelVersion.objects.all(), many=True).data)
+
+
+class CurrentModelView(APIView):
+    """The model in service."""
+
+    scope = Scope.READ
+
+    @extend_schema(responses={200: s.ModelResult, **PROBLEMS})
+    def get(self, request: Request) -> Response:
+        return Response(s.ModelResult(ModelVersion.objects.get(pk=serving.current().version_id)).data)
+
+
+class StatsView(APIView):
+    """The last hour in figures."""
+
+    scope = Scope.READ
+
+    @extend_schema(responses={200: s.StatsResult, **PROBLEMS})
+    def get(self, request: Request) -> Response:
+        since = timezone.now() - timedelta(hours=1)
+        figures = Prediction.objects.filter(created_at__gte=since).aggregate(
+            predictions=Count("pk"), toxic=Count("pk", filter=~Q(label_mask=0)), mean_latency_us=Avg("latency_us")
+        )
+        return Response(
+            figures
+            | {
+                "since": since,
+                "model_version": serving.current().number,
+                "feedback": Feedback.objects.filter(created_at__gte=since).count(),
+            }
+        )

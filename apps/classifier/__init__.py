@@ -1,0 +1,1 @@
+"""Text to six calibrated probabilities: normaliser, features, fit, artifact, scorer, explanation."""

@@ -1,0 +1,93 @@
+"""Score comments and keep the record; take feedback."""
+
+import hmac
+import time
+from collections.abc import Sequence
+from hashlib import sha256
+
+from django.conf import settings
+from django.db import transaction
+
+from apps.accounts.models import APIKey
+from apps.classifier.labels import LABELS
+from apps.predictions.models import Feedback, Prediction, pack_labels
+from apps.registry import serving
+from apps.registry.serving import Served
+
+
+def text_hash(text: str) -> str:
+    """Return the text's SHA-256 keyed with the site's secret: equal texts match, short ones can't be guessed."""
+    return hmac.new(settings.SECRET_KEY.encode(), text.encode("utf-8", "surrogatepass"), sha256).hexdigest()
+
+
+def score(
+    *,
+    texts: Sequence[str],
+    source: Prediction.Source,
+    client: APIKey | None = None,
+    community: str = "",
+    external_ids: Sequence[str] = (),
+    do_not_store: bool = False,
+) -> tuple[list[Prediction], Served]:
+    """Score comments with the champion and store each prediction, in one insert, before returning.
+
+    Args:
+        texts: the comments, each valid Unicode without NUL.
+        external_ids: the platform's ids, in the order of the texts, or none.
+        do_not_store: keep the scores but not the text.
+
+    Returns:
+        The stored predictions in the order of the texts, and the model that made all of them.
+
+    Raises:
+        NoModelError: no model is in service.
+    """
+    served = serving.current()
+    start = time.perf_counter()
+    # A single text skips the batch's set-up.
+    scores = [served.scorer.score(texts[0])] if len(texts) == 1 else served.scorer.score_many(texts)
+    latency_us = round((time.perf_counter() - start) * 1e6 / max(len(texts), 1))
+    thresholds = served.scorer.thresholds
+    predictions = [
+        Prediction(
+            client=client,
+            source=source,
+            community=community,
+            external_id=external_ids[row] if external_ids else "",
+            text=None if do_not_store else text,
+            text_hash=text_hash(text),
+            label_mask=pack_labels(scores[row] >= thresholds),
+            model_version_id=served.version_id,
+            latency_us=latency_us,
+            **dict(zip(LABELS, scores[row].tolist(), strict=True)),
+        )
+        for row, text in enumerate(texts)
+    ]
+    if len(predictions) == 1:
+        predictions[0].save(force_insert=True)
+    else:
+        with transaction.atomic():
+            Prediction.objects.bulk_create(predictions)
+    return predictions, served
+
+
+def give_feedback(
+    *,
+    prediction: Prediction,
+    is_right: bool,
+    true_labels: Sequence[str] | None = None,
+    remark: str = "",
+    client: APIKey | None = None,
+) -> Feedback:
+    """Store what somebody said of a prediction.
+
+    Args:
+        true_labels: the labels that are true, an empty list for none, or None where it was not said.
+    """
+    return Feedback.objects.create(
+        prediction=prediction,
+        client=client,
+        is_right=is_right,
+        true_mask=None if true_labels is None else pack_labels(label in true_labels for label in LABELS),
+        remark=remark,
+    )

@@ -1,0 +1,101 @@
+"""The record of every scored comment, and what people said of the score."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.db import models
+from django.utils import timezone
+from uuid_utils.compat import uuid7
+
+from apps.accounts.models import AppendOnly
+from apps.classifier.labels import LABELS
+
+
+def pack_labels(flags: Iterable[Any]) -> int:
+    """Return six truth values, in the order of `LABELS`, as six bits, the lowest for the first label."""
+    return sum(1 << bit for bit, flag in enumerate(flags) if flag)
+
+
+def unpack_labels(mask: int) -> dict[str, bool]:
+    """Return each label's truth value from the bits that `pack_labels` made."""
+    return {label: bool(mask >> bit & 1) for bit, label in enumerate(LABELS)}
+
+
+class Prediction(AppendOnly):
+    """One scored comment: what was asked, what was answered, by which model and how fast."""
+
+    class Source(models.TextChoices):
+        API = "api", "REST API"
+        PERSPECTIVE = "perspective", "Perspective-compatible API"
+        PAGE = "page", "Web page"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, db_index=True)
+    client = models.ForeignKey(
+        "accounts.APIKey", null=True, on_delete=models.PROTECT, related_name="+", help_text="Empty: anonymous."
+    )
+    source = models.CharField(max_length=12, choices=Source)
+    community = models.CharField(max_length=100, blank=True)
+    external_id = models.CharField("External ID", max_length=200, blank=True, help_text="The platform's own.")
+    text = models.TextField(null=True, help_text="Empty where the client asked us not to store it.")
+    text_hash = models.CharField(max_length=64, help_text="SHA-256 of the text, keyed with the site's secret.")
+    toxic = models.FloatField()
+    severe_toxic = models.FloatField()
+    obscene = models.FloatField()
+    threat = models.FloatField()
+    insult = models.FloatField()
+    identity_hate = models.FloatField()
+    label_mask = models.PositiveSmallIntegerField(help_text="The labels whose threshold was reached.")
+    model_version = models.ForeignKey("registry.ModelVersion", on_delete=models.PROTECT, related_name="+")
+    latency_us = models.PositiveIntegerField("Latency (µs)", help_text="Of scoring, the batch's mean in a batch.")
+
+    class Meta:
+        ordering = ("-id",)
+        indexes = [
+            models.Index(
+                fields=["client", "external_id"],
+                condition=~models.Q(external_id=""),
+                name="predictions_by_external_id",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """The six calibrated probabilities by label."""
+        return {label: getattr(self, label) for label in LABELS}
+
+    @property
+    def labels(self) -> dict[str, bool]:
+        """Whether each label's threshold was reached."""
+        return unpack_labels(self.label_mask)
+
+    @property
+    def is_toxic(self) -> bool:
+        """Whether any label's threshold was reached."""
+        return bool(self.label_mask)
+
+
+class Feedback(AppendOnly):
+    """What somebody said of a prediction; it may become a training label."""
+
+    prediction = models.ForeignKey(Prediction, on_delete=models.PROTECT)
+    client = models.ForeignKey("accounts.APIKey", null=True, on_delete=models.PROTECT, related_name="+")
+    is_right = models.BooleanField(help_text="Whether the prediction was right.")
+    true_mask = models.PositiveSmallIntegerField(null=True, help_text="The labels that are true, where they were said.")
+    remark = models.TextField(blank=True, max_length=2_000)
+    created_at = models.DateTimeField(default=timezone.now, db_index=True)
+
+    class Meta:
+        ordering = ("-created_at", "-pk")
+        verbose_name_plural = "feedback"
+
+    def __str__(self) -> str:
+        return f"{self.prediction_id}: {'right' if self.is_right else 'wrong'}"
+
+    @property
+    def true_labels(self) -> dict[str, bool] | None:
+        """The labels that are true, or None where they were not said."""
+        return None if self.true_mask is None else unpack_labels(self.true_mask)

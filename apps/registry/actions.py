@@ -1,0 +1,140 @@
+"""What is done with model versions. Every change of champion leaves a `Promotion`."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Max
+
+from apps.accounts.models import User
+from apps.classifier.artifact import Artifact
+from apps.classifier.scorer import Scorer
+from apps.registry.models import Alias, ModelArtifact, ModelVersion, Promotion
+
+BASE_MODEL = Path(__file__).parent / "base_model"
+
+
+class RegistryError(Exception):
+    """A change that the registry refuses; the message says what to do."""
+
+
+def _lock() -> None:
+    """Let changes of aliases happen one after another (SQLite's transactions are immediate: alone anyhow)."""
+    list(ModelVersion.objects.select_for_update().exclude(alias=None).values_list("pk"))
+
+
+@transaction.atomic
+def register_version(
+    *,
+    artifact: Artifact,
+    recipe: str,
+    metrics: Mapping[str, Any],
+    card: str = "",
+    mlflow_run_id: str = "",
+    mlflow_version: str = "",
+    alias: Alias | None = Alias.CHALLENGER,
+) -> ModelVersion:
+    """Store a trained model as a new version; as challenger it takes the place of the one before.
+
+    Raises:
+        ArtifactError: the artifact is damaged. Nothing is stored.
+    """
+    Scorer.load(artifact)
+    _lock()
+    if alias:
+        ModelVersion.objects.filter(alias=alias).update(alias=None)
+    version = ModelVersion.objects.create(
+        number=(ModelVersion.objects.aggregate(last=Max("number"))["last"] or 0) + 1,
+        alias=alias,
+        recipe=recipe,
+        sha256=artifact.sha256,
+        manifest=json.loads(artifact.manifest),
+        metrics=dict(metrics),
+        card=card,
+        mlflow_run_id=mlflow_run_id,
+        mlflow_version=mlflow_version,
+    )
+    ModelArtifact.objects.create(version=version, manifest=artifact.manifest, weights=artifact.weights)
+    return version
+
+
+@transaction.atomic
+def promote(
+    *,
+    version: ModelVersion,
+    reason: str,
+    actor: str,
+    by: User | None = None,
+    gates: Sequence[Mapping[str, Any]] = (),
+    forced: bool = False,
+    kind: Promotion.Kind = Promotion.Kind.PROMOTE,
+) -> Promotion:
+    """Make a version the champion; the champion before becomes `previous`. Every process swaps within seconds.
+
+    Raises:
+        RegistryError: no reason was given, the version is champion already, or a gate failed and it is not forced.
+        ArtifactError: the version's artifact is damaged; the champion stays.
+    """
+    if not reason.strip():
+        raise RegistryError("Give a reason: it is kept with the promotion.")
+    if not forced and any(not gate["passed"] for gate in gates):
+        failed = ", ".join(gate["name"] for gate in gates if not gate["passed"])
+        raise RegistryError(f"{version} fails its gates: {failed}. Force it with a reason if it must be.")
+    _lock()
+    version.refresh_from_db()
+    if version.alias == Alias.CHAMPION:
+        raise RegistryError(f"{version} is the champion already.")
+    Scorer.load(version.modelartifact.artifact(), expected_sha256=version.sha256)
+    champion = ModelVersion.objects.with_alias(Alias.CHAMPION)
+    ModelVersion.objects.filter(alias=Alias.PREVIOUS).update(alias=None)
+    if champion:
+        ModelVersion.objects.filter(pk=champion.pk).update(alias=Alias.PREVIOUS)
+    ModelVersion.objects.filter(pk=version.pk).update(alias=Alias.CHAMPION)
+    version.refresh_from_db()
+    return Promotion.objects.create(
+        kind=kind,
+        version=version,
+        replaced=champion,
+        by=by,
+        actor=actor,
+        reason=reason,
+        forced=forced,
+        gates=list(gates),
+    )
+
+
+@transaction.atomic
+def rollback(*, reason: str, actor: str, by: User | None = None) -> Promotion:
+    """Make the previous champion the champion again.
+
+    Raises:
+        RegistryError: there is no previous champion, or no reason was given.
+    """
+    previous = ModelVersion.objects.with_alias(Alias.PREVIOUS)
+    if previous is None:
+        raise RegistryError("There is no previous champion to roll back to.")
+    return promote(version=previous, reason=reason, actor=actor, by=by, kind=Promotion.Kind.ROLLBACK)
+
+
+@transaction.atomic
+def install_base_model() -> ModelVersion | None:
+    """Install the shipped base model as champion where there is none; return it, or None if there was one."""
+    if ModelVersion.objects.with_alias(Alias.CHAMPION):
+        return None
+    artifact = Artifact.read(BASE_MODEL)
+    version = register_version(
+        artifact=artifact,
+        recipe="base",
+        metrics=json.loads(artifact.manifest)["metrics"],
+        card=(BASE_MODEL / "MODEL_CARD.md").read_text(),
+        alias=None,
+    )
+    promote(
+        version=version,
+        reason="The base model shipped with this release.",
+        actor="install_base_model",
+        kind=Promotion.Kind.INSTALL,
+    )
+    return version

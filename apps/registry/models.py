@@ -1,0 +1,93 @@
+"""Model versions, their artifacts and the record of who promoted what, and why."""
+
+from typing import Any
+
+from django.db import models
+from django.utils import timezone
+
+from apps.accounts.models import AppendOnly
+from apps.classifier.artifact import Artifact
+
+
+class Alias(models.TextChoices):
+    """The role of a version; the same names are MLflow's model aliases."""
+
+    CHAMPION = "champion", "Champion: serves every request"
+    CHALLENGER = "challenger", "Challenger: trained, waiting to be promoted"
+    PREVIOUS = "previous", "Previous: the champion before, one command away"
+
+
+class ModelVersionQuerySet(models.QuerySet["ModelVersion"]):
+    def with_alias(self, alias: Alias) -> "ModelVersion | None":
+        """Return the version that holds the alias, or None."""
+        return self.filter(alias=alias).first()
+
+
+class ModelVersion(models.Model):
+    """A trained model: its measured figures and where it came from. The bytes are in `ModelArtifact`."""
+
+    number = models.PositiveIntegerField(unique=True, help_text="Counts up from 1.")
+    alias = models.CharField(max_length=10, choices=Alias, null=True, blank=True)
+    recipe = models.CharField(max_length=20)
+    sha256 = models.CharField("SHA-256", max_length=64, help_text="Of the manifest, which holds the weights' own.")
+    manifest = models.JSONField()
+    metrics = models.JSONField(default=dict)
+    card = models.TextField(blank=True, help_text="The model card, Markdown.")
+    mlflow_run_id = models.CharField("MLflow run", max_length=64, blank=True)
+    mlflow_version = models.CharField("MLflow version", max_length=16, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    objects = ModelVersionQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-number",)
+        constraints = [
+            models.UniqueConstraint(
+                fields=["alias"], condition=models.Q(alias__isnull=False), name="registry_one_version_per_alias"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"v{self.number}"
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The probability from which each label counts as given."""
+        return self.manifest["thresholds"]
+
+
+class ModelArtifact(models.Model):
+    """The bytes of a version, in the database so that any web host can load them with nothing else up."""
+
+    version = models.OneToOneField(ModelVersion, on_delete=models.CASCADE, primary_key=True)
+    manifest = models.BinaryField()
+    weights = models.BinaryField()
+
+    def artifact(self) -> Artifact:
+        """Return the stored bytes as the classifier's artifact."""
+        return Artifact(manifest=bytes(self.manifest), weights=bytes(self.weights))
+
+
+class Promotion(AppendOnly):
+    """A version became champion: by whom, why, and in whose place."""
+
+    class Kind(models.TextChoices):
+        INSTALL = "install", "Installed as the first champion"
+        PROMOTE = "promote", "Promoted"
+        ROLLBACK = "rollback", "Rolled back"
+
+    kind = models.CharField(max_length=10, choices=Kind)
+    version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT)
+    replaced = models.ForeignKey(ModelVersion, null=True, on_delete=models.PROTECT, related_name="+")
+    by = models.ForeignKey("accounts.User", null=True, on_delete=models.PROTECT, related_name="+")
+    actor = models.CharField(max_length=150, help_text="The user's name, or the account of the command line.")
+    reason = models.TextField()
+    forced = models.BooleanField(default=False, help_text="Promoted although a gate failed.")
+    gates: Any = models.JSONField(default=list, help_text="Each gate with its figure, bound and verdict.")
+    created_at = models.DateTimeField(default=timezone.now, db_index=True)
+
+    class Meta:
+        ordering = ("-created_at", "-pk")
+
+    def __str__(self) -> str:
+        return f"{self.version} {self.kind}"

@@ -1,0 +1,43 @@
+"""Every path of the site."""
+
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
+from django.urls import include, path
+from django.views import defaults
+
+from apps.api import health
+from apps.api.problems import json_problem
+
+urlpatterns = [
+    path("api/v1/", include("apps.api.v1.urls")),
+    path("health", health.health, name="health"),
+    path("ready", health.ready, name="ready"),
+    path("admin/", admin.site.urls),
+]
+
+
+def _is_api(request: HttpRequest) -> bool:
+    return request.path.startswith("/api/")
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if _is_api(request):
+        return json_problem(request, 400, "The request is malformed.")
+    return defaults.bad_request(request, exception)
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if _is_api(request):
+        return json_problem(request, 404, "There is nothing at this path; /api/v1/docs lists what there is.")
+    return defaults.page_not_found(request, exception)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    if _is_api(request):
+        return json_problem(request, 500, "Something went wrong here. It was logged; please try again.")
+    return defaults.server_error(request)
+
+
+handler400 = bad_request
+handler404 = not_found
+handler500 = server_error
