@@ -36,13 +36,20 @@ def _descend(indices, indptr, rows, order, y, cost, prior, square, alpha, weight
             a = np.float64(square[i, label])
             z = sign * (np.float64(margin[label] * scale) + intercept[label])
             old = alpha[i, label]
+            low, high = z - a * old, z + a * (bound - old)
             u = z
-            for _ in range(6):
+            for _ in range(12):
                 p = 1.0 / (1.0 + np.exp(u))
                 g = u - z - a * (bound * p - old)
                 if abs(g) < 1e-4:
                     break
+                if g > 0:
+                    high = u
+                else:
+                    low = u
                 u -= g / (1.0 + a * bound * p * (1.0 - p))
+                if not low < u < high:
+                    u = (low + high) / 2
             new = min(max(old + (u - z) / a, 0.0), bound)
             change = new - old
             if abs(change) < 1e-5 * bound:
@@ -106,3 +113,27 @@ def fit_logistic(
         if largest < 0.02:
             break
     return weights[:, :labels].copy(), intercept
+
+
+@njit(nogil=True, cache=True)
+def _count_labels(indices, indptr, rows, y, positive, negative):
+    for i in range(len(rows)):
+        for j in range(indptr[rows[i]], indptr[rows[i] + 1]):
+            for label in range(y.shape[1]):
+                if y[i, label]:
+                    positive[indices[j], label] += 1
+                else:
+                    negative[indices[j], label] += 1
+
+
+def bayes_ratios(
+    indices: np.ndarray, indptr: np.ndarray, rows: np.ndarray, y: np.ndarray, features: int
+) -> np.ndarray:
+    """(features, labels) float32 log ratio of each feature's smoothed share among positive and negative rows.
+
+    Source: Wang and Manning, "Baselines and bigrams", ACL 2012.
+    """
+    positive = np.ones((features, y.shape[1]), np.float32)
+    negative = np.ones((features, y.shape[1]), np.float32)
+    _count_labels(indices, indptr, rows, y, positive, negative)
+    return np.log(positive / positive.sum(axis=0)) - np.log(negative / negative.sum(axis=0))

@@ -1,0 +1,158 @@
+"""A model as data: arrays and JSON, never code.
+
+`manifest.json` tells what the model is and names the SHA-256 of `weights.npz`; the SHA-256 of the manifest
+therefore identifies the whole model.
+"""
+
+import hashlib
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from .kernels import DEPTH, HASH_BITS, INPUTS, LABEL_COUNT, Model
+from .labels import LABELS
+from .normalise import table_sha256
+
+FORMAT_VERSION = 1
+MANIFEST, WEIGHTS = "manifest.json", "weights.npz"
+_REQUIRED = ("format_version", "labels", "weights_sha256", "thresholds", "normaliser", "features")
+
+
+class ArtifactError(ValueError):
+    """A model that cannot be used; the message is one sentence that says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The exact bytes of a model's two files."""
+
+    manifest: bytes
+    weights: bytes
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read both files from `folder`; raises ArtifactError when one is missing or unreadable."""
+        try:
+            return cls((folder / MANIFEST).read_bytes(), (folder / WEIGHTS).read_bytes())
+        except OSError as error:
+            raise ArtifactError(
+                f"The model in {folder} cannot be read ({error.strerror}): restore both {MANIFEST} and {WEIGHTS}."
+            ) from error
+
+    def write(self, folder: Path) -> None:
+        """Write both files into `folder`, which is made when it does not exist."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / WEIGHTS).write_bytes(self.weights)
+        (folder / MANIFEST).write_bytes(self.manifest)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hexadecimal digest of the manifest, which holds that of the weights."""
+        return hashlib.sha256(self.manifest).hexdigest()
+
+    @classmethod
+    def build(cls, model: Model, thresholds: np.ndarray, facts: dict[str, Any]) -> Self:
+        """Pack a model. `facts` adds to the manifest: metrics, data set hash, commit, versions, creation time."""
+        buffer = io.BytesIO()
+        arrays = {name: array for name, array in model._asdict().items() if name != "ranks"}
+        np.savez_compressed(buffer, **arrays)
+        weights = buffer.getvalue()
+        manifest = facts | {
+            "format_version": FORMAT_VERSION,
+            "labels": LABELS,
+            "weights_sha256": hashlib.sha256(weights).hexdigest(),
+            "normaliser": {"table_sha256": table_sha256()},
+            "features": features_settings(),
+            "calibration": {"slope": model.slope.tolist(), "offset": model.offset.tolist()},
+            "thresholds": dict(zip(LABELS, np.asarray(thresholds, float).tolist(), strict=True)),
+        }
+        return cls(json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False).encode(), weights)
+
+    def open(self, expected_sha256: str | None = None) -> tuple[dict[str, Any], Model]:
+        """The manifest and the model; raises ArtifactError when anything is not as it must be."""
+        if expected_sha256 is not None and self.sha256 != expected_sha256:
+            raise ArtifactError(
+                f"The model's SHA-256 is {self.sha256}, not {expected_sha256} as recorded: "
+                "fetch the artifact again or register it anew."
+            )
+        try:
+            manifest = json.loads(self.manifest)
+            version = int(manifest["format_version"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(f"{MANIFEST} is damaged: fetch the artifact again or train anew.") from error
+        if version > FORMAT_VERSION:
+            raise ArtifactError(
+                f"The model has format {version}, this program reads up to {FORMAT_VERSION}: update the program."
+            )
+        missing = [name for name in _REQUIRED if name not in manifest]
+        if missing:
+            raise ArtifactError(f"{MANIFEST} lacks {', '.join(missing)}: fetch the artifact again or train anew.")
+        if hashlib.sha256(self.weights).hexdigest() != manifest["weights_sha256"]:
+            raise ArtifactError(
+                f"{WEIGHTS} is damaged or truncated (its SHA-256 is not the manifest's): fetch the artifact again."
+            )
+        if (
+            tuple(manifest["labels"]) != LABELS
+            or manifest["features"] != features_settings()
+            or manifest["normaliser"] != {"table_sha256": table_sha256()}
+            or set(manifest["thresholds"]) != set(LABELS)
+        ):
+            raise ArtifactError("The model was made for other labels, features or normaliser rules: train anew.")
+        try:
+            with np.load(io.BytesIO(self.weights), allow_pickle=False) as data:
+                arrays = {name: data[name] for name in data.files}
+            model = Model(ranks=ranks_of(arrays["bits"]), **arrays)
+            _check(model)
+        except (ValueError, KeyError, TypeError, OSError, EOFError, IndexError, zipfile.BadZipFile) as error:
+            raise ArtifactError(f"{WEIGHTS} does not hold a model ({error}): train anew.") from error
+        return manifest, model
+
+
+def features_settings() -> dict[str, Any]:
+    """What a score depends on beside the arrays; a model made under other settings is refused."""
+    return {"hash_bits": HASH_BITS, "inputs": list(INPUTS)}
+
+
+def ranks_of(bits: np.ndarray) -> np.ndarray:
+    """(blocks,) uint32: live slots before each 32-bit block of the bitmap."""
+    counts = np.bitwise_count(bits)
+    return np.concatenate([np.zeros(1, np.uint32), np.cumsum(counts[:-1], dtype=np.uint32)])
+
+
+def _check(model: Model) -> None:
+    """Raise ValueError unless every index the compiled code will follow is in bounds."""
+    features, nodes, trees = len(model.weights), len(model.node_left), len(model.roots)
+    shapes = {
+        "bits": ((1 << HASH_BITS - 5,), np.uint32), "weights": ((features, 8), np.int16),
+        "roots": ((trees,), np.int32), "tree_end": ((LABEL_COUNT,), np.int32),
+        "node_input": ((nodes,), np.int32), "node_threshold": ((nodes,), np.float32),
+        "node_left": ((nodes,), np.int32), "node_value": ((nodes,), np.float64),
+        **{name: ((LABEL_COUNT,), np.float64) for name in ("scale", "intercept", "base", "slope", "offset")},
+    }  # fmt: skip
+    for name, (shape, kind) in shapes.items():
+        array = getattr(model, name)
+        if array.shape != shape or array.dtype != kind:
+            raise ValueError(f"{name} is {array.dtype}{array.shape}")
+    leaf = np.isposinf(model.node_threshold)
+    left = model.node_left
+    if (
+        int(np.bitwise_count(model.bits).sum()) != features
+        or np.any((model.roots < 0) | (model.roots >= nodes))
+        or np.any(np.diff(model.tree_end, prepend=0) < 0)
+        or model.tree_end[-1] != trees
+        or np.any((model.node_input < 0) | (model.node_input >= len(INPUTS)))
+        or np.any(left[leaf] != np.flatnonzero(leaf))
+        or np.any((left[~leaf] < 0) | (left[~leaf] + 1 >= nodes))
+    ):
+        raise ValueError("an index is out of bounds")
+    node = np.repeat(model.roots[:, None], 2**DEPTH, axis=1)
+    for step in range(DEPTH):
+        node = left[node] + ((np.arange(2**DEPTH) >> step & 1) & ~leaf[node])
+    if trees and not leaf[node].all():
+        raise ValueError(f"a tree is deeper than {DEPTH}")

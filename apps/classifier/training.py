@@ -1,0 +1,301 @@
+"""Texts and labels in, a fitted model out.
+
+Recipes: "base" is the product's own model, "plain" and "strong" are scikit-learn references to compare it with.
+"""
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any, Protocol
+
+import numpy as np
+from scipy.special import expit, logit
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.multioutput import MultiOutputClassifier
+from sklearn.pipeline import make_pipeline, make_union
+
+from .artifact import Artifact, ranks_of
+from .evaluation import choose_thresholds
+from .features import HashedNgrams, chunks
+from .kernels import DEPTH, INPUTS, LABEL_COUNT, Model, inputs_of_texts
+from .labels import LABELS
+from .linear import bayes_ratios, fit_logistic
+from .normalise import codes_of, normalise, table
+
+Progress = Callable[[str, float], None]
+RECIPES = ("base", "plain", "strong")
+FOLDS = 4
+COST = 1.0
+FEWEST_POSITIVES = 20
+
+
+class Predictor(Protocol):
+    """What every recipe gives."""
+
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
+        """(n, 6) probabilities."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A fitted scikit-learn reference."""
+
+    pipeline: Any
+
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
+        """(n, 6) probabilities."""
+        return np.column_stack([p[:, 1] for p in self.pipeline.predict_proba(texts)])
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The base recipe's outcome: the model, and the scikit-learn parts it was made of."""
+
+    model: Model
+    thresholds: np.ndarray  # (6,)
+    rules: list[str]  # where each threshold comes from
+    ngrams: HashedNgrams
+    boosters: list[HistGradientBoostingClassifier | None]
+    settings: dict[str, Any]
+
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
+        """(n, 6) calibrated probabilities by sparse matrix and scikit-learn; the scorer gives the same, faster."""
+        inputs = level_two(self.model, texts)
+        weights = self.model.weights[:, :LABEL_COUNT] * self.model.scale
+        inputs[:, :LABEL_COUNT] = self.ngrams.transform(texts) @ weights + self.model.intercept
+        return expit(boosted(self.boosters, self.model.base, inputs) * self.model.slope + self.model.offset)
+
+    def artifact(self, **facts: Any) -> Artifact:
+        """The model as an artifact; `facts` (name, dataset_sha256, git_commit, metrics ...) join its manifest."""
+        made = {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "libraries": {name: version(name) for name in ("numpy", "numba", "scipy", "scikit-learn")},
+            "python": platform.python_version(),
+            "settings": self.settings,
+            "threshold_rules": dict(zip(LABELS, self.rules, strict=True)),
+        }
+        return Artifact.build(self.model, self.thresholds, made | facts)
+
+
+def fit(
+    texts: Sequence[str],
+    labels: np.ndarray,
+    *,
+    recipe: str = "base",
+    seed: int = 0,
+    sample_weight: np.ndarray | None = None,
+    progress: Progress | None = None,
+) -> Fitted | Reference:
+    """Fit a recipe on `texts` and `labels` (n, 6) of 0/1.
+
+    `sample_weight` (n,) says how much each row counts: for calibration and thresholds at the natural rate,
+    `evaluation.natural_weights`. `progress` is told the stage and the share done. Raises ValueError on input of
+    the wrong shape, on an unknown recipe and on fewer than 100 texts.
+    """
+    labels = np.ascontiguousarray(labels, dtype=np.int8)
+    if labels.shape != (len(texts), LABEL_COUNT) or np.any((labels != 0) & (labels != 1)):
+        raise ValueError(f"labels must be 0 or 1 in shape ({len(texts)}, {LABEL_COUNT}), not {labels.shape}")
+    if len(texts) < 100:
+        raise ValueError(f"{len(texts)} texts are too few to train on: give at least 100")
+    weight = np.ones(len(texts)) if sample_weight is None else np.asarray(sample_weight, float)
+    if weight.shape != (len(texts),) or not np.all(weight >= 0):
+        raise ValueError(f"sample_weight must be {len(texts)} numbers of at least 0")
+    tell = progress or (lambda stage, share: None)
+    if recipe == "base":
+        return _fit_base(list(texts), labels, weight, seed, tell)
+    if recipe in ("plain", "strong"):
+        tell("fit", 0.0)
+        pipeline = _plain() if recipe == "plain" else _strong()
+        return Reference(pipeline.fit(texts, labels))
+    raise ValueError(f"unknown recipe {recipe!r}: choose from {', '.join(RECIPES)}")
+
+
+def _clean(text: str) -> str:
+    return normalise(text)[0]
+
+
+def _plain() -> Any:
+    words = TfidfVectorizer(max_features=10_000, ngram_range=(1, 2), stop_words="english", preprocessor=_clean)
+    return make_pipeline(words, MultiOutputClassifier(LogisticRegression(max_iter=1000)))
+
+
+def _strong() -> Any:
+    words = TfidfVectorizer(
+        max_features=10_000, sublinear_tf=True, strip_accents="unicode", token_pattern=r"\w+"
+    )
+    chars = TfidfVectorizer(
+        max_features=50_000, sublinear_tf=True, strip_accents="unicode", analyzer="char", ngram_range=(2, 6)
+    )
+    return make_pipeline(
+        make_union(words, chars), MultiOutputClassifier(LogisticRegression(solver="liblinear", C=1.0))
+    )
+
+
+def _fit_base(
+    texts: list[str], labels: np.ndarray, weight: np.ndarray, seed: int, tell: Progress
+) -> Fitted:
+    tell("features", 0.0)
+    ngrams = HashedNgrams(minimum=int(np.clip(len(texts) / 3000, 3, 20))).fit(texts)
+    indices, indptr = ngrams.indices(texts)
+    cost = np.repeat((COST * weight / weight.mean())[:, None], LABEL_COUNT, axis=1).astype(np.float32)
+
+    def first_level(rows: np.ndarray) -> Model:
+        y = labels[rows]
+        ratios = bayes_ratios(indices, indptr, rows, y, len(ngrams.counts_))
+        weights, intercept = fit_logistic(indices, indptr, rows, y, cost[rows], ratios**2, seed=seed)
+        return _model(ngrams.bits_, weights, intercept)
+
+    folds = _folds(texts)
+    inputs = np.empty((len(texts), len(INPUTS)), np.float32)
+    for fold in range(FOLDS):
+        tell("first level", 0.1 + 0.1 * fold)
+        held = np.flatnonzero(folds == fold)
+        model = first_level(np.flatnonzero(folds != fold))
+        inputs[held] = level_two(model, [texts[i] for i in held])
+    tell("first level", 0.5)
+    model = first_level(np.arange(len(texts)))
+    del indices, indptr
+
+    tell("second level", 0.65)
+    rows = np.arange(len(texts))
+    half = folds % 2 == 0
+    crossed = np.empty((len(texts), LABEL_COUNT))
+    for part in (half, ~half):
+        boosters, base = _boost(inputs[~part], labels[~part], weight[~part], seed)
+        crossed[part] = boosted(boosters, base, inputs[part])
+    tell("second level", 0.85)
+    boosters, base = _boost(inputs, labels, weight, seed)
+    slope, offset = _calibrate(crossed, labels, weight)
+    model = _with_trees(model, boosters, base)._replace(slope=slope, offset=offset)
+    probabilities = expit(crossed * slope + offset)
+    thresholds, rules = choose_thresholds(labels, probabilities, weight)
+    tell("done", 1.0)
+    settings = {"seed": seed, "folds": FOLDS, "cost": COST, "minimum": ngrams.minimum, "rows": len(rows)}
+    return Fitted(model, thresholds, rules, ngrams, boosters, settings)
+
+
+def _folds(texts: list[str]) -> np.ndarray:
+    """(n,) fold of each text; the same for texts with the same normalised beginning."""
+    return np.array([hash_text(text) % FOLDS for text in texts])
+
+
+def hash_text(text: str) -> int:
+    """A number that near-duplicates share: from the first 200 characters, normalised."""
+    import zlib
+
+    return zlib.crc32(normalise(text[:400])[0][:200].encode("utf-8", "surrogatepass"))
+
+
+def _model(bits: np.ndarray, weights: np.ndarray, intercept: np.ndarray) -> Model:
+    """A model of the first level alone, its weights rounded to 16 bits."""
+    scale = np.maximum(np.abs(weights).max(axis=0, initial=0), 1e-9).astype(np.float64) / 32767
+    rounded = np.zeros((len(weights), 8), np.int16)
+    rounded[:, :LABEL_COUNT] = np.rint(weights / scale)
+    none, zeros = np.zeros(0, np.int32), np.zeros(LABEL_COUNT)
+    return Model(
+        bits, ranks_of(bits), rounded, scale, intercept, none, zeros.astype(np.int32), none,
+        none.astype(np.float32), none, none.astype(np.float64), zeros, np.ones(LABEL_COUNT), zeros,
+    )  # fmt: skip
+
+
+def level_two(model: Model, texts: Sequence[str]) -> np.ndarray:
+    """(n, inputs) float32: what the second level sees, by the scorer's own compiled pass."""
+    inputs = np.empty((len(texts), len(INPUTS)), np.float32)
+    seen = np.zeros(len(model.weights), np.uint32)
+    tag = 0
+    for first, codes, ends, room in chunks(texts):
+        if tag + len(codes) + len(ends) >= 1 << 32:
+            seen[:], tag = 0, 0
+        tag = inputs_of_texts(codes, ends, table(), room, model, seen, tag, inputs[first : first + len(ends)])
+    return inputs
+
+
+def _boost(
+    inputs: np.ndarray, labels: np.ndarray, weight: np.ndarray, seed: int
+) -> tuple[list[HistGradientBoostingClassifier | None], np.ndarray]:
+    """Trees per label, and the logit they start from; no trees for a label with too few rows of either kind."""
+    boosters: list[HistGradientBoostingClassifier | None] = []
+    base = np.empty(LABEL_COUNT)
+    for label in range(LABEL_COUNT):
+        y = labels[:, label]
+        if min(y.sum(), len(y) - y.sum()) < FEWEST_POSITIVES:
+            boosters.append(None)
+            base[label] = logit((np.sum(weight * y) + 0.5) / (weight.sum() + 1))
+            continue
+        rare = y.sum() < 2000
+        booster = HistGradientBoostingClassifier(
+            learning_rate=0.06, max_iter=60 if rare else 100, max_leaf_nodes=8 if rare else 16, max_depth=DEPTH,
+            min_samples_leaf=60, l2_regularization=5.0, max_bins=128, early_stopping=False, random_state=seed,
+        )  # fmt: skip
+        booster.fit(inputs, y, sample_weight=weight)
+        boosters.append(booster)
+        base[label] = booster._baseline_prediction.item()
+    return boosters, base
+
+
+def boosted(
+    boosters: list[HistGradientBoostingClassifier | None], base: np.ndarray, inputs: np.ndarray
+) -> np.ndarray:
+    """(n, 6) uncalibrated logits of the second level."""
+    return np.column_stack(
+        [
+            np.full(len(inputs), start) if booster is None else booster.decision_function(inputs)
+            for booster, start in zip(boosters, base, strict=True)
+        ]
+    )
+
+
+def _calibrate(logits: np.ndarray, labels: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Slope and offset per label (Platt scaling) on logits of rows the trees were not fitted on."""
+    slope, offset = np.ones(LABEL_COUNT), np.zeros(LABEL_COUNT)
+    for label in range(LABEL_COUNT):
+        y = labels[:, label]
+        if min(y.sum(), len(y) - y.sum()) < FEWEST_POSITIVES:
+            continue
+        line = LogisticRegression(C=1e6).fit(logits[:, [label]], y, sample_weight=weight)
+        slope[label], offset[label] = line.coef_.item(), line.intercept_.item()
+    return slope, offset
+
+
+def _with_trees(model: Model, boosters: list[HistGradientBoostingClassifier | None], base: np.ndarray) -> Model:
+    """Lay the trees out breadth first: siblings are neighbours, a leaf is its own left child."""
+    roots, ends = [], []
+    inputs: list[int] = []
+    thresholds: list[float] = []
+    lefts: list[int] = []
+    values: list[float] = []
+    for booster in boosters:
+        for (predictor,) in booster._predictors if booster is not None else []:
+            roots.append(len(inputs))
+            queue = [0]
+            for place, index in enumerate(queue):
+                node = predictor.nodes[index]
+                if node["is_leaf"]:
+                    inputs.append(0)
+                    thresholds.append(np.inf)
+                    lefts.append(roots[-1] + place)
+                    values.append(float(node["value"]))
+                else:
+                    inputs.append(int(node["feature_idx"]))
+                    thresholds.append(_round_down(float(node["num_threshold"])))
+                    lefts.append(roots[-1] + len(queue))
+                    values.append(0.0)
+                    queue += [int(node["left"]), int(node["right"])]
+        ends.append(len(roots))
+    return model._replace(
+        roots=np.array(roots, np.int32), tree_end=np.array(ends, np.int32), base=base,
+        node_input=np.array(inputs, np.int32), node_threshold=np.array(thresholds, np.float32),
+        node_left=np.array(lefts, np.int32), node_value=np.array(values, np.float64),
+    )  # fmt: skip
+
+
+def _round_down(threshold: float) -> np.float32:
+    """The largest float32 not above `threshold`: float32 inputs compare with it as with `threshold` itself."""
+    near = np.float32(threshold)
+    return np.nextafter(near, np.float32(-np.inf)) if near > threshold else near
