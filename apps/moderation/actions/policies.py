@@ -1,0 +1,224 @@
+"""Policies: drafted, activated, replaced. Past decisions keep the version they were made under."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.db.models import Max
+from django.utils import timezone
+
+from apps.accounts.models import User
+from apps.moderation.errors import ModerationError
+from apps.moderation.models import Policy, PolicyRule
+from apps.moderation.permissions import require
+
+_COPIED = (
+    "audit_share",
+    "reject_audit_share",
+    "second_review_share",
+    "due_minutes",
+    "urgent_due_minutes",
+    "strike_days",
+    "may_decide",
+    "territorial_scope",
+)
+_RULE_FIELDS = (
+    "label",
+    "title",
+    "reject_from",
+    "review_from",
+    "reason",
+    "guideline",
+    "strikes",
+    "category",
+    "position",
+)
+# Review where a probability begins to be worth a look, reject only where it is all but certain.
+DEFAULT_RULES: tuple[dict[str, Any], ...] = (
+    {
+        "label": "threat",
+        "title": "Threats",
+        "review_from": 0.20,
+        "reject_from": 0.95,
+        "reason": "Your comment threatens somebody.",
+        "guideline": "Announcing or wishing violence on a person or group, also as a joke among strangers. "
+        "Figures of speech that nobody is the target of may stay.",
+        "strikes": 3,
+        "category": PolicyRule.Category.VIOLENCE,
+    },
+    {
+        "label": "identity_hate",
+        "title": "Hatred of a group",
+        "review_from": 0.25,
+        "reject_from": 0.95,
+        "reason": "Your comment attacks people for what they are.",
+        "guideline": "Attacks for origin, religion, gender, sexuality, disability or the like. "
+        "Naming such a group, reporting an attack or using a word of oneself is no attack.",
+        "strikes": 3,
+    },
+    {
+        "label": "severe_toxic",
+        "title": "Severe abuse",
+        "review_from": 0.35,
+        "reject_from": 0.95,
+        "reason": "Your comment is severely abusive.",
+        "guideline": "Abuse so heavy that it would drive people out of the conversation.",
+        "strikes": 2,
+        "category": PolicyRule.Category.BULLYING,
+    },
+    {
+        "label": "insult",
+        "title": "Insults",
+        "review_from": 0.60,
+        "reject_from": 0.98,
+        "reason": "Your comment insults somebody.",
+        "guideline": "Aimed at a person or group, not at what they said or did.",
+        "category": PolicyRule.Category.BULLYING,
+    },
+    {
+        "label": "obscene",
+        "title": "Obscenity",
+        "review_from": 0.70,
+        "reject_from": 0.99,
+        "reason": "Your comment is obscene.",
+        "guideline": "Crude words aimed at nobody may stay where the community is used to them.",
+        "category": PolicyRule.Category.SCOPE,
+    },
+    {
+        "label": "toxic",
+        "title": "Disrespect",
+        "review_from": 0.70,
+        "reject_from": 0.99,
+        "reason": "Your comment is disrespectful.",
+        "guideline": "Rude enough that somebody would leave the conversation. Sharp criticism is welcome.",
+        "category": PolicyRule.Category.SCOPE,
+    },
+    {
+        "label": "",
+        "title": "Spam or off topic",
+        "reason": "Your comment is advertising or has nothing to do with the topic.",
+        "guideline": "For what the classifier does not look for.",
+        "category": PolicyRule.Category.SCOPE,
+    },
+)
+
+
+def _next_version(community: str) -> int:
+    # The unique constraint on community and version decides between two who draft at once.
+    return (Policy.objects.filter(community=community).aggregate(last=Max("version"))["last"] or 0) + 1
+
+
+def _store(policy: Policy, rules: Sequence[Mapping[str, Any]]) -> Policy:
+    policy.full_clean(exclude=["created_by"])
+    policy.save()
+    for position, fields in enumerate(rules):
+        rule = PolicyRule(policy=policy, **{**fields, "position": position})
+        rule.full_clean(exclude=["policy"])
+        rule.save()
+    return policy
+
+
+def rules_of(policy: Policy) -> list[dict[str, Any]]:
+    """Return the policy's rules as plain fields, to be changed and handed to `draft_policy` or `simulate`."""
+    return [{name: getattr(rule, name) for name in _RULE_FIELDS} for rule in policy.rules.all()]
+
+
+@transaction.atomic
+def draft_policy(
+    *,
+    user: User,
+    community: str = "",
+    based_on: Policy | None = None,
+    rules: Sequence[Mapping[str, Any]] | None = None,
+    **fields: Any,
+) -> Policy:
+    """Store the next version of a community's policy as a draft.
+
+    Args:
+        based_on: the policy whose fields and rules are copied where they are not given.
+        rules: each a mapping of `PolicyRule` fields; see `rules_of`.
+        fields: fields of `Policy`, such as `audit_share`.
+
+    Raises:
+        PermissionDenied: the user may not manage this community's policy.
+        ValidationError: a threshold, share or label is wrong.
+    """
+    require(user, "moderation.manage_policy", community=community)
+    if unknown := set(fields) - set(_COPIED):
+        raise ValidationError(f"Unknown fields: {', '.join(sorted(unknown))}.")
+    copied = {name: getattr(based_on, name) for name in _COPIED} if based_on else {}
+    policy = Policy(
+        community=community, version=_next_version(community), created_by=user, **{**copied, **fields}
+    )
+    return _store(policy, rules if rules is not None else rules_of(based_on) if based_on else DEFAULT_RULES)
+
+
+@transaction.atomic
+def edit_draft(
+    *, policy: Policy, user: User, rules: Sequence[Mapping[str, Any]] | None = None, **fields: Any
+) -> Policy:
+    """Change a draft, or draft the next version from a policy that was activated; return what was changed.
+
+    Raises:
+        PermissionDenied, ValidationError: as in `draft_policy`.
+    """
+    policy = Policy.objects.select_for_update().get(pk=policy.pk)
+    if policy.status != Policy.Status.DRAFT:
+        return draft_policy(user=user, community=policy.community, based_on=policy, rules=rules, **fields)
+    require(user, "moderation.manage_policy", community=policy.community)
+    if unknown := set(fields) - set(_COPIED):
+        raise ValidationError(f"Unknown fields: {', '.join(sorted(unknown))}.")
+    for name, value in fields.items():
+        setattr(policy, name, value)
+    new_rules = rules_of(policy) if rules is None else rules
+    policy.rules.all().delete()
+    return _store(policy, new_rules)
+
+
+@transaction.atomic
+def activate_policy(*, policy: Policy, user: User, reason: str) -> Policy:
+    """Make a draft, or an earlier version, the community's active policy; the one before is retired.
+
+    Raises:
+        PermissionDenied: the user may not manage this community's policy.
+        ModerationError: no reason was given, or it is active.
+    """
+    require(user, "moderation.manage_policy", community=policy.community)
+    if not reason.strip():
+        raise ModerationError("Give a reason: it is kept with the policy.")
+    # All versions of the community are locked, so that two activations happen one after the other.
+    versions = list(Policy.objects.select_for_update().filter(community=policy.community).order_by("pk"))
+    policy = next(version for version in versions if version.pk == policy.pk)
+    if policy.status == Policy.Status.ACTIVE:
+        raise ModerationError(f"{policy} is active already.")
+    if policy.status == Policy.Status.RETIRED:
+        policy = _store(
+            Policy(
+                community=policy.community,
+                version=_next_version(policy.community),
+                created_by=user,
+                **{name: getattr(policy, name) for name in _COPIED},
+            ),
+            rules_of(policy),
+        )
+    return _activate(policy, user, reason)
+
+
+def _activate(policy: Policy, user: User | None, reason: str) -> Policy:
+    Policy.objects.filter(community=policy.community, status=Policy.Status.ACTIVE).update(
+        status=Policy.Status.RETIRED
+    )
+    policy.status = Policy.Status.ACTIVE
+    policy.activated_at, policy.activated_by, policy.reason = timezone.now(), user, reason
+    policy.save(update_fields=["status", "activated_at", "activated_by", "reason"])
+    return policy
+
+
+@transaction.atomic
+def install_default_policy() -> Policy | None:
+    """Install the default policy where there is none; return it, or None if there was one."""
+    if Policy.objects.filter(community="").exists():
+        return None
+    policy = _store(Policy(community="", version=1), DEFAULT_RULES)
+    return _activate(policy, None, "The default policy shipped with this release.")

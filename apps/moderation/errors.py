@@ -1,0 +1,19 @@
+"""What an action refuses, besides Django's `PermissionDenied`."""
+
+from apps.moderation.models import QueueItem
+
+
+class ModerationError(Exception):
+    """The action can't be done as asked; the message says why."""
+
+
+class StaleError(ModerationError):
+    """Somebody else was faster; the message names who did what and when."""
+
+    def __init__(self, message: str, item: QueueItem) -> None:
+        super().__init__(message)
+        self.item = item
+
+
+class ConflictError(ModerationError):
+    """The same external id came with another comment."""

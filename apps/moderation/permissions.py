@@ -1,0 +1,110 @@
+"""Who may do what: the groups, and the checks that every action makes itself."""
+
+from django.core.exceptions import PermissionDenied
+
+from apps.accounts.models import User
+from apps.moderation.models import CommunityAccess, Lane, Policy, QueueItem, QueueItemQuerySet
+
+LEAD_LANES = (Lane.ESCALATED, Lane.APPEAL)
+
+_VIEW = (
+    "predictions.view_prediction",
+    "predictions.view_feedback",
+    "moderation.view_policy",
+    "moderation.view_policyrule",
+    "moderation.view_queueitem",
+    "moderation.view_decision",
+    "moderation.view_author",
+    "moderation.view_appeal",
+)
+_DECIDE = (*_VIEW, "moderation.decide_queueitem")
+_LEAD = (
+    *_DECIDE,
+    "moderation.decide_escalated",
+    "moderation.bulk_decide",
+    "moderation.manage_policy",
+    "moderation.add_policy",
+    "moderation.change_policy",
+    "moderation.add_policyrule",
+    "moderation.change_policyrule",
+    "moderation.delete_policyrule",
+    "moderation.export_decision",
+    "moderation.resend_delivery",
+    "moderation.view_delivery",
+    "moderation.view_bulkjob",
+)
+_ENGINEER = (
+    *_VIEW,
+    "registry.view_modelversion",
+    "registry.change_modelversion",
+    "registry.view_promotion",
+)
+# `*` stands for every permission of an app; the training room's models may be named so before they exist.
+ROLES: dict[str, tuple[str, ...]] = {
+    "viewer": _VIEW,
+    "moderator": _DECIDE,
+    "lead": _LEAD,
+    "engineer": (*_ENGINEER, "training.*", "registry.*"),
+    "administrator": ("accounts.*", "auth.*", "registry.*", "predictions.*", "moderation.*", "training.*"),
+}
+
+
+def communities_of(user: User) -> list[str] | None:
+    """Return the communities that the user is limited to, or None for all."""
+    if user.is_superuser:
+        return None
+    return list(CommunityAccess.objects.filter(user=user).values_list("community", flat=True)) or None
+
+
+def require(user: User, permission: str, *, community: str | None = None) -> None:
+    """Let the user pass.
+
+    Raises:
+        PermissionDenied: the user is inactive, lacks the permission or has no access to the community.
+    """
+    if not user.is_active or not user.has_perm(permission):
+        raise PermissionDenied(f"{user.get_username()} lacks the permission “{permission}”.")
+    allowed = communities_of(user) if community is not None else None
+    if allowed is not None and community not in allowed:
+        raise PermissionDenied(f"{user.get_username()} has no access to the community “{community}”.")
+
+
+def visible_to(user: User, items: QueueItemQuerySet | None = None) -> QueueItemQuerySet:
+    """Return the items of the communities that the user may see.
+
+    Raises:
+        PermissionDenied: the user may not see the queue.
+    """
+    require(user, "moderation.view_queueitem")
+    items = QueueItem.objects.all() if items is None else items
+    allowed = communities_of(user)
+    return items if allowed is None else items.filter(community__in=allowed)
+
+
+def decidable_by(user: User, items: QueueItemQuerySet | None = None) -> QueueItemQuerySet:
+    """Return the items that the user may decide: the policy allows it, and the user has not decided before.
+
+    Raises:
+        PermissionDenied: the user may not decide at all.
+    """
+    require(user, "moderation.decide_queueitem")
+    items = visible_to(user, items).exclude(not_for=user)
+    if barred := Policy.objects.barring(user):
+        items = items.exclude(policy__in=barred)
+    return items if user.has_perm("moderation.decide_escalated") else items.exclude(lane__in=LEAD_LANES)
+
+
+def require_item(user: User, item: QueueItem) -> None:
+    """Let the user decide the item.
+
+    Raises:
+        PermissionDenied: for one of the reasons of `decidable_by`; the message says which.
+    """
+    require(user, "moderation.decide_queueitem", community=item.community)
+    if item.not_for_id == user.pk:
+        raise PermissionDenied("Somebody else must look at this: you decided it before.")
+    if item.lane in LEAD_LANES and not user.has_perm("moderation.decide_escalated"):
+        raise PermissionDenied("Appeals and escalated items are decided by a lead.")
+    groups = item.policy.may_decide
+    if groups and not user.is_superuser and not user.groups.filter(name__in=groups).exists():
+        raise PermissionDenied(f"The policy {item.policy} lets only these decide: {', '.join(groups)}.")

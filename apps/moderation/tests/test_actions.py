@@ -1,0 +1,360 @@
+"""Triage, claim, decide and undo."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.exceptions import PermissionDenied
+from django.utils import timezone
+
+from apps.accounts.models import APIKey, User
+from apps.moderation import actions
+from apps.moderation.errors import ConflictError, ModerationError, StaleError
+from apps.moderation.models import (
+    CommunityAccess,
+    Decision,
+    Delivery,
+    Lane,
+    Policy,
+    QueueItem,
+    Strike,
+    Submission,
+)
+from apps.moderation.tests.conftest import queued
+from apps.predictions.models import Prediction
+from apps.registry.models import ModelVersion
+
+pytestmark = pytest.mark.django_db
+Action = Decision.Action
+
+
+def decided(item: QueueItem, user: User, action: str = Action.REJECT, **options: Any) -> actions.Decided:
+    held = actions.claim(item_id=item.pk, user=user)
+    if action == Action.REJECT:
+        options.setdefault("rule", held.rule())
+    return actions.decide(item_id=item.pk, version=held.version, user=user, action=Action(action), **options)
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [
+        ("fine", "approve"),
+        ("threat=0.5", "human_review"),
+        ("threat=0.96", "reject"),
+        ("threat=0.5 insult=0.99", "reject"),
+    ],
+)
+def test_reject_goes_before_review_before_approve(
+    model: ModelVersion, policy: Policy, text: str, outcome: str
+) -> None:
+    answer = actions.moderate(text=text)
+    assert answer.submission.outcome == outcome
+    assert (answer.item is not None) == (outcome == "human_review")
+    assert Decision.objects.filter(automatic=True).count() == (outcome != "human_review")
+    assert bool(answer.submission.reasons) == (outcome != "approve")
+
+
+def test_a_threshold_of_none_means_never(model: ModelVersion, policy: Policy) -> None:
+    policy.rules.filter(label="threat").update(reject_from=None, review_from=None)
+    assert actions.moderate(text="threat=1.0").submission.outcome == "approve"
+
+
+def test_an_audit_keeps_its_sampling_chance(
+    model: ModelVersion, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Policy.objects.update(audit_share=0.25)
+    monkeypatch.setattr("apps.moderation.actions.intake.random.random", lambda: 0.2)
+    answer = actions.moderate(text="fine")
+    assert answer.submission.outcome == "approve"
+    assert answer.item is not None
+    assert (answer.item.kind, answer.item.sampling_chance) == ("audit", 0.25)
+
+
+def test_a_community_has_its_own_policy(model: ModelVersion, policy: Policy, lea: User) -> None:
+    draft = actions.draft_policy(
+        user=lea,
+        community="quiet",
+        rules=[{"label": "toxic", "title": "Rude", "reason": "Rude.", "reject_from": 0.3}],
+    )
+    actions.activate_policy(policy=draft, user=lea, reason="quiet place")
+    assert actions.moderate(text="toxic=0.4", community="quiet").submission.outcome == "reject"
+    assert actions.moderate(text="toxic=0.4", community="loud").submission.outcome == "approve"
+
+
+def test_without_a_policy_nothing_is_stored(model: ModelVersion) -> None:
+    with pytest.raises(ModerationError, match="No policy"):
+        actions.moderate(text="fine")
+    assert not Prediction.objects.exists()
+
+
+def test_the_same_external_id_gets_the_first_answer(
+    model: ModelVersion, policy: Policy, client_key: APIKey
+) -> None:
+    first = actions.moderate(text="threat=0.5", client=client_key, external_id="7")
+    again = actions.moderate(text="threat=0.5", client=client_key, external_id="7")
+    assert again.is_repeat
+    assert again.submission == first.submission
+    assert again.item == first.item
+    with pytest.raises(ConflictError, match="7"):
+        actions.moderate(text="other", client=client_key, external_id="7")
+    assert not actions.moderate(text="other", external_id="7").is_repeat
+    assert Submission.objects.count() == 2
+
+
+def test_near_duplicates_share_a_cluster(model: ModelVersion, policy: Policy) -> None:
+    wave = "threat=0.5 buy the best pills in town at example dot com before they are all gone for good"
+    first = queued(wave)
+    assert queued(wave).cluster == first.cluster
+    assert queued(wave.replace("gone", "sold")).cluster == first.cluster
+    assert queued("threat=0.5 an entirely different sentence about the weather").cluster != first.cluster
+
+
+def test_the_most_severe_comes_first_and_waiting_counts(
+    model: ModelVersion, policy: Policy, ann: User
+) -> None:
+    mild = queued("insult=0.65 mild")
+    grave = queued("threat=0.9 grave")
+    assert grave.lane == Lane.URGENT
+    assert actions.claim_next(user=ann) == grave
+    actions.release(item_id=grave.pk, user=ann)
+    QueueItem.objects.filter(pk=mild.pk).update(priority=mild.priority + 2)
+    assert actions.claim_next(user=ann) == mild
+
+
+def test_a_claimed_item_is_refused_to_others_by_name(item: QueueItem, ann: User, ben: User) -> None:
+    held = actions.claim(item_id=item.pk, user=ann)
+    assert held.version == 2
+    assert actions.claim(item_id=item.pk, user=ann).version == 2
+    with pytest.raises(StaleError, match="ann holds this"):
+        actions.claim(item_id=item.pk, user=ben)
+    assert actions.claim_next(user=ben) is None
+    with pytest.raises(StaleError, match="ann holds this"):
+        actions.decide(item_id=item.pk, version=2, user=ben, action=Action.APPROVE)
+
+
+def test_the_loser_is_told_who_decided(item: QueueItem, ann: User, ben: User) -> None:
+    decided(item, ann)
+    with pytest.raises(StaleError, match="ann rejected this at"):
+        actions.claim(item_id=item.pk, user=ben)
+    with pytest.raises(StaleError, match="ann rejected this at"):
+        actions.decide(item_id=item.pk, version=2, user=ben, action=Action.APPROVE)
+
+
+def test_an_expired_lease_returns_to_the_queue(item: QueueItem, ann: User, ben: User) -> None:
+    held = actions.claim(item_id=item.pk, user=ann)
+    QueueItem.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    assert actions.expire_leases() == 1
+    assert actions.expire_leases() == 0
+    with pytest.raises(StaleError, match="ran out"):
+        actions.decide(item_id=item.pk, version=held.version, user=ann, action=Action.APPROVE)
+    assert actions.claim_next(user=ben) == item
+
+
+def test_a_skipped_item_goes_to_others(item: QueueItem, ann: User, ben: User) -> None:
+    actions.claim(item_id=item.pk, user=ann)
+    actions.skip(item_id=item.pk, user=ann, reason="I know the author")
+    assert actions.claim_next(user=ann) is None
+    assert actions.claim_next(user=ben) == item
+
+
+def test_a_rejection_needs_a_reason_of_the_policy(item: QueueItem, ann: User) -> None:
+    with pytest.raises(ModerationError, match="reason"):
+        decided(item, ann, rule=None)
+    with pytest.raises(ModerationError, match="Unknown labels: rude"):
+        decided(item, ann, labels=["rude"])
+
+
+def test_a_decision_keeps_its_circumstances(item: QueueItem, ann: User, policy: Policy) -> None:
+    result = decided(item, ann, labels=["insult", "toxic"], note="repeat offender")
+    decision = Decision.objects.get(pk=result.decision.pk)
+    assert (decision.by, decision.policy, decision.automatic, decision.note) == (
+        ann,
+        policy,
+        False,
+        "repeat offender",
+    )
+    assert decision.labels is not None
+    assert [label for label, flag in decision.labels.items() if flag] == ["toxic", "insult"]
+    assert decision.seconds is not None
+    assert item.submission.author is not None
+    assert item.submission.author.active_strikes() == 1
+    assert result.item.status == "rejected"
+
+
+def test_undo_within_ten_seconds_cancels_the_webhook(item: QueueItem, ann: User) -> None:
+    result = decided(item, ann)
+    assert result.delivery is not None
+    assert result.delivery.send_after > timezone.now() + timedelta(seconds=9)
+    undone = actions.undo(decision_id=result.decision.pk, user=ann)
+    assert undone.delivery is None
+    assert Delivery.objects.get().status == "cancelled"
+    assert undone.item.status == "open"
+    assert undone.item.lease_by == ann
+    assert item.submission.author is not None
+    assert item.submission.author.active_strikes() == 0
+    assert list(Decision.objects.effective()) == []
+    with pytest.raises(StaleError):
+        actions.undo(decision_id=result.decision.pk, user=ann)
+    again = actions.decide(item_id=item.pk, version=undone.item.version, user=ann, action=Action.APPROVE)
+    assert again.item.status == "approved"
+
+
+def test_a_late_undo_sends_a_correction(item: QueueItem, ann: User) -> None:
+    result = decided(item, ann)
+    Delivery.objects.update(status="delivered")
+    undone = actions.undo(decision_id=result.decision.pk, user=ann)
+    assert undone.delivery is not None
+    assert undone.delivery.event == "decision.reversed"
+    assert undone.delivery.payload["outcome"] == "human_review"
+    assert undone.delivery.payload["reverses"] == result.decision.pk
+
+
+def test_only_the_decider_or_a_lead_undoes(item: QueueItem, ann: User, ben: User, lea: User) -> None:
+    result = decided(item, ann)
+    with pytest.raises(PermissionDenied):
+        actions.undo(decision_id=result.decision.pk, user=ben)
+    assert actions.undo(decision_id=result.decision.pk, user=lea).item.lease_by == lea
+
+
+def test_an_escalated_item_is_for_leads(item: QueueItem, ann: User, ben: User, lea: User) -> None:
+    held = actions.claim(item_id=item.pk, user=ann)
+    result = actions.escalate(item_id=item.pk, version=held.version, user=ann, note="help")
+    assert (result.item.lane, result.item.status, result.delivery) == ("escalated", "open", None)
+    assert actions.claim_next(user=ben) is None
+    with pytest.raises(PermissionDenied, match="lead"):
+        actions.claim(item_id=item.pk, user=ben)
+    assert actions.claim_next(user=lea, view="escalated") == item
+
+
+def test_undoing_an_escalation_puts_the_item_back(item: QueueItem, ann: User) -> None:
+    held = actions.claim(item_id=item.pk, user=ann)
+    result = actions.escalate(item_id=item.pk, version=held.version, user=ann)
+    undone = actions.undo(decision_id=result.decision.pk, user=ann)
+    assert undone.item.lane == item.lane
+    assert undone.item.priority == pytest.approx(item.priority)
+
+
+def test_an_audit_that_disagrees_overrules_and_its_undo_restores(
+    model: ModelVersion, policy: Policy, ann: User, monkeypatch: pytest.MonkeyPatch, client_key: APIKey
+) -> None:
+    Policy.objects.update(reject_audit_share=1)
+    item = queued("threat=0.99", client=client_key, callback_url="https://platform.example/")
+    author = item.submission.author
+    assert author is not None
+    assert author.active_strikes() == 3
+    result = decided(item, ann, Action.APPROVE)
+    assert author.active_strikes() == 0
+    assert result.delivery is not None
+    Delivery.objects.update(status="delivered")
+    undone = actions.undo(decision_id=result.decision.pk, user=ann)
+    assert author.active_strikes() == 3
+    assert undone.delivery is not None
+    assert undone.delivery.payload["outcome"] == "reject"
+
+
+def test_an_audit_that_agrees_changes_nothing(
+    model: ModelVersion, policy: Policy, ann: User, client_key: APIKey
+) -> None:
+    Policy.objects.update(reject_audit_share=1)
+    item = queued("threat=0.99", client=client_key, callback_url="https://platform.example/")
+    assert decided(item, ann).delivery is None
+    assert Strike.objects.count() == 1
+
+
+def test_strikes_expire(item: QueueItem, ann: User) -> None:
+    decided(item, ann)
+    author = item.submission.author
+    assert author is not None
+    assert author.active_strikes(timezone.now() + timedelta(days=91)) == 0
+
+
+def test_similar_items_are_decided_together(
+    model: ModelVersion, policy: Policy, ann: User, ben: User
+) -> None:
+    items = [queued("insult=0.7 the very same words") for _ in range(5)]
+    other = queued("insult=0.7 what a bad day for all of us it was")
+    actions.claim(item_id=items[4].pk, user=ben)
+    held = actions.claim(item_id=items[0].pk, user=ann)
+    assert held.similar().count() == 4
+    results = actions.decide_cluster(
+        item_id=held.pk, version=held.version, user=ann, action=Action.REJECT, rule=held.rule()
+    )
+    assert {result.item.pk for result in results} == {item.pk for item in items[:4]}
+    assert Decision.objects.human().count() == 4
+    other.refresh_from_db()
+    assert other.status == "open"
+
+
+def test_a_second_review_is_blind_and_by_another(
+    model: ModelVersion, policy: Policy, ann: User, ben: User
+) -> None:
+    Policy.objects.update(second_review_share=1)
+    decided(queued("insult=0.7 you"), ann)
+    second = QueueItem.objects.get(kind="second")
+    assert second.is_blind
+    assert actions.claim_next(user=ann) is None
+    with pytest.raises(PermissionDenied, match="decided it before"):
+        actions.claim(item_id=second.pk, user=ann)
+    result = decided(second, ben, labels=["insult"])
+    assert result.delivery is None
+    assert Strike.objects.count() == 1
+    assert QueueItem.objects.count() == 2
+
+
+@pytest.mark.parametrize("role", ["viewer", "engineer"])
+def test_who_may_not_decide(item: QueueItem, person: Callable[..., User], role: str) -> None:
+    user = person("val", role)
+    for act in (
+        lambda: actions.claim(item_id=item.pk, user=user),
+        lambda: actions.claim_next(user=user),
+        lambda: actions.decide(item_id=item.pk, version=1, user=user, action=Action.APPROVE),
+        lambda: actions.skip(item_id=item.pk, user=user),
+        lambda: actions.draft_policy(user=user),
+    ):
+        with pytest.raises(PermissionDenied):
+            act()
+
+
+def test_a_moderator_may_not_touch_policies(policy: Policy, ann: User) -> None:
+    for act in (
+        lambda: actions.draft_policy(user=ann),
+        lambda: actions.edit_draft(policy=policy, user=ann),
+        lambda: actions.activate_policy(policy=policy, user=ann, reason="x"),
+    ):
+        with pytest.raises(PermissionDenied):
+            act()
+
+
+def test_access_by_community(model: ModelVersion, policy: Policy, ann: User) -> None:
+    mine, other = queued("insult=0.7", community="mine"), queued("insult=0.9", community="other")
+    CommunityAccess.objects.create(user=ann, community="mine")
+    assert actions.claim_next(user=ann) == mine
+    assert actions.claim_next(user=ann, after=mine) is None
+    with pytest.raises(PermissionDenied, match="other"):
+        actions.claim(item_id=other.pk, user=ann)
+
+
+def test_a_policy_says_who_may_decide(item: QueueItem, ann: User, lea: User) -> None:
+    Policy.objects.update(may_decide=["lead"])
+    assert actions.claim_next(user=ann) is None
+    with pytest.raises(PermissionDenied, match="lead"):
+        actions.claim(item_id=item.pk, user=ann)
+    assert actions.claim_next(user=lea) == item
+
+
+def test_editing_an_active_policy_makes_a_version(policy: Policy, lea: User) -> None:
+    draft = actions.edit_draft(policy=policy, user=lea, audit_share=0.5)
+    assert (draft.version, draft.status, draft.rules.count()) == (2, "draft", 7)
+    assert actions.edit_draft(policy=draft, user=lea, audit_share=0.6).version == 2
+    with pytest.raises(ModerationError, match="reason"):
+        actions.activate_policy(policy=draft, user=lea, reason=" ")
+    actions.activate_policy(policy=draft, user=lea, reason="more audits")
+    policy.refresh_from_db()
+    assert (policy.status, policy.audit_share) == ("retired", 0)
+    back = actions.activate_policy(policy=policy, user=lea, reason="too many")
+    assert (back.version, back.status) == (3, "active")
+
+
+def test_the_default_policy_is_installed_once(policy: Policy) -> None:
+    assert actions.install_default_policy() is None

@@ -1,0 +1,179 @@
+"""What a policy makes of a score, and where an item stands in the queue. Pure functions."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+from datasketch import MinHash
+from rapidfuzz import fuzz, process
+
+from apps.moderation.models import SEVERE, Lane, Policy, PolicyRule, QueueItem, Submission
+
+# How grave each label is where it is certain; what a threat may lead to outweighs rudeness.
+GRAVITY = {
+    "toxic": 0.5,
+    "severe_toxic": 1.0,
+    "obscene": 0.5,
+    "threat": 1.0,
+    "insult": 0.6,
+    "identity_hate": 0.9,
+}
+_EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+_NEAR = 0.25
+_STRIKES_FOR_FULL_HISTORY = 5
+_SIMILAR = 90.0
+_HEAD = 2_000  # characters that are compared: edit distance is quadratic
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the policy says of one comment."""
+
+    outcome: Submission.Outcome
+    confidence: float
+    rule: PolicyRule | None
+    label: str
+    reasons: list[dict[str, str | float]]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """An item's place in the queue, with its parts."""
+
+    lane: Lane
+    severity: float
+    uncertainty: float
+    history: float
+    priority: float
+    due_at: datetime
+
+
+def triage(*, probabilities: Mapping[str, float], policy: Policy) -> Verdict:
+    """Return the policy's verdict: reject over review over approve.
+
+    The confidence is the calibrated probability that speaks for the outcome: that of the label that was
+    met, or one minus the highest probability for an approval.
+    """
+    rules = [rule for rule in policy.rules.all() if rule.label]
+    reasons: dict[str, list[tuple[float, PolicyRule]]] = {"reject": [], "human_review": []}
+    for rule in rules:
+        probability = probabilities[rule.label]
+        if rule.reject_from is not None and probability >= rule.reject_from:
+            reasons["reject"].append((probability - rule.reject_from, rule))
+        elif rule.review_from is not None and probability >= rule.review_from:
+            reasons["human_review"].append((probability - rule.review_from, rule))
+    for outcome, met in reasons.items():
+        if met:
+            met.sort(key=lambda pair: -pair[0])
+            rule = met[0][1]
+            return Verdict(
+                outcome=Submission.Outcome(outcome),
+                confidence=probabilities[rule.label],
+                rule=rule,
+                label=rule.label,
+                reasons=[
+                    {
+                        "label": rule.label,
+                        "title": rule.title,
+                        "reason": rule.reason,
+                        "probability": probabilities[rule.label],
+                        "threshold": probabilities[rule.label] - margin,
+                    }
+                    for margin, rule in met
+                ],
+            )
+    label = nearest_label(probabilities, rules)
+    return Verdict(Submission.Outcome.APPROVE, 1 - max(probabilities.values()), None, label, [])
+
+
+def nearest_label(probabilities: Mapping[str, float], rules: Sequence[PolicyRule]) -> str:
+    """Return the label that comes closest to its lowest threshold, or passes it furthest."""
+    bounds = {
+        rule.label: bound
+        for rule in rules
+        if (bound := rule.reject_from if rule.review_from is None else rule.review_from) is not None
+    }
+    return max(probabilities, key=lambda label: probabilities[label] - bounds.get(label, 1.0))
+
+
+def rank(
+    *,
+    probabilities: Mapping[str, float],
+    policy: Policy,
+    kind: QueueItem.Kind,
+    strikes: int = 0,
+    now: datetime,
+    escalated: bool = False,
+) -> Ranking:
+    """Return where an item of these scores stands.
+
+    Severity is the highest probability times the label's gravity; uncertainty falls linearly from 1 at a
+    threshold to 0 at a distance of 0.25. A day of waiting weighs as much as the whole of severity: an item's
+    priority is its worth less the days from a fixed epoch to its arrival, so that nothing has to be written
+    again as time goes by.
+    """
+    severity = max(GRAVITY[label] * probability for label, probability in probabilities.items())
+    bounds = [
+        (rule.label, bound)
+        for rule in policy.rules.all()
+        for bound in (rule.reject_from, rule.review_from)
+        if rule.label and bound is not None
+    ]
+    distance = min((abs(probabilities[label] - bound) for label, bound in bounds), default=1.0)
+    uncertainty = max(0.0, 1 - distance / _NEAR)
+    history = min(strikes / _STRIKES_FOR_FULL_HISTORY, 1.0)
+    if escalated:
+        lane = Lane.ESCALATED
+    elif kind in (QueueItem.Kind.AUDIT, QueueItem.Kind.APPEAL, QueueItem.Kind.SECOND):
+        lane = Lane(kind.value)
+    elif severity >= SEVERE:
+        lane = Lane.URGENT
+    else:
+        lane = Lane.UNCERTAIN if uncertainty >= SEVERE else Lane.NORMAL
+    minutes = policy.urgent_due_minutes if lane in (Lane.URGENT, Lane.ESCALATED) else policy.due_minutes
+    worth = severity + 0.3 * uncertainty + 0.3 * history + (1.0 if escalated else 0.0)
+    return Ranking(
+        lane=lane,
+        severity=severity,
+        uncertainty=uncertainty,
+        history=history,
+        priority=worth - (now - _EPOCH) / timedelta(days=1),
+        due_at=now + timedelta(minutes=minutes),
+    )
+
+
+def sketch(normalised: str) -> tuple[int, int]:
+    """Return two minimum hashes of the pairs of neighbouring words.
+
+    Texts whose pairs have a Jaccard similarity of J agree in at least one with probability 1 - (1 - J)²
+    (Broder 1997), so an index on each finds nearly all near-duplicates.
+    """
+    words = normalised.split()
+    pairs = {f"{one} {other}" for one, other in pairwise(words)} or {normalised}
+    minimum = MinHash(num_perm=2, seed=1)
+    minimum.update_batch([pair.encode("utf-8", "surrogatepass") for pair in pairs])
+    first, second = (int(value) for value in minimum.hashvalues)
+    return first, second
+
+
+def nearest_text(normalised: str, others: Mapping[int, str]) -> int | None:
+    """Return the key of the most similar text by edit distance, at least 90 % alike, or None."""
+    heads = {key: text[:_HEAD] for key, text in others.items()}
+    found = process.extractOne(normalised[:_HEAD], heads, scorer=fuzz.ratio, score_cutoff=_SIMILAR)
+    return None if found is None else found[2]
+
+
+def wilson(successes: float, total: float, z: float = 1.96) -> tuple[float, float] | None:
+    """Return the 95 % interval of a share (Wilson 1927), or None where nothing was observed.
+
+    Args:
+        total: how many were observed; the effective number where observations are weighted.
+    """
+    if total <= 0:
+        return None
+    share = successes / total
+    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    return max(0.0, centre - half), min(1.0, centre + half)
