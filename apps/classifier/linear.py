@@ -32,6 +32,9 @@ def _descend(indices, indptr, rows, order, y, cost, prior, square, alpha, weight
         moved = False
         for label in range(labels):
             bound = cost[i, label]
+            if bound == 0:
+                step[label] = 0
+                continue
             sign = 1.0 if y[i, label] else -1.0
             a = np.float64(square[i, label])
             z = sign * (np.float64(margin[label] * scale) + intercept[label])
@@ -86,7 +89,7 @@ def fit_logistic(
     cost: np.ndarray,
     prior: np.ndarray,
     *,
-    passes: int = 12,
+    passes: int = 5,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fit weights for every label.
@@ -116,24 +119,26 @@ def fit_logistic(
 
 
 @njit(nogil=True, cache=True)
-def _count_labels(indices, indptr, rows, y, positive, negative):
+def _count_labels(indices, indptr, rows, y, cost, positive, negative):
     for i in range(len(rows)):
         for j in range(indptr[rows[i]], indptr[rows[i] + 1]):
             for label in range(y.shape[1]):
                 if y[i, label]:
-                    positive[indices[j], label] += 1
+                    positive[indices[j], label] += cost[i, label]
                 else:
-                    negative[indices[j], label] += 1
+                    negative[indices[j], label] += cost[i, label]
 
 
 def bayes_ratios(
-    indices: np.ndarray, indptr: np.ndarray, rows: np.ndarray, y: np.ndarray, features: int
+    indices: np.ndarray, indptr: np.ndarray, rows: np.ndarray, y: np.ndarray, cost: np.ndarray, features: int
 ) -> np.ndarray:
     """(features, labels) float32 log ratio of each feature's smoothed share among positive and negative rows.
+
+    Rows count by their `cost` (n, labels).
 
     Source: Wang and Manning, "Baselines and bigrams", ACL 2012.
     """
     positive = np.ones((features, y.shape[1]), np.float32)
     negative = np.ones((features, y.shape[1]), np.float32)
-    _count_labels(indices, indptr, rows, y, positive, negative)
+    _count_labels(indices, indptr, rows, y, cost, positive, negative)
     return np.log(positive / positive.sum(axis=0)) - np.log(negative / negative.sum(axis=0))

@@ -4,7 +4,7 @@ Recipes: "base" is the product's own model, "plain" and "strong" are scikit-lear
 """
 
 import platform
-import time
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,13 +25,18 @@ from .features import HashedNgrams, chunks
 from .kernels import DEPTH, INPUTS, LABEL_COUNT, Model, inputs_of_texts
 from .labels import LABELS
 from .linear import bayes_ratios, fit_logistic
-from .normalise import codes_of, normalise, table
+from .normalise import normalise, table
+from .obfuscation import KINDS, obfuscate
+from .templates import training_sentences
 
 Progress = Callable[[str, float], None]
 RECIPES = ("base", "plain", "strong")
 FOLDS = 4
-COST = 1.0
+COST = np.array([2, 1, 1.5, 2, 1.5, 2], np.float32)  # by label, found by experiment
 FEWEST_POSITIVES = 20
+DISGUISED = 0.2  # share of the flagged rows, twice that of the others, trained on in a disguised copy too
+COPY_WEIGHT = 0.2
+SENTENCE_COST, SENTENCE_WEIGHT = 0.5, 0.1
 
 
 class Predictor(Protocol):
@@ -141,54 +146,90 @@ def _fit_base(
     texts: list[str], labels: np.ndarray, weight: np.ndarray, seed: int, tell: Progress
 ) -> Fitted:
     tell("features", 0.0)
-    ngrams = HashedNgrams(minimum=int(np.clip(len(texts) / 3000, 3, 20))).fit(texts)
-    indices, indptr = ngrams.indices(texts)
-    cost = np.repeat((COST * weight / weight.mean())[:, None], LABEL_COUNT, axis=1).astype(np.float32)
-
-    def first_level(rows: np.ndarray) -> Model:
-        y = labels[rows]
-        ratios = bayes_ratios(indices, indptr, rows, y, len(ngrams.counts_))
-        weights, intercept = fit_logistic(indices, indptr, rows, y, cost[rows], ratios**2, seed=seed)
-        return _model(ngrams.bits_, weights, intercept)
-
-    folds = _folds(texts)
-    inputs = np.empty((len(texts), len(INPUTS)), np.float32)
-    for fold in range(FOLDS):
-        tell("first level", 0.1 + 0.1 * fold)
-        held = np.flatnonzero(folds == fold)
-        model = first_level(np.flatnonzero(folds != fold))
-        inputs[held] = level_two(model, [texts[i] for i in held])
-    tell("first level", 0.5)
-    model = first_level(np.arange(len(texts)))
-    del indices, indptr
-
-    tell("second level", 0.65)
-    rows = np.arange(len(texts))
-    half = folds % 2 == 0
+    more = _augment(texts, labels, weight, seed)
+    ngrams = HashedNgrams(minimum=int(np.clip(len(texts) / 3000, 3, 20))).fit(more.texts)
+    model, inputs = _first_level(more, ngrams, seed, tell)
     crossed = np.empty((len(texts), LABEL_COUNT))
-    for part in (half, ~half):
-        boosters, base = _boost(inputs[~part], labels[~part], weight[~part], seed)
-        crossed[part] = boosted(boosters, base, inputs[part])
-    tell("second level", 0.85)
-    boosters, base = _boost(inputs, labels, weight, seed)
+    half = more.folds % 2 == 0
+    for k, part in enumerate((half, ~half)):
+        tell("second level", 0.6 + 0.1 * k)
+        boosters, base = _boost(inputs[~part], more, ~part, seed)
+        mine = part[: len(texts)]
+        crossed[mine] = boosted(boosters, base, inputs[: len(texts)][mine])
+    tell("second level", 0.8)
+    boosters, base = _boost(inputs, more, np.ones(len(inputs), bool), seed)
     slope, offset = _calibrate(crossed, labels, weight)
     model = _with_trees(model, boosters, base)._replace(slope=slope, offset=offset)
     probabilities = expit(crossed * slope + offset)
     thresholds, rules = choose_thresholds(labels, probabilities, weight)
     tell("done", 1.0)
-    settings = {"seed": seed, "folds": FOLDS, "cost": COST, "minimum": ngrams.minimum, "rows": len(rows)}
+    settings = {"seed": seed, "folds": FOLDS, "cost": COST.tolist(), "minimum": ngrams.minimum, "rows": len(texts)}
     return Fitted(model, thresholds, rules, ngrams, boosters, settings)
 
 
-def _folds(texts: list[str]) -> np.ndarray:
-    """(n,) fold of each text; the same for texts with the same normalised beginning."""
-    return np.array([hash_text(text) % FOLDS for text in texts])
+def _first_level(more: "_Rows", ngrams: HashedNgrams, seed: int, tell: Progress) -> tuple[Model, np.ndarray]:
+    """The linear model of all rows, and each row's inputs to the second level by a model that never saw it."""
+    indices, indptr = ngrams.indices(more.texts)
+
+    def linear(rows: np.ndarray) -> Model:
+        y, cost = more.labels[rows], more.cost[rows]
+        ratios = bayes_ratios(indices, indptr, rows, y, cost, len(ngrams.counts_))
+        weights, intercept = fit_logistic(indices, indptr, rows, y, COST * cost, ratios**2, seed=seed)
+        return _model(ngrams.bits_, weights, intercept)
+
+    inputs = np.empty((len(more.texts), len(INPUTS)), np.float32)
+    for fold in range(FOLDS):
+        tell("first level", 0.1 + 0.1 * fold)
+        held = np.flatnonzero(more.folds == fold)
+        inputs[held] = level_two(linear(np.flatnonzero(more.folds != fold)), [more.texts[i] for i in held])
+    tell("first level", 0.1 + 0.1 * FOLDS)
+    return linear(np.arange(len(more.texts))), inputs
 
 
-def hash_text(text: str) -> int:
+@dataclass(frozen=True)
+class _Rows:
+    """Training rows: the given ones first, then disguised copies of some, then template sentences."""
+
+    texts: list[str]
+    labels: np.ndarray  # (n, 6)
+    cost: np.ndarray  # (n, 6) float32: how much a label of a row counts for the first level
+    weight: np.ndarray  # (n, 6): and for the second
+    folds: np.ndarray  # (n,): a copy is in its original's fold, near-duplicates are in the same
+
+
+def _augment(texts: list[str], labels: np.ndarray, weight: np.ndarray, seed: int) -> _Rows:
+    flagged = labels.any(axis=1)
+    even = weight.copy()
+    for rows in (flagged, ~flagged):
+        # A class weighted as a whole only moves the intercept, and the second level sees to that.
+        even[rows] /= weight[rows].mean() if weight[rows].sum() else 1.0
+    folds = np.array([_near(text) % FOLDS for text in texts])
+    rng = np.random.default_rng(seed)
+    copied = np.flatnonzero(rng.random(len(texts)) < np.where(flagged, DISGUISED, DISGUISED / 2))
+    copies: list[str] = []
+    for part, kind in zip(np.array_split(copied, len(KINDS)), KINDS, strict=True):
+        copies += obfuscate([texts[i] for i in part], kind, seed=seed)
+    sentences = training_sentences(seed)
+    toxic = np.zeros((len(sentences.texts), LABEL_COUNT), np.int8)
+    toxic[:, 0] = sentences.toxic
+    only = (np.arange(LABEL_COUNT) == 0).astype(np.float32)
+    count = len(sentences.texts)
+    rarity = min(1.0, len(texts) / 60_000)
+    wide = np.repeat(weight[:, None], LABEL_COUNT, axis=1)
+    return _Rows(
+        [*texts, *copies, *sentences.texts],
+        np.concatenate([labels, labels[copied], toxic]),
+        np.concatenate(
+            [np.repeat(even[:, None], LABEL_COUNT, axis=1), np.repeat(even[copied, None], LABEL_COUNT, axis=1),
+             np.tile(only * SENTENCE_COST * rarity, (count, 1))]
+        ).astype(np.float32),
+        np.concatenate([wide, wide[copied] * COPY_WEIGHT, np.tile(only * SENTENCE_WEIGHT * rarity, (count, 1))]),
+        np.concatenate([folds, folds[copied], rng.integers(FOLDS, size=count)]),
+    )  # fmt: skip
+
+
+def _near(text: str) -> int:
     """A number that near-duplicates share: from the first 200 characters, normalised."""
-    import zlib
-
     return zlib.crc32(normalise(text[:400])[0][:200].encode("utf-8", "surrogatepass"))
 
 
@@ -217,13 +258,14 @@ def level_two(model: Model, texts: Sequence[str]) -> np.ndarray:
 
 
 def _boost(
-    inputs: np.ndarray, labels: np.ndarray, weight: np.ndarray, seed: int
+    inputs: np.ndarray, more: _Rows, chosen: np.ndarray, seed: int
 ) -> tuple[list[HistGradientBoostingClassifier | None], np.ndarray]:
     """Trees per label, and the logit they start from; no trees for a label with too few rows of either kind."""
     boosters: list[HistGradientBoostingClassifier | None] = []
     base = np.empty(LABEL_COUNT)
     for label in range(LABEL_COUNT):
-        y = labels[:, label]
+        rows = more.weight[chosen, label] > 0
+        y, weight = more.labels[chosen, label][rows], more.weight[chosen, label][rows]
         if min(y.sum(), len(y) - y.sum()) < FEWEST_POSITIVES:
             boosters.append(None)
             base[label] = logit((np.sum(weight * y) + 0.5) / (weight.sum() + 1))
@@ -233,7 +275,7 @@ def _boost(
             learning_rate=0.06, max_iter=60 if rare else 100, max_leaf_nodes=8 if rare else 16, max_depth=DEPTH,
             min_samples_leaf=60, l2_regularization=5.0, max_bins=128, early_stopping=False, random_state=seed,
         )  # fmt: skip
-        booster.fit(inputs, y, sample_weight=weight)
+        booster.fit(inputs[rows], y, sample_weight=weight)
         boosters.append(booster)
         base[label] = booster._baseline_prediction.item()
     return boosters, base

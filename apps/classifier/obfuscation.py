@@ -1,0 +1,75 @@
+"""Ways people hide words, for training copies and for measuring what they cost.
+
+Every kind changes about half of the words of at least three letters, whatever their meaning: both classes are
+disguised alike, so that a disguise does not give its text away.
+"""
+
+import random
+import re
+from collections.abc import Callable, Sequence
+
+_WORD = re.compile(r"[^\W\d_]{3,}")
+_LEET = {"a": "@4", "e": "3", "i": "1!", "o": "0", "s": "$5", "t": "7", "l": "1", "b": "8"}
+_SHAPES = {
+    "a": "аɑα", "c": "сϲ", "e": "еҽ", "h": "һ", "i": "іı", "j": "ј", "k": "кκ", "m": "м", "n": "ո",
+    "o": "оοо", "p": "рρ", "s": "ѕ", "t": "т", "u": "υս", "v": "ν", "x": "хχ", "y": "уү",
+}  # fmt: skip
+
+
+def _spaced(word: str, rng: random.Random) -> str:
+    return rng.choice((" ", " ", ".", "-")).join(word)
+
+
+def _leet(word: str, rng: random.Random) -> str:
+    return "".join(rng.choice(_LEET[c.lower()]) if c.lower() in _LEET and rng.random() < 0.7 else c for c in word)
+
+
+def _shapes(word: str, rng: random.Random) -> str:
+    return "".join(rng.choice(_SHAPES[c.lower()]) if c.lower() in _SHAPES and rng.random() < 0.7 else c for c in word)
+
+
+def _stars(word: str, rng: random.Random) -> str:
+    inside = range(1, len(word) - 1)
+    hidden = [k for k in inside if word[k].lower() in "aeiou"][:1] or [rng.choice(inside)]
+    if rng.random() < 0.3:
+        hidden = list(inside)[: rng.randint(1, 3)]
+    return "".join("*" if k in hidden else c for k, c in enumerate(word))
+
+
+def _repeated(word: str, rng: random.Random) -> str:
+    k = rng.randrange(len(word))
+    return word[:k] + word[k] * rng.randint(2, 5) + word[k + 1 :]
+
+
+def _swapped(word: str, rng: random.Random) -> str:
+    k = rng.randrange(len(word) - 1)
+    if len(word) > 3 and rng.random() < 0.8:
+        k = rng.randrange(1, len(word) - 2)
+    return word[:k] + word[k + 1] + word[k] + word[k + 2 :]
+
+
+def _invisible(word: str, rng: random.Random) -> str:
+    return rng.choice("\u200b\u200d\u00ad\u2060").join(word)
+
+
+KINDS: dict[str, Callable[[str, random.Random], str]] = {
+    "spaced": _spaced,
+    "leet": _leet,
+    "look-alikes": _shapes,
+    "stars": _stars,
+    "repeated": _repeated,
+    "swapped": _swapped,
+    "invisible": _invisible,
+}
+
+
+def obfuscate(texts: Sequence[str], kind: str, *, share: float = 0.5, seed: int = 0) -> list[str]:
+    """The texts with about `share` of their longer words disguised in one of KINDS; the same for the same seed."""
+    rng = random.Random(f"{kind} {seed}")
+    disguise = KINDS[kind]
+
+    def change(match: re.Match[str]) -> str:
+        word = match[0]
+        return disguise(word, rng) if rng.random() < share else word
+
+    return [_WORD.sub(change, text) for text in texts]
