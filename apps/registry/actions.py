@@ -11,9 +11,10 @@ from django.db.models import Max
 from apps.accounts.models import User
 from apps.classifier.artifact import Artifact
 from apps.classifier.scorer import Scorer
-from apps.registry.models import Alias, ModelArtifact, ModelVersion, Promotion
+from apps.registry.models import Alias, EvaluationArtifact, ModelArtifact, ModelVersion, Promotion
 
 BASE_MODEL = Path(__file__).parent / "base_model"
+CARD, EVALUATION = "MODEL_CARD.md", "evaluation"
 
 
 class RegistryError(Exception):
@@ -29,6 +30,7 @@ def _lock() -> None:
 def register_version(
     *,
     artifact: Artifact,
+    evaluation: Artifact | None = None,
     recipe: str,
     metrics: Mapping[str, Any],
     card: str = "",
@@ -37,6 +39,9 @@ def register_version(
     alias: Alias | None = Alias.CHALLENGER,
 ) -> ModelVersion:
     """Store a trained model as a new version; as challenger it takes the place of the one before.
+
+    Args:
+        evaluation: the same recipe fitted without the held-out rows, which gates compare.
 
     Raises:
         ArtifactError: the artifact is damaged. Nothing is stored.
@@ -57,6 +62,10 @@ def register_version(
         mlflow_version=mlflow_version,
     )
     ModelArtifact.objects.create(version=version, manifest=artifact.manifest, weights=artifact.weights)
+    if evaluation:
+        EvaluationArtifact.objects.create(
+            version=version, manifest=evaluation.manifest, weights=evaluation.weights
+        )
     return version
 
 
@@ -71,10 +80,10 @@ def promote(
     forced: bool = False,
     kind: Promotion.Kind = Promotion.Kind.PROMOTE,
 ) -> Promotion:
-    """Make a version the champion; the champion before becomes `previous`. Every process swaps within seconds.
+    """Make a version the champion; the one before becomes `previous`. Every process swaps within seconds.
 
     Raises:
-        RegistryError: no reason was given, the version is champion already, or a gate failed and it is not forced.
+        RegistryError: no reason, the version is champion already, or a gate failed and it is not forced.
         ArtifactError: the version's artifact is damaged; the champion stays.
     """
     if not reason.strip():
@@ -118,17 +127,31 @@ def rollback(*, reason: str, actor: str, by: User | None = None) -> Promotion:
     return promote(version=previous, reason=reason, actor=actor, by=by, kind=Promotion.Kind.ROLLBACK)
 
 
+def export_version(*, version: ModelVersion, folder: Path) -> None:
+    """Write a version to a folder as `install_base_model` reads it: artifact, evaluation twin, model card.
+
+    Raises:
+        OSError: the folder can't be written.
+    """
+    version.modelartifact.artifact().write(folder)
+    (folder / CARD).write_text(version.card, encoding="utf-8")
+    if evaluation := EvaluationArtifact.objects.filter(version=version).first():
+        evaluation.artifact().write(folder / EVALUATION)
+
+
 @transaction.atomic
 def install_base_model() -> ModelVersion | None:
     """Install the shipped base model as champion where there is none; return it, or None if there was one."""
     if ModelVersion.objects.with_alias(Alias.CHAMPION):
         return None
     artifact = Artifact.read(BASE_MODEL)
+    evaluation = BASE_MODEL / EVALUATION
     version = register_version(
         artifact=artifact,
+        evaluation=Artifact.read(evaluation) if evaluation.is_dir() else None,
         recipe="base",
         metrics=json.loads(artifact.manifest)["metrics"],
-        card=(BASE_MODEL / "MODEL_CARD.md").read_text(),
+        card=(BASE_MODEL / CARD).read_text(encoding="utf-8"),
         alias=None,
     )
     promote(

@@ -22,6 +22,11 @@ class ModelVersionQuerySet(models.QuerySet["ModelVersion"]):
         """Return the version that holds the alias, or None."""
         return self.filter(alias=alias).first()
 
+    def named(self, name: str) -> "ModelVersion | None":
+        """Return a version by number (`3` or `v3`) or alias (`champion`), or None."""
+        number = name.lower().removeprefix("v")
+        return self.filter(models.Q(number=number) if number.isdecimal() else models.Q(alias=name)).first()
+
 
 class ModelVersion(models.Model):
     """A trained model: its measured figures and where it came from. The bytes are in `ModelArtifact`."""
@@ -29,7 +34,9 @@ class ModelVersion(models.Model):
     number = models.PositiveIntegerField(unique=True, help_text="Counts up from 1.")
     alias = models.CharField(max_length=10, choices=Alias, null=True, blank=True)
     recipe = models.CharField(max_length=20)
-    sha256 = models.CharField("SHA-256", max_length=64, help_text="Of the manifest, which holds the weights' own.")
+    sha256 = models.CharField(
+        "SHA-256", max_length=64, help_text="Of the manifest, which holds the weights' own."
+    )
     manifest = models.JSONField()
     metrics = models.JSONField(default=dict)
     card = models.TextField(blank=True, help_text="The model card, Markdown.")
@@ -43,7 +50,9 @@ class ModelVersion(models.Model):
         ordering = ("-number",)
         constraints = [
             models.UniqueConstraint(
-                fields=["alias"], condition=models.Q(alias__isnull=False), name="registry_one_version_per_alias"
+                fields=["alias"],
+                condition=models.Q(alias__isnull=False),
+                name="registry_one_version_per_alias",
             )
         ]
 
@@ -56,16 +65,30 @@ class ModelVersion(models.Model):
         return self.manifest["thresholds"]
 
 
-class ModelArtifact(models.Model):
-    """The bytes of a version, in the database so that any web host can load them with nothing else up."""
+class StoredArtifact(models.Model):
+    """The bytes of an artifact, in the database so that any host can load them with nothing else up."""
 
     version = models.OneToOneField(ModelVersion, on_delete=models.CASCADE, primary_key=True)
     manifest = models.BinaryField()
     weights = models.BinaryField()
 
+    class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return f"Artifact of {self.version}"
+
     def artifact(self) -> Artifact:
         """Return the stored bytes as the classifier's artifact."""
         return Artifact(manifest=bytes(self.manifest), weights=bytes(self.weights))
+
+
+class ModelArtifact(StoredArtifact):
+    """What a version serves with."""
+
+
+class EvaluationArtifact(StoredArtifact):
+    """The version's twin, fitted without the held-out rows, on which it stands in for the version."""
 
 
 class Promotion(AppendOnly):

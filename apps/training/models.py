@@ -8,20 +8,38 @@ from django.utils import timezone
 
 
 class DatasetQuerySet(models.QuerySet["Dataset"]):
-    def newest(self, name: str) -> "Dataset | None":
-        """Return the newest version of the named data set, or None."""
-        return self.filter(name=name).order_by("-version").first()
+    def named(self, name: str) -> "Dataset | None":
+        """Return a data set by `name` (its newest version) or `name:version`, or None."""
+        name, _, version = name.partition(":")
+        versions = self.filter(name=name).order_by("-version")
+        if version:
+            return versions.filter(version=version).first() if version.isdecimal() else None
+        return versions.first()
+
+    def newest(self) -> "Dataset | None":
+        """Return the data set that was imported last, or None."""
+        return self.order_by("-created_at", "-pk").first()
 
 
 class Dataset(models.Model):
-    """Labelled comments, imported once and never changed: a Parquet file with the columns of the Jigsaw data."""
+    """Labelled comments, imported once and never changed: a Parquet file with the Jigsaw data's columns."""
 
     name = models.CharField(max_length=100)
     version = models.PositiveIntegerField(help_text="Counts up from 1 for each name.")
-    sha256 = models.CharField("SHA-256", max_length=64, help_text="Of the rows, whatever file they came from.")
+    sha256 = models.CharField(
+        "SHA-256", max_length=64, help_text="Of the rows, whatever file they came from."
+    )
     source = models.CharField(max_length=500, help_text="Where the rows came from.")
+    licence = models.CharField(
+        max_length=200, blank=True, help_text="Goes into the card of a model made from it."
+    )
     rows = models.PositiveIntegerField()
     positives = models.JSONField(help_text="How many rows carry each label.")
+    labelled = models.PositiveIntegerField(help_text="How many rows carry any label.")
+    natural_rate = models.FloatField(
+        null=True,
+        help_text="Share of labelled rows where the rows came from; empty: that of the rows themselves.",
+    )
     report = models.JSONField(default=dict, help_text="What was wrong with the rows that were left out.")
     created_at = models.DateTimeField(default=timezone.now)
 
@@ -32,10 +50,22 @@ class Dataset(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["name", "version"], name="training_dataset_version"),
             models.UniqueConstraint(fields=["name", "sha256"], name="training_dataset_once"),
+            models.CheckConstraint(
+                condition=models.Q(natural_rate=None) | models.Q(natural_rate__gt=0, natural_rate__lt=1),
+                name="training_dataset_natural_rate",
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.name} v{self.version}"
+
+    @property
+    def clean_weight(self) -> float:
+        """What a row without labels counts, so that labelled ones have their natural share."""
+        clean = self.rows - self.labelled
+        if self.natural_rate is None or not clean:
+            return 1.0
+        return self.labelled * (1 - self.natural_rate) / (self.natural_rate * clean)
 
     @property
     def path(self) -> Path:
@@ -58,12 +88,16 @@ class TrainingRun(models.Model):
     status = models.CharField(max_length=10, choices=Status, default=Status.QUEUED)
     step = models.CharField(max_length=100, blank=True, help_text="What it is doing.")
     error = models.TextField(blank=True)
-    metrics = models.JSONField(default=dict)
+    metrics = models.JSONField(default=dict, help_text="On the held-out rows, by label.")
     git_commit = models.CharField(max_length=40, blank=True)
-    seconds = models.FloatField(null=True)
+    seconds = models.FloatField(
+        "Training seconds", null=True, help_text="Of the last fit, from text to model."
+    )
     peak_memory_mb = models.FloatField("Peak memory (MB)", null=True)
     mlflow_run_id = models.CharField("MLflow run", max_length=64, blank=True)
-    version = models.ForeignKey("registry.ModelVersion", null=True, on_delete=models.PROTECT, related_name="+")
+    version = models.ForeignKey(
+        "registry.ModelVersion", null=True, on_delete=models.PROTECT, related_name="+"
+    )
     created_by = models.ForeignKey("accounts.User", null=True, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(default=timezone.now)
     finished_at = models.DateTimeField(null=True)

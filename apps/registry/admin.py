@@ -1,0 +1,133 @@
+"""Model versions and promotions in the admin: evidence, read-only."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.contrib import admin
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
+from apps.accounts.admin import ReadOnlyAdmin
+from apps.classifier.labels import LABELS
+from apps.registry.models import ModelVersion, Promotion
+
+
+def figures_table(figures: Mapping[str, Mapping[str, float | None]]) -> SafeString:
+    """Return figures by label, as `evaluate` gives them, as an HTML table."""
+    names = list(next(iter(figures.values()), {}))
+    head = format_html_join("", "<th>{}</th>", ((name,) for name in ["", *names]))
+    rows = (
+        (label, format_html_join("", "<td>{}</td>", ((_cell(row.get(name)),) for name in names)))
+        for label, row in figures.items()
+    )
+    body = format_html_join("", "<tr><th>{}</th>{}</tr>", rows)
+    return format_html("<table><tr>{}</tr>{}</table>", head, body)
+
+
+def _cell(figure: float | None) -> str:
+    return "–" if figure is None else f"{figure:.4f}"
+
+
+def link(name: str, text: str, *args: Any, **filters: Any) -> SafeString:
+    """Return a link to an admin page, filtered where it is a list."""
+    return format_html(
+        '<a href="{}">{}</a>', reverse(f"admin:{name}", args=args, query=filters or None), text
+    )
+
+
+class PromotionInline(admin.TabularInline):
+    model = Promotion
+    fk_name = "version"
+    fields = readonly_fields = ("created_at", "kind", "replaced", "actor", "reason", "forced")
+    extra = 0
+    can_delete = False
+    show_change_link = True
+
+    def has_add_permission(self, request: Any, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: Any, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(ModelVersion)
+class ModelVersionAdmin(ReadOnlyAdmin):
+    list_display = ("__str__", "alias", "recipe", "mean_roc_auc", "mean_ece", "mlflow_version", "created_at")
+    list_filter = ("alias", "recipe")
+    fields = (
+        "number", "alias", "recipe", "created_at", "sha256", "runs", "predictions", "mlflow_run_id",
+        "mlflow_version", "thresholds_table", "metrics_table", "card_text",
+    )  # fmt: skip
+    inlines = (PromotionInline,)
+
+    def get_queryset(self, request: Any) -> Any:
+        return super().get_queryset(request).defer("manifest", "card")
+
+    @admin.display(description="mean ROC-AUC")
+    def mean_roc_auc(self, version: ModelVersion) -> str:
+        return _cell(version.metrics.get("mean", {}).get("roc_auc"))
+
+    @admin.display(description="mean ECE")
+    def mean_ece(self, version: ModelVersion) -> str:
+        return _cell(version.metrics.get("mean", {}).get("ece"))
+
+    @admin.display(description="metrics on held-out rows")
+    def metrics_table(self, version: ModelVersion) -> SafeString:
+        return figures_table(version.metrics)
+
+    @admin.display(description="thresholds")
+    def thresholds_table(self, version: ModelVersion) -> SafeString:
+        return figures_table({label: {"threshold": version.thresholds[label]} for label in LABELS})
+
+    @admin.display(description="card")
+    def card_text(self, version: ModelVersion) -> SafeString:
+        return format_html("<pre>{}</pre>", version.card)
+
+    # Runs and predictions belong to layers above: their pages are known by name only.
+    @admin.display(description="training run")
+    def runs(self, version: ModelVersion) -> SafeString:
+        return link("training_trainingrun_changelist", "The run that made it", version__id__exact=version.pk)
+
+    @admin.display(description="predictions")
+    def predictions(self, version: ModelVersion) -> SafeString:
+        return link(
+            "predictions_prediction_changelist", "What it predicted", model_version__id__exact=version.pk
+        )
+
+
+@admin.register(Promotion)
+class PromotionAdmin(ReadOnlyAdmin):
+    list_display = ("created_at", "kind", "version", "replaced", "actor", "forced", "reason")
+    list_filter = ("kind", "forced")
+    list_select_related = ("version", "replaced")
+    fields = (
+        "created_at", "kind", "version_link", "replaced_link", "by", "actor", "reason", "forced",
+        "gates_table",
+    )  # fmt: skip
+
+    @admin.display(description="version")
+    def version_link(self, promotion: Promotion) -> SafeString:
+        return link("registry_modelversion_change", str(promotion.version), promotion.version_id)
+
+    @admin.display(description="replaced")
+    def replaced_link(self, promotion: Promotion) -> SafeString | str:
+        if promotion.replaced is None:
+            return "–"
+        return link("registry_modelversion_change", str(promotion.replaced), promotion.replaced_id)
+
+    @admin.display(description="gates")
+    def gates_table(self, promotion: Promotion) -> SafeString:
+        rows = (
+            (
+                gate["name"],
+                _cell(gate["figure"]),
+                _cell(gate["bound"]),
+                "passed" if gate["passed"] else "failed",
+            )
+            for gate in promotion.gates
+        )
+        return format_html(
+            "<table><tr><th></th><th>figure</th><th>bound</th><th>verdict</th></tr>{}</table>",
+            format_html_join("", "<tr><th>{}</th><td>{}</td><td>{}</td><td>{}</td></tr>", rows),
+        )

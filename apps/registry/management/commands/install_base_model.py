@@ -1,0 +1,20 @@
+"""Install the shipped model."""
+
+from typing import Any
+
+from apps.registry import actions
+from apps.registry.management import base
+
+
+class Command(base.Command):
+    help = """Install the model that comes with this release as champion, where there is no champion yet.
+
+It can be run at every start: where a champion is in service, nothing happens."""
+    examples = "  manage.py install_base_model"
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        version = actions.install_base_model()
+        if version:
+            self.stdout.write(f"Installed the base model as {version}, the champion.")
+        else:
+            self.stdout.write("There is a champion already: nothing was changed.")

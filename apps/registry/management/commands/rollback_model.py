@@ -1,0 +1,23 @@
+"""Make the previous champion the champion again."""
+
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from apps.registry import actions
+from apps.registry.management import base
+
+
+class Command(base.Command):
+    help = """Make the previous champion the champion again, within five seconds and without gates.
+
+The version that is rolled back becomes `previous`, so rolling back twice returns to it."""
+    examples = """  manage.py rollback_model --reason "Too many false alarms since this morning\""""
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--reason", required=True, help="Why; it is kept with the rollback.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        promotion = actions.rollback(reason=options["reason"], actor=base.operator())
+        self.stdout.write(f"{promotion.version} is the champion again, in place of {promotion.replaced}.")
+        self.sync_tracking()

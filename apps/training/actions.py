@@ -1,0 +1,330 @@
+"""What is done with data sets and training runs."""
+
+import logging
+import os
+import re
+import resource
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import Max
+from django.utils import timezone
+
+from apps.accounts.models import User
+from apps.classifier.artifact import Artifact
+from apps.classifier.evaluation import evaluate
+from apps.classifier.labels import LABELS
+from apps.classifier.scorer import Scorer
+from apps.classifier.training import RECIPES, Fitted, fit
+from apps.registry import actions as registry
+from apps.registry import tracking
+from apps.registry.models import ModelVersion, Promotion
+from apps.training import datasets, gates, jigsaw, report, sources
+from apps.training.datasets import Rows
+from apps.training.models import Dataset, TrainingRun
+from apps.training.sources import SourceError
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, float], None]
+JIGSAW_LICENCE = "labels CC0; comment text from Wikipedia, CC BY-SA 3.0"
+
+
+class TrainingError(Exception):
+    """Something that training refuses; the message says what to do."""
+
+
+def import_dataset(
+    *, source: str, name: str, natural_rate: float | None = None, licence: str = "", strict: bool = False
+) -> tuple[Dataset, bool]:
+    """Read labelled comments, keep the sound rows as a new version of the named data set.
+
+    Args:
+        source: see `sources.fetched`.
+        natural_rate: the share of labelled rows where these come from, if they were enriched.
+        strict: refuse the file if any row is wrong, instead of leaving such rows out.
+
+    Returns:
+        The data set, and whether it is new: the same rows under the same name are stored once.
+
+    Raises:
+        SourceError: the source can't be had or read, or holds no sound row, or a wrong one under `strict`.
+        TrainingError: the name or the rate is wrong.
+    """
+    if not re.fullmatch(r"[\w.-]{1,100}", name):
+        raise TrainingError("A data set's name is made of letters, digits, dots, hyphens and underscores.")
+    if natural_rate is not None and not 0 < natural_rate < 1:
+        raise TrainingError("The natural rate is a share between 0 and 1.")
+    problems = jigsaw.Problems()
+    with sources.fetched(source) as path:
+        rows = jigsaw.read_rows(path, problems, max_bytes=settings.MAX_COMMENT_BYTES)
+        stored = datasets.write(rows, settings.DATA_DIR / "datasets")
+    try:
+        wrong = "; ".join(jigsaw.sentences(problems.found))
+        if problems and strict:
+            raise SourceError(f"{len(problems)} rows are wrong, nothing was imported. {wrong}")
+        if not stored.rows:
+            raise SourceError(f"{sources.public_name(source)} holds no sound row. {wrong}".strip())
+        return _record(stored, problems, sources.public_name(source), name, natural_rate, licence)
+    finally:
+        stored.path.unlink(missing_ok=True)
+
+
+@transaction.atomic
+def _record(
+    stored: datasets.Stored,
+    problems: jigsaw.Problems,
+    source: str,
+    name: str,
+    natural_rate: float | None,
+    licence: str,
+) -> tuple[Dataset, bool]:
+    known = Dataset.objects.filter(name=name, sha256=stored.sha256).first()
+    if known:
+        if known.natural_rate != natural_rate:
+            raise TrainingError(
+                f"These rows are {known}, at natural rate {known.natural_rate}: take another name."
+            )
+        stored.path.replace(known.path)
+        return known, False
+    last = Dataset.objects.filter(name=name).aggregate(last=Max("version"))["last"] or 0
+    try:
+        with transaction.atomic():
+            dataset = Dataset.objects.create(
+                name=name,
+                version=last + 1,
+                sha256=stored.sha256,
+                source=source[:500],
+                rows=stored.rows,
+                labelled=stored.labelled,
+                positives=stored.positives,
+                natural_rate=natural_rate,
+                licence=licence or (JIGSAW_LICENCE if source == "jigsaw" else ""),
+                report=problems.found,
+            )
+    except IntegrityError:
+        raise TrainingError(f"Another import into {name} ended at this moment: try again.") from None
+    stored.path.replace(dataset.path)
+    return dataset, True
+
+
+def queue_run(
+    *, dataset: Dataset, recipe: str = "base", seed: int = 0, by: User | None = None
+) -> TrainingRun:
+    """Write down that a recipe is to be trained.
+
+    Raises:
+        TrainingError: the recipe is unknown or the seed out of range.
+    """
+    if recipe not in RECIPES:
+        raise TrainingError(f"There is no recipe {recipe}: choose from {', '.join(RECIPES)}.")
+    if not 0 <= seed < 2**31:
+        raise TrainingError("The seed is a whole number from 0 to 2147483647.")
+    return TrainingRun.objects.create(dataset=dataset, recipe=recipe, seed=seed, created_by=by)
+
+
+def train(*, run: TrainingRun, progress: Progress | None = None) -> TrainingRun:
+    """Carry out a queued run: evaluate on held-out rows, fit on all, record in MLflow, register a challenger.
+
+    The references `plain` and `strong` are evaluated and recorded only. A run that isn't queued any more is
+    left alone, so that a task delivered twice trains once. Whatever fails is kept in the run's `error`.
+
+    Args:
+        progress: is told each step and the share done, 0 to 1.
+
+    Raises:
+        TrainingError: the run can't be carried out with this data.
+    """
+    if not TrainingRun.objects.filter(pk=run.pk, status=TrainingRun.Status.QUEUED).update(
+        status=TrainingRun.Status.RUNNING
+    ):
+        run.refresh_from_db()
+        return run
+    run.refresh_from_db()
+
+    def step(name: str, share: float) -> None:
+        TrainingRun.objects.filter(pk=run.pk).update(step=name[:100])
+        if progress:
+            progress(name, share)
+
+    try:
+        _train(run, step)
+    except BaseException as error:
+        run.status = TrainingRun.Status.FAILED
+        run.error = str(error) or error.__class__.__name__
+        run.finished_at = timezone.now()
+        run.save()
+        if isinstance(error, (OSError, ValueError)):
+            raise TrainingError(f"The training of {run} failed: {error}") from error
+        raise
+    return run
+
+
+def _train(run: TrainingRun, step: Progress) -> None:
+    started = datetime.now(UTC)
+    dataset = run.dataset
+    step("reading the rows", 0.0)
+    rows = datasets.read(dataset.path, clean_weight=dataset.clean_weight)
+    learn, held_out = (rows.take(part) for part in datasets.split(rows.texts, rows.labels))
+    run.git_commit = git_commit()
+    facts: dict[str, Any] = {
+        "name": f"toxicmod {run.recipe}",
+        "recipe": run.recipe,
+        "dataset": str(dataset),
+        "dataset_sha256": dataset.sha256,
+        "git_commit": run.git_commit,
+    }
+
+    evaluated, run.seconds = _fit(run, learn, step, 0.05, 0.45)
+    if isinstance(evaluated, Fitted):
+        thresholds = evaluated.thresholds
+        twin = evaluated.artifact(**facts, purpose="evaluation", metrics={})
+        probabilities = Scorer.load(twin).score_many(held_out.texts)
+    else:
+        thresholds = np.full(len(LABELS), 0.5)
+        probabilities = evaluated.predict_proba(held_out.texts)
+    run.metrics = evaluate(held_out.labels, probabilities, thresholds, held_out.weights)
+
+    with tempfile.TemporaryDirectory(prefix="toxicmod-") as name:
+        folder = Path(name)
+        step("plots", 0.5)
+        report.write_plots(folder, held_out.labels, probabilities, held_out.weights)
+        artifact, card = None, ""
+        if isinstance(evaluated, Fitted):
+            final, run.seconds = _fit(run, rows, step, 0.55, 0.95)
+            assert isinstance(final, Fitted)
+            artifact = final.artifact(**facts, metrics=run.metrics)
+            scorer = Scorer.load(artifact)
+            card = report.card(run, scorer, len(learn), len(held_out))
+            (folder / "MODEL_CARD.md").write_text(card)
+            report.write_telling_words(folder, scorer, rows)
+        run.peak_memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        step("recording in MLflow", 0.96)
+        logged = _log(run, folder, artifact, started, len(learn), len(held_out))
+
+    with transaction.atomic():
+        if artifact:
+            run.version = registry.register_version(
+                artifact=artifact,
+                evaluation=twin,
+                recipe=run.recipe,
+                metrics=run.metrics,
+                card=card,
+                mlflow_run_id=logged.run_id,
+                mlflow_version=logged.model_version,
+            )
+        run.mlflow_run_id = logged.run_id
+        run.status = TrainingRun.Status.SUCCEEDED
+        run.step = ""
+        run.finished_at = timezone.now()
+        run.save()
+    step("done", 1.0)
+
+
+def _fit(run: TrainingRun, rows: Rows, step: Progress, begin: float, end: float) -> tuple[Any, float]:
+    """Fit on the rows, telling progress between two shares; returns the outcome and the seconds it took."""
+    what = f"fit on {len(rows):,} rows"
+    start = time.perf_counter()
+    fitted = fit(
+        rows.texts,
+        rows.labels,
+        recipe=run.recipe,
+        seed=run.seed,
+        sample_weight=rows.weights,
+        progress=lambda stage, share: step(f"{what}: {stage}", begin + (end - begin) * share),
+    )
+    return fitted, time.perf_counter() - start
+
+
+def _log(
+    run: TrainingRun, folder: Path, artifact: Artifact | None, started: datetime, learned: int, held_out: int
+) -> tracking.Logged:
+    """Record the run in MLflow. An outage costs MLflow's record, never the model."""
+    try:
+        return tracking.log_run(
+            name=str(run),
+            params={
+                "recipe": run.recipe,
+                "seed": run.seed,
+                "rows_learned_for_evaluation": learned,
+                "rows_held_out": held_out,
+                "natural_rate": run.dataset.natural_rate,
+                "dataset": str(run.dataset),
+                "dataset_sha256": run.dataset.sha256,
+                "git_commit": run.git_commit,
+            },
+            metrics=run.metrics | {"training_seconds": run.seconds, "peak_memory_mb": run.peak_memory_mb},
+            data=tracking.DataUsed(str(run.dataset), run.dataset.sha256, run.dataset.source),
+            report=folder,
+            artifact=artifact,
+            started=started,
+            tags={"mlflow.source.git.commit": run.git_commit} if run.git_commit else {},
+        )
+    except tracking.TrackingError as error:
+        logger.warning("%s. The run and its model are kept here all the same.", error)
+        return tracking.Logged("")
+
+
+def git_commit() -> str:
+    """Return the commit of the running code, from GIT_COMMIT or git; empty where neither knows."""
+    if commit := os.environ.get("GIT_COMMIT"):
+        return commit[:40]
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=settings.BASE_DIR, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout.strip() if answer.returncode == 0 else ""
+
+
+def gate_sentence(gate: Mapping[str, Any]) -> str:
+    """Return a gate's verdict as one line."""
+    figure, bound = ("none" if value is None else f"{value:.4g}" for value in (gate["figure"], gate["bound"]))
+    return f"{'passed' if gate['passed'] else 'FAILED'}  {gate['name']}: {figure} (bound {bound})"
+
+
+def judge(*, version: ModelVersion, dataset: Dataset, all_rows: bool = False) -> tuple[dict[str, Any], int]:
+    """Evaluate a version on a data set; returns the figures by label and the number of rows.
+
+    Args:
+        all_rows: judge what is served on every row, for data it has not learned from; by default its twin is
+            judged on the held-out rows.
+    """
+    rows = datasets.read(dataset.path, clean_weight=dataset.clean_weight)
+    if all_rows:
+        scorer = Scorer.load(version.modelartifact.artifact(), expected_sha256=version.sha256)
+    else:
+        rows = rows.take(datasets.split(rows.texts, rows.labels)[1])
+        scorer = gates.twin(version)
+    return evaluate(rows.labels, scorer.score_many(rows.texts), scorer.thresholds, rows.weights), len(rows)
+
+
+def promote(
+    *, version: ModelVersion, reason: str, actor: str, by: User | None = None, force: bool = False
+) -> Promotion:
+    """Make a version champion if it passes its gates, or if it is forced; both are recorded.
+
+    Raises:
+        RegistryError: no reason, champion already, or a gate failed.
+        ArtifactError: the version's artifact is damaged.
+    """
+    if not reason.strip():
+        raise registry.RegistryError("Give a reason: it is kept with the promotion.")
+    verdicts = gates.verdicts(version)
+    return registry.promote(
+        version=version,
+        reason=reason,
+        actor=actor,
+        by=by,
+        gates=verdicts,
+        forced=force and not all(gate["passed"] for gate in verdicts),
+    )

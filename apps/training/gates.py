@@ -1,0 +1,91 @@
+"""What a version must show before it may become champion, on rows that neither of them has learned."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from typing import TypedDict
+
+from apps.classifier.evaluation import evaluate
+from apps.classifier.labels import LABELS
+from apps.classifier.scorer import Scorer
+from apps.registry.models import Alias, EvaluationArtifact, ModelVersion
+from apps.training import datasets
+from apps.training.models import Dataset
+
+MAX_AUC_LOSS = 0.001
+MAX_CALIBRATION_ERROR = 0.02
+MAX_LATENCY_US = 500.0
+LATENCY_TEXTS = 500
+
+
+class Gate(TypedDict):
+    """One demand: the figure measured, the bound it is held to, and the verdict."""
+
+    name: str
+    figure: float | None
+    bound: float | None
+    passed: bool
+
+
+def twin(version: ModelVersion) -> Scorer:
+    """Return the version's twin that has not learned the held-out rows, or the version itself if it has none.
+
+    Raises:
+        ArtifactError: the stored bytes are damaged.
+    """
+    stored = EvaluationArtifact.objects.filter(version=version).first() or version.modelartifact
+    return Scorer.load(stored.artifact())
+
+
+def verdicts(version: ModelVersion) -> list[Gate]:
+    """Judge a version against the champion on the held-out rows of the data set imported last.
+
+    Without a data set, or with its file missing, the only gate is that there are rows, and it is not passed.
+    Without a champion the ROC-AUC has no bound.
+
+    Raises:
+        ArtifactError: a stored artifact is damaged.
+    """
+    dataset = Dataset.objects.newest()
+    if dataset is None or not dataset.path.is_file():
+        return [Gate(name="rows to judge on: import a data set", figure=0, bound=1, passed=False)]
+    rows = datasets.read(dataset.path, clean_weight=dataset.clean_weight)
+    rows = rows.take(datasets.split(rows.texts, rows.labels)[1])
+    served = Scorer.load(version.modelartifact.artifact(), expected_sha256=version.sha256)
+
+    def figures(version: ModelVersion) -> dict[str, dict[str, float | None]]:
+        scorer = twin(version)
+        return evaluate(rows.labels, scorer.score_many(rows.texts), scorer.thresholds, rows.weights)
+
+    own = figures(version)
+    champion = ModelVersion.objects.with_alias(Alias.CHAMPION)
+    best = figures(champion)["mean"]["roc_auc"] if champion else None
+    worst = max((own[label]["ece"] or 0.0 for label in LABELS), default=None)
+    return [
+        _at_least("mean ROC-AUC", own["mean"]["roc_auc"], None if best is None else best - MAX_AUC_LOSS),
+        _at_most("worst calibration error", worst, MAX_CALIBRATION_ERROR),
+        _at_most("median µs per comment", latency_us(served, rows.texts[:LATENCY_TEXTS]), MAX_LATENCY_US),
+    ]
+
+
+def latency_us(scorer: Scorer, texts: Sequence[str]) -> float | None:
+    """Return the median microseconds of scoring one comment, or None without comments."""
+    seconds = []
+    for text in texts:
+        start = time.perf_counter()
+        scorer.score(text)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds) * 1e6 if seconds else None
+
+
+def _at_least(name: str, figure: float | None, bound: float | None) -> Gate:
+    return Gate(
+        name=name,
+        figure=figure,
+        bound=bound,
+        passed=figure is not None and (bound is None or figure >= bound),
+    )
+
+
+def _at_most(name: str, figure: float | None, bound: float) -> Gate:
+    return Gate(name=name, figure=figure, bound=bound, passed=figure is not None and figure <= bound)

@@ -1,0 +1,183 @@
+"""What a training run shows of itself: plots, the most telling words and the model card."""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from apps.classifier.labels import LABELS
+from apps.classifier.normalise import normalise
+from apps.classifier.scorer import Scorer
+from apps.training.datasets import Rows
+from apps.training.models import TrainingRun
+
+BINS = 15
+TELLING_TEXTS = 4_000
+TELLING_WORDS = 40
+FEWEST_OCCURRENCES = 5
+
+Draw = Callable[[Axes, str, np.ndarray, np.ndarray, np.ndarray], None]
+
+
+def write_plots(
+    folder: Path, labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray | None
+) -> None:
+    """Write `roc.png`, `precision_recall.png`, `calibration.png` and `scores.png`, each with six panels."""
+    every = np.ones(len(labels)) if weights is None else weights
+    draws: dict[str, Draw] = {
+        "roc": _roc,
+        "precision_recall": _precision_recall,
+        "calibration": _calibration,
+        "scores": _scores,
+    }
+    (folder / "plots").mkdir()
+    for name, draw in draws.items():
+        # A Figure of its own needs neither a display nor pyplot's global state.
+        figure = Figure(figsize=(11, 7), layout="constrained")
+        for column, (axes, label) in enumerate(zip(figure.subplots(2, 3).flat, LABELS, strict=True)):
+            axes.set_title(label)
+            truth = labels[:, column].astype(bool)
+            if truth.any() and not truth.all():
+                draw(axes, label, truth, probabilities[:, column], every)
+        figure.savefig(folder / "plots" / f"{name}.png", dpi=100)
+
+
+def _roc(axes: Axes, label: str, truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> None:
+    false, true, _ = roc_curve(truth, scores, sample_weight=weights)
+    axes.plot(false, true)
+    axes.plot([0, 1], [0, 1], "k:", linewidth=1)
+    axes.set(xlabel="false positive rate", ylabel="true positive rate")
+
+
+def _precision_recall(
+    axes: Axes, label: str, truth: np.ndarray, scores: np.ndarray, weights: np.ndarray
+) -> None:
+    precision, recall, _ = precision_recall_curve(truth, scores, sample_weight=weights)
+    axes.plot(recall, precision)
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+
+
+def _calibration(axes: Axes, label: str, truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> None:
+    bin_of = np.minimum((scores * BINS).astype(int), BINS - 1)
+    total = np.bincount(bin_of, weights, BINS)
+    filled = total > 0
+    predicted = np.bincount(bin_of, weights * scores, BINS)[filled] / total[filled]
+    observed = np.bincount(bin_of, weights * truth, BINS)[filled] / total[filled]
+    axes.plot(predicted, observed, "o-")
+    axes.plot([0, 1], [0, 1], "k:", linewidth=1)
+    axes.set(xlabel="predicted probability", ylabel="observed share")
+
+
+def _scores(axes: Axes, label: str, truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> None:
+    for chosen, name in ((~truth, "without the label"), (truth, "with the label")):
+        axes.hist(scores[chosen], bins=40, range=(0, 1), weights=weights[chosen], alpha=0.6, label=name)
+    axes.set(xlabel="probability", ylabel="comments", yscale="log")
+    axes.legend(fontsize=8)
+
+
+def write_telling_words(folder: Path, scorer: Scorer, rows: Rows) -> None:
+    """Write `telling_words.json`: per label the words that add most to its logit, with mean and occurrences.
+
+    A word's share is that of all its n-grams, in the comments of a sample with labels before those without.
+    """
+    order = np.argsort(~rows.labels.any(axis=1), kind="stable")[:TELLING_TEXTS]
+    found: defaultdict[str, list[np.ndarray]] = defaultdict(list)
+    for row in order:
+        text = rows.texts[row]
+        for span in scorer.explain(text).spans:
+            found[normalise(text[span.begin : span.end])[0]].append(span.contributions)
+    means = {
+        word: np.mean(shares, axis=0) for word, shares in found.items() if len(shares) >= FEWEST_OCCURRENCES
+    }
+    telling = {
+        label: [
+            {"word": word, "mean": round(float(means[word][column]), 3), "occurrences": len(found[word])}
+            for word in sorted(means, key=lambda word: -means[word][column])[:TELLING_WORDS]
+        ]
+        for column, label in enumerate(LABELS)
+    }
+    (folder / "telling_words.json").write_text(json.dumps(telling, indent=1, ensure_ascii=False))
+
+
+def card(run: TrainingRun, scorer: Scorer, learned: int, held_out: int) -> str:
+    """Return the model card, in Markdown."""
+    dataset = run.dataset
+    counts = ", ".join(f"{label} {count:,}" for label, count in dataset.positives.items())
+    rate = (
+        f"Labelled comments are over-represented; clean ones count {dataset.clean_weight:.2f} times in fit "
+        f"and the figures, so that these hold for a stream with {dataset.natural_rate:.1%} labelled."
+        if dataset.natural_rate
+        else "All rows count the same: the figures hold for a stream with its own share of each label."
+    )
+    rules = scorer.manifest.get("threshold_rules", {})
+    thresholds = scorer.manifest["thresholds"]
+    lines = [
+        " | ".join(
+            [name, _cell(thresholds.get(name)), rules.get(name, "")]
+            + [_cell(figures[metric]) for metric in METRICS]
+        )
+        for name, figures in run.metrics.items()
+    ]
+    return CARD.format(
+        recipe=run.recipe,
+        seed=run.seed,
+        commit=run.git_commit or "unknown",
+        dataset=dataset,
+        sha256=dataset.sha256,
+        rows=dataset.rows,
+        counts=counts,
+        licence=dataset.licence or "not stated when it was imported; ask whoever gave it",
+        rate=rate,
+        learned=learned,
+        held_out=held_out,
+        table="\n".join(f"| {line} |" for line in lines),
+    )
+
+
+METRICS = ("roc_auc", "pr_auc", "precision", "recall", "f1", "brier", "ece")
+
+
+def _cell(figure: float | None) -> str:
+    return "" if figure is None else f"{figure:.4f}"
+
+
+CARD = """# Model card: toxicmod {recipe}
+
+Gives a comment six probabilities: toxic, severe_toxic, obscene, threat, insult, identity_hate.
+
+## Model
+Linear over hashed n-grams of the normalised text (characters and words), then small boosted trees over the
+six logits and the comment's surface, calibrated per label. Recipe `{recipe}`, seed {seed}, code at commit
+`{commit}`. It is data: arrays and JSON, loaded without pickle.
+
+## Data
+{dataset}, {rows:,} comments, SHA-256 of the rows `{sha256}`. Labelled: {counts}.
+Licence: {licence}. {rate}
+
+## Figures
+Measured on {held_out:,} held-out comments by a fit on the other {learned:,}; the model itself is the same
+recipe fitted on all of them. Comments that are equal once normalised are on one side of the split. Precision,
+recall and F1 are at the thresholds of that fit; ECE is the expected calibration error over 15 bins.
+
+| label | threshold | chosen for | ROC-AUC | PR-AUC | precision | recall | F1 | Brier | ECE |
+|---|---|---|---|---|---|---|---|---|---|
+{table}
+
+## Intended use
+Sorting comments in English for human moderators: what may stay, what needs a look, what to look at first.
+Not for deciding about people, and not as the only judge where a wrong removal does harm: give an appeal.
+
+## Limits
+- It reads words, not meaning: irony, quotation, negation and context escape it, and on HateCheck, which tests
+  just these, linear models of this kind are at chance level.
+- English only. Other languages score low whatever they say.
+- Bias: words that name a group raise the score where the data speaks of that group mostly in insults. Watch
+  the groups that matter to your community, and correct with your own labels.
+- The labels are the majority opinion of crowd workers on one platform's comments of one time.
+- Disguised spelling is normalised (look-alikes, spacing, leetspeak, repeats), not every disguise.
+"""

@@ -1,0 +1,154 @@
+"""Score a file of comments in constant memory."""
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from tqdm import tqdm
+
+from apps.classifier.labels import LABELS
+from apps.classifier.scorer import Scorer
+from apps.training.jigsaw import open_text
+from apps.training.sources import SourceError
+
+FORMATS = ("csv", "jsonl")
+TEXT_COLUMNS = ("comment_text", "text", "comment")
+COMMENTS_AT_ONCE = 8_192
+# The same as the CSV reader's own limit of a field.
+LONGEST_LINE = 131_072
+Write = Callable[[str, np.ndarray, list[str]], None]
+
+
+class ScoringError(Exception):
+    """The file can't be scored as it was asked; the message says what to do."""
+
+
+def score_file(
+    *,
+    scorer: Scorer,
+    path: Path,
+    output: Path | None,
+    form: str,
+    column: str | None = None,
+    threads: int | None = None,
+) -> int:
+    """Score every comment of a file, in order, to CSV or JSON lines; returns how many.
+
+    Args:
+        output: a file, which appears when it is complete, or None for standard output.
+        form: `csv` or `jsonl`.
+        column: the CSV's column of texts; by default the first of `TEXT_COLUMNS` that it has.
+
+    Raises:
+        SourceError: the file can't be read.
+        ScoringError: it has no such column, a row of it can't be read, or the output can't be written.
+    """
+    if not path.is_file():
+        raise SourceError(f"There is no file {path}: check the path.")
+    count = 0
+    try:
+        with (
+            open_text(path, errors="replace") as (text, raw),
+            _opened(output) as out,
+            tqdm(total=path.stat().st_size, desc="Scoring", unit="B", unit_scale=True, disable=None) as bar,
+        ):
+            comments = (
+                _csv_comments(text, column)
+                if ".csv" in path.suffixes or path.suffix == ".zip"
+                else _lines(text)
+            )
+            write = _writer(out, form)
+            while chunk := list(islice(comments, COMMENTS_AT_ONCE)):
+                scores = scorer.score_many([comment for _, comment in chunk], threads=threads)
+                reached = scores >= scorer.thresholds
+                for (name, _), row, flags in zip(chunk, scores, reached, strict=True):
+                    write(name, row, [label for label, flag in zip(LABELS, flags, strict=True) if flag])
+                count += len(chunk)
+                bar.update(raw.tell() - bar.n)
+    except BrokenPipeError:
+        # Whoever read standard output has enough; Python's own flush at exit must not complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return count
+
+
+def _csv_comments(text: IO[str], column: str | None) -> Iterator[tuple[str, str]]:
+    reader = csv.reader(text)
+    try:
+        header = [cell.strip() for cell in next(reader, [])]
+    except csv.Error:
+        raise ScoringError("The first line holds no column names: is it a CSV file?") from None
+    wanted = [column] if column else TEXT_COLUMNS
+    found = next((name for name in wanted if name in header), None)
+    if found is None:
+        raise ScoringError(
+            f"There is no column {' or '.join(wanted)}; there are {', '.join(header)[:200]}. Take --column."
+        )
+    where, named = header.index(found), header.index("id") if "id" in header else None
+    number = 0
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise ScoringError(f"Line {line} is not valid CSV ({error}): mend it and start again.") from None
+        if cells is None:
+            return
+        if not cells:
+            continue
+        number += 1
+        if len(cells) != len(header):
+            raise ScoringError(f"Line {line} has {len(cells)} columns instead of {len(header)}: mend it.")
+        yield (str(number) if named is None else cells[named]), cells[where]
+
+
+def _lines(text: IO[str]) -> Iterator[tuple[str, str]]:
+    number = 0
+    while line := text.readline(LONGEST_LINE):
+        number += 1
+        if len(line) == LONGEST_LINE and not line.endswith("\n"):
+            raise ScoringError(f"Line {number} is longer than {LONGEST_LINE} characters: is it a text file?")
+        yield str(number), line.rstrip("\r\n")
+
+
+def _writer(out: IO[str], form: str) -> Write:
+    if form == "jsonl":
+
+        def write_json(name: str, scores: np.ndarray, labels: list[str]) -> None:
+            probabilities = dict(zip(LABELS, scores.round(6).tolist(), strict=True))
+            out.write(json.dumps({"id": name, "probabilities": probabilities, "labels": labels}) + "\n")
+
+        return write_json
+    table = csv.writer(out, lineterminator="\n")
+    table.writerow(["id", *LABELS, "labels"])
+
+    def write_row(name: str, scores: np.ndarray, labels: list[str]) -> None:
+        # A spreadsheet would run an id like "=cmd" as a formula.
+        safe = f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
+        table.writerow([safe, *(f"{score:.6f}" for score in scores), " ".join(labels)])
+
+    return write_row
+
+
+@contextmanager
+def _opened(output: Path | None) -> Iterator[IO[str]]:
+    """Give standard output, or a file beside the output that takes its place when all is written."""
+    if output is None:
+        yield sys.stdout
+        sys.stdout.flush()
+        return
+    partial = output.with_name(f"{output.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        partial.replace(output)
+    except OSError as error:
+        raise ScoringError(f"{output} can't be written: {error.strerror}.") from None
+    finally:
+        partial.unlink(missing_ok=True)

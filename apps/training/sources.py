@@ -1,0 +1,129 @@
+"""Where data sets come from: a file, http(s), S3 or the public Jigsaw data, brought to a local file."""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+from urllib.parse import urlsplit
+
+import boto3
+import requests
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from tqdm import tqdm
+
+# The file behind TensorFlow Datasets' `wikipedia_toxicity_subtypes`.
+JIGSAW_URL = (
+    "https://storage.googleapis.com/jigsaw-unintended-bias-in-toxicity-classification/"
+    "wikipedia_toxicity_subtypes_v0.3.zip"
+)
+KAGGLE_URL = (
+    "https://www.kaggle.com/api/v1/competitions/data/download/"
+    "jigsaw-toxic-comment-classification-challenge/train.csv.zip"
+)
+ATTEMPTS = 3
+RETRY_SECONDS = 1.0
+CHUNK = 1 << 20
+
+
+class SourceError(Exception):
+    """The data can't be had or read; the message is one sentence that says what to do."""
+
+
+def public_name(source: str) -> str:
+    """Return a source as it may be shown and kept: a URL without its password and its signed query."""
+    if source.startswith(("http://", "https://")):
+        parts = urlsplit(source)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return source
+
+
+@contextmanager
+def fetched(source: str) -> Iterator[Path]:
+    """Give the source as a local file, downloaded to a temporary one where it is elsewhere.
+
+    Args:
+        source: a path, an http(s) URL, `s3://bucket/key`, or `jigsaw`: Kaggle's file when KAGGLE_USERNAME and
+            KAGGLE_KEY are in the environment, else the public one.
+
+    Raises:
+        SourceError: it isn't there, may not be read or could not be downloaded in three attempts.
+    """
+    if "://" not in source and source != "jigsaw":
+        path = Path(source).expanduser()
+        if not path.is_file():
+            raise SourceError(f"There is no file {source}: check the path.")
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="toxicmod-") as folder:
+        path = Path(folder) / "download"
+        with path.open("wb") as file:
+            if source == "jigsaw":
+                _download_jigsaw(file)
+            elif source.startswith("s3://"):
+                _download_s3(source, file)
+            elif source.startswith(("http://", "https://")):
+                _download(source, file)
+            else:
+                raise SourceError(f"{source} is of no known kind: give a path, http(s)://, s3:// or jigsaw.")
+        yield path
+
+
+def _download_jigsaw(file: IO[bytes]) -> None:
+    user, key = os.environ.get("KAGGLE_USERNAME"), os.environ.get("KAGGLE_KEY")
+    if user and key:
+        _download(KAGGLE_URL, file, auth=(user, key))
+    else:
+        _download(JIGSAW_URL, file)
+
+
+def _download(url: str, file: IO[bytes], auth: tuple[str, str] | None = None) -> None:
+    shown = public_name(url)
+    for attempt in range(ATTEMPTS):
+        file.seek(0)
+        file.truncate()
+        try:
+            with requests.get(url, stream=True, timeout=(10, 60), auth=auth) as response:
+                if response.ok:
+                    size = int(response.headers.get("Content-Length", 0)) or None
+                    with _bar("Downloading", size) as bar:
+                        for chunk in response.iter_content(CHUNK):
+                            bar.update(file.write(chunk))
+                    return
+                problem = f"{shown} answered {response.status_code} {response.reason}"
+                if response.status_code in (401, 403):
+                    raise SourceError(f"{problem}: check that you may read it, and the credentials.")
+                if response.status_code < 500 and response.status_code != 429:
+                    raise SourceError(f"{problem}: check the address.")
+        except requests.exceptions.InvalidURL:
+            raise SourceError(f"{shown} is no valid address: check it.") from None
+        except requests.RequestException as error:
+            problem = f"{shown} could not be downloaded ({error.__class__.__name__})"
+        if attempt + 1 < ATTEMPTS:
+            time.sleep(RETRY_SECONDS * 2**attempt)
+    raise SourceError(f"{problem}, {ATTEMPTS} times: check the address and the network, then try again.")
+
+
+def _download_s3(source: str, file: IO[bytes]) -> None:
+    bucket, _, key = source.removeprefix("s3://").partition("/")
+    if not bucket or not key:
+        raise SourceError(f"{source} is incomplete: write s3://bucket/key.")
+    try:
+        client = boto3.client("s3")
+        size = client.head_object(Bucket=bucket, Key=key)["ContentLength"]
+        with _bar("Downloading", size) as bar:
+            client.download_fileobj(bucket, key, file, Callback=bar.update)
+    except NoCredentialsError:
+        raise SourceError(f"{source} needs AWS credentials: set AWS_PROFILE or AWS_ACCESS_KEY_ID.") from None
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        hint = {"404": "no such bucket or key", "403": "access denied"}.get(code, code)
+        raise SourceError(f"{source} could not be read: {hint}. Check bucket, key and credentials.") from None
+    except BotoCoreError as error:
+        raise SourceError(f"{source} could not be read: {error} Check endpoint and network.") from None
+
+
+def _bar(what: str, size: int | None) -> tqdm:
+    return tqdm(total=size, desc=what, unit="B", unit_scale=True, disable=None)
