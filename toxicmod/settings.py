@@ -7,6 +7,8 @@ on TLS-only cookies, JSON logs and key-only API access.
 from pathlib import Path
 
 import environ
+from corsheaders.defaults import default_headers
+from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.crypto import get_random_string
 
@@ -53,17 +55,23 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "axes",
+    "corsheaders",
+    "csp",
     "apps.accounts",
     "apps.registry",
     "apps.predictions",
+    "apps.moderation",
     "apps.training",
     "apps.api",
+    "apps.pages",
     "toxicmod",
 ]
 
 MIDDLEWARE = [
+    "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -86,6 +94,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "apps.pages.context.site",
             ]
         },
     }
@@ -125,8 +134,17 @@ CELERY_TASK_TIME_LIMIT = 3600
 CELERY_TASK_SOFT_TIME_LIMIT = 3500
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 # A web process must not wait for a broker that is down; what was to be queued is picked up by the schedule.
-CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_connect_timeout": 1, "socket_timeout": 5, "visibility_timeout": 7200}
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "socket_connect_timeout": 1,
+    "socket_timeout": 5,
+    "visibility_timeout": 7200,
+}
 CELERY_TASK_PUBLISH_RETRY = False
+CELERY_BEAT_SCHEDULE = {
+    "expire leases": {"task": "apps.moderation.tasks.expire_leases", "schedule": 30.0},
+    "send webhooks": {"task": "apps.moderation.tasks.deliver_due", "schedule": 5.0},
+    "resume bulk jobs": {"task": "apps.moderation.tasks.resume_bulk_jobs", "schedule": 60.0},
+}
 
 AUTH_USER_MODEL = "accounts.User"
 AUTHENTICATION_BACKENDS = [
@@ -143,12 +161,33 @@ AXES_COOLOFF_TIME = 0.25  # hours
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_ENABLE_ADMIN = False
 AXES_VERBOSE = False
+AXES_LOCKOUT_TEMPLATE = "429.html"
 
 ANONYMOUS_API = env.bool("ANONYMOUS_API", default=not PRODUCTION)
 ANONYMOUS_RATE_PER_MINUTE = env.int("ANONYMOUS_RATE_PER_MINUTE", default=600)
 TRUSTED_PROXIES = env.int("TRUSTED_PROXIES", default=0)  # how many proxies append to X-Forwarded-For
 MLFLOW_TRACKING_URI = env.str("MLFLOW_TRACKING_URI", default=f"sqlite:///{DATA_DIR / 'mlflow.sqlite3'}")
 MLFLOW_ARTIFACTS = env.str("MLFLOW_ARTIFACTS", default=str(DATA_DIR / "mlflow-artifacts"))
+
+PUBLIC_URL = env.str("PUBLIC_URL", default="").rstrip(
+    "/"
+)  # where authors reach the site, for links in webhooks
+WEBHOOK_ALLOW_PRIVATE = env.bool("WEBHOOK_ALLOW_PRIVATE", default=False)  # let webhooks reach this network
+
+# Browsers may call the Perspective-compatible paths from these origins; none named: from all, as at Perspective.
+# Those paths know no cookies, only keys.
+CORS_ALLOWED_ORIGINS = env.list("CORS_ALLOWED_ORIGINS", default=[])
+CORS_ALLOW_ALL_ORIGINS = not CORS_ALLOWED_ORIGINS
+CORS_URLS_REGEX = r"^/(v1alpha1/|batch$|discovery/|\$discovery/)"
+CORS_ALLOW_HEADERS = [
+    *default_headers,
+    "x-clientdetails",
+    "x-goog-api-client",
+    "x-goog-api-key",
+    "x-javascript-user-agent",
+    "x-referer",
+]
+CORS_PREFLIGHT_MAX_AGE = 3600
 
 MAX_COMMENT_BYTES = 20_480
 MAX_BATCH = 1_000
@@ -162,7 +201,6 @@ REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "apps.api.problems.exception_handler",
-    "NUM_PROXIES": TRUSTED_PROXIES,
     "UNAUTHENTICATED_USER": None,
 }
 SPECTACULAR_SETTINGS = {
@@ -193,9 +231,20 @@ TIME_ZONE = "UTC"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "SAMEORIGIN"
+# Nothing inline and nothing from elsewhere; a view that can't do without says so itself (`csp_update`).
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "object-src": [NONE],
+        "base-uri": [NONE],
+        "form-action": [SELF],
+        "frame-ancestors": [SELF],
+    }
+}
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_SAMESITE = "Lax"
+CSRF_FAILURE_VIEW = "apps.pages.errors.csrf_failure"
 if PRODUCTION:
     SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=True)
     SECURE_REDIRECT_EXEMPT = [r"^health$", r"^ready$"]
@@ -220,5 +269,5 @@ LOGGING = {
         "console": {"class": "logging.StreamHandler", "formatter": "json" if PRODUCTION else "console"}
     },
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
-    "loggers": {"mlflow": {"level": "WARNING"}, "alembic": {"level": "WARNING"}},
+    "loggers": {name: {"level": "WARNING"} for name in ("mlflow", "alembic", "matplotlib")},
 }

@@ -10,9 +10,11 @@ from apps.api.problems import json_problem
 
 urlpatterns = [
     path("api/v1/", include("apps.api.v1.urls")),
+    path("", include("apps.api.perspective.urls")),
     path("health", health.health, name="health"),
     path("ready", health.ready, name="ready"),
     path("admin/", admin.site.urls),
+    path("", include("apps.pages.urls")),
 ]
 
 

@@ -1,5 +1,6 @@
-"""The WSGI application; the serving model is loaded before gunicorn forks, so that workers share its pages."""
+"""The WSGI application. The model is loaded before gunicorn forks, so that workers share its pages."""
 
+import logging
 import os
 
 from django.core.wsgi import get_wsgi_application
@@ -7,3 +8,13 @@ from django.core.wsgi import get_wsgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "toxicmod.settings")
 
 application = get_wsgi_application()
+
+from django.db import connections  # noqa: E402  (needs the settings)
+
+from apps.registry import serving  # noqa: E402
+
+try:
+    serving.current()
+except serving.NoModelError as error:
+    logging.getLogger(__name__).warning("%s", error)
+connections.close_all()

@@ -15,11 +15,17 @@ def create_api_key(
     scopes: list[str] | None = None,
     rate_per_minute: int = 6_000,
     created_by: User | None = None,
+    acts_as: User | None = None,
+    review_perspective: bool = False,
+    drop_unsupported: bool = False,
     secret: str | None = None,
 ) -> tuple[APIKey, str]:
     """Create a key and return it with its secret, which is shown this once.
 
     Args:
+        acts_as: the moderator in whose name the key may decide.
+        review_perspective: send what the policy wants reviewed into the queue (see the field's help).
+        drop_unsupported: leave out Perspective attributes that can't be scored instead of refusing the call.
         secret: a secret chosen by the operator; a random one by default.
 
     Raises:
@@ -33,8 +39,11 @@ def create_api_key(
         scopes=default_scopes() if scopes is None else scopes,
         rate_per_minute=rate_per_minute,
         created_by=created_by,
+        acts_as=acts_as,
+        review_perspective=review_perspective,
+        drop_unsupported=drop_unsupported,
     )
-    key.full_clean(exclude=["created_by"])
+    key.full_clean(exclude=["created_by", "acts_as"])
     key.save()
     return key, secret
 

@@ -47,6 +47,9 @@ class APIKeyAdmin(admin.ModelAdmin):
             scopes=obj.scopes,
             rate_per_minute=obj.rate_per_minute,
             created_by=request.user,
+            acts_as=obj.acts_as,
+            review_perspective=obj.review_perspective,
+            drop_unsupported=obj.drop_unsupported,
         )
         obj.pk = key.pk
         obj._state.adding = False

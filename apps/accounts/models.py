@@ -56,6 +56,7 @@ class Scope(models.TextChoices):
     PREDICT = "predict", "Score comments"
     FEEDBACK = "feedback", "Send feedback"
     READ = "read", "Read records, models and statistics"
+    MODERATE = "moderate", "Work on the queue as the moderator the key is bound to"
 
 
 def default_scopes() -> list[str]:
@@ -87,8 +88,29 @@ class APIKey(models.Model):
     secret_hash = models.CharField(max_length=64, unique=True, editable=False)
     scopes = models.JSONField(default=default_scopes, validators=[validate_scopes])
     rate_per_minute = models.PositiveIntegerField(default=6_000, help_text="Requests a minute.")
+    acts_as = models.ForeignKey(
+        User,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        help_text="The moderator in whose name the key decides, within that person's permissions.",
+    )
+    review_perspective = models.BooleanField(
+        "Review Perspective calls",
+        default=False,
+        help_text="Comments analysed through the Perspective-compatible API go through the policy, and into the "
+        "moderation queue where it wants a human. Comments sent with doNotStore never do.",
+    )
+    drop_unsupported = models.BooleanField(
+        "Drop unsupported attributes",
+        default=False,
+        help_text="The Perspective-compatible API leaves out attributes it can't score, instead of refusing the call.",
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
-    created_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, editable=False)
+    created_by = models.ForeignKey(
+        User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", editable=False
+    )
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
 

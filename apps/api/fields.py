@@ -21,7 +21,9 @@ class StringField(serializers.CharField):
         kwargs.setdefault("trim_whitespace", False)
         super().__init__(**kwargs)
         # DRF's own checks for NUL and surrogates say less and cost more; ours run first.
-        self.validators = [check for check in self.validators if type(check).__module__.startswith("django.core")]
+        self.validators = [
+            check for check in self.validators if type(check).__module__.startswith("django.core")
+        ]
 
     def to_internal_value(self, data: Any) -> str:
         if not isinstance(data, str):

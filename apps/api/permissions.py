@@ -1,16 +1,20 @@
 """Which requests a view answers."""
 
+from typing import TYPE_CHECKING
+
 from django.conf import settings
 from rest_framework.exceptions import NotAuthenticated, PermissionDenied
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
-from rest_framework.views import APIView
+
+if TYPE_CHECKING:  # DRF's views import this module themselves
+    from rest_framework.views import APIView
 
 
 class HasScope(BasePermission):
     """Lets in a key that holds the view's `scope`, and anonymous requests where the site allows them."""
 
-    def has_permission(self, request: Request, view: APIView) -> bool:
+    def has_permission(self, request: Request, view: "APIView") -> bool:
         if request.auth is None:
             if settings.ANONYMOUS_API and getattr(view, "anonymous", True):
                 return True

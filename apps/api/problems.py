@@ -52,7 +52,7 @@ def _flatten(detail: Any, path: str = "") -> Iterator[dict[str, str]]:
 
 
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
-    """Turn what a view raised into a problem; what is nobody's fault but ours stays a 500 (see `server_error`)."""
+    """Turn what a view raised into a problem; a defect of ours stays a 500."""
     if isinstance(error, NoModelError):
         error = UnavailableError(str(error))
     elif isinstance(error, DatabaseError):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 
 from django.conf import settings
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
 from apps.accounts.models import APIKey
 from apps.classifier.labels import LABELS
@@ -15,8 +15,12 @@ from apps.registry import serving
 from apps.registry.serving import Served
 
 
+class AlreadyGivenError(Exception):
+    """This visitor has said already what they think of this prediction."""
+
+
 def text_hash(text: str) -> str:
-    """Return the text's SHA-256 keyed with the site's secret: equal texts match, short ones can't be guessed."""
+    """Return the text's SHA-256, keyed with the site's secret so that short texts can't be guessed."""
     return hmac.new(settings.SECRET_KEY.encode(), text.encode("utf-8", "surrogatepass"), sha256).hexdigest()
 
 
@@ -76,18 +80,35 @@ def give_feedback(
     prediction: Prediction,
     is_right: bool,
     true_labels: Sequence[str] | None = None,
+    known_labels: Sequence[str] | None = None,
     remark: str = "",
     client: APIKey | None = None,
+    visitor: str = "",
 ) -> Feedback:
     """Store what somebody said of a prediction.
 
     Args:
         true_labels: the labels that are true, an empty list for none, or None where it was not said.
+        known_labels: the labels that `true_labels` speaks of, where it leaves the others open; by default all.
+        visitor: on the web pages, a word that is the same when the same visitor comes back to this result.
+
+    Raises:
+        AlreadyGivenError: the visitor's feedback on this prediction is stored already.
     """
-    return Feedback.objects.create(
+    feedback = Feedback(
         prediction=prediction,
         client=client,
         is_right=is_right,
         true_mask=None if true_labels is None else pack_labels(label in true_labels for label in LABELS),
+        known_mask=None if known_labels is None else pack_labels(label in known_labels for label in LABELS),
         remark=remark,
+        visitor=visitor,
     )
+    try:
+        with transaction.atomic():
+            feedback.save(force_insert=True)
+    except IntegrityError as error:
+        if not visitor:
+            raise
+        raise AlreadyGivenError from error
+    return feedback

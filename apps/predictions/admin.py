@@ -9,7 +9,7 @@ from apps.predictions.models import Feedback, Prediction
 
 
 class UncountedPaginator(Paginator):
-    """Pages of a table too large to count: offers the first hundred pages without asking how many there are."""
+    """Pages of a table too large to count: offers the first hundred pages at most."""
 
     @cached_property
     def count(self) -> int:
@@ -19,7 +19,16 @@ class UncountedPaginator(Paginator):
 
 @admin.register(Prediction)
 class PredictionAdmin(ReadOnlyAdmin):
-    list_display = ("id", "created_at", "source", "community", "is_toxic", "toxic", "model_version", "latency_us")
+    list_display = (
+        "id",
+        "created_at",
+        "source",
+        "community",
+        "is_toxic",
+        "toxic",
+        "model_version",
+        "latency_us",
+    )
     list_filter = ("source",)
     list_select_related = ("model_version",)
     list_per_page = 50

@@ -10,6 +10,8 @@ from uuid_utils.compat import uuid7
 from apps.accounts.models import AppendOnly
 from apps.classifier.labels import LABELS
 
+ALL_LABELS = (1 << len(LABELS)) - 1
+
 
 def pack_labels(flags: Iterable[Any]) -> int:
     """Return six truth values, in the order of `LABELS`, as six bits, the lowest for the first label."""
@@ -32,13 +34,19 @@ class Prediction(AppendOnly):
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     created_at = models.DateTimeField(default=timezone.now, db_index=True)
     client = models.ForeignKey(
-        "accounts.APIKey", null=True, on_delete=models.PROTECT, related_name="+", help_text="Empty: anonymous."
+        "accounts.APIKey",
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        help_text="Empty: anonymous.",
     )
     source = models.CharField(max_length=12, choices=Source)
     community = models.CharField(max_length=100, blank=True)
     external_id = models.CharField("External ID", max_length=200, blank=True, help_text="The platform's own.")
     text = models.TextField(null=True, help_text="Empty where the client asked us not to store it.")
-    text_hash = models.CharField(max_length=64, help_text="SHA-256 of the text, keyed with the site's secret.")
+    text_hash = models.CharField(
+        max_length=64, help_text="SHA-256 of the text, keyed with the site's secret."
+    )
     toxic = models.FloatField()
     severe_toxic = models.FloatField()
     obscene = models.FloatField()
@@ -47,7 +55,9 @@ class Prediction(AppendOnly):
     identity_hate = models.FloatField()
     label_mask = models.PositiveSmallIntegerField(help_text="The labels whose threshold was reached.")
     model_version = models.ForeignKey("registry.ModelVersion", on_delete=models.PROTECT, related_name="+")
-    latency_us = models.PositiveIntegerField("Latency (µs)", help_text="Of scoring, the batch's mean in a batch.")
+    latency_us = models.PositiveIntegerField(
+        "Latency (µs)", help_text="Of scoring, the batch's mean in a batch."
+    )
 
     class Meta:
         ordering = ("-id",)
@@ -84,12 +94,27 @@ class Feedback(AppendOnly):
     prediction = models.ForeignKey(Prediction, on_delete=models.PROTECT)
     client = models.ForeignKey("accounts.APIKey", null=True, on_delete=models.PROTECT, related_name="+")
     is_right = models.BooleanField(help_text="Whether the prediction was right.")
-    true_mask = models.PositiveSmallIntegerField(null=True, help_text="The labels that are true, where they were said.")
+    true_mask = models.PositiveSmallIntegerField(
+        null=True, help_text="The labels that are true, where they were said."
+    )
+    known_mask = models.PositiveSmallIntegerField(
+        null=True, help_text="The labels that true_mask speaks of; the others are unknown. Empty: all six."
+    )
     remark = models.TextField(blank=True, max_length=2_000)
+    visitor = models.CharField(
+        max_length=32, blank=True, editable=False, help_text="Of the web pages: one opaque word per result and visitor."
+    )
     created_at = models.DateTimeField(default=timezone.now, db_index=True)
 
     class Meta:
         ordering = ("-created_at", "-pk")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["prediction", "visitor"],
+                condition=~models.Q(visitor=""),
+                name="predictions_one_feedback_per_visitor",
+            )
+        ]
         verbose_name_plural = "feedback"
 
     def __str__(self) -> str:
@@ -97,5 +122,8 @@ class Feedback(AppendOnly):
 
     @property
     def true_labels(self) -> dict[str, bool] | None:
-        """The labels that are true, or None where they were not said."""
-        return None if self.true_mask is None else unpack_labels(self.true_mask)
+        """Which labels are true, of those that were said; None where none were."""
+        if self.true_mask is None:
+            return None
+        said = unpack_labels(ALL_LABELS if self.known_mask is None else self.known_mask)
+        return {label: flag for label, flag in unpack_labels(self.true_mask).items() if said[label]}

@@ -1,4 +1,4 @@
-"""The model in service: loaded once a process, swapped when the champion changes, kept when anything fails."""
+"""The model in service: swapped when the champion changes, kept when anything fails."""
 
 import logging
 import threading
@@ -41,7 +41,7 @@ class ServingModel:
     def current(self) -> Served:
         """Return the champion, loading or swapping it first where needed.
 
-        A champion that can't be loaded, or a database that doesn't answer, leaves the model in hand in service.
+        A champion that can't be loaded, or a database that is down, leaves the model in hand in service.
 
         Raises:
             NoModelError: there is none in hand and none could be loaded.
@@ -57,13 +57,17 @@ class ServingModel:
             finally:
                 self._lock.release()
         if self._served is None:
-            raise NoModelError("No model is in service: run `manage.py install_base_model` or promote a version.")
+            raise NoModelError(
+                "No model is in service: run `manage.py install_base_model` or promote a version."
+            )
         return self._served
 
     def _refresh(self) -> None:
         try:
             row = (
-                ModelVersion.objects.filter(alias=Alias.CHAMPION).values_list("pk", "number", "sha256").first()
+                ModelVersion.objects.filter(alias=Alias.CHAMPION)
+                .values_list("pk", "number", "sha256")
+                .first()
             )
             if row and (self._served is None or self._served.version_id != row[0]):
                 version_id, number, sha256 = row
@@ -73,7 +77,9 @@ class ServingModel:
                     logger.info("Model v%d is in service", number)
                 except ArtifactError as error:
                     if self._refused != version_id:
-                        logger.error("Model v%d was refused, the one before stays in service: %s", number, error)
+                        logger.error(
+                            "Model v%d was refused, the one before stays in service: %s", number, error
+                        )
                     self._refused = version_id
         except DatabaseError as error:
             logger.warning("Could not look for a new champion: %s", error.__class__.__name__)

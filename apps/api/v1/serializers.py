@@ -37,7 +37,9 @@ class PredictRequest(StrictSerializer):
         child=CommentField(), required=False, min_length=1, max_length=settings.MAX_BATCH
     )
     do_not_store = StrictBooleanField(default=False, help_text="Keep the scores but not the text.")
-    external_id = StringField(default="", max_length=200, allow_blank=True, help_text="Your id of the comment.")
+    external_id = StringField(
+        default="", max_length=200, allow_blank=True, help_text="Your id of the comment."
+    )
     external_ids = serializers.ListField(
         child=StringField(max_length=200, allow_blank=True),
         required=False,
@@ -50,7 +52,9 @@ class PredictRequest(StrictSerializer):
             raise serializers.ValidationError({"text": ["Send either `text` or `texts`."]})
         if "text" in attrs:
             if "external_ids" in attrs:
-                raise serializers.ValidationError({"external_ids": ["Send `external_id` with a single text."]})
+                raise serializers.ValidationError(
+                    {"external_ids": ["Send `external_id` with a single text."]}
+                )
             attrs["external_ids"] = [attrs["external_id"]]
         else:
             if attrs["external_id"]:

@@ -17,5 +17,11 @@ urlpatterns = [
     path("models/current", views.CurrentModelView.as_view(), name="current_model"),
     path("stats", views.StatsView.as_view(), name="stats"),
     path("schema", SpectacularAPIView.as_view(authentication_classes=[], throttle_classes=[]), name="schema"),
-    path("docs", SpectacularSwaggerSplitView.as_view(url_name="v1:schema", authentication_classes=[], throttle_classes=[]), name="docs"),
+    path(
+        "docs",
+        SpectacularSwaggerSplitView.as_view(
+            url_name="v1:schema", authentication_classes=[], throttle_classes=[]
+        ),
+        name="docs",
+    ),
 ]

@@ -23,7 +23,9 @@ from apps.registry.models import ModelVersion
 from apps.training.examples import random_example
 
 _PROBLEM = OpenApiResponse(s.ProblemResult, description="A problem (RFC 9457).")
-PROBLEMS = {(status, "application/problem+json"): _PROBLEM for status in (400, 401, 403, 404, 413, 415, 429, 503)}
+PROBLEMS = {
+    (status, "application/problem+json"): _PROBLEM for status in (400, 401, 403, 404, 413, 415, 429, 503)
+}
 
 
 def _by_label(values: Any) -> dict[str, float]:
@@ -49,7 +51,9 @@ class PredictView(APIView):
     scope = Scope.PREDICT
     request_serializer: type[Serializer] = s.PredictRequest
 
-    @extend_schema(request=s.PredictRequest, responses={200: s.LabelsAnswer, **PROBLEMS}, operation_id="predict")
+    @extend_schema(
+        request=s.PredictRequest, responses={200: s.LabelsAnswer, **PROBLEMS}, operation_id="predict"
+    )
     def post(self, request: Request) -> Response:
         serializer = self.request_serializer(data=request.data)
         serializer.is_valid(raise_exception=True)
@@ -173,7 +177,9 @@ class StatsView(APIView):
     def get(self, request: Request) -> Response:
         since = timezone.now() - timedelta(hours=1)
         figures = Prediction.objects.filter(created_at__gte=since).aggregate(
-            predictions=Count("pk"), toxic=Count("pk", filter=~Q(label_mask=0)), mean_latency_us=Avg("latency_us")
+            predictions=Count("pk"),
+            toxic=Count("pk", filter=~Q(label_mask=0)),
+            mean_latency_us=Avg("latency_us"),
         )
         return Response(
             figures

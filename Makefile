@@ -1,0 +1,52 @@
+# `make run` runs the system, `make test` checks it; both do all their set-up.
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(BIN)/uv pip
+
+.PHONY: run test bench lock fix clean
+
+run: .venv/static
+	@exec $(BIN)/python manage.py serve
+
+test: .venv/dev .venv/static
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy apps/classifier apps/*/actions.py
+	$(BIN)/lint-imports
+	PRODUCTION=1 SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(50))') \
+		ALLOWED_HOSTS=example.org DATABASE_URL=postgres://user:secret@db.example.org/toxicmod REDIS_URL=redis://redis.example.org \
+		$(BIN)/python manage.py check --deploy --fail-level WARNING
+	$(BIN)/python manage.py makemigrations --check --dry-run
+	$(BIN)/pytest -n 2 --dist loadfile
+
+bench: .venv/dev .venv/static
+	$(BIN)/python manage.py bench
+
+# Pins the requirements anew; the tests check that they are what the short lists say.
+lock: .venv/dev
+	$(UV) compile -q --universal --python-version 3.11 --custom-compile-command 'make lock' requirements.in -o requirements.txt
+	$(UV) compile -q --universal --python-version 3.11 --custom-compile-command 'make lock' requirements-dev.in -c requirements.txt -o requirements-dev.txt
+
+fix: .venv/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv staticfiles .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/bin/uv:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check uv
+
+.venv/runtime: .venv/bin/uv requirements.txt
+	$(UV) install -q --python $(BIN)/python -r requirements.txt
+	@touch $@
+
+.venv/static: .venv/runtime $(shell find static -type f)
+	$(BIN)/python manage.py collectstatic --noinput --clear --verbosity 0
+	@touch $@
+
+.venv/dev: .venv/runtime requirements-dev.txt
+	$(UV) install -q --python $(BIN)/python -r requirements-dev.txt
+	@touch $@

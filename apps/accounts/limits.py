@@ -1,0 +1,83 @@
+"""How often somebody may call: counted per API key, and per address where there is no key."""
+
+import ipaddress
+import logging
+import time
+from functools import cache
+
+from django.conf import settings
+from django.http import HttpRequest
+from limits import RateLimitItem, RateLimitItemPerMinute
+from limits.errors import StorageError
+from limits.storage import MemoryStorage, storage_from_string
+from limits.strategies import SlidingWindowCounterRateLimiter
+
+logger = logging.getLogger(__name__)
+
+OUTAGE_SECONDS = 10.0
+
+
+class RateLimiter:
+    """Counts hits in Redis, shared by every process; while Redis is out, in this process's memory."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._local = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._shared = (
+            SlidingWindowCounterRateLimiter(
+                storage_from_string(
+                    redis_url, wrap_exceptions=True, socket_connect_timeout=0.2, socket_timeout=0.2
+                )  # type: ignore[arg-type]
+            )
+            if redis_url
+            else self._local
+        )
+        self._out_until = 0.0
+
+    def wait(self, item: RateLimitItem, who: str) -> float | None:
+        """Count one request; return None if it is within the limit, else the seconds until one will be."""
+        if time.monotonic() >= self._out_until:
+            try:
+                return self._wait(self._shared, item, who)
+            except StorageError as error:
+                # One request in ten seconds pays for trying, the others don't wait for a Redis that is down.
+                self._out_until = time.monotonic() + OUTAGE_SECONDS
+                logger.warning("Rate limits are kept per process, Redis fails: %s", error.__class__.__name__)
+        return self._wait(self._local, item, who)
+
+    @staticmethod
+    def _wait(limiter: SlidingWindowCounterRateLimiter, item: RateLimitItem, who: str) -> float | None:
+        if limiter.hit(item, who):
+            return None
+        return max(limiter.get_window_stats(item, who).reset_time - time.time(), 1.0)
+
+
+@cache
+def rate_limiter() -> RateLimiter:
+    """Return this process's rate limiter."""
+    return RateLimiter(settings.REDIS_URL)
+
+
+def client_network(request: HttpRequest) -> str:
+    """Return who is at the other end: an IPv4 address, or the /64 that an IPv6 subscriber is given.
+
+    Only what the trusted proxies appended to X-Forwarded-For counts: the rest is the client's own say.
+    """
+    hops = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")
+    trusted = settings.TRUSTED_PROXIES
+    address = hops[-trusted].strip() if 0 < trusted <= len(hops) else ""
+    address = address or request.META.get("REMOTE_ADDR", "")
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address[:64]
+    if parsed.version == 4:
+        return str(parsed)
+    if parsed.ipv4_mapped:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.ip_network((int(parsed), 64), strict=False))
+
+
+def anonymous_wait(request: HttpRequest) -> float | None:
+    """Count one request without a key; return None, or the seconds until the address may call again."""
+    item = RateLimitItemPerMinute(settings.ANONYMOUS_RATE_PER_MINUTE)
+    return rate_limiter().wait(item, f"address:{client_network(request)}")

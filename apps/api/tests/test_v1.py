@@ -1,0 +1,336 @@
+"""`/api/v1/` as its clients see it."""
+
+import json
+from datetime import timedelta
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import openapi_spec_validator
+import pytest
+from django.db import OperationalError
+from django.test import Client
+from django.utils import timezone
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pytest_django import DjangoAssertNumQueries, Settings
+
+from apps.accounts.actions import create_api_key, revoke_api_key
+from apps.accounts.models import APIKey
+from apps.classifier.labels import LABELS
+from apps.predictions.models import Feedback, Prediction
+from apps.registry import serving
+from apps.registry.models import ModelVersion
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+RUDE = "You are a stupid idiot and everybody hates you."
+KIND = "Thank you for the careful explanation, it helped me a lot."
+
+
+def post(client: Client, path: str, body: Any, **kwargs: Any) -> Any:
+    data = body if isinstance(body, bytes) else json.dumps(body)
+    return client.post(f"/api/v1/{path}", data, content_type="application/json", **kwargs)
+
+
+def assert_problem(response: Any, status: int, field: str | None = None) -> dict[str, Any]:
+    assert response.status_code == status, response.content
+    assert response["Content-Type"] == "application/problem+json"
+    body = json.loads(response.content)
+    assert body["status"] == status
+    assert body["title"]
+    assert body["detail"]
+    if field is not None:
+        assert field in {error["field"] for error in body["errors"]}, body
+    return body
+
+
+def test_predict_gives_the_labels_of_one_comment(client: Client) -> None:
+    response = post(client, "predict", {"text": RUDE})
+    body = response.json()
+    assert response.status_code == 200
+    assert set(body) == {"id", "labels", "is_toxic", "model_version"}
+    assert list(body["labels"]) == list(LABELS)
+    assert body["labels"]["toxic"] is True
+    assert body["labels"]["threat"] is False
+    assert body["is_toxic"] is True
+    assert post(client, "predict", {"text": KIND}).json()["is_toxic"] is False
+
+
+def test_predict_proba_agrees_with_the_served_model(client: Client) -> None:
+    body = post(client, "predict_proba", {"text": RUDE}).json()
+    expected = serving.current().scorer.score(RUDE)
+    assert list(body["probabilities"].values()) == pytest.approx(expected.tolist(), abs=1e-12)
+    assert body["max_probability"] == max(body["probabilities"].values())
+    assert body["model_version"] == serving.current().number
+
+
+def test_a_batch_is_answered_in_order_and_stored_with_one_insert(
+    client: Client, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    texts = [RUDE, KIND, *[f"Comment number {n}" for n in range(98)]]
+    serving.current()
+    with django_assert_max_num_queries(4):  # a savepoint, its release and one insert
+        results = post(client, "predict_proba", {"texts": texts}).json()["results"]
+    stored = Prediction.objects.in_bulk()
+    assert [stored_by.text for stored_by in (Prediction.objects.get(pk=r["id"]) for r in results)] == texts
+    assert len(stored) == 100
+    single = post(client, "predict_proba", {"text": RUDE}).json()
+    assert results[0]["probabilities"] == pytest.approx(single["probabilities"], abs=1e-9)
+
+
+def test_the_prediction_is_stored_as_it_was_answered(
+    client: Client, api_key: tuple[APIKey, str], auth: dict[str, Any]
+) -> None:
+    asked = {"text": RUDE, "external_id": "c-17", "community": "cats"}
+    body = post(client, "predict_proba", asked, **auth).json()
+    stored = Prediction.objects.get(pk=body["id"])
+    assert stored.pk.version == 7
+    assert (stored.text, stored.external_id, stored.community) == (RUDE, "c-17", "cats")
+    assert stored.client == api_key[0]
+    assert stored.source == "api"
+    assert stored.probabilities == body["probabilities"]
+    assert stored.labels == body["labels"]
+    assert stored.latency_us > 0
+    record = client.get(f"/api/v1/predictions/{body['id']}", **auth).json()
+    assert record["text"] == RUDE
+    assert record["probabilities"] == body["probabilities"]
+    assert record["model_version"] == body["model_version"]
+
+
+def test_do_not_store_keeps_the_scores_and_no_text(client: Client) -> None:
+    body = post(client, "predict_proba", {"text": "a secret sentence", "do_not_store": True}).json()
+    stored = Prediction.objects.get(pk=body["id"])
+    assert stored.text is None
+    assert stored.probabilities == body["probabilities"]
+    assert len(stored.text_hash) == 64
+
+
+def test_the_explanation_adds_up(client: Client) -> None:
+    body = post(client, "predict_proba", {"text": RUDE, "explain": True}).json()
+    told = body["explanation"]
+    for label in LABELS:
+        spans = sum(span["contributions"][label] for span in told["spans"])
+        logit = told["intercept"][label] + spans + told["adjustment"][label]
+        assert logit == pytest.approx(told["logit"][label], abs=1e-6)
+        assert 1 / (1 + np.exp(-told["logit"][label])) == pytest.approx(
+            body["probabilities"][label], abs=1e-6
+        )
+    telling = max(told["spans"], key=lambda span: span["contributions"]["toxic"])
+    assert RUDE[telling["begin"] : telling["end"]].strip().lower() in RUDE.lower()
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "text"),
+        ({"text": ""}, "text"),
+        ({"text": "  \n"}, "text"),
+        ({"text": None}, "text"),
+        ({"text": 7}, "text"),
+        ({"text": True}, "text"),
+        ({"text": ["a"]}, "text"),
+        ({"text": "a\0b"}, "text"),
+        (b'{"text": "half \\ud83d"}', "text"),
+        ({"text": "x" * 20_481}, "text"),
+        ({"text": "é" * 10_241}, "text"),
+        ({"text": "a", "texts": ["b"]}, "text"),
+        ({"texts": []}, "texts"),
+        ({"texts": ["a"] * 1_001}, "texts"),
+        ({"texts": "abc"}, "texts"),
+        ({"texts": ["fine", ""]}, "texts.1"),
+        ({"texts": ["fine"], "external_ids": ["1", "2"]}, "external_ids"),
+        ({"texts": ["fine"], "external_id": "1"}, "external_id"),
+        ({"text": "fine", "external_id": "x" * 201}, "external_id"),
+        ({"text": "fine", "community": 3}, "community"),
+        ({"text": "fine", "do_not_store": "yes"}, "do_not_store"),
+        ({"text": "fine", "do_not_store": 1}, "do_not_store"),
+        ({"text": "fine", "tekst": "x"}, "tekst"),
+        ([1, 2], ""),
+        ("text", ""),
+        (None, ""),
+    ],
+)
+def test_bad_fields_are_named_and_nothing_is_stored(client: Client, body: Any, field: str) -> None:
+    assert_problem(post(client, "predict", body), 400, field)
+    assert not Prediction.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b'{"text": "\xff\xfe"}',
+        b'{"text": NaN}',
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+    ],
+)
+def test_bad_json_is_a_problem(client: Client, body: bytes) -> None:
+    assert_problem(post(client, "predict", body), 400)
+
+
+def test_limits_of_size_and_type(client: Client) -> None:
+    assert post(client, "predict", {"text": "x" * 20_480}).status_code == 200
+    assert_problem(post(client, "predict", b'{"text": "' + b"x" * 10_000_000 + b'"}'), 413)
+    assert_problem(client.post("/api/v1/predict", {"text": "form"}), 415)
+    assert_problem(client.get("/api/v1/predict"), 405)
+    assert_problem(client.get("/api/v1/nothing"), 404)
+
+
+@pytest.mark.parametrize("path", ["predict", "predict_proba", "feedback"])
+@hypothesis_settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    body=st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["text", "texts", "labels", "prediction_id", "is_right", "explain", "x"]),
+                inner,
+                max_size=4,
+            )
+        ),
+        max_leaves=8,
+    )
+)
+def test_any_json_gets_an_answer_or_a_problem(client: Client, path: str, body: Any) -> None:
+    response = post(client, path, body)
+    if response.status_code != 200:
+        assert_problem(response, response.status_code)
+        assert 400 <= response.status_code < 500
+
+
+def test_feedback_is_stored(client: Client) -> None:
+    prediction_id = post(client, "predict", {"text": RUDE}).json()["id"]
+    said = {
+        "prediction_id": prediction_id,
+        "is_right": False,
+        "labels": {"insult": True, "toxic": True, "threat": False},
+        "remark": "mild",
+    }
+    response = post(client, "feedback", said)
+    assert response.status_code == 201
+    assert response.json()["labels"] == {label: label in ("toxic", "insult") for label in LABELS}
+    stored = Feedback.objects.get()
+    assert str(stored.prediction_id) == prediction_id
+    assert (stored.is_right, stored.remark) == (False, "mild")
+    del said["labels"]
+    assert post(client, "feedback", said).json()["labels"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"labels": {"nasty": True}}, "labels"),
+        ({"labels": {"toxic": 1}}, "labels.toxic"),
+        ({"labels": ["toxic"]}, "labels"),
+        ({"is_right": "no"}, "is_right"),
+        ({"prediction_id": "17"}, "prediction_id"),
+        ({"remark": "x" * 2_001}, "remark"),
+    ],
+)
+def test_bad_feedback_is_refused(client: Client, change: dict[str, Any], field: str) -> None:
+    prediction_id = post(client, "predict", {"text": RUDE}).json()["id"]
+    body = {"prediction_id": prediction_id, "is_right": True} | change
+    assert_problem(post(client, "feedback", body), 400, field)
+    assert not Feedback.objects.exists()
+
+
+def test_a_key_sees_its_own_predictions_only(client: Client, auth: dict[str, Any]) -> None:
+    mine = post(client, "predict", {"text": KIND}, **auth).json()["id"]
+    _, secret = create_api_key(name="another")
+    other = {"headers": {"Authorization": f"Api-Key {secret}"}}
+    assert client.get(f"/api/v1/predictions/{mine}", **auth).status_code == 200
+    assert_problem(client.get(f"/api/v1/predictions/{mine}", **other), 404)
+    assert_problem(client.get(f"/api/v1/predictions/{mine}"), 404)
+    assert_problem(post(client, "feedback", {"prediction_id": mine, "is_right": True}, **other), 404)
+
+
+def test_keys_are_checked(
+    client: Client, api_key: tuple[APIKey, str], auth: dict[str, Any], settings: Settings
+) -> None:
+    assert post(client, "predict", {"text": KIND}, **auth).status_code == 200
+    api_key[0].refresh_from_db()
+    assert timezone.now() - api_key[0].last_used_at < timedelta(minutes=1)
+    wrong = {"headers": {"Authorization": "Api-Key nonsense"}}
+    response = post(client, "predict", {"text": KIND}, **wrong)
+    assert_problem(response, 401)
+    assert response["WWW-Authenticate"] == "Api-Key"
+    assert_problem(post(client, "predict", {"text": KIND}, headers={"Authorization": "Bearer x"}), 401)
+    revoke_api_key(key=api_key[0])
+    assert_problem(post(client, "predict", {"text": KIND}, **auth), 401)
+    settings.ANONYMOUS_API = False
+    assert_problem(post(client, "predict", {"text": KIND}), 401)
+    _, secret = create_api_key(name="reader", scopes=["read"])
+    reader = {"headers": {"Authorization": f"Api-Key {secret}"}}
+    assert client.get("/api/v1/models", **reader).status_code == 200
+    assert_problem(post(client, "predict", {"text": KIND}, **reader), 403)
+
+
+def test_the_secret_is_not_kept(api_key: tuple[APIKey, str]) -> None:
+    kept = " ".join(str(value) for value in APIKey.objects.values_list().get(pk=api_key[0].pk))
+    assert api_key[1] not in kept
+
+
+def test_a_key_has_a_rate(client: Client) -> None:
+    _, secret = create_api_key(name="slow", rate_per_minute=3)
+    headers = {"headers": {"Authorization": f"Api-Key {secret}"}}
+    answers = [post(client, "predict", {"text": KIND}, **headers) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert_problem(answers[-1], 429)
+    assert 0 < int(answers[-1]["Retry-After"]) <= 60
+
+
+def test_an_example_can_be_scored(client: Client) -> None:
+    example = client.get("/api/v1/example").json()
+    assert example["source"] == "built-in"
+    assert post(client, "predict", {"text": example["text"]}).status_code == 200
+
+
+def test_models_and_stats(client: Client) -> None:
+    champion = ModelVersion.objects.get(alias="champion")
+    current = client.get("/api/v1/models/current").json()
+    assert current["version"] == champion.number
+    assert set(current["thresholds"]) == set(LABELS)
+    assert 0.5 < current["metrics"]["mean"]["roc_auc"] <= 1
+    assert current["version"] in [model["version"] for model in client.get("/api/v1/models").json()]
+    post(client, "predict", {"texts": [RUDE, KIND]})
+    stats = client.get("/api/v1/stats").json()
+    assert (stats["predictions"], stats["toxic"]) == (2, 1)
+    assert stats["model_version"] == champion.number
+
+
+def test_health_touches_nothing_and_ready_says_what_is_missing(
+    client: Client, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    with django_assert_num_queries(0):
+        assert client.get("/health").json() == {"status": "alive"}
+    assert client.get("/ready").json()["status"] == "ready"
+    with patch("apps.api.health.connection.cursor", side_effect=OperationalError):
+        response = client.get("/ready")
+    assert_problem(response, 503)
+    assert response["Retry-After"]
+
+
+def test_a_database_that_fails_is_a_503_with_retry_after(client: Client) -> None:
+    serving.current()
+    with patch.object(Prediction, "save", side_effect=OperationalError("disk full")):
+        response = post(client, "predict", {"text": KIND})
+    assert_problem(response, 503)
+    assert response["Retry-After"] == "5"
+
+
+def test_the_schema_is_valid_and_the_docs_are_our_own(client: Client) -> None:
+    response = client.get("/api/v1/schema", headers={"Accept": "application/json"})
+    schema = json.loads(response.content)
+    openapi_spec_validator.validate(schema)
+    assert schema["openapi"].startswith("3.")
+    assert "/api/v1/predict_proba" in schema["paths"]
+    page = client.get("/api/v1/docs").content.decode()
+    assert "swagger-ui" in page
+    assert "https://" not in page.replace("https://www.w3.org", "")

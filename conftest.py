@@ -1,0 +1,115 @@
+"""Fixtures of every test: a champion in the database, clients, real servers."""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.test import override_settings
+from playwright.sync_api import Browser
+from pytest_django import DjangoDbBlocker
+from pytest_django.live_server_helper import LiveServer
+
+from apps.accounts.actions import create_api_key
+from apps.accounts.models import APIKey
+from apps.registry import serving
+from apps.registry.actions import install_base_model
+from apps.registry.models import Alias, ModelVersion
+from toxicmod.tests import browser as browsers
+from toxicmod.tests import servers
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plain_static_files() -> Iterator[None]:
+    """Serve static files under their own names, so that tests need no collected ones."""
+    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    with override_settings(STORAGES=settings.STORAGES | {"staticfiles": plain}):
+        yield
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(
+    django_db_modify_db_settings_parallel_suffix: None, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Keep the test database in a file where it is SQLite: threads have connections of their own, as in service."""
+    database = settings.DATABASES["default"]
+    if database["ENGINE"].endswith("sqlite3"):
+        database.setdefault("TEST", {})["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
+    """Give the test database its champion once."""
+    with django_db_blocker.unblock():
+        install_base_model()
+
+
+@pytest.fixture(autouse=True)
+def _fresh_look_at_the_champion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test see the champion that another one promoted."""
+    monkeypatch.setattr(serving._serving, "_checked", float("-inf"))
+
+
+@pytest.fixture
+def champion(db: None) -> ModelVersion:
+    """The champion, installed again where a transactional test had emptied the database."""
+    install_base_model()
+    version = ModelVersion.objects.with_alias(Alias.CHAMPION)
+    assert version is not None
+    return version
+
+
+@pytest.fixture
+def api_key(db: None) -> tuple[APIKey, str]:
+    """A key with every scope, and its secret."""
+    return create_api_key(name="test")
+
+
+@pytest.fixture
+def auth(api_key: tuple[APIKey, str]) -> dict[str, Any]:
+    """The headers of a request that is made with the key."""
+    return {"headers": {"Authorization": f"Api-Key {api_key[1]}"}}
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A real PostgreSQL of the session's own."""
+    with servers.postgres() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A real Redis-protocol server of the session's own."""
+    with servers.redis() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """Headless Chromium; the test is skipped where there is none."""
+    if browsers.chromium_path() is None:
+        pytest.skip("NO BROWSER TEST RAN: there is no Chromium here (`apt-get install chromium`)")
+    with pytest.MonkeyPatch.context() as patch:
+        # Playwright runs an event loop in this thread, which Django would take for asynchronous code.
+        patch.setitem(os.environ, "DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+        with browsers.chromium() as browser:
+            yield browser
+
+
+@pytest.fixture
+def visit(
+    chromium: Browser, live_server: LiveServer, champion: ModelVersion
+) -> Iterator[Callable[..., browsers.Visit]]:
+    """Open pages of the live site: `visit("/", width=390, theme="dark", javascript=False, user=user)`."""
+    visits: list[browsers.Visit] = []
+
+    def open_page(path: str = "/", **options: Any) -> browsers.Visit:
+        visits.append(browsers.new_page(chromium, live_server.url, **options))
+        visits[-1].page.goto(path)
+        return visits[-1]
+
+    yield open_page
+    for opened in visits:
+        opened.page.context.close()

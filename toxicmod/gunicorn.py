@@ -1,0 +1,24 @@
+"""gunicorn's configuration: threads for waiting on the database, one process per core for scoring."""
+
+import os
+from typing import Any
+
+wsgi_app = "toxicmod.wsgi"
+bind = f"{os.environ.get('HOST', '127.0.0.1')}:{os.environ.get('PORT', '8000')}"
+workers = int(os.environ.get("WEB_CONCURRENCY", os.cpu_count() or 1))
+threads = int(os.environ.get("WEB_THREADS", "8"))
+worker_class = "gthread"
+# The model and the compiled code are loaded before the fork: workers share their pages and start at once.
+preload_app = True
+timeout = 30
+graceful_timeout = 30
+keepalive = 75
+control_socket_disable = True
+
+
+def when_ready(server: Any) -> None:
+    """Say where the site is, once it listens."""
+    url = f"http://{bind.replace('0.0.0.0', '127.0.0.1')}"
+    server.log.info(
+        "toxicmod is ready\n\n  API      %(url)s/api/v1/docs\n  Console  %(url)s/admin/\n", {"url": url}
+    )

