@@ -1,0 +1,89 @@
+"""What the model page shows of a version: figures, history, and its card."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.utils.safestring import SafeString, mark_safe
+from markdown_it import MarkdownIt
+
+from apps.classifier.labels import LABELS
+from apps.classifier.scorer import Scorer
+from apps.pages.results import NAMES
+from apps.registry.models import ModelVersion, Promotion
+
+# Harmless sentences of one pattern: what the group's name alone does to the score is the model's bias.
+GROUPS = (
+    "tall", "kind", "Christian", "Jewish", "Muslim", "atheist", "Black", "white", "Asian", "gay", "straight",
+    "lesbian", "transgender", "female", "male", "deaf", "blind", "old", "young",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One label's figures, each from 0 to 1 or None where it is not defined."""
+
+    name: str
+    threshold: float | None
+    figures: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class GroupFigure:
+    """How toxic a harmless sentence seems because it names a group."""
+
+    sentence: str
+    probability: float
+
+
+@dataclass
+class History:
+    """A version and when it was in service: pairs of begin and end, the end None for today."""
+
+    version: ModelVersion
+    served: list[tuple[datetime, datetime | None]] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+
+
+def metric_rows(version: ModelVersion) -> list[MetricRow]:
+    """Return the figures by label, in the order of `LABELS`; none where the version was not measured."""
+    return [
+        MetricRow(NAMES[label], version.thresholds.get(label), version.metrics[label])
+        for label in LABELS
+        if isinstance(version.metrics.get(label), dict)
+    ]
+
+
+def group_figures(scorer: Scorer) -> list[GroupFigure]:
+    """Score one harmless sentence for each group, the highest first."""
+    sentences = [f"I am {'an' if group[0].lower() in 'aeo' else 'a'} {group} person." for group in GROUPS]
+    scores = scorer.score_many(sentences, threads=1)[:, LABELS.index("toxic")]
+    figures = [GroupFigure(sentence, float(score)) for sentence, score in zip(sentences, scores, strict=True)]
+    return sorted(figures, key=lambda figure: -figure.probability)
+
+
+def histories() -> list[History]:
+    """Return every version, newest first, with the times at which it was in service."""
+    found = {
+        version.pk: History(version) for version in ModelVersion.objects.defer("manifest", "metrics", "card")
+    }
+    promotions = list(Promotion.objects.order_by("created_at", "pk"))
+    ends: list[Any] = [promotion.created_at for promotion in promotions[1:]]
+    for promotion, end in zip(promotions, [*ends, None], strict=True):
+        history = found[promotion.version_id]
+        history.served.append((promotion.created_at, end))
+        history.reasons.append(promotion.reason)
+    return list(found.values())
+
+
+def card_html(markdown: str) -> SafeString:
+    """Render a model card. HTML in it is shown as text, and links can only lead to web pages.
+
+    The page has its own first heading, so the card's headings are one level lower.
+    """
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+    tokens = parser.parse(markdown)
+    for token in tokens:
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(int(token.tag[1]) + 1, 6)}"
+    return mark_safe(parser.renderer.render(tokens, parser.options, {}))

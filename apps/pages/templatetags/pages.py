@@ -1,0 +1,80 @@
+"""Figures and drawings of the pages. Widths are SVG attributes, since the site's policy forbids inline styles."""
+
+from django import template
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
+from apps.pages import results
+
+register = template.Library()
+
+_ICONS = {
+    "stay": "M5 12.5l4.5 4.5L19 7.5",
+    "wait": "M12 6.5v6l4 2.5",
+    "go": "M7 7l10 10M17 7L7 17",
+    "none": "M7 12h10M12 7v10",
+}
+
+
+@register.filter
+def percent(probability: float) -> str:
+    """Return a probability for people."""
+    return results.percent(probability)
+
+
+@register.filter
+def limit(probability: float | None) -> str:
+    """Return a limit, which is exact, in percent."""
+    return "–" if probability is None else f"{100 * probability:.3g}%"
+
+
+@register.filter
+def points(error: float) -> str:
+    """Return a mean error in percentage points."""
+    return f"{100 * error:.2g} points"
+
+
+@register.filter
+def figure(value: float | None, digits: int) -> str:
+    """Return a figure from 0 to 1 with so many digits, a dash where it is not defined."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+@register.simple_tag
+def icon(state: str) -> SafeString:
+    """Draw the icon of a verdict."""
+    return format_html(
+        '<svg class="icon" viewBox="0 0 24 24" width="28" height="28" aria-hidden="true">'
+        '<circle cx="12" cy="12" r="10.5"/><path d="{}"/></svg>',
+        _ICONS[state],
+    )
+
+
+@register.simple_tag
+def meter(bar: results.Bar) -> SafeString:
+    """Draw a bar with a tick at each limit."""
+    ticks = format_html_join(
+        "",
+        '<line class="{}" x1="{}%" x2="{}%" y1="0" y2="16"/>',
+        (
+            (name, f"{100 * value:.2f}", f"{100 * value:.2f}")
+            for name, value in (("review", bar.review_from), ("removal", bar.reject_from))
+            if value is not None
+        ),
+    )
+    return format_html(
+        '<svg class="meter" height="16" aria-hidden="true"><rect class="track" y="3" width="100%" height="10" rx="5"/>'
+        '<rect class="fill" y="3" width="{}%" height="10" rx="5"/>{}</svg>',
+        f"{100 * (bar.probability or 0):.2f}",
+        ticks,
+    )
+
+
+@register.simple_tag
+def small_meter(probability: float) -> SafeString:
+    """Draw a bar without ticks."""
+    return format_html(
+        '<svg class="meter small" height="8" aria-hidden="true"><rect class="track" width="100%" height="8" rx="4"/>'
+        '<rect class="fill" width="{}%" height="8" rx="4"/></svg>',
+        f"{100 * probability:.2f}",
+    )

@@ -1,0 +1,164 @@
+"""The public pages: parse, act, reply."""
+
+from uuid import UUID
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_POST, require_safe
+
+from apps.classifier.labels import LABELS
+from apps.moderation.models import Policy
+from apps.pages import cards, results
+from apps.pages.errors import helpful, limited
+from apps.pages.forms import CommentForm, FeedbackForm
+from apps.pages.visitors import mark, new_visitor, remember, visitor
+from apps.predictions import actions
+from apps.predictions.models import Feedback, Prediction
+from apps.registry import serving
+from apps.registry.models import ModelVersion
+from apps.training.examples import random_example
+
+
+def _policy() -> Policy | None:
+    return Policy.objects.active_for("")
+
+
+def _nothing_yet() -> results.Result:
+    thresholds = serving.current().scorer.thresholds.tolist()
+    return results.Result(verdict=None, bars=results.bars(None, _policy(), thresholds), pieces=[], words=[])
+
+
+@helpful
+@limited("POST")
+@never_cache
+def home(request: HttpRequest) -> HttpResponse:
+    """Try a comment. A text that is not to be stored is answered here and now, and then forgotten."""
+    if request.method != "POST":
+        return render(request, "pages/home.html", {"form": CommentForm(), "result": _nothing_yet()})
+    form = CommentForm(request.POST)
+    if not form.is_valid():
+        return render(request, "pages/home.html", {"form": form, "result": _nothing_yet()}, status=400)
+    text, store = form.cleaned_data["text"], form.cleaned_data["store"]
+    (prediction,), served = actions.score(texts=[text], source=Prediction.Source.PAGE, do_not_store=not store)
+    if store:
+        return redirect("pages:result", prediction.pk)
+    result = results.result(
+        probabilities=prediction.probabilities, served=served, policy=_policy(), text=text
+    )
+    context = {"form": form, "result": result, "prediction": prediction, "feedback_form": FeedbackForm()}
+    return render(request, "pages/home.html", context)
+
+
+@require_POST
+@helpful
+@limited("POST")
+@never_cache
+def live(request: HttpRequest) -> HttpResponse:
+    """Score what is being typed and return the result's HTML. Nothing is stored."""
+    form = CommentForm(request.POST)
+    if not request.POST.get("text", "").strip():
+        return render(request, "pages/_result.html", {"result": _nothing_yet()})
+    if not form.is_valid():
+        return JsonResponse({"error": form.errors["text"][0]}, status=400)
+    served = serving.current()
+    text = form.cleaned_data["text"]
+    probabilities = dict(zip(LABELS, served.scorer.score(text).tolist(), strict=True))
+    result = results.result(probabilities=probabilities, served=served, policy=_policy(), text=text)
+    return render(request, "pages/_result.html", {"result": result})
+
+
+@require_GET
+@helpful
+@limited("GET")
+@never_cache
+def example(request: HttpRequest) -> HttpResponse:
+    """Return a random comment: as JSON for the page's script, in the form for everybody else."""
+    text, source = random_example()
+    if request.accepts("text/html"):
+        form = CommentForm(initial={"text": text})
+        return render(request, "pages/home.html", {"form": form, "result": _nothing_yet(), "source": source})
+    return JsonResponse({"text": text, "source": source})
+
+
+def _page_prediction(pk: UUID) -> Prediction:
+    # What platforms sent through the API is none of the public's business, even if an id leaks.
+    predictions = Prediction.objects.filter(source=Prediction.Source.PAGE).select_related("model_version")
+    return get_object_or_404(predictions, pk=pk)
+
+
+def _result_page(
+    request: HttpRequest, prediction: Prediction, form: FeedbackForm, status: int
+) -> HttpResponse:
+    served = serving.current()
+    is_same = served.version_id == prediction.model_version_id
+    result = results.result(
+        probabilities=prediction.probabilities,
+        served=served,
+        policy=_policy(),
+        text=prediction.text if is_same else None,
+    )
+    word = visitor(request)
+    given = word and Feedback.objects.filter(prediction=prediction, visitor=mark(word, prediction.pk)).first()
+    context = {
+        "result": result,
+        "prediction": prediction,
+        "is_same_model": is_same,
+        "feedback_form": form,
+        "given": given,
+    }
+    return render(request, "pages/result.html", context, status=status)
+
+
+@require_safe
+@helpful
+@never_cache
+def result(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """Show a result to whoever has its link: its scores, and its text if the author had it stored."""
+    return _result_page(request, _page_prediction(pk), FeedbackForm(), 200)
+
+
+@require_POST
+@helpful
+@limited("POST")
+def feedback(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """Take a visitor's feedback on a result, once."""
+    prediction = _page_prediction(pk)
+    form = FeedbackForm(request.POST)
+    if not form.is_valid():
+        return _result_page(request, prediction, form, 400)
+    said = form.cleaned_data
+    word = visitor(request) or new_visitor()
+    response = redirect("pages:result", prediction.pk)
+    response["Location"] += "#feedback"
+    remember(response, word)
+    try:
+        actions.give_feedback(
+            prediction=prediction,
+            is_right=said["is_right"],
+            true_labels=said["true_labels"],
+            remark=said["remark"],
+            visitor=mark(word, prediction.pk),
+        )
+    except actions.AlreadyGivenError:
+        pass  # the result page shows what this visitor said the first time
+    return response
+
+
+@require_safe
+@helpful
+def model(request: HttpRequest, number: int | None = None) -> HttpResponse:
+    """Tell what a version can and can't do, the served one by default."""
+    served = serving.current()
+    version = get_object_or_404(ModelVersion, number=served.number if number is None else number)
+    is_served = version.pk == served.version_id
+    context = {
+        "version": version,
+        "is_served": is_served,
+        "rows": cards.metric_rows(version),
+        "mean": version.metrics.get("mean"),
+        "groups": cards.group_figures(served.scorer) if is_served else [],
+        "card": cards.card_html(version.card),
+        "histories": cards.histories(),
+    }
+    return render(request, "pages/model.html", context)
