@@ -32,7 +32,7 @@ def _plain_static_files() -> Iterator[None]:
 def django_db_modify_db_settings(
     django_db_modify_db_settings_parallel_suffix: None, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Keep the test database in a file where it is SQLite: threads have connections of their own, as in service."""
+    """Keep SQLite's test database in a file: threads have connections of their own, as in service."""
     database = settings.DATABASES["default"]
     if database["ENGINE"].endswith("sqlite3"):
         database.setdefault("TEST", {})["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")

@@ -12,7 +12,7 @@ from apps.classifier.scorer import Scorer
 from apps.pages.results import NAMES
 from apps.registry.models import ModelVersion, Promotion
 
-# Harmless sentences of one pattern: what the group's name alone does to the score is the model's bias.
+# Put into a harmless sentence: what the group's name alone does to the score is the model's bias.
 GROUPS = (
     "tall", "kind", "Christian", "Jewish", "Muslim", "atheist", "Black", "white", "Asian", "gay", "straight",
     "lesbian", "transgender", "female", "male", "deaf", "blind", "old", "young",
@@ -32,7 +32,7 @@ class MetricRow:
 class GroupFigure:
     """How toxic a harmless sentence seems because it names a group."""
 
-    sentence: str
+    group: str
     probability: float
 
 
@@ -55,18 +55,17 @@ def metric_rows(version: ModelVersion) -> list[MetricRow]:
 
 
 def group_figures(scorer: Scorer) -> list[GroupFigure]:
-    """Score one harmless sentence for each group, the highest first."""
+    """Score “I am a … person.” for each group, the highest first."""
     sentences = [f"I am {'an' if group[0].lower() in 'aeo' else 'a'} {group} person." for group in GROUPS]
     scores = scorer.score_many(sentences, threads=1)[:, LABELS.index("toxic")]
-    figures = [GroupFigure(sentence, float(score)) for sentence, score in zip(sentences, scores, strict=True)]
+    figures = [GroupFigure(group, float(score)) for group, score in zip(GROUPS, scores, strict=True)]
     return sorted(figures, key=lambda figure: -figure.probability)
 
 
 def histories() -> list[History]:
     """Return every version, newest first, with the times at which it was in service."""
-    found = {
-        version.pk: History(version) for version in ModelVersion.objects.defer("manifest", "metrics", "card")
-    }
+    versions = ModelVersion.objects.defer("manifest", "metrics", "card")
+    found = {version.pk: History(version) for version in versions}
     promotions = list(Promotion.objects.order_by("created_at", "pk"))
     ends: list[Any] = [promotion.created_at for promotion in promotions[1:]]
     for promotion, end in zip(promotions, [*ends, None], strict=True):

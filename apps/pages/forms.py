@@ -26,14 +26,14 @@ class CommentForm(forms.Form):
     store = forms.BooleanField(label="Store my text", required=False)
 
     def clean_text(self) -> str:
-        """Return the comment with the line breaks that its author typed; forms send two characters for each."""
+        """Return the comment with one character for a line break; forms send two."""
         text = self.cleaned_data["text"].replace("\r\n", "\n")
         if not text.strip():
             raise ValidationError("Write a comment first, or take an example.")
         size = len(text.encode("utf-8", "surrogatepass"))
         if size > settings.MAX_COMMENT_BYTES:
             raise ValidationError(
-                f"This comment has {size:,} bytes. The limit is {settings.MAX_COMMENT_BYTES:,}: please shorten it."
+                f"This comment has {size:,} bytes, more than {settings.MAX_COMMENT_BYTES:,}. Please shorten it."
             )
         return text
 
@@ -61,7 +61,7 @@ class FeedbackForm(forms.Form):
         label="A remark (if you like)",
         max_length=2_000,
         required=False,
-        widget=forms.Textarea(attrs={"rows": 3}),
+        widget=forms.Textarea(attrs={"rows": 3, "dir": "auto"}),
     )
 
     def clean(self) -> dict[str, Any]:

@@ -30,8 +30,8 @@ MEANINGS = {
 }
 MAX_MARKS = 40  # a long comment shows its most telling words, not thousands of marks
 MAX_WORDS = 6
-LEAST_FACTOR = 1.25
-_LEVELS = [math.log(factor) for factor in (1.5, 3, 8)]  # odds factors from which a mark is stronger
+LEAST = math.log(1.25)  # of a contribution that is worth naming
+LEVELS = [math.log(factor) for factor in (1.5, 2.5, 5, 12)]  # odds factors from which a mark is stronger
 
 VERDICTS = {
     Submission.Outcome.APPROVE: ("stay", "Would stay"),
@@ -42,7 +42,7 @@ VERDICTS = {
 
 @dataclass(frozen=True)
 class Bar:
-    """One label: its probability, and from where the policy sends it to a moderator or removes it (0 to 1)."""
+    """One label: its probability, and the limits of the policy for a review and for removal, all 0 to 1."""
 
     label: str
     probability: float | None
@@ -92,6 +92,11 @@ class Piece:
     text: str
     level: int = 0
     factors: tuple[Factor, ...] = ()
+
+    @property
+    def strength(self) -> float:
+        """The largest of its factors."""
+        return max(factor.value for factor in self.factors)
 
 
 @dataclass(frozen=True)
@@ -143,17 +148,17 @@ def verdict(probabilities: Mapping[str, float], policy: Policy) -> Verdict:
     found = triage(probabilities=probabilities, policy=policy)
     state, words = VERDICTS[found.outcome]
     name = f"the {policy.community or 'default'} policy"
-    if not found.reasons:
-        label = NAMES[found.label].lower()
-        because = (
-            f"no label reaches its limit; “{label}” comes closest, at {percent(probabilities[found.label])}"
+    verb = "it removes" if state == "go" else "a moderator looks"
+    if found.reasons:
+        because = " and ".join(
+            f"“{NAMES[str(reason['label'])].lower()}” is at {percent(float(reason['probability']))} "
+            f"({verb} from {100 * float(reason['threshold']):.3g}%)"
+            for reason in found.reasons
         )
     else:
-        verb = "removes a comment" if state == "go" else "asks a moderator"
-        because = ", and ".join(
-            f"“{NAMES[str(reason['label'])].lower()}” is at {percent(float(reason['probability']))}, "
-            f"and {name if first else 'it'} {verb} from {float(reason['threshold']):.0%}"
-            for first, reason in zip((True, False), found.reasons, strict=False)
+        closest = NAMES[found.label].lower()
+        because = (
+            f"no label reaches its limit. Closest is “{closest}” at {percent(probabilities[found.label])}"
         )
     return Verdict(state, words, because, name)
 
@@ -184,19 +189,14 @@ def pieces(text: str, explanation: Explanation, given: Sequence[bool]) -> list[P
 
 
 def _level(strength: float) -> int:
-    if strength <= -_LEVELS[0]:
-        return -1
-    if strength < math.log(LEAST_FACTOR):
-        return 0
-    return 1 + sum(strength >= least for least in _LEVELS)
+    return -1 if strength <= -LEVELS[1] else sum(strength >= least for least in LEVELS)
 
 
 def _factors(contributions: np.ndarray) -> tuple[Factor, ...]:
-    least = math.log(LEAST_FACTOR)
     return tuple(
-        Factor(NAMES[LABELS[column]].lower(), math.exp(min(contributions[column], 20.0)))
+        Factor(NAMES[LABELS[column]].lower(), math.exp(np.clip(contributions[column], -20, 20)))
         for column in np.argsort(-np.abs(contributions), kind="stable")
-        if abs(contributions[column]) >= least
+        if abs(contributions[column]) >= LEAST
     )
 
 
@@ -212,16 +212,12 @@ def result(
     shown = bars(probabilities, policy, thresholds)
     given = [bar.state != "stay" for bar in shown]
     cut = pieces(text, served.scorer.explain(text), given) if text else []
-    words = {
-        piece.text.casefold(): piece
-        for piece in sorted(cut, key=lambda piece: piece.level)
-        if piece.level > 0
-    }
-    strongest = sorted(words.values(), key=lambda piece: -max(factor.value for factor in piece.factors))
+    telling = sorted((piece for piece in cut if piece.level > 0), key=lambda piece: piece.strength)
+    words = {piece.text.casefold(): piece for piece in telling}  # the strongest of each, in rising order
     return Result(
         verdict=verdict(probabilities, policy) if policy else None,
         bars=shown,
         pieces=cut,
-        words=strongest[:MAX_WORDS],
+        words=list(reversed(words.values()))[:MAX_WORDS],
         model_version=served.number,
     )

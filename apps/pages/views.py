@@ -1,5 +1,6 @@
 """The public pages: parse, act, reply."""
 
+from contextlib import suppress
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -88,7 +89,7 @@ def _page_prediction(pk: UUID) -> Prediction:
 
 
 def _result_page(
-    request: HttpRequest, prediction: Prediction, form: FeedbackForm, status: int
+    request: HttpRequest, prediction: Prediction, form: FeedbackForm, status: int = 200
 ) -> HttpResponse:
     served = serving.current()
     is_same = served.version_id == prediction.model_version_id
@@ -115,7 +116,7 @@ def _result_page(
 @never_cache
 def result(request: HttpRequest, pk: UUID) -> HttpResponse:
     """Show a result to whoever has its link: its scores, and its text if the author had it stored."""
-    return _result_page(request, _page_prediction(pk), FeedbackForm(), 200)
+    return _result_page(request, _page_prediction(pk), FeedbackForm())
 
 
 @require_POST
@@ -132,7 +133,8 @@ def feedback(request: HttpRequest, pk: UUID) -> HttpResponse:
     response = redirect("pages:result", prediction.pk)
     response["Location"] += "#feedback"
     remember(response, word)
-    try:
+    # Whoever has said it already is shown what they said the first time.
+    with suppress(actions.AlreadyGivenError):
         actions.give_feedback(
             prediction=prediction,
             is_right=said["is_right"],
@@ -140,8 +142,6 @@ def feedback(request: HttpRequest, pk: UUID) -> HttpResponse:
             remark=said["remark"],
             visitor=mark(word, prediction.pk),
         )
-    except actions.AlreadyGivenError:
-        pass  # the result page shows what this visitor said the first time
     return response
 
 

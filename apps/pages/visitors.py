@@ -1,4 +1,4 @@
-"""Who comes back to a result, without knowing who it is: a random cookie, stored only as a hash per result."""
+"""Who comes back to a result, not who it is: a random cookie, stored only as a hash for each result."""
 
 from uuid import UUID
 

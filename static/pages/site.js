@@ -8,7 +8,8 @@ if (form) {
   const result = document.getElementById("result");
   const status = document.getElementById("live");
   const source = document.getElementById("source");
-  let timer, running, spoken;
+  const spoken = document.getElementById("spoken");
+  let timer, running;
 
   const say = (words) => { if (status.textContent !== words) status.textContent = words; };
 
@@ -24,8 +25,8 @@ if (form) {
     }
     document.getElementById("after")?.remove(); // it spoke of the comment as it was
     const verdict = document.getElementById("verdict")?.textContent.trim() ?? "";
-    if (verdict !== spoken) say(verdict); // for screen readers, only when it changes
-    spoken = verdict;
+    if (spoken.textContent !== verdict) spoken.textContent = verdict; // for screen readers
+    say("");
   }
 
   async function score() {

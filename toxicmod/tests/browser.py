@@ -1,4 +1,4 @@
-"""A real browser for tests and benches: Debian's Chromium without a head, driven by Playwright, with axe-core."""
+"""A real browser for tests and benches: headless Chromium, driven by Playwright, with axe-core."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Figures and drawings of the pages. Widths are SVG attributes, since the site's policy forbids inline styles."""
+"""Figures and drawings of the pages. Widths are SVG attributes: inline styles are forbidden."""
 
 from django import template
 from django.utils.html import format_html, format_html_join
@@ -63,7 +63,8 @@ def meter(bar: results.Bar) -> SafeString:
         ),
     )
     return format_html(
-        '<svg class="meter" height="16" aria-hidden="true"><rect class="track" y="3" width="100%" height="10" rx="5"/>'
+        '<svg class="meter" height="16" aria-hidden="true">'
+        '<rect class="track" y="3" width="100%" height="10" rx="5"/>'
         '<rect class="fill" y="3" width="{}%" height="10" rx="5"/>{}</svg>',
         f"{100 * (bar.probability or 0):.2f}",
         ticks,
@@ -74,7 +75,8 @@ def meter(bar: results.Bar) -> SafeString:
 def small_meter(probability: float) -> SafeString:
     """Draw a bar without ticks."""
     return format_html(
-        '<svg class="meter small" height="8" aria-hidden="true"><rect class="track" width="100%" height="8" rx="4"/>'
+        '<svg class="meter" height="8" aria-hidden="true">'
+        '<rect class="track" width="100%" height="8" rx="4"/>'
         '<rect class="fill" width="{}%" height="8" rx="4"/></svg>',
         f"{100 * probability:.2f}",
     )
