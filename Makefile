@@ -18,6 +18,7 @@ test: .venv/dev .venv/static
 		$(BIN)/python manage.py check --deploy --fail-level WARNING
 	$(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/python -m toxicmod.tests.servers $(BIN)/pytest -n 2 --dist loadfile -m database
 
 bench: .venv/dev .venv/static
 	$(BIN)/python manage.py bench

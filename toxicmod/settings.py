@@ -106,6 +106,8 @@ DATABASES = {
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # WAL lets readers and the writer work at once; FULL makes a commit outlive a power cut; an immediate
     # transaction waits for the write lock (20 s) instead of failing half-way.
+    # A connection is kept: opening one takes longer than scoring a comment, closing the last rewrites the file.
+    DATABASES["default"]["CONN_MAX_AGE"] = 60
     DATABASES["default"]["OPTIONS"] = {
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA temp_store=MEMORY;",
         "transaction_mode": "IMMEDIATE",

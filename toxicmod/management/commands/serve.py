@@ -19,6 +19,7 @@ from apps.registry.actions import install_base_model
 _CONFIG = """
 [supervisord]
 nodaemon = true
+loglevel = warn
 user = {user}
 logfile = /dev/null
 logfile_maxbytes = 0
@@ -30,7 +31,7 @@ command = {valkey} {run}/valkey.conf
 priority = 1
 
 [program:worker]
-command = {python} -m celery -A toxicmod worker --beat --schedule {run}/beat -c 1 -l WARNING
+command = {python} -m celery -q -A toxicmod worker --beat --schedule {run}/beat -c 1 -l WARNING
 stopwaitsecs = 20
 stopasgroup = true
 killasgroup = true
