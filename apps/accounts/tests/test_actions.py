@@ -1,0 +1,60 @@
+"""API keys: made once, shown once, revoked for good."""
+
+from datetime import timedelta
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.utils import timezone
+
+from apps.accounts.actions import create_api_key, revoke_api_key, touch_api_key
+from apps.accounts.models import APIKey
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+
+def test_the_secret_finds_its_key_and_only_while_it_is_active() -> None:
+    key, secret = create_api_key(name="forum")
+    assert len(secret) > 40
+    assert APIKey.objects.for_secret(secret) == key
+    assert APIKey.objects.for_secret(secret[:-1]) is None
+    revoke_api_key(key=key)
+    assert APIKey.objects.for_secret(secret) is None
+
+
+def test_revoking_twice_keeps_the_first_time() -> None:
+    key, _ = create_api_key(name="forum")
+    revoke_api_key(key=key)
+    key.refresh_from_db()
+    first = key.revoked_at
+    revoke_api_key(key=key)
+    key.refresh_from_db()
+    assert key.revoked_at == first
+
+
+@pytest.mark.parametrize("scopes", [["everything"], "predict", [1], {"predict": True}])
+def test_unknown_scopes_are_refused(scopes: list[str]) -> None:
+    with pytest.raises(ValidationError):
+        create_api_key(name="forum", scopes=scopes)
+    assert not APIKey.objects.exists()
+
+
+def test_a_secret_in_use_is_refused() -> None:
+    create_api_key(name="one", secret="the same secret")
+    with pytest.raises(ValidationError):
+        create_api_key(name="two", secret="the same secret")
+
+
+def test_last_use_is_noted_at_most_once_a_minute() -> None:
+    key, _ = create_api_key(name="forum")
+    touch_api_key(key=key)
+    key.refresh_from_db()
+    first = key.last_used_at
+    assert first is not None
+    touch_api_key(key=key)
+    key.refresh_from_db()
+    assert key.last_used_at == first
+    key.last_used_at = timezone.now() - timedelta(minutes=2)
+    touch_api_key(key=key)
+    key.refresh_from_db()
+    assert key.last_used_at is not None
+    assert key.last_used_at > first

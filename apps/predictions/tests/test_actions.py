@@ -1,0 +1,93 @@
+"""Scoring keeps a record; records are only added to."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps.accounts.models import AppendOnlyError
+from apps.classifier.labels import LABELS
+from apps.predictions.actions import AlreadyGivenError, give_feedback, score, text_hash
+from apps.predictions.models import Feedback, Prediction, pack_labels, unpack_labels
+from apps.registry import serving
+from apps.registry.models import ModelVersion
+
+pytestmark = pytest.mark.database
+
+
+def _score(*texts: str) -> list[Prediction]:
+    return score(texts=texts, source=Prediction.Source.API)[0]
+
+
+@given(st.lists(st.booleans(), min_size=6, max_size=6))
+def test_labels_survive_packing(flags: list[bool]) -> None:
+    assert unpack_labels(pack_labels(flags)) == dict(zip(LABELS, flags, strict=True))
+
+
+@pytest.mark.django_db
+def test_a_batch_scores_as_its_comments_alone() -> None:
+    texts = ["You stupid idiot", "A fine day", "ok", "x" * 20_000]
+    together = _score(*texts)
+    for text, prediction in zip(texts, together, strict=True):
+        assert _score(text)[0].probabilities == pytest.approx(prediction.probabilities, abs=1e-9)
+        assert Prediction.objects.get(pk=prediction.pk).text == text
+
+
+@pytest.mark.django_db
+def test_ids_are_ordered_by_time() -> None:
+    ids = [prediction.pk for _ in range(20) for prediction in _score("one", "two")]
+    assert ids == sorted(ids)
+
+
+@pytest.mark.django_db
+def test_labels_follow_the_thresholds() -> None:
+    served = serving.current()
+    (prediction,) = _score("You stupid idiot")
+    for label, threshold in zip(LABELS, served.scorer.thresholds, strict=True):
+        assert prediction.labels[label] == (prediction.probabilities[label] >= threshold)
+
+
+@pytest.mark.django_db
+def test_records_can_be_neither_changed_nor_deleted(champion: ModelVersion) -> None:
+    (prediction,) = _score("A fine day")
+    feedback = give_feedback(prediction=prediction, is_right=True)
+    for row in (prediction, feedback):
+        with pytest.raises(AppendOnlyError):
+            row.save()
+        with pytest.raises(AppendOnlyError):
+            row.delete()
+        with pytest.raises(AppendOnlyError):
+            type(row).objects.filter(pk=row.pk).update(pk=row.pk)
+        with pytest.raises(AppendOnlyError):
+            type(row).objects.all().delete()
+    assert Prediction.objects.get() == prediction
+
+
+@pytest.mark.django_db
+def test_the_hash_depends_on_the_text_and_the_site(settings: object) -> None:
+    before = text_hash("a comment")
+    assert before == text_hash("a comment")
+    assert before != text_hash("a comment ")
+    settings.SECRET_KEY = "another site"  # type: ignore[attr-defined]
+    assert before != text_hash("a comment")
+
+
+@pytest.mark.django_db
+def test_labels_that_were_not_spoken_of_stay_unknown() -> None:
+    (prediction,) = _score("You stupid idiot")
+    all_six = give_feedback(prediction=prediction, is_right=False, true_labels=["insult"])
+    assert all_six.true_labels == {label: label == "insult" for label in LABELS}
+    some = give_feedback(
+        prediction=prediction, is_right=False, true_labels=["toxic"], known_labels=["toxic", "threat"]
+    )
+    assert some.true_labels == {"toxic": True, "threat": False}
+    assert give_feedback(prediction=prediction, is_right=True).true_labels is None
+
+
+@pytest.mark.django_db
+def test_a_visitor_says_it_once() -> None:
+    (prediction,) = _score("A fine day")
+    give_feedback(prediction=prediction, is_right=True, visitor="v1")
+    with pytest.raises(AlreadyGivenError):
+        give_feedback(prediction=prediction, is_right=False, visitor="v1")
+    give_feedback(prediction=prediction, is_right=False, visitor="v2")
+    assert Feedback.objects.count() == 2

@@ -1,0 +1,70 @@
+"""The model in service: swapped when the champion changes, kept when anything fails."""
+
+from unittest.mock import patch
+
+import pytest
+from django.db import OperationalError
+
+from apps.classifier.artifact import Artifact
+from apps.registry.actions import BASE_MODEL, promote, register_version
+from apps.registry.models import Alias, ModelArtifact, ModelVersion
+from apps.registry.serving import NoModelError, ServingModel
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch, champion: ModelVersion) -> ServingModel:
+    """A process's serving model that looks for a new champion on every call."""
+    monkeypatch.setattr("apps.registry.serving.CHECK_SECONDS", 0.0)
+    return ServingModel()
+
+
+def _another() -> ModelVersion:
+    version = register_version(artifact=Artifact.read(BASE_MODEL), recipe="base", metrics={})
+    promote(version=version, reason="test", actor="test")
+    return version
+
+
+def test_a_promotion_is_picked_up(model: ServingModel, champion: ModelVersion) -> None:
+    assert model.current().version_id == champion.pk
+    version = _another()
+    assert (model.current().version_id, model.current().number) == (version.pk, version.number)
+
+
+def test_the_model_in_hand_is_not_loaded_again(model: ServingModel) -> None:
+    assert model.current() is model.current()
+
+
+def test_a_damaged_artifact_leaves_the_model_in_hand(
+    model: ServingModel, champion: ModelVersion, caplog: pytest.LogCaptureFixture
+) -> None:
+    model.current()
+    version = _another()
+    stored = ModelArtifact.objects.get(version=version)
+    ModelArtifact.objects.filter(version=version).update(weights=bytes(stored.weights)[:-100])
+    for _ in range(3):
+        assert model.current().version_id == champion.pk
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(errors) == 1
+    assert f"v{version.number} was refused" in errors[0]
+    ModelArtifact.objects.filter(version=version).update(weights=stored.weights)
+    assert model.current().version_id == version.pk
+
+
+def test_another_artifact_than_the_recorded_is_refused(model: ServingModel, champion: ModelVersion) -> None:
+    ModelVersion.objects.filter(pk=champion.pk).update(sha256="0" * 64)
+    with pytest.raises(NoModelError):
+        model.current()
+
+
+def test_a_database_that_is_down_keeps_the_model_in_hand(model: ServingModel, champion: ModelVersion) -> None:
+    model.current()
+    with patch.object(ModelVersion.objects, "filter", side_effect=OperationalError):
+        assert model.current().version_id == champion.pk
+
+
+def test_without_a_champion_it_says_what_to_do(model: ServingModel) -> None:
+    ModelVersion.objects.filter(alias=Alias.CHAMPION).update(alias=None)
+    with pytest.raises(NoModelError, match="install_base_model"):
+        model.current()
