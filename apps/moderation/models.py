@@ -183,6 +183,10 @@ class Author(models.Model):
         """Return the sum of the strikes that have neither expired nor been lifted."""
         return Strike.objects.active(now).filter(author=self).aggregate(sum=models.Sum("points"))["sum"] or 0
 
+    def open_appeals(self) -> "models.QuerySet[Appeal]":
+        """Return the author's appeals that wait for an answer."""
+        return Appeal.objects.filter(decision__author=self, status=Appeal.Status.OPEN)
+
     def last_decisions(self, count: int = 5) -> "models.QuerySet[Decision]":
         """Return the newest decisions on the author's comments."""
         return (
@@ -245,6 +249,13 @@ class Submission(AppendOnly):
     def text(self) -> str:
         """The comment."""
         return self.prediction.text or ""
+
+    @property
+    def confidence(self) -> float:
+        """The calibrated probability that speaks for the answer."""
+        if self.reasons:
+            return self.reasons[0]["probability"]
+        return 1 - max(self.prediction.probabilities.values())
 
     def current(self) -> "Decision | None":
         """Return the decision that holds: the newest not taken back, blind second reviews aside."""
@@ -404,6 +415,7 @@ class QueueItem(models.Model):
             models.Index(fields=["label", "score"], condition=OPEN, name="moderation_queue_score"),
             models.Index(fields=["lane", "created_at"], condition=OPEN, name="moderation_queue_oldest"),
             models.Index(fields=["due_at"], condition=OPEN, name="moderation_queue_due"),
+            models.Index(fields=["lane", "due_at"], condition=OPEN, name="moderation_queue_lane_due"),
             models.Index(fields=["cluster"], condition=OPEN, name="moderation_queue_cluster"),
             models.Index(fields=["sketch_a"], condition=OPEN, name="moderation_queue_sketch_a"),
             models.Index(fields=["sketch_b"], condition=OPEN, name="moderation_queue_sketch_b"),

@@ -32,7 +32,6 @@ class Verdict:
     """What the policy says of one comment."""
 
     outcome: Submission.Outcome
-    confidence: float
     rule: PolicyRule | None
     label: str
     reasons: list[dict[str, str | float]]
@@ -51,11 +50,7 @@ class Ranking:
 
 
 def triage(*, probabilities: Mapping[str, float], policy: Policy) -> Verdict:
-    """Return the policy's verdict: reject over review over approve.
-
-    The confidence is the calibrated probability that speaks for the outcome: that of the label that was
-    met, or one minus the highest probability for an approval.
-    """
+    """Return the policy's verdict: reject over review over approve."""
     rules = [rule for rule in policy.rules.all() if rule.label]
     reasons: dict[str, list[tuple[float, PolicyRule]]] = {"reject": [], "human_review": []}
     for rule in rules:
@@ -70,7 +65,6 @@ def triage(*, probabilities: Mapping[str, float], policy: Policy) -> Verdict:
             rule = met[0][1]
             return Verdict(
                 outcome=Submission.Outcome(outcome),
-                confidence=probabilities[rule.label],
                 rule=rule,
                 label=rule.label,
                 reasons=[
@@ -85,7 +79,7 @@ def triage(*, probabilities: Mapping[str, float], policy: Policy) -> Verdict:
                 ],
             )
     label = nearest_label(probabilities, rules)
-    return Verdict(Submission.Outcome.APPROVE, 1 - max(probabilities.values()), None, label, [])
+    return Verdict(Submission.Outcome.APPROVE, None, label, [])
 
 
 def nearest_label(probabilities: Mapping[str, float], rules: Sequence[PolicyRule]) -> str:

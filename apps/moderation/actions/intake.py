@@ -1,5 +1,6 @@
 """Comments come in: scored, judged by the policy, and put before a human where it says so."""
 
+import hashlib
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +24,6 @@ class Answer:
     """The answer to a `moderate` call; `item` is None where no human looks at the comment."""
 
     submission: Submission
-    verdict: triage.Verdict | None
     item: QueueItem | None
     is_repeat: bool
 
@@ -79,7 +79,7 @@ def _earlier(text: str, client: APIKey | None, external_id: str) -> Answer | Non
         return None
     if submission.prediction.text_hash != predictions.text_hash(text):
         raise ConflictError(f"The external id “{external_id}” belongs to another comment.")
-    return Answer(submission, None, submission.items.order_by("pk").first(), is_repeat=True)
+    return Answer(submission, submission.items.order_by("pk").first(), is_repeat=True)
 
 
 def _moderate(
@@ -97,7 +97,7 @@ def _moderate(
     policy = Policy.objects.active_for(community)
     if policy is None:
         raise ModerationError("No policy is active: run `manage.py install_default_policy`.")
-    scored, served = predictions.score(
+    scored, _ = predictions.score(
         texts=[text], source=source, client=client, community=community, external_ids=[external_id]
     )
     prediction = scored[0]
@@ -137,10 +137,8 @@ def _moderate(
             kind=kind,
             label=verdict.label,
             chance=chance,
-            similar_to=normalise(text)[0],
-            exact=int.from_bytes(served.scorer.text_key(text)[:8]) >> 1,
         )
-    return Answer(submission, verdict, item, is_repeat=False)
+    return Answer(submission, item, is_repeat=False)
 
 
 def _what_to_look_at(
@@ -163,22 +161,20 @@ def queue(
     kind: QueueItem.Kind,
     label: str,
     chance: float = 1.0,
-    similar_to: str,
-    exact: int,
-    original: QueueItem | None = None,
     not_for: User | None = None,
 ) -> QueueItem:
     """Put a comment in the queue, in the cluster of the open item that it resembles most.
 
     Args:
-        similar_to: the normalised text.
-        exact: 63 bits of the hash of the normalised text, the cluster's number where it is the first.
+        chance: how likely a comment like it was to be looked at.
+        not_for: who must not decide it.
     """
     now = timezone.now()
     probabilities = submission.prediction.probabilities
     strikes = submission.author.active_strikes(now) if submission.author else 0
     rank = triage.rank(probabilities=probabilities, policy=policy, kind=kind, strikes=strikes, now=now)
-    first, second = triage.sketch(similar_to)
+    normalised = normalise(submission.text)[0]
+    first, second = triage.sketch(normalised)
     return QueueItem.objects.create(
         submission=submission,
         policy=policy,
@@ -187,10 +183,9 @@ def queue(
         label=label,
         score=probabilities[label],
         sampling_chance=chance,
-        cluster=_cluster(submission.community, similar_to, exact, first, second),
+        cluster=_cluster(submission.community, normalised, first, second),
         sketch_a=first,
         sketch_b=second,
-        original=original,
         not_for=not_for,
         created_at=now,
         lane=rank.lane,
@@ -202,7 +197,7 @@ def queue(
     )
 
 
-def _cluster(community: str, normalised: str, exact: int, first: int, second: int) -> int:
+def _cluster(community: str, normalised: str, first: int, second: int) -> int:
     # Two cheap look-ups instead of one OR, which would keep PostgreSQL from using either index in order.
     candidates: dict[int, tuple[int, str]] = {}
     for column, value in (("sketch_a", first), ("sketch_b", second)):
@@ -215,7 +210,10 @@ def _cluster(community: str, normalised: str, exact: int, first: int, second: in
         for pk, cluster, text in rows:
             candidates[pk] = (cluster, normalise(text or "")[0])
     nearest = triage.nearest_text(normalised, {pk: text for pk, (_, text) in candidates.items()})
-    return exact if nearest is None else candidates[nearest][0]
+    if nearest is not None:
+        return candidates[nearest][0]
+    digest = hashlib.sha256(normalised.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8]) >> 1  # the columns of every database are signed
 
 
 def strike(decision: Decision) -> None:

@@ -21,6 +21,7 @@ from apps.moderation.models import (
     Appeal,
     BulkJob,
     Decision,
+    DecisionQuerySet,
     Delivery,
     Lane,
     PolicyRule,
@@ -34,8 +35,10 @@ from apps.predictions.models import pack_labels
 
 LEASE = timedelta(minutes=10)
 UNDO = timedelta(seconds=10)
+SKIPPED = timedelta(days=1)
 CLUSTER_LIMIT = 200
 _PRESENCE_SECONDS = 20
+_TOGETHER = timedelta(seconds=30)
 _FINAL = {
     Decision.Action.APPROVE: QueueItem.Status.APPROVED,
     Decision.Action.REJECT: QueueItem.Status.REJECTED,
@@ -126,9 +129,7 @@ def claim_next(
     """
     now = timezone.now()
     items = decidable_by(user, QueueItem.objects.in_view(view, user, now)).free(user, now)
-    items = items.exclude(
-        pk__in=Skip.objects.filter(by=user, created_at__gt=now - timedelta(days=1)).values("item")
-    )
+    items = items.exclude(pk__in=Skip.objects.filter(by=user, created_at__gt=now - SKIPPED).values("item"))
     if community is not None:
         items = items.filter(community=community)
     if label is not None:
@@ -461,6 +462,37 @@ def undo(*, decision_id: int, user: User) -> Decided:
         _settle_strikes(item, now)
         delivery = _correct(decision, reversal)
     return Decided(reversal, item, delivery)
+
+
+def decided_together(decision: Decision) -> DecisionQuerySet:
+    """Return the other decisions that `decide_cluster` made along with this one and that still hold."""
+    if decision.item is None:
+        return Decision.objects.none()
+    return (
+        Decision.objects.effective()
+        .filter(by=decision.by, created_at__gte=decision.created_at, pk__gt=decision.pk)
+        .filter(created_at__lt=decision.created_at + _TOGETHER, action=decision.action, seconds=0.0, job=None)
+        .filter(item__cluster=decision.item.cluster)
+    )
+
+
+@transaction.atomic
+def undo_together(*, decision_id: int, user: User) -> list[Decided]:
+    """Take a decision back, and those of `decide_cluster` with it where nobody has moved on from them.
+
+    Raises:
+        PermissionDenied, StaleError, ModerationError: as in `undo`; nothing was taken back.
+    """
+    first = undo(decision_id=decision_id, user=user)
+    assert first.decision.reverses is not None
+    undone = [first]
+    for decision in decided_together(first.decision.reverses).order_by("pk"):
+        try:
+            undone.append(undo(decision_id=decision.pk, user=user))
+        except ModerationError:
+            continue
+        release(item_id=undone[-1].item.pk, user=user)
+    return undone
 
 
 def _settle_strikes(item: QueueItem, now: datetime) -> None:

@@ -1,0 +1,285 @@
+"""What the moderation part of the REST API takes and gives."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from apps.api.fields import CommentField, StrictBooleanField, StrictSerializer, StringField
+from apps.api.v1.serializers import LabelsField, ProbabilitiesField
+from apps.classifier.labels import LABELS
+from apps.moderation.models import Appeal, Decision, Lane, QueueItem, Submission
+
+
+class ContextRequest(StrictSerializer):
+    """What the comment answers to and where it stands."""
+
+    title = StringField(
+        max_length=300, required=False, allow_blank=True, help_text="Of the thread or article."
+    )
+    parent = CommentField(required=False, help_text="The comment that this one answers.")
+    url = serializers.URLField(max_length=500, required=False, help_text="Where the comment is to be read.")
+
+
+class ModerateRequest(StrictSerializer):
+    text = CommentField(help_text="The comment, at most 20,480 bytes of UTF-8.")
+    community = StringField(default="", max_length=100, allow_blank=True)
+    author = StringField(
+        default="", max_length=200, allow_blank=True, help_text="Your reference of the author."
+    )
+    external_id = StringField(
+        default="",
+        max_length=200,
+        allow_blank=True,
+        help_text="Your id: sent again, it gets the first answer.",
+    )
+    context = ContextRequest(required=False)
+    callback_url = serializers.URLField(
+        default="",
+        max_length=500,
+        allow_blank=True,
+        help_text="Told of a moderator's decision by a signed webhook.",
+    )
+
+
+class ReasonResult(serializers.Serializer):
+    label = serializers.CharField()
+    title = serializers.CharField()
+    reason = serializers.CharField(help_text="For the author.")
+    probability = serializers.FloatField()
+    threshold = serializers.FloatField()
+
+
+class ModerateResult(serializers.Serializer):
+    id = serializers.UUIDField(help_text="Of the prediction.")
+    outcome = serializers.ChoiceField(choices=Submission.Outcome.choices)
+    confidence = serializers.FloatField(help_text="The calibrated probability that speaks for the outcome.")
+    reasons = ReasonResult(many=True)
+    queue_id = serializers.IntegerField(allow_null=True, help_text="Of the item that a moderator will see.")
+    appeal_token = serializers.CharField(required=False, help_text="With a rejection: what an appeal needs.")
+    probabilities = ProbabilitiesField()
+    model_version = serializers.IntegerField()
+    policy_version = serializers.IntegerField()
+
+
+class QueueQuery(StrictSerializer):
+    status = serializers.ChoiceField(choices=QueueItem.Status.choices, default=QueueItem.Status.OPEN)
+    priority = serializers.ChoiceField(
+        choices=Lane.choices, required=False, help_text="The lane of the queue."
+    )
+    label = serializers.ChoiceField(choices=LABELS, required=False)
+    community = StringField(max_length=100, required=False, allow_blank=True)
+    mine = serializers.BooleanField(default=False, help_text="Only what the moderator holds.")
+    cursor = StringField(required=False)
+
+
+class LeaseResult(serializers.Serializer):
+    by = serializers.CharField()
+    until = serializers.DateTimeField()
+
+
+class QueueItemResult(serializers.ModelSerializer):
+    """An item; in a blind second review what could sway the moderator is null."""
+
+    priority = serializers.CharField(source="lane")
+    label = serializers.SerializerMethodField()
+    score = serializers.SerializerMethodField()
+    why_first = serializers.CharField()
+    is_overdue = serializers.BooleanField()
+    text = serializers.CharField(source="submission.text")
+    context = serializers.DictField(source="submission.context")
+    author = serializers.CharField(source="submission.author.ref", default=None, allow_null=True)
+    external_id = serializers.CharField(source="submission.external_id")
+    prediction_id = serializers.UUIDField(source="submission_id")
+    probabilities = serializers.SerializerMethodField()
+    lease = serializers.SerializerMethodField()
+
+    class Meta:
+        model = QueueItem
+        fields = (
+            "id",
+            "version",
+            "status",
+            "kind",
+            "priority",
+            "label",
+            "score",
+            "why_first",
+            "community",
+            "created_at",
+            "due_at",
+            "is_overdue",
+            "lease",
+            "text",
+            "context",
+            "author",
+            "external_id",
+            "prediction_id",
+            "probabilities",
+        )
+
+    def get_label(self, item: QueueItem) -> str | None:
+        return None if item.is_blind else item.label
+
+    def get_score(self, item: QueueItem) -> float | None:
+        return None if item.is_blind else item.score
+
+    def get_probabilities(self, item: QueueItem) -> dict[str, float] | None:
+        return None if item.is_blind else item.prediction.probabilities
+
+    def get_lease(self, item: QueueItem) -> dict[str, Any] | None:
+        if not item.is_leased or item.lease_by is None:
+            return None
+        return {"by": item.lease_by.get_username(), "until": item.lease_until}
+
+
+class RuleResult(serializers.Serializer):
+    id = serializers.IntegerField()
+    label = serializers.CharField()
+    title = serializers.CharField()
+    reason = serializers.CharField()
+    guideline = serializers.CharField()
+
+
+class QueueItemDetail(QueueItemResult):
+    """An item with what a decision needs."""
+
+    rules = RuleResult(
+        source="policy.rules.all", many=True, help_text="The reasons that a rejection may have."
+    )
+    similar = serializers.SerializerMethodField(help_text="How many open items are like it.")
+    author_strikes = serializers.SerializerMethodField()
+
+    class Meta(QueueItemResult.Meta):
+        fields = (*QueueItemResult.Meta.fields, "rules", "similar", "author_strikes")  # type: ignore[assignment]
+
+    def get_similar(self, item: QueueItem) -> int:
+        return item.similar().count()
+
+    def get_author_strikes(self, item: QueueItem) -> int:
+        return item.submission.author.active_strikes() if item.submission.author else 0
+
+
+class QueuePage(serializers.Serializer):
+    next = serializers.URLField(allow_null=True)
+    previous = serializers.URLField(allow_null=True)
+    results = QueueItemResult(many=True)
+
+
+class ClaimNextRequest(StrictSerializer):
+    priority = serializers.ChoiceField(choices=Lane.choices, required=False)
+    community = StringField(max_length=100, required=False, allow_blank=True)
+    label = serializers.ChoiceField(choices=LABELS, required=False)
+
+
+class DecideRequest(StrictSerializer):
+    action = serializers.ChoiceField(choices=("approve", "reject", "escalate"))
+    version = serializers.IntegerField(min_value=1, help_text="The item's version that `claim` returned.")
+    labels = serializers.DictField(
+        child=StrictBooleanField(),
+        required=False,
+        allow_null=True,
+        help_text="Which labels are true; those left out are false. Leave it out where you don't say.",
+    )
+    reason = serializers.IntegerField(
+        required=False, help_text="The id of one of the item's rules; by default that of the item's label."
+    )
+    note = StringField(default="", allow_blank=True, max_length=2_000, help_text="Private, never sent.")
+    seconds = serializers.FloatField(required=False, min_value=0, help_text="How long it took.")
+    similar = StrictBooleanField(
+        default=False, help_text="Decide the open items like it as well, at most 200."
+    )
+
+    def validate_labels(self, labels: dict[str, bool] | None) -> list[str] | None:
+        if labels is None:
+            return None
+        if unknown := sorted(set(labels) - set(LABELS)):
+            raise serializers.ValidationError(f"Unknown: {', '.join(unknown)}. Labels: {', '.join(LABELS)}.")
+        return [label for label, flag in labels.items() if flag]
+
+
+class DecisionResult(serializers.ModelSerializer):
+    item = serializers.IntegerField(source="item_id")
+    item_version = serializers.SerializerMethodField()
+    item_status = serializers.SerializerMethodField()
+    labels = LabelsField(allow_null=True)
+    reason = serializers.CharField()
+    by = serializers.CharField(source="actor")
+    decided = serializers.SerializerMethodField(
+        help_text="How many items were decided, similar ones included."
+    )
+
+    class Meta:
+        model = Decision
+        fields = (
+            "id",
+            "item",
+            "item_version",
+            "item_status",
+            "action",
+            "labels",
+            "reason",
+            "by",
+            "created_at",
+            "decided",
+        )
+
+    def get_item_version(self, decision: Decision) -> int:
+        return self.context["item"].version
+
+    def get_item_status(self, decision: Decision) -> str:
+        return self.context["item"].status
+
+    def get_decided(self, decision: Decision) -> int:
+        return self.context.get("decided", 1)
+
+
+class ViewCountResult(serializers.Serializer):
+    view = serializers.CharField()
+    count = serializers.IntegerField(help_text="Counted up to 1,000; 1,001 means more.")
+    overdue = serializers.IntegerField()
+    oldest = serializers.DateTimeField(allow_null=True)
+
+
+class AppealCountsResult(serializers.Serializer):
+    open = serializers.IntegerField()
+    upheld = serializers.IntegerField()
+    overturned = serializers.IntegerField()
+
+
+class OwnFiguresResult(serializers.Serializer):
+    decisions = serializers.IntegerField()
+    actions = serializers.DictField(child=serializers.IntegerField())
+    mean_seconds = serializers.FloatField(allow_null=True)
+    appealed = serializers.IntegerField()
+    overturned = serializers.IntegerField()
+    overturn_rate = serializers.FloatField(allow_null=True)
+
+
+class ModerationStatsResult(serializers.Serializer):
+    """The queue, the appeals of 90 days and the moderator's own 30 days."""
+
+    views = ViewCountResult(many=True)
+    appeals = AppealCountsResult()
+    own = OwnFiguresResult()
+
+
+class AppealRequest(StrictSerializer):
+    token = StringField(required=False, max_length=500, help_text="The one that came with the rejection.")
+    decision_id = serializers.IntegerField(
+        required=False, help_text="Instead: a decision on your own comment."
+    )
+    text = StringField(default="", allow_blank=True, max_length=5_000, help_text="What the author says.")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if ("token" in attrs) == ("decision_id" in attrs):
+            raise serializers.ValidationError({"token": ["Send either `token` or `decision_id`."]})
+        return attrs
+
+
+class AppealResult(serializers.ModelSerializer):
+    decision_id = serializers.IntegerField()
+    queue_id = serializers.IntegerField(source="item_id")
+
+    class Meta:
+        model = Appeal
+        fields = ("id", "decision_id", "queue_id", "status", "created_at")

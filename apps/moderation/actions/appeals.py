@@ -1,0 +1,59 @@
+"""Authors object; somebody other than the first moderator decides."""
+
+from django.core import signing
+from django.db import IntegrityError, transaction
+
+from apps.accounts.models import APIKey
+from apps.moderation import triage, webhooks
+from apps.moderation.actions.intake import queue
+from apps.moderation.errors import ModerationError
+from apps.moderation.models import Appeal, Decision, QueueItem
+
+
+def appeal(*, token: str, text: str = "") -> Appeal:
+    """Lodge an author's appeal with the token that came with the rejection.
+
+    Args:
+        text: what the author says, at most 5,000 characters.
+
+    Raises:
+        ModerationError: the token is forged or older than six months, or the decision can't be appealed.
+    """
+    try:
+        decision_id = webhooks.decision_of_token(token)
+    except signing.BadSignature as error:
+        raise ModerationError("This appeal link is not valid, or older than six months.") from error
+    return _appeal(Decision.objects.filter(pk=decision_id).first(), text)
+
+
+def appeal_for(*, decision_id: int, client: APIKey, text: str = "") -> Appeal:
+    """Lodge an appeal that a platform passes on for its author.
+
+    Raises:
+        ModerationError: the decision is not about a comment of this client's, or it can't be appealed.
+    """
+    return _appeal(Decision.objects.filter(pk=decision_id, submission__client=client).first(), text)
+
+
+@transaction.atomic
+def _appeal(decision: Decision | None, text: str) -> Appeal:
+    if decision is None:
+        raise ModerationError("There is no such decision.")
+    submission = decision.submission
+    current = submission.current()
+    if decision.action != Decision.Action.REJECT or current is None or current.pk != decision.pk:
+        raise ModerationError("Only a rejection that still holds can be appealed.")
+    rules = [rule for rule in decision.policy.rules.all() if rule.label]
+    label = decision.rule.label if decision.rule else ""
+    item = queue(
+        submission=submission,
+        policy=decision.policy,
+        kind=QueueItem.Kind.APPEAL,
+        label=label or triage.nearest_label(submission.prediction.probabilities, rules),
+        not_for=decision.by,
+    )
+    try:
+        with transaction.atomic():
+            return Appeal.objects.create(decision=decision, item=item, text=text[:5_000])
+    except IntegrityError as error:
+        raise ModerationError("This decision has been appealed already.") from error

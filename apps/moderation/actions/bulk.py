@@ -1,0 +1,183 @@
+"""Many items decided alike: chosen by a filter, counted, confirmed by typing the count, done by Celery."""
+
+from typing import TypedDict
+
+from django.db import transaction
+from django.db.models import Max
+from django.utils import timezone
+
+from apps.accounts.models import User
+from apps.moderation.actions.background import enqueue
+from apps.moderation.actions.queue import decide_locked, lock_free
+from apps.moderation.errors import ModerationError
+from apps.moderation.models import BulkJob, Decision, PolicyRule, QueueItem, QueueItemQuerySet
+from apps.moderation.permissions import decidable_by, require
+
+SAMPLE = 20
+_BATCH = 50
+
+
+class BulkFilter(TypedDict, total=False):
+    """Which open items: every member narrows the choice; blind reviews and appeals are never among them."""
+
+    lane: str
+    kind: str
+    community: str
+    label: str
+    score_from: float
+    score_to: float  # exclusive, except that 1 includes 1
+    cluster: int
+
+
+def chosen(filter: BulkFilter, items: QueueItemQuerySet | None = None) -> QueueItemQuerySet:
+    """Return the open items that the filter chooses.
+
+    Raises:
+        ModerationError: the filter has an unknown member.
+    """
+    if unknown := set(filter) - set(BulkFilter.__annotations__):
+        raise ModerationError(f"Unknown in the filter: {', '.join(sorted(unknown))}.")
+    found = (QueueItem.objects.all() if items is None else items).open()
+    found = found.exclude(kind__in=(QueueItem.Kind.SECOND, QueueItem.Kind.APPEAL))
+    equal = {
+        name: filter[name] for name in ("lane", "kind", "community", "label", "cluster") if name in filter
+    }
+    found = found.filter(**equal)
+    if "score_from" in filter:
+        found = found.filter(score__gte=filter["score_from"])
+    if filter.get("score_to", 1.0) < 1.0:
+        found = found.filter(score__lt=filter["score_to"])
+    return found
+
+
+@transaction.atomic
+def preview_bulk(
+    *, user: User, filter: BulkFilter, action: Decision.Action, rule: PolicyRule | None = None, note: str = ""
+) -> tuple[BulkJob, list[QueueItem]]:
+    """Store a job that waits to be confirmed; return it, with its exact count, and a random sample.
+
+    Raises:
+        PermissionDenied: the user may not decide in bulk.
+        ModerationError: the filter is wrong, the action not one for bulk, or a rejection has no reason.
+    """
+    require(user, "moderation.bulk_decide")
+    action = Decision.Action(action)
+    if action not in (Decision.Action.APPROVE, Decision.Action.REJECT):
+        raise ModerationError("In bulk, items can be approved or rejected.")
+    if action == Decision.Action.REJECT and rule is None:
+        raise ModerationError("Choose a reason: the authors are told.")
+    found = chosen(filter, decidable_by(user))
+    job = BulkJob.objects.create(
+        filter=dict(filter),
+        action=action,
+        rule=rule,
+        note=note,
+        count=found.count(),
+        last_item=QueueItem.objects.aggregate(last=Max("pk"))["last"] or 0,
+        created_by=user,
+    )
+    ids = list(found.order_by("?").values_list("pk", flat=True)[:SAMPLE])
+    return job, list(QueueItem.objects.filter(pk__in=ids).with_related().in_order())
+
+
+@transaction.atomic
+def start_bulk(*, job_id: int, user: User, typed_count: int) -> BulkJob:
+    """Confirm a job by typing its count; a worker begins with it.
+
+    Raises:
+        PermissionDenied: it is somebody else's, or the user may not decide in bulk.
+        ModerationError: there is no such job, it was started before, or the count is not its count.
+    """
+    job = _own_job(job_id, user)
+    if job.status != BulkJob.Status.DRAFT:
+        raise ModerationError("This job was started or cancelled before.")
+    if typed_count != job.count:
+        raise ModerationError(f"You typed {typed_count}, but there are {job.count} items. Nothing was done.")
+    job.status, job.confirmed_at = BulkJob.Status.QUEUED, timezone.now()
+    job.save(update_fields=["status", "confirmed_at"])
+    enqueue("run_bulk", job.pk)
+    return job
+
+
+@transaction.atomic
+def cancel_bulk(*, job_id: int, user: User) -> BulkJob:
+    """Stop a job after the items at hand; what was decided stays decided.
+
+    Raises:
+        PermissionDenied: the user may not decide in bulk.
+        ModerationError: there is no such job.
+    """
+    require(user, "moderation.bulk_decide")
+    job = BulkJob.objects.select_for_update().filter(pk=job_id).first()
+    if job is None:
+        raise ModerationError("There is no such job.")
+    if job.status in (BulkJob.Status.DRAFT, BulkJob.Status.QUEUED, BulkJob.Status.RUNNING):
+        job.status, job.cancelled_by, job.finished_at = BulkJob.Status.CANCELLED, user, timezone.now()
+        job.save(update_fields=["status", "cancelled_by", "finished_at"])
+    return job
+
+
+def _own_job(job_id: int, user: User) -> BulkJob:
+    require(user, "moderation.bulk_decide")
+    job = BulkJob.objects.select_for_update().filter(pk=job_id, created_by=user).first()
+    if job is None:
+        raise ModerationError("You have no such job.")
+    return job
+
+
+def run_bulk(*, job_id: int) -> None:
+    """Work a confirmed job off, some items a transaction. After a crash it goes on where it was."""
+    while _run_batch(job_id):
+        pass
+
+
+@transaction.atomic
+def _run_batch(job_id: int) -> bool:
+    """Decide the next items; return whether there may be more."""
+    # Another worker that holds the row is at this job.
+    job = (
+        BulkJob.objects.select_for_update(skip_locked=True, of=("self",))
+        .select_related("created_by", "rule")
+        .filter(pk=job_id, status__in=(BulkJob.Status.QUEUED, BulkJob.Status.RUNNING))
+        .first()
+    )
+    if job is None:
+        return False
+    items = chosen(job.filter).filter(pk__gt=job.cursor, pk__lte=job.last_item)
+    batch = lock_free(items, user=job.created_by, limit=min(_BATCH, job.count - job.done))
+    for item in batch:
+        rule = _rule_for(item, job.rule)
+        if job.rule is None or rule is not None:
+            decide_locked(
+                item,
+                user=job.created_by,
+                action=Decision.Action(job.action),
+                rule=rule,
+                note=job.note,
+                seconds=0.0,
+                job=job,
+            )
+            job.done += 1
+    if batch:
+        job.cursor, job.status = batch[-1].pk, BulkJob.Status.RUNNING
+    else:
+        job.skipped = job.count - job.done
+        job.status, job.finished_at = BulkJob.Status.DONE, timezone.now()
+    job.save(update_fields=["cursor", "done", "skipped", "status", "finished_at"])
+    return bool(batch)
+
+
+def _rule_for(item: QueueItem, rule: PolicyRule | None) -> PolicyRule | None:
+    """Return the rule of the item's own policy that stands for the chosen one, or None."""
+    if rule is None or rule.policy_id == item.policy_id:
+        return rule
+    name = "label" if rule.label else "title"
+    return next((own for own in item.policy.rules.all() if getattr(own, name) == getattr(rule, name)), None)
+
+
+def resume_bulk_jobs() -> None:
+    """Queue again what a lost broker message or a dead worker left behind."""
+    for job_id in BulkJob.objects.filter(
+        status__in=(BulkJob.Status.QUEUED, BulkJob.Status.RUNNING)
+    ).values_list("pk", flat=True):
+        enqueue("run_bulk", job_id)

@@ -1,0 +1,31 @@
+"""What moderators set for themselves."""
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+
+from apps.accounts.models import User
+from apps.moderation.models import Preference
+
+
+@transaction.atomic
+def set_preferences(*, user: User, **fields: bool | int) -> Preference:
+    """Store the user's own preferences; what is not given stays.
+
+    Args:
+        fields: masked, greyscale, keys (bool) and severe_budget (items a shift).
+
+    Raises:
+        ValidationError: an unknown field or a wrong value.
+    """
+    if unknown := set(fields) - {"masked", "greyscale", "keys", "severe_budget"}:
+        raise ValidationError(f"Unknown preferences: {', '.join(sorted(unknown))}.")
+    preference = Preference.of(user)
+    for name, value in fields.items():
+        setattr(preference, name, value)
+    preference.full_clean(exclude=["user"], validate_unique=False)
+    return Preference.objects.update_or_create(
+        user=user,
+        defaults={
+            name: getattr(preference, name) for name in ("masked", "greyscale", "keys", "severe_budget")
+        },
+    )[0]

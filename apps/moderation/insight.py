@@ -1,0 +1,247 @@
+"""What the console shows besides the queue: counts, figures of people, agreement, wellbeing. Reads only."""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.core.cache import cache
+from django.db.models import Avg, Count, F, Q
+from django.db.models.functions import Floor, TruncDate
+from django.utils import timezone
+
+from apps.accounts.models import User
+from apps.classifier.labels import LABELS
+from apps.moderation.models import (
+    SEVERE,
+    VIEWS,
+    Appeal,
+    Decision,
+    Lane,
+    Preference,
+    QueueItem,
+    QueueItemQuerySet,
+)
+from apps.moderation.permissions import communities_of, visible_to
+
+CAP = 1_000
+SHIFT = timedelta(hours=8)
+_COUNT_SECONDS = 5
+_PAIRS = 5_000
+
+
+@dataclass(frozen=True)
+class ViewCount:
+    """A saved view with its size; sizes are counted up to 1,000."""
+
+    view: str
+    title: str
+    count: int
+    overdue: int
+    oldest: datetime | None
+
+    @property
+    def count_text(self) -> str:
+        """The count as it is shown."""
+        return f"{CAP:,}+" if self.count > CAP else f"{self.count:,}"
+
+
+def capped(items: QueueItemQuerySet) -> int:
+    """Return how many there are, at most one more than the cap: a big table is never counted."""
+    return items.order_by().values("pk")[: CAP + 1].count()
+
+
+def view_counts(user: User) -> list[ViewCount]:
+    """Return the saved views with their sizes; those of the lanes are at most five seconds old.
+
+    Raises:
+        PermissionDenied: the user may not see the queue.
+    """
+    visible = visible_to(user)
+    key = f"moderation:counts:{','.join(communities_of(user) or ['*'])}"
+    shared: list[ViewCount] | None = cache.get(key)
+    if shared is None:
+        shared = [_view_count(visible, view, user) for view in VIEWS if view != "mine"]
+        cache.set(key, shared, _COUNT_SECONDS)
+    return [_view_count(visible, "mine", user), *shared]
+
+
+def _view_count(visible: QueueItemQuerySet, view: str, user: User) -> ViewCount:
+    now = timezone.now()
+    items = visible.in_view(view, user, now)
+    # Ordered by what an index gives: by arrival within a lane, by due time in the others.
+    order = "created_at" if view in Lane.values else "due_at"
+    oldest = items.order_by(order).values_list("created_at", flat=True).first()
+    title = Lane(view).label if view in Lane.values else view.capitalize()
+    count = capped(items)
+    overdue = count if view == "overdue" else capped(items.filter(due_at__lt=now))
+    return ViewCount(view=view, title=title, count=count, overdue=overdue, oldest=oldest)
+
+
+def histogram(*, user: User, label: str, community: str | None = None, bins: int = 20) -> list[int]:
+    """Return how many open items of a label there are by score, in equal bins from 0 to 1.
+
+    Raises:
+        PermissionDenied: the user may not see the queue.
+    """
+    items = visible_to(user).open().filter(label=label)
+    if community is not None:
+        items = items.filter(community=community)
+    found = items.order_by().annotate(bin=Floor(F("score") * bins)).values_list("bin").annotate(Count("pk"))
+    counts = [0] * bins
+    for bin_, count in found:
+        counts[min(int(bin_), bins - 1)] += count
+    return counts
+
+
+@dataclass(frozen=True)
+class OwnFigures:
+    """A moderator's own figures. There is no ranking."""
+
+    decisions: int
+    actions: dict[str, int]
+    mean_seconds: float | None
+    by_day: list[tuple[Any, int]]
+    appealed: int
+    overturned: int
+
+    @property
+    def overturn_rate(self) -> float | None:
+        """The share of the decisions that were overturned on appeal or taken back by somebody else."""
+        return self.overturned / self.decisions if self.decisions else None
+
+
+def own_figures(user: User, *, days: int = 30) -> OwnFigures:
+    """Return the user's figures of the last days."""
+    since = timezone.now() - timedelta(days=days)
+    mine = Decision.objects.filter(by=user, created_at__gte=since).exclude(action=Decision.Action.REVERSE)
+    figures = mine.aggregate(
+        decisions=Count("pk"),
+        approve=Count("pk", filter=Q(action="approve")),
+        reject=Count("pk", filter=Q(action="reject")),
+        escalate=Count("pk", filter=Q(action="escalate")),
+        # Items decided together took no time of their own.
+        seconds=Avg("seconds", filter=Q(seconds__gt=0)),
+        appealed=Count("appeal"),
+        overturned=Count(
+            "pk",
+            filter=Q(appeal__status=Appeal.Status.OVERTURNED)
+            | Q(reversal__isnull=False) & ~Q(reversal__by=user),
+        ),
+    )
+    by_day = (
+        mine.annotate(day=TruncDate("created_at")).values_list("day").annotate(Count("pk")).order_by("day")
+    )
+    return OwnFigures(
+        decisions=figures["decisions"],
+        actions={name: figures[name] for name in ("approve", "reject", "escalate")},
+        mean_seconds=figures["seconds"],
+        by_day=list(by_day),
+        appealed=figures["appealed"],
+        overturned=figures["overturned"],
+    )
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Cohen's kappa of two judgements on the same comments; None where it is not defined."""
+
+    kappa: float | None
+    agreed: int
+    count: int
+
+
+def cohen_kappa(pairs: Counter[tuple[bool, bool]]) -> Agreement:
+    """Return the agreement beyond chance of paired yes-or-no judgements (Cohen 1960)."""
+    count = pairs.total()
+    agreed = pairs[True, True] + pairs[False, False]
+    if not count:
+        return Agreement(None, 0, 0)
+    first = (pairs[True, True] + pairs[True, False]) / count
+    second = (pairs[True, True] + pairs[False, True]) / count
+    chance = first * second + (1 - first) * (1 - second)
+    return Agreement(None if chance == 1 else (agreed / count - chance) / (1 - chance), agreed, count)
+
+
+def _said(action: str, corrected: int | None, predicted: int) -> int:
+    """Return the labels a moderator stands for: those said, else with a rejection the predicted ones."""
+    if corrected is not None:
+        return corrected
+    return predicted if action == Decision.Action.REJECT else 0
+
+
+def agreement(*, days: int = 90) -> tuple[dict[str, Agreement], dict[tuple[str, str], Agreement]]:
+    """Return how far blind second reviews agree with the first ones, by label and by pair of moderators.
+
+    The agreement of a pair is over the verdict, whether the comment may stay. The last 5,000 reviews count.
+    """
+    seconds = list(
+        Decision.objects.effective()
+        .filter(item__kind=QueueItem.Kind.SECOND, created_at__gte=timezone.now() - timedelta(days=days))
+        .exclude(action=Decision.Action.ESCALATE)
+        .order_by("-pk")
+        .values_list(
+            "item__original",
+            "action",
+            "corrected_mask",
+            "submission__prediction__label_mask",
+            "by__username",
+        )[:_PAIRS]
+    )
+    firsts = {
+        item: (action, corrected, name)
+        for item, action, corrected, name in Decision.objects.effective()
+        .filter(item__in=[row[0] for row in seconds])
+        .exclude(action=Decision.Action.ESCALATE)
+        .values_list("item", "action", "corrected_mask", "by__username")
+    }
+    by_label: dict[str, Counter[tuple[bool, bool]]] = {label: Counter() for label in LABELS}
+    by_pair: dict[tuple[str, str], Counter[tuple[bool, bool]]] = defaultdict(Counter)
+    for item, action, corrected, predicted, name in seconds:
+        if item not in firsts:
+            continue
+        first_action, first_corrected, first_name = firsts[item]
+        one, other = _said(first_action, first_corrected, predicted), _said(action, corrected, predicted)
+        for bit, label in enumerate(LABELS):
+            by_label[label][bool(one >> bit & 1), bool(other >> bit & 1)] += 1
+        verdicts = (first_action == Decision.Action.REJECT, action == Decision.Action.REJECT)
+        # A pair is the same whoever was first.
+        pair, ordered = (
+            ((first_name, name), verdicts) if first_name <= name else ((name, first_name), verdicts[::-1])
+        )
+        by_pair[pair][ordered] += 1
+    return (
+        {label: cohen_kappa(pairs) for label, pairs in by_label.items()},
+        {pair: cohen_kappa(pairs) for pair, pairs in sorted(by_pair.items())},
+    )
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How much severe matter somebody has seen in the last eight hours."""
+
+    severe: int
+    budget: int
+
+    @property
+    def nudge(self) -> bool:
+        """Whether to suggest a pause."""
+        return bool(self.budget) and self.severe >= self.budget
+
+
+def shift_of(user: User) -> Shift:
+    """Return the user's shift."""
+    severe = Decision.objects.filter(
+        by=user, created_at__gte=timezone.now() - SHIFT, item__severity__gte=SEVERE
+    ).exclude(action=Decision.Action.REVERSE)
+    return Shift(severe=severe.count(), budget=Preference.of(user).severe_budget)
+
+
+def appeal_counts(*, days: int = 90) -> dict[str, int]:
+    """Return how many appeals are open, and how many of the last days were upheld and overturned."""
+    since = timezone.now() - timedelta(days=days)
+    return Appeal.objects.filter(Q(created_at__gte=since) | Q(status=Appeal.Status.OPEN)).aggregate(
+        open=Count("pk", filter=Q(status=Appeal.Status.OPEN)),
+        upheld=Count("pk", filter=Q(status=Appeal.Status.UPHELD)),
+        overturned=Count("pk", filter=Q(status=Appeal.Status.OVERTURNED)),
+    )

@@ -1,0 +1,17 @@
+"""Create the groups that give people their roles."""
+
+from typing import Any
+
+from apps.moderation.roles import create_roles
+from apps.registry.management import base
+
+
+class Command(base.Command):
+    help = """Create the groups viewer, moderator, lead, engineer and administrator with their permissions.
+
+It can be run at every start: what is there stays, what is missing is added."""
+    examples = "  manage.py create_roles"
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        for group in create_roles():
+            self.stdout.write(f"{group.name}: {group.permissions.count()} permissions")

@@ -1,0 +1,19 @@
+"""Install the default policy."""
+
+from typing import Any
+
+from apps.moderation import actions
+from apps.registry.management import base
+
+
+class Command(base.Command):
+    help = """Install and activate the default policy, where there is none yet.
+
+It can be run at every start: where there is a default policy, nothing happens."""
+    examples = "  manage.py install_default_policy"
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        policy = actions.install_default_policy()
+        self.stdout.write(
+            f"Installed {policy}." if policy else "There is a default policy: nothing was changed."
+        )

@@ -1,0 +1,39 @@
+"""Celery's doors to the actions."""
+
+from datetime import timedelta
+
+from celery import shared_task
+
+from apps.moderation import actions
+from apps.moderation.actions.background import enqueue
+
+
+@shared_task
+def deliver(delivery_id: str) -> None:
+    """Send one webhook."""
+    actions.deliver(delivery_id=delivery_id)
+
+
+@shared_task
+def deliver_due() -> None:
+    """Queue the webhooks whose own message must have been lost."""
+    for delivery_id in actions.due_deliveries(late=timedelta(seconds=15)):
+        enqueue("deliver", delivery_id)
+
+
+@shared_task
+def expire_leases() -> None:
+    """Return items whose lease has run out."""
+    actions.expire_leases()
+
+
+@shared_task
+def run_bulk(job_id: int) -> None:
+    """Work a bulk job off."""
+    actions.run_bulk(job_id=job_id)
+
+
+@shared_task
+def resume_bulk_jobs() -> None:
+    """Go on with bulk jobs whose message or worker was lost."""
+    actions.resume_bulk_jobs()

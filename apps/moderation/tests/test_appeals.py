@@ -1,0 +1,83 @@
+"""Appeals."""
+
+from collections.abc import Callable
+
+import pytest
+from django.core.exceptions import PermissionDenied
+
+from apps.accounts.models import APIKey, User
+from apps.moderation import actions, insight, webhooks
+from apps.moderation.errors import ModerationError
+from apps.moderation.models import Decision, Policy, QueueItem
+from apps.moderation.tests.conftest import queued
+from apps.moderation.tests.test_actions import decided
+from apps.registry.models import ModelVersion
+
+pytestmark = pytest.mark.django_db
+
+
+def test_an_appeal_goes_to_another_and_its_outcome_is_sent(
+    item: QueueItem, lea: User, person: Callable[..., User]
+) -> None:
+    first = decided(item, lea).decision
+    appeal = actions.appeal(token=webhooks.appeal_token(first), text="It was a joke among friends.")
+    assert (appeal.item.lane, appeal.item.not_for) == ("appeal", lea)
+    assert "appeals" in appeal.item.why_first
+    with pytest.raises(PermissionDenied, match="decided it before"):
+        actions.claim(item_id=appeal.item.pk, user=lea)
+    with pytest.raises(PermissionDenied, match="lead"):
+        actions.claim(item_id=appeal.item.pk, user=person("max"))
+    with pytest.raises(ModerationError, match="already"):
+        actions.appeal(token=webhooks.appeal_token(first))
+    with pytest.raises(ModerationError, match="appeal"):
+        actions.undo(decision_id=first.pk, user=lea)
+    leo = person("leo", "lead")
+    result = decided(appeal.item, leo, "approve")
+    appeal.refresh_from_db()
+    assert (appeal.status, appeal.outcome) == ("overturned", result.decision)
+    assert result.delivery is not None
+    assert (result.delivery.event, result.delivery.payload["outcome"]) == ("appeal.resolved", "approve")
+    assert item.submission.author is not None
+    assert item.submission.author.active_strikes() == 0
+    assert insight.appeal_counts() == {"open": 0, "upheld": 0, "overturned": 1}
+    assert insight.own_figures(lea).overturn_rate == 1
+    actions.undo(decision_id=result.decision.pk, user=leo)
+    appeal.refresh_from_db()
+    assert appeal.status == "open"
+    assert item.submission.author.active_strikes() == 1
+
+
+def test_an_upheld_appeal_costs_nothing_more(item: QueueItem, ann: User, lea: User) -> None:
+    first = decided(item, ann).decision
+    appeal = actions.appeal(token=webhooks.appeal_token(first))
+    result = decided(appeal.item, lea)
+    appeal.refresh_from_db()
+    assert appeal.status == "upheld"
+    assert result.delivery is not None
+    assert result.delivery.payload["outcome"] == "reject"
+    assert item.submission.author is not None
+    assert item.submission.author.active_strikes() == 1
+
+
+def test_an_automatic_rejection_can_be_appealed(
+    model: ModelVersion, policy: Policy, client_key: APIKey
+) -> None:
+    answer = actions.moderate(text="threat=0.99", client=client_key)
+    decision = Decision.objects.get(submission=answer.submission)
+    assert actions.appeal_for(decision_id=decision.pk, client=client_key).item.not_for is None
+
+
+def test_what_can_not_be_appealed(item: QueueItem, ann: User, client_key: APIKey) -> None:
+    approval = decided(item, ann, "approve").decision
+    with pytest.raises(ModerationError, match="not valid"):
+        actions.appeal(token=f"{webhooks.appeal_token(approval)}x")
+    with pytest.raises(ModerationError, match="rejection"):
+        actions.appeal(token=webhooks.appeal_token(approval))
+    with pytest.raises(ModerationError, match="no such decision"):
+        actions.appeal_for(decision_id=0, client=client_key)
+    rejected = decided(queued("insult=0.7 other"), ann).decision
+    with pytest.raises(ModerationError, match="no such decision"):
+        actions.appeal_for(decision_id=rejected.pk, client=client_key)
+    actions.undo(decision_id=rejected.pk, user=ann)
+    with pytest.raises(ModerationError, match="holds"):
+        actions.appeal(token=webhooks.appeal_token(rejected))
