@@ -58,3 +58,4 @@ def touch_api_key(*, key: APIKey) -> None:
     time = timezone.now()
     if key.last_used_at is None or key.last_used_at < time - timedelta(minutes=1):
         APIKey.objects.filter(pk=key.pk).update(last_used_at=time)
+        key.last_used_at = time

@@ -10,6 +10,7 @@ from django.db import IntegrityError, transaction
 
 from apps.accounts.models import APIKey
 from apps.classifier.labels import LABELS
+from apps.predictions import store
 from apps.predictions.models import Feedback, Prediction, pack_labels
 from apps.registry import serving
 from apps.registry.serving import Served
@@ -68,7 +69,7 @@ def score(
         for row, text in enumerate(texts)
     ]
     if len(predictions) == 1:
-        predictions[0].save(force_insert=True)
+        store.insert(predictions[0])
     else:
         with transaction.atomic():
             Prediction.objects.bulk_create(predictions)

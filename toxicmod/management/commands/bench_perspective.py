@@ -62,13 +62,19 @@ class Command(BaseCommand):
         missed = []
         chosen = ["sqlite", "postgres"] if options["database"] == "both" else [options["database"]]
         for name in chosen:
-            # The database may use the clients' core: its time is not the server's.
+            # Database and Redis may use either core: their time is not the server's.
             os.sched_setaffinity(0, cores)
-            with _database(name) as database_url, tempfile.TemporaryDirectory() as folder:
-                environment = {"DATABASE_URL": database_url} if database_url else {}
+            with (
+                _database(name) as database_url,
+                servers.redis() as redis_url,
+                tempfile.TemporaryDirectory() as folder,
+            ):
+                environment = {"WEB_CONCURRENCY": "1", "REDIS_URL": redis_url}
+                if database_url:
+                    environment["DATABASE_URL"] = database_url
                 # A child inherits the core on which it is started.
                 os.sched_setaffinity(0, cores[:1])
-                with site(Path(folder), WEB_CONCURRENCY="1", REDIS_URL="", **environment) as (url, env):
+                with site(Path(folder), **environment) as (url, env):
                     os.sched_setaffinity(0, cores[1:])
                     key = manage("shell", "-c", _MAKE_KEY, env=env).split()[-1]
                     seconds = options["seconds"]
@@ -103,15 +109,15 @@ def _requests(host: str, key: str) -> Iterator[bytes]:
         text = f"{number} {' '.join(random.choices(COMMENTS, k=random.randint(1, 6)))}"
         asked = {"comment": {"text": text}, "requestedAttributes": {name: {} for name in names}}
         body = json.dumps(asked | {"languages": ["en"]}).encode()
-        head = f"POST /v1alpha1/comments:analyze?key={key} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n"
-        yield head.encode() + b"Content-Type: application/json\r\n\r\n" + body
+        head = f"POST /v1alpha1/comments:analyze?key={key} HTTP/1.1\r\nHost: {host}\r\n"
+        yield f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 async def _run(url: str, key: str, seconds: float, rate: float | None) -> Load:
     """Call over 32 kept connections: as fast as answers come, or at random times at a mean rate.
 
-    At a rate, a call's time counts from when it was due, so that a stalled server is not spared the calls that a
-    waiting client would have made.
+    At a rate, a call's time counts from when it was due, so that a stalled server is not spared the calls
+    that a waiting client would have made.
     """
     split = urlsplit(url)
     requests = _requests(split.netloc, key)

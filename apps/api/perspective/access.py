@@ -1,0 +1,75 @@
+"""Who calls: our own API keys, sent in any of the ways that Google's clients send theirs.
+
+A key that is sent must be valid. Without one the call is anonymous: answered where ANONYMOUS_API is on, as on
+a laptop where somebody tries the server, and refused as Perspective refuses it where it is off, as in
+production. Keys are looked up once a second in each process: a revoked one is refused within a second.
+"""
+
+import time
+
+from django.conf import settings
+from django.http import HttpRequest
+from limits import RateLimitItemPerMinute
+
+from apps.accounts.actions import touch_api_key
+from apps.accounts.limits import anonymous_wait, rate_limiter
+from apps.accounts.models import APIKey, Scope
+from apps.api.perspective.errors import bad_key, blocked, no_key, quota_exceeded
+
+LOOKUP_SECONDS = 1.0
+_MOST_KEPT = 10_000
+_found: dict[str, tuple[APIKey, float]] = {}
+
+
+def secret_of(request: HttpRequest) -> str:
+    """Return the key that a request names in its query or headers, or an empty string."""
+    if secret := request.GET.get("key") or request.META.get("HTTP_X_GOOG_API_KEY"):
+        return secret
+    scheme, _, secret = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
+    if scheme.lower() in ("bearer", "api-key"):
+        return secret.strip()
+    return request.GET.get("access_token") or request.GET.get("oauth_token") or ""
+
+
+def caller(request: HttpRequest) -> APIKey | None:
+    """Return the key of a request, or None where it has none.
+
+    Raises:
+        PerspectiveError: the key is unknown or revoked.
+    """
+    secret = secret_of(request)
+    if not secret:
+        return None
+    key, until = _found.get(secret, (None, 0.0))
+    if key is None or time.monotonic() >= until:
+        key = APIKey.objects.for_secret(secret)
+        if key is None:
+            _found.pop(secret, None)
+            raise bad_key()
+        if len(_found) >= _MOST_KEPT:
+            _found.clear()
+        _found[secret] = (key, time.monotonic() + LOOKUP_SECONDS)
+    return key
+
+
+def admit(request: HttpRequest, *, scope: Scope, method: str) -> APIKey | None:
+    """Return the key of a request that may be answered, and count it; None stands for an anonymous one.
+
+    Raises:
+        PerspectiveError: the key is unknown or lacks the scope, there must be one, or the quota is used up.
+    """
+    key = caller(request)
+    if key is None:
+        if not settings.ANONYMOUS_API:
+            raise no_key()
+        limit, seconds = settings.ANONYMOUS_RATE_PER_MINUTE, anonymous_wait(request)
+    else:
+        if scope not in key.scopes:
+            raise blocked(method)
+        limit = key.rate_per_minute
+        seconds = rate_limiter().wait(RateLimitItemPerMinute(limit), f"key:{key.pk}")
+    if seconds is not None:
+        raise quota_exceeded(key, limit, seconds)
+    if key is not None:
+        touch_api_key(key=key)
+    return key

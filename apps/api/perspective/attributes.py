@@ -1,0 +1,52 @@
+"""Perspective's attributes and the labels that answer for them."""
+
+import re
+from typing import Any
+
+from apps.api.perspective.errors import invalid
+
+PROBABILITY = "PROBABILITY"
+_UNSPECIFIED = "SCORE_TYPE_UNSPECIFIED"
+_PRODUCTION = {
+    "TOXICITY": "toxic",
+    "SEVERE_TOXICITY": "severe_toxic",
+    "IDENTITY_ATTACK": "identity_hate",
+    "INSULT": "insult",
+    "PROFANITY": "obscene",
+    "THREAT": "threat",
+}
+LABEL_OF: dict[str, str] = {
+    **_PRODUCTION,
+    **{f"{name}_EXPERIMENTAL": label for name, label in _PRODUCTION.items()},
+    "TOXICITY_FAST": "toxic",
+}
+_VERSION = re.compile(r"@[\w.-]+\Z")
+
+
+def label_of(attribute: str) -> str | None:
+    """Return the label that answers for an attribute of whatever version (`NAME@version`), or None."""
+    return LABEL_OF.get(_VERSION.sub("", attribute))
+
+
+def scored(requested: dict[str, Any], drop: bool) -> dict[str, str]:
+    """Return the label by attribute; what no model here scores is refused, or left out where `drop` is set.
+
+    Raises:
+        PerspectiveError: the first attribute that is unknown or asked for in a unit that there isn't.
+    """
+    labels = {}
+    for attribute, parameters in requested.items():
+        label = label_of(attribute)
+        if label is None:
+            if drop:
+                continue
+            raise invalid(f"Unknown requested attribute: {attribute}")
+        check_score_type(attribute, parameters.get("scoreType", PROBABILITY))
+        labels[attribute] = label
+    return labels
+
+
+def check_score_type(attribute: str, score_type: str) -> None:
+    """Raise PerspectiveError unless the unit is a probability."""
+    if score_type not in (PROBABILITY, _UNSPECIFIED):
+        raise invalid(f"Requested score type {score_type} is not supported by attribute {attribute}")

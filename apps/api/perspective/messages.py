@@ -1,0 +1,161 @@
+"""Request bodies by the rules of proto3's JSON mapping (protobuf.dev/programming-guides/json).
+
+The discovery document's schemas say which fields there are. As with Google, names come in lowerCamelCase or
+snake_case, null means "not set", numbers and booleans may be strings, one value stands for a list of one.
+Values of enumerations are left to the service, which has its own words for those it doesn't know.
+"""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from rest_framework.exceptions import ParseError
+
+from apps.api.parsers import parse_json
+from apps.api.perspective.errors import bad_json, bad_request
+
+DISCOVERY: dict[str, Any] = json.loads((Path(__file__).parent / "discovery.json").read_text())
+_PACKAGE = "type.googleapis.com/google.commentanalyzer.v1alpha1"
+_SHOWN = 200  # characters of a wrong value that are echoed
+_TYPES = {"string": "TYPE_STRING", "boolean": "TYPE_BOOL", "number": "TYPE_FLOAT", "integer": "TYPE_INT32"}
+
+Violations = list[dict[str, str]]
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z])([A-Z])", lambda match: f"_{match[1].lower()}", name)
+
+
+# By schema: each accepted name with the field's own name and specification.
+_FIELDS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    schema: {
+        spelling: (name, field)
+        for name, field in specification["properties"].items()
+        for spelling in (name, _snake(name))
+    }
+    for schema, specification in DISCOVERY["schemas"].items()
+}
+
+
+def _clean(value: Any) -> Any:
+    """Return JSON with U+FFFD for NUL and lone surrogates: no offset moves, and every database takes it."""
+    if isinstance(value, str):
+        text = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return text.replace("\0", "\ufffd")
+    if isinstance(value, list):
+        return [_clean(item) for item in value]
+    if isinstance(value, dict):
+        return {_clean(key): _clean(item) for key, item in value.items()}
+    return value
+
+
+def parse(body: bytes, schema: str) -> dict[str, Any]:
+    """Return the fields of a body by their lowerCamelCase names; an empty body is an empty message.
+
+    Raises:
+        PerspectiveError: it is not JSON, or doesn't fit the schema; every violation is named.
+    """
+    if not body.strip():
+        return {}
+    try:
+        value = parse_json(body)
+        if b"\\u" in body:  # only an escape can bring in what is not text
+            value = _clean(value)
+    except ParseError as error:
+        raise bad_json(str(error.detail)) from error
+    except RecursionError as error:
+        raise bad_json("Message too deep.") from error
+    if not isinstance(value, dict):
+        raise bad_json('Unknown name "": Root element must be a message.')
+    violations: Violations = []
+    message = _message(value, schema, "", violations)
+    if violations:
+        raise bad_request("\n".join(violation["description"] for violation in violations), violations)
+    return message
+
+
+def _message(value: dict[str, Any], schema: str, path: str, violations: Violations) -> dict[str, Any]:
+    fields = _FIELDS[schema]
+    message = {}
+    for spelling, item in value.items():
+        if spelling not in fields:
+            at = f" at '{path}'" if path else ""
+            _violate(
+                violations,
+                path,
+                f'Invalid JSON payload received. Unknown name "{spelling[:_SHOWN]}"{at}: Cannot find field.',
+            )
+        elif item is not None:
+            name, field = fields[spelling]
+            inner = f"{path}.{_snake(name)}" if path else _snake(name)
+            message[name] = _value(item, field, inner, violations)
+    return message
+
+
+def _value(value: Any, field: dict[str, Any], path: str, violations: Violations) -> Any:
+    kind = field.get("type", "message")
+    if kind == "array":
+        items = value if isinstance(value, list) else [value]
+        return [_value(item, field["items"], f"{path}[{at}]", violations) for at, item in enumerate(items)]
+    if isinstance(value, list):
+        name = path.rpartition(".")[2]
+        reason = f'Unknown name "{name}": Proto field is not repeating, cannot start list.'
+        return _violate(violations, path, f"Invalid JSON payload received. {reason}")
+    if kind == "object":
+        if not isinstance(value, dict):
+            return _wrong(violations, path, "Map", value)
+        inner = field["additionalProperties"]
+        return {  # an attribute without parameters also comes as null
+            key: _value({} if item is None else item, inner, f"{path}[{at}].value", violations)
+            for at, (key, item) in enumerate(value.items())
+        }
+    if schema := field.get("$ref"):
+        if not isinstance(value, dict):
+            return _wrong(violations, path, f"{_PACKAGE}.{schema}", value)
+        return _message(value, schema, path, violations)
+    if kind == "number" and isinstance(value, dict) and set(value) == {"value"}:
+        value = value["value"]  # a FloatValue that was written out
+    if isinstance(value, dict):
+        reason = f"Invalid value at '{path}' ({_TYPES[kind]}), Starting an object on a scalar field"
+        return _violate(violations, path, reason)
+    read = _READERS[kind](value)
+    return _wrong(violations, path, _TYPES[kind], value) if read is None else read
+
+
+def _string(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _boolean(value: Any) -> bool | None:
+    if isinstance(value, str):
+        return {"true": True, "false": False}.get(value)
+    return value if isinstance(value, bool) else None
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _integer(value: Any) -> int | None:
+    number = _number(value)
+    return int(number) if number is not None and number.is_integer() and -(2**31) <= number < 2**31 else None
+
+
+_READERS = {"string": _string, "boolean": _boolean, "number": _number, "integer": _integer}
+
+
+def _wrong(violations: Violations, path: str, kind: str, value: Any) -> None:
+    shown = json.dumps(value, ensure_ascii=False)[:_SHOWN]
+    _violate(violations, path, f"Invalid value at '{path}' ({kind}), {shown}")
+
+
+def _violate(violations: Violations, path: str, description: str) -> None:
+    violations.append({"field": path, "description": description} if path else {"description": description})
