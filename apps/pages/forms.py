@@ -33,7 +33,7 @@ class CommentForm(forms.Form):
         size = len(text.encode("utf-8", "surrogatepass"))
         if size > settings.MAX_COMMENT_BYTES:
             raise ValidationError(
-                f"This comment has {size:,} bytes, more than {settings.MAX_COMMENT_BYTES:,}. Please shorten it."
+                f"Please shorten it: it has {size:,} bytes, and {settings.MAX_COMMENT_BYTES:,} are allowed."
             )
         return text
 

@@ -148,13 +148,13 @@ def verdict(probabilities: Mapping[str, float], policy: Policy) -> Verdict:
     found = triage(probabilities=probabilities, policy=policy)
     state, words = VERDICTS[found.outcome]
     name = f"the {policy.community or 'default'} policy"
-    verb = "it removes" if state == "go" else "a moderator looks"
     if found.reasons:
-        because = " and ".join(
+        *others, last = [
             f"“{NAMES[str(reason['label'])].lower()}” is at {percent(float(reason['probability']))} "
-            f"({verb} from {100 * float(reason['threshold']):.3g}%)"
+            f"(limit {100 * float(reason['threshold']):.3g}%)"
             for reason in found.reasons
-        )
+        ]
+        because = f"{', '.join(others)} and {last}" if others else last
     else:
         closest = NAMES[found.label].lower()
         because = (

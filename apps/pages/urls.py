@@ -12,6 +12,8 @@ urlpatterns = [
     path("example", views.example, name="example"),
     path("r/<uuid:pk>", views.result, name="result"),
     path("r/<uuid:pk>/feedback", views.feedback, name="feedback"),
+    path("favicon.ico", views.favicon, name="favicon"),
+    path("appeal/<str:token>", views.appeal, name="appeal"),
     path("model", views.model, name="model"),
     path("model/v<int:number>", views.model, name="model_version"),
 ]

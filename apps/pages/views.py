@@ -3,16 +3,22 @@
 from contextlib import suppress
 from uuid import UUID
 
+from django.core.signing import BadSignature
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.templatetags.static import static
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_POST, require_safe
+from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
 from apps.classifier.labels import LABELS
-from apps.moderation.models import Policy
+from apps.moderation import actions as moderation
+from apps.moderation.errors import ModerationError
+from apps.moderation.exports import statement_of_reasons
+from apps.moderation.models import Appeal, Decision, Policy
+from apps.moderation.webhooks import APPEAL_DAYS, decision_of_token
 from apps.pages import cards, results
 from apps.pages.errors import helpful, limited
-from apps.pages.forms import CommentForm, FeedbackForm
+from apps.pages.forms import AppealForm, CommentForm, FeedbackForm
 from apps.pages.visitors import mark, new_visitor, remember, visitor
 from apps.predictions import actions
 from apps.predictions.models import Feedback, Prediction
@@ -145,6 +151,42 @@ def feedback(request: HttpRequest, pk: UUID) -> HttpResponse:
     return response
 
 
+@require_http_methods(["GET", "HEAD", "POST"])
+@helpful
+@limited("GET", "POST")
+@never_cache
+def appeal(request: HttpRequest, token: str) -> HttpResponse:
+    """Tell an author what was decided and why, take the appeal, and say what became of it."""
+    try:
+        decision_id = decision_of_token(token)
+    except BadSignature:
+        return render(request, "pages/appeal_invalid.html", {"days": APPEAL_DAYS}, status=404)
+    decision = get_object_or_404(
+        Decision.objects.select_related("submission__prediction", "rule", "policy", "model_version"),
+        pk=decision_id,
+        action=Decision.Action.REJECT,
+    )
+    form, status = AppealForm(), 200
+    if request.method == "POST":
+        form, status = AppealForm(request.POST), 400
+        if form.is_valid():
+            try:
+                moderation.appeal(token=token, text=form.cleaned_data["text"])
+                return redirect(request.path)
+            except ModerationError as error:
+                form.add_error(None, str(error))
+                status = 409
+    current = decision.submission.current()
+    context = {
+        "decision": decision,
+        "appeal": Appeal.objects.filter(decision=decision).first(),
+        "holds": current is not None and current.pk == decision.pk,
+        "statement": statement_of_reasons(decision),
+        "form": form,
+    }
+    return render(request, "pages/appeal.html", context, status=status)
+
+
 @require_safe
 @helpful
 def model(request: HttpRequest, number: int | None = None) -> HttpResponse:
@@ -162,3 +204,9 @@ def model(request: HttpRequest, number: int | None = None) -> HttpResponse:
         "histories": cards.histories(),
     }
     return render(request, "pages/model.html", context)
+
+
+@require_safe
+def favicon(request: HttpRequest) -> HttpResponse:
+    """Lead browsers that guess the icon's address, as on the admin's pages, to the icon."""
+    return redirect(static("pages/icon.svg"))

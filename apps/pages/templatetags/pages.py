@@ -12,7 +12,7 @@ _ICONS = {
     "stay": "M5 12.5l4.5 4.5L19 7.5",
     "wait": "M12 6.5v6l4 2.5",
     "go": "M7 7l10 10M17 7L7 17",
-    "none": "M7 12h10M12 7v10",
+    "none": "M7.5 12h.01M12 12h.01M16.5 12h.01",
 }
 
 
@@ -38,6 +38,12 @@ def points(error: float) -> str:
 def figure(value: float | None, digits: int) -> str:
     """Return a figure from 0 to 1 with so many digits, a dash where it is not defined."""
     return "–" if value is None else f"{value:.{digits}f}"
+
+
+@register.filter
+def is_list(value: object) -> bool:
+    """Return whether a value is a list."""
+    return isinstance(value, list)
 
 
 @register.simple_tag
