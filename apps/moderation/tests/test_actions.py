@@ -25,7 +25,7 @@ from apps.moderation.tests.conftest import queued
 from apps.predictions.models import Prediction
 from apps.registry.models import ModelVersion
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
 Action = Decision.Action
 
 

@@ -13,7 +13,7 @@ from apps.moderation.tests.conftest import queued
 from apps.moderation.tests.test_actions import decided
 from apps.registry.models import ModelVersion
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 
 def test_an_appeal_goes_to_another_and_its_outcome_is_sent(

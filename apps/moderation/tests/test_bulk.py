@@ -13,7 +13,7 @@ from apps.moderation.models import BulkJob, Decision, Policy, QueueItem
 from apps.moderation.tests.conftest import queued
 from apps.registry.models import ModelVersion
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from apps.moderation.errors import ModerationError
 from apps.moderation.models import Delivery, QueueItem, WebhookKey
 from apps.moderation.tests.test_actions import decided
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 
 class Receiver(ThreadingHTTPServer):

@@ -1,0 +1,255 @@
+"""The moderation part of the REST API."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import Client
+from pytest_django import DjangoAssertNumQueries
+
+from apps.accounts.actions import create_api_key
+from apps.accounts.models import APIKey, Scope, User
+from apps.moderation import actions
+from apps.moderation.models import CommunityAccess, Decision, Delivery, Policy, QueueItem
+from apps.moderation.tests.conftest import queued
+from apps.registry.models import ModelVersion
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+
+class Caller:
+    """Sends JSON with a key."""
+
+    def __init__(self, client: Client, secret: str) -> None:
+        self.client = client
+        self.headers = {"Authorization": f"Api-Key {secret}"} if secret else {}
+
+    def post(self, path: str, body: Any = None, status: int = 200) -> Any:
+        answer = self.client.post(
+            f"/api/v1/{path}", body or {}, content_type="application/json", headers=self.headers
+        )
+        assert answer.status_code == status, answer.content
+        return answer.json() if answer.content else None
+
+    def get(self, path: str, status: int = 200) -> Any:
+        answer = self.client.get(path if path.startswith("http") else f"/api/v1/{path}", headers=self.headers)
+        assert answer.status_code == status, answer.content
+        return answer.json()
+
+
+@pytest.fixture
+def platform(client: Client, model: ModelVersion, policy: Policy) -> Caller:
+    return Caller(client, create_api_key(name="platform")[1])
+
+
+@pytest.fixture
+def as_ann(client: Client, model: ModelVersion, policy: Policy, ann: User) -> Caller:
+    return Caller(client, create_api_key(name="ann's", acts_as=ann)[1])
+
+
+@pytest.fixture
+def as_ben(client: Client, ben: User) -> Caller:
+    return Caller(client, create_api_key(name="ben's", acts_as=ben)[1])
+
+
+def test_moderate(platform: Caller) -> None:
+    approved = platform.post("moderate", {"text": "fine"})
+    assert (approved["outcome"], approved["reasons"], approved["queue_id"]) == ("approve", [], None)
+    assert approved["confidence"] == pytest.approx(0.99)
+    waiting = platform.post(
+        "moderate",
+        {
+            "text": "threat=0.5",
+            "community": "news",
+            "author": "troll",
+            "external_id": "7",
+            "context": {"title": "A thread", "parent": "What do you think?"},
+            "callback_url": "https://platform.example/hook",
+        },
+    )
+    assert (waiting["outcome"], waiting["confidence"]) == ("human_review", 0.5)
+    assert waiting["reasons"][0]["threshold"] == pytest.approx(0.2)
+    item = QueueItem.objects.get(pk=waiting["queue_id"])
+    assert item.submission.context["title"] == "A thread"
+    assert platform.post("moderate", {"text": "threat=0.5", "external_id": "7"}) == waiting
+    conflict = platform.post("moderate", {"text": "other", "external_id": "7"}, 409)
+    assert "another comment" in conflict["detail"]
+
+
+def test_a_rejection_can_be_appealed_with_its_token(platform: Caller) -> None:
+    rejected = platform.post("moderate", {"text": "threat=0.99"})
+    appeal = platform.post("appeals", {"token": rejected["appeal_token"], "text": "It was a quotation."}, 201)
+    assert appeal["status"] == "open"
+    assert QueueItem.objects.get(pk=appeal["queue_id"]).kind == "appeal"
+    assert "already" in platform.post("appeals", {"token": rejected["appeal_token"]}, 400)["detail"]
+    assert "not valid" in platform.post("appeals", {"token": "forged"}, 400)["detail"]
+    platform.post("appeals", {}, 400)
+    platform.post("appeals", {"decision_id": 0}, 400)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "text"),
+        ({"text": " "}, "text"),
+        ({"text": "a", "colour": "red"}, "colour"),
+        ({"text": "a", "context": {"mood": "bad"}}, "context.mood"),
+        ({"text": "a", "callback_url": "not a url"}, "callback_url"),
+        ({"text": "a", "callback_url": "javascript:alert(1)"}, "callback_url"),
+        ({"text": "a", "external_id": "x" * 201}, "external_id"),
+    ],
+)
+def test_what_moderate_refuses(platform: Caller, body: dict[str, Any], field: str) -> None:
+    assert platform.post("moderate", body, 400)["errors"][0]["field"] == field
+
+
+def test_webhooks_need_a_key(client: Client, platform: Caller) -> None:
+    anonymous = Caller(client, "")
+    anonymous.post("moderate", {"text": "fine"})
+    anonymous.post("moderate", {"text": "fine", "callback_url": "https://platform.example/"}, 400)
+
+
+def test_without_a_policy_the_answer_says_what_to_do(client: Client, model: ModelVersion) -> None:
+    Policy.objects.all().delete()
+    caller = Caller(client, create_api_key(name="platform")[1])
+    assert "install_default_policy" in caller.post("moderate", {"text": "fine"}, 400)["detail"]
+
+
+def test_a_key_works_on_the_queue_as_its_moderator(as_ann: Caller, as_ben: Caller, ann: User) -> None:
+    item = queued("insult=0.7 you fool", community="news")
+    claimed = as_ann.post(f"moderation/queue/{item.pk}/claim")
+    assert (claimed["lease"]["by"], claimed["text"]) == ("ann", "insult=0.7 you fool")
+    assert "ann holds this" in as_ben.post(f"moderation/queue/{item.pk}/claim", status=409)["detail"]
+    assert as_ben.post("moderation/queue/claim", status=204) is None
+    decided = as_ann.post(
+        f"moderation/queue/{item.pk}/decide",
+        {"action": "reject", "version": claimed["version"], "labels": {"insult": True}, "note": "clear"},
+    )
+    assert (decided["by"], decided["item_status"], decided["reason"]) == (
+        "ann",
+        "rejected",
+        item.rule().reason,
+    )  # type: ignore[union-attr]
+    decision = Decision.objects.get(pk=decided["id"])
+    assert (decision.by, decision.client.name) == (ann, "ann's")  # type: ignore[union-attr]
+    lost = as_ben.post(f"moderation/queue/{item.pk}/decide", {"action": "approve", "version": 2}, 409)
+    assert "ann rejected this at" in lost["detail"]
+    undone = as_ann.post(f"moderation/decisions/{decided['id']}/undo")
+    assert (undone["action"], undone["item_status"]) == ("reverse", "open")
+    as_ann.post(f"moderation/queue/{item.pk}/release")
+    assert as_ben.post("moderation/queue/claim")["id"] == item.pk
+
+
+def test_similar_items_are_decided_along(as_ann: Caller) -> None:
+    items = [queued("insult=0.7 the same words again") for _ in range(4)]
+    claimed = as_ann.post(f"moderation/queue/{items[0].pk}/claim")
+    assert claimed["similar"] == 3
+    decided = as_ann.post(
+        f"moderation/queue/{items[0].pk}/decide",
+        {"action": "approve", "version": claimed["version"], "similar": True},
+    )
+    assert decided["decided"] == 4
+
+
+def test_a_reason_of_another_policy_is_refused_with_the_choice(as_ann: Caller) -> None:
+    item = queued("insult=0.7")
+    claimed = as_ann.post(f"moderation/queue/{item.pk}/claim")
+    body = {"action": "reject", "version": claimed["version"], "reason": 0}
+    assert "Insults" in as_ann.post(f"moderation/queue/{item.pk}/decide", body, 400)["detail"]
+
+
+def test_the_queue_by_filter_and_page(as_ann: Caller) -> None:
+    queued("threat=0.9 grave", community="news")
+    for number in range(120):
+        queued(f"insult=0.7 number {number}", community="games")
+    seen: list[int] = []
+    page = as_ann.get("moderation/queue")
+    assert page["results"][0]["label"] == "threat"
+    while True:
+        seen += [row["id"] for row in page["results"]]
+        if page["next"] is None:
+            break
+        page = as_ann.get(page["next"])
+    assert len(seen) == len(set(seen)) == 121
+    assert len(as_ann.get("moderation/queue?label=threat")["results"]) == 1
+    assert len(as_ann.get("moderation/queue?community=news&priority=urgent")["results"]) == 1
+    assert as_ann.get("moderation/queue?status=rejected")["results"] == []
+    assert as_ann.get("moderation/queue?mine=true")["results"] == []
+    as_ann.get("moderation/queue?priority=whatever", 400)
+    as_ann.get("moderation/queue?colour=red", 400)
+    as_ann.get("moderation/queue?cursor=forged", 404)
+
+
+def test_how_many_queries_the_queue_takes(
+    as_ann: Caller, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    for number in range(30):
+        queued(f"insult=0.7 number {number}", author_ref=f"author {number}")
+    as_ann.get("moderation/queue")
+    with django_assert_max_num_queries(7):
+        as_ann.get("moderation/queue")
+    with django_assert_max_num_queries(16):
+        as_ann.post("moderation/queue/claim")
+
+
+def test_a_blind_review_hides_what_could_sway(as_ann: Caller, as_ben: Caller) -> None:
+    Policy.objects.update(second_review_share=1)
+    item = queued("insult=0.7 you")
+    claimed = as_ann.post(f"moderation/queue/{item.pk}/claim")
+    as_ann.post(f"moderation/queue/{item.pk}/decide", {"action": "reject", "version": claimed["version"]})
+    blind = as_ben.post("moderation/queue/claim")
+    assert blind["kind"] == "second"
+    assert (blind["score"], blind["label"], blind["probabilities"]) == (None, None, None)
+    assert "insult" not in blind["why_first"]
+
+
+def test_communities_that_a_moderator_has_no_access_to(as_ann: Caller, ann: User) -> None:
+    item = queued("insult=0.7", community="secret")
+    CommunityAccess.objects.create(user=ann, community="news")
+    assert as_ann.get("moderation/queue")["results"] == []
+    as_ann.get(f"moderation/queue/{item.pk}", 404)
+    for verb in ("claim", "release"):
+        as_ann.post(f"moderation/queue/{item.pk}/{verb}", status=404)
+
+
+def test_which_keys_may_not(client: Client, platform: Caller, person: Callable[..., User]) -> None:
+    item = queued("insult=0.7")
+    assert "bound to no moderator" in platform.get("moderation/queue", 403)["detail"]
+    Caller(client, "").get("moderation/queue", 401)
+    for scopes, user, status in (
+        ([Scope.PREDICT], person("max"), 403),
+        ([Scope.MODERATE], person("val", "viewer"), 200),
+    ):
+        caller = Caller(client, create_api_key(name="k", scopes=list(scopes), acts_as=user)[1])
+        caller.get("moderation/queue", status)
+        caller.post(f"moderation/queue/{item.pk}/claim", status=403)
+    assert not Decision.objects.exists()
+
+
+def test_the_figures(as_ann: Caller) -> None:
+    item = queued("insult=0.7")
+    claimed = as_ann.post(f"moderation/queue/{item.pk}/claim")
+    as_ann.post(f"moderation/queue/{item.pk}/decide", {"action": "approve", "version": claimed["version"]})
+    queued("threat=0.9")
+    figures = as_ann.get("moderation/stats")
+    counts = {view["view"]: view["count"] for view in figures["views"]}
+    assert (counts["all"], counts["urgent"], counts["mine"]) == (1, 1, 0)
+    assert figures["own"]["actions"] == {"approve": 1, "reject": 0, "escalate": 0}
+    assert figures["appeals"]["open"] == 0
+
+
+def test_a_platform_hears_of_a_decision_on_its_comment(platform: Caller, as_ann: Caller) -> None:
+    sent = platform.post(
+        "moderate",
+        {"text": "insult=0.7", "external_id": "9", "callback_url": "https://platform.example/hook"},
+    )
+    claimed = as_ann.post(f"moderation/queue/{sent['queue_id']}/claim")
+    as_ann.post(
+        f"moderation/queue/{sent['queue_id']}/decide", {"action": "reject", "version": claimed["version"]}
+    )
+    delivery = Delivery.objects.get()
+    assert delivery.payload["external_id"] == "9"
+    assert delivery.client == APIKey.objects.get(name="platform")
+    appeal = platform.post("appeals", {"decision_id": delivery.decision_id}, 201)
+    assert appeal["decision_id"] == delivery.decision_id
+    assert actions.due_deliveries() == []

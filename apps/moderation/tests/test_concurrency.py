@@ -1,0 +1,138 @@
+"""Eight at once. On SQLite the write lock keeps them apart, on PostgreSQL the row locks do."""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from threading import Event
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from apps.accounts.models import APIKey, User
+from apps.moderation import actions
+from apps.moderation.errors import StaleError
+from apps.moderation.models import Decision, Policy, QueueItem, Submission
+from apps.moderation.tests.conftest import queued
+from apps.predictions.models import Prediction
+from apps.registry.models import ModelVersion
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
+ITEMS = 64
+MODERATORS = 8
+
+
+@pytest.fixture
+def moderators(person: Callable[..., User]) -> list[User]:
+    return [person(f"m{number}") for number in range(MODERATORS)]
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(MODERATORS + 1) as pool:
+        yield pool
+
+
+def _work(user: User) -> int:
+    """Decide until nothing is left; return how many times somebody else was faster."""
+    try:
+        late = 0
+        while True:
+            item = actions.claim_next(user=user)
+            if item is None:
+                if not QueueItem.objects.open().exists():
+                    return late
+                continue
+            try:
+                actions.decide(
+                    item_id=item.pk, version=item.version, user=user, action=Decision.Action.APPROVE
+                )
+            except StaleError:
+                late += 1
+    finally:
+        connection.close()
+
+
+def _each_was_decided_once() -> None:
+    counts = Counter(Decision.objects.human().values_list("item", flat=True))
+    assert len(counts) == ITEMS
+    assert set(counts.values()) == {1}
+    assert set(QueueItem.objects.values_list("status", flat=True)) == {"approved"}
+
+
+def test_every_item_is_decided_exactly_once(
+    model: ModelVersion, policy: Policy, moderators: list[User], threads: ThreadPoolExecutor
+) -> None:
+    for number in range(ITEMS):
+        queued(f"insult=0.7 number {number}")
+    assert sum(threads.map(_work, moderators)) == 0
+    _each_was_decided_once()
+
+
+def test_also_while_leases_expire(
+    model: ModelVersion, policy: Policy, moderators: list[User], threads: ThreadPoolExecutor
+) -> None:
+    for number in range(ITEMS):
+        queued(f"insult=0.7 number {number}")
+    over = Event()
+
+    def expire() -> int:
+        """Let leases run out under the moderators' hands."""
+        expired = 0
+        try:
+            while not over.is_set():
+                held = list(QueueItem.objects.filter(lease_by__isnull=False).values_list("pk", flat=True))
+                if held:
+                    QueueItem.objects.filter(pk=random.choice(held), lease_by__isnull=False).update(
+                        lease_until=timezone.now() - timedelta(seconds=1)
+                    )
+                expired += actions.expire_leases()
+        finally:
+            connection.close()
+        return expired
+
+    expiring = threads.submit(expire)
+    list(threads.map(_work, moderators))
+    over.set()
+    assert expiring.result() >= 0
+    _each_was_decided_once()
+
+
+def test_all_want_the_same_item(
+    model: ModelVersion, policy: Policy, moderators: list[User], threads: ThreadPoolExecutor
+) -> None:
+    item = queued("insult=0.7 you")
+
+    def grab(user: User) -> str:
+        try:
+            held = actions.claim(item_id=item.pk, user=user)
+            actions.decide(item_id=held.pk, version=held.version, user=user, action=Decision.Action.APPROVE)
+        except StaleError as error:
+            return str(error)
+        finally:
+            connection.close()
+        return "won"
+
+    answers = list(threads.map(grab, moderators))
+    assert answers.count("won") == 1
+    winner = Decision.objects.human().get().actor
+    assert all(winner in answer for answer in answers if answer != "won")
+
+
+def test_one_external_id_sent_eight_times_at_once(
+    model: ModelVersion, policy: Policy, client_key: APIKey, threads: ThreadPoolExecutor
+) -> None:
+    def send(_: int) -> actions.Answer:
+        try:
+            return actions.moderate(
+                text="insult=0.7 you", client=client_key, author_ref="troll", external_id="7"
+            )
+        finally:
+            connection.close()
+
+    answers = list(threads.map(send, range(MODERATORS)))
+    assert len({answer.submission.pk for answer in answers}) == 1
+    assert sum(not answer.is_repeat for answer in answers) == 1
+    assert (Submission.objects.count(), Prediction.objects.count(), QueueItem.objects.count()) == (1, 1, 1)
