@@ -8,6 +8,7 @@ from apps.moderation.actions.bulk import (
     preview_bulk,
     resume_bulk_jobs,
     run_bulk,
+    sample_bulk,
     start_bulk,
 )
 from apps.moderation.actions.deliveries import (
@@ -81,6 +82,7 @@ __all__ = [
     "rotate_webhook_key",
     "rules_of",
     "run_bulk",
+    "sample_bulk",
     "seed_examples",
     "set_preferences",
     "skip",

@@ -76,8 +76,23 @@ def preview_bulk(
         last_item=QueueItem.objects.aggregate(last=Max("pk"))["last"] or 0,
         created_by=user,
     )
+    return job, _sample(found)
+
+
+def sample_bulk(*, user: User, filter: BulkFilter) -> list[QueueItem]:
+    """Return a random sample of what the filter chooses.
+
+    Raises:
+        PermissionDenied: the user may not decide in bulk.
+        ModerationError: the filter is wrong.
+    """
+    require(user, "moderation.bulk_decide")
+    return _sample(chosen(filter, decidable_by(user)))
+
+
+def _sample(found: QueueItemQuerySet) -> list[QueueItem]:
     ids = list(found.order_by("?").values_list("pk", flat=True)[:SAMPLE])
-    return job, list(QueueItem.objects.filter(pk__in=ids).with_related().in_order())
+    return list(QueueItem.objects.filter(pk__in=ids).with_related().in_order())
 
 
 @transaction.atomic

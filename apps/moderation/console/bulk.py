@@ -1,0 +1,122 @@
+"""Bulk: choose by filter and score range, look at a sample, type the count, watch it being done."""
+
+from typing import Any
+from urllib.parse import urlencode
+
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect
+from django.template.loader import render_to_string
+from django.utils.datastructures import MultiValueDict
+
+from apps.accounts.models import User
+from apps.classifier.labels import LABELS
+from apps.moderation import actions, insight
+from apps.moderation.console.doors import door, is_script, page, user_of
+from apps.moderation.console.forms import BulkActionForm, BulkForm
+from apps.moderation.errors import ModerationError
+from apps.moderation.models import BulkJob, Decision, Policy, PolicyRule
+from apps.moderation.permissions import decidable_by, require
+
+BINS = 20
+
+
+def _rules(community: str) -> Any:
+    policy = Policy.objects.active_for(community)
+    return policy.rules.all() if policy else PolicyRule.objects.none()
+
+
+@door("GET", "HEAD", "POST")
+def bulk(request: HttpRequest) -> HttpResponse:
+    """Choose items on a histogram of scores; a post asks for a job that waits to be confirmed."""
+    user = user_of(request)
+    require(user, "moderation.bulk_decide")
+    data = MultiValueDict(request.POST if request.method == "POST" else request.GET)
+    data.setdefault("label", "toxic")
+    form = BulkForm(data)
+    if request.method == "POST":
+        return _prepare(request, user, form)
+    chosen = form.filter() if form.is_valid() else {"label": "toxic"}
+    return page(request, "bulk", _choice(user, form, chosen), here="bulk")
+
+
+def _choice(user: User, form: BulkForm, chosen: dict[str, Any]) -> dict[str, Any]:
+    bins = insight.histogram(
+        user=user, label=chosen["label"], community=chosen.get("community"), bins=BINS
+    )
+    low, high = chosen.get("score_from", 0.0), chosen.get("score_to", 1.0)
+    tallest = max([*bins, 1])
+    return {
+        "title": "Decide many at once",
+        "form": form,
+        "chosen": chosen,
+        "count": actions.chosen(actions.BulkFilter(**chosen), decidable_by(user)).count(),
+        "bins": [
+            {
+                "x": 100 * number / BINS,
+                # Square roots, or the few severe ones would not be seen beside the many mild.
+                "height": (count / tallest) ** 0.5 * 96,
+                "top": 100 - (count / tallest) ** 0.5 * 96,
+                "count": count,
+                "begin": number / BINS,
+                "end": (number + 1) / BINS,
+                "is_in": low < (number + 1) / BINS and high > number / BINS,
+            }
+            for number, count in enumerate(bins)
+        ],
+        "rules": _rules(chosen.get("community", "")),
+        "low": low,
+        "high": high,
+        "jobs": BulkJob.objects.select_related("created_by", "rule").order_by("-pk")[:10],
+        "labels": LABELS,
+    }
+
+
+def _prepare(request: HttpRequest, user: User, form: BulkForm) -> HttpResponse:
+    if not form.is_valid():
+        raise form.refusal()
+    what = BulkActionForm(request.POST, rules=_rules(form.cleaned_data["community"]))
+    if not what.is_valid():
+        raise what.refusal()
+    data = what.cleaned_data
+    job, _ = actions.preview_bulk(
+        user=user,
+        filter=actions.BulkFilter(**form.filter()),
+        action=Decision.Action(data["action"]),
+        rule=data["rule"] if data["action"] == "reject" else None,
+        note=data["note"],
+    )
+    return redirect("admin:moderation_job", job.pk)
+
+
+@door("GET", "HEAD", "POST")
+def job(request: HttpRequest, pk: int) -> HttpResponse:
+    """Show a job: to be confirmed, under way, or over."""
+    user = user_of(request)
+    require(user, "moderation.bulk_decide")
+    found = BulkJob.objects.select_related("created_by", "rule", "cancelled_by").filter(pk=pk).first()
+    if found is None:
+        raise Http404
+    if request.method == "POST":
+        return _act(request, user, found)
+    context = {"title": f"Bulk job {pk}", "job": found, "again": urlencode(found.filter)}
+    if is_script(request):
+        return JsonResponse(
+            {
+                "html": render_to_string("moderation/_job.html", context, request),
+                "over": found.status in (BulkJob.Status.DONE, BulkJob.Status.CANCELLED),
+            }
+        )
+    if found.status == BulkJob.Status.DRAFT:
+        context["sample"] = actions.sample_bulk(user=user, filter=actions.BulkFilter(**found.filter))
+    return page(request, "job", context, here="bulk")
+
+
+def _act(request: HttpRequest, user: User, found: BulkJob) -> HttpResponse:
+    if request.POST.get("do") == "cancel":
+        actions.cancel_bulk(job_id=found.pk, user=user)
+    else:
+        typed = "".join(request.POST.get("typed", "").split()).replace(",", "").replace(".", "")
+        if not typed.isdecimal() or len(typed) > 12:
+            raise ModerationError(f"Type the number of items, {found.count}, to confirm. Nothing was done.")
+        actions.start_bulk(job_id=found.pk, user=user, typed_count=int(typed))
+    return redirect("admin:moderation_job", found.pk)

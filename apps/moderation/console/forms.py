@@ -1,0 +1,153 @@
+"""The console's forms: they read what a page sends and leave the judgement to the actions."""
+
+from typing import Any
+
+from django import forms
+
+from apps.classifier.labels import LABELS
+from apps.moderation.errors import ModerationError
+from apps.moderation.models import (
+    LABEL_CHOICES,
+    Decision,
+    Lane,
+    Policy,
+    PolicyRule,
+    Preference,
+    QueueItem,
+)
+from apps.predictions.models import pack_labels
+
+
+class Sound(forms.Form):
+    """A form whose mistakes can be handed to the door."""
+
+    def refusal(self) -> ModerationError:
+        """Return the first mistake of each field as one message."""
+        found = [
+            f"{messages[0]}" if name == "__all__" else f"{name.replace('_', ' ').capitalize()}: {messages[0]}"
+            for name, messages in self.errors.items()
+        ]
+        return ModerationError(" ".join(found))
+
+
+class DecideForm(Sound):
+    """One verdict on one item."""
+
+    action = forms.ChoiceField(choices=[("approve", ""), ("reject", ""), ("escalate", "")])
+    version = forms.IntegerField(min_value=1)
+    labels = forms.MultipleChoiceField(choices=LABEL_CHOICES, required=False)
+    shown = forms.IntegerField(min_value=0, max_value=63, required=False)
+    rule = forms.ModelChoiceField(queryset=PolicyRule.objects.none(), required=False)
+    note = forms.CharField(max_length=2_000, required=False)
+    seconds = forms.FloatField(min_value=0, max_value=86_400, required=False)
+    alike = forms.BooleanField(required=False)
+
+    def __init__(self, *args: Any, item: QueueItem, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.item = item
+        self.fields["rule"].queryset = item.policy.rules.all()  # type: ignore[attr-defined]
+
+    def verdict(self) -> dict[str, Any]:
+        """Return the arguments of `actions.decide`. Labels left as the model set them were not spoken of."""
+        data = self.cleaned_data
+        is_said = self.item.is_blind or pack_labels(label in data["labels"] for label in LABELS) != data["shown"]
+        verdict = {
+            "version": data["version"],
+            "action": Decision.Action(data["action"]),
+            "labels": data["labels"] if is_said and data["action"] != "escalate" else None,
+            "rule": data["rule"] if data["action"] == "reject" else None,
+            "note": data["note"],
+        }
+        return verdict if data["alike"] else verdict | {"seconds": data["seconds"]}
+
+
+class BulkForm(Sound):
+    """Which open items, as `actions.BulkFilter`."""
+
+    label = forms.ChoiceField(choices=LABEL_CHOICES)
+    score_from = forms.FloatField(min_value=0, max_value=1, required=False)
+    score_to = forms.FloatField(min_value=0, max_value=1, required=False)
+    lane = forms.ChoiceField(choices=[("", "Any"), *Lane.choices], required=False)
+    community = forms.CharField(max_length=100, required=False, strip=True)
+    cluster = forms.IntegerField(required=False, widget=forms.HiddenInput)
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or {}
+        low, high = data.get("score_from"), data.get("score_to")
+        if low is not None and high is not None and low >= high:
+            raise forms.ValidationError("The range is empty: its end must be higher than its begin.")
+        return data
+
+    def filter(self) -> dict[str, Any]:
+        """Return what was filled in."""
+        return {name: value for name, value in self.cleaned_data.items() if value not in ("", None)}
+
+
+class BulkActionForm(Sound):
+    """What to do with them."""
+
+    action = forms.ChoiceField(choices=[("approve", "Approve"), ("reject", "Reject")])
+    rule = forms.ModelChoiceField(queryset=PolicyRule.objects.none(), required=False)
+    note = forms.CharField(max_length=2_000, required=False)
+
+    def __init__(self, *args: Any, rules: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["rule"].queryset = rules  # type: ignore[attr-defined]
+
+
+class PreferenceForm(forms.ModelForm):
+    """A moderator's own."""
+
+    class Meta:
+        model = Preference
+        fields = ("masked", "greyscale", "keys", "severe_budget")
+
+
+class PolicyForm(forms.ModelForm):
+    """A policy's shares and times."""
+
+    class Meta:
+        model = Policy
+        fields = (
+            "audit_share",
+            "reject_audit_share",
+            "second_review_share",
+            "due_minutes",
+            "urgent_due_minutes",
+            "strike_days",
+        )
+
+
+class RuleForm(forms.ModelForm):
+    """One rule; its thresholds are probabilities."""
+
+    class Meta:
+        model = PolicyRule
+        fields = (
+            "label",
+            "title",
+            "review_from",
+            "reject_from",
+            "reason",
+            "guideline",
+            "strikes",
+            "category",
+        )
+        widgets = {
+            "label": forms.HiddenInput,
+            "guideline": forms.Textarea(attrs={"rows": 2}),
+            **{
+                name: forms.NumberInput(attrs={"min": 0, "max": 1, "step": 0.01})
+                for name in ("review_from", "reject_from")
+            },
+        }
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or {}
+        review, reject = data.get("review_from"), data.get("reject_from")
+        if review is not None and reject is not None and review > reject:
+            raise forms.ValidationError("Review must begin at or below the threshold for rejection.")
+        return data
+
+
+RuleFormSet = forms.formset_factory(RuleForm, extra=1, can_delete=True)
