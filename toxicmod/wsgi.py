@@ -1,4 +1,4 @@
-"""The WSGI application. The model is loaded before gunicorn forks, so that workers share its pages."""
+"""The WSGI application. The models are loaded before gunicorn forks, so that workers share its pages."""
 
 import logging
 import os
@@ -11,10 +11,12 @@ application = get_wsgi_application()
 
 from django.db import connections  # noqa: E402  (needs the settings)
 
+from apps.api.perspective import languages  # noqa: E402
 from apps.registry import serving  # noqa: E402
 
 try:
     serving.current()
 except serving.NoModelError as error:
     logging.getLogger(__name__).warning("%s", error)
+languages.load()
 connections.close_all()

@@ -86,7 +86,7 @@ def suggestscore(request: HttpRequest) -> HttpResponse:
 
 @google
 def discovery(request: HttpRequest) -> HttpResponse:
-    """Describe the API for the host that it was asked on. Clients try their keys here: a wrong one is refused."""
+    """Describe the API for the host that it was asked on. Clients try keys here: a wrong one is refused."""
     version = DISCOVERY["version"]
     if request.method not in ("GET", "HEAD") or request.GET.get("version", version) != version:
         raise not_found()

@@ -1,0 +1,812 @@
+"""The Perspective-compatible API against the recorded contract."""
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from django.db import OperationalError
+from django.test import Client
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pytest_django import Settings
+
+from apps.accounts.actions import create_api_key, revoke_api_key
+from apps.accounts.models import APIKey
+from apps.api.perspective import access, analysis, languages
+from apps.api.perspective.attributes import LABEL_OF
+from apps.api.perspective.errors import PerspectiveError
+from apps.api.perspective.rendering import ANSWER, parse_mask, select
+from apps.api.perspective.spans import sentences, utf16_length
+from apps.classifier.labels import LABELS
+from apps.moderation.actions import install_default_policy
+from apps.moderation.models import Policy, QueueItem
+from apps.predictions.models import Feedback, Prediction
+from apps.registry import serving
+from apps.registry.models import ModelVersion
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+ANALYZE = "/v1alpha1/comments:analyze"
+SUGGEST = "/v1alpha1/comments:suggestscore"
+IDIOT = "what kind of idiot name is foo?"
+SERVICE_ERROR = "type.googleapis.com/google.commentanalyzer.v1alpha1.Error"
+BAD_REQUEST = "type.googleapis.com/google.rpc.BadRequest"
+ERROR_INFO = "type.googleapis.com/google.rpc.ErrorInfo"
+
+
+@pytest.fixture(autouse=True)
+def _forget_keys(champion: ModelVersion) -> Iterator[None]:
+    yield
+    access._found.clear()
+
+
+def post(client: Client, body: Any, path: str = ANALYZE, **kwargs: Any) -> Any:
+    data = body if isinstance(body, bytes) else json.dumps(body)
+    return client.post(path, data, content_type=kwargs.pop("content_type", "application/json"), **kwargs)
+
+
+def asking(text: str = IDIOT, *attributes: str, **more: Any) -> dict[str, Any]:
+    names = attributes or ("TOXICITY",)
+    return {"comment": {"text": text}, "requestedAttributes": {name: {} for name in names}, **more}
+
+
+def error_of(
+    response: Any, code: int, message: str, details: Any = None, status: str = "INVALID_ARGUMENT"
+) -> None:
+    assert response.status_code == code, response.content
+    assert response["Content-Type"] == "application/json; charset=UTF-8"
+    expected: dict[str, Any] = {"code": code, "message": message, "status": status}
+    if details is not None:
+        expected["details"] = details
+    assert response.json() == {"error": expected}
+    # Google's order of members, two spaces and a closing newline.
+    assert list(response.json()["error"]) == list(expected)
+    assert response.content.decode() == json.dumps(response.json(), indent=2, ensure_ascii=False) + "\n"
+
+
+def service(error_type: str, **more: Any) -> list[dict[str, Any]]:
+    return [{"@type": SERVICE_ERROR, "errorType": error_type, **more}]
+
+
+def test_the_recorded_success_byte_for_byte_but_for_the_score(client: Client) -> None:
+    asked = (
+        b'{"comment":{"text":"what kind of idiot name is foo?"},"languages":["en"],'
+        b'"requestedAttributes":{"TOXICITY":{}},"doNotStore":true}'
+    )
+    response = post(client, asked, f"{ANALYZE}?prettyPrint=false")
+    assert response["Content-Type"] == "application/json; charset=UTF-8"
+    value = response.json()["attributeScores"]["TOXICITY"]["summaryScore"]["value"]
+    score = f'{{"value":{value!r},"type":"PROBABILITY"}}'
+    assert response.content.decode() == (
+        f'{{"attributeScores":{{"TOXICITY":{{"spanScores":[{{"begin":0,"end":31,"score":{score}}}],'
+        f'"summaryScore":{score}}}}},"languages":["en"],"detectedLanguages":["en"]}}'
+    )
+    assert value == pytest.approx(serving.current().scorer.score(IDIOT)[0], rel=1e-6)
+    assert len(repr(value).replace("0.", "").lstrip("0")) <= 9  # a 32-bit float's digits
+
+
+def test_the_recorded_suggestion_byte_for_byte(client: Client) -> None:
+    asked = {
+        "comment": {"text": "I loved it"},
+        "attributeScores": {"TOXICITY": {"summaryScore": {"value": 0}}},
+        "communityId": "/forum/movies",
+        "clientToken": "c-1",
+    }
+    response = post(client, asked, f"{SUGGEST}?prettyPrint=false")
+    assert response.content == b'{"clientToken":"c-1","detectedLanguages":["en"]}'
+
+
+@pytest.mark.parametrize("body", [b"", b"  \n", b"{}", b"null"])
+def test_an_empty_body_is_an_empty_comment_with_details(client: Client, body: bytes) -> None:
+    if body == b"null":
+        assert post(client, body).status_code == 400
+        return
+    error_of(post(client, body), 400, "Comment must be non-empty.", service("COMMENT_EMPTY"))
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "details"),
+    [
+        ({"comment": {"text": ""}}, "Comment must be non-empty.", service("COMMENT_EMPTY")),
+        (
+            asking("x" * 20_992),
+            "Comment text was too many bytes. Value (20992) exceeded limit (20480).",
+            None,
+        ),
+        (
+            asking("é" * 10_241),
+            "Comment text was too many bytes. Value (20482) exceeded limit (20480).",
+            None,
+        ),
+        (
+            {"comment": {"text": "a"}},
+            "Missing requested_attributes",
+            service("NO_REQUESTED_ATTRIBUTES"),
+        ),
+        (
+            asking("a", "SPICINESS"),
+            "Unknown requested attribute: SPICINESS",
+            service("INVALID_REQUEST"),
+        ),
+        (
+            asking("a", "TOXICITY", "SEXUALLY_EXPLICIT", "FLIRTATION"),
+            "Unknown requested attribute: SEXUALLY_EXPLICIT",
+            service("INVALID_REQUEST"),
+        ),
+        (
+            {"comment": {"text": "a"}, "requestedAttributes": {"INSULT": {"scoreType": "PERCENTILE"}}},
+            "Requested score type PERCENTILE is not supported by attribute INSULT",
+            service("INVALID_REQUEST"),
+        ),
+        (
+            {"comment": {"text": "a", "type": "HTML"}},
+            "Currently, only 'PLAIN_TEXT' comments are supported",
+            service("INVALID_REQUEST"),
+        ),
+        ({"comment": {"text": "a", "type": "RTF"}}, "Unknown text type", service("INVALID_REQUEST")),
+        (
+            asking(
+                "a",
+                context={"entries": [{"text": "b"}], "articleAndParentComment": {"article": {"text": "c"}}},
+            ),
+            "Context can have either entries or article_and_parent_comment, but both fields were populated.",
+            service("INVALID_REQUEST"),
+        ),
+        (
+            asking("halo", "INSULT", "TOXICITY", languages=["id"]),
+            "Attribute INSULT does not support request languages: id",
+            service(
+                "LANGUAGE_NOT_SUPPORTED_BY_ATTRIBUTE",
+                languageNotSupportedByAttributeError={"requestedLanguages": ["id"], "attribute": "INSULT"},
+            ),
+        ),
+        (
+            asking("Je suis très content de vous voir aujourd'hui, mes amis."),
+            "Attribute TOXICITY does not support request languages: fr",
+            service(
+                "LANGUAGE_NOT_SUPPORTED_BY_ATTRIBUTE",
+                languageNotSupportedByAttributeError={"detectedLanguages": ["fr"], "attribute": "TOXICITY"},
+            ),
+        ),
+        (
+            asking("a", "TOXICITY", nonsense=1) | {"comment": {"text": "a", "tekst": "b"}},
+            "Invalid JSON payload received. Unknown name \"tekst\" at 'comment': Cannot find field.\n"
+            'Invalid JSON payload received. Unknown name "nonsense": Cannot find field.',
+            [
+                {
+                    "@type": BAD_REQUEST,
+                    "fieldViolations": [
+                        {
+                            "field": "comment",
+                            "description": 'Invalid JSON payload received. Unknown name "tekst" '
+                            "at 'comment': Cannot find field.",
+                        },
+                        {
+                            "description": 'Invalid JSON payload received. Unknown name "nonsense": '
+                            "Cannot find field."
+                        },
+                    ],
+                }
+            ],
+        ),
+        (
+            {"comment": {"text": 5}},
+            "Invalid value at 'comment.text' (TYPE_STRING), 5",
+            [
+                {
+                    "@type": BAD_REQUEST,
+                    "fieldViolations": [
+                        {
+                            "field": "comment.text",
+                            "description": "Invalid value at 'comment.text' (TYPE_STRING), 5",
+                        }
+                    ],
+                }
+            ],
+        ),
+    ],
+)
+def test_each_refusal_is_the_contracts_and_stores_nothing(
+    client: Client, body: Any, message: str, details: Any
+) -> None:
+    error_of(post(client, body), 400, message, details)
+    assert not Prediction.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "body", [b"{", b'{"comment"}', b"\xff", b"[" * 100_000, b'{"a":' * 100_000, b"NaN", b"[]", b'"x"']
+)
+def test_bad_json_is_a_bad_request(client: Client, body: bytes) -> None:
+    response = post(client, body)
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["message"].startswith("Invalid JSON payload received. ")
+    assert error["details"][0]["@type"] == BAD_REQUEST
+
+
+def test_a_body_beyond_the_limit_is_refused_in_googles_form(client: Client) -> None:
+    response = post(client, b'{"comment": {"text": "' + b"x" * 9_000_000 + b'"}}')
+    assert response.status_code == 400
+    assert response.json()["error"]["status"] == "INVALID_ARGUMENT"
+
+
+def test_keys_are_taken_from_wherever_clients_put_them(
+    client: Client, api_key: tuple[APIKey, str], settings: Settings
+) -> None:
+    settings.ANONYMOUS_API = False
+    key, secret = api_key
+    for number, (query, headers) in enumerate(
+        [
+            (f"?key={secret}", {}),
+            ("", {"X-Goog-Api-Key": secret}),
+            ("", {"Authorization": f"Bearer {secret}"}),
+            ("", {"Authorization": f"Api-Key {secret}"}),
+            (f"?access_token={secret}&quotaUser=u&$.xgafv=2&upload_protocol=raw&unknown=1&alt=json", {}),
+        ],
+        1,
+    ):
+        assert post(client, asking(), ANALYZE + query, headers=headers).status_code == 200
+        assert Prediction.objects.filter(client=key).count() == number
+    key.refresh_from_db()
+    assert key.last_used_at is not None
+
+
+def test_a_bad_key_is_refused_even_where_none_is_needed(client: Client, api_key: tuple[APIKey, str]) -> None:
+    details = [
+        {
+            "@type": ERROR_INFO,
+            "reason": "API_KEY_INVALID",
+            "domain": "googleapis.com",
+            "metadata": {"service": "commentanalyzer.googleapis.com"},
+        }
+    ]
+    message = "API key not valid. Please pass a valid API key."
+    for path in (f"{ANALYZE}?key=wrong", f"{SUGGEST}?key=wrong"):
+        error_of(post(client, b"", path), 400, message, details)
+    error_of(client.get("/$discovery/rest?version=v1alpha1&key=wrong"), 400, message, details)
+    path = f"{ANALYZE}?key={api_key[1]}"
+    assert post(client, asking(), path).status_code == 200
+    revoke_api_key(key=api_key[0])
+    with patch.object(access.time, "monotonic", return_value=access.time.monotonic() + access.LOOKUP_SECONDS):
+        error_of(post(client, asking(), path), 400, message, details)
+
+
+def test_no_key_is_refused_where_keys_are_needed(client: Client, settings: Settings) -> None:
+    assert post(client, asking()).status_code == 200
+    settings.ANONYMOUS_API = False
+    error_of(
+        post(client, asking()),
+        403,
+        "Method doesn't allow unregistered callers (callers without established identity). "
+        "Please use API Key or other form of API consumer identity to call this API.",
+        status="PERMISSION_DENIED",
+    )
+    assert client.get("/$discovery/rest?version=v1alpha1").status_code == 200
+
+
+def test_a_key_without_the_scope_is_blocked(client: Client) -> None:
+    _, secret = create_api_key(name="reader", scopes=["read"])
+    for path in (ANALYZE, SUGGEST):
+        response = post(client, asking(), f"{path}?key={secret}")
+        assert response.status_code == 403
+        assert response.json()["error"]["details"][0]["reason"] == "API_KEY_SERVICE_BLOCKED"
+
+
+def test_quota_is_the_keys_own_and_refused_as_recorded(client: Client) -> None:
+    key, secret = create_api_key(name="slow", rate_per_minute=2)
+    path = f"{ANALYZE}?key={secret}"
+    assert [post(client, asking(), path).status_code for _ in range(3)] == [200, 200, 429]
+    response = post(client, asking("b"), path)
+    error_of(
+        response,
+        429,
+        "Quota exceeded for quota metric 'Analysis requests (AnalyzeComment)' and limit 'Analysis requests "
+        "(AnalyzeComment) per minute' of service 'commentanalyzer.googleapis.com' for consumer "
+        f"'project_number:{key.pk}'.",
+        [
+            {
+                "@type": ERROR_INFO,
+                "reason": "RATE_LIMIT_EXCEEDED",
+                "domain": "googleapis.com",
+                "metadata": {
+                    "service": "commentanalyzer.googleapis.com",
+                    "consumer": f"projects/{key.pk}",
+                    "quota_limit": "AnalyzeRequestsPerMinutePerProject",
+                    "quota_limit_value": "2",
+                    "quota_location": "global",
+                    "quota_metric": "CommentAnalyzerService/analyze_requests",
+                },
+            },
+            {
+                "@type": "type.googleapis.com/google.rpc.Help",
+                "links": [
+                    {
+                        "description": "Request a higher quota limit.",
+                        "url": "https://cloud.google.com/docs/quota#requesting_higher_quota",
+                    }
+                ],
+            },
+        ],
+        "RESOURCE_EXHAUSTED",
+    )
+    assert 1 <= int(response["Retry-After"]) <= 120
+    assert post(client, asking()).status_code == 200  # somebody else's
+
+
+def test_every_attribute_we_have_by_every_name(client: Client) -> None:
+    names = [*LABEL_OF, "TOXICITY@6", "INSULT_EXPERIMENTAL@2"]
+    assert len(LABEL_OF) == 13
+    answered = post(client, asking(IDIOT, *names)).json()["attributeScores"]
+    assert set(answered) == set(names)
+    expected = dict(zip(LABELS, serving.current().scorer.score(IDIOT), strict=True))
+    for name in names:
+        label = LABEL_OF[name.split("@")[0]]
+        assert answered[name]["summaryScore"]["value"] == pytest.approx(expected[label], rel=1e-6), name
+
+
+def test_unsupported_attributes_are_dropped_where_asked(client: Client) -> None:
+    body = asking(IDIOT, "TOXICITY", "FLIRTATION", "SEXUALLY_EXPLICIT")
+    answered = post(client, body | {"dropUnsupportedAttributes": True}).json()
+    assert list(answered["attributeScores"]) == ["TOXICITY"]
+    _, secret = create_api_key(name="lenient", drop_unsupported=True)
+    answered = post(client, body, f"{ANALYZE}?key={secret}").json()
+    assert list(answered["attributeScores"]) == ["TOXICITY"]
+    answered = post(
+        client, asking("Das ist sehr schön") | {"languages": ["de"], "dropUnsupportedAttributes": True}
+    )
+    assert answered.json()["attributeScores"] == {}
+
+
+def test_both_spellings_any_content_type_and_lenient_values(client: Client) -> None:
+    body = {
+        "comment": {"text": IDIOT},
+        "requested_attributes": {
+            "TOXICITY": {"score_type": "PROBABILITY", "score_threshold": "0.5"},
+            "THREAT": None,
+        },
+        "span_annotations": "false",
+        "do_not_store": True,
+        "client_token": "t",
+        "session_id": "s",
+        "community_id": None,
+        "languages": "en",
+    }
+    plain = post(client, body, content_type="text/plain;charset=UTF-8")
+    assert plain.status_code == 200, plain.content
+    assert plain.json()["clientToken"] == "t"
+    assert plain.json()["languages"] == ["en"]
+    threshold = {
+        "comment": {"text": IDIOT},
+        "requestedAttributes": {"TOXICITY": {"scoreThreshold": {"value": 0.1}}},
+    }
+    form = post(client, threshold, content_type="application/x-www-form-urlencoded")
+    assert form.json()["attributeScores"]["TOXICITY"] == plain.json()["attributeScores"]["TOXICITY"]
+
+
+def test_thresholds_leave_scores_out(client: Client) -> None:
+    asked = asking("You idiot. Thank you for the soup.", "TOXICITY", "THREAT", "INSULT", spanAnnotations=True)
+    everything = post(client, asked).json()["attributeScores"]
+    for name, threshold in (("TOXICITY", 0), ("THREAT", 0.99), ("INSULT", 0.05)):
+        asked["requestedAttributes"][name] = {"scoreThreshold": threshold}
+    answered = post(client, asked).json()["attributeScores"]
+    assert answered["TOXICITY"] == everything["TOXICITY"]
+    assert "THREAT" not in answered
+    for span in answered["INSULT"]["spanScores"]:
+        assert span["score"]["value"] >= 0.05
+    assert 0 < len(answered["INSULT"]["spanScores"]) < len(everything["INSULT"]["spanScores"])
+
+
+def test_sentence_spans_count_in_utf16_and_carry_the_sentences_scores(client: Client) -> None:
+    text = "Hi 👩‍👩‍👧 there! You idïot\u0308. 🤬🤬 Shut up\nthanks"
+    spans = post(client, asking(text, spanAnnotations=True)).json()["attributeScores"]["TOXICITY"][
+        "spanScores"
+    ]
+    units = text.encode("utf-16-le")
+    pieces = [units[2 * span["begin"] : 2 * span["end"]].decode("utf-16-le") for span in spans]
+    assert pieces == [text, "Hi 👩‍👩‍👧 there!", "You idïot\u0308.", "🤬🤬 Shut up", "thanks"]
+    for piece, span in zip(pieces, spans, strict=True):
+        assert span["score"]["value"] == pytest.approx(serving.current().scorer.score(piece)[0], rel=1e-5)
+
+
+def test_a_single_sentence_has_the_whole_texts_span_only(client: Client) -> None:
+    for more in ({}, {"spanAnnotations": True}):
+        answered = post(client, asking("😀 idiot", **more)).json()["attributeScores"]["TOXICITY"]
+        assert [(span["begin"], span["end"]) for span in answered["spanScores"]] == [(0, 8)]
+        assert answered["spanScores"][0]["score"] == answered["summaryScore"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "k",
+        "lol",
+        "wtf",
+        "stfu",
+        "go 2 hell",
+        "fck u",
+        "nigga plz",
+        "no",
+        "si",
+        "123",
+        "!!!",
+        "😀",
+        " ",
+        "AAAA",
+    ],
+)
+def test_short_and_garbled_comments_are_scored_as_english(client: Client, text: str) -> None:
+    answered = post(client, asking(text)).json()
+    assert answered["languages"] == answered["detectedLanguages"] == ["en"]
+    assert 0 <= answered["attributeScores"]["TOXICITY"]["summaryScore"]["value"] <= 1
+
+
+def test_languages_named_by_the_client_are_kept_and_detection_is_told(client: Client) -> None:
+    answered = post(client, asking("Je suis très content de vous voir", languages=["en-GB"])).json()
+    assert answered["languages"] == ["en-GB"]
+    assert answered["detectedLanguages"] == ["fr"]
+    assert languages.detect("Это очень хорошая статья") == "ru"
+
+
+def test_what_was_answered_is_stored(client: Client, api_key: tuple[APIKey, str]) -> None:
+    asked = asking(
+        IDIOT,
+        communityId="c" * 300,
+        clientToken="comment:7",
+        sessionId="s",
+        context={"entries": {"text": "x"}},
+    )
+    body = post(client, asked, f"{ANALYZE}?key={api_key[1]}").json()
+    stored = Prediction.objects.get()
+    assert (stored.source, stored.text, stored.client, stored.community) == (
+        "perspective",
+        IDIOT,
+        api_key[0],
+        "c" * 100,
+    )
+    assert stored.external_id == "comment:7"
+    assert stored.toxic == pytest.approx(
+        body["attributeScores"]["TOXICITY"]["summaryScore"]["value"], rel=1e-6
+    )
+
+
+def test_text_that_no_database_takes_is_stored_cleaned(client: Client) -> None:
+    response = post(
+        client, b'{"comment":{"text":"a\\u0000b \\ud83d idiot"},"requestedAttributes":{"TOXICITY":{}}}'
+    )
+    assert response.status_code == 200
+    assert Prediction.objects.get().text == "a\ufffdb \ufffd idiot"
+
+
+def test_do_not_store_leaves_no_text_anywhere(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    install_default_policy()
+    _, secret = create_api_key(name="reviewed", review_perspective=True)
+    caplog.set_level(logging.DEBUG)
+    text = "I will find you and kill you, zxqv idiot"
+    assert post(client, asking(text, doNotStore=True), f"{ANALYZE}?key={secret}").status_code == 200
+    assert Prediction.objects.get().text is None
+    assert not QueueItem.objects.exists()
+    with patch.object(analysis.languages, "detect", side_effect=RuntimeError(text)):
+        assert post(client, asking(text, doNotStore=True)).json()["error"]["status"] == "INTERNAL"
+    assert "RuntimeError" in caplog.text
+    assert "zxqv" not in caplog.text
+
+
+def test_a_key_that_has_it_so_sends_comments_through_the_policy(client: Client) -> None:
+    _, secret = create_api_key(name="reviewed", review_perspective=True)
+    path = f"{ANALYZE}?key={secret}"
+    assert post(client, asking(), path).status_code == 200  # no policy: scored all the same
+    install_default_policy()
+    policy = Policy.objects.active_for("")
+    policy.rules.filter(label="toxic").update(reject_from=None, review_from=0.5)
+    policy.rules.exclude(label="toxic").update(reject_from=None, review_from=None)
+    answer = post(client, asking(communityId="cats"), path)
+    item = QueueItem.objects.get(submission__community="cats")
+    stored = item.submission.prediction
+    assert (stored.text, stored.source, stored.client.name) == (IDIOT, "perspective", "reviewed")
+    assert answer.json()["attributeScores"]["TOXICITY"]["summaryScore"]["value"] == pytest.approx(
+        stored.toxic
+    )
+    post(client, asking(communityId="cats"))  # another caller's doesn't go there
+    assert QueueItem.objects.count() == 1
+
+
+def test_suggestions_become_feedback_on_the_labels_they_speak_of(
+    client: Client, api_key: tuple[APIKey, str]
+) -> None:
+    asked = {
+        "comment": {"text": IDIOT},
+        "context": {"entries": [{"text": "{}"}]},
+        "attributeScores": {
+            "TOXICITY": {"summaryScore": {"value": 1}},
+            "THREAT": {"summaryScore": {"value": 0, "type": "PROBABILITY"}},
+            "INSULT": {"spanScores": [{"begin": 0, "end": 9, "score": {"value": 0.1}}]},
+        },
+        "languages": ["en"],
+        "communityId": "Coral:https://example.org",
+        "clientToken": "comment:17",
+    }
+    response = post(client, asked, f"{SUGGEST}?key={api_key[1]}")
+    assert response.json() == {
+        "clientToken": "comment:17",
+        "detectedLanguages": ["en"],
+        "requestedLanguages": ["en"],
+    }
+    feedback = Feedback.objects.get()
+    assert feedback.true_labels == {"toxic": True, "threat": False}
+    assert feedback.is_right
+    assert feedback.client == api_key[0]
+    stored = feedback.prediction
+    assert (stored.text, stored.external_id, stored.community) == (
+        IDIOT,
+        "comment:17",
+        "Coral:https://example.org",
+    )
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        None,
+        {},
+        {"TOXICITY": {}},
+        {"SPICINESS": {"summaryScore": {"value": 1}}},
+        {"TOXICITY": {"summaryScore": {"value": 1.5}}},
+        {"TOXICITY": {"summaryScore": {"value": 1, "type": "RAW"}}},
+        {"TOXICITY": {"spanScores": [{"begin": 1, "score": {"value": 1}}]}},
+        {"TOXICITY": {"spanScores": [{"begin": 1.5, "end": 2, "score": {"value": 1}}]}},
+    ],
+)
+def test_malformed_suggestions_are_refused(client: Client, scores: Any) -> None:
+    response = post(client, {"comment": {"text": "a"}, "attributeScores": scores}, SUGGEST)
+    assert response.status_code == 400
+    assert response.json()["error"]["status"] == "INVALID_ARGUMENT"
+    assert not Feedback.objects.exists()
+
+
+def test_partial_responses(client: Client) -> None:
+    mask = "attributeScores(TOXICITY/summaryScore/value,*/spanScores/begin),languages"
+    path = f"{ANALYZE}?prettyPrint=false&fields={mask}"
+    body = post(client, asking(IDIOT, "TOXICITY", "INSULT"), path).json()
+    assert list(body) == ["attributeScores", "languages"]
+    assert list(body["attributeScores"]["TOXICITY"]["summaryScore"]) == ["value"]
+    assert body["attributeScores"]["INSULT"] == {"spanScores": [{"begin": 0}]}
+    assert post(client, asking(), f"{ANALYZE}?fields=*").json()["languages"] == ["en"]
+    for wrong in ("attributeScore", "languages/x", "a(b", "a)", ",", "languages,", "(", "a b"):
+        response = post(client, asking(), f"{ANALYZE}?fields={wrong}")
+        assert response.status_code == 400, wrong
+        assert response.json()["error"]["message"] == "Request contains an invalid argument."
+
+
+@given(mask=st.text(alphabet="ab*/.,()", max_size=12))
+def test_any_mask_is_parsed_or_refused(mask: str) -> None:
+    names = {"a": "attributeScores", "b": "summaryScore"}
+    spelt = "".join(names.get(letter, letter) for letter in mask)
+    with contextlib.suppress(PerspectiveError):
+        tree = parse_mask(spelt)
+        select({"attributeScores": {"T": {"summaryScore": {"value": 1}}}}, tree)
+
+
+def test_pretty_printing_and_jsonp(client: Client) -> None:
+    pretty = post(client, asking()).content.decode()
+    assert pretty.startswith(
+        '{\n  "attributeScores": {\n    "TOXICITY": {\n      "spanScores": [\n        {\n'
+    )
+    assert json.loads(pretty) == post(client, asking(), f"{ANALYZE}?prettyPrint=false&alt=media").json()
+    script = post(client, asking(), f"{ANALYZE}?callback=app.on_score")
+    assert script["Content-Type"] == "text/javascript; charset=UTF-8"
+    assert script.content.startswith(b"// API callback\napp.on_score({")
+    unsafe = post(client, asking(), f"{ANALYZE}?callback=alert(1)//")
+    assert unsafe["Content-Type"] == "application/json; charset=UTF-8"
+
+
+def test_the_colon_may_come_encoded_and_other_paths_are_not_found(client: Client) -> None:
+    assert post(client, asking(), "/v1alpha1/comments%3Aanalyze").status_code == 200
+    for response in (
+        client.get(ANALYZE),
+        post(client, asking(), "/v1alpha1/comments:guess"),
+        client.get("/batch"),
+    ):
+        error_of(response, 404, "Method not found.", status="NOT_FOUND")
+
+
+def test_discovery_is_the_contracts_on_this_host(client: Client, settings: Settings) -> None:
+    for path in (
+        "/$discovery/rest?version=v1alpha1",
+        "/%24discovery/rest",
+        "/discovery/v1/apis/commentanalyzer/v1alpha1/rest",
+    ):
+        document = client.get(path, headers={"host": "scores.example.org:8443"}, secure=True).json()
+        assert document["rootUrl"] == document["baseUrl"] == "https://scores.example.org:8443/"
+    contract = settings.BASE_DIR.parent / "shared/contracts/perspective-discovery.json"
+    if contract.exists():
+        for part in ("schemas", "resources", "parameters", "batchPath"):
+            assert document[part] == json.loads(contract.read_text())[part]
+    assert client.get("/$discovery/rest?version=v2").status_code == 404
+    answer = document["schemas"]["AnalyzeCommentResponse"]["properties"]
+    suggested = document["schemas"]["SuggestCommentScoreResponse"]["properties"]
+    assert set(ANSWER) == set(answer) | set(suggested)
+
+
+def test_browsers_may_call_from_anywhere_but_only_these_paths(client: Client) -> None:
+    origin = {"Origin": "https://forum.example.org"}
+    preflight = client.options(
+        ANALYZE,
+        headers=origin
+        | {
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "content-type,x-goog-api-key",
+        },
+    )
+    assert preflight.status_code == 200
+    assert preflight["Access-Control-Allow-Origin"] == "*"
+    assert "x-goog-api-key" in preflight["Access-Control-Allow-Headers"]
+    assert "POST" in preflight["Access-Control-Allow-Methods"]
+    for response in (post(client, asking(), headers=origin), post(client, b"{", headers=origin)):
+        assert response["Access-Control-Allow-Origin"] == "*"
+        assert "Access-Control-Allow-Credentials" not in response
+    assert "Access-Control-Allow-Origin" not in client.get("/api/v1/models", headers=origin)
+
+
+def test_cors_can_be_narrowed(client: Client, settings: Settings) -> None:
+    settings.CORS_ALLOW_ALL_ORIGINS = False
+    settings.CORS_ALLOWED_ORIGINS = ["https://forum.example.org"]
+    allowed = post(client, asking(), headers={"Origin": "https://forum.example.org"})
+    assert allowed["Access-Control-Allow-Origin"] == "https://forum.example.org"
+    assert "Access-Control-Allow-Origin" not in post(
+        client, asking(), headers={"Origin": "https://evil.example.org"}
+    )
+
+
+def test_outages_are_unavailable(client: Client) -> None:
+    with patch.object(analysis.predictions, "score", side_effect=OperationalError("secret words")):
+        response = post(client, asking())
+    error_of(response, 503, "The service is currently unavailable.", status="UNAVAILABLE")
+    assert response["Retry-After"] == "5"
+    with patch.object(analysis.predictions, "score", side_effect=serving.NoModelError("none")):
+        assert post(client, asking()).status_code == 503
+
+
+def test_a_batch_is_answered_part_by_part(client: Client, api_key: tuple[APIKey, str]) -> None:
+    def part(content_id: str, line: str, body: str = "") -> str:
+        return (
+            f"--b\r\nContent-Type: application/http\r\nContent-ID: {content_id}\r\n\r\n"
+            f"{line}\r\nContent-Type: application/json\r\n\r\n{body}\r\n"
+        )
+
+    parts = [
+        part(
+            "<id + 1>",
+            f"POST /v1alpha1/comments:analyze?key={api_key[1]} HTTP/1.1",
+            json.dumps(asking("ünïcode 😀 idiot")),
+        ),
+        part(
+            "<id + 2>",
+            "POST /v1alpha1/comments%3Aanalyze?prettyPrint=false",
+            json.dumps(asking("a", "SPICINESS")),
+        ),
+        part("<id + 3>", "GET https://scores.example.org/$discovery/rest?version=v1alpha1 HTTP/1.1"),
+        part("<id + 4>", "GET /admin/ HTTP/1.1"),
+        part("<id + 5>", "nonsense"),
+    ]
+    body = "".join(parts) + "--b--\r\n"
+    response = client.post("/batch", body.encode(), content_type="multipart/mixed; boundary=b")
+    assert response.status_code == 200
+    boundary = response["Content-Type"].partition("boundary=")[2]
+    answers = response.content.decode().split(f"--{boundary}")[1:-1]
+    assert [answer.split("\r\n")[2] for answer in answers] == [
+        f"Content-ID: <response-id + {n}>" for n in range(1, 6)
+    ]
+    statuses = [answer.split("\r\n\r\n")[1].split("\r\n")[0] for answer in answers]
+    assert statuses == [
+        "HTTP/1.1 200 OK",
+        "HTTP/1.1 400 Bad Request",
+        "HTTP/1.1 200 OK",
+        "HTTP/1.1 404 Not Found",
+        "HTTP/1.1 404 Not Found",
+    ]
+    assert Prediction.objects.get().text == "ünïcode 😀 idiot"
+    assert Prediction.objects.get().client == api_key[0]
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "multipart/mixed", "", "multipart/mixed; boundary=zzz"]
+)
+def test_a_malformed_batch_is_refused(client: Client, content_type: str) -> None:
+    response = client.post("/batch", b"{}", content_type=content_type)
+    assert response.status_code == 400, response.content
+
+
+def test_a_batch_has_a_limit(client: Client, settings: Settings) -> None:
+    settings.MAX_BATCH = 2
+    body = b"--b\r\n\r\nGET / HTTP/1.1\r\n" * 3 + b"--b--"
+    response = client.post("/batch", body, content_type="multipart/mixed; boundary=b")
+    assert response.json()["error"]["message"] == "The batch has 3 requests, more than the 2 allowed."
+
+
+NAMES = st.sampled_from(
+    [
+        *("comment", "text", "type", "context", "entries", "article", "languages", "spanAnnotations"),
+        *("requestedAttributes", "requested_attributes", "attributeScores", "TOXICITY", "INSULT@1", "X"),
+        *("scoreThreshold", "scoreType", "summaryScore", "spanScores", "value", "begin", "end"),
+        *("doNotStore", "dropUnsupportedAttributes", "clientToken", "detectedLanguages"),
+    ]
+)
+ODD_TEXT = st.text(max_size=60) | st.text(alphabet="a.!? \n😀👩‍👧é\u0308\ud83d\0ß", max_size=30)
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | ODD_TEXT
+    | st.sampled_from(["en", "PROBABILITY", "HTML"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES | ODD_TEXT, inner, max_size=4),
+    max_leaves=8,
+)
+WELL_FORMED = st.fixed_dictionaries(
+    {
+        "comment": st.fixed_dictionaries({"text": ODD_TEXT}),
+        "requestedAttributes": st.dictionaries(
+            st.sampled_from([*LABEL_OF]), st.none() | st.just({}), min_size=1
+        ),
+    },
+    optional={
+        "spanAnnotations": st.booleans(),
+        "doNotStore": st.booleans(),
+        "clientToken": ODD_TEXT,
+        "communityId": ODD_TEXT,
+        "languages": st.lists(st.sampled_from(["en", "en-US", "fr"]), max_size=2),
+        "dropUnsupportedAttributes": st.booleans(),
+    },
+)
+
+
+@pytest.mark.parametrize("path", [ANALYZE, SUGGEST])
+@hypothesis_settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(body=VALUES | st.dictionaries(NAMES, VALUES, max_size=5) | WELL_FORMED)
+def test_any_json_gets_a_well_formed_answer_or_error(client: Client, path: str, body: Any) -> None:
+    response = post(client, body, path)
+    answered = json.loads(response.content)
+    if response.status_code != 200:
+        assert 400 <= response.status_code < 500, response.content
+        error = answered["error"]
+        assert error["code"] == response.status_code
+        assert error["message"]
+        assert error["status"]
+    elif path == ANALYZE:
+        assert set(answered) <= {"attributeScores", "languages", "detectedLanguages", "clientToken"}
+        text = body["comment"]["text"].encode("utf-16-le", "surrogatepass")
+        for scores in answered["attributeScores"].values():
+            assert 0 <= scores["summaryScore"]["value"] <= 1
+            assert (scores["spanScores"][0]["begin"], scores["spanScores"][0]["end"]) == (0, len(text) // 2)
+            for span in scores["spanScores"]:
+                assert 0 <= span["begin"] < span["end"] <= len(text) // 2
+                for at in (span["begin"], span["end"]):  # never inside a pair
+                    before, after = text[2 * at - 2 : 2 * at], text[2 * at : 2 * at + 2]
+                    assert not (is_high(before) and is_low(after))
+
+
+def is_high(unit: bytes) -> bool:
+    return len(unit) == 2 and 0xD8 <= unit[1] <= 0xDB
+
+
+def is_low(unit: bytes) -> bool:
+    return len(unit) == 2 and 0xDC <= unit[1] <= 0xDF
+
+
+@given(text=st.text(max_size=200) | st.text(alphabet="ab.!? \n\t…。😀é\u0308", max_size=60))
+def test_sentences_are_ordered_pieces_of_the_text(text: str) -> None:
+    units = text.encode("utf-16-le", "surrogatepass")
+    last = 0
+    for begin, end, sentence in sentences(text):
+        assert last <= begin < end <= utf16_length(text)
+        assert units[2 * begin : 2 * end].decode("utf-16-le", "surrogatepass") == sentence
+        last = end
