@@ -289,7 +289,7 @@ def git_commit() -> str:
 def gate_sentence(gate: Mapping[str, Any]) -> str:
     """Return a gate's verdict as one line."""
     figure, bound = ("none" if value is None else f"{value:.4g}" for value in (gate["figure"], gate["bound"]))
-    return f"{'passed' if gate['passed'] else 'FAILED'}  {gate['name']}: {figure} (bound {bound})"
+    return f"{gate['name']} {figure} (bound {bound}) {'passed' if gate['passed'] else 'failed'}"
 
 
 def judge(*, version: ModelVersion, dataset: Dataset, all_rows: bool = False) -> tuple[dict[str, Any], int]:
@@ -320,11 +320,16 @@ def promote(
     if not reason.strip():
         raise registry.RegistryError("Give a reason: it is kept with the promotion.")
     verdicts = gates.verdicts(version)
+    failed = [gate_sentence(gate) for gate in verdicts if not gate["passed"]]
+    if failed and not force:
+        raise registry.RegistryError(
+            f"{version} fails its gates: {'; '.join(failed)}. If it must be, add --force and say why."
+        )
     return registry.promote(
         version=version,
         reason=reason,
         actor=actor,
         by=by,
         gates=verdicts,
-        forced=force and not all(gate["passed"] for gate in verdicts),
+        forced=bool(failed),
     )

@@ -6,9 +6,9 @@ import io
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, Self
 
 from tqdm import tqdm
 
@@ -19,10 +19,10 @@ COLUMNS = ("id", "comment_text", *LABELS)
 LABEL_VALUES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 MAX_ID = 200
 LINES_KEPT = 5
+# Longer lines are read in parts: memory is bounded whatever the file is.
+LONGEST_LINE = 1 << 24
 # RuntimeError is zipfile's word for a password, KeyError for an empty archive.
-ARCHIVE_ERRORS = (
-    zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error, NotImplementedError, RuntimeError, KeyError
-)  # fmt: skip
+READ_ERRORS = (OSError, zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError, KeyError)
 
 
 class Row(NamedTuple):
@@ -59,36 +59,62 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-@contextmanager
-def open_text(
-    path: Path, *, member: str = "", errors: str = "surrogateescape"
-) -> Iterator[tuple[IO[str], IO[bytes]]]:
-    """Open a file, unpacking .gz and .zip by their content.
+class Lines:
+    """The lines of an open file. What goes wrong in reading them, and only that, becomes a SourceError."""
 
-    Gives the text, and the raw file, whose position shows how far the reading is.
+    def __init__(self, path: Path, text: IO[str], raw: IO[bytes]) -> None:
+        self._path, self._text, self._raw = path, text, raw
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        try:
+            line = self._text.readline(LONGEST_LINE)
+        except READ_ERRORS as error:
+            raise _refusal(self._path, error) from None
+        if not line:
+            raise StopIteration
+        return line
+
+    @property
+    def bytes_read(self) -> int:
+        """How far the reading is in the file as it lies there, packed or not."""
+        return self._raw.tell()
+
+
+@contextmanager
+def opened(path: Path, *, member: str = "", errors: str = "surrogateescape") -> Iterator[Lines]:
+    """Open a text file, unpacking .gz and .zip by their content.
 
     Args:
         member: the file to read inside a .zip, the first one by default.
+        errors: what becomes of bytes that are not UTF-8; by default lone surrogates.
 
     Raises:
-        SourceError: the file can't be read or the archive is damaged, also while it is being read.
+        SourceError: the file can't be read or the archive is damaged; the lines raise it too.
     """
-    try:
-        with path.open("rb") as raw:
+    with ExitStack() as stack:
+        try:
+            raw = stack.enter_context(path.open("rb"))
             magic = raw.read(4)
             raw.seek(0)
             data: Any = raw
             if magic[:2] == b"\x1f\x8b":
                 data = gzip.GzipFile(fileobj=raw)
-            elif magic == b"PK\x03\x04":
-                archive = zipfile.ZipFile(raw)
+            elif magic[:2] == b"PK":
+                archive = stack.enter_context(zipfile.ZipFile(raw))
                 data = archive.open(member or next(iter(archive.namelist()), ""))
-            with io.TextIOWrapper(data, encoding="utf-8-sig", errors=errors, newline="") as text:
-                yield text, raw
-    except ARCHIVE_ERRORS as error:
-        raise _damaged(path, error) from None
-    except OSError as error:
-        raise SourceError(f"{path.name} can't be read: {error.strerror or error}.") from None
+        except READ_ERRORS as error:
+            raise _refusal(path, error) from None
+        text = stack.enter_context(io.TextIOWrapper(data, encoding="utf-8-sig", errors=errors, newline=""))
+        yield Lines(path, text, raw)
+
+
+def _refusal(path: Path, error: Exception) -> SourceError:
+    if isinstance(error, OSError) and error.strerror:
+        return SourceError(f"{path.name} can't be read: {error.strerror}.")
+    return SourceError(f"{path.name} is a damaged or unreadable archive ({error}): get it again.")
 
 
 def read_rows(path: Path, problems: Problems, *, max_bytes: int) -> Iterator[Row]:
@@ -99,10 +125,10 @@ def read_rows(path: Path, problems: Problems, *, max_bytes: int) -> Iterator[Row
     """
     ids: set[str] = set()
     with (
-        open_text(path, member=_member(path)) as (text, raw),
+        opened(path, member=_member(path)) as lines,
         tqdm(total=path.stat().st_size, desc="Reading", unit="B", unit_scale=True, disable=None) as bar,
     ):
-        reader = csv.reader(text, strict=True)
+        reader = csv.reader(lines, strict=True)
         header = _header(reader)
         if missing := [column for column in COLUMNS if column not in header]:
             raise SourceError(
@@ -126,7 +152,7 @@ def read_rows(path: Path, problems: Problems, *, max_bytes: int) -> Iterator[Row
                 yield row
             else:
                 problems.add(row, line)
-            bar.update(raw.tell() - bar.n)
+            bar.update(lines.bytes_read - bar.n)
 
 
 def _header(reader: Iterator[list[str]]) -> list[str]:
@@ -168,14 +194,10 @@ def _member(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.lower().endswith(".csv")]
-    except ARCHIVE_ERRORS as error:
-        raise _damaged(path, error) from None
+    except READ_ERRORS as error:
+        raise _refusal(path, error) from None
     for name in sorted(names, key=lambda name: "train" not in name.rpartition("/")[2].lower()):
-        with open_text(path, member=name) as (text, _):
-            if set(COLUMNS) <= set(_header(csv.reader(text))):
+        with opened(path, member=name) as lines:
+            if set(COLUMNS) <= set(_header(csv.reader(lines))):
                 return name
     raise SourceError(f"{path.name} holds no .csv file with the columns {', '.join(COLUMNS)}.")
-
-
-def _damaged(path: Path, error: Exception) -> SourceError:
-    return SourceError(f"{path.name} is a damaged or unreadable archive ({error}): get it again.")

@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
-from apps.training.jigsaw import open_text
+from apps.training.jigsaw import opened
 from apps.training.sources import SourceError
 
 FORMATS = ("csv", "jsonl")
@@ -55,14 +55,14 @@ def score_file(
     count = 0
     try:
         with (
-            open_text(path, errors="replace") as (text, raw),
+            opened(path, errors="replace") as lines,
             _opened(output) as out,
             tqdm(total=path.stat().st_size, desc="Scoring", unit="B", unit_scale=True, disable=None) as bar,
         ):
             comments = (
-                _csv_comments(text, column)
+                _csv_comments(lines, column)
                 if ".csv" in path.suffixes or path.suffix == ".zip"
-                else _lines(text)
+                else _lines(lines)
             )
             write = _writer(out, form)
             while chunk := list(islice(comments, COMMENTS_AT_ONCE)):
@@ -71,15 +71,15 @@ def score_file(
                 for (name, _), row, flags in zip(chunk, scores, reached, strict=True):
                     write(name, row, [label for label, flag in zip(LABELS, flags, strict=True) if flag])
                 count += len(chunk)
-                bar.update(raw.tell() - bar.n)
+                bar.update(lines.bytes_read - bar.n)
     except BrokenPipeError:
         # Whoever read standard output has enough; Python's own flush at exit must not complain again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return count
 
 
-def _csv_comments(text: IO[str], column: str | None) -> Iterator[tuple[str, str]]:
-    reader = csv.reader(text)
+def _csv_comments(lines: Iterable[str], column: str | None) -> Iterator[tuple[str, str]]:
+    reader = csv.reader(lines)
     try:
         header = [cell.strip() for cell in next(reader, [])]
     except csv.Error:
@@ -108,11 +108,9 @@ def _csv_comments(text: IO[str], column: str | None) -> Iterator[tuple[str, str]
         yield (str(number) if named is None else cells[named]), cells[where]
 
 
-def _lines(text: IO[str]) -> Iterator[tuple[str, str]]:
-    number = 0
-    while line := text.readline(LONGEST_LINE):
-        number += 1
-        if len(line) == LONGEST_LINE and not line.endswith("\n"):
+def _lines(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(lines, 1):
+        if len(line) > LONGEST_LINE:
             raise ScoringError(f"Line {number} is longer than {LONGEST_LINE} characters: is it a text file?")
         yield str(number), line.rstrip("\r\n")
 

@@ -1,0 +1,179 @@
+"""Versions, promotions and what refuses them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import IntegrityError, transaction
+
+from apps.accounts.models import AppendOnlyError
+from apps.classifier.artifact import Artifact, ArtifactError
+from apps.registry import actions, serving, tracking
+from apps.registry.actions import RegistryError
+from apps.registry.models import Alias, ModelArtifact, ModelVersion, Promotion
+
+pytestmark = pytest.mark.django_db
+
+
+def another(champion: ModelVersion, name: str = "another") -> ModelVersion:
+    """Register the champion's model once more, under a name of its own."""
+    artifact = champion.modelartifact.artifact()
+    manifest = json.dumps(json.loads(artifact.manifest) | {"name": name}).encode()
+    return actions.register_version(
+        artifact=Artifact(manifest, artifact.weights), recipe="base", metrics=champion.metrics
+    )
+
+
+def promote(version: ModelVersion, **options: Any) -> Promotion:
+    return actions.promote(version=version, actor="ann", **({"reason": "better"} | options))
+
+
+def aliases() -> dict[str, int]:
+    return dict(ModelVersion.objects.exclude(alias=None).values_list("alias", "number"))
+
+
+@pytest.mark.database
+def test_a_promotion_moves_the_aliases_and_leaves_a_row(champion: ModelVersion) -> None:
+    version = another(champion)
+    assert aliases() == {"champion": champion.number, "challenger": version.number}
+    promotion = promote(version)
+    assert aliases() == {"champion": version.number, "previous": champion.number}
+    assert (promotion.version, promotion.replaced, promotion.actor) == (version, champion, "ann")
+    assert serving.ServingModel().current().number == version.number
+
+
+@pytest.mark.database
+def test_a_rollback_is_a_further_row_and_can_be_rolled_back(champion: ModelVersion) -> None:
+    version = another(champion)
+    promote(version)
+    before = Promotion.objects.count()
+    for expected in (champion, version):
+        promotion = actions.rollback(reason="too many false alarms", actor="ann")
+        assert (promotion.kind, promotion.version) == (Promotion.Kind.ROLLBACK, expected)
+    assert Promotion.objects.count() == before + 2
+
+
+def test_a_new_challenger_takes_the_place_of_the_one_before(champion: ModelVersion) -> None:
+    another(champion)
+    newer = another(champion, "newer")
+    assert aliases() == {"champion": champion.number, "challenger": newer.number}
+
+
+def test_what_is_refused_changes_nothing(champion: ModelVersion) -> None:
+    version = another(champion)
+    before = aliases(), Promotion.objects.count()
+    failed = [{"name": "mean ROC-AUC", "figure": 0.9, "bound": 0.95, "passed": False}]
+    for message, options in {
+        "Give a reason": {"reason": " "},
+        "fails its gates: mean ROC-AUC": {"gates": failed},
+    }.items():
+        with pytest.raises(RegistryError, match=message):
+            promote(version, **options)
+    with pytest.raises(RegistryError, match="is the champion already"):
+        promote(champion)
+    with pytest.raises(RegistryError, match="no previous champion"):
+        actions.rollback(reason="back", actor="ann")
+    assert (aliases(), Promotion.objects.count()) == before
+    promotion = promote(version, gates=failed, forced=True)
+    assert promotion.forced
+    assert promotion.gates == failed
+
+
+@pytest.mark.parametrize("part", ["manifest", "weights"])
+def test_a_damaged_artifact_is_refused_and_the_champion_stays(champion: ModelVersion, part: str) -> None:
+    version = another(champion)
+    stored = ModelArtifact.objects.get(version=version)
+    setattr(stored, part, bytes(getattr(stored, part))[:-100])
+    stored.save()
+    with pytest.raises(ArtifactError):
+        promote(version)
+    assert aliases()["champion"] == champion.number
+    # Even where it came to be champion, the model in hand stays in service.
+    model = serving.ServingModel()
+    model.current()
+    ModelVersion.objects.filter(pk=champion.pk).update(alias=None)
+    ModelVersion.objects.filter(pk=version.pk).update(alias=Alias.CHAMPION)
+    model._checked = float("-inf")
+    assert model.current().number == champion.number
+
+
+def test_a_damaged_artifact_is_not_registered(champion: ModelVersion) -> None:
+    artifact = champion.modelartifact.artifact()
+    before = ModelVersion.objects.count()
+    with pytest.raises(ArtifactError):
+        actions.register_version(
+            artifact=Artifact(artifact.manifest, artifact.weights[:-9]), recipe="base", metrics={}
+        )
+    assert ModelVersion.objects.count() == before
+
+
+@pytest.mark.database
+def test_the_database_holds_one_champion(champion: ModelVersion) -> None:
+    version = another(champion)
+    with pytest.raises(IntegrityError), transaction.atomic():
+        ModelVersion.objects.filter(pk=version.pk).update(alias=Alias.CHAMPION)
+
+
+def test_promotions_are_append_only(champion: ModelVersion) -> None:
+    promotion = promote(another(champion))
+    promotion.reason = "other"
+    for change in (
+        promotion.save,
+        promotion.delete,
+        Promotion.objects.all().delete,
+        lambda: Promotion.objects.update(reason="other"),
+    ):
+        with pytest.raises(AppendOnlyError):
+            change()
+
+
+def test_the_base_model_is_installed_once(champion: ModelVersion) -> None:
+    assert actions.install_base_model() is None
+    call_command("install_base_model")
+    assert ModelVersion.objects.count() == 1
+
+
+def test_versions_are_found_by_number_and_alias(champion: ModelVersion) -> None:
+    for name in (str(champion.number), f"v{champion.number}", f"V{champion.number}", "champion"):
+        assert ModelVersion.objects.named(name) == champion
+    for name in ("v99", "challenger", "", "v", "9" * 40):
+        assert ModelVersion.objects.named(name) is None
+
+
+def test_the_commands(
+    champion: ModelVersion,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    synced: list[bool] = []
+    monkeypatch.setattr(tracking, "sync", lambda: synced.append(True))
+    version = another(champion)
+    promote(version)
+
+    call_command("list_models")
+    header, newest, _ = capsys.readouterr().out.splitlines()
+    assert header.split()[:3] == ["version", "alias", "recipe"]
+    assert newest.split()[:3] == [str(version), "champion", "base"]
+
+    call_command("rollback_model", reason="too strict")
+    assert f"{champion} is the champion again, in place of {version}" in capsys.readouterr().out
+    assert synced
+
+    call_command("export_model", "champion", tmp_path / "out")
+    assert Artifact.read(tmp_path / "out").sha256 == champion.sha256
+    assert (tmp_path / "out/MODEL_CARD.md").read_text() == champion.card
+    with pytest.raises(CommandError, match="There is no model version v99: see"):
+        call_command("export_model", "v99", tmp_path)
+    with pytest.raises(CommandError, match="Give a reason"):
+        call_command("rollback_model", reason="")
+
+
+def test_list_models_without_any(db: None, capsys: pytest.CaptureFixture[str]) -> None:
+    ModelArtifact.objects.all().delete()
+    Promotion.objects.all()._raw_delete("default")
+    ModelVersion.objects.all().delete()
+    call_command("list_models")
+    assert "run install_base_model or train_model" in capsys.readouterr().out

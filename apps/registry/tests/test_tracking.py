@@ -1,0 +1,110 @@
+"""MLflow's registry follows ours, and its model runs without the project."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from django.core.management import call_command
+
+from apps.classifier.labels import LABELS
+from apps.classifier.scorer import Scorer
+from apps.registry import actions, tracking
+from apps.registry.models import Alias, ModelVersion
+from apps.registry.tests.test_actions import another
+
+# MLflow, SQLAlchemy and what they import warn of their own deprecations.
+pytestmark = [pytest.mark.django_db, pytest.mark.filterwarnings("ignore")]
+
+TEXTS = ["Thanks, that was kind of you.", "You are a complete idiot.", "", "y0u  st*pid  mor0n \U0001f595"]
+LOAD = """
+import json, sys
+import mlflow.pyfunc, pandas
+model = mlflow.pyfunc.load_model(sys.argv[1])
+answer = model.predict(pandas.DataFrame({"text": json.loads(sys.argv[2])}, index=[5, 6, 7, 8]))
+assert "django" not in sys.modules
+print(json.dumps([list(answer.columns), list(answer.index), answer.to_numpy().tolist()]))
+"""
+
+
+def mlflow_aliases() -> dict[str, str]:
+    client = tracking._mlflow().MlflowClient()
+    return {alias: str(version) for alias, version in client.get_registered_model("toxicmod").aliases.items()}
+
+
+def test_aliases_follow_ours(champion: ModelVersion, mlflow_store: str) -> None:
+    tracking.sync()
+    champion.refresh_from_db()
+    assert mlflow_aliases() == {"champion": champion.mlflow_version}
+
+    version = another(champion)
+    actions.promote(version=version, reason="better", actor="ann")
+    for _ in range(2):
+        tracking.sync()
+        version.refresh_from_db()
+        assert mlflow_aliases() == {"champion": version.mlflow_version, "previous": champion.mlflow_version}
+    client = tracking._mlflow().MlflowClient()
+    published = client.get_model_version("toxicmod", version.mlflow_version)
+    assert published.tags[tracking.VERSION_TAG] == str(version.number)
+    assert client.get_run(version.mlflow_run_id).data.metrics["roc_auc/mean"] == pytest.approx(
+        version.metrics["mean"]["roc_auc"]
+    )
+
+    actions.rollback(reason="worse", actor="ann")
+    ModelVersion.objects.filter(alias=Alias.PREVIOUS).update(alias=None)
+    tracking.sync()
+    assert mlflow_aliases() == {"champion": champion.mlflow_version}
+
+
+@pytest.mark.slow
+def test_the_registered_model_loads_in_a_fresh_process_without_the_project(
+    champion: ModelVersion, mlflow_store: str, tmp_path: Path
+) -> None:
+    tracking.sync()
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    answer = subprocess.run(
+        [sys.executable, "-c", LOAD, "models:/toxicmod@champion", json.dumps(TEXTS)],
+        cwd=tmp_path,
+        env=environment | {"MLFLOW_TRACKING_URI": mlflow_store},
+        capture_output=True,
+        text=True,
+    )
+    assert answer.returncode == 0, answer.stderr
+    columns, index, probabilities = json.loads(answer.stdout.splitlines()[-1])
+    assert columns == list(LABELS)
+    assert index == [5, 6, 7, 8]
+    expected = Scorer.load(champion.modelartifact.artifact()).score_many(TEXTS)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-12)
+
+
+def test_an_outage_is_one_sentence_and_stops_nothing(
+    champion: ModelVersion, mlflow_outage: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(tracking.TrackingError, match="MLflow could not be reached or refused"):
+        tracking.sync()
+    actions.promote(version=another(champion), reason="better", actor="ann")
+    call_command("rollback_model", reason="worse")
+    out, err = capsys.readouterr()
+    assert f"{champion} is the champion again" in out
+    assert "MLflow could not be reached" in err
+    assert ModelVersion.objects.with_alias(Alias.CHAMPION) == champion
+
+
+def test_figures_by_label_become_flat() -> None:
+    assert tracking.flatten({"toxic": {"ece": 0.1, "f1": None}, "seconds": 2, "none": None}) == {
+        "ece/toxic": 0.1,
+        "seconds": 2,
+    }
+
+
+def test_a_web_process_imports_none_of_the_heavy_libraries() -> None:
+    code = (
+        "import sys, toxicmod.wsgi, toxicmod.urls\n"
+        "print(sorted({'mlflow', 'sklearn', 'matplotlib', 'pandas'} & set(sys.modules)))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.splitlines()[-1] == "[]"

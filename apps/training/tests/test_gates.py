@@ -1,0 +1,109 @@
+"""What keeps a worse model from becoming champion, and what does not."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from django.core.management import CommandError, call_command
+
+from apps.classifier.artifact import Artifact, ArtifactError
+from apps.classifier.labels import LABELS
+from apps.registry import actions as registry
+from apps.registry import tracking
+from apps.registry.models import EvaluationArtifact, ModelArtifact, ModelVersion, Promotion
+from apps.training import actions, gates
+from apps.training.models import Dataset
+
+pytestmark = pytest.mark.django_db
+
+
+def variant(champion: ModelVersion, **arrays: Any) -> Artifact:
+    """The champion's model with some arrays changed."""
+    manifest, model = champion.modelartifact.artifact().open()
+    thresholds = np.array([manifest["thresholds"][label] for label in LABELS])
+    return Artifact.build(model._replace(**arrays), thresholds, {"metrics": {}})
+
+
+@pytest.fixture
+def reversed_version(champion: ModelVersion) -> ModelVersion:
+    """A version that takes polite comments for rude ones."""
+    slope = champion.modelartifact.artifact().open()[1].slope
+    return registry.register_version(artifact=variant(champion, slope=-slope), recipe="base", metrics={})
+
+
+@pytest.fixture
+def equal_version(champion: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> ModelVersion:
+    """A version as good as the champion, where made-up comments don't speak of calibration."""
+    monkeypatch.setattr(gates, "MAX_CALIBRATION_ERROR", 1.0)
+    EvaluationArtifact.objects.filter(version=champion).delete()
+    return registry.register_version(artifact=variant(champion), recipe="base", metrics={})
+
+
+@pytest.fixture(autouse=True)
+def no_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "sync", lambda: None)
+
+
+def test_an_equal_version_passes(equal_version: ModelVersion, dataset: Dataset, capsys: Any) -> None:
+    call_command("promote_model", str(equal_version), reason="as good")
+    assert f"{equal_version} is the champion, in place of" in capsys.readouterr().out
+    promotion = Promotion.objects.first()
+    assert promotion is not None
+    assert [gate["name"].partition(" (")[0] for gate in promotion.gates] == [
+        "mean ROC-AUC",
+        "calibration error",
+        "median µs per comment",
+    ]
+    assert not promotion.forced
+
+
+def test_a_worse_version_is_refused_and_can_be_forced_with_a_reason(
+    reversed_version: ModelVersion, champion: ModelVersion, dataset: Dataset, capsys: Any
+) -> None:
+    with pytest.raises(CommandError, match=r"fails its gates: mean ROC-AUC 0\.\d+ \(bound 0\.\d+\) failed"):
+        call_command("promote_model", "challenger", reason="hope")
+    champion.refresh_from_db()
+    assert champion.alias == "champion"
+    with pytest.raises(CommandError, match="Give a reason"):
+        call_command("promote_model", "challenger", reason=" ", force=True)
+    call_command("promote_model", "challenger", reason="a drill", force=True)
+    assert "is the champion, in place of v1, by force" in capsys.readouterr().out
+    promotion = Promotion.objects.first()
+    assert promotion is not None
+    assert (promotion.version, promotion.forced, promotion.reason) == (reversed_version, True, "a drill")
+
+
+def test_a_twin_stands_in_for_its_version(
+    equal_version: ModelVersion, reversed_version: ModelVersion, dataset: Dataset
+) -> None:
+    bad = reversed_version.modelartifact
+    EvaluationArtifact.objects.create(version=equal_version, manifest=bad.manifest, weights=bad.weights)
+    assert not gates.verdicts(equal_version)[0]["passed"]
+
+
+def test_without_rows_nothing_passes_but_by_force(equal_version: ModelVersion, dataset: Dataset) -> None:
+    dataset.path.unlink()
+    with pytest.raises(registry.RegistryError, match="import a data set"):
+        actions.promote(version=equal_version, reason="r", actor="ann")
+    assert actions.promote(version=equal_version, reason="r", actor="ann", force=True).forced
+
+
+def test_a_damaged_artifact_is_refused_even_by_force(
+    equal_version: ModelVersion, champion: ModelVersion, dataset: Dataset
+) -> None:
+    ModelArtifact.objects.filter(version=equal_version).update(weights=b"damaged")
+    with pytest.raises(ArtifactError):
+        actions.promote(version=equal_version, reason="r", actor="ann", force=True)
+    champion.refresh_from_db()
+    assert champion.alias == "champion"
+
+
+def test_evaluate_model(champion: ModelVersion, dataset: Dataset, capsys: Any) -> None:
+    call_command("evaluate_model", "champion", dataset="made-up")
+    out = capsys.readouterr().out
+    assert "held-out rows of made-up v1" in out
+    assert all(label in out for label in (*LABELS, "mean", "roc_auc"))
+    call_command("evaluate_model", "champion", dataset="made-up:1", all_rows=True)
+    assert "on 400 rows of made-up v1" in capsys.readouterr().out
+    with pytest.raises(CommandError, match="There is no data set none"):
+        call_command("evaluate_model", "champion", dataset="none")
