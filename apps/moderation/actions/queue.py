@@ -60,10 +60,10 @@ def _locked(item_id: int) -> QueueItem:
     Raises:
         ModerationError: there is no such item.
     """
-    item = QueueItem.objects.select_for_update(of=("self",)).with_related().filter(pk=item_id).first()
-    if item is None:
+    # Lock first, read then: PostgreSQL shows a row that it waited for as it is, but its joins as they were.
+    if not QueueItem.objects.select_for_update().filter(pk=item_id).values_list("pk"):
         raise ModerationError(f"There is no item {item_id}.")
-    return item
+    return QueueItem.objects.with_related().get(pk=item_id)
 
 
 def _refuse_decided(item: QueueItem) -> None:
@@ -137,7 +137,10 @@ def claim_next(
     if after is not None:
         items = items.filter(priority__lte=after.priority).exclude(pk=after.pk)
     # Two moderators who ask at once get two items: a row that the other has locked is passed over.
-    item = items.in_order().with_related().select_for_update(skip_locked=True, of=("self",)).first()
+    found = (
+        items.in_order().select_for_update(skip_locked=True, of=("self",)).values_list("pk", flat=True)[:1]
+    )
+    item = QueueItem.objects.with_related().filter(pk__in=list(found)).first()
     return None if item is None else _lease(item, user, now)
 
 
@@ -565,7 +568,10 @@ def lock_free(items: QueueItemQuerySet, *, user: User, limit: int) -> list[Queue
         free = decidable_by(user, items.open()).free(user)
     except PermissionDenied:
         return []
-    return list(free.select_for_update(skip_locked=True, of=("self",)).with_related().order_by("pk")[:limit])
+    locked = (
+        free.order_by("pk").select_for_update(skip_locked=True, of=("self",)).values_list("pk", flat=True)
+    )
+    return list(QueueItem.objects.with_related().filter(pk__in=list(locked[:limit])).order_by("pk"))
 
 
 decide_locked = _decide
