@@ -1,0 +1,96 @@
+"""Every page of the admin opens; evidence can be changed by nobody, not even the administrator."""
+
+import pytest
+from django.contrib import admin
+from django.db.models import Model
+from django.test import Client
+from django.urls import reverse
+
+from apps.accounts.actions import create_api_key
+from apps.accounts.admin import ReadOnlyAdmin
+from apps.accounts.models import APIKey, User
+from apps.predictions.actions import give_feedback, score
+from apps.predictions.models import Feedback, Prediction
+from apps.registry.models import ModelVersion, Promotion
+from apps.training.actions import queue_run
+from apps.training.models import Dataset, TrainingRun
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+OURS = [model for model in admin.site._registry if model.__module__.startswith("apps.")]
+
+
+def _url(model: type[Model], page: str, *args: object) -> str:
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{page}", args=args)
+
+
+@pytest.fixture
+def administrator(client: Client) -> Client:
+    client.force_login(User.objects.create_superuser("root"))
+    return client
+
+
+@pytest.fixture
+def records(champion: ModelVersion) -> dict[type[Model], Model]:
+    """One row of each kind of evidence."""
+    key, _ = create_api_key(name="forum")
+    text = "<script>alert(1)</script> \u202e hostile"
+    (prediction,), _ = score(texts=[text], source=Prediction.Source.API, client=key)
+    feedback = give_feedback(prediction=prediction, is_right=False, remark="<img src=x onerror=alert(1)>")
+    dataset = Dataset.objects.create(
+        name="ours", version=1, sha256="0" * 64, source="ours.csv", rows=2, labelled=1, positives={"toxic": 1}
+    )
+    promotion = Promotion.objects.filter(version=champion).first()
+    assert promotion is not None
+    rows: list[Model] = [prediction, feedback, dataset, queue_run(dataset=dataset), champion, promotion, key]
+    return {type(row): row for row in rows}
+
+
+@pytest.mark.parametrize("model", OURS, ids=lambda model: model._meta.label)
+def test_every_list_opens(administrator: Client, records: object, model: type[Model]) -> None:
+    assert administrator.get(_url(model, "changelist")).status_code == 200
+
+
+@pytest.mark.parametrize("model", [Prediction, Feedback, ModelVersion, Promotion, Dataset, TrainingRun])
+def test_evidence_is_shown_escaped_and_read_only(
+    administrator: Client, records: dict[type[Model], Model], model: type[Model]
+) -> None:
+    assert isinstance(admin.site._registry[model], ReadOnlyAdmin)
+    url = _url(model, "change", records[model].pk)
+    page = administrator.get(url)
+    assert page.status_code == 200
+    assert b"<script>alert" not in page.content
+    assert b"<img src=x" not in page.content
+    assert b'name="_save"' not in page.content
+    assert administrator.post(url, {}).status_code == 403
+    assert administrator.get(_url(model, "add")).status_code == 403
+    assert administrator.post(_url(model, "delete", records[model].pk), {"post": "yes"}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("model", "target"),
+    [
+        (Feedback, Prediction),
+        (Prediction, ModelVersion),
+        (Promotion, ModelVersion),
+        (TrainingRun, Dataset),
+    ],
+)
+def test_evidence_links_to_what_it_is_about(
+    administrator: Client, records: dict[type[Model], Model], model: type[Model], target: type[Model]
+) -> None:
+    page = administrator.get(_url(model, "change", records[model].pk)).content.decode()
+    assert _url(target, "change", records[target].pk) in page
+
+
+def test_a_new_key_is_shown_once(administrator: Client) -> None:
+    response = administrator.post(
+        _url(APIKey, "add"),
+        {"name": "forum", "scopes": '["predict"]', "rate_per_minute": "60"},
+        follow=True,
+    )
+    secret = response.content.decode().split("shown this once: ")[1].split("<")[0].strip()
+    key = APIKey.objects.for_secret(secret)
+    assert key.name == "forum"
+    assert key.created_by.username == "root"
+    assert secret not in administrator.get(_url(APIKey, "changelist")).content.decode()
