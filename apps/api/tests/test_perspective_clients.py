@@ -1,0 +1,257 @@
+"""Unmodified third-party clients of the Perspective API against the live server, over HTTP and HTTPS."""
+
+import json
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import PyPerspective.Perspective as pyperspective
+import pytest
+import requests
+import trustme
+from django.test import testcases
+from django.test.testcases import LiveServerThread
+from googleapiclient import discovery
+from googleapiclient.errors import HttpError
+from PyPerspective.errors import InvalidAuthKey
+from pytest_django.live_server_helper import LiveServer
+
+from apps.accounts.actions import create_api_key
+from apps.api.perspective import access
+from apps.predictions.models import Feedback, Prediction
+from apps.registry.models import ModelVersion
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+HOST = "commentanalyzer.googleapis.com"
+RUDE = "You are a stupid idiot."
+KIND = "Thank you, that was kind of you."
+NODE_CLIENTS = ("perspective-api-client@3.1.0", "googleapis@178.0.0")
+# Stands in for DNS: connections to Perspective's host go to the test server, its certificate still checked.
+NODE_DNS = """
+const tls = require('tls');
+const connect = tls.connect;
+tls.connect = (options, ...rest) =>
+  connect(options.host === 'commentanalyzer.googleapis.com'
+    ? {...options, host: '127.0.0.1', port: Number(process.env.TEST_PORT)} : options, ...rest);
+"""
+
+
+@pytest.fixture
+def key(champion: ModelVersion) -> Iterator[str]:
+    yield create_api_key(name="client")[1]
+    access._found.clear()
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> tuple[trustme.CA, Path]:
+    """An authority of the test's own, and its certificate as a file."""
+    authority, path = trustme.CA(), tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(path)
+    return authority, path
+
+
+class TLSServerThread(LiveServerThread):
+    """Django's live server behind a certificate for Perspective's host."""
+
+    context: ssl.SSLContext
+
+    def _create_server(self, *args: Any, **kwargs: Any) -> Any:
+        server = super()._create_server(*args, **kwargs)
+        server.socket = self.context.wrap_socket(server.socket, server_side=True)
+        server.base_environ["HTTPS"] = "on"
+        return server
+
+
+@pytest.fixture
+def tls_port(
+    key: str, certificates: tuple[trustme.CA, Path], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[int]:
+    """The port of a live server that is Perspective's host as far as TLS can tell."""
+    TLSServerThread.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificates[0].issue_cert(HOST).configure_cert(TLSServerThread.context)
+    monkeypatch.setattr(testcases, "LiveServerThread", TLSServerThread)
+    server = LiveServer("127.0.0.1")
+    yield server.thread.port
+    server.stop()
+
+
+@pytest.fixture
+def perspective_host(
+    tls_port: int, certificates: tuple[trustme.CA, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let the host name of Perspective lead to the test server, as a site's DNS would."""
+    resolve = socket.getaddrinfo
+
+    def resolve_here(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
+        here = host in (HOST, HOST.encode())
+        return resolve("127.0.0.1" if here else host, tls_port if here else port, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_here)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificates[1]))
+
+
+def test_google_api_python_client_by_its_discovery_url(
+    live_server: LiveServer, key: str, request: pytest.FixtureRequest
+) -> None:
+    client = discovery.build(
+        "commentanalyzer",
+        "v1alpha1",
+        developerKey=key,
+        discoveryServiceUrl=f"{live_server.url}/$discovery/rest?version=v1alpha1",
+        static_discovery=False,
+    )
+    request.addfinalizer(client.close)
+    asked = {"comment": {"text": RUDE}, "requestedAttributes": {"TOXICITY": {}, "INSULT": {}}}
+    answer = client.comments().analyze(body=asked).execute()
+    assert answer["attributeScores"]["TOXICITY"]["summaryScore"]["value"] > 0.5
+    assert Prediction.objects.get().client.name == "client"
+    suggested = {
+        "comment": {"text": RUDE},
+        "attributeScores": {"TOXICITY": {"summaryScore": {"value": 1}}},
+        "clientToken": "t",
+    }
+    assert client.comments().suggestscore(body=suggested).execute() == {
+        "clientToken": "t",
+        "detectedLanguages": ["en"],
+    }
+    assert Feedback.objects.get().true_labels == {"toxic": True}
+    with pytest.raises(
+        HttpError, match="Attribute TOXICITY does not support request languages: id"
+    ) as caught:
+        client.comments().analyze(body=asked | {"languages": ["id"]}).execute()
+    assert "LANGUAGE_NOT_SUPPORTED_BY_ATTRIBUTE" in str(caught.value)
+
+
+def test_google_api_python_client_refuses_a_wrong_key_at_once(live_server: LiveServer, key: str) -> None:
+    with pytest.raises(HttpError, match="API key not valid"):
+        discovery.build(
+            "commentanalyzer",
+            "v1alpha1",
+            developerKey="wrong",
+            discoveryServiceUrl=f"{live_server.url}/$discovery/rest?version=v1alpha1",
+            static_discovery=False,
+        )
+
+
+def test_google_api_python_client_in_batches(
+    live_server: LiveServer, key: str, request: pytest.FixtureRequest
+) -> None:
+    document = requests.get(f"{live_server.url}/$discovery/rest?version=v1alpha1", timeout=10).json()
+    client = discovery.build_from_document(document, developerKey=key)
+    request.addfinalizer(client.close)
+    answers: dict[str, Any] = {}
+
+    def keep(request_id: str, answer: Any, error: HttpError | None) -> None:
+        answers[request_id] = error or answer
+
+    batch = client.new_batch_http_request(callback=keep)
+    texts = {"rude": f"😀 {RUDE}", "kind": KIND, "empty": ""}
+    for request_id, text in texts.items():
+        asked = {"comment": {"text": text}, "requestedAttributes": {"TOXICITY": {}}}
+        batch.add(client.comments().analyze(body=asked), request_id=request_id)
+    batch.execute()
+    assert list(answers) == list(texts)
+    scores = {
+        name: answers[name]["attributeScores"]["TOXICITY"]["summaryScore"]["value"]
+        for name in ("rude", "kind")
+    }
+    assert scores["kind"] < 0.5 < scores["rude"]
+    assert isinstance(answers["empty"], HttpError)
+    assert answers["empty"].resp.status == 400
+    assert Prediction.objects.get(text__startswith="😀").text == texts["rude"]
+
+
+@pytest.mark.usefixtures("perspective_host")
+def test_a_client_with_the_host_hard_wired_finds_us_by_dns(key: str) -> None:
+    client = pyperspective.Perspective(key)
+    scored = client.get_score(RUDE, tests=["TOXICITY", "INSULT"])
+    assert scored["TOXICITY"].score > 0.5
+    assert scored.requests_langs == scored.detected_langs == ["en"]
+    with pytest.raises(InvalidAuthKey):
+        pyperspective.Perspective("wrong")
+
+
+@pytest.mark.usefixtures("perspective_host")
+def test_the_body_may_be_sent_as_plain_text_by_any_http_client(key: str) -> None:
+    answer = requests.post(
+        f"https://{HOST}/v1alpha1/comments:analyze?key={key}",
+        data=json.dumps({"comment": {"text": RUDE}, "requestedAttributes": {"TOXICITY": {}}}),
+        headers={"Content-Type": "text/plain", "Origin": "https://forum.example.org"},
+        timeout=10,
+    )
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert answer.json()["languages"] == ["en"]
+
+
+@pytest.fixture(scope="session")
+def node_modules(pytestconfig: pytest.Config) -> Path:
+    """The folder with the Node clients, installed once and kept in pytest's cache."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if not node or not npm:
+        pytest.skip("NODE CLIENTS NOT TESTED: node and npm are not installed.")
+    folder = pytestconfig.cache.mkdir("perspective-node-clients")
+    if not all((folder / "node_modules" / name.split("@")[0]).exists() for name in NODE_CLIENTS):
+        install = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder)]
+        done = subprocess.run([*install, *NODE_CLIENTS], capture_output=True, text=True, timeout=300)
+        if done.returncode:
+            pytest.skip(f"NODE CLIENTS NOT TESTED: npm could not install them: {done.stderr[-300:]}")
+    return folder
+
+
+def run_node(script: str, folder: Path, port: int, authority: Path, **env: str) -> Any:
+    dns = folder / "dns.cjs"
+    dns.write_text(NODE_DNS)
+    (folder / "script.cjs").write_text(script)
+    done = subprocess.run(
+        ["node", "--require", str(dns), str(folder / "script.cjs")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"TEST_PORT": str(port), "NODE_EXTRA_CA_CERTS": str(authority), **env},
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_perspective_api_client_of_node(
+    node_modules: Path, tls_port: int, certificates: tuple[trustme.CA, Path], key: str
+) -> None:
+    script = """
+const Perspective = require('perspective-api-client');
+const client = new Perspective({apiKey: process.env.KEY});
+(async () => {
+  const answer = await client.analyze(process.env.TEXT, {attributes: ['toxicity', 'insult']});
+  const refusal = await client.analyze(process.env.TEXT, {attributes: ['flirtation']})
+    .catch(error => error.message);
+  console.log(JSON.stringify({answer, refusal}));
+})();
+"""
+    told = run_node(script, node_modules, tls_port, certificates[1], KEY=key, TEXT=RUDE)
+    assert told["answer"]["attributeScores"]["TOXICITY"]["summaryScore"]["value"] > 0.5
+    assert set(told["answer"]["attributeScores"]) == {"TOXICITY", "INSULT"}
+    assert told["refusal"] == "Unknown requested attribute: FLIRTATION"
+    assert Prediction.objects.get().text is None  # it asks not to store by itself
+
+
+def test_googleapis_of_node(
+    node_modules: Path, tls_port: int, certificates: tuple[trustme.CA, Path], key: str
+) -> None:
+    script = """
+const {google} = require('googleapis');
+(async () => {
+  const url = 'https://commentanalyzer.googleapis.com/$discovery/rest?version=v1alpha1';
+  const client = await google.discoverAPI(url);
+  const resource = {comment: {text: process.env.TEXT}, requestedAttributes: {TOXICITY: {}}};
+  const answer = await client.comments.analyze({key: process.env.KEY, resource});
+  console.log(JSON.stringify(answer.data));
+})();
+"""
+    told = run_node(script, node_modules, tls_port, certificates[1], KEY=key, TEXT=RUDE)
+    assert told["attributeScores"]["TOXICITY"]["summaryScore"]["value"] > 0.5
+    assert Prediction.objects.get().text == RUDE
