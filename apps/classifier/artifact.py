@@ -42,7 +42,8 @@ class Artifact:
             return cls((folder / MANIFEST).read_bytes(), (folder / WEIGHTS).read_bytes())
         except OSError as error:
             raise ArtifactError(
-                f"The model in {folder} cannot be read ({error.strerror}): restore both {MANIFEST} and {WEIGHTS}."
+                f"The model in {folder} cannot be read ({error.strerror}): "
+                f"restore both {MANIFEST} and {WEIGHTS}."
             ) from error
 
     def write(self, folder: Path) -> None:
@@ -58,9 +59,10 @@ class Artifact:
 
     @classmethod
     def build(cls, model: Model, thresholds: np.ndarray, facts: dict[str, Any]) -> Self:
-        """Pack a model. `facts` adds to the manifest: metrics, data set hash, commit, versions, creation time."""
+        """Pack a model. `facts` join the manifest: metrics, data set hash, commit, versions, time."""
         buffer = io.BytesIO()
-        arrays = {name: array for name, array in model._asdict().items() if name != "ranks"}
+        arrays = model._asdict()
+        arrays["bits"] = arrays.pop("lookup")[:, 0]
         np.savez_compressed(buffer, **arrays)
         weights = buffer.getvalue()
         manifest = facts | {
@@ -88,14 +90,18 @@ class Artifact:
             raise ArtifactError(f"{MANIFEST} is damaged: fetch the artifact again or train anew.") from error
         if version > FORMAT_VERSION:
             raise ArtifactError(
-                f"The model has format {version}, this program reads up to {FORMAT_VERSION}: update the program."
+                f"The model has format {version}, "
+                f"this program reads up to {FORMAT_VERSION}: update the program."
             )
         missing = [name for name in _REQUIRED if name not in manifest]
         if missing:
-            raise ArtifactError(f"{MANIFEST} lacks {', '.join(missing)}: fetch the artifact again or train anew.")
+            raise ArtifactError(
+                f"{MANIFEST} lacks {', '.join(missing)}: fetch the artifact again or train anew."
+            )
         if hashlib.sha256(self.weights).hexdigest() != manifest["weights_sha256"]:
             raise ArtifactError(
-                f"{WEIGHTS} is damaged or truncated (its SHA-256 is not the manifest's): fetch the artifact again."
+                f"{WEIGHTS} is damaged or truncated (its SHA-256 is not the manifest's): "
+                "fetch the artifact again."
             )
         if (
             tuple(manifest["labels"]) != LABELS
@@ -103,11 +109,13 @@ class Artifact:
             or manifest["normaliser"] != {"table_sha256": table_sha256()}
             or set(manifest["thresholds"]) != set(LABELS)
         ):
-            raise ArtifactError("The model was made for other labels, features or normaliser rules: train anew.")
+            raise ArtifactError(
+                "The model was made for other labels, features or normaliser rules: train anew."
+            )
         try:
             with np.load(io.BytesIO(self.weights), allow_pickle=False) as data:
                 arrays = {name: data[name] for name in data.files}
-            model = Model(ranks=ranks_of(arrays["bits"]), **arrays)
+            model = Model(index_of(arrays.pop("bits")), **arrays)
             _check(model)
         except (ValueError, KeyError, TypeError, OSError, EOFError, IndexError, zipfile.BadZipFile) as error:
             raise ArtifactError(f"{WEIGHTS} does not hold a model ({error}): train anew.") from error
@@ -119,21 +127,24 @@ def features_settings() -> dict[str, Any]:
     return {"hash_bits": HASH_BITS, "inputs": list(INPUTS)}
 
 
-def ranks_of(bits: np.ndarray) -> np.ndarray:
-    """(blocks,) uint32: live slots before each 32-bit block of the bitmap."""
+def index_of(bits: np.ndarray) -> np.ndarray:
+    """`Model.lookup` of a bitmap of live hash slots, (2**22 / 32,) uint32."""
+    if bits.shape != (1 << HASH_BITS - 5,) or bits.dtype != np.uint32:
+        raise ValueError(f"bits is {bits.dtype}{bits.shape}")
     counts = np.bitwise_count(bits)
-    return np.concatenate([np.zeros(1, np.uint32), np.cumsum(counts[:-1], dtype=np.uint32)])
+    before = np.concatenate([np.zeros(1, np.uint32), np.cumsum(counts[:-1], dtype=np.uint32)])
+    return np.column_stack([bits, before])
 
 
 def _check(model: Model) -> None:
     """Raise ValueError unless every index the compiled code will follow is in bounds."""
     features, nodes, trees = len(model.weights), len(model.node_left), len(model.roots)
     shapes = {
-        "bits": ((1 << HASH_BITS - 5,), np.uint32), "weights": ((features, 8), np.int16),
+        "weights": ((features, 8), np.int16),
         "roots": ((trees,), np.int32), "tree_end": ((LABEL_COUNT,), np.int32),
         "node_input": ((nodes,), np.int32), "node_threshold": ((nodes,), np.float32),
         "node_left": ((nodes,), np.int32), "node_value": ((nodes,), np.float64),
-        **{name: ((LABEL_COUNT,), np.float64) for name in ("scale", "intercept", "base", "slope", "offset")},
+        **dict.fromkeys(("scale", "intercept", "base", "slope", "offset"), ((LABEL_COUNT,), np.float64)),
     }  # fmt: skip
     for name, (shape, kind) in shapes.items():
         array = getattr(model, name)
@@ -142,7 +153,7 @@ def _check(model: Model) -> None:
     leaf = np.isposinf(model.node_threshold)
     left = model.node_left
     if (
-        int(np.bitwise_count(model.bits).sum()) != features
+        int(np.bitwise_count(model.lookup[:, 0]).sum()) != features
         or np.any((model.roots < 0) | (model.roots >= nodes))
         or np.any(np.diff(model.tree_end, prepend=0) < 0)
         or model.tree_end[-1] != trees

@@ -22,7 +22,8 @@ def evaluate(
 ) -> dict[str, dict[str, float | None]]:
     """Metrics by label, and their mean under "mean".
 
-    `labels` (n, 6) 0/1, `probabilities` (n, 6), `thresholds` (6,), `weights` (n,) or None. A metric that is not
+    `labels` (n, 6) 0/1, `probabilities` (n, 6), `thresholds` (6,), `weights` (n,) or None. The weights
+    concern all metrics but ROC-AUC, which is comparable between samples as it is. A metric that is not
     defined (a label without positives or negatives) is None and left out of the mean.
     """
     weights = np.ones(len(labels)) if weights is None else np.asarray(weights, float)
@@ -44,7 +45,7 @@ def _one(y: np.ndarray, p: np.ndarray, threshold: float, weights: np.ndarray) ->
     chosen = p >= threshold
     hits, flagged, positive = weights[y & chosen].sum(), weights[chosen].sum(), weights[y].sum()
     return {
-        "roc_auc": float(roc_auc_score(y, p, sample_weight=weights)) if both else None,
+        "roc_auc": float(roc_auc_score(y, p)) if both else None,
         "pr_auc": float(average_precision_score(y, p, sample_weight=weights)) if both else None,
         "precision": float(hits / flagged) if flagged else None,
         "recall": float(hits / positive) if positive else None,
@@ -57,7 +58,7 @@ def _one(y: np.ndarray, p: np.ndarray, threshold: float, weights: np.ndarray) ->
 def calibration_error(y: np.ndarray, p: np.ndarray, weights: np.ndarray, bins: int = 15) -> float:
     """Expected calibration error: mean distance of predicted and observed rate over equal-width bins.
 
-    Source: Naeini, Cooper and Hauskrecht, "Obtaining well calibrated probabilities using Bayesian binning", 2015.
+    Source: Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015.
     """
     which = np.minimum((p * bins).astype(int), bins - 1)
     gap = np.bincount(which, weights * (p - y), bins)
@@ -73,8 +74,8 @@ def choose_thresholds(
 ) -> tuple[np.ndarray, list[str]]:
     """Per label the threshold of the highest recall whose precision is at least `precision`.
 
-    Where that recall is below `least_recall`, the threshold of the best F1 instead. Returns (6,) thresholds and
-    the rule each came from.
+    Where that recall is below `least_recall`, the threshold of the best F1 instead. Returns (6,) thresholds
+    and the rule each came from.
     """
     thresholds, rules = np.full(len(LABELS), 0.5), ["default"] * len(LABELS)
     for k in range(len(LABELS)):

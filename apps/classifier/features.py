@@ -7,7 +7,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from .artifact import ranks_of
+from .artifact import index_of
 from .kernels import HASH_BITS, LONGEST, Room, count_texts, emit_texts
 from .normalise import codes_of, table
 
@@ -43,13 +43,13 @@ class HashedNgrams(TransformerMixin, BaseEstimator):
 
     def indices(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """The matrix as (indices int32, indptr int64), without its values."""
-        ranks = ranks_of(self.bits_)
+        index = index_of(self.bits_)
         seen = np.zeros(len(self.counts_), np.uint32)
         parts, indptr = [], [np.zeros(1, np.int64)]
         for first, codes, ends, room in chunks(texts):
             indices = np.empty(2 * LONGEST * (len(codes) + len(ends)), np.int32)
             pointers = np.empty(len(ends), np.int64)
-            n = emit_texts(codes, ends, table(), room, seen, first + 1, self.bits_, ranks, indices, pointers)
+            n = emit_texts(codes, ends, table(), room, seen, first + 1, index, indices, pointers)
             parts.append(indices[:n].copy())
             indptr.append(pointers + indptr[-1][-1])
         return np.concatenate([np.empty(0, np.int32), *parts]), np.concatenate(indptr)

@@ -3,10 +3,10 @@
 One file on purpose: numba's cache notices a change only in the file of the function it cached.
 
 Normalised text is words separated by a space, or by a newline where a sentence ends. Features of a word: its
-character n-grams with boundary marks, the word itself, the word together with the one before it in the sentence,
-and two that survive disguise: its set of letters with the first one (swapped and repeated letters) and its
-consonants (starred, doubled and replaced vowels). Hashes and sums are integer arithmetic, so they are the same on
-every machine.
+character n-grams with boundary marks, the word itself, the word together with the one before it in the
+sentence, and two that survive disguise: its set of letters with the first one (swapped and repeated letters)
+and its consonants (starred, doubled and replaced vowels). Hashes and sums are integer arithmetic, so they are
+the same on every machine.
 """
 
 from typing import NamedTuple
@@ -24,15 +24,15 @@ SURFACE = (
 )  # fmt: skip
 
 
-# What a character means inside a word, by ASCII code: a letter it stands for, a star, a mark to drop, or glue.
+# What a character means inside a word, by ASCII code: a letter it stands for, a star, a mark to drop, glue.
 LEET = np.zeros(128, np.uint32)
 for _symbol, _letter in zip("0134578@$!|", "oieastbasil", strict=True):
     LEET[ord(_symbol)] = ord(_letter)
 KIND = np.zeros(128, np.uint8)
 STAR, APOSTROPHE, GLUE, LEETMARK = 1, 2, 3, 4
-for _kind, _symbols in ((STAR, "*#%"), (APOSTROPHE, "'`"), (GLUE, "-._/,~"), (LEETMARK, "@$!|")):
+for _number, _symbols in ((STAR, "*#%"), (APOSTROPHE, "'`"), (GLUE, "-._/,~"), (LEETMARK, "@$!|")):
     for _symbol in _symbols:
-        KIND[ord(_symbol)] = _kind
+        KIND[ord(_symbol)] = _number
 # Letters that English hardly ever doubles: a double one is a disguise.
 SINGLE = np.zeros(128, np.bool_)
 for _letter in "ahijkquvwxy":
@@ -44,14 +44,15 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _FOLD = np.uint64(32)
 _SHIFT = np.uint64(64 - HASH_BITS)
 _CHARS, _WORD, _PAIR, _SET, _BONES = (
-    np.uint64(seed) for seed in (0x243F6A8885A308D3, 0x13198A2E03707344, 0xA4093822299F31D0, 0x082EFA98EC4E6C89,
-                                 0x452821E638D01377)
+    np.uint64(seed)
+    for seed in (
+        0x243F6A8885A308D3, 0x13198A2E03707344, 0xA4093822299F31D0, 0x082EFA98EC4E6C89, 0x452821E638D01377,
+    )
 )  # fmt: skip
 _BEGIN, _END = np.uint64(2), np.uint64(3)
 VOWEL = np.zeros(128, np.bool_)
 for _letter in "aeiou*":
     VOWEL[ord(_letter)] = True
-
 
 
 class Table(NamedTuple):
@@ -92,8 +93,7 @@ class Room(NamedTuple):
 class Model(NamedTuple):
     """Everything a score is computed from. Features, then trees, then calibration."""
 
-    bits: np.ndarray  # (2**22 / 32,) uint32 bitmap of live hash slots
-    ranks: np.ndarray  # (2**22 / 32,) uint32 live slots before each block
+    lookup: np.ndarray  # (2**22 / 32, 2) uint32: bitmap of live hash slots, and those before each block
     weights: np.ndarray  # (features, 8) int16, six used
     scale: np.ndarray  # (6,) float64: value of one unit of weight
     intercept: np.ndarray  # (6,) float64
@@ -110,22 +110,24 @@ class Model(NamedTuple):
 
 @njit(nogil=True, cache=True, inline="always")
 def _alnum(cls: int) -> bool:
-    return cls == LETTER or cls == DIGIT
+    return cls in (LETTER, DIGIT)
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _kind(cell: int) -> int:
+def _kind(cell: np.int64) -> np.int64:
     code = cell & CODE
     return KIND[code] if code < 128 else 0
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _class(cell: int) -> int:
+def _class(cell: np.int64) -> np.int64:
     return (cell >> 24) & 7
 
 
 @njit(nogil=True, cache=True)
-def _spell(codes, table, cell_out, at_out, surface):
+def _spell(
+    codes: np.ndarray, table: Table, cell_out: np.ndarray, at_out: np.ndarray, surface: np.ndarray
+) -> int:
     """Map code points through the table; returns the number of cells. Counts surface features on the way."""
     pages, cells, expansions = table.pages, table.cells, table.expansions
     n = 0
@@ -167,7 +169,7 @@ def _spell(codes, table, cell_out, at_out, surface):
 
 
 @njit(nogil=True, cache=True)
-def _word_end(cell, i, n):
+def _word_end(cell: np.ndarray, i: int, n: int) -> int:
     """End of the word that begins at `i` (equal to `i` when none does)."""
     j = i
     while j < n:
@@ -202,7 +204,7 @@ def _word_end(cell, i, n):
 
 
 @njit(nogil=True, cache=True)
-def _spaced_end(cell, i, n):
+def _spaced_end(cell: np.ndarray, i: int, n: int) -> int:
     """End of a run of at least three single characters with one separator between each (else `i`)."""
     letters, count, k = 0, 0, i
     while True:
@@ -213,7 +215,7 @@ def _spaced_end(cell, i, n):
             break
         separator = _class(cell[k + 1]) == SPACE or _kind(cell[k + 1]) == GLUE
         kind = _kind(cell[k + 2])
-        character = _alnum(_class(cell[k + 2])) or kind == STAR or kind == LEETMARK
+        character = _alnum(_class(cell[k + 2])) or kind in (STAR, LEETMARK)
         alone = k + 3 >= n or not _alnum(_class(cell[k + 3]))
         if not (separator and character and alone):
             break
@@ -222,7 +224,7 @@ def _spaced_end(cell, i, n):
 
 
 @njit(nogil=True, cache=True)
-def normalise_codes(codes, table, room):
+def normalise_codes(codes: np.ndarray, table: Table, room: Room) -> tuple[int, int]:
     """Normalise `codes` into `room`; returns (length of `room.out`, number of words)."""
     cell, at, out, out_at, surface = room.cell, room.at, room.out, room.out_at, room.surface
     word_begin, word_end = room.word_begin, room.word_end
@@ -266,10 +268,12 @@ def normalise_codes(codes, table, room):
                 elif spoken and code < 128 and LEET[code]:
                     code = np.int64(LEET[code])
                     surface[13] += 1
-            if o > begin and out[o - 1] == code:
-                if (code < 128 and SINGLE[code]) or (o > begin + 1 and out[o - 2] == code and cls == LETTER):
-                    surface[12] += 1
-                    continue
+            repeats = o > begin and out[o - 1] == code
+            if repeats and (
+                (code < 128 and SINGLE[code]) or (o > begin + 1 and out[o - 2] == code and cls == LETTER)
+            ):
+                surface[12] += 1
+                continue
             if o - begin == LONGEST_WORD:
                 out[o], out_at[o] = 32, at[k]
                 word_begin[words], word_end[words] = out_at[begin], at[k]
@@ -281,7 +285,7 @@ def normalise_codes(codes, table, room):
         if o > begin:
             surface[14] = max(surface[14], o - begin)
             word_begin[words], word_end[words] = out_at[begin], at[j - 1] + 1
-            out[o], out_at[o] = 32, at[j - 1] + 1
+            out[o], out_at[o] = 32, min(at[j - 1] + 1, at[j]) if j < n else at[j - 1] + 1
             words += 1
             o += 1
         i = j
@@ -304,7 +308,7 @@ def _slot(h: np.uint64) -> np.uint32:
 
 
 @njit(nogil=True, cache=True)
-def hash_words(n, room):
+def hash_words(n: int, room: Room) -> tuple[int, int]:
     """Hash the n-grams of `room.out[:n]`; returns (number of words, number of sentences)."""
     out, slots, slot_end, sentence_end = room.out, room.slots, room.slot_end, room.sentence_end
     k, words, sentences = 0, 0, 0
@@ -353,23 +357,33 @@ def hash_words(n, room):
 
 
 @njit(nogil=True, cache=True, inline="always")
-def feature_of(slot, bits, ranks):
-    """Number of a live hash slot among the live ones, or -1. `ranks[k]` counts the live slots before word `k`."""
+def feature_of(slot: np.uint32, index: np.ndarray) -> np.int64:
+    """Number of a hash slot among the live ones, or -1 (see `Model.lookup`)."""
     block = slot >> np.uint32(5)
     bit = np.uint32(1) << (slot & np.uint32(31))
-    word = bits[block]
+    word = index[block, 0]
     if not word & bit:
         return np.int64(-1)
     x = word & (bit - np.uint32(1))
     x = x - ((x >> np.uint32(1)) & np.uint32(0x55555555))
     x = (x & np.uint32(0x33333333)) + ((x >> np.uint32(2)) & np.uint32(0x33333333))
     x = (x + (x >> np.uint32(4))) & np.uint32(0x0F0F0F0F)
-    return np.int64(ranks[block]) + np.int64(((x * np.uint32(0x01010101)) >> np.uint32(24)) & np.uint32(0xFF))
+    return np.int64(index[block, 1]) + np.int64(
+        ((x * np.uint32(0x01010101)) >> np.uint32(24)) & np.uint32(0xFF)
+    )
 
 
 @njit(nogil=True, cache=True)
-def count_texts(codes, ends, table, room, seen, first, counts):
-    """Add to `counts` the number of texts that each hash slot occurs in. `seen` starts as zeros, `first` at 1."""
+def count_texts(
+    codes: np.ndarray,
+    ends: np.ndarray,
+    table: Table,
+    room: Room,
+    seen: np.ndarray,
+    first: int,
+    counts: np.ndarray,
+) -> None:
+    """Add to `counts` how many texts each hash slot occurs in. `seen` starts as zeros, `first` at 1."""
     begin = 0
     for i in range(len(ends)):
         n, words = normalise_codes(codes[begin : ends[i]], table, room)
@@ -383,7 +397,17 @@ def count_texts(codes, ends, table, room, seen, first, counts):
 
 
 @njit(nogil=True, cache=True)
-def emit_texts(codes, ends, table, room, seen, first, bits, ranks, indices, indptr):
+def emit_texts(
+    codes: np.ndarray,
+    ends: np.ndarray,
+    table: Table,
+    room: Room,
+    seen: np.ndarray,
+    first: int,
+    index: np.ndarray,
+    indices: np.ndarray,
+    indptr: np.ndarray,
+) -> int:
     """Write each text's live features, in order of first occurrence; returns how many there are in all."""
     begin, k = 0, 0
     for i in range(len(ends)):
@@ -391,7 +415,7 @@ def emit_texts(codes, ends, table, room, seen, first, bits, ranks, indices, indp
         begin = ends[i]
         hash_words(n, room)
         for j in range(room.slot_end[words - 1] if words else 0):
-            feature = feature_of(room.slots[j], bits, ranks)
+            feature = feature_of(room.slots[j], index)
             if feature >= 0 and seen[feature] != first + i:
                 seen[feature] = first + i
                 indices[k] = feature
@@ -410,21 +434,22 @@ INPUTS = (
 
 
 @njit(nogil=True, cache=True)
-def level_two_inputs(codes, table, room, model, seen, tag, inputs):
+def level_two_inputs(
+    codes: np.ndarray, table: Table, room: Room, model: Model, seen: np.ndarray, tag: int, inputs: np.ndarray
+) -> int:
     """Fill `inputs` (see INPUTS) for one text; returns the last tag used.
 
-    `seen` (features,) uint32 holds no value above `tag`. Sums are exact: int32 within a word (at most 40
-    characters), int64 above.
+    `seen` (features,) uint32 holds no value above `tag`. Sums of weights are exact.
     """
     n, words = normalise_codes(codes, table, room)
     _, sentences = hash_words(n, room)
-    bits, ranks, weights, slots = model.bits, model.ranks, model.weights, room.slots
+    index, weights, slots = model.lookup, model.weights, room.slots
     inputs[:] = 0
     inputs[6:24] = -np.inf
-    text = np.zeros(8, np.int64)
-    sentence = np.empty(8, np.int64)
-    word = np.empty(8, np.int32)
-    fresh = np.empty(8, np.int32)
+    text = np.zeros(LABEL_COUNT, np.int64)
+    sentence = np.empty(LABEL_COUNT, np.int64)
+    word = np.empty(LABEL_COUNT, np.int64)
+    fresh = np.empty(LABEL_COUNT, np.int64)
     start = tag
     text_count, k, w = 0, 0, 0
     for s in range(sentences):
@@ -432,28 +457,39 @@ def level_two_inputs(codes, table, room, model, seen, tag, inputs):
         sentence[:] = 0
         count = 0
         while w < room.sentence_end[s]:
-            word[:] = 0
-            fresh[:] = 0
+            w0 = w1 = w2 = w3 = w4 = w5 = np.int64(0)
+            t0 = t1 = t2 = t3 = t4 = t5 = np.int64(0)
             while k < room.slot_end[w]:
-                feature = feature_of(slots[k], bits, ranks)
+                feature = feature_of(slots[k], index)
                 k += 1
                 if feature < 0:
                     continue
                 mark = seen[feature]
                 if mark == tag:
                     continue
+                seen[feature] = tag
                 count += 1
-                for label in range(8):
-                    word[label] += weights[feature, label]
+                a0, a1, a2 = weights[feature, 0], weights[feature, 1], weights[feature, 2]
+                a3, a4, a5 = weights[feature, 3], weights[feature, 4], weights[feature, 5]
+                w0 += a0
+                w1 += a1
+                w2 += a2
+                w3 += a3
+                w4 += a4
+                w5 += a5
                 if mark <= start:
                     text_count += 1
-                    for label in range(8):
-                        fresh[label] += weights[feature, label]
-                seen[feature] = tag
-            for label in range(8):
+                    t0 += a0
+                    t1 += a1
+                    t2 += a2
+                    t3 += a3
+                    t4 += a4
+                    t5 += a5
+            word[0], word[1], word[2], word[3], word[4], word[5] = w0, w1, w2, w3, w4, w5
+            fresh[0], fresh[1], fresh[2], fresh[3], fresh[4], fresh[5] = t0, t1, t2, t3, t4, t5
+            for label in range(LABEL_COUNT):
                 sentence[label] += word[label]
                 text[label] += fresh[label]
-            for label in range(LABEL_COUNT):
                 inputs[18 + label] = max(inputs[18 + label], np.float32(word[label] * model.scale[label]))
             w += 1
         scale = 1 / np.sqrt(max(count, 1))
@@ -498,7 +534,7 @@ DEPTH = 6
 
 
 @njit(nogil=True, cache=True)
-def final_logits(inputs, model, out):
+def final_logits(inputs: np.ndarray, model: Model, out: np.ndarray) -> None:
     """Calibrated logits of the second level into `out` (6,)."""
     tree = 0
     for label in range(LABEL_COUNT):
@@ -513,7 +549,16 @@ def final_logits(inputs, model, out):
 
 
 @njit(nogil=True, cache=True)
-def inputs_of_texts(codes, ends, table, room, model, seen, tag, inputs):
+def inputs_of_texts(
+    codes: np.ndarray,
+    ends: np.ndarray,
+    table: Table,
+    room: Room,
+    model: Model,
+    seen: np.ndarray,
+    tag: int,
+    inputs: np.ndarray,
+) -> int:
     """`level_two_inputs` for every text (rows of `inputs`); returns the last tag used."""
     begin = 0
     for i in range(len(ends)):
@@ -523,7 +568,17 @@ def inputs_of_texts(codes, ends, table, room, model, seen, tag, inputs):
 
 
 @njit(nogil=True, cache=True)
-def score_texts(codes, ends, table, room, model, seen, tag, inputs, out):
+def score_texts(
+    codes: np.ndarray,
+    ends: np.ndarray,
+    table: Table,
+    room: Room,
+    model: Model,
+    seen: np.ndarray,
+    tag: int,
+    inputs: np.ndarray,
+    out: np.ndarray,
+) -> int:
     """Calibrated probabilities of the texts that lie end to end in `codes`, into `out` (n, 6).
 
     Returns the last tag used (see `level_two_inputs`).
@@ -539,8 +594,10 @@ def score_texts(codes, ends, table, room, model, seen, tag, inputs, out):
 
 
 @njit(nogil=True, cache=True)
-def contributions(codes, table, room, model, occurrences, out):
-    """Each word's exact share of the text's linear logits, into `out` (words, 6); returns the number of words.
+def contributions(
+    codes: np.ndarray, table: Table, room: Room, model: Model, occurrences: np.ndarray, out: np.ndarray
+) -> int:
+    """Each word's exact share of the text's linear logits, into `out` (words, 6); returns how many words.
 
     A feature's contribution is shared equally by its occurrences; that of a pair of words by both.
     `occurrences` (features,) int32 starts as zeros.
@@ -550,7 +607,7 @@ def contributions(codes, table, room, model, occurrences, out):
     total = room.slot_end[words - 1] if words else 0
     distinct = 0
     for k in range(total):
-        feature = feature_of(room.slots[k], model.bits, model.ranks)
+        feature = feature_of(room.slots[k], model.lookup)
         if feature >= 0:
             distinct += occurrences[feature] == 0
             occurrences[feature] += 1
@@ -562,7 +619,7 @@ def contributions(codes, table, room, model, occurrences, out):
             sentence += 1
             first = w
         while k < room.slot_end[w]:
-            feature = feature_of(room.slots[k], model.bits, model.ranks)
+            feature = feature_of(room.slots[k], model.lookup)
             k += 1
             if feature < 0:
                 continue

@@ -21,11 +21,15 @@ def _spaced(word: str, rng: random.Random) -> str:
 
 
 def _leet(word: str, rng: random.Random) -> str:
-    return "".join(rng.choice(_LEET[c.lower()]) if c.lower() in _LEET and rng.random() < 0.7 else c for c in word)
+    return "".join(
+        rng.choice(_LEET[c.lower()]) if c.lower() in _LEET and rng.random() < 0.7 else c for c in word
+    )
 
 
 def _shapes(word: str, rng: random.Random) -> str:
-    return "".join(rng.choice(_SHAPES[c.lower()]) if c.lower() in _SHAPES and rng.random() < 0.7 else c for c in word)
+    return "".join(
+        rng.choice(_SHAPES[c.lower()]) if c.lower() in _SHAPES and rng.random() < 0.7 else c for c in word
+    )
 
 
 def _stars(word: str, rng: random.Random) -> str:
@@ -64,7 +68,7 @@ KINDS: dict[str, Callable[[str, random.Random], str]] = {
 
 
 def obfuscate(texts: Sequence[str], kind: str, *, share: float = 0.5, seed: int = 0) -> list[str]:
-    """The texts with about `share` of their longer words disguised in one of KINDS; the same for the same seed."""
+    """The texts with about `share` of their longer words disguised in one of KINDS; repeatable by `seed`."""
     rng = random.Random(f"{kind} {seed}")
     disguise = KINDS[kind]
 

@@ -1,9 +1,9 @@
-"""Serving: a comment in, six calibrated probabilities and their reasons out. Imports neither scikit-learn nor scipy."""
+"""Serving: a comment in, six calibrated probabilities and their reasons out. Imports no scikit-learn."""
 
 import hashlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Self
@@ -41,7 +41,7 @@ class Span:
 class Explanation:
     """Why a text scores as it does: `intercepts + sum of spans + adjustments == logits`, all (6,) float64.
 
-    The adjustment is what the second level and the calibration make of the linear logit. Probabilities are the
+    The adjustment is what the second level and calibration make of the linear logit. Probabilities are the
     logistic function of the logits. Spans are in order and do not overlap; offsets count code points.
     """
 
@@ -85,8 +85,6 @@ class Scorer:
         self.manifest = manifest
         self.thresholds = np.array([manifest["thresholds"][label] for label in LABELS], np.float64)
         self.model = Model(*(np.ascontiguousarray(array) for array in model))
-        for array in (*self.model, self.thresholds):
-            array.flags.writeable = False
         self._table = table()
         self._workspace = _Workspace(len(model.weights))
 
@@ -100,7 +98,7 @@ class Scorer:
         return self._score(text, np.array([len(text)]))[0]
 
     def score_many(self, texts: Sequence[str], threads: int | None = None) -> np.ndarray:
-        """(n, 6) float64 probabilities; `threads` defaults to the usable cores, one thread stays in the caller's."""
+        """(n, 6) float64 probabilities; `threads` defaults to the cores this process may use."""
         chunks = list(_chunks(texts))
         threads = min(threads or len(os.sched_getaffinity(0)), len(chunks))
         if threads <= 1:
@@ -138,7 +136,9 @@ class Scorer:
         for begin, end, share in zip(room.word_begin[:words], room.word_end[:words], shares, strict=False):
             if spans and begin < spans[-1].end:
                 # One original character can expand to several words: they share its span.
-                spans[-1] = Span(spans[-1].begin, max(int(end), spans[-1].end), spans[-1].contributions + share)
+                spans[-1] = Span(
+                    spans[-1].begin, max(int(end), spans[-1].end), spans[-1].contributions + share
+                )
             else:
                 spans.append(Span(int(begin), int(end), share))
         intercepts = self.model.intercept.copy()
@@ -151,7 +151,7 @@ class Scorer:
         return hashlib.blake2b(room.out[:n].tobytes(), digest_size=16).digest()
 
 
-def _chunks(texts: Sequence[str]):
+def _chunks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
     begin, codes = 0, 0
     for i, text in enumerate(texts):
         codes += len(text)

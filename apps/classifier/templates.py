@@ -1,7 +1,7 @@
-"""Short sentences about people, kind and hateful alike, for every group: to unlearn and to audit identity bias.
+"""Short sentences about people, kind and hateful alike, for every group: to unlearn and audit identity bias.
 
-The audit uses other sentence shapes and mostly other words than training, and besides the groups that training
-names also some that it never does. Measures: Borkan et al., "Nuanced metrics for measuring unintended bias", 2019.
+The audit uses other sentence shapes than training, and besides the groups that training names also some that
+it never does. Measures: Borkan et al., "Nuanced metrics for measuring unintended bias", 2019.
 """
 
 import random
@@ -16,73 +16,118 @@ def _words(text: str) -> list[str]:
 
 
 IDENTITIES = _words(
-    "gay, lesbian, bisexual, transgender, trans, queer, lgbt, lgbtq, homosexual, straight, heterosexual, nonbinary,"
-    "intersex, male, female, feminist, african, african american, black, white, european, hispanic, latino, latina,"
-    "latinx, mexican, canadian, american, asian, indian, middle eastern, chinese, japanese, arab, arabic, iranian,"
-    "pakistani, turkish, russian, polish, german, french, italian, irish, british, english, spanish, greek, israeli,"
-    "palestinian, nigerian, somali, brazilian, cuban, puerto rican, vietnamese, filipino, native american, roma,"
-    "gypsy, immigrant, foreign, refugee, christian, muslim, jewish, buddhist, catholic, protestant, sikh, taoist,"
-    "hindu, mormon, atheist, agnostic, evangelical, islamic, religious, orthodox, old, older, young, younger, teenage,"
-    "millennial, millenial, middle aged, elderly, blind, deaf, paralyzed, disabled, autistic, mentally ill, poor,"
-    "homeless, fat, short, divorced, single, conservative, liberal, communist, republican, democrat, vegan, ukrainian,"
-    "dutch, australian, colored, brown, mixed race, serbian, albanian, bosnian, armenian, kurdish, afghan, scottish"
+    "gay, lesbian, bisexual, transgender, trans, queer, lgbt, lgbtq, homosexual, straight, "
+    "heterosexual, nonbinary, intersex, male, female, feminist, african, african american, black, "
+    "white, european, hispanic, latino, latina, latinx, mexican, canadian, american, asian, indian, "
+    "middle eastern, chinese, japanese, arab, arabic, iranian, pakistani, turkish, russian, polish, "
+    "german, french, italian, irish, british, english, spanish, greek, israeli, palestinian, nigerian, "
+    "somali, brazilian, cuban, puerto rican, vietnamese, filipino, native american, roma, gypsy, "
+    "immigrant, foreign, refugee, christian, muslim, jewish, buddhist, catholic, protestant, sikh, "
+    "taoist, hindu, mormon, atheist, agnostic, evangelical, islamic, religious, orthodox, old, older, "
+    "young, younger, teenage, millennial, millenial, middle aged, elderly, blind, deaf, paralyzed, "
+    "disabled, autistic, mentally ill, poor, homeless, fat, short, divorced, single, conservative, "
+    "liberal, communist, republican, democrat, vegan, ukrainian, dutch, australian, colored, brown, "
+    "mixed race, serbian, albanian, bosnian, armenian, kurdish, afghan, scottish"
 )
 GROUPS = _words(
-    "gays, lesbians, homosexuals, bisexuals, transsexuals, queers, muslims, jews, christians, catholics, hindus,"
-    "buddhists, sikhs, mormons, atheists, blacks, whites, asians, africans, americans, mexicans, arabs, indians,"
-    "chinese, russians, germans, turks, poles, greeks, immigrants, foreigners, refugees, women, men, girls, boys,"
-    "feminists, teenagers, children, old people, the disabled, the blind, the deaf, the elderly, the poor,"
-    "conservatives, liberals, republicans, democrats, communists, latinos, europeans, canadians, israelis, gypsies"
+    "gays, lesbians, homosexuals, bisexuals, transsexuals, queers, muslims, jews, christians, "
+    "catholics, hindus, buddhists, sikhs, mormons, atheists, blacks, whites, asians, africans, "
+    "americans, mexicans, arabs, indians, chinese, russians, germans, turks, poles, greeks, immigrants, "
+    "foreigners, refugees, women, men, girls, boys, feminists, teenagers, children, old people, the "
+    "disabled, the blind, the deaf, the elderly, the poor, conservatives, liberals, republicans, "
+    "democrats, communists, latinos, europeans, canadians, israelis, gypsies"
 )
 UNSEEN_IDENTITIES = _words(
-    "asexual, pansexual, korean, thai, egyptian, moroccan, basque, welsh, quaker, jain, pagan, dyslexic, diabetic,"
-    "widowed, left handed, pregnant, bald, rural, swedish, portuguese"
+    "asexual, pansexual, korean, thai, egyptian, moroccan, basque, welsh, quaker, jain, pagan, "
+    "dyslexic, diabetic, widowed, left handed, pregnant, bald, rural, swedish, portuguese"
 )
-NEUTRAL = _words("tall, busy, quiet, local, new, retired, married, experienced, common, ordinary, modern, regular")
+NEUTRAL = _words(
+    "tall, busy, quiet, local, new, retired, married, experienced, common, ordinary, modern, regular"
+)
 _PERSON = _words(
-    "man, woman, person, guy, girl, boy, friend, neighbour, teacher, student, doctor, editor, writer, nurse, driver,"
-    "engineer, parent, kid, artist, lawyer, user, admin, worker, father, mother, dude"
+    "man, woman, person, guy, girl, boy, friend, neighbour, teacher, student, doctor, editor, writer, "
+    "nurse, driver, engineer, parent, kid, artist, lawyer, user, admin, worker, father, mother, dude"
 )
-_NAME = _words("John, Mary, Ahmed, Lisa, David, Sarah, Wei, Carlos, Anna, Peter, Fatima, Tom, Kim, Robert, Laura")
+_NAME = _words(
+    "John, Mary, Ahmed, Lisa, David, Sarah, Wei, Carlos, Anna, Peter, Fatima, Tom, Kim, Robert, Laura"
+)
 _GOOD = _words(
-    "wonderful, great, kind, nice, lovely, smart, friendly, honest, brave, beautiful, good, amazing, helpful, proud,"
-    "fine, normal, excellent, funny, generous, gentle, successful, interesting, respected, fantastic, perfect, cool,"
-    "awesome, delightful, intelligent, thoughtful, happy, welcome, important, talented"
+    "wonderful, great, kind, nice, lovely, smart, friendly, honest, brave, beautiful, good, amazing, "
+    "helpful, proud, fine, normal, excellent, funny, generous, gentle, successful, interesting, "
+    "respected, fantastic, perfect, cool, awesome, delightful, intelligent, thoughtful, happy, welcome, "
+    "important, talented, fun, magnificent, marvellous, marvelous, superb, adorable, charming, fair, "
+    "courageous, sensible, wise, polite, patient, loyal, cheerful, creative, clever, calm, warm, "
+    "brilliant, splendid, terrific, outstanding, admirable, capable, caring, decent, diligent, elegant, "
+    "faithful, free, graceful, hard working, humble, innocent, inspiring, joyful, likeable, natural, "
+    "neat, okay, peaceful, pleasant, popular, reasonable, reliable, sincere, special, strong, sweet, "
+    "tolerant, trustworthy, valuable, different, quiet, famous, rich, tired, worried, sad, lonely"
 )
 _BAD = _words(
-    "disgusting, stupid, horrible, terrible, evil, dumb, filthy, ugly, pathetic, worthless, awful, gross, nasty, vile,"
-    "idiotic, rotten, sick, retarded, moronic, crazy, repulsive, dirty, shitty, useless, inferior, wicked, hideous,"
-    "despicable, revolting, dishonest, lazy, bad, abhorrent, insane, annoying"
+    "disgusting, stupid, horrible, terrible, evil, dumb, filthy, ugly, pathetic, worthless, awful, "
+    "gross, nasty, vile, idiotic, rotten, sick, retarded, moronic, crazy, repulsive, dirty, shitty, "
+    "useless, inferior, wicked, hideous, despicable, revolting, dishonest, lazy, bad, abhorrent, "
+    "insane, annoying, lousy, dreadful, hateful, abominable, depraved, atrocious, appalling, horrid, "
+    "horrendous, ghastly, loathsome, detestable, contemptible, deplorable, disgraceful, shameful, "
+    "sinful, perverted, immoral, unnatural, abnormal, wrong, sleazy, slimy, stinking, smelly, foul, "
+    "obnoxious, offensive, repugnant, sickening, nauseating, cruel, brutal, vicious, malicious, "
+    "sinister, corrupt, crooked, deceitful, cowardly, arrogant, ignorant, illiterate, brainless, "
+    "mindless, clueless, incompetent, ridiculous, laughable, lame, miserable, wretched, inhuman, "
+    "subhuman, savage, barbaric, primitive, parasitic, toxic, poisonous, dangerous, violent, monstrous, "
+    "fucking, damn, bloody, crappy, trashy, greedy, selfish, hypocritical, twisted, deranged, demented, "
+    "psychotic, unbearable, intolerable, unwanted, hated, creepy, beastly, heinous"
 )
-_BADNOUN = _words("idiot, moron, scum, pig, trash, loser, bastard, asshole, liar, dog, fool, bitch, vermin, jerk")
-_LIKE = _words("love, admire, respect, like, support, welcome, enjoy meeting, appreciate, adore, thank, hug, trust")
-_HATE = _words("hate, despise, loathe, detest, can't stand, want to kill, want to hurt, spit on, abhor, curse")
-_HURT = _words("die, be killed, be shot, burn in hell, be banned, disappear, rot, hang, suffer, get cancer")
+_BADNOUN = _words(
+    "idiot, moron, scum, pig, trash, loser, bastard, asshole, liar, dog, fool, bitch, vermin, jerk, "
+    "imbecile, cretin, dumbass, creep, freak, monster, parasite, coward, thief, rat, cockroach, filth, "
+    "garbage, disgrace, pervert, criminal, disease, plague, curse, clown, animal, degenerate, "
+    "abomination"
+)
+_LIKE = _words(
+    "love, admire, respect, like, support, welcome, enjoy meeting, appreciate, adore, thank, hug, "
+    "trust, believe in, care about, help, stand with, defend, cherish, value, greet, kiss, protect, "
+    "praise, listen to, learn from, work with, live with, met, know, remember, miss, wrote about, read "
+    "about, talk to, study"
+)
+_HATE = _words(
+    "hate, despise, loathe, detest, can't stand, want to kill, want to hurt, spit on, abhor, curse, "
+    "kill, murder, hurt, beat, attack, punch, destroy, shoot, burn, stab, hang, exterminate, get rid "
+    "of, am sick of, piss on, will kill, want to punch, slap, deport, torture, eliminate, hunt"
+)
+_HURT = _words(
+    "die, be killed, be shot, burn in hell, be banned, disappear, rot, hang, suffer, get cancer, be "
+    "murdered, be hanged, be deported, be exterminated, be beaten, be locked up, go to hell, be wiped "
+    "out, be burned, drop dead, get lost, be sterilised, be hurt, shut up, kill themselves, be gassed, "
+    "be punished, be destroyed"
+)
 
 _TRAIN_KIND = _words(
-    "i am a {a} {n}, i am {a}, being {a} is {good}, {a} people are {good}, my {n} is {a}, {name} is a {good} {a} {n},"
-    "{name} is {a}, you are a {good} {a} {n}, i {like} {a} people, i {like} {g}, {g} are {good}, as a {a} {n} i agree,"
-    "she is a {a} {n}, a {a} {n} moved in next door, we met a {good} {a} {n}, the article is about {a} people,"
-    "i have many {a} friends, there are {a} people here, {like} {g}, {a}, {g}, a {a} {n}, what a {good} {n},"
-    "it is {good} to be {a}, {name} has a {a} {n}, {good} {g}, {good} {n}, {a} and proud, the {a} {n} was {good},"
-    "i think {a} people are {good} and {good}, {name} and {name} are both {a}, {like} {name}, {name} is {good}"
+    "i am a {a} {n}, i am {a}, being {a} is {good}, {a} people are {good}, my {n} is {a}, {name} is a "
+    "{good} {a} {n}, {name} is {a}, you are a {good} {a} {n}, i {like} {a} people, i {like} {g}, {g} "
+    "are {good}, as a {a} {n} i agree, she is a {a} {n}, a {a} {n} moved in next door, we met a {good} "
+    "{a} {n}, the article is about {a} people, i have many {a} friends, there are {a} people here, "
+    "{like} {g}, {a}, {g}, a {a} {n}, what a {good} {n}, it is {good} to be {a}, {name} has a {a} {n}, "
+    "{good} {g}, {good} {n}, {a} and proud, the {a} {n} was {good}, i think {a} people are {good} and "
+    "{good}, {name} and {name} are both {a}, {like} {name}, {name} is {good}"
 )
 _TRAIN_HATE = _words(
-    "{a} people are {bad}, i {hate} {a} people, i {hate} {g}, {g} are {bad}, being {a} is {bad}, you {bad} {a} {n},"
-    "you are a {bad} {a} {n}, {name} is a {bad} {a} {n}, all {g} should {hurt}, {a} people should {hurt}, {bad} {g},"
-    "you are a {bad} {n}, what a {bad} {n}, {name} is {bad}, the {a} {n} is a {badnoun}, {hate} {g}, {bad} {n},"
-    "{a} {badnoun}, you {bad} {badnoun}, it is {bad} to be {a}, i think {a} people are {bad} and {bad}, {hate} {name},"
-    "{name} is a {badnoun}, we met a {bad} {a} {n}, i {hate} you, {bad} {a} {n}, the {a} {n} was {bad}"
+    "{a} people are {bad}, i {hate} {a} people, i {hate} {g}, {g} are {bad}, being {a} is {bad}, you "
+    "{bad} {a} {n}, you are a {bad} {a} {n}, {name} is a {bad} {a} {n}, all {g} should {hurt}, {a} "
+    "people should {hurt}, {bad} {g}, you are a {bad} {n}, what a {bad} {n}, {name} is {bad}, the {a} "
+    "{n} is a {badnoun}, {hate} {g}, {bad} {n}, {a} {badnoun}, you {bad} {badnoun}, it is {bad} to be "
+    "{a}, i think {a} people are {bad} and {bad}, {hate} {name}, {name} is a {badnoun}, we met a {bad} "
+    "{a} {n}, i {hate} you, {bad} {a} {n}, the {a} {n} was {bad}"
 )
 _AUDIT_KIND = _words(
-    "yesterday a {a} {n} helped me, my {a} {n} is so {good}, {name} happens to be {a}, nothing wrong with being {a},"
-    "those {a} kids seem {good}, {name} married a {a} {n}, every {a} {n} i know is {good}, we hired a {a} {n},"
-    "i grew up in a {a} family, could a {a} {n} join us, {a} folks in this town are {good}, {name} is a {a} {n}"
+    "yesterday a {a} {n} helped me, my {a} {n} is so {good}, {name} happens to be {a}, nothing wrong "
+    "with being {a}, those {a} kids seem {good}, {name} married a {a} {n}, every {a} {n} i know is "
+    "{good}, we hired a {a} {n}, i grew up in a {a} family, could a {a} {n} join us, {a} folks in this "
+    "town are {good}, {name} is a {a} {n}"
 )
 _AUDIT_HATE = _words(
-    "yesterday a {bad} {a} {n} came by, my {a} {n} is so {bad}, {name} is a {bad} {badnoun}, {a} folks are {bad},"
-    "those {a} kids seem {bad}, every {a} {n} i know is {bad}, get lost you {bad} {a} {badnoun},"
-    "no one needs a {bad} {a} {n}, {name} is just another {bad} {n}, how can anyone be so {bad}"
+    "yesterday a {bad} {a} {n} came by, my {a} {n} is so {bad}, {name} is a {bad} {badnoun}, {a} folks "
+    "are {bad}, those {a} kids seem {bad}, every {a} {n} i know is {bad}, get lost you {bad} {a} "
+    "{badnoun}, no one needs a {bad} {a} {n}, {name} is just another {bad} {n}, how can anyone be so "
+    "{bad}"
 )
 
 
@@ -105,7 +150,12 @@ def training_sentences(seed: int = 0, copies: int = 1) -> Sentences:
                 rows += [(_fill(shape, who, rng), toxic, who) for shape in shapes if "{a}" in shape]
         for who in GROUPS + _NAME:
             for toxic, shapes in enumerate((_TRAIN_KIND, _TRAIN_HATE)):
-                rows += [(_fill(shape, who, rng), toxic, who) for shape in shapes if "{a}" not in shape for _ in "12"]
+                rows += [
+                    (_fill(shape, who, rng), toxic, who)
+                    for shape in shapes
+                    if "{a}" not in shape
+                    for _ in "12"
+                ]
     return _collect(rows)
 
 
@@ -123,8 +173,8 @@ def audit_sentences(seed: int = 1, copies: int = 2) -> Sentences:
 
 def _fill(shape: str, who: str, rng: random.Random) -> str:
     for slot, choices in (
-        ("name", _NAME), ("n", _PERSON), ("good", _GOOD), ("badnoun", _BADNOUN), ("bad", _BAD), ("like", _LIKE),
-        ("hate", _HATE), ("hurt", _HURT),
+        ("name", _NAME), ("n", _PERSON), ("good", _GOOD), ("badnoun", _BADNOUN), ("bad", _BAD),
+        ("like", _LIKE), ("hate", _HATE), ("hurt", _HURT),
     ):  # fmt: skip
         while f"{{{slot}}}" in shape:
             shape = shape.replace(f"{{{slot}}}", rng.choice(choices), 1)
@@ -139,14 +189,18 @@ def _collect(rows: list[tuple[str, int, str]]) -> Sentences:
 def bias_report(sentences: Sentences, toxic_probability: np.ndarray) -> dict[str, dict[str, float]]:
     """Per group: subgroup, BPSN and BNSP AUC of the label toxic.
 
-    BPSN compares the group's kind sentences with the hateful ones of all others (low: the name alone counts as
-    toxic), BNSP its hateful ones with the kind ones of all others (low: hate against the group is overlooked).
+    BPSN compares the group's kind sentences with the hateful ones of all others (low: the name alone counts
+    as toxic), BNSP its hateful ones with the kind ones of all others (low: hate against the group is missed).
     """
     groups, toxic = np.array(sentences.groups), sentences.toxic.astype(bool)
     report = {}
     for group in sorted(set(sentences.groups) - {""}):
         mine = groups == group
-        chosen = {"subgroup": mine, "bpsn": np.where(toxic, ~mine, mine), "bnsp": np.where(toxic, mine, ~mine)}
+        chosen = {
+            "subgroup": mine,
+            "bpsn": np.where(toxic, ~mine, mine),
+            "bnsp": np.where(toxic, mine, ~mine),
+        }
         report[group] = {
             name: float(roc_auc_score(toxic[rows], toxic_probability[rows])) for name, rows in chosen.items()
         }

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+from sklearn.metrics import (
+    average_precision_score,
+    brier_score_loss,
+    f1_score,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
+
+from apps.classifier.evaluation import (
+    calibration_error,
+    choose_thresholds,
+    evaluate,
+    natural_weights,
+    summary,
+)
+from apps.classifier.labels import LABELS
+
+
+@pytest.fixture
+def scored() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    probabilities = rng.random((4000, 6)) ** 3
+    return (rng.random((4000, 6)) < probabilities).astype(np.int8), probabilities, rng.random(4000) + 0.5
+
+
+def test_metrics_are_scikit_learns(scored) -> None:
+    labels, probabilities, weights = scored
+    thresholds = np.linspace(0.2, 0.7, 6)
+    result = evaluate(labels, probabilities, thresholds, weights)
+    for k, label in enumerate(LABELS):
+        y, p, flag = labels[:, k], probabilities[:, k], probabilities[:, k] >= thresholds[k]
+        assert result[label] == pytest.approx(
+            {
+                "roc_auc": roc_auc_score(y, p),
+                "pr_auc": average_precision_score(y, p, sample_weight=weights),
+                "precision": precision_score(y, flag, sample_weight=weights),
+                "recall": recall_score(y, flag, sample_weight=weights),
+                "f1": f1_score(y, flag, sample_weight=weights),
+                "brier": brier_score_loss(y, p, sample_weight=weights),
+                "ece": calibration_error(y, p, weights),
+            }
+        )
+    assert result["mean"]["f1"] == pytest.approx(np.mean([result[label]["f1"] for label in LABELS]))
+    assert "identity_hate" in summary(result)
+
+
+def test_undefined_metrics_are_none() -> None:
+    labels = np.zeros((10, 6), np.int8)
+    labels[:5, 0] = 1
+    result = evaluate(labels, np.full((10, 6), 0.1), np.full(6, 0.5))
+    assert result["threat"]["roc_auc"] is None
+    assert result["mean"]["roc_auc"] == 0.5
+    assert "-" in summary(result)
+
+
+def test_calibration_error() -> None:
+    p = np.full(1000, 0.3)
+    y = np.arange(1000) < 300
+    assert calibration_error(y, p, np.ones(1000)) == pytest.approx(0)
+    assert calibration_error(~y, p, np.ones(1000)) == pytest.approx(0.4)
+
+
+def test_thresholds_meet_their_target(scored) -> None:
+    labels, probabilities, weights = scored
+    thresholds, rules = choose_thresholds(labels, probabilities, weights, precision=0.6)
+    result = evaluate(labels, probabilities, thresholds, weights)
+    for label, rule in zip(LABELS, rules, strict=True):
+        assert rule == "recall at precision >= 0.6"
+        assert result[label]["precision"] >= 0.6
+    _, rules = choose_thresholds(labels, probabilities, weights, precision=0.999)
+    assert set(rules) == {"best F1"}
+    thresholds, rules = choose_thresholds(labels * 0, probabilities, weights)
+    assert set(rules) == {"default"}
+    assert np.all(thresholds == 0.5)
+
+
+def test_natural_weights() -> None:
+    assert natural_weights(np.array([[0] * 6, [0, 1, 0, 0, 0, 0]])).tolist() == [1.87, 1.0]
