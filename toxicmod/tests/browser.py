@@ -5,13 +5,14 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from axe_playwright_python.sync_playwright import Axe
 from django.conf import settings
 from django.test import Client
-from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
 from apps.accounts.models import User
 
@@ -24,6 +25,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+TIMEOUT = 20_000  # milliseconds: a busy machine is slow, not wrong
 SIZES = {390: 844, 1440: 900}
 LOOKS = [(width, theme) for width in SIZES for theme in ("light", "dark")]
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
@@ -46,6 +48,7 @@ def chromium() -> Iterator[Browser]:
         raise RuntimeError(
             "There is no Chromium here: `apt-get install chromium`, or set CHROMIUM to its path."
         )
+    expect.set_options(timeout=TIMEOUT)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
         try:
@@ -60,6 +63,7 @@ class Visit:
 
     page: Page
     host: str
+    look: str
     errors: list[str] = field(default_factory=list)
     elsewhere: list[str] = field(default_factory=list)
 
@@ -110,8 +114,8 @@ def new_page(
         session = client.cookies[settings.SESSION_COOKIE_NAME].value
         context.add_cookies([{"name": settings.SESSION_COOKIE_NAME, "value": session, "url": url}])
     page = context.new_page()
-    page.set_default_timeout(10_000)
-    return Visit(page, urlsplit(url).netloc)
+    page.set_default_timeout(TIMEOUT)
+    return Visit(page, urlsplit(url).netloc, f"{width}-{theme}")
 
 
 def violations(page: Page, **options: Any) -> list[str]:
@@ -129,8 +133,20 @@ def overflow(page: Page) -> int:
     return page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
 
 
-def assert_sound(visit: Visit) -> None:
-    """Fail when the page scrolls sideways, breaks WCAG 2.2 AA, logged an error or asked another host."""
+def screenshot(visit: Visit, name: str) -> None:
+    """Save what the page looks like in the folder that the environment variable SCREENSHOTS names."""
+    folder = os.environ.get("SCREENSHOTS")
+    if folder:
+        visit.page.screenshot(path=Path(folder, f"{name}-{visit.look}.png"), full_page=True)
+
+
+def assert_sound(visit: Visit, name: str) -> None:
+    """Fail when the page scrolls sideways, breaks WCAG 2.2 AA, logged an error or asked another host.
+
+    Args:
+        name: of the screenshot; see `screenshot`.
+    """
+    screenshot(visit, name)
     assert overflow(visit.page) <= 0
     assert violations(visit.page) == []
     assert visit.errors == []
