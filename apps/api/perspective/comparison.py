@@ -138,7 +138,7 @@ def score_rows(rows: Iterable[Row], scorer: Scorer) -> Iterator[tuple[Row, np.nd
 
 
 def compare(scored: Iterable[tuple[Row, np.ndarray]], threshold: float) -> list[Comparison]:
-    """Compare by attribute, in Perspective's order. Of a comment only the scores are kept, 16 bytes for a pair.
+    """Compare by attribute, in Perspective's order. Of a comment only its scores are kept, in 16 bytes.
 
     The correlation is Spearman's rank correlation. The suggested threshold is our score of the comment that
     stands where the site's threshold stands among theirs, so that as many comments are flagged.
@@ -187,8 +187,9 @@ def plot(comparisons: Sequence[Comparison], path: Path) -> None:
         axes.scatter(comparison.theirs[some], comparison.ours[some], s=6, alpha=0.35, linewidths=0)
         axes.axvline(comparison.threshold, color="0.4", linestyle="--", linewidth=1)
         axes.axhline(comparison.suggested, color="C1", linestyle="--", linewidth=1)
+        figures = f"ρ {comparison.correlation:.3f}, threshold {comparison.suggested:.3f}"
         axes.set(
-            title=f"{comparison.attribute}\nρ {comparison.correlation:.3f}, threshold {comparison.suggested:.3f}",
+            title=f"{comparison.attribute}\n{figures}",
             xlabel="Perspective",
             ylabel="toxicmod",
             xlim=(0, 1),
