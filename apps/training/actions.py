@@ -141,6 +141,7 @@ def train(*, run: TrainingRun, progress: Progress | None = None) -> TrainingRun:
         progress: is told each step and the share done, 0 to 1.
 
     Raises:
+        SourceError: the data set's file is missing or damaged.
         TrainingError: the run can't be carried out with this data.
     """
     if not TrainingRun.objects.filter(pk=run.pk, status=TrainingRun.Status.QUEUED).update(
@@ -162,8 +163,8 @@ def train(*, run: TrainingRun, progress: Progress | None = None) -> TrainingRun:
         run.error = str(error) or error.__class__.__name__
         run.finished_at = timezone.now()
         run.save()
-        if isinstance(error, (OSError, ValueError)):
-            raise TrainingError(f"The training of {run} failed: {error}") from error
+        if isinstance(error, ValueError):
+            raise TrainingError(f"{run} can't be trained: {error}.") from error
         raise
     return run
 
@@ -305,7 +306,8 @@ def judge(*, version: ModelVersion, dataset: Dataset, all_rows: bool = False) ->
     else:
         rows = rows.take(datasets.split(rows.texts, rows.labels)[1])
         scorer = gates.twin(version)
-    return evaluate(rows.labels, scorer.score_many(rows.texts), scorer.thresholds, rows.weights), len(rows)
+    probabilities = gates.score_all(scorer, rows.texts)
+    return evaluate(rows.labels, probabilities, scorer.thresholds, rows.weights), len(rows)
 
 
 def promote(

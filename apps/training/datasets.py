@@ -16,6 +16,7 @@ from tqdm import tqdm
 from apps.classifier.labels import LABELS
 from apps.classifier.normalise import normalise
 from apps.training.jigsaw import Row
+from apps.training.sources import SourceError
 
 # Small groups let a single row be read without the rest.
 ROWS_PER_GROUP = 1024
@@ -94,9 +95,13 @@ def read(path: Path, *, clean_weight: float = 1.0) -> Rows:
     """Read all rows of a data set's file.
 
     Raises:
-        OSError: the file is missing or damaged (pyarrow's errors are OSErrors and ValueErrors).
+        SourceError: the file is missing or damaged.
     """
-    table = pq.read_table(path, schema=SCHEMA)
+    try:
+        table = pq.read_table(path, schema=SCHEMA)
+    except (OSError, pa.ArrowException) as error:
+        what = "missing" if isinstance(error, FileNotFoundError) else "damaged"
+        raise SourceError(f"The data set's file {path.name} is {what}: import the same rows again.") from None
     labels = np.column_stack([table[label].to_numpy() for label in LABELS])
     weights = None if clean_weight == 1.0 else np.where(labels.any(axis=1), 1.0, clean_weight)
     return Rows(table["comment_text"].to_pylist(), labels, weights)
@@ -113,7 +118,7 @@ def split(texts: Sequence[str], labels: np.ndarray) -> tuple[np.ndarray, np.ndar
         hashlib.blake2b(
             normalise(text)[0].encode("utf-8", "surrogatepass"), key=SPLIT_SEED, digest_size=8
         ).digest()
-        for text in tqdm(texts, desc="Splitting", unit="row", disable=None)
+        for text in tqdm(texts, desc="Splitting", unit="row", leave=False, disable=None)
     )
     _, group = np.unique(np.frombuffer(keys, "<u8"), return_inverse=True)
     rarest_first = np.argsort(labels.sum(axis=0), kind="stable")

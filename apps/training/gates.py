@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
+from tqdm import tqdm
 
 from apps.classifier.evaluation import calibration_error, evaluate
 from apps.classifier.labels import LABELS
@@ -20,6 +21,7 @@ MAX_CALIBRATION_ERROR = 0.02
 MAX_LATENCY_US = 500.0
 LATENCY_TEXTS = 500
 DRAWS = 200
+CHUNK = 2_048
 Figures = dict[str, dict[str, float | None]]
 
 
@@ -42,6 +44,13 @@ def twin(version: ModelVersion) -> Scorer:
     return Scorer.load(stored.artifact())
 
 
+def score_all(scorer: Scorer, texts: Sequence[str]) -> np.ndarray:
+    """Return (n, 6) probabilities, showing progress."""
+    chunks = [texts[first : first + CHUNK] for first in range(0, max(len(texts), 1), CHUNK)]
+    bar = tqdm(chunks, desc="Scoring", leave=False, disable=None)
+    return np.concatenate([scorer.score_many(chunk) for chunk in bar])
+
+
 def verdicts(version: ModelVersion) -> list[Gate]:
     """Judge a version against the champion on the held-out rows of the data set imported last.
 
@@ -62,12 +71,12 @@ def verdicts(version: ModelVersion) -> list[Gate]:
         return evaluate(rows.labels, probabilities, scorer.thresholds, rows.weights)
 
     challenger = twin(version)
-    probabilities = challenger.score_many(rows.texts)
+    probabilities = score_all(challenger, rows.texts)
     own = figures(challenger, probabilities)
     best = None
     if champion := ModelVersion.objects.with_alias(Alias.CHAMPION):
         scorer = twin(champion)
-        best = figures(scorer, scorer.score_many(rows.texts))["mean"]["roc_auc"]
+        best = figures(scorer, score_all(scorer, rows.texts))["mean"]["roc_auc"]
     return [
         _at_least("mean ROC-AUC", own["mean"]["roc_auc"], best and best - MAX_AUC_LOSS),
         _calibration(own, rows, probabilities),

@@ -13,6 +13,7 @@ from apps.registry import tracking
 from apps.registry.models import Alias, EvaluationArtifact, ModelVersion
 from apps.training import actions, gates, tasks
 from apps.training.models import Dataset, TrainingRun
+from apps.training.sources import SourceError
 from apps.training.tests.conftest import as_csv, made_up
 
 # MLflow, SQLAlchemy and what they import warn of their own deprecations.
@@ -115,11 +116,11 @@ def test_an_outage_of_mlflow_does_not_cost_the_model(
 def test_a_failure_is_kept_with_its_run(small: Dataset) -> None:
     run = actions.queue_run(dataset=small)
     small.path.unlink()
-    with pytest.raises(actions.TrainingError, match="failed"):
+    with pytest.raises(SourceError, match="is missing: import the same rows again"):
         actions.train(run=run)
     run.refresh_from_db()
     assert run.status == TrainingRun.Status.FAILED
-    assert "No such file" in run.error
+    assert "is missing" in run.error
     assert run.finished_at is not None
 
 
@@ -168,7 +169,7 @@ def test_the_admin_shows_them_read_only_and_linked(
         f"registry/modelversion/{champion.pk}/change/": [
             champion.sha256,
             f"version__id__exact={champion.pk}",
-            "ECE",
+            "roc_auc",
         ],
         f"registry/promotion/{champion.promotion_set.get().pk}/change/": [f"/modelversion/{champion.pk}/"],
         "training/dataset/": ["small v1"],

@@ -5,6 +5,7 @@ import pytest
 
 from apps.training import datasets, examples
 from apps.training.models import Dataset
+from apps.training.sources import SourceError
 from apps.training.tests.conftest import made_up
 
 
@@ -34,6 +35,12 @@ def test_what_is_held_out_stays_so_in_a_larger_data_set() -> None:
     held_out = set(datasets.split(texts[:1000], labels[:1000])[1])
     learned = set(datasets.split(texts, labels)[0])
     assert len(held_out & learned) < 0.3 * len(held_out)
+
+
+def test_a_damaged_file_is_one_sentence(dataset: Dataset) -> None:
+    dataset.path.write_bytes(dataset.path.read_bytes()[:500])
+    with pytest.raises(SourceError, match="is damaged: import the same rows again"):
+        datasets.read(dataset.path)
 
 
 def test_clean_rows_are_weighted_to_the_natural_rate(dataset: Dataset) -> None:

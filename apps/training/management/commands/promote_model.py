@@ -6,6 +6,7 @@ from django.core.management.base import CommandParser
 
 from apps.registry.management import base
 from apps.training import actions
+from apps.training.sources import SourceError
 
 
 class Command(base.Command):
@@ -16,7 +17,7 @@ not below the champion's by more than 0.001, calibration, and time per comment. 
 and what the gates said is kept."""
     examples = """  manage.py promote_model challenger --reason "Learned from October's decisions"
   manage.py promote_model v3 --reason "Catches the new slur; worth the loss elsewhere" --force"""
-    refusals = (actions.TrainingError,)
+    refusals = (SourceError, actions.TrainingError)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("version", help=base.VERSION_HELP)

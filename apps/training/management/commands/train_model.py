@@ -10,6 +10,7 @@ from apps.classifier.training import RECIPES
 from apps.registry.management import base
 from apps.training import actions
 from apps.training.models import Dataset
+from apps.training.sources import SourceError
 
 
 class Command(base.Command):
@@ -25,7 +26,7 @@ The recipes `plain` and `strong` are TF-IDF references, recorded in MLflow for c
   manage.py train_model --dataset jigsaw:2 --seed 7
   manage.py train_model --dataset jigsaw --recipe strong
   mlflow ui --backend-store-uri sqlite:///.data/mlflow.sqlite3        to look at the runs"""
-    refusals = (actions.TrainingError,)
+    refusals = (SourceError, actions.TrainingError)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
