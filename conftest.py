@@ -21,10 +21,11 @@ from toxicmod.tests import servers
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _plain_static_files() -> Iterator[None]:
+def _plain_static_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Serve static files under their own names, so that tests need no collected ones."""
     plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-    with override_settings(STORAGES=settings.STORAGES | {"staticfiles": plain}):
+    storages = settings.STORAGES | {"staticfiles": plain}
+    with override_settings(STORAGES=storages, STATIC_ROOT=tmp_path_factory.mktemp("static")):
         yield
 
 

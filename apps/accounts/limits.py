@@ -26,7 +26,7 @@ class RateLimiter:
             SlidingWindowCounterRateLimiter(
                 storage_from_string(
                     redis_url, wrap_exceptions=True, socket_connect_timeout=0.2, socket_timeout=0.2
-                )  # type: ignore[arg-type]
+                )
             )
             if redis_url
             else self._local

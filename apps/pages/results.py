@@ -1,6 +1,7 @@
 """A scored comment as a page shows it: verdict in words, six bars, the comment with its telling words."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -87,10 +88,14 @@ class Factor:
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of the comment. Level 0 is plain, 1 to 4 speak for a label, -1 against."""
+    """A piece of the comment. Level 0 is plain, 1 to 4 speak for a label, -1 against.
+
+    A word that the comment has several times (`count`) has the factors of all its places together.
+    """
 
     text: str
     level: int = 0
+    count: int = 1
     factors: tuple[Factor, ...] = ()
 
     @property
@@ -172,16 +177,21 @@ def pieces(text: str, explanation: Explanation, given: Sequence[bool]) -> list[P
     """
     focus = np.flatnonzero(given) if any(given) else np.array([explanation.logits.argmax()])
     spans = explanation.spans
-    strengths = np.array([span.contributions[focus].max() for span in spans])
-    telling = set(np.argsort(-np.abs(strengths), kind="stable")[:MAX_MARKS].tolist()) if spans else set()
+    words = [text[span.begin : span.end].casefold() for span in spans]
+    totals: dict[str, np.ndarray] = {}
+    for word, span in zip(words, spans, strict=True):
+        totals[word] = totals.get(word, 0) + span.contributions
+    counts = Counter(words)
+    strengths = np.array([totals[word][focus].max() for word in words])
+    telling = set(np.argsort(-np.abs(strengths), kind="stable")[:MAX_MARKS].tolist())
     found: list[Piece] = []
     end = 0
-    for row, span in enumerate(spans):
+    for row, (word, span) in enumerate(zip(words, spans, strict=True)):
         level = _level(float(strengths[row])) if row in telling else 0
         if level:
             if end < span.begin:
                 found.append(Piece(text[end : span.begin]))
-            found.append(Piece(text[span.begin : span.end], level, _factors(span.contributions)))
+            found.append(Piece(text[span.begin : span.end], level, counts[word], _factors(totals[word])))
             end = span.end
     if end < len(text):
         found.append(Piece(text[end:]))
@@ -201,12 +211,18 @@ def _factors(contributions: np.ndarray) -> tuple[Factor, ...]:
 
 
 def result(
-    *, probabilities: Mapping[str, float], served: Served, policy: Policy | None, text: str | None = None
+    *,
+    probabilities: Mapping[str, float],
+    served: Served,
+    policy: Policy | None,
+    text: str | None = None,
+    model_version: int | None = None,
 ) -> Result:
     """Return what a page shows.
 
     Args:
         text: the comment, where it may be shown; it is explained with the served model.
+        model_version: the number of the version that scored it, by default the served one.
     """
     thresholds = served.scorer.thresholds.tolist()
     shown = bars(probabilities, policy, thresholds)
@@ -219,5 +235,5 @@ def result(
         bars=shown,
         pieces=cut,
         words=list(reversed(words.values()))[:MAX_WORDS],
-        model_version=served.number,
+        model_version=model_version or served.number,
     )

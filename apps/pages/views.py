@@ -36,6 +36,7 @@ def _nothing_yet() -> results.Result:
     return results.Result(verdict=None, bars=results.bars(None, _policy(), thresholds), pieces=[], words=[])
 
 
+@require_http_methods(["GET", "HEAD", "POST"])
 @helpful
 @limited("POST")
 @never_cache
@@ -104,6 +105,7 @@ def _result_page(
         served=served,
         policy=_policy(),
         text=prediction.text if is_same else None,
+        model_version=prediction.model_version.number,
     )
     word = visitor(request)
     given = word and Feedback.objects.filter(prediction=prediction, visitor=mark(word, prediction.pk)).first()

@@ -1,0 +1,24 @@
+"""The default policy and a rejection under it."""
+
+import pytest
+
+from apps.moderation import actions
+from apps.moderation.models import Decision, Policy, PolicyRule
+from apps.registry.models import ModelVersion
+
+
+@pytest.fixture
+def policy(champion: ModelVersion) -> Policy:
+    """The default policy, with the base model in service."""
+    actions.install_default_policy()
+    found = Policy.objects.active_for("")
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def rejection(policy: Policy) -> Decision:
+    """A comment that the policy removed by itself."""
+    PolicyRule.objects.filter(label="insult").update(reject_from=0.65)
+    actions.moderate(text="You are a stupid idiot <b>and</b> nobody likes you.", author_ref="somebody")
+    return Decision.objects.get()

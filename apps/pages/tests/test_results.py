@@ -1,0 +1,117 @@
+"""Verdicts in words, bars and telling words."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps.classifier.artifact import Artifact
+from apps.classifier.labels import LABELS
+from apps.classifier.scorer import Scorer
+from apps.moderation.models import Policy
+from apps.pages import results
+from apps.registry.actions import BASE_MODEL
+
+
+@pytest.fixture(scope="module")
+def scorer() -> Scorer:
+    """The base model."""
+    return Scorer.load(Artifact.read(BASE_MODEL))
+
+
+def _probabilities(**changed: float) -> dict[str, float]:
+    return dict.fromkeys(LABELS, 0.02) | changed
+
+
+@given(text=st.text(st.characters(), max_size=300))
+def test_the_pieces_together_are_the_comment(scorer: Scorer, text: str) -> None:
+    pieces = results.pieces(text, scorer.explain(text), [False] * 6)
+    assert "".join(piece.text for piece in pieces) == text
+    assert all(piece.factors for piece in pieces if piece.level)
+
+
+def test_the_telling_words_are_marked_by_their_strength(scorer: Scorer) -> None:
+    text = "You are a stupid idiot, thanks."
+    pieces = results.pieces(text, scorer.explain(text), [True, *[False] * 5])
+    levels = {piece.text: piece.level for piece in pieces}
+    assert levels["stupid"] >= 3
+    assert levels["idiot"] >= 3
+    assert "thanks" not in levels or levels["thanks"] < 1
+
+
+def test_a_long_comment_has_a_bounded_number_of_marks(scorer: Scorer) -> None:
+    text = " ".join(f"stupid idiot {number}" for number in range(1_000))
+    pieces = results.pieces(text, scorer.explain(text), [True, *[False] * 5])
+    assert 0 < sum(piece.level != 0 for piece in pieces) <= results.MAX_MARKS
+
+
+@pytest.mark.parametrize(
+    ("probability", "words"),
+    [
+        (0.0, "under 1%"),
+        (0.009, "under 1%"),
+        (0.01, "1%"),
+        (0.634, "63%"),
+        (0.99, "99%"),
+        (0.999, "over 99%"),
+    ],
+)
+def test_percentages_never_claim_certainty(probability: float, words: str) -> None:
+    assert results.percent(probability) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "raises", "times"), [(8.2, True, "8.2"), (0.4, False, "2.5"), (140.2, True, "140")]
+)
+def test_a_factor_says_how_many_times(value: float, raises: bool, times: str) -> None:
+    factor = results.Factor("toxic", value)
+    assert (factor.raises, factor.times) == (raises, times)
+
+
+def test_the_verdict_names_each_label_that_is_over_its_limit(policy: Policy) -> None:
+    verdict = results.verdict(_probabilities(insult=0.82, toxic=0.75), policy)
+    assert verdict.state == "wait"
+    assert verdict.words == "Would wait for a moderator"
+    assert verdict.because == "“insult” is at 82% (limit 60%) and “toxic” is at 75% (limit 70%)"
+    assert verdict.policy == "the default policy"
+
+
+def test_a_comment_under_every_limit_would_stay(policy: Policy) -> None:
+    verdict = results.verdict(_probabilities(insult=0.5), policy)
+    assert verdict.state == "stay"
+    assert verdict.because == "no label reaches its limit. Closest is “insult” at 50%"
+
+
+def test_a_comment_over_the_upper_limit_would_be_removed(policy: Policy) -> None:
+    verdict = results.verdict(_probabilities(threat=0.97), policy)
+    assert verdict.state == "go"
+    assert verdict.because == "“threat” is at 97% (limit 95%)"
+
+
+def test_without_a_policy_the_bars_show_the_models_own_thresholds() -> None:
+    shown = results.bars(_probabilities(toxic=0.6), None, [0.5] * 6)
+    assert [bar.review_from for bar in shown] == [0.5] * 6
+    assert [bar.state for bar in shown] == ["wait", *["stay"] * 5]
+
+
+def test_no_contribution_overflows() -> None:
+    factors = results._factors(np.array([900.0, -900.0, 0, 0, 0, 0]))
+    assert [factor.times for factor in factors] == ["9999", "9999"]
+
+
+def test_a_word_that_comes_again_counts_as_all_its_places_together(scorer: Scorer) -> None:
+    text = "idiot, I say, Idiot"
+    explanation = scorer.explain(text)
+    first, second = (
+        piece for piece in results.pieces(text, explanation, [True, *[False] * 5]) if piece.level
+    )
+    shares = [
+        span.contributions[0]
+        for span in explanation.spans
+        if text[span.begin : span.end] in ("idiot", "Idiot")
+    ]
+    assert first.count == second.count == 2
+    assert first.factors == second.factors
+    assert np.log(next(factor.value for factor in first.factors if factor.name == "toxic")) == pytest.approx(
+        sum(shares)
+    )

@@ -1,0 +1,383 @@
+"""The public pages without a browser: what is stored, shown, refused and counted."""
+
+import re
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.db import DatabaseError
+from django.http import HttpResponse
+from django.test import Client, RequestFactory
+from pytest_django import DjangoAssertNumQueries, Settings
+
+from apps.accounts.limits import client_network
+from apps.accounts.models import User
+from apps.moderation import actions as moderation
+from apps.moderation.models import Appeal, Decision, Policy
+from apps.moderation.webhooks import appeal_token
+from apps.predictions import actions as predictions
+from apps.predictions.models import Feedback, Prediction
+from apps.registry import serving
+from apps.registry.actions import promote, register_version
+from apps.registry.models import Alias, ModelVersion
+from apps.registry.serving import NoModelError
+
+RUDE = "You are a stupid idiot."
+HOSTILE = "<script>alert(1)</script> you <b>idiot</b> \"'><img src=x onerror=alert(1)>"
+
+
+def _score(client: Client, text: str = RUDE, **data: Any) -> Prediction:
+    """Post a comment and return its row."""
+    client.post("/", {"text": text, **data})
+    return Prediction.objects.latest("pk")
+
+
+def _is_safe(response: HttpResponse) -> None:
+    html = response.content.decode()
+    assert "<script>alert" not in html
+    assert "<img src=x" not in html
+    assert "<b>idiot" not in html
+
+
+def test_the_start_page_explains_itself_without_cookies_that_follow(client: Client, policy: Policy) -> None:
+    response = client.get("/")
+    html = response.content.decode()
+    assert response.status_code == 200
+    assert html.count('class="track"') == 6
+    assert "review from 60%, removal from 98%" in html
+    assert set(response.cookies) == {"csrftoken"}
+
+
+@pytest.mark.parametrize("path", ["/", "/model", "/example", "/nothing"])
+def test_no_page_has_inline_script_or_style(client: Client, policy: Policy, path: str) -> None:
+    response = client.get(path)
+    html = response.content.decode()
+    policy_header = response["Content-Security-Policy"]
+    assert "default-src 'self'" in policy_header
+    assert "unsafe" not in policy_header
+    assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", html)
+    assert not re.search(r"(?:src|href|action)=[\"']?(?:https?:)?//", html)
+
+
+def test_a_comment_is_scored_and_its_text_is_not_stored(client: Client, policy: Policy) -> None:
+    response = client.post("/", {"text": RUDE})
+    html = response.content.decode()
+    prediction = Prediction.objects.get()
+    assert response.status_code == 200
+    assert prediction.text is None
+    assert prediction.source == Prediction.Source.PAGE
+    assert "Would wait for a moderator" in html
+    assert '<mark class="l4"' in html
+    assert f"/r/{prediction.pk}" in html
+    assert "no-store" in response["Cache-Control"]
+    assert RUDE not in client.get(f"/r/{prediction.pk}").content.decode()
+
+
+def test_a_ticked_comment_is_stored_and_answered_by_a_redirect(client: Client, policy: Policy) -> None:
+    response = client.post("/", {"text": "two\r\nlines, idiot", "store": "on"})
+    prediction = Prediction.objects.get()
+    assert response.status_code == 302
+    assert response["Location"] == f"/r/{prediction.pk}"
+    assert prediction.text == "two\nlines, idiot"
+    assert "lines, " in client.get(response["Location"]).content.decode()
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "a" * 20_481, "é" * 10_241, "nul\0"])
+def test_a_comment_that_cannot_be_scored_is_refused_in_words(
+    client: Client, policy: Policy, text: str
+) -> None:
+    response = client.post("/", {"text": text})
+    assert response.status_code == 400
+    assert 'role="alert"' in response.content.decode()
+    assert not Prediction.objects.exists()
+
+
+def test_the_limit_counts_bytes_and_one_for_a_line_break(client: Client, policy: Policy) -> None:
+    assert client.post("/", {"text": "a\r\n" * 10_240}).status_code == 200
+
+
+def test_live_scoring_stores_nothing(client: Client, policy: Policy) -> None:
+    response = client.post("/live", {"text": RUDE, "store": "on"})
+    assert "Would wait for a moderator" in response.content.decode()
+    assert "<html" not in response.content.decode()
+    assert not Prediction.objects.exists()
+    assert "no score yet" in client.post("/live", {"text": " "}).content.decode()
+    assert client.post("/live", {"text": "a" * 20_481}).json()["error"].startswith("Please shorten it")
+    assert client.get("/live").status_code == 405
+
+
+def test_an_example_comes_as_a_page_or_as_json(client: Client, policy: Policy) -> None:
+    found = client.get("/example", headers={"Accept": "application/json"}).json()
+    assert found["text"]
+    assert found["source"] == "built-in"
+    assert (
+        "An example, one of our own"
+        in client.get("/example", headers={"Accept": "text/html"}).content.decode()
+    )
+
+
+def test_hostile_text_is_escaped_everywhere(client: Client, policy: Policy, rejection: Decision) -> None:
+    _is_safe(client.post("/", {"text": HOSTILE}))
+    _is_safe(client.post("/live", {"text": HOSTILE}))
+    prediction = _score(client, HOSTILE, store="on")
+    _is_safe(client.get(f"/r/{prediction.pk}"))
+    _is_safe(client.post(f"/r/{prediction.pk}/feedback", {"is_right": HOSTILE, "remark": HOSTILE}))
+    link = f"/appeal/{appeal_token(rejection)}"
+    client.post(link, {"text": HOSTILE})
+    response = client.get(link)
+    assert "&lt;script&gt;alert(1)" in response.content.decode()
+    _is_safe(response)
+
+
+def test_what_platforms_sent_is_not_shown(client: Client, policy: Policy) -> None:
+    (prediction,), _ = predictions.score(texts=["secret"], source=Prediction.Source.API)
+    assert client.get(f"/r/{prediction.pk}").status_code == 404
+    assert client.post(f"/r/{prediction.pk}/feedback", {"is_right": "1"}).status_code == 404
+    assert client.get(f"/r/{uuid4()}").status_code == 404
+
+
+def test_feedback_is_taken_once_from_each_visitor(client: Client, policy: Policy) -> None:
+    prediction, other = _score(client), _score(client)
+    path = f"/r/{prediction.pk}/feedback"
+    said = {"is_right": "0", "labels": ["toxic", "insult"], "remark": "too harsh"}
+    assert client.post(path, said)["Location"] == f"/r/{prediction.pk}#feedback"
+    client.post(path, {"is_right": "1"})
+    feedback = Feedback.objects.get()
+    assert feedback.is_right is False
+    assert feedback.true_labels == dict.fromkeys(
+        ("severe_toxic", "obscene", "threat", "identity_hate"), False
+    ) | {"toxic": True, "insult": True}
+    assert (
+        "You said that this result is <strong>wrong</strong>"
+        in client.get(f"/r/{prediction.pk}").content.decode()
+    )
+    Client().post(path, {"is_right": "1"})
+    client.post(f"/r/{other.pk}/feedback", {"is_right": "1", "labels": ["none"]})
+    assert Feedback.objects.count() == 3
+    assert Feedback.objects.values("visitor").distinct().count() == 3  # nobody can be followed across results
+    assert Feedback.objects.latest("pk").true_labels is not None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"is_right": "perhaps"},
+        {"is_right": "1", "labels": ["none", "toxic"]},
+        {"is_right": "1", "labels": ["x"]},
+    ],
+)
+def test_feedback_that_says_nothing_clear_is_refused(
+    client: Client, policy: Policy, said: dict[str, Any]
+) -> None:
+    response = client.post(f"/r/{_score(client).pk}/feedback", said)
+    assert response.status_code == 400
+    assert 'role="alert"' in response.content.decode()
+    assert not Feedback.objects.exists()
+
+
+def test_a_forged_visitor_cookie_is_a_new_visitor(client: Client, policy: Policy) -> None:
+    prediction = _score(client)
+    client.cookies["visitor"] = "forged:value"
+    client.post(f"/r/{prediction.pk}/feedback", {"is_right": "1"})
+    assert Feedback.objects.count() == 1
+    assert client.cookies["visitor"].value != "forged:value"
+
+
+def test_a_result_of_a_replaced_model_shows_its_scores_without_guessing_at_reasons(
+    client: Client, policy: Policy, champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prediction = _score(client, store="on")
+    artifact = champion.modelartifact.artifact()
+    promote(
+        version=register_version(artifact=artifact, recipe="base", metrics={}), reason="newer", actor="test"
+    )
+    monkeypatch.setattr(serving._serving, "_checked", float("-inf"))
+    html = client.get(f"/r/{prediction.pk}").content.decode()
+    assert "Model version 1 scored it" in html
+    assert RUDE in html
+    assert "<mark" not in html
+
+
+def test_each_address_may_only_call_so_often(client: Client, policy: Policy, settings: Settings) -> None:
+    settings.ANONYMOUS_RATE_PER_MINUTE = 2
+    here = {"REMOTE_ADDR": "203.0.113.77"}
+    assert [client.post("/live", {"text": "a"}, **here).status_code for _ in range(3)] == [200, 200, 429]
+    response = client.post("/", {"text": "a"}, **here)
+    assert response.status_code == 429
+    assert 1 <= int(response["Retry-After"]) <= 60
+    assert "Please try again in" in response.content.decode()
+    assert client.get("/", **here).status_code == 200
+    assert client.post("/", {"text": "a"}, REMOTE_ADDR="203.0.113.78").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("proxies", "forwarded", "remote", "who"),
+    [
+        (0, "198.51.100.1", "203.0.113.1", "203.0.113.1"),
+        (1, "6.6.6.6, 198.51.100.1", "10.0.0.1", "198.51.100.1"),
+        (2, "198.51.100.1, 10.0.0.9", "10.0.0.1", "198.51.100.1"),
+        (2, "198.51.100.1", "10.0.0.1", "10.0.0.1"),
+        (1, "", "10.0.0.1", "10.0.0.1"),
+        (0, "", "2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        (0, "", "::ffff:203.0.113.1", "203.0.113.1"),
+        (1, "nonsense", "10.0.0.1", "nonsense"),
+    ],
+)
+def test_only_trusted_proxies_say_who_calls(
+    settings: Settings, proxies: int, forwarded: str, remote: str, who: str
+) -> None:
+    settings.TRUSTED_PROXIES = proxies
+    request = RequestFactory().get("/", headers={"X-Forwarded-For": forwarded}, REMOTE_ADDR=remote)
+    assert client_network(request) == who
+
+
+def test_the_model_page_shows_figures_history_and_a_harmless_card(
+    client: Client, policy: Policy, champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = "# Card\n\n<script>alert(1)</script> [x](javascript:alert(1)) ![x](https://example.org/x.png)\n\n|a|b|\n|-|-|\n|1|2|\n"
+    ModelVersion.objects.filter(pk=champion.pk).update(card=card)
+    html = client.get("/model").content.decode()
+    _is_safe(client.get("/model"))
+    assert 'href="javascript' not in html
+    assert '<img src="https' not in html
+    assert "<h2>Card</h2>" in html
+    assert "<td>1</td>" in html
+    assert f"{champion.metrics['toxic']['roc_auc']:.3f}" in html
+    assert "Does naming a group" in html
+    version = register_version(
+        artifact=champion.modelartifact.artifact(), recipe="base", metrics={}, card="", alias=Alias.CHALLENGER
+    )
+    promote(version=version, reason="better on threats", actor="test")
+    monkeypatch.setattr(serving._serving, "_checked", float("-inf"))
+    html = client.get(f"/model/v{champion.number}").content.decode()
+    assert "does not judge comments today" in html
+    assert "better on threats" in html
+    assert "<h2>Card</h2>" in html
+    assert client.get("/model/v999").status_code == 404
+
+
+def test_the_pages_ask_the_database_little(
+    client: Client, policy: Policy, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    prediction = _score(client, store="on")
+    with django_assert_max_num_queries(4):
+        client.get("/")
+    with django_assert_max_num_queries(4):
+        client.post("/live", {"text": RUDE})
+    with django_assert_max_num_queries(5):
+        client.get(f"/r/{prediction.pk}")
+    with django_assert_max_num_queries(5):
+        client.get("/model")
+
+
+def test_an_appeal_is_lodged_once_and_its_status_shown(client: Client, rejection: Decision) -> None:
+    link = f"/appeal/{appeal_token(rejection)}"
+    html = client.get(link).content.decode()
+    assert "Your comment was removed" in html
+    assert "Your comment insults somebody." in html
+    assert "AUTOMATED_DECISION_FULLY" in html
+    assert client.post(link, {"text": "It was a quotation."}).status_code == 302
+    assert Appeal.objects.get().text == "It was a quotation."
+    assert "Waits for a moderator" in client.get(link).content.decode()
+    response = client.post(link, {"text": "again"})
+    assert response.status_code == 409
+    assert "Waits for a moderator" in response.content.decode()
+    assert client.post(link, {"text": "a" * 5_001}).status_code == 400
+
+
+def test_an_upheld_appeal_says_so(client: Client, rejection: Decision, admin_user: User) -> None:
+    link = f"/appeal/{appeal_token(rejection)}"
+    client.post(link, {"text": ""})
+    item = moderation.claim(item_id=Appeal.objects.get().item_id, user=admin_user)
+    moderation.decide(
+        item_id=item.pk, version=item.version, user=admin_user, action="reject", rule=rejection.rule
+    )
+    html = client.get(link).content.decode()
+    assert "The decision stands" in html
+    assert "out-of-court" in html
+
+
+def test_an_appeal_link_that_was_forged_leads_nowhere(client: Client, rejection: Decision) -> None:
+    token = appeal_token(rejection)
+    for path in ("/appeal/1", f"/appeal/{token[:-1]}", f"/appeal/{token}x"):
+        for response in (client.get(path), client.post(path, {"text": ""})):
+            assert response.status_code == 404
+            assert "does not lead to a decision" in response.content.decode()
+    assert not Appeal.objects.exists()
+
+
+def test_errors_have_pages_that_help_without_the_database(
+    client: Client, settings: Settings, django_assert_num_queries: DjangoAssertNumQueries, db: None
+) -> None:
+    client.raise_request_exception = False
+    settings.ALLOWED_HOSTS = ["example.org"]
+    with django_assert_num_queries(0):
+        response = client.get("/", headers={"Host": "evil.example"})
+    assert response.status_code == 400
+    assert "made no sense" in response.content.decode()
+    settings.ALLOWED_HOSTS = ["*"]
+    client.cookies["sessionid"] = "somebody"
+    with django_assert_num_queries(0):
+        response = client.get("/nothing")
+    assert response.status_code == 404
+    assert "nothing at this address" in response.content.decode()
+
+
+def test_a_form_from_elsewhere_is_refused(db: None) -> None:
+    response = Client(enforce_csrf_checks=True).post("/", {"text": "a"})
+    assert response.status_code == 403
+    assert "The form could not be accepted" in response.content.decode()
+
+
+def test_a_defect_of_ours_has_a_page_that_needs_nothing(
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    django_assert_num_queries: DjangoAssertNumQueries,
+    db: None,
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("defect")
+
+    monkeypatch.setattr(serving, "current", fail)
+    client.raise_request_exception = False
+    client.cookies["sessionid"] = "somebody"
+    with django_assert_num_queries(0):
+        response = client.get("/model")
+    assert response.status_code == 500
+    assert "Something broke on our side" in response.content.decode()
+
+
+@pytest.mark.parametrize("error", [NoModelError("none"), DatabaseError("down")])
+def test_an_outage_has_a_page_of_its_own(
+    client: Client, db: None, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(serving, "current", fail)
+    for response in (client.get("/"), client.post("/", {"text": RUDE}), client.get("/model")):
+        assert response.status_code == 503
+        assert response["Retry-After"] == "5"
+        assert "catching its breath" in response.content.decode()
+
+
+def test_staff_see_their_tools_and_others_the_sign_in(
+    client: Client, policy: Policy, admin_client: Client, settings: Settings
+) -> None:
+    settings.MLFLOW_TRACKING_URI = "https://mlflow.example.org"
+    assert "Sign in" in client.get("/").content.decode()
+    assert "mlflow.example.org" not in client.get("/").content.decode()
+    html = admin_client.get("/").content.decode()
+    assert "Console" in html
+    assert "mlflow.example.org" in html
+    assert "Sign in" not in html
+
+
+def test_the_icon_is_found_where_browsers_guess_it(client: Client) -> None:
+    assert client.get("/favicon.ico")["Location"].endswith("icon.svg")
+
+
+def test_a_method_that_a_page_does_not_know_is_refused(client: Client, policy: Policy) -> None:
+    assert client.put("/model").status_code == 405
+    assert client.delete("/").status_code == 405
