@@ -9,7 +9,7 @@ and its consonants (starred, doubled and replaced vowels). Hashes and sums are i
 the same on every machine.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -109,18 +109,18 @@ class Model(NamedTuple):
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _alnum(cls: int) -> bool:
+def _alnum(cls: Any) -> bool:
     return cls in (LETTER, DIGIT)
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _kind(cell: np.int64) -> np.int64:
+def _kind(cell: Any) -> Any:
     code = cell & CODE
     return KIND[code] if code < 128 else 0
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _class(cell: np.int64) -> np.int64:
+def _class(cell: Any) -> Any:
     return (cell >> 24) & 7
 
 
@@ -530,7 +530,7 @@ def level_two_inputs(
     return tag
 
 
-DEPTH = 6
+DEPTH = 5
 
 
 @njit(nogil=True, cache=True)

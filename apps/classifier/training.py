@@ -5,6 +5,7 @@ Recipes: "base" is the product's own model, "plain" and "strong" are scikit-lear
 
 import platform
 import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -222,22 +223,23 @@ def _augment(texts: list[str], labels: np.ndarray, weight: np.ndarray, seed: int
     for part, kind in zip(np.array_split(copied, len(DISGUISES)), DISGUISES, strict=True):
         copies += obfuscate([texts[i] for i in part], kind, seed=seed + len(copies))
     sentences = training_sentences(seed)
-    toxic = np.zeros((len(sentences.texts), LABEL_COUNT), np.int8)
-    toxic[:, 0] = sentences.toxic
+    # In a small data set a small part of them, lest they outweigh it.
+    taken = np.flatnonzero(rng.random(len(sentences.texts)) < len(texts) / 60_000)
+    count = len(taken)
+    toxic = np.zeros((count, LABEL_COUNT), np.int8)
+    toxic[:, 0] = sentences.toxic[taken]
     only = (np.arange(LABEL_COUNT) == 0).astype(np.float32)
-    count = len(sentences.texts)
-    rarity = min(1.0, len(texts) / 60_000)
     wide = np.repeat(weight[:, None], LABEL_COUNT, axis=1)
     return _Rows(
-        [*texts, *copies, *sentences.texts],
+        [*texts, *copies, *(sentences.texts[i] for i in taken)],
         np.concatenate([labels, labels[copied], toxic]),
         np.concatenate(
             [np.repeat(even[:, None], LABEL_COUNT, axis=1),
              np.repeat(even[copied, None], LABEL_COUNT, axis=1),
-             np.tile(only * SENTENCE_COST * rarity, (count, 1))]
+             np.tile(only * SENTENCE_COST, (count, 1))]
         ).astype(np.float32),
         np.concatenate(
-            [wide, wide[copied] * COPY_WEIGHT, np.tile(only * SENTENCE_WEIGHT * rarity, (count, 1))]
+            [wide, wide[copied] * COPY_WEIGHT, np.tile(only * SENTENCE_WEIGHT, (count, 1))]
         ),
         np.concatenate([folds, folds[copied], rng.integers(FOLDS, size=count)]),
     )  # fmt: skip
@@ -278,6 +280,7 @@ def _boost(
     """Trees per label, and the logit they start from; none for a label with too few rows of either kind."""
     boosters: list[HistGradientBoostingClassifier | None] = []
     base = np.empty(LABEL_COUNT)
+    most = max(20, len(inputs) // 200)
     likely = inputs[:, :LABEL_COUNT].max(axis=1)
     safe = (likely < np.quantile(likely, 0.7)) & ~more.labels[chosen].any(axis=1)
     kept = ~safe | (np.arange(len(inputs)) % SAFE_SHARE == 0)
@@ -291,7 +294,7 @@ def _boost(
             continue
         rare = y.sum() < 2000
         booster = HistGradientBoostingClassifier(
-            learning_rate=0.06, max_iter=80 if rare else 120, max_leaf_nodes=5 if rare else 16,
+            learning_rate=0.06, max_iter=min(most, 80 if rare else 120), max_leaf_nodes=5 if rare else 16,
             max_depth=DEPTH, max_features=0.4, min_samples_leaf=60, l2_regularization=5.0, max_bins=63,
             early_stopping=False, random_state=seed,
         )  # fmt: skip
@@ -311,6 +314,22 @@ def boosted(
             for booster, start in zip(boosters, base, strict=True)
         ]
     )
+
+
+def telling_words(
+    model: Model, texts: Sequence[str], *, count: int = 20, minimum: int = 20
+) -> dict[str, list[tuple[str, float]]]:
+    """Per label the `count` words, of those in at least `minimum` of the texts, that speak most for it.
+
+    The figure is the sum of the weights of all n-grams of the word.
+    """
+    found = Counter(word for text in texts for word in set(normalise(text)[0].split()))
+    words = sorted(word for word, number in found.items() if number >= minimum)
+    pull = level_two(model, words)[:, INPUTS.index("word_0") :] if words else np.empty((0, LABEL_COUNT))
+    return {
+        label: [(words[i], float(pull[i, k])) for i in np.argsort(-pull[:, k], kind="stable")[:count]]
+        for k, label in enumerate(LABELS)
+    }
 
 
 def _calibrate(logits: np.ndarray, labels: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

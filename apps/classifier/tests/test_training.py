@@ -4,9 +4,10 @@ from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 
 from apps.classifier.evaluation import evaluate
+from apps.classifier.labels import LABELS
 from apps.classifier.linear import fit_logistic
 from apps.classifier.scorer import Scorer
-from apps.classifier.training import Fitted, fit
+from apps.classifier.training import Fitted, fit, telling_words
 
 
 def test_solver_finds_scikit_learns_optimum() -> None:
@@ -35,6 +36,13 @@ def test_model_is_useful(scorer: Scorer, comments) -> None:
     result = evaluate(labels[4000:], scorer.score_many(texts[4000:]), scorer.thresholds)
     assert result["toxic"]["roc_auc"] > 0.9
     assert result["obscene"]["roc_auc"] > 0.9
+
+
+def test_telling_words(fitted: Fitted, comments) -> None:
+    words = telling_words(fitted.model, comments[0], count=30, minimum=10)
+    assert set(words) == set(LABELS)
+    assert "idiot" in [word for word, _ in words["toxic"]]
+    assert telling_words(fitted.model, [])["threat"] == []
 
 
 def test_same_seed_same_model(comments) -> None:
