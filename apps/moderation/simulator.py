@@ -143,7 +143,8 @@ def simulate(
     rejected = _reached(probabilities, rules, "reject_from")
     reviewed = _reached(probabilities, rules, "review_from") & ~rejected
     count = len(probabilities)
-    per_day = count / days if days > 0 else float(count)
+    # Traffic of less than a day stands for a day, except where it was the sample that ended it.
+    per_day = count / (days if count == SAMPLE and days > 0 else max(days, 1.0))
     reject_share, review_share = (float(which.mean()) if count else 0.0 for which in (rejected, reviewed))
     approve_share = 1 - reject_share - review_share
     queue_per_day = per_day * (review_share + approve_share * audit_share)

@@ -99,7 +99,9 @@ function startDesk(desk) {
     const decide = form(), skips = submitter.classList.contains("skip");
     const alike = desk.querySelector("[name=alike]:checked");
     decide.seconds.value = (Date.now() - since) / 1000;
-    const data = new FormData(decide, submitter), url = submitter.formAction;
+    // `decide.action` is the buttons of that name.
+    const url = submitter.getAttribute("formaction") || decide.getAttribute("action");
+    const data = new FormData(decide, submitter);
     // With the similar ones decided too, the item in hand may be one of them.
     const next = alike ? null : ahead;
     const back = location.href;

@@ -116,12 +116,14 @@ def claim_next(
     community: str | None = None,
     label: str | None = None,
     after: QueueItem | None = None,
+    besides: QueueItem | None = None,
 ) -> QueueItem | None:
     """Lease the most pressing free item that the user may decide and has not skipped, or return None.
 
     Args:
         view: one of `models.VIEWS`.
         after: take the next one in the queue's order after this item.
+        besides: take another one than this.
 
     Raises:
         PermissionDenied: the user may not decide at all.
@@ -136,6 +138,8 @@ def claim_next(
         items = items.filter(label=label)
     if after is not None:
         items = items.filter(priority__lte=after.priority).exclude(pk=after.pk)
+    if besides is not None:
+        items = items.exclude(pk=besides.pk)
     # Two moderators who ask at once get two items: a row that the other has locked is passed over.
     found = (
         items.in_order().select_for_update(skip_locked=True, of=("self",)).values_list("pk", flat=True)[:1]
@@ -477,6 +481,20 @@ def decided_together(decision: Decision) -> DecisionQuerySet:
         .filter(created_at__lt=decision.created_at + _TOGETHER, action=decision.action, seconds=0.0, job=None)
         .filter(item__cluster=decision.item.cluster)
     )
+
+
+def decided_first(decision: Decision) -> Decision:
+    """Return the decision that `decide_cluster` began with when it made this one, or the decision itself."""
+    if decision.seconds != 0.0 or decision.item is None or decision.job_id:
+        return decision
+    return (
+        Decision.objects.effective()
+        .filter(by=decision.by, action=decision.action, job=None, item__cluster=decision.item.cluster)
+        .filter(created_at__gt=decision.created_at - _TOGETHER, pk__lt=decision.pk, seconds__gt=0.0)
+        .select_related("rule", "item")
+        .order_by("-created_at")
+        .first()
+    ) or decision
 
 
 @transaction.atomic

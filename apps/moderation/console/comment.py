@@ -41,7 +41,7 @@ def plain(text: str) -> SafeString:
     parts, end = [], 0
     for match in _TRICKS.finditer(text):
         name = unicodedata.name(match[0], "CONTROL CHARACTER")
-        token = format_html('<span class="trick" title="{}">U+{:04X}</span>', name, ord(match[0]))
+        token = format_html('<span class="trick" title="{}">{}</span>', name, f"U+{ord(match[0]):04X}")
         parts += [escape(text[end : match.start()]), token]
         end = match.end()
     return mark_safe("".join([*parts, escape(text[end:])]))

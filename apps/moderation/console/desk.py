@@ -2,6 +2,7 @@
 
 from typing import Any
 from urllib.parse import urlencode
+from uuid import UUID
 
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
@@ -83,10 +84,10 @@ def item(request: HttpRequest, pk: int) -> HttpResponse:
 
 @door("POST")
 def ahead(request: HttpRequest, pk: int) -> HttpResponse:
-    """Lease and draw the item after this one, so that it is there when this one is decided."""
+    """Lease and draw the item that comes after this one, so that it is there when this one is decided."""
     user, view = user_of(request), _view_of(request)
     current = visible_to(user).filter(pk=pk).first()
-    found = actions.claim_next(user=user, view=view, after=current) if current else None
+    found = actions.claim_next(user=user, view=view, besides=current) if current else None
     if found is None:
         return JsonResponse({"url": desk_url(view)})
     return JsonResponse(_part(request, found, view, _card(user, found, view) | _around(user, view, found)))
@@ -180,11 +181,15 @@ def _find(user: User, wanted: str) -> list[QueueItem]:
     visible = visible_to(user, QueueItem.objects.select_related("submission__author"))
     if wanted.isdecimal() and len(wanted) < 18 and (by_number := visible.filter(pk=int(wanted)).first()):
         return [by_number]
+    try:
+        ids = [UUID(wanted)]
+    except ValueError:
+        ids = []
     # Each look-up goes by an index: the platform's ids are unique for each key, authors within a community.
     keys = [*APIKey.objects.values_list("pk", flat=True)]
     named = Submission.objects.filter(client__in=keys, external_id=wanted).values("pk")[:20]
     unnamed = Submission.objects.filter(client=None, external_id=wanted).values("pk")[:20]
-    ids = [row["pk"] for row in [*named, *unnamed]]
+    ids += [row["pk"] for row in [*named, *unnamed]]
     authors = Author.objects.filter(ref=wanted).values_list("pk", flat=True)[:20]
     ids += Submission.objects.filter(author__in=list(authors)).order_by("-pk").values_list("pk", flat=True)[:50]
     return list(visible.filter(submission__in=ids).order_by("-pk")[:50])
@@ -200,12 +205,13 @@ def _last(user: User, view: str) -> dict[str, Any]:
     """Return the user's newest decision, with what undoing it means at this moment."""
     last = (
         Decision.objects.filter(by=user)
-        .select_related("rule", "item", "reverses", "job")
+        .select_related("rule", "item")
         .order_by("-created_at")
         .first()
     )
-    if last is None or last.item is None:
+    if last is None or last.item is None or last.job_id:
         return {"last": None}
+    last = actions.decided_first(last)
     passed = timezone.now() - last.created_at
     together = actions.decided_together(last).count() if last.action != Decision.Action.REVERSE else 0
     return {
@@ -213,7 +219,7 @@ def _last(user: User, view: str) -> dict[str, Any]:
         "together": together + 1,
         "view": view,
         "seconds_left": max(0, round((actions.UNDO - passed).total_seconds())),
-        "can_undo": last.action != Decision.Action.REVERSE and not last.job_id,
+        "can_undo": last.action != Decision.Action.REVERSE,
     }
 
 

@@ -50,3 +50,9 @@ def plus(one: float, other: float) -> float:
 def words(label: str) -> str:
     """Return a label as words: `severe toxic`."""
     return label.replace("_", " ")
+
+
+@register.filter
+def thousands(number: float) -> str:
+    """Return a whole number with its thousands set apart."""
+    return f"{number:,.0f}"
