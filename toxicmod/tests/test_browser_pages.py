@@ -213,9 +213,7 @@ def test_an_author_appeals_and_learns_the_outcome(
 
 
 @looks
-@pytest.mark.parametrize(
-    "path", ["/no/such/page", "/appeal/forged", "/r/00000000-0000-0000-0000-000000000000"]
-)
+@pytest.mark.parametrize("path", ["/no/such/page", "/appeal/forged"])
 def test_pages_of_errors_help(visit: Open, path: str, width: int, theme: str) -> None:
     visited = visit(path, width=width, theme=theme)
     expect(visited.page.get_by_role("link", name="Go to the start page")).to_be_visible()
