@@ -1,11 +1,19 @@
 """The paths of `/api/v1/`."""
 
+from csp.constants import SELF
+from csp.decorators import csp_update
 from django.urls import path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from apps.api.v1 import views
+from apps.api.v1 import moderation, views
 
 app_name = "v1"
+
+# Swagger UI draws its icons from data: URLs, and drf-spectacular's template has this one inline style.
+DOCS_POLICY = {
+    "img-src": [SELF, "data:"],
+    "style-src": [SELF, "'sha256-MMpT0iDxyjALd9PdfepImGX3DBfJPXZ4IlDWdPAgtn0='"],
+}
 
 urlpatterns = [
     path("predict", views.PredictView.as_view(), name="predict"),
@@ -16,11 +24,23 @@ urlpatterns = [
     path("models", views.ModelsView.as_view(), name="models"),
     path("models/current", views.CurrentModelView.as_view(), name="current_model"),
     path("stats", views.StatsView.as_view(), name="stats"),
+    path("moderate", moderation.ModerateView.as_view(), name="moderate"),
+    path("moderation/queue", moderation.QueueListView.as_view(), name="queue"),
+    path("moderation/queue/claim", moderation.ClaimNextView.as_view(), name="claim_next"),
+    path("moderation/queue/<int:pk>", moderation.QueueItemView.as_view(), name="queue_item"),
+    path("moderation/queue/<int:pk>/claim", moderation.ClaimView.as_view(), name="claim"),
+    path("moderation/queue/<int:pk>/decide", moderation.DecideView.as_view(), name="decide"),
+    path("moderation/queue/<int:pk>/release", moderation.ReleaseView.as_view(), name="release"),
+    path("moderation/decisions/<int:pk>/undo", moderation.UndoView.as_view(), name="undo"),
+    path("moderation/stats", moderation.ModerationStatsView.as_view(), name="moderation_stats"),
+    path("appeals", moderation.AppealsView.as_view(), name="appeals"),
     path("schema", SpectacularAPIView.as_view(authentication_classes=[], throttle_classes=[]), name="schema"),
     path(
         "docs",
-        SpectacularSwaggerSplitView.as_view(
-            url_name="v1:schema", authentication_classes=[], throttle_classes=[]
+        csp_update(DOCS_POLICY)(
+            SpectacularSwaggerSplitView.as_view(
+                url_name="v1:schema", authentication_classes=[], throttle_classes=[]
+            )
         ),
         name="docs",
     ),
