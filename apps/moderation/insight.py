@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.cache import cache
-from django.db.models import Avg, Count, F, Q
+from django.db.models import Avg, Count, F, Q, QuerySet
 from django.db.models.functions import Floor, TruncDate
 from django.utils import timezone
 
@@ -46,7 +46,7 @@ class ViewCount:
         return f"{CAP:,}+" if self.count > CAP else f"{self.count:,}"
 
 
-def capped(items: QueueItemQuerySet) -> int:
+def capped(items: QuerySet[Any]) -> int:
     """Return how many there are, at most one more than the cap: a big table is never counted."""
     return items.order_by().values("pk")[: CAP + 1].count()
 

@@ -15,7 +15,7 @@ from apps.moderation.permissions import require
 from apps.moderation.triage import wilson
 from apps.predictions.models import Prediction
 
-SAMPLE = 20_000
+SAMPLE = 10_000
 LABELLED = 5_000
 _DEFAULT_SECONDS = 20.0
 _CACHE_SECONDS = 60
@@ -125,7 +125,7 @@ def _estimate(hits: np.ndarray, among: np.ndarray, weights: np.ndarray) -> Estim
 def simulate(
     *, user: User, rules: Sequence[Mapping[str, Any]], community: str = "", audit_share: float = 0.0
 ) -> Simulation:
-    """Return what a policy of these rules would have done to the newest 20,000 comments.
+    """Return what a policy of these rules would have done to the newest 10,000 comments.
 
     Precision is the share of the rejected or reviewed comments that a moderator rejected; recall is the share
     of what a moderator would reject that is rejected or reviewed. Both come from what moderators have looked

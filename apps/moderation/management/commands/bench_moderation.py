@@ -1,0 +1,28 @@
+"""Time the console's reads and actions."""
+
+from argparse import ArgumentParser
+from typing import Any
+
+from apps.moderation import bench
+from apps.moderation.errors import ModerationError
+from apps.moderation.models import QueueItem
+from apps.predictions.models import Prediction
+from apps.registry.management import base
+
+
+class Command(base.Command):
+    help = """Time the console's reads and actions on the database as it is and print a table.
+
+Fill it with `manage.py seed_scale` first."""
+    examples = "  manage.py bench_moderation\n  manage.py bench_moderation --runs 20"
+    refusals = (ModerationError,)
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--runs", type=int, default=100)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        self.stdout.write(
+            f"{Prediction.objects.count():,} predictions, {QueueItem.objects.count():,} queue items, "
+            f"{QueueItem.objects.open().count():,} of them open"
+        )
+        self.stdout.write(bench.table(bench.measure(options["runs"])))

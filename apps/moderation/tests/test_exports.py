@@ -1,0 +1,46 @@
+"""CSV and statements of reasons."""
+
+import csv
+import io
+
+import pytest
+
+from apps.accounts.models import APIKey, User
+from apps.moderation import actions, exports
+from apps.moderation.models import Decision, Policy, QueueItem
+from apps.moderation.tests.conftest import queued
+from apps.moderation.tests.test_actions import decided
+from apps.registry.models import ModelVersion
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "  =1", "＝1"])
+def test_no_cell_is_a_formula(cell: str) -> None:
+    assert exports.guard(cell) == f"'{cell}"
+
+
+def test_decisions_as_csv(model: ModelVersion, policy: Policy, ann: User) -> None:
+    item = queued("insult=0.7", author_ref="=HYPERLINK(1)", community="news")
+    decided(item, ann, labels=["insult"], note="=cmd()")
+    rows = list(csv.DictReader(io.StringIO("".join(exports.decisions_csv(Decision.objects.all())))))
+    assert rows[0]["author"] == "'=HYPERLINK(1)"
+    assert rows[0]["note"] == "'=cmd()"
+    assert (rows[0]["by"], rows[0]["labels"], rows[0]["action"]) == ("ann", "insult", "reject")
+    assert set(rows[0]) == set(exports.COLUMNS)
+
+
+def test_the_statement_of_reasons(
+    item: QueueItem, ann: User, model: ModelVersion, policy: Policy, client_key: APIKey
+) -> None:
+    statement = exports.statement_of_reasons(decided(item, ann).decision)
+    assert statement["decision_ground"] == "DECISION_GROUND_INCOMPATIBLE_CONTENT"
+    assert statement["automated_detection"] == "Yes"
+    assert statement["automated_decision"] == "AUTOMATED_DECISION_NOT_AUTOMATED"
+    assert statement["content_type"] == ["CONTENT_TYPE_TEXT"]
+    assert len(statement["territorial_scope"]) == 30
+    automatic = actions.moderate(text="threat=0.99").submission.decisions.get()
+    assert exports.statement_of_reasons(automatic)["automated_decision"] == "AUTOMATED_DECISION_FULLY"
+    approval = actions.moderate(text="fine").submission.decisions.get()
+    with pytest.raises(ValueError, match="rejection"):
+        exports.statement_of_reasons(approval)

@@ -1,0 +1,183 @@
+"""Counts, figures, agreement, wellbeing and the simulator."""
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from django.core.cache import cache
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries
+
+from apps.accounts.models import User
+from apps.moderation import actions, insight
+from apps.moderation.models import CommunityAccess, Policy, Preference, QueueItem
+from apps.moderation.simulator import simulate
+from apps.moderation.tests.conftest import queued
+from apps.moderation.tests.test_actions import decided
+from apps.moderation.triage import wilson
+from apps.registry.models import ModelVersion
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache() -> None:
+    cache.clear()
+
+
+def counts(user: User) -> dict[str, tuple[int, int]]:
+    return {view.view: (view.count, view.overdue) for view in insight.view_counts(user)}
+
+
+def test_views_are_counted_for_who_may_see_them(
+    model: ModelVersion, policy: Policy, ann: User, ben: User
+) -> None:
+    late = queued("threat=0.9", community="news")
+    QueueItem.objects.filter(pk=late.pk).update(due_at=timezone.now() - timedelta(minutes=1))
+    queued("insult=0.7", community="games")
+    actions.claim(item_id=late.pk, user=ann)
+    found = counts(ann)
+    assert (found["all"], found["urgent"], found["overdue"], found["mine"]) == (
+        (2, 1),
+        (1, 1),
+        (1, 1),
+        (1, 1),
+    )
+    CommunityAccess.objects.create(user=ben, community="games")
+    assert counts(ben)["all"] == (1, 0)
+
+
+def test_big_views_are_not_counted_to_the_end(
+    model: ModelVersion, policy: Policy, ann: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(insight, "CAP", 2)
+    for number in range(5):
+        queued(f"insult=0.7 number {number}")
+    everything = insight.view_counts(ann)[1]
+    assert (everything.view, everything.count, everything.count_text) == ("all", 3, "2+")
+
+
+def test_how_many_queries_the_counts_take(
+    policy: Policy, ann: User, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    with django_assert_max_num_queries(35):
+        insight.view_counts(ann)
+    with django_assert_max_num_queries(5):
+        insight.view_counts(ann)
+
+
+def test_the_histogram_counts_by_score(model: ModelVersion, policy: Policy, ann: User) -> None:
+    for score in (0.65, 0.66, 0.97):
+        queued(f"insult={score} {score}")
+    found = insight.histogram(user=ann, label="insult", bins=10)
+    assert found == [0, 0, 0, 0, 0, 0, 2, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "kappa"),
+    [
+        # Cohen's kappa worked out by hand: (0.7 - 0.5) / (1 - 0.5).
+        ({(True, True): 20, (True, False): 5, (False, True): 10, (False, False): 15}, 0.4),
+        ({(True, True): 5, (False, False): 5}, 1.0),
+        ({(True, False): 5, (False, True): 5}, -1.0),
+        ({(False, False): 9}, None),
+        ({}, None),
+    ],
+)
+def test_cohens_kappa(pairs: dict[tuple[bool, bool], int], kappa: float | None) -> None:
+    found = insight.cohen_kappa(Counter(pairs)).kappa
+    assert found == (None if kappa is None else pytest.approx(kappa))
+
+
+def test_agreement_of_blind_reviews(model: ModelVersion, policy: Policy, ann: User, ben: User) -> None:
+    Policy.objects.update(second_review_share=1)
+    for number, second_action in enumerate(("reject", "reject", "approve", "approve")):
+        first_action = "reject" if number < 3 else "approve"
+        decided(queued(f"insult=0.7 number {number}"), ann, first_action)
+        second = QueueItem.objects.get(kind="second", status="open")
+        decided(second, ben, second_action, labels=["insult"] if second_action == "reject" else [])
+    by_label, by_pair = insight.agreement()
+    assert (by_label["insult"].count, by_label["insult"].agreed) == (4, 3)
+    assert by_label["insult"].kappa == pytest.approx(0.5)
+    assert list(by_pair) == [("ann", "ben")]
+    assert by_pair["ann", "ben"].agreed == 3
+
+
+def test_own_figures(model: ModelVersion, policy: Policy, ann: User, lea: User) -> None:
+    first = decided(queued("insult=0.7 one"), ann, seconds=10.0).decision
+    decided(queued("insult=0.7 two"), ann, "approve", seconds=20.0)
+    actions.undo(decision_id=first.pk, user=lea)
+    figures = insight.own_figures(ann)
+    assert (figures.decisions, figures.mean_seconds, figures.overturned, figures.overturn_rate) == (
+        2,
+        15.0,
+        1,
+        0.5,
+    )
+    assert figures.by_day == [(timezone.now().date(), 2)]
+
+
+def test_a_pause_is_suggested_when_the_budget_is_spent(
+    model: ModelVersion, policy: Policy, ann: User
+) -> None:
+    actions.set_preferences(user=ann, severe_budget=2, greyscale=True)
+    decided(queued("insult=0.7 mild"), ann)
+    decided(queued("threat=0.9 one"), ann)
+    assert not insight.shift_of(ann).nudge
+    decided(queued("threat=0.9 two"), ann)
+    shift = insight.shift_of(ann)
+    assert (shift.severe, shift.budget, shift.nudge) == (2, 2, True)
+    preference = Preference.of(ann)
+    assert (preference.masked, preference.greyscale, preference.severe_budget) == (True, True, 2)
+    with pytest.raises(ValidationError, match="volume"):
+        actions.set_preferences(user=ann, volume=11)
+
+
+def test_wilsons_interval() -> None:
+    # Newcombe 1998, table I: 81 of 263.
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson(0, 0) is None
+
+
+def test_the_simulator_sees_what_thresholds_would_do(model: ModelVersion, policy: Policy, lea: User) -> None:
+    for number in range(10):
+        actions.moderate(text=f"insult={number / 10} number {number}")
+    rules = [{"label": "insult", "review_from": 0.5, "reject_from": 0.8}]
+    found = simulate(user=lea, rules=rules)
+    assert (found.sample, found.reject_share, found.review_share) == (10, 0.2, pytest.approx(0.3))
+    assert found.approve_share == pytest.approx(0.5)
+    assert found.hours_per_day == pytest.approx(found.queue_per_day * found.seconds_per_item / 3_600)
+    audited = simulate(user=lea, rules=rules, audit_share=0.5)
+    assert audited.queue_per_day > found.queue_per_day
+    assert (found.precision.value, found.recall.value, found.labelled) == (None, None, 0)
+
+
+def test_audits_count_by_their_sampling_chance(
+    model: ModelVersion, policy: Policy, ann: User, lea: User
+) -> None:
+    """Four seen of the flagged, one of a hundred of the rest: what the one says weighs a hundredfold."""
+    for number, action in enumerate(("reject", "reject", "reject", "approve")):
+        decided(queued(f"insult=0.7 number {number}"), ann, action)
+    Policy.objects.update(audit_share=1)
+    audit = queued("insult=0.1 unseen")
+    QueueItem.objects.filter(pk=audit.pk).update(sampling_chance=0.01)
+    decided(audit, ann, "reject")
+    found = simulate(user=lea, rules=[{"label": "insult", "review_from": 0.5}])
+    assert found.precision.value == pytest.approx(0.75)
+    assert found.recall.value == pytest.approx(3 / 103)
+    assert found.recall.low is not None
+    assert found.recall.high is not None
+    assert found.recall.low < 3 / 103 < found.recall.high
+    assert found.recall.high > 0.6
+
+
+def test_only_who_manages_policies_simulates(policy: Policy, ann: User) -> None:
+    with pytest.raises(PermissionDenied):
+        simulate(user=ann, rules=[])
+
+
+def test_who_else_is_looking(item: QueueItem, ann: User, ben: User, person: Callable[..., User]) -> None:
+    assert actions.look(item=item, user=ann) == []
+    assert actions.look(item=item, user=ben) == ["ann"]
