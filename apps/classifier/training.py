@@ -71,7 +71,7 @@ class Fitted:
     thresholds: np.ndarray  # (6,)
     rules: list[str]  # where each threshold comes from
     ngrams: HashedNgrams
-    boosters: list[HistGradientBoostingClassifier | None]
+    trees: "Trees"
     settings: dict[str, Any]
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
@@ -79,7 +79,7 @@ class Fitted:
         inputs = level_two(self.model, texts)
         weights = self.model.weights[:, :LABEL_COUNT] * self.model.scale
         inputs[:, :LABEL_COUNT] = self.ngrams.transform(texts) @ weights + self.model.intercept
-        return expit(boosted(self.boosters, self.model.base, inputs) * self.model.slope + self.model.offset)
+        return expit(self.trees.logits(inputs) * self.model.slope + self.model.offset)
 
     def artifact(self, **facts: Any) -> Artifact:
         """The model as an artifact; `facts` (name, dataset_sha256, git_commit, metrics) join its manifest."""
@@ -158,13 +158,13 @@ def _fit_base(texts: list[str], labels: np.ndarray, weight: np.ndarray, seed: in
     half = more.folds % 2 == 0
     for k, part in enumerate((half, ~half)):
         tell("second level", 0.6 + 0.1 * k)
-        boosters, base = _boost(inputs[~part], more, ~part, seed)
+        trees = _boost(inputs[~part], more, ~part, seed)
         mine = part[: len(texts)]
-        crossed[mine] = boosted(boosters, base, inputs[: len(texts)][mine])
+        crossed[mine] = trees.logits(inputs[: len(texts)][mine])
     tell("second level", 0.8)
-    boosters, base = _boost(inputs, more, np.ones(len(inputs), bool), seed)
+    trees = _boost(inputs, more, np.ones(len(inputs), bool), seed)
     slope, offset = _calibrate(crossed, labels, weight)
-    model = _with_trees(model, boosters, base)._replace(slope=slope, offset=offset)
+    model = _with_trees(model, trees)._replace(slope=slope, offset=offset)
     probabilities = expit(crossed * slope + offset)
     thresholds, rules = choose_thresholds(labels, probabilities, weight)
     tell("done", 1.0)
@@ -175,7 +175,7 @@ def _fit_base(texts: list[str], labels: np.ndarray, weight: np.ndarray, seed: in
         "minimum": ngrams.minimum,
         "rows": len(texts),
     }
-    return Fitted(model, thresholds, rules, ngrams, boosters, settings)
+    return Fitted(model, thresholds, rules, ngrams, trees, settings)
 
 
 def _first_level(more: "_Rows", ngrams: HashedNgrams, seed: int, tell: Progress) -> tuple[Model, np.ndarray]:
@@ -274,10 +274,33 @@ def level_two(model: Model, texts: Sequence[str]) -> np.ndarray:
     return inputs
 
 
-def _boost(
-    inputs: np.ndarray, more: _Rows, chosen: np.ndarray, seed: int
-) -> tuple[list[HistGradientBoostingClassifier | None], np.ndarray]:
-    """Trees per label, and the logit they start from; none for a label with too few rows of either kind."""
+@dataclass(frozen=True)
+class Trees:
+    """The second level. Inputs are binned once for all labels, by `edges` (inputs, 62) float32."""
+
+    boosters: list[HistGradientBoostingClassifier | None]  # None for a label with too few rows of either kind
+    base: np.ndarray  # (6,) logits the trees start from
+    edges: np.ndarray
+
+    def logits(self, inputs: np.ndarray) -> np.ndarray:
+        """(n, 6) uncalibrated logits."""
+        bins = _bins(inputs, self.edges)
+        return np.column_stack(
+            [
+                np.full(len(inputs), start) if booster is None else booster.decision_function(bins)
+                for booster, start in zip(self.boosters, self.base, strict=True)
+            ]
+        )
+
+
+def _bins(inputs: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """(n, inputs) how many edges of its input lie below each value."""
+    columns = [np.searchsorted(edges[k], inputs[:, k]) for k in range(len(edges))]
+    return np.column_stack(columns).astype(np.float32)
+
+
+def _boost(inputs: np.ndarray, more: _Rows, chosen: np.ndarray, seed: int) -> Trees:
+    """Fit the trees of every label on the `chosen` rows of `more`, whose inputs are `inputs`."""
     boosters: list[HistGradientBoostingClassifier | None] = []
     base = np.empty(LABEL_COUNT)
     most = max(20, len(inputs) // 200)
@@ -285,6 +308,8 @@ def _boost(
     safe = (likely < np.quantile(likely, 0.7)) & ~more.labels[chosen].any(axis=1)
     kept = ~safe | (np.arange(len(inputs)) % SAFE_SHARE == 0)
     shares = np.where(safe, SAFE_SHARE, 1)
+    edges = np.quantile(inputs[kept], np.linspace(0, 1, 64)[1:-1], axis=0).T.astype(np.float32).copy()
+    bins = _bins(inputs, edges)
     for label in range(LABEL_COUNT):
         rows = kept & (more.weight[chosen, label] > 0)
         y, weight = more.labels[chosen, label][rows], (more.weight[chosen, label] * shares)[rows]
@@ -295,25 +320,13 @@ def _boost(
         rare = y.sum() < 2000
         booster = HistGradientBoostingClassifier(
             learning_rate=0.06, max_iter=min(most, 80 if rare else 120), max_leaf_nodes=5 if rare else 16,
-            max_depth=DEPTH, max_features=0.4, min_samples_leaf=60, l2_regularization=5.0, max_bins=63,
+            max_depth=DEPTH, max_features=0.4, min_samples_leaf=60, l2_regularization=5.0, max_bins=64,
             early_stopping=False, random_state=seed,
         )  # fmt: skip
-        booster.fit(inputs[rows], y, sample_weight=weight)
+        booster.fit(bins[rows], y, sample_weight=weight)
         boosters.append(booster)
         base[label] = booster._baseline_prediction.item()
-    return boosters, base
-
-
-def boosted(
-    boosters: list[HistGradientBoostingClassifier | None], base: np.ndarray, inputs: np.ndarray
-) -> np.ndarray:
-    """(n, 6) uncalibrated logits of the second level."""
-    return np.column_stack(
-        [
-            np.full(len(inputs), start) if booster is None else booster.decision_function(inputs)
-            for booster, start in zip(boosters, base, strict=True)
-        ]
-    )
+    return Trees(boosters, base, edges)
 
 
 def telling_words(
@@ -344,16 +357,14 @@ def _calibrate(logits: np.ndarray, labels: np.ndarray, weight: np.ndarray) -> tu
     return slope, offset
 
 
-def _with_trees(
-    model: Model, boosters: list[HistGradientBoostingClassifier | None], base: np.ndarray
-) -> Model:
+def _with_trees(model: Model, trees: Trees) -> Model:
     """Lay the trees out breadth first: siblings are neighbours, a leaf is its own left child."""
     roots, ends = [], []
     inputs: list[int] = []
     thresholds: list[float] = []
     lefts: list[int] = []
     values: list[float] = []
-    for booster in boosters:
+    for booster in trees.boosters:
         for (predictor,) in booster._predictors if booster is not None else []:
             roots.append(len(inputs))
             queue = [0]
@@ -366,19 +377,13 @@ def _with_trees(
                     values.append(float(node["value"]))
                 else:
                     inputs.append(int(node["feature_idx"]))
-                    thresholds.append(float(_round_down(float(node["num_threshold"]))))
+                    thresholds.append(trees.edges[node["feature_idx"], int(node["num_threshold"])])
                     lefts.append(roots[-1] + len(queue))
                     values.append(0.0)
                     queue += [int(node["left"]), int(node["right"])]
         ends.append(len(roots))
     return model._replace(
-        roots=np.array(roots, np.int32), tree_end=np.array(ends, np.int32), base=base,
+        roots=np.array(roots, np.int32), tree_end=np.array(ends, np.int32), base=trees.base,
         node_input=np.array(inputs, np.int32), node_threshold=np.array(thresholds, np.float32),
         node_left=np.array(lefts, np.int32), node_value=np.array(values, np.float64),
     )  # fmt: skip
-
-
-def _round_down(threshold: float) -> np.float32:
-    """The largest float32 not above `threshold`: float32 inputs compare with it as with `threshold`."""
-    near = np.float32(threshold)
-    return np.nextafter(near, np.float32(-np.inf)) if near > threshold else near
