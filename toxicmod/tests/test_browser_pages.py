@@ -26,8 +26,9 @@ HOSTILE = (
 
 @pytest.fixture
 def policy(champion: ModelVersion) -> Policy:
-    """The default policy."""
+    """A policy that removes nothing by itself."""
     moderation.install_default_policy()
+    PolicyRule.objects.exclude(label="").update(review_from=0.5, reject_from=None)
     found = Policy.objects.active_for("")
     assert found is not None
     return found
@@ -347,6 +348,6 @@ def test_staff_find_their_tools_in_the_header(
 ) -> None:
     settings.MLFLOW_TRACKING_URI = "https://mlflow.example.org"
     page = visit("/", user=admin_user).page
-    expect(page.get_by_role("link", name="Console")).to_have_attribute("href", "/admin/")
+    expect(page.get_by_role("link", name="Console")).to_have_attribute("href", "/admin/console/")
     expect(page.get_by_role("link", name="MLflow")).to_have_attribute("href", "https://mlflow.example.org")
     expect(page.get_by_role("link", name="Sign in")).to_have_count(0)

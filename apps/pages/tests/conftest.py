@@ -9,8 +9,11 @@ from apps.registry.models import ModelVersion
 
 @pytest.fixture
 def policy(champion: ModelVersion) -> Policy:
-    """The default policy, with the base model in service."""
+    """A policy that removes nothing but threats by itself, with the base model in service."""
     actions.install_default_policy()
+    rules = PolicyRule.objects.filter(policy__community="")
+    rules.exclude(label="").update(review_from=0.6, reject_from=None)
+    rules.filter(label="threat").update(review_from=0.2, reject_from=0.95)
     found = Policy.objects.active_for("")
     assert found is not None
     return found

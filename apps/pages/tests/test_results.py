@@ -72,7 +72,7 @@ def test_the_verdict_names_each_label_that_is_over_its_limit(policy: Policy) -> 
     verdict = results.verdict(_probabilities(insult=0.82, toxic=0.75), policy)
     assert verdict.state == "wait"
     assert verdict.words == "Would wait for a moderator"
-    assert verdict.because == "“insult” is at 82% (limit 60%) and “toxic” is at 75% (limit 70%)"
+    assert verdict.because == "“insult” is at 82% (limit 60%) and “toxic” is at 75% (limit 60%)"
     assert verdict.policy == "the default policy"
 
 

@@ -44,7 +44,7 @@ def test_the_start_page_explains_itself_without_cookies_that_follow(client: Clie
     html = response.content.decode()
     assert response.status_code == 200
     assert html.count('class="track"') == 6
-    assert "review from 60%, removal from 98%" in html
+    assert "review from 20%, removal from 95%" in html
     assert set(response.cookies) == {"csrftoken"}
 
 
@@ -322,6 +322,22 @@ def test_errors_have_pages_that_help_without_the_database(
         response = client.get("/nothing")
     assert response.status_code == 404
     assert "nothing at this address" in response.content.decode()
+
+
+def test_who_guesses_passwords_is_told_to_wait(client: Client, db: None, settings: Settings) -> None:
+    settings.AXES_FAILURE_LIMIT = 1
+    response = client.post("/admin/login/", {"username": "ann", "password": "guess"})
+    assert response.status_code == 429
+    assert "quarter of an hour" in response.content.decode()
+
+
+def test_who_may_not_see_a_page_is_told_whom_to_ask(client: Client, db: None) -> None:
+    client.force_login(
+        User.objects.create_user("staff", is_staff=True), backend="django.contrib.auth.backends.ModelBackend"
+    )
+    response = client.get("/admin/accounts/user/")
+    assert response.status_code == 403
+    assert "ask your administrator" in response.content.decode()
 
 
 def test_a_form_from_elsewhere_is_refused(db: None) -> None:
