@@ -70,6 +70,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
+    "apps.api.perspective.middleware.ShortWay",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -106,7 +107,7 @@ DATABASES = {
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # WAL lets readers and the writer work at once; FULL makes a commit outlive a power cut; an immediate
     # transaction waits for the write lock (20 s) instead of failing half-way.
-    # A connection is kept: opening one takes longer than scoring a comment, closing the last rewrites the file.
+    # Connections are kept: opening one takes longer than scoring, closing the last one rewrites the file.
     DATABASES["default"]["CONN_MAX_AGE"] = 60
     DATABASES["default"]["OPTIONS"] = {
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA temp_store=MEMORY;",
@@ -176,8 +177,8 @@ PUBLIC_URL = env.str("PUBLIC_URL", default="").rstrip(
 )  # where authors reach the site, for links in webhooks
 WEBHOOK_ALLOW_PRIVATE = env.bool("WEBHOOK_ALLOW_PRIVATE", default=False)  # let webhooks reach this network
 
-# Browsers may call the Perspective-compatible paths from these origins; none named: from all, as at Perspective.
-# Those paths know no cookies, only keys.
+# Browsers may call the Perspective-compatible paths from these origins, or from all where none is named, as at
+# Perspective. Those paths know no cookies, only keys.
 CORS_ALLOWED_ORIGINS = env.list("CORS_ALLOWED_ORIGINS", default=[])
 CORS_ALLOW_ALL_ORIGINS = not CORS_ALLOWED_ORIGINS
 CORS_URLS_REGEX = r"^/(v1alpha1/|batch$|discovery/|\$discovery/)"

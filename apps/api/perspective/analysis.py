@@ -86,7 +86,7 @@ def analyze(message: dict[str, Any], key: APIKey | None) -> dict[str, Any]:
     attributes = scored(asked, drop)
     _check_context(message)
     requested = message.get("languages", [])
-    detected = languages.detect(text)
+    detected = languages.detect(text, languages.HINT if requested else languages.HEAD)
     attributes = _read_by_model(attributes, requested, detected, drop)
     prediction = _store(text, message, key)
     probabilities = prediction.probabilities
@@ -168,7 +168,7 @@ def suggest(message: dict[str, Any], key: APIKey | None) -> dict[str, Any]:
             said[label] = true
     _check_context(message)
     requested = message.get("languages", [])
-    detected = languages.detect(text)
+    detected = languages.detect(text, languages.HINT if requested else languages.HEAD)
     _read_by_model(dict.fromkeys(suggested, ""), requested, detected, drop=False)
     token = message.get("clientToken", "")
     remark = ", ".join(
