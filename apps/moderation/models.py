@@ -14,7 +14,7 @@ from apps.predictions.models import Prediction, unpack_labels
 
 LABEL_CHOICES = [(label, label.replace("_", " ")) for label in LABELS]
 OPEN = Q(status="open")
-SEVERE = 0.8  # from this severity on an item is urgent and counts against a moderator's budget
+SEVERE = 0.5  # from this severity on an item is urgent and counts against a moderator's budget
 
 
 class PolicyQuerySet(models.QuerySet["Policy"]):

@@ -13,15 +13,16 @@ from apps.moderation.models import SEVERE, Lane, Policy, PolicyRule, QueueItem, 
 
 # How grave each label is where it is certain; what a threat may lead to outweighs rudeness.
 GRAVITY = {
-    "toxic": 0.5,
+    "toxic": 0.4,
     "severe_toxic": 1.0,
-    "obscene": 0.5,
+    "obscene": 0.4,
     "threat": 1.0,
-    "insult": 0.6,
+    "insult": 0.45,
     "identity_hate": 0.9,
 }
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 _NEAR = 0.25
+_UNCERTAIN = 0.8
 _STRIKES_FOR_FULL_HISTORY = 5
 _SIMILAR = 90.0
 _HEAD = 2_000  # characters that are compared: edit distance is quadratic
@@ -83,13 +84,13 @@ def triage(*, probabilities: Mapping[str, float], policy: Policy) -> Verdict:
 
 
 def nearest_label(probabilities: Mapping[str, float], rules: Sequence[PolicyRule]) -> str:
-    """Return the label that comes closest to its lowest threshold, or passes it furthest."""
+    """Return the label whose probability is the greatest part of its lowest threshold."""
     bounds = {
         rule.label: bound
         for rule in rules
         if (bound := rule.reject_from if rule.review_from is None else rule.review_from) is not None
     }
-    return max(probabilities, key=lambda label: probabilities[label] - bounds.get(label, 1.0))
+    return max(probabilities, key=lambda label: probabilities[label] / max(bounds.get(label, 1.0), 1e-6))
 
 
 def rank(
@@ -125,7 +126,7 @@ def rank(
     elif severity >= SEVERE:
         lane = Lane.URGENT
     else:
-        lane = Lane.UNCERTAIN if uncertainty >= SEVERE else Lane.NORMAL
+        lane = Lane.UNCERTAIN if uncertainty >= _UNCERTAIN else Lane.NORMAL
     minutes = policy.urgent_due_minutes if lane in (Lane.URGENT, Lane.ESCALATED) else policy.due_minutes
     worth = severity + 0.3 * uncertainty + 0.3 * history + (1.0 if escalated else 0.0)
     return Ranking(

