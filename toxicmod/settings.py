@@ -177,7 +177,7 @@ PUBLIC_URL = env.str("PUBLIC_URL", default="").rstrip(
 )  # where authors reach the site, for links in webhooks
 WEBHOOK_ALLOW_PRIVATE = env.bool("WEBHOOK_ALLOW_PRIVATE", default=False)  # let webhooks reach this network
 
-# Browsers may call the Perspective-compatible paths from these origins, or from all where none is named, as at
+# Browsers may call the Perspective-compatible paths from these origins; from all where none is named, as at
 # Perspective. Those paths know no cookies, only keys.
 CORS_ALLOWED_ORIGINS = env.list("CORS_ALLOWED_ORIGINS", default=[])
 CORS_ALLOW_ALL_ORIGINS = not CORS_ALLOWED_ORIGINS

@@ -53,7 +53,7 @@ def load() -> None:
 
 
 def detect(text: str, length: int = HEAD) -> str:
-    """Return the ISO 639-1 code of the language that a text begins in; English where nothing else is certain."""
+    """Return the ISO 639-1 code of the language a text begins in; English where nothing else is certain."""
     language, confidence = _identifier().classify(text[:length])
     return language if confidence >= CONFIDENCE else SUPPORTED
 

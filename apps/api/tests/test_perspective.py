@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pytest_django import Settings
 
 from apps.accounts.actions import create_api_key, revoke_api_key
+from apps.accounts.limits import rate_limiter
 from apps.accounts.models import APIKey
 from apps.api.perspective import access, analysis, languages
 from apps.api.perspective.attributes import LABEL_OF
@@ -40,9 +41,12 @@ ERROR_INFO = "type.googleapis.com/google.rpc.ErrorInfo"
 
 
 @pytest.fixture(autouse=True)
-def _forget_keys(champion: ModelVersion) -> Iterator[None]:
+def _forget(champion: ModelVersion) -> Iterator[None]:
+    """Leave no looked-up key and no count of requests to the next test."""
+    rate_limiter.cache_clear()
     yield
     access._found.clear()
+    rate_limiter.cache_clear()
 
 
 def post(client: Client, body: Any, path: str = ANALYZE, **kwargs: Any) -> Any:
