@@ -17,6 +17,8 @@ GROUPS = (
     "tall", "kind", "Christian", "Jewish", "Muslim", "atheist", "Black", "white", "Asian", "gay", "straight",
     "lesbian", "transgender", "female", "male", "deaf", "blind", "old", "young",
 )  # fmt: skip
+# A table that is wider than a phone scrolls by itself, and by keyboard.
+TABLE_BEGIN = '<div class="scroll" tabindex="0" role="group" aria-label="Table"><table>'
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ def card_html(markdown: str) -> SafeString:
     The page has its own first heading, so the card's headings are one level lower.
     """
     parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+    parser.add_render_rule("table_open", lambda *_: TABLE_BEGIN)
+    parser.add_render_rule("table_close", lambda *_: "</table></div>")
     tokens = parser.parse(markdown)
     for token in tokens:
         if token.type in ("heading_open", "heading_close"):

@@ -32,6 +32,7 @@ MEANINGS = {
 MAX_MARKS = 40  # a long comment shows its most telling words, not thousands of marks
 MAX_WORDS = 6
 LEAST = math.log(1.25)  # of a contribution that is worth naming
+FAINT = 0.2  # of the strongest word's strength: what is weaker is noise beside it
 LEVELS = [math.log(factor) for factor in (1.5, 2.5, 5, 12)]  # odds factors from which a mark is stronger
 
 VERDICTS = {
@@ -183,11 +184,12 @@ def pieces(text: str, explanation: Explanation, given: Sequence[bool]) -> list[P
         totals[word] = totals.get(word, 0) + span.contributions
     counts = Counter(words)
     strengths = np.array([totals[word][focus].max() for word in words])
+    least = max(LEVELS[0], FAINT * float(strengths.max(initial=0)))
     telling = set(np.argsort(-np.abs(strengths), kind="stable")[:MAX_MARKS].tolist())
     found: list[Piece] = []
     end = 0
     for row, (word, span) in enumerate(zip(words, spans, strict=True)):
-        level = _level(float(strengths[row])) if row in telling else 0
+        level = _level(float(strengths[row]), least) if row in telling else 0
         if level:
             if end < span.begin:
                 found.append(Piece(text[end : span.begin]))
@@ -198,8 +200,10 @@ def pieces(text: str, explanation: Explanation, given: Sequence[bool]) -> list[P
     return found
 
 
-def _level(strength: float) -> int:
-    return -1 if strength <= -LEVELS[1] else sum(strength >= least for least in LEVELS)
+def _level(strength: float, least: float) -> int:
+    if strength <= -LEVELS[1]:
+        return -1
+    return sum(strength >= level for level in LEVELS) if strength >= least else 0
 
 
 def _factors(contributions: np.ndarray) -> tuple[Factor, ...]:

@@ -7,6 +7,7 @@ from django.core.signing import BadSignature
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.templatetags.static import static
+from django.utils.cache import patch_cache_control
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
@@ -39,11 +40,18 @@ def _nothing_yet() -> results.Result:
 @require_http_methods(["GET", "HEAD", "POST"])
 @helpful
 @limited("POST")
-@never_cache
 def home(request: HttpRequest) -> HttpResponse:
     """Try a comment. A text that is not to be stored is answered here and now, and then forgotten."""
-    if request.method != "POST":
-        return render(request, "pages/home.html", {"form": CommentForm(), "result": _nothing_yet()})
+    if request.method == "POST":
+        return _score(request)
+    response = render(request, "pages/home.html", {"form": CommentForm(), "result": _nothing_yet()})
+    # Unlike never_cache this lets a browser that goes back keep what was typed.
+    patch_cache_control(response, private=True, no_cache=True)
+    return response
+
+
+@never_cache
+def _score(request: HttpRequest) -> HttpResponse:
     form = CommentForm(request.POST)
     if not form.is_valid():
         return render(request, "pages/home.html", {"form": form, "result": _nothing_yet()}, status=400)
