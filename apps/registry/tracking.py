@@ -77,10 +77,9 @@ def _mlflow() -> ModuleType:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     import mlflow
-    from mlflow.utils.logging_utils import disable_logging
 
-    disable_logging()
     mlflow.set_tracking_uri(settings.MLFLOW_TRACKING_URI)
     mlflow.set_registry_uri(settings.MLFLOW_TRACKING_URI)
     return mlflow

@@ -1,7 +1,6 @@
 """What a training run shows of itself: plots, the most telling words and the model card."""
 
 import json
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,15 +10,12 @@ from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from apps.classifier.labels import LABELS
-from apps.classifier.normalise import normalise
 from apps.classifier.scorer import Scorer
+from apps.classifier.training import telling_words
 from apps.training.datasets import Rows
 from apps.training.models import TrainingRun
 
 BINS = 15
-TELLING_TEXTS = 4_000
-TELLING_WORDS = 40
-FEWEST_OCCURRENCES = 5
 
 Draw = Callable[[Axes, str, np.ndarray, np.ndarray, np.ndarray], None]
 
@@ -81,26 +77,8 @@ def _scores(axes: Axes, label: str, truth: np.ndarray, scores: np.ndarray, weigh
 
 
 def write_telling_words(folder: Path, scorer: Scorer, rows: Rows) -> None:
-    """Write `telling_words.json`: per label the words that add most to its logit, with mean and occurrences.
-
-    A word's share is that of all its n-grams, in the comments of a sample with labels before those without.
-    """
-    order = np.argsort(~rows.labels.any(axis=1), kind="stable")[:TELLING_TEXTS]
-    found: defaultdict[str, list[np.ndarray]] = defaultdict(list)
-    for row in order:
-        text = rows.texts[row]
-        for span in scorer.explain(text).spans:
-            found[normalise(text[span.begin : span.end])[0]].append(span.contributions)
-    means = {
-        word: np.mean(shares, axis=0) for word, shares in found.items() if len(shares) >= FEWEST_OCCURRENCES
-    }
-    telling = {
-        label: [
-            {"word": word, "mean": round(float(means[word][column]), 3), "occurrences": len(found[word])}
-            for word in sorted(means, key=lambda word: -means[word][column])[:TELLING_WORDS]
-        ]
-        for column, label in enumerate(LABELS)
-    }
+    """Write `telling_words.json`: per label the words that speak most for it, with the weight of their n-grams."""
+    telling = telling_words(scorer.model, rows.texts)
     (folder / "telling_words.json").write_text(json.dumps(telling, indent=1, ensure_ascii=False))
 
 
