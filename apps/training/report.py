@@ -77,7 +77,7 @@ def _scores(axes: Axes, label: str, truth: np.ndarray, scores: np.ndarray, weigh
 
 
 def write_telling_words(folder: Path, scorer: Scorer, rows: Rows) -> None:
-    """Write `telling_words.json`: per label the words that speak most for it, with the weight of their n-grams."""
+    """Write `telling_words.json`: per label the words that speak most for it, and how much."""
     telling = telling_words(scorer.model, rows.texts)
     (folder / "telling_words.json").write_text(json.dumps(telling, indent=1, ensure_ascii=False))
 
