@@ -127,6 +127,14 @@ def read(path: Path) -> tuple[list[str], np.ndarray]:
     return [row["comment_text"] for row in rows], labels
 
 
+def machine() -> str:
+    """The processor's name, as far as the system tells, and the number of cores."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -139,9 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{options.csv} does not exist: give the path of a Jigsaw-format CSV.", file=sys.stderr)
         return 1
     texts, labels = read(options.csv)
-    print(
-        f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, {os.cpu_count()} cores"
-    )
+    print(f"{machine()}; Python {platform.python_version()}, numpy {np.__version__}")
     rows, scorer = quality(texts, labels, recipes=options.recipes)
     for what, whom, value in [*rows, *speed(scorer, texts[:5000])]:
         print(f"{what:42}{whom:10}{value:>12,.4f}")
