@@ -23,4 +23,9 @@ class ShortWay:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        return _VIEWS.get(request.path_info, self._get_response)(request)
+        view = _VIEWS.get(request.path_info)
+        if view is None:
+            return self._get_response(request)
+        response = view(request)
+        response["Content-Length"] = str(len(response.content))
+        return response

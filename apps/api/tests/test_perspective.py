@@ -596,7 +596,9 @@ def test_any_mask_is_parsed_or_refused(mask: str) -> None:
 
 
 def test_pretty_printing_and_jsonp(client: Client) -> None:
-    pretty = post(client, asking()).content.decode()
+    response = post(client, asking())
+    pretty = response.content.decode()
+    assert response["Content-Length"] == str(len(response.content))
     assert pretty.startswith(
         '{\n  "attributeScores": {\n    "TOXICITY": {\n      "spanScores": [\n        {\n'
     )

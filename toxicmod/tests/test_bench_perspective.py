@@ -1,0 +1,18 @@
+"""`manage.py bench_perspective`."""
+
+import io
+import os
+
+import pytest
+from django.core.management import call_command
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core for the server, one for its clients")
+def test_it_measures_a_real_server() -> None:
+    cores, out = os.sched_getaffinity(0), io.StringIO()
+    try:
+        call_command("bench_perspective", "--seconds", "0.5", "--database", "sqlite", stdout=out)
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert out.getvalue().count("requests/s") == 2
