@@ -11,7 +11,7 @@ run: .venv/static
 test: .venv/dev .venv/static
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy apps/classifier apps/*/actions.py
+	$(BIN)/mypy apps/classifier apps/*/actions*
 	$(BIN)/lint-imports
 	PRODUCTION=1 SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(50))') \
 		ALLOWED_HOSTS=example.org DATABASE_URL=postgres://user:secret@db.example.org/toxicmod REDIS_URL=redis://redis.example.org \
