@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.urls import reverse
 from playwright.sync_api import Route, expect
 
 from apps.accounts.models import User
@@ -348,6 +349,8 @@ def test_staff_find_their_tools_in_the_header(
 ) -> None:
     settings.MLFLOW_TRACKING_URI = "https://mlflow.example.org"
     page = visit("/", user=admin_user).page
-    expect(page.get_by_role("link", name="Console")).to_have_attribute("href", "/admin/console/")
+    expect(page.get_by_role("link", name="Console")).to_have_attribute(
+        "href", reverse("admin:moderation_desk")
+    )
     expect(page.get_by_role("link", name="MLflow")).to_have_attribute("href", "https://mlflow.example.org")
     expect(page.get_by_role("link", name="Sign in")).to_have_count(0)
