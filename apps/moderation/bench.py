@@ -1,4 +1,4 @@
-"""How long the console's reads and actions take, without HTTP."""
+"""How long the console's reads, actions and pages take."""
 
 import random
 import time
@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from django.core.cache import cache
 from django.db import transaction
+from django.test import Client
+from django.urls import reverse
 
 from apps.accounts.models import User
 from apps.moderation import actions, insight, simulator
 from apps.moderation.errors import ModerationError
-from apps.moderation.models import VIEWS, Decision, Policy, QueueItem
+from apps.moderation.models import VIEWS, Author, Decision, Policy, QueueItem
 from apps.moderation.permissions import visible_to
 
 ROWS = 50
@@ -133,6 +135,76 @@ def measure(runs: int = 100) -> list[Timing]:
         _time("simulator, first look", simulate_cold, min(runs, 20)),
         _time("simulator, moving a threshold", lambda: simulator.simulate(user=user, rules=rules), runs),
         _time("newest decisions", newest_decisions, runs),
+    ]
+
+
+PAGES = {
+    "desk": "admin:moderation_desk",
+    "my page": "admin:moderation_me",
+    "quality": "admin:moderation_quality",
+    "webhooks": "admin:moderation_webhooks",
+    "policies": "admin:moderation_policies",
+    "bulk": "admin:moderation_bulk",
+    "admin list: predictions": "admin:predictions_prediction_changelist",
+    "admin list: queue items": "admin:moderation_queueitem_changelist",
+    "admin list: decisions": "admin:moderation_decision_changelist",
+    "admin list: authors": "admin:moderation_author_changelist",
+}
+
+
+def measure_pages(runs: int = 50) -> list[Timing]:
+    """Time the console's pages and the admin's big lists: from the request to the last byte, without a socket.
+
+    Raises:
+        ModerationError: nobody may decide, or the queue is empty.
+    """
+    user = User.objects.filter(groups__name="lead", is_active=True).order_by("pk").first()
+    items = list(QueueItem.objects.open().order_by("-priority").values_list("pk", flat=True)[:2_000])
+    policy = Policy.objects.active_for("")
+    author = Author.objects.order_by("-pk").first()
+    if user is None or policy is None or author is None or not items:
+        raise ModerationError("Run `manage.py seed_scale` first: the bench needs a lead, a policy and a queue.")
+    User.objects.filter(pk=user.pk).update(is_staff=True, is_superuser=False)
+    client = Client()
+    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+    fetch = {"X-Requested-With": "fetch"}
+
+    def get(name: str, *args: object, **query: object) -> Callable[[], object]:
+        url = reverse(name, args=args, query=query or None)
+
+        def ask() -> None:
+            answer = client.get(url, follow=True)
+            if answer.status_code != 200:
+                raise ModerationError(f"{url} answered {answer.status_code}.")
+
+        return ask
+
+    def card() -> None:
+        get("admin:moderation_item", random.choice(items))()
+
+    def decide() -> None:
+        item = actions.claim_next(user=user)
+        assert item is not None
+        answer = client.post(
+            reverse("admin:moderation_decide", args=[item.pk]),
+            {"action": "approve", "version": item.version, "shown": item.prediction.label_mask, "seconds": 1},
+            headers=fetch,
+        )
+        assert answer.status_code == 200, answer.content
+
+    def ahead() -> None:
+        client.post(reverse("admin:moderation_ahead", args=[random.choice(items)]), headers=fetch)
+
+    return [
+        *(_time(name, get(url), runs) for name, url in PAGES.items()),
+        *(_time(f"desk: {view}", get("admin:moderation_desk", view=view), runs) for view in VIEWS),
+        _time("an item", card, runs),
+        _time("the next item, ahead", ahead, runs),
+        _time("decide by key", decide, runs),
+        _time("bulk: a range of one label", get("admin:moderation_bulk", label="insult", score_from=0.5), runs),
+        _time("a policy and its simulation", get("admin:moderation_policy", policy.pk), runs),
+        _time("search by author", get("admin:moderation_search", q=author.ref), runs),
+        _time("search by number", get("admin:moderation_search", q=items[0]), runs),
     ]
 
 

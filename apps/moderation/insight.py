@@ -28,6 +28,7 @@ CAP = 1_000
 SHIFT = timedelta(hours=8)
 _COUNT_SECONDS = 5
 _PAIRS = 5_000
+_AGREEMENT_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -173,8 +174,13 @@ def _said(action: str, corrected: int | None, predicted: int) -> int:
 def agreement(*, days: int = 90) -> tuple[dict[str, Agreement], dict[tuple[str, str], Agreement]]:
     """Return how far blind second reviews agree with the first ones, by label and by pair of moderators.
 
-    The agreement of a pair is over the verdict, whether the comment may stay. The last 5,000 reviews count.
+    The agreement of a pair is over the verdict, whether the comment may stay. The last 5,000 reviews count;
+    the figures are at most five minutes old.
     """
+    return cache.get_or_set(f"moderation:agreement:{days}", lambda: _agreement(days), _AGREEMENT_SECONDS)
+
+
+def _agreement(days: int) -> tuple[dict[str, Agreement], dict[tuple[str, str], Agreement]]:
     seconds = list(
         Decision.objects.effective()
         .filter(item__kind=QueueItem.Kind.SECOND, created_at__gte=timezone.now() - timedelta(days=days))

@@ -86,11 +86,11 @@ function startDesk(desk) {
       time.parentElement.firstChild.data = left > 0 ? "Yours for " : "Your time is up: keep it or take the next";
       time.parentElement.classList.toggle("late", left < 60);
     }
-    const last = find(".last");
-    if (last && last.dataset.left > 0) {
+    const last = find(".last"), tell = find(".last .tell");
+    if (tell && last.dataset.left > 0) {
       last.dataset.left -= 1;
-      find(".last .tell b").textContent = last.dataset.left;
-      find(".last .tell").hidden = last.dataset.left <= 0;
+      tell.querySelector("b").textContent = last.dataset.left;
+      tell.hidden = last.dataset.left <= 0;
     }
   }
 

@@ -432,6 +432,10 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='decision',
+            index=models.Index(condition=models.Q(('item__isnull', False)), fields=['item', '-id'], name='moderation_dec_item'),
+        ),
+        migrations.AddIndex(
+            model_name='decision',
             index=models.Index(condition=models.Q(('automatic', False)), fields=['-id'], name='moderation_dec_human'),
         ),
         migrations.AddIndex(

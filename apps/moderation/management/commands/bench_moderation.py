@@ -11,7 +11,7 @@ from apps.registry.management import base
 
 
 class Command(base.Command):
-    help = """Time the console's reads and actions on the database as it is and print a table.
+    help = """Time the console's reads, actions and pages on the database as it is and print a table.
 
 Fill it with `manage.py seed_scale` first."""
     examples = "  manage.py bench_moderation\n  manage.py bench_moderation --runs 20"
@@ -26,3 +26,4 @@ Fill it with `manage.py seed_scale` first."""
             f"{QueueItem.objects.open().count():,} of them open"
         )
         self.stdout.write(bench.table(bench.measure(options["runs"])))
+        self.stdout.write(bench.table(bench.measure_pages(options["runs"])))
