@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv pip
+# uv is many times faster; where the index is one that only pip's own settings know, pip does it.
+INSTALL = $(UV) install -q --system-certs --python $(BIN)/python -r $(1) || $(BIN)/pip install -q --disable-pip-version-check -r $(1)
 
 .PHONY: run test bench lock fix clean
 
@@ -25,8 +27,8 @@ bench: .venv/dev .venv/static
 
 # Pins the requirements anew; the tests check that they are what the short lists say.
 lock: .venv/dev
-	$(UV) compile -q --universal --python-version 3.11 --custom-compile-command 'make lock' requirements.in -o requirements.txt
-	$(UV) compile -q --universal --python-version 3.11 --custom-compile-command 'make lock' requirements-dev.in -c requirements.txt -o requirements-dev.txt
+	$(UV) compile -q --system-certs --universal --python-version 3.11 --custom-compile-command 'make lock' requirements.in -o requirements.txt
+	$(UV) compile -q --system-certs --universal --python-version 3.11 --custom-compile-command 'make lock' requirements-dev.in -c requirements.txt -o requirements-dev.txt
 
 fix: .venv/dev
 	$(BIN)/ruff check --fix .
@@ -36,12 +38,12 @@ clean:
 	rm -rf .venv staticfiles .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/bin/uv:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q --disable-pip-version-check uv
+	$(BIN)/pip install -q --disable-pip-version-check $$(grep '^uv==' requirements-dev.txt)
 
 .venv/runtime: .venv/bin/uv requirements.txt
-	$(UV) install -q --python $(BIN)/python -r requirements.txt
+	$(call INSTALL,requirements.txt)
 	@touch $@
 
 .venv/static: .venv/runtime $(shell find static -type f)
@@ -49,5 +51,5 @@ clean:
 	@touch $@
 
 .venv/dev: .venv/runtime requirements-dev.txt
-	$(UV) install -q --python $(BIN)/python -r requirements-dev.txt
+	$(call INSTALL,requirements-dev.txt)
 	@touch $@

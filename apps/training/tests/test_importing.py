@@ -141,6 +141,17 @@ def test_other_rows_under_the_name_are_its_next_version(tmp_path: Path) -> None:
         (zipped(data=b"a,b\n"), "no .csv file with the columns"),
         (zipped(), "damaged|lacks the columns|no .csv"),
     ],
+    ids=[
+        "empty",
+        "too few columns",
+        "UTF-16",
+        "no rows",
+        "cut gzip",
+        "garbled gzip",
+        "cut zip",
+        "zip of another table",
+        "empty zip",
+    ],
 )
 def test_an_unreadable_file_is_one_sentence(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(SourceError, match=message) as caught:
