@@ -233,15 +233,15 @@ TIME_ZONE = "UTC"
 
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
-X_FRAME_OPTIONS = "SAMEORIGIN"
-# Nothing inline and nothing from elsewhere; a view that can't do without says so itself (`csp_update`).
+X_FRAME_OPTIONS = "DENY"
+# Nothing inline, nothing from elsewhere, no frames; a view that can't do without says so itself (`csp_update`).
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": [SELF],
         "object-src": [NONE],
         "base-uri": [NONE],
         "form-action": [SELF],
-        "frame-ancestors": [SELF],
+        "frame-ancestors": [NONE],
     }
 }
 SESSION_COOKIE_HTTPONLY = True

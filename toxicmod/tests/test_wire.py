@@ -58,7 +58,7 @@ def test_static_files_are_hashed_compressed_and_cached_for_ever(url: str) -> Non
 def test_pages_say_how_they_may_be_used(url: str) -> None:
     headers, _ = _get(url)
     policy = headers["Content-Security-Policy"]
-    for part in ("default-src 'self'", "object-src 'none'", "base-uri 'none'", "frame-ancestors 'self'"):
+    for part in ("default-src 'self'", "object-src 'none'", "base-uri 'none'", "frame-ancestors 'none'"):
         assert part in policy
     assert "unsafe" not in policy
     assert headers["X-Content-Type-Options"] == "nosniff"
