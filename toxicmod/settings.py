@@ -234,7 +234,7 @@ TIME_ZONE = "UTC"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
-# Nothing inline, nothing from elsewhere, no frames; a view that can't do without says so itself (`csp_update`).
+# Nothing inline, nothing from elsewhere, no frames; a view that needs more says so (`csp_update`).
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": [SELF],
