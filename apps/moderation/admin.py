@@ -39,7 +39,18 @@ def _to_item(item_id: int | None) -> SafeString | str:
 
 @admin.register(QueueItem)
 class QueueItemAdmin(EvidenceAdmin):
-    list_display = ("id", "in_console", "status", "lane", "kind", "label", "score", "community", "created_at", "due_at")  # fmt: skip
+    list_display = (
+        "id",
+        "in_console",
+        "status",
+        "lane",
+        "kind",
+        "label",
+        "score",
+        "community",
+        "created_at",
+        "due_at",
+    )
     list_filter = ("status",)
     search_fields = ("id__exact",)
     search_help_text = "The item's number. The console finds authors and the platform's ids as well."

@@ -153,7 +153,7 @@ PAGES = {
 
 
 def measure_pages(runs: int = 50) -> list[Timing]:
-    """Time the console's pages and the admin's big lists: from the request to the last byte, without a socket.
+    """Time the console's pages and the admin's big lists, from request to last byte, without a socket.
 
     Raises:
         ModerationError: nobody may decide, or the queue is empty.
@@ -163,7 +163,7 @@ def measure_pages(runs: int = 50) -> list[Timing]:
     policy = Policy.objects.active_for("")
     author = Author.objects.order_by("-pk").first()
     if user is None or policy is None or author is None or not items:
-        raise ModerationError("Run `manage.py seed_scale` first: the bench needs a lead, a policy and a queue.")
+        raise ModerationError("Run `manage.py seed_scale` first: the bench needs a lead and a queue.")
     User.objects.filter(pk=user.pk).update(is_staff=True, is_superuser=False)
     client = Client()
     client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
@@ -201,7 +201,9 @@ def measure_pages(runs: int = 50) -> list[Timing]:
         _time("an item", card, runs),
         _time("the next item, ahead", ahead, runs),
         _time("decide by key", decide, runs),
-        _time("bulk: a range of one label", get("admin:moderation_bulk", label="insult", score_from=0.5), runs),
+        _time(
+            "bulk: a range of one label", get("admin:moderation_bulk", label="insult", score_from=0.5), runs
+        ),
         _time("a policy and its simulation", get("admin:moderation_policy", policy.pk), runs),
         _time("search by author", get("admin:moderation_search", q=author.ref), runs),
         _time("search by number", get("admin:moderation_search", q=items[0]), runs),

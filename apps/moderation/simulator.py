@@ -74,7 +74,7 @@ def _traffic(community: str) -> tuple[np.ndarray, float]:
 def _labelled(community: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the probabilities (n, 6), whether a moderator rejected (n,) and the sampling chances (n,)."""
     # A slider asks several times a second; what moderators said does not change as fast.
-    return cache.get_or_set(f"moderation:labelled:{community}", lambda: _judged(community), _CACHE_SECONDS)
+    return cache.get_or_set(f"moderation:labelled:{community}", lambda: _judged(community), _CACHE_SECONDS)  # type: ignore[return-value]
 
 
 def _judged(community: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -6,7 +6,6 @@ from urllib.parse import urlencode
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
 from django.template.loader import render_to_string
-from django.utils.datastructures import MultiValueDict
 
 from apps.accounts.models import User
 from apps.classifier.labels import LABELS
@@ -30,26 +29,27 @@ def bulk(request: HttpRequest) -> HttpResponse:
     """Choose items on a histogram of scores; a post asks for a job that waits to be confirmed."""
     user = user_of(request)
     require(user, "moderation.bulk_decide")
-    data = MultiValueDict(request.POST if request.method == "POST" else request.GET)
+    data = (request.POST if request.method == "POST" else request.GET).copy()
     data.setdefault("label", "toxic")
     form = BulkForm(data)
     if request.method == "POST":
         return _prepare(request, user, form)
-    chosen = form.filter() if form.is_valid() else {"label": "toxic"}
+    chosen = form.filter() if form.is_valid() else actions.BulkFilter(label="toxic")
     return page(request, "bulk", _choice(user, form, chosen), here="bulk")
 
 
-def _choice(user: User, form: BulkForm, chosen: dict[str, Any]) -> dict[str, Any]:
-    bins = insight.histogram(
-        user=user, label=chosen["label"], community=chosen.get("community"), bins=BINS
-    )
+def _choice(user: User, form: BulkForm, chosen: actions.BulkFilter) -> dict[str, Any]:
+    bins = insight.histogram(user=user, label=chosen["label"], community=chosen.get("community"), bins=BINS)
     low, high = chosen.get("score_from", 0.0), chosen.get("score_to", 1.0)
     tallest = max([*bins, 1])
+    # A big choice is not counted before somebody means it: the preview counts exactly.
+    count = insight.capped(actions.chosen(chosen, decidable_by(user)))
     return {
         "title": "Decide many at once",
         "form": form,
         "chosen": chosen,
-        "count": actions.chosen(actions.BulkFilter(**chosen), decidable_by(user)).count(),
+        "count": min(count, insight.CAP),
+        "is_more": count > insight.CAP,
         "bins": [
             {
                 "x": 100 * number / BINS,
@@ -80,7 +80,7 @@ def _prepare(request: HttpRequest, user: User, form: BulkForm) -> HttpResponse:
     data = what.cleaned_data
     job, _ = actions.preview_bulk(
         user=user,
-        filter=actions.BulkFilter(**form.filter()),
+        filter=form.filter(),
         action=Decision.Action(data["action"]),
         rule=data["rule"] if data["action"] == "reject" else None,
         note=data["note"],
@@ -107,7 +107,7 @@ def job(request: HttpRequest, pk: int) -> HttpResponse:
             }
         )
     if found.status == BulkJob.Status.DRAFT:
-        context["sample"] = actions.sample_bulk(user=user, filter=actions.BulkFilter(**found.filter))
+        context["sample"] = actions.sample_bulk(user=user, filter=found.filter)
     return page(request, "job", context, here="bulk")
 
 

@@ -29,7 +29,7 @@ class Telling:
 
 @dataclass(frozen=True)
 class Shown:
-    """A comment as it is drawn. `explained_by` is the model that found the words, None where none is loaded."""
+    """A comment as it is drawn; `explained_by` is the model that found the words, None where none did."""
 
     html: SafeString
     telling: list[Telling]

@@ -191,7 +191,9 @@ def _find(user: User, wanted: str) -> list[QueueItem]:
     unnamed = Submission.objects.filter(client=None, external_id=wanted).values("pk")[:20]
     ids += [row["pk"] for row in [*named, *unnamed]]
     authors = Author.objects.filter(ref=wanted).values_list("pk", flat=True)[:20]
-    ids += Submission.objects.filter(author__in=list(authors)).order_by("-pk").values_list("pk", flat=True)[:50]
+    ids += (
+        Submission.objects.filter(author__in=list(authors)).order_by("-pk").values_list("pk", flat=True)[:50]
+    )
     return list(visible.filter(submission__in=ids).order_by("-pk")[:50])
 
 
@@ -203,12 +205,7 @@ def _done(request: HttpRequest, user: User, view: str) -> HttpResponse:
 
 def _last(user: User, view: str) -> dict[str, Any]:
     """Return the user's newest decision, with what undoing it means at this moment."""
-    last = (
-        Decision.objects.filter(by=user)
-        .select_related("rule", "item")
-        .order_by("-created_at")
-        .first()
-    )
+    last = Decision.objects.filter(by=user).select_related("rule", "item").order_by("-created_at").first()
     if last is None or last.item is None or last.job_id:
         return {"last": None}
     last = actions.decided_first(last)

@@ -1,10 +1,11 @@
 """The console's forms: they read what a page sends and leave the judgement to the actions."""
 
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 
 from apps.classifier.labels import LABELS
+from apps.moderation.actions import BulkFilter
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import (
     LABEL_CHOICES,
@@ -50,7 +51,9 @@ class DecideForm(Sound):
     def verdict(self) -> dict[str, Any]:
         """Return the arguments of `actions.decide`. Labels left as the model set them were not spoken of."""
         data = self.cleaned_data
-        is_said = self.item.is_blind or pack_labels(label in data["labels"] for label in LABELS) != data["shown"]
+        is_said = (
+            self.item.is_blind or pack_labels(label in data["labels"] for label in LABELS) != data["shown"]
+        )
         verdict = {
             "version": data["version"],
             "action": Decision.Action(data["action"]),
@@ -78,9 +81,10 @@ class BulkForm(Sound):
             raise forms.ValidationError("The range is empty: its end must be higher than its begin.")
         return data
 
-    def filter(self) -> dict[str, Any]:
+    def filter(self) -> BulkFilter:
         """Return what was filled in."""
-        return {name: value for name, value in self.cleaned_data.items() if value not in ("", None)}
+        filled = {name: value for name, value in self.cleaned_data.items() if value not in ("", None)}
+        return cast("BulkFilter", filled)
 
 
 class BulkActionForm(Sound):

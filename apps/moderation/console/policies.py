@@ -45,7 +45,9 @@ def policy(request: HttpRequest, pk: int) -> HttpResponse:
     """Show a policy; try other thresholds on past traffic, save them as a draft, activate one."""
     user = user_of(request)
     require(user, "moderation.view_policy")
-    found = Policy.objects.prefetch_related("rules").select_related("created_by", "activated_by").filter(pk=pk)
+    found = (
+        Policy.objects.prefetch_related("rules").select_related("created_by", "activated_by").filter(pk=pk)
+    )
     stored = found.first()
     if stored is None:
         raise Http404

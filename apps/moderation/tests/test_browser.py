@@ -121,7 +121,9 @@ def test_sign_in_reveal_decide_by_key_and_undo(queue: list[QueueItem], visit: Ca
     assert_sound(opened, "console-decided")
 
 
-def test_keys_do_nothing_while_typing_or_switched_off(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
+def test_keys_do_nothing_while_typing_or_switched_off(
+    queue: list[QueueItem], visit: Callable[..., Visit]
+) -> None:
     ann = moderator("ann")
     page = visit(DESK, user=ann).page
     settled(page)
@@ -235,7 +237,9 @@ def test_appeal(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
     decided = actions.decide(
         item_id=item.pk, version=item.version, user=ann, action=Decision.Action.REJECT, rule=item.rule()
     )
-    appeal = actions.appeal(token=webhooks.appeal_token(decided.decision), text="It was a quotation <b>of him</b>.")
+    appeal = actions.appeal(
+        token=webhooks.appeal_token(decided.decision), text="It was a quotation <b>of him</b>."
+    )
     opened = visit(f"{DESK}?view=appeal", user=moderator("lea", "lead"))
     page = opened.page
     settled(page)
@@ -254,7 +258,11 @@ def test_hostile_comments_are_harmless(
 ) -> None:
     ann = moderator("ann")
     actions.set_preferences(user=ann, masked=False)
-    for text in (HOSTILE, "\u202eidiot \u2066" + "W" * 20_000, "</p></article><style>*{display:none}</style>idiot"):
+    for text in (
+        HOSTILE,
+        "\u202eidiot \u2066" + "W" * 20_000,
+        "</p></article><style>*{display:none}</style>idiot",
+    ):
         item = queued(text, author_ref="<img src=x onerror=alert(3)>" + "W" * 150)
         opened = visit(f"{DESK}item/{item.pk}/", user=ann, width=width, theme=theme)
         expect(opened.page.locator("#comment > .text")).to_be_visible()
@@ -268,8 +276,9 @@ def test_every_page_is_sound(
 ) -> None:
     opened = visit(DESK, user=moderator("lea", "lead"), width=width, theme=theme)
     pages = {
-        "desk": "", "none": "?view=urgent", "bulk": "bulk/", "policies": "policies/", "policy": f"policies/{policy.pk}/",
-        "quality": "quality/", "webhooks": "webhooks/", "me": "me/", "search": "search/?q=x",
+        "desk": "", "none": "?view=urgent", "bulk": "bulk/", "policies": "policies/",
+        "policy": f"policies/{policy.pk}/", "quality": "quality/", "webhooks": "webhooks/",
+        "me": "me/", "search": "search/?q=x",
     }  # fmt: skip
     for name, path in pages.items():
         opened.page.goto(DESK + path)
@@ -279,7 +288,9 @@ def test_every_page_is_sound(
         assert_sound(opened, f"console-{name}")
 
 
-def test_the_simulator_answers_at_once(queue: list[QueueItem], policy: Policy, visit: Callable[..., Visit]) -> None:
+def test_the_simulator_answers_at_once(
+    queue: list[QueueItem], policy: Policy, visit: Callable[..., Visit]
+) -> None:
     page = visit(f"{DESK}policies/{policy.pk}/", user=moderator("lea", "lead")).page
     expect(page.locator("#figures")).to_contain_text("100.0 %")
     for slider in page.locator(".slider").all():

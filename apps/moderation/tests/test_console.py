@@ -1,4 +1,4 @@
-"""The console's doors: what they draw, what they pass on, how they refuse, and how much they ask the database."""
+"""The console's doors: what they draw, pass on and refuse, and how much they ask the database."""
 
 import json
 from collections.abc import Callable
@@ -77,7 +77,9 @@ def verdict(item: QueueItem, action: str = "approve", **fields: Any) -> dict[str
     return form | fields
 
 
-def test_the_desk_leads_to_the_most_pressing_item_and_leases_it(item: QueueItem, ann: User, desk: Client) -> None:
+def test_the_desk_leads_to_the_most_pressing_item_and_leases_it(
+    item: QueueItem, ann: User, desk: Client
+) -> None:
     severe = queued("threat=0.9 you")
     answer = desk.get(url("desk"))
     assert answer["Location"] == url("item", severe.pk)
@@ -133,7 +135,9 @@ def test_only_labels_that_were_changed_were_spoken_of(item: QueueItem, desk: Cli
     assert [label for label, flag in decision.labels.items() if flag] == ["obscene"]
 
 
-def test_the_script_gets_the_next_item_ahead_and_the_last_decision(item: QueueItem, ann: User, desk: Client) -> None:
+def test_the_script_gets_the_next_item_ahead_and_the_last_decision(
+    item: QueueItem, ann: User, desk: Client
+) -> None:
     other = queued("insult=0.65 and you")
     desk.get(url("item", item.pk))
     ahead = desk.post(url("ahead", item.pk), headers=SCRIPT).json()
@@ -245,7 +249,9 @@ def test_an_appeal_shows_what_the_author_says(item: QueueItem, ann: User, lead: 
     assert appeal.status == "overturned"
 
 
-def test_hostile_text_is_shown_as_text_and_never_in_an_address(model: Any, policy: Policy, desk: Client) -> None:
+def test_hostile_text_is_shown_as_text_and_never_in_an_address(
+    model: Any, policy: Policy, desk: Client
+) -> None:
     item = queued(HOSTILE, context={"<b>parent</b>": "<i>x</i>"}, author_ref='"><script>')
     answer = desk.get(url("item", item.pk))
     html = answer.content.decode()
@@ -361,7 +367,8 @@ def rules_form(policy: Policy, **changes: Any) -> dict[str, Any]:
         for name, value in rule.items():
             form[f"rule-{number}-{name}"] = "" if value is None else value
     shares = (
-        "audit_share", "reject_audit_share", "second_review_share", "due_minutes", "urgent_due_minutes", "strike_days",
+        "audit_share", "reject_audit_share", "second_review_share", "due_minutes", "urgent_due_minutes",
+        "strike_days",
     )  # fmt: skip
     return form | {name: getattr(policy, name) for name in shares} | changes
 
@@ -465,7 +472,9 @@ PAGES = {
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_how_much_a_page_asks_does_not_grow(model: Any, policy: Policy, lea: User, lead: Client, name: str) -> None:
+def test_how_much_a_page_asks_does_not_grow(
+    model: Any, policy: Policy, lea: User, lead: Client, name: str
+) -> None:
     def fill(count: int) -> None:
         for n in range(count):
             made = queued(
@@ -475,7 +484,11 @@ def test_how_much_a_page_asks_does_not_grow(model: Any, policy: Policy, lea: Use
             )
             held = actions.claim(item_id=made.pk, user=lea)
             actions.decide(
-                item_id=held.pk, version=held.version, user=lea, action=Decision.Action.REJECT, rule=held.rule()
+                item_id=held.pk,
+                version=held.version,
+                user=lea,
+                action=Decision.Action.REJECT,
+                rule=held.rule(),
             )
             queued(f"insult=0.7 {name} left {n} of {count} {n * n * 7}", author_ref="troll")
         Delivery.objects.update(status="dead")
@@ -484,7 +497,9 @@ def test_how_much_a_page_asks_does_not_grow(model: Any, policy: Policy, lea: Use
         args = {"item": [QueueItem.objects.open().first().pk], "policy": [policy.pk]}.get(name, [])  # type: ignore[union-attr]
         query = {"q": "troll"} if name == "search" else {}
         lead.get(url(name, *args, **query))
-        with CaptureQueriesContext(connection, ) as seen:
+        with CaptureQueriesContext(
+            connection,
+        ) as seen:
             assert lead.get(url(name, *args, **query)).status_code == 200
         return len(seen)
 
@@ -498,7 +513,9 @@ def test_how_much_a_page_asks_does_not_grow(model: Any, policy: Policy, lea: Use
 @pytest.mark.parametrize(
     "model_name", ["queueitem", "decision", "policy", "author", "appeal", "delivery", "bulkjob", "strike"]
 )
-def test_the_admins_lists_are_read_only_and_ask_little(item: QueueItem, admin_user: User, enter: Callable[[User], Client], model_name: str) -> None:
+def test_the_admins_lists_are_read_only_and_ask_little(
+    item: QueueItem, admin_user: User, enter: Callable[[User], Client], model_name: str
+) -> None:
     for n in range(5):
         queued(f"insult=0.7 {n}")
     admin_client = enter(admin_user)
