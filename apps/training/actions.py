@@ -7,6 +7,7 @@ import resource
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +28,7 @@ from apps.classifier.training import RECIPES, Fitted, fit
 from apps.registry import actions as registry
 from apps.registry import tracking
 from apps.registry.models import ModelVersion, Promotion
-from apps.training import datasets, gates, jigsaw, report, sources
+from apps.training import datasets, gates, jigsaw, life, report, sources
 from apps.training.datasets import Rows
 from apps.training.models import Dataset, TrainingRun
 from apps.training.sources import SourceError
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, float], None]
 JIGSAW_LICENCE = "labels CC0; comment text from Wikipedia, CC BY-SA 3.0"
+OWN_LICENCE = "comments written and judged on this site"
 
 
 class TrainingError(Exception):
@@ -59,8 +61,7 @@ def import_dataset(
         SourceError: the source can't be had or read, or holds no sound row, or a wrong one under `strict`.
         TrainingError: the name or the rate is wrong.
     """
-    if not re.fullmatch(r"[\w.-]{1,100}", name):
-        raise TrainingError("A data set's name is made of letters, digits, dots, hyphens and underscores.")
+    _check_name(name)
     if natural_rate is not None and not 0 < natural_rate < 1:
         raise TrainingError("The natural rate is a share between 0 and 1.")
     problems = jigsaw.Problems()
@@ -78,6 +79,55 @@ def import_dataset(
         stored.path.unlink(missing_ok=True)
 
 
+def build_dataset(
+    *, name: str, base: Dataset | None = None, since: datetime | None = None
+) -> tuple[Dataset, bool]:
+    """Keep what moderators and users said of comments as a new version of the named data set.
+
+    The rule for whose word becomes a row is that of `life.rows`. With a base, its rows come along and what is
+    held out stays what is held out from the base; without one, a tenth is held out as from any data set.
+    Clean rows count so that the share of labelled ones stays the base's, however enriched the added rows are.
+
+    Args:
+        base: an imported data set.
+        since: use only what was said from then on.
+
+    Returns:
+        The data set, and whether it is new: the same rows under the same name are stored once.
+
+    Raises:
+        SourceError: the base's file is missing or damaged.
+        TrainingError: there is nothing to learn from, or the name or the base is wrong.
+    """
+    _check_name(name)
+    if base and base.is_built:
+        raise TrainingError(f"{base} was built itself: give the imported data set as base.")
+    problems, counts = jigsaw.Problems(), Counter[str]()
+    rows = life.rows(base=base, since=since, problems=problems, counts=counts)
+    stored = datasets.write(rows, settings.DATA_DIR / "datasets")
+    try:
+        if not stored.rows:
+            why = "; ".join(jigsaw.sentences(problems.found)) or "nobody spoke of a comment that was stored"
+            raise TrainingError(
+                f"There is nothing to learn from ({why}): decide items in the console, send feedback, or go "
+                "back further with --since."
+            )
+        source = ", ".join(f"{origin}: {count}" for origin, count in sorted(counts.items()))
+        if since:
+            source += f"; since {since.isoformat()}"
+        rate = base and (base.natural_rate or base.labelled / base.rows)
+        rate = rate if rate and rate < 1 else None
+        licence = f"{base.licence}; added: " if base and base.licence else ""
+        return _record(stored, problems, source, name, rate, f"{licence}{OWN_LICENCE}", is_built=True)
+    finally:
+        stored.path.unlink(missing_ok=True)
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[\w.-]{1,100}", name):
+        raise TrainingError("A data set's name is made of letters, digits, dots, hyphens and underscores.")
+
+
 @transaction.atomic
 def _record(
     stored: datasets.Stored,
@@ -86,6 +136,7 @@ def _record(
     name: str,
     natural_rate: float | None,
     licence: str,
+    is_built: bool = False,
 ) -> tuple[Dataset, bool]:
     known = Dataset.objects.filter(name=name, sha256=stored.sha256).first()
     if known:
@@ -107,8 +158,9 @@ def _record(
                 labelled=stored.labelled,
                 positives=stored.positives,
                 natural_rate=natural_rate,
-                licence=licence or (JIGSAW_LICENCE if source == "jigsaw" else ""),
+                licence=licence[:200] or (JIGSAW_LICENCE if source == "jigsaw" else ""),
                 report=problems.found,
+                is_built=is_built,
             )
     except IntegrityError:
         raise TrainingError(f"Another import into {name} ended at this moment: try again.") from None
@@ -174,7 +226,7 @@ def _train(run: TrainingRun, step: Progress) -> None:
     dataset = run.dataset
     step("reading the rows", 0.0)
     rows = datasets.read(dataset.path, clean_weight=dataset.clean_weight)
-    learn, held_out = (rows.take(part) for part in datasets.split(rows.texts, rows.labels))
+    learn, held_out = (rows.take(part) for part in rows.parts())
     run.git_commit = git_commit()
     facts: dict[str, Any] = {
         "name": f"toxicmod {run.recipe}",
@@ -304,7 +356,7 @@ def judge(*, version: ModelVersion, dataset: Dataset, all_rows: bool = False) ->
     if all_rows:
         scorer = Scorer.load(version.modelartifact.artifact(), expected_sha256=version.sha256)
     else:
-        rows = rows.take(datasets.split(rows.texts, rows.labels)[1])
+        rows = rows.take(rows.parts()[1])
         scorer = gates.twin(version)
     probabilities = gates.score_all(scorer, rows.texts)
     return evaluate(rows.labels, probabilities, scorer.thresholds, rows.weights), len(rows)

@@ -3,7 +3,8 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,7 +25,12 @@ HELD_OUT = 0.1
 # One split for every run and version: what is held out from one is held out from all, to compare them by.
 SPLIT_SEED = b"toxicmod"
 SCHEMA = pa.schema(
-    [("id", pa.string()), ("comment_text", pa.string()), *((label, pa.int8()) for label in LABELS)]
+    [
+        ("id", pa.string()),
+        ("comment_text", pa.string()),
+        *((label, pa.int8()) for label in LABELS),
+        ("held_out", pa.bool_()),  # null, or not there: `split` says it
+    ]
 )
 
 
@@ -41,11 +47,15 @@ class Stored:
 
 @dataclass(frozen=True)
 class Rows:
-    """Comments in memory: n texts, (n, 6) int8 labels, (n,) float64 weights or None where all count alike."""
+    """Comments in memory: n texts, (n, 6) int8 labels, (n,) float64 weights or None where all count alike.
+
+    `held_out` is (n,) bool, or None where the file leaves it to `split`.
+    """
 
     texts: list[str]
     labels: np.ndarray
     weights: np.ndarray | None
+    held_out: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -54,6 +64,12 @@ class Rows:
         """Return the rows with these numbers."""
         weights = None if self.weights is None else self.weights[chosen]
         return Rows([self.texts[row] for row in chosen], self.labels[chosen], weights)
+
+    def parts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the numbers of the rows to learn from and of those held out."""
+        if self.held_out is None:
+            return split(self.texts, self.labels)
+        return np.flatnonzero(~self.held_out), np.flatnonzero(self.held_out)
 
 
 def write(rows: Iterable[Row], folder: Path) -> Stored:
@@ -74,10 +90,12 @@ def write(rows: Iterable[Row], folder: Path) -> Stored:
             while group := list(islice(rows, ROWS_PER_GROUP)):
                 labels = np.array([row.labels for row in group], np.int8)
                 for row in group:
-                    for part in (row.id.encode(), row.text.encode(), bytes(row.labels)):
+                    flag = () if row.held_out is None else (bytes([row.held_out]),)
+                    for part in (row.id.encode(), row.text.encode(), bytes(row.labels), *flag):
                         digest.update(len(part).to_bytes(8, "little"))
                         digest.update(part)
                 columns = [[row.id for row in group], [row.text for row in group], *labels.T]
+                columns.append([row.held_out for row in group])
                 writer.write_batch(
                     pa.record_batch([pa.array(column) for column in columns], schema=SCHEMA), ROWS_PER_GROUP
                 )
@@ -91,20 +109,63 @@ def write(rows: Iterable[Row], folder: Path) -> Stored:
     return Stored(path, digest.hexdigest(), total, labelled, positives)
 
 
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        what = "missing" if isinstance(error, FileNotFoundError) else "damaged"
+        raise SourceError(f"The data set's file {path.name} is {what}: import the same rows again.") from None
+
+
 def read(path: Path, *, clean_weight: float = 1.0) -> Rows:
     """Read all rows of a data set's file.
 
     Raises:
         SourceError: the file is missing or damaged.
     """
-    try:
+    with _refusing(path):
         table = pq.read_table(path, schema=SCHEMA)
-    except (OSError, pa.ArrowException) as error:
-        what = "missing" if isinstance(error, FileNotFoundError) else "damaged"
-        raise SourceError(f"The data set's file {path.name} is {what}: import the same rows again.") from None
     labels = np.column_stack([table[label].to_numpy() for label in LABELS])
-    weights = None if clean_weight == 1.0 else np.where(labels.any(axis=1), 1.0, clean_weight)
-    return Rows(table["comment_text"].to_pylist(), labels, weights)
+    held_out = None if table["held_out"].null_count else table["held_out"].to_numpy()
+    return Rows(table["comment_text"].to_pylist(), labels, _weights(labels, held_out, clean_weight), held_out)
+
+
+def _weights(labels: np.ndarray, held_out: np.ndarray | None, clean_weight: float) -> np.ndarray | None:
+    if clean_weight == 1.0:
+        return None
+    labelled = labels.any(axis=1)
+    weights = np.where(labelled, 1.0, clean_weight)
+    if held_out is not None:
+        # What was added may be enriched: the rows held out have the natural share by themselves.
+        odds = clean_weight * (~labelled).sum() / labelled.sum()
+        clean = held_out & ~labelled
+        weights[clean] = odds * (held_out & labelled).sum() / max(clean.sum(), 1)
+    return weights
+
+
+def stream(path: Path) -> Iterator[Row]:
+    """Yield the rows of a data set's file in constant memory, with a progress bar.
+
+    Raises:
+        SourceError: the file is missing or damaged.
+    """
+    columns = ["id", "comment_text", *LABELS]
+    with _refusing(path):
+        file = pq.ParquetFile(path)
+    with file, tqdm(total=file.metadata.num_rows, desc="Reading", unit="row", disable=None) as bar:
+        for group in range(file.num_row_groups):
+            with _refusing(path):
+                table = file.read_row_group(group, columns=columns)
+            for identifier, text, *labels in zip(*(table[name].to_pylist() for name in columns), strict=True):
+                yield Row(identifier, text, tuple(labels))
+            bar.update(table.num_rows)
+
+
+def text_key(text: str) -> int:
+    """Return 64 bits that are equal for texts that are equal once normalised; they decide the split."""
+    normalised = normalise(text)[0].encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(normalised, key=SPLIT_SEED, digest_size=8).digest(), "little")
 
 
 def split(texts: Sequence[str], labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -114,13 +175,13 @@ def split(texts: Sequence[str], labels: np.ndarray) -> tuple[np.ndarray, np.ndar
     with the smallest keyed hash are held out, so a row that is held out from one data set is almost always
     held out from another that contains it.
     """
-    keys = b"".join(
-        hashlib.blake2b(
-            normalise(text)[0].encode("utf-8", "surrogatepass"), key=SPLIT_SEED, digest_size=8
-        ).digest()
-        for text in tqdm(texts, desc="Splitting", unit="row", leave=False, disable=None)
-    )
-    _, group = np.unique(np.frombuffer(keys, "<u8"), return_inverse=True)
+    bar = tqdm(texts, desc="Splitting", unit="row", leave=False, disable=None)
+    return split_keys(np.fromiter(map(text_key, bar), np.uint64, len(texts)), labels)
+
+
+def split_keys(keys: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Do what `split` does, from the (n,) uint64 `text_key` of each row."""
+    _, group = np.unique(keys, return_inverse=True)
     rarest_first = np.argsort(labels.sum(axis=0), kind="stable")
     kinds = np.where(labels.any(axis=1), np.argmax(labels[:, rarest_first], axis=1), len(LABELS))
     # `unique` sorts by key, so groups are numbered in the order of their hash.

@@ -48,8 +48,11 @@ COMMENTS = (
 
 
 def random_example() -> tuple[str, str]:
-    """Return a comment and where it is from: the data set imported last, or `built-in`."""
-    dataset = Dataset.objects.newest()
+    """Return a comment and where it is from: the data set imported last, or `built-in`.
+
+    Never one of a data set that was built here: those hold what users of the site wrote.
+    """
+    dataset = Dataset.objects.filter(is_built=False).newest()
     if dataset:
         try:
             return _random_text(dataset.path), str(dataset)

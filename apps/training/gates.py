@@ -64,7 +64,7 @@ def verdicts(version: ModelVersion) -> list[Gate]:
     if dataset is None or not dataset.path.is_file():
         return [Gate(name="rows to judge on: import a data set", figure=0, bound=1, passed=False)]
     rows = datasets.read(dataset.path, clean_weight=dataset.clean_weight)
-    rows = rows.take(datasets.split(rows.texts, rows.labels)[1])
+    rows = rows.take(rows.parts()[1])
     served = Scorer.load(version.modelartifact.artifact(), expected_sha256=version.sha256)
 
     def figures(scorer: Scorer, probabilities: np.ndarray) -> Figures:

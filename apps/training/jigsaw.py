@@ -31,6 +31,7 @@ class Row(NamedTuple):
     id: str
     text: str
     labels: tuple[int, ...]
+    held_out: bool | None = None  # None: `datasets.split` says it
 
 
 class Problems:
@@ -39,11 +40,11 @@ class Problems:
     def __init__(self) -> None:
         self.found: dict[str, dict[str, Any]] = {}
 
-    def add(self, kind: str, line: int) -> None:
-        """Count a row that begins on this line, the header's being 1."""
+    def add(self, kind: str, line: int | None = None) -> None:
+        """Count a row, one of a file by the line on which it begins, the header's being 1."""
         problem = self.found.setdefault(kind, {"rows": 0, "lines": []})
         problem["rows"] += 1
-        if len(problem["lines"]) < LINES_KEPT:
+        if line is not None and len(problem["lines"]) < LINES_KEPT:
             problem["lines"].append(line)
 
     def __len__(self) -> int:
@@ -52,11 +53,12 @@ class Problems:
 
 def sentences(found: Mapping[str, Any]) -> list[str]:
     """Return one sentence for each kind of problem in `Problems.found`."""
-    return [
-        f"{kind}: {problem['rows']} (line {', '.join(map(str, problem['lines']))}"
-        f"{', …' if problem['rows'] > len(problem['lines']) else ''})"
-        for kind, problem in found.items()
-    ]
+    told = []
+    for kind, problem in found.items():
+        lines = ", ".join(map(str, problem["lines"]))
+        more = ", …" if problem["rows"] > len(problem["lines"]) else ""
+        told.append(f"{kind}: {problem['rows']}" + (f" (line {lines}{more})" if lines else ""))
+    return told
 
 
 class Lines:

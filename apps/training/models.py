@@ -22,7 +22,7 @@ class DatasetQuerySet(models.QuerySet["Dataset"]):
 
 
 class Dataset(models.Model):
-    """Labelled comments, imported once and never changed: a Parquet file with the Jigsaw data's columns."""
+    """Labelled comments, stored once and never changed: a Parquet file with the Jigsaw data's columns."""
 
     name = models.CharField(max_length=100)
     version = models.PositiveIntegerField(help_text="Counts up from 1 for each name.")
@@ -41,6 +41,9 @@ class Dataset(models.Model):
         help_text="Share of labelled rows where the rows came from; empty: that of the rows themselves.",
     )
     report = models.JSONField(default=dict, help_text="What was wrong with the rows that were left out.")
+    is_built = models.BooleanField(
+        default=False, help_text="Made of what was said here: its comments are shown to no visitor."
+    )
     created_at = models.DateTimeField(default=timezone.now)
 
     objects = DatasetQuerySet.as_manager()

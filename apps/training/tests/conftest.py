@@ -1,4 +1,4 @@
-"""Folders of their own, made-up comments, real ones where they are, and an MLflow store."""
+"""Folders of their own, made-up comments, real ones where they are, moderators, and an MLflow store."""
 
 import csv
 import gzip
@@ -13,6 +13,7 @@ import pytest
 from django.conf import settings as project
 
 from apps.classifier.labels import LABELS
+from apps.moderation.tests.conftest import ann, ben, model, person, policy  # noqa: F401
 from apps.registry.tests.conftest import mlflow_folder, mlflow_outage, mlflow_store  # noqa: F401
 from apps.training import actions
 from apps.training.jigsaw import COLUMNS

@@ -1,0 +1,67 @@
+"""Build a data set from what moderators and users said."""
+
+from argparse import ArgumentTypeError
+from datetime import datetime
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+from django.utils import timezone
+
+from apps.registry.management import base
+from apps.training import actions, jigsaw, life
+from apps.training.models import Dataset
+from apps.training.sources import SourceError
+
+
+def day(value: str) -> datetime:
+    """Return a day's beginning, in the site's time zone."""
+    try:
+        return timezone.make_aware(datetime.strptime(value, "%Y-%m-%d"))
+    except ValueError:
+        raise ArgumentTypeError(f"{value} is no day: write it as 2026-01-31.") from None
+
+
+class Command(base.Command):
+    help = f"""Build a data set to train on from what moderators, users and Perspective's clients said.
+
+{life.RULE}
+
+With --base the rows held out to evaluate on are those held out from the base, so that figures stay
+comparable from one build to the next. The same records give the same data set, which is stored once."""
+    examples = """  manage.py build_dataset --name ours --base jigsaw
+  manage.py build_dataset --name ours --base jigsaw:1 --since 2026-01-31
+  manage.py train_model --dataset ours                                then"""
+    refusals = (SourceError, actions.TrainingError)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--name", required=True, help="The data set's name; a second build is its version 2."
+        )
+        parser.add_argument(
+            "--base",
+            metavar="DATASET",
+            help="An imported data set whose rows come along: name, or name:version.",
+        )
+        parser.add_argument(
+            "--since", type=day, metavar="DATE", help="Use only what was said from this day on (YYYY-MM-DD)."
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        found = Dataset.objects.named(options["base"]) if options["base"] else None
+        if options["base"] and found is None:
+            known = ", ".join(map(str, Dataset.objects.filter(is_built=False)[:20]))
+            raise CommandError(
+                f"There is no data set {options['base']} (there are: {known or 'none: run import_dataset'})."
+            )
+        dataset, is_new = actions.build_dataset(name=options["name"], base=found, since=options["since"])
+        if not is_new:
+            self.stdout.write(f"{dataset} holds these rows already: nothing was changed.")
+            return
+        for sentence in jigsaw.sentences(dataset.report):
+            self.warn(f"Left out: {sentence}")
+        positives = ", ".join(f"{label} {count}" for label, count in dataset.positives.items())
+        self.stdout.write(
+            f"Built {dataset}: {dataset.rows} rows ({positives}), sha256 {dataset.sha256[:12]}."
+        )
+        self.stdout.write(f"Rows by origin: {dataset.source}")
+        self.stdout.write(f"Next: manage.py train_model --dataset {dataset.name}")

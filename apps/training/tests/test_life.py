@@ -1,0 +1,254 @@
+"""What people said of comments becomes rows to learn from."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.test import Client
+from django.utils import timezone
+
+from apps.accounts.models import APIKey, User
+from apps.moderation import actions as moderation
+from apps.moderation.models import Decision, Policy, QueueItem
+from apps.moderation.tests.conftest import queued
+from apps.predictions import actions as predictions
+from apps.predictions.models import Feedback, Prediction
+from apps.registry.models import ModelVersion
+from apps.training import actions, datasets, examples
+from apps.training.models import Dataset, TrainingRun
+from apps.training.sources import SourceError
+from apps.training.tests.conftest import as_csv, made_up
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+TOXIC, INSULT, THREAT = (1, 0, 0, 0, 0, 0), (0, 0, 0, 0, 1, 0), (0, 0, 0, 1, 0, 0)
+NONE = (0,) * 6
+
+
+def both(*labels: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(max(flags) for flags in zip(*labels, strict=True))
+
+
+def built(**options: Any) -> dict[str, tuple[int, ...]]:
+    """Build a data set and return its rows: labels by text."""
+    dataset = actions.build_dataset(name="ours", **options)[0]
+    rows = datasets.read(dataset.path)
+    assert len(set(rows.texts)) == len(rows.texts) == dataset.rows
+    return dict(zip(rows.texts, map(tuple, rows.labels.tolist()), strict=True))
+
+
+def scored(text: str, **options: Any) -> Prediction:
+    return predictions.score(texts=[text], source=Prediction.Source.API, **options)[0][0]
+
+
+def decide(
+    item: QueueItem, user: User, action: Decision.Action, labels: list[str] | None = None
+) -> moderation.Decided:
+    claimed = moderation.claim(item_id=item.pk, user=user)
+    rule = item.policy.rules.filter(label="insult").get() if action == Decision.Action.REJECT else None
+    return moderation.decide(
+        item_id=item.pk, version=claimed.version, user=user, action=action, labels=labels, rule=rule
+    )
+
+
+def test_a_suggested_score_becomes_a_row(
+    champion: ModelVersion, client: Client, api_key: tuple[APIKey, str]
+) -> None:
+    for text, value in (("what a lovely day it is", 0.9), ("you are an idiot and a moron", 0.1)):
+        asked = {
+            "comment": {"text": text},
+            "attributeScores": {"TOXICITY": {"summaryScore": {"value": value}}},
+            "languages": ["en"],
+        }
+        path = f"/v1alpha1/comments:suggestscore?key={api_key[1]}"
+        assert client.post(path, json.dumps(asked), content_type="application/json").status_code == 200
+    rows = built()
+    assert rows == {"what a lovely day it is": TOXIC, "you are an idiot and a moron": NONE}
+    assert Dataset.objects.get().source == "perspective: 2"
+
+
+def test_what_was_said_says_the_labels(model: ModelVersion) -> None:
+    said: list[tuple[str, dict[str, Any], tuple[int, ...] | None]] = [
+        ("insult=0.9 right", {"is_right": True}, INSULT),
+        ("insult=0.9 wrong", {"is_right": False}, None),
+        ("insult=0.9 labels", {"is_right": False, "true_labels": ["threat"]}, THREAT),
+        ("insult=0.9 clean", {"is_right": False, "true_labels": []}, NONE),
+        (
+            "insult=0.9 more",
+            {"is_right": False, "true_labels": ["toxic"], "known_labels": ["toxic"]},
+            both(TOXIC, INSULT),
+        ),
+        (
+            "insult=0.9 all false",
+            {"is_right": False, "true_labels": [], "known_labels": ["toxic"]},
+            NONE,
+        ),
+        (
+            "insult=0.9 one false",
+            {"is_right": False, "true_labels": [], "known_labels": ["insult"]},
+            NONE,
+        ),
+        (
+            "insult=0.9 nothing",
+            {"is_right": True, "true_labels": [], "known_labels": []},
+            None,
+        ),
+    ]
+    for text, feedback, _ in said:
+        predictions.give_feedback(prediction=scored(text), **feedback)
+    scored("insult=0.9 nobody spoke of it")
+    assert built() == {text: labels for text, _, labels in said if labels is not None}
+    dataset = Dataset.objects.get()
+    assert dataset.source == "api: 6"
+    assert dataset.report == {"said to be wrong, but not what is right": {"rows": 1, "lines": []}}
+
+
+def test_what_a_moderator_did_says_the_labels(model: ModelVersion, policy: Policy, ann: User) -> None:
+    done = [
+        ("insult=0.7 approved", Decision.Action.APPROVE, None, NONE),
+        ("insult=0.7 rejected", Decision.Action.REJECT, None, both(TOXIC, INSULT)),
+        ("insult=0.7 approved, labelled", Decision.Action.APPROVE, ["toxic"], TOXIC),
+        ("insult=0.7 rejected, labelled", Decision.Action.REJECT, ["threat"], THREAT),
+    ]
+    for text, action, labels, _ in done:
+        decide(queued(text), ann, action, labels)
+    decide(queued("insult=0.7 escalated"), ann, Decision.Action.ESCALATE)
+    assert moderation.moderate(text="insult=0.99 threat=0.99 toxic=0.99 automatic").item is None
+    assert moderation.moderate(text="automatic too").item is None
+    assert Decision.objects.filter(automatic=True).count() == 2
+    assert built() == {text: labels for text, _, _, labels in done}
+
+
+def test_examples_are_not_learned(model: ModelVersion, policy: Policy, ann: User) -> None:
+    item = queued("insult=0.7 an example", example=True)
+    decide(item, ann, Decision.Action.REJECT)
+    predictions.give_feedback(prediction=item.prediction, is_right=True)
+    with pytest.raises(actions.TrainingError, match="nothing to learn from"):
+        built()
+
+
+def test_an_undone_decision_is_not_learned(model: ModelVersion, policy: Policy, ann: User) -> None:
+    decided = decide(queued("insult=0.7 undone"), ann, Decision.Action.REJECT)
+    decide(queued("insult=0.7 kept"), ann, Decision.Action.REJECT)
+    moderation.undo(decision_id=decided.decision.pk, user=ann)
+    assert set(built()) == {"insult=0.7 kept"}
+
+
+def test_a_moderator_beats_feedback_and_the_newest_beats_the_older(
+    model: ModelVersion, policy: Policy, ann: User, ben: User
+) -> None:
+    text = "insult=0.7 disputed"
+    predictions.give_feedback(prediction=scored(text), is_right=False, true_labels=["threat"])
+    predictions.give_feedback(prediction=scored(text), is_right=True)
+    assert built() == {text: INSULT}
+    decide(queued(text), ann, Decision.Action.APPROVE)
+    predictions.give_feedback(prediction=scored(text), is_right=True)
+    assert built() == {text: NONE}
+    decide(queued(text), ben, Decision.Action.REJECT, ["toxic"])
+    assert built() == {text: TOXIC}
+
+
+def test_what_was_not_to_be_stored_never_appears(model: ModelVersion) -> None:
+    predictions.give_feedback(prediction=scored("insult=0.9 secret", do_not_store=True), is_right=True)
+    predictions.give_feedback(prediction=scored("insult=0.9 told"), is_right=True)
+    assert set(built()) == {"insult=0.9 told"}
+    assert b"secret" not in Dataset.objects.get().path.read_bytes()
+
+
+def test_only_what_was_said_since(model: ModelVersion) -> None:
+    for text, days in (("insult=0.9 old", 9), ("insult=0.9 recent", 1)):
+        at = timezone.now() - timedelta(days=days)
+        Feedback.objects.create(prediction=scored(text), is_right=True, created_at=at)
+    assert set(built(since=timezone.now() - timedelta(days=3))) == {"insult=0.9 recent"}
+    assert len(built()) == 2
+
+
+def test_the_same_records_are_the_same_data_set(model: ModelVersion, dataset: Dataset) -> None:
+    for number in range(5):
+        predictions.give_feedback(prediction=scored(f"insult=0.9 number {number}"), is_right=True)
+    first, is_new = actions.build_dataset(name="ours", base=dataset)
+    again, is_new_again = actions.build_dataset(name="ours", base=dataset)
+    elsewhere, _ = actions.build_dataset(name="others", base=dataset)
+    assert (is_new, is_new_again) == (True, False)
+    assert first == again
+    assert first.sha256 == elsewhere.sha256
+    predictions.give_feedback(prediction=scored("insult=0.9 one more"), is_right=True)
+    more, _ = actions.build_dataset(name="ours", base=dataset)
+    assert (more.version, more.rows) == (2, first.rows + 1)
+    assert not list(first.path.parent.glob("*.tmp"))
+
+
+def test_what_is_held_out_stays_held_out(model: ModelVersion, dataset: Dataset) -> None:
+    base = datasets.read(dataset.path)
+    learn, held_out = base.parts()
+    frozen, learned = base.texts[held_out[0]], base.texts[learn[0]]
+    for text in (frozen, frozen.upper() + "!", learned.upper(), "insult=0.9 from life"):
+        predictions.give_feedback(prediction=scored(text), is_right=False, true_labels=["threat"])
+    ours = actions.build_dataset(name="ours", base=dataset)[0]
+    rows = datasets.read(ours.path, clean_weight=ours.clean_weight)
+    held = rows.take(rows.parts()[1])
+    assert held.texts == [base.texts[row] for row in held_out]
+    assert (held.labels == base.labels[held_out]).all()
+    assert held.weights is not None
+    labelled = held.labels.any(axis=1)
+    share = held.weights[labelled].sum() / held.weights.sum()
+    assert share == pytest.approx(dataset.labelled / dataset.rows)
+    assert set(rows.texts) - set(base.texts) == {learned.upper(), "insult=0.9 from life"}
+    assert set(base.texts) - set(rows.texts) == {learned}
+    assert {kind: left["rows"] for kind, left in ours.report.items()} == {
+        "held out from made-up v1 to evaluate on": 2,
+        "in made-up v1, but judged here": 1,
+    }
+    assert ours.source == "api: 2, made-up v1: 399"
+
+
+def test_no_visitor_is_shown_what_another_wrote(model: ModelVersion) -> None:
+    predictions.give_feedback(prediction=scored("insult=0.9 private"), is_right=True)
+    built()
+    assert examples.random_example()[1] == examples.BUILT_IN
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_command_and_a_model_from_it(
+    model: ModelVersion, tmp_path: Path, mlflow_outage: None, capsys: Any
+) -> None:
+    path = tmp_path / "small.csv"
+    path.write_bytes(as_csv(made_up(200, share=0.05)))
+    call_command("import_dataset", str(path), name="small", licence="CC0")
+    predictions.give_feedback(prediction=scored("insult=0.9 from life"), is_right=True)
+    predictions.give_feedback(prediction=scored("insult=0.9 wrong"), is_right=False)
+    call_command("build_dataset", name="ours", base="small")
+    told = capsys.readouterr()
+    assert "Built ours v1: 201 rows" in told.out
+    assert "Rows by origin: api: 1, small v1: 200" in told.out
+    assert "Left out: said to be wrong, but not what is right: 1\n" in told.err
+    call_command("build_dataset", name="ours", base="small")
+    assert "holds these rows already" in capsys.readouterr().out
+    call_command("train_model", dataset="ours")
+    run = TrainingRun.objects.get()
+    assert run.status == TrainingRun.Status.SUCCEEDED
+    assert "CC0; added: comments written and judged on this site" in run.version.card
+
+
+def test_what_it_refuses(model: ModelVersion, dataset: Dataset) -> None:
+    with pytest.raises(CommandError, match=r"nothing to learn from \(nobody spoke of .*send feedback"):
+        call_command("build_dataset", "--name", "ours", "--since", "2026-01-31", "--base", "made-up")
+    with pytest.raises(CommandError, match=r"2026-13-01 is no day: write it as 2026-01-31"):
+        call_command("build_dataset", "--name", "ours", "--since", "2026-13-01")
+    with pytest.raises(CommandError, match=r"no data set none \(there are: made-up v1\)"):
+        call_command("build_dataset", name="ours", base="none")
+    predictions.give_feedback(prediction=scored("insult=0.9 wrong"), is_right=False)
+    with pytest.raises(actions.TrainingError, match=r"\(said to be wrong, but not what is right: 1\)"):
+        built()
+    predictions.give_feedback(prediction=scored("insult=0.9 right"), is_right=True)
+    with pytest.raises(actions.TrainingError, match="letters"):
+        actions.build_dataset(name="no/path")
+    ours = actions.build_dataset(name="ours")[0]
+    with pytest.raises(actions.TrainingError, match="ours v1 was built itself"):
+        actions.build_dataset(name="ours", base=ours)
+    dataset.path.unlink()
+    with pytest.raises(SourceError, match="is missing"):
+        actions.build_dataset(name="ours", base=dataset)
