@@ -37,6 +37,8 @@ GROUPS = _words(
     "disabled, the blind, the deaf, the elderly, the poor, conservatives, liberals, republicans, "
     "democrats, communists, latinos, europeans, canadians, israelis, gypsies"
 )
+# Where the Jigsaw comments are most one-sided, it takes more sentences to balance them.
+_ONE_SIDED = {"gay": 7, "homosexual": 7, "gays": 7, "homosexuals": 7}
 UNSEEN_IDENTITIES = _words(
     "asexual, pansexual, korean, thai, egyptian, moroccan, basque, welsh, quaker, jain, pagan, "
     "dyslexic, diabetic, widowed, left handed, pregnant, bald, rural, swedish, portuguese"
@@ -147,14 +149,19 @@ def training_sentences(seed: int = 0, copies: int = 1) -> Sentences:
     for _ in range(copies):
         for who in people:
             for toxic, shapes in enumerate((_TRAIN_KIND, _TRAIN_HATE)):
-                rows += [(_fill(shape, who, rng), toxic, who) for shape in shapes if "{a}" in shape]
+                rows += [
+                    (_fill(shape, who, rng), toxic, who)
+                    for shape in shapes
+                    if "{a}" in shape
+                    for _ in range(_ONE_SIDED.get(who, 1))
+                ]
         for who in GROUPS + _NAME:
             for toxic, shapes in enumerate((_TRAIN_KIND, _TRAIN_HATE)):
                 rows += [
                     (_fill(shape, who, rng), toxic, who)
                     for shape in shapes
                     if "{a}" not in shape
-                    for _ in "12"
+                    for _ in range(2 * _ONE_SIDED.get(who, 1))
                 ]
     return _collect(rows)
 
