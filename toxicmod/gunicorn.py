@@ -20,6 +20,9 @@ def when_ready(server: Any) -> None:
     """Say where the site is, once it listens."""
     url = f"http://{bind.replace('0.0.0.0', '127.0.0.1')}"
     server.log.info(
-        "toxicmod is ready\n\n  Site     %(url)s/\n  API      %(url)s/api/v1/docs\n  Console  %(url)s/admin/\n",
+        "toxicmod is ready\n\n"
+        "  Site     %(url)s/\n"
+        "  API      %(url)s/api/v1/docs\n"
+        "  Console  %(url)s/admin/\n",
         {"url": url},
     )

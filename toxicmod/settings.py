@@ -216,7 +216,10 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
-    "ENUM_NAME_OVERRIDES": {},
+    "ENUM_NAME_OVERRIDES": {
+        "QueueItemStatus": "apps.moderation.models.QueueItem.Status",
+        "AppealStatus": "apps.moderation.models.Appeal.Status",
+    },
 }
 
 STATIC_URL = "/static/"

@@ -99,13 +99,14 @@ class APIKey(models.Model):
     review_perspective = models.BooleanField(
         "Review Perspective calls",
         default=False,
-        help_text="Comments analysed through the Perspective-compatible API go through the policy, and into the "
-        "moderation queue where it wants a human. Comments sent with doNotStore never do.",
+        help_text="Comments analysed through the Perspective-compatible API go through the policy, and "
+        "into the moderation queue where it wants a human. Comments sent with doNotStore never do.",
     )
     drop_unsupported = models.BooleanField(
         "Drop unsupported attributes",
         default=False,
-        help_text="The Perspective-compatible API leaves out attributes it can't score, instead of refusing the call.",
+        help_text="The Perspective-compatible API leaves out attributes it can't score, instead of refusing "
+        "the call.",
     )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     created_by = models.ForeignKey(

@@ -593,9 +593,7 @@ class Decision(AppendOnly):
             models.Index(
                 fields=["by", "-created_at"], condition=Q(by__isnull=False), name="moderation_dec_by"
             ),
-            models.Index(
-                fields=["item", "-id"], condition=Q(item__isnull=False), name="moderation_dec_item"
-            ),
+            models.Index(fields=["item", "-id"], condition=Q(item__isnull=False), name="moderation_dec_item"),
             models.Index(fields=["-id"], condition=Q(automatic=False), name="moderation_dec_human"),
             models.Index(fields=["job", "-id"], condition=Q(job__isnull=False), name="moderation_dec_job"),
             models.Index(fields=["created_at"], name="moderation_dec_created"),

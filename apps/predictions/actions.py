@@ -90,7 +90,7 @@ def give_feedback(
 
     Args:
         true_labels: the labels that are true, an empty list for none, or None where it was not said.
-        known_labels: the labels that `true_labels` speaks of, where it leaves the others open; by default all.
+        known_labels: the labels that `true_labels` speaks of, where it leaves others open; by default all.
         visitor: on the web pages, a word that is the same when the same visitor comes back to this result.
 
     Raises:

@@ -102,7 +102,10 @@ class Feedback(AppendOnly):
     )
     remark = models.TextField(blank=True, max_length=2_000)
     visitor = models.CharField(
-        max_length=32, blank=True, editable=False, help_text="Of the web pages: one opaque word per result and visitor."
+        max_length=32,
+        blank=True,
+        editable=False,
+        help_text="Of the web pages: one opaque word per result and visitor.",
     )
     created_at = models.DateTimeField(default=timezone.now, db_index=True)
 

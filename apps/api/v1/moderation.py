@@ -121,7 +121,9 @@ class QueueListView(QueueView):
 
     ordering: tuple[str, ...] = ("-priority", "-pk")
 
-    @extend_schema(parameters=[s.QueueQuery], responses={200: s.QueuePage, **PROBLEMS})
+    @extend_schema(
+        parameters=[s.QueueQuery], responses={200: s.QueuePage, **PROBLEMS}, operation_id="moderation_queue"
+    )
     def get(self, request: Request) -> Response:
         asked = _parsed(s.QueueQuery(data=request.query_params.dict()))
         user = self.moderator()
@@ -160,7 +162,7 @@ class ClaimNextView(QueueView):
 class QueueItemView(QueueView):
     """An item of the queue."""
 
-    @extend_schema(responses={200: s.QueueItemDetail, **PROBLEMS})
+    @extend_schema(responses={200: s.QueueItemDetail, **PROBLEMS}, operation_id="moderation_queue_item")
     def get(self, request: Request, pk: int) -> Response:
         items = visible_to(self.moderator()).with_related()
         return Response(s.QueueItemDetail(get_object_or_404(items, pk=pk)).data)
