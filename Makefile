@@ -1,6 +1,7 @@
 # `make run` runs the system, `make test` checks it; both do all their set-up.
 PYTHON ?= python3
 BIN := .venv/bin
+JIGSAW_CSV ?= ../shared/data/jigsaw/train.csv.gz
 UV := $(BIN)/uv pip
 # uv is many times faster; where the index is one that only pip's own settings know, pip does it.
 INSTALL = $(UV) install -q --system-certs --python $(BIN)/python -r $(1) || $(BIN)/pip install -q --disable-pip-version-check -r $(1)
@@ -23,7 +24,14 @@ test: .venv/dev .venv/static
 	$(BIN)/python -m toxicmod.tests.servers $(BIN)/pytest -n 2 --dist loadfile -m database
 
 bench: .venv/dev .venv/static
-	$(BIN)/python manage.py bench
+	@test -f "$(JIGSAW_CSV)" || { echo 'Give real comments: make bench JIGSAW_CSV=train.csv.gz (the Jigsaw data)'; exit 1; }
+	$(BIN)/python -m apps.classifier.bench $(JIGSAW_CSV)
+	$(BIN)/python manage.py bench_perspective
+	$(BIN)/python manage.py bench_pages
+	$(BIN)/python -m toxicmod.tests.servers sh -ec '\
+		$(BIN)/python manage.py migrate -v0; $(BIN)/python manage.py install_base_model; \
+		$(BIN)/python manage.py install_default_policy; $(BIN)/python manage.py create_roles; \
+		$(BIN)/python manage.py seed_scale $(JIGSAW_CSV); $(BIN)/python manage.py bench_moderation'
 
 # Pins the requirements anew; the tests check that they are what the short lists say.
 lock: .venv/dev

@@ -47,9 +47,12 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
 
 
 @pytest.fixture(autouse=True)
-def _fresh_look_at_the_champion(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no test see the champion that another one promoted."""
+def _own_champion(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin each test that has a database with the champion in service that this database holds."""
     monkeypatch.setattr(serving._serving, "_checked", float("-inf"))
+    if request.node.get_closest_marker("django_db") or "db" in request.fixturenames:
+        request.getfixturevalue("champion")
+        serving.current()
 
 
 @pytest.fixture
