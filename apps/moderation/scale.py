@@ -236,7 +236,7 @@ def _items(
             uncertainty=rank.uncertainty,
             history=rank.history,
             priority=rank.priority,
-            sampling_chance=policy.audit_share if kind == QueueItem.Kind.AUDIT else 1.0,
+            sampling_chance=(policy.audit_share or 1.0) if kind == QueueItem.Kind.AUDIT else 1.0,
             # Real queues hold few copies of one comment: each text is spread over many clusters.
             cluster=row * 1_000 + chance.randrange(1_000),
             sketch_a=sketches[row][0],
