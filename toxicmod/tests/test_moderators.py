@@ -28,9 +28,10 @@ for number in range({MODERATORS}):
 _ONCE = """
 SELECT count(*), count(DISTINCT item_id) FROM moderation_decision WHERE item_id IS NOT NULL AND NOT automatic
 """
+_ITEMS = "SELECT count(*), count(*) FILTER (WHERE status = 'open') FROM moderation_queueitem"
 _EXPIRE = """
 UPDATE moderation_queueitem SET lease_until = now() - interval '1 second'
-WHERE id IN (SELECT id FROM moderation_queueitem WHERE lease_by_id IS NOT NULL ORDER BY random() LIMIT 2)
+WHERE lease_by_id IS NOT NULL AND id IN (SELECT id FROM moderation_queueitem WHERE lease_by_id IS NOT NULL ORDER BY random() LIMIT 2)
 """
 
 
@@ -105,11 +106,11 @@ def test_eight_moderators_decide_every_item_exactly_once(tmp_path: Path, expirin
                 expirer.result()
         with psycopg.connect(database) as connection:
             decisions, decided = connection.execute(_ONCE).fetchone() or (0, 0)
-            still_open = connection.execute(
-                "SELECT count(*) FROM moderation_queueitem WHERE status = 'open'"
-            ).fetchone()
-    assert sum(statuses.get(200, 0) for statuses in seen) == decisions == decided == ITEMS
-    assert still_open == (0,)
+            items, still_open = connection.execute(_ITEMS).fetchone() or (0, 0)
+    # A share of the items comes back once, for a blind second review: these are items of their own.
+    assert items >= ITEMS
+    assert sum(statuses.get(200, 0) for statuses in seen) == decisions == decided == items
+    assert still_open == 0
     assert all(statuses.get(200) for statuses in seen)
     if not expiring:
         assert not any(statuses.get(409) for statuses in seen)
