@@ -31,7 +31,9 @@ SELECT count(*), count(DISTINCT item_id) FROM moderation_decision WHERE item_id 
 _ITEMS = "SELECT count(*), count(*) FILTER (WHERE status = 'open') FROM moderation_queueitem"
 _EXPIRE = """
 UPDATE moderation_queueitem SET lease_until = now() - interval '1 second'
-WHERE lease_by_id IS NOT NULL AND id IN (SELECT id FROM moderation_queueitem WHERE lease_by_id IS NOT NULL ORDER BY random() LIMIT 2)
+WHERE lease_by_id IS NOT NULL AND id IN (
+    SELECT id FROM moderation_queueitem WHERE lease_by_id IS NOT NULL ORDER BY random() LIMIT 2
+)
 """
 
 
