@@ -143,7 +143,25 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "visibility_timeout": 7200,
 }
 CELERY_TASK_PUBLISH_RETRY = False
+CELERY_TASK_DEFAULT_QUEUE = "default"
+# Training takes minutes and MLflow's client 150 MB: they have a queue, and a worker, of their own.
+CELERY_TASK_ROUTES = {
+    "apps.training.tasks.train_model": {"queue": "training"},
+    "apps.registry.tasks.sync_tracking": {"queue": "training"},
+    "apps.moderation.tasks.deliver": {"queue": "webhooks"},
+}
+# Each may run twice, or in two schedulers at once: it does only what the database says is due.
 CELERY_BEAT_SCHEDULE = {
+    "tend training runs": {
+        "task": "apps.training.tasks.tend_runs",
+        "schedule": 15.0,
+        "options": {"expires": 15},
+    },
+    "tell MLflow": {
+        "task": "apps.registry.tasks.sync_tracking",
+        "schedule": 300.0,
+        "options": {"expires": 300},
+    },
     "expire leases": {"task": "apps.moderation.tasks.expire_leases", "schedule": 30.0},
     "send webhooks": {"task": "apps.moderation.tasks.deliver_due", "schedule": 5.0},
     "resume bulk jobs": {"task": "apps.moderation.tasks.resume_bulk_jobs", "schedule": 60.0},

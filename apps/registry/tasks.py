@@ -1,13 +1,18 @@
 """What a Celery worker does of the registry."""
 
+import logging
+
 from celery import shared_task
 
 from apps.registry import tracking
 
+logger = logging.getLogger(__name__)
 
-@shared_task(
-    autoretry_for=(tracking.TrackingError,), retry_backoff=30, retry_backoff_max=3600, max_retries=None
-)
+
+@shared_task
 def sync_tracking() -> None:
-    """Bring MLflow's aliases in step with ours, again and again until MLflow answers."""
-    tracking.sync()
+    """Bring MLflow's aliases in step with ours; after an outage the schedule makes up for it."""
+    try:
+        tracking.sync()
+    except tracking.TrackingError as error:
+        logger.warning("%s. The schedule will try again.", error)

@@ -6,18 +6,23 @@ import re
 import resource
 import subprocess
 import tempfile
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from celery import current_app
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.core.exceptions import PermissionDenied
+from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.db.models import Max
 from django.utils import timezone
+from kombu.exceptions import OperationalError
 
 from apps.accounts.models import User
 from apps.classifier.artifact import Artifact
@@ -40,8 +45,21 @@ JIGSAW_LICENCE = "labels CC0; comment text from Wikipedia, CC BY-SA 3.0"
 OWN_LICENCE = "comments written and judged on this site"
 
 
+HEARTBEAT_SECONDS = 5.0
+SILENT = timedelta(seconds=45)
+RUN_PERMISSION = "training.add_trainingrun"
+
+
 class TrainingError(Exception):
     """Something that training refuses; the message says what to do."""
+
+
+class BusyError(TrainingError):
+    """Another run is being trained: this one keeps waiting."""
+
+
+class LostError(TrainingError):
+    """The run was cancelled, or given up because its worker had fallen silent."""
 
 
 def import_dataset(
@@ -174,8 +192,11 @@ def queue_run(
     """Write down that a recipe is to be trained.
 
     Raises:
+        PermissionDenied: the user may not start runs.
         TrainingError: the recipe is unknown or the seed out of range.
     """
+    if by and not by.has_perm(RUN_PERMISSION):
+        raise PermissionDenied(f"{by.get_username()} may not start training runs.")
     if recipe not in RECIPES:
         raise TrainingError(f"There is no recipe {recipe}: choose from {', '.join(RECIPES)}.")
     if not 0 <= seed < 2**31:
@@ -183,8 +204,128 @@ def queue_run(
     return TrainingRun.objects.create(dataset=dataset, recipe=recipe, seed=seed, created_by=by)
 
 
+def send_run(run: TrainingRun) -> None:
+    """Have a worker carry out a queued run once the transaction has been committed.
+
+    A message that is lost, or comes while another run is trained, is sent again by `tend_runs`.
+    """
+
+    def send() -> None:
+        try:
+            current_app.send_task("apps.training.tasks.train_model", args=(run.pk,), expires=60)
+        except (OperationalError, OSError) as error:
+            logger.warning("The broker can't be reached, %s waits: %s", run, error.__class__.__name__)
+
+    transaction.on_commit(send, robust=True)
+
+
+@transaction.atomic
+def cancel_run(*, run: TrainingRun, by: User) -> bool:
+    """Cancel a run that waits or is being trained; its worker stops at the next step.
+
+    Returns:
+        Whether there was something to cancel.
+
+    Raises:
+        PermissionDenied: the user may not start runs, so may not stop them.
+    """
+    if not by.has_perm(RUN_PERMISSION):
+        raise PermissionDenied(f"{by.get_username()} may not cancel training runs.")
+    going = (TrainingRun.Status.QUEUED, TrainingRun.Status.RUNNING)
+    return bool(
+        TrainingRun.objects.filter(pk=run.pk, status__in=going).update(
+            status=TrainingRun.Status.CANCELLED,
+            error=f"Cancelled by {by.get_username()}.",
+            finished_at=timezone.now(),
+        )
+    )
+
+
+def tend_runs() -> TrainingRun | None:
+    """Give up runs whose worker fell silent, each tried once more from the start, and send the next in line.
+
+    Any number of schedulers may call it at once: each change is made by one of them.
+
+    Returns:
+        The run that was sent, or None where one is being trained or none waits.
+    """
+    silent = timezone.now() - SILENT
+    for lost in TrainingRun.objects.filter(status=TrainingRun.Status.RUNNING, heartbeat_at__lt=silent):
+        with transaction.atomic():
+            if not TrainingRun.objects.filter(
+                pk=lost.pk, status=TrainingRun.Status.RUNNING, heartbeat_at__lt=silent
+            ).update(
+                status=TrainingRun.Status.FAILED,
+                error="The worker was lost: killed, out of memory, or its machine went down.",
+                finished_at=timezone.now(),
+            ):
+                continue
+            logger.error("The worker of run %d was lost", lost.pk)
+            if lost.retry_of_id is None:
+                TrainingRun.objects.create(
+                    dataset=lost.dataset,
+                    recipe=lost.recipe,
+                    seed=lost.seed,
+                    created_by=lost.created_by,
+                    retry_of=lost,
+                )
+    if TrainingRun.objects.filter(status=TrainingRun.Status.RUNNING).exists():
+        return None
+    waiting = (
+        TrainingRun.objects.filter(status=TrainingRun.Status.QUEUED).order_by("created_at", "pk").first()
+    )
+    if waiting:
+        send_run(waiting)
+    return waiting
+
+
+def _begin(run: TrainingRun) -> bool:
+    """Take the lock for a queued run; False where it isn't queued any more.
+
+    Raises:
+        BusyError: another run has the lock.
+    """
+    try:
+        with transaction.atomic():
+            taken = TrainingRun.objects.filter(pk=run.pk, status=TrainingRun.Status.QUEUED).update(
+                status=TrainingRun.Status.RUNNING, heartbeat_at=timezone.now()
+            )
+    except IntegrityError:
+        raise BusyError(f"{run} waits: another run is being trained.") from None
+    run.refresh_from_db()
+    return bool(taken)
+
+
+@contextmanager
+def _heartbeat(run: TrainingRun) -> Iterator[None]:
+    """Say every few seconds that the run's worker is alive, from a thread: a fit is silent for minutes."""
+    stop = threading.Event()
+
+    def beat() -> None:
+        try:
+            while not stop.wait(HEARTBEAT_SECONDS):
+                try:
+                    TrainingRun.objects.filter(pk=run.pk, status=TrainingRun.Status.RUNNING).update(
+                        heartbeat_at=timezone.now()
+                    )
+                except DatabaseError as error:
+                    logger.warning("Run %d could not say it lives: %s", run.pk, error.__class__.__name__)
+                    connection.close()
+        finally:
+            connection.close()
+
+    threading.Thread(target=beat, name=f"heartbeat of run {run.pk}", daemon=True).start()
+    try:
+        yield
+    finally:
+        stop.set()
+
+
 def train(*, run: TrainingRun, progress: Progress | None = None) -> TrainingRun:
     """Carry out a queued run: evaluate on held-out rows, fit on all, record in MLflow, register a challenger.
+
+    One run is trained at a time, whichever processes ask. A run that is cancelled, or given up because its
+    worker had fallen silent, registers nothing.
 
     The references `plain` and `strong` are evaluated and recorded only. A run that isn't queued any more is
     left alone, so that a task delivered twice trains once. Whatever fails is kept in the run's `error`.
@@ -194,27 +335,34 @@ def train(*, run: TrainingRun, progress: Progress | None = None) -> TrainingRun:
 
     Raises:
         SourceError: the data set's file is missing or damaged.
+        BusyError: another run is being trained; this one stays queued.
         TrainingError: the run can't be carried out with this data.
     """
-    if not TrainingRun.objects.filter(pk=run.pk, status=TrainingRun.Status.QUEUED).update(
-        status=TrainingRun.Status.RUNNING
-    ):
-        run.refresh_from_db()
+    if not _begin(run):
         return run
-    run.refresh_from_db()
 
     def step(name: str, share: float) -> None:
-        TrainingRun.objects.filter(pk=run.pk).update(step=name[:100])
+        if not TrainingRun.objects.filter(pk=run.pk, status=TrainingRun.Status.RUNNING).update(
+            step=name[:100], share=share, heartbeat_at=timezone.now()
+        ):
+            raise LostError(f"Run {run.pk} was cancelled or given up.")
         if progress:
             progress(name, share)
 
     try:
-        _train(run, step)
+        with _heartbeat(run):
+            _train(run, step)
+        if progress:
+            progress("done", 1.0)
+    except LostError:
+        run.refresh_from_db()
     except BaseException as error:
-        run.status = TrainingRun.Status.FAILED
-        run.error = str(error) or error.__class__.__name__
-        run.finished_at = timezone.now()
-        run.save()
+        TrainingRun.objects.filter(pk=run.pk, status=TrainingRun.Status.RUNNING).update(
+            status=TrainingRun.Status.FAILED,
+            error=str(error) or error.__class__.__name__,
+            finished_at=timezone.now(),
+        )
+        run.refresh_from_db()
         if isinstance(error, ValueError):
             raise TrainingError(f"{run} can't be trained: {error}.") from error
         raise
@@ -264,6 +412,8 @@ def _train(run: TrainingRun, step: Progress) -> None:
         logged = _log(run, folder, artifact, started, len(learn), len(held_out))
 
     with transaction.atomic():
+        if not TrainingRun.objects.select_for_update().filter(pk=run.pk, status=TrainingRun.Status.RUNNING):
+            raise LostError(f"Run {run.pk} was cancelled or given up.")
         if artifact:
             run.version = registry.register_version(
                 artifact=artifact,
@@ -276,10 +426,9 @@ def _train(run: TrainingRun, step: Progress) -> None:
             )
         run.mlflow_run_id = logged.run_id
         run.status = TrainingRun.Status.SUCCEEDED
-        run.step = ""
+        run.step, run.share = "", 1.0
         run.finished_at = timezone.now()
         run.save()
-    step("done", 1.0)
 
 
 def _fit(run: TrainingRun, rows: Rows, step: Progress, begin: float, end: float) -> tuple[Any, float]:

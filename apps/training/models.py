@@ -84,12 +84,20 @@ class TrainingRun(models.Model):
         RUNNING = "running", "Running"
         SUCCEEDED = "succeeded", "Succeeded"
         FAILED = "failed", "Failed"
+        CANCELLED = "cancelled", "Cancelled"
 
     dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT)
     recipe = models.CharField(max_length=20)
     seed = models.PositiveIntegerField(default=0)
     status = models.CharField(max_length=10, choices=Status, default=Status.QUEUED)
     step = models.CharField(max_length=100, blank=True, help_text="What it is doing.")
+    share = models.FloatField("Share done", default=0, help_text="From 0 to 1.")
+    heartbeat_at = models.DateTimeField(
+        null=True, help_text="When its worker was last heard of; a run that falls silent has failed."
+    )
+    retry_of = models.OneToOneField(
+        "self", null=True, on_delete=models.PROTECT, related_name="retry", help_text="The run that was lost."
+    )
     error = models.TextField(blank=True)
     metrics = models.JSONField(default=dict, help_text="On the held-out rows, by label.")
     git_commit = models.CharField(max_length=40, blank=True)
@@ -107,6 +115,12 @@ class TrainingRun(models.Model):
 
     class Meta:
         ordering = ("-created_at", "-pk")
+        constraints = [
+            # The lock of training: it lives and dies with the row, whatever becomes of workers and broker.
+            models.UniqueConstraint(
+                fields=["status"], condition=models.Q(status="running"), name="training_one_run_at_a_time"
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.recipe} on {self.dataset}"

@@ -1,5 +1,7 @@
 """What a Celery worker does of training."""
 
+import contextlib
+
 from celery import shared_task
 
 from apps.registry.tasks import sync_tracking
@@ -7,8 +9,16 @@ from apps.training import actions
 from apps.training.models import TrainingRun
 
 
-@shared_task
+@shared_task(time_limit=7_000, soft_time_limit=6_900)
 def train_model(run_id: int) -> None:
     """Carry out a queued run. Delivered twice, it trains once; a failure is kept with the run."""
-    actions.train(run=TrainingRun.objects.get(pk=run_id))
-    sync_tracking.delay()
+    with contextlib.suppress(actions.BusyError):
+        actions.train(run=TrainingRun.objects.get(pk=run_id))
+        sync_tracking.delay()
+        actions.tend_runs()
+
+
+@shared_task
+def tend_runs() -> None:
+    """Give up runs whose worker was lost, and send the next in line."""
+    actions.tend_runs()

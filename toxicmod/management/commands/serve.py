@@ -33,7 +33,14 @@ command = {valkey} {run}/valkey.conf
 priority = 1
 
 [program:worker]
-command = {python} -m celery -q -A toxicmod worker --beat --schedule {run}/beat -c 1 -l WARNING
+command = {celery} --beat --schedule {run}/beat -Q default,webhooks -c 2 -n worker@%%h
+stopwaitsecs = 20
+stopasgroup = true
+killasgroup = true
+priority = 2
+
+[program:trainer]
+command = nice -n 10 {celery} -Q training -c 1 -n trainer@%%h
 stopwaitsecs = 20
 stopasgroup = true
 killasgroup = true
@@ -84,7 +91,12 @@ class Command(BaseCommand):
         os.environ["REDIS_URL"] = self._write_broker_config(run)
         config = run / "supervisord.conf"
         programs = _CONFIG.format(
-            run=run, base=settings.BASE_DIR, python=sys.executable, valkey=get_binary_path(), user=os.getuid()
+            run=run,
+            base=settings.BASE_DIR,
+            python=sys.executable,
+            celery=f"{sys.executable} -m celery -q -A toxicmod worker -l WARNING",
+            valkey=get_binary_path(),
+            user=os.getuid(),
         )
         config.write_text(programs.replace("priority", f"{_OUTPUT}priority"))
         self.stdout.write("Starting; Ctrl-C stops.")

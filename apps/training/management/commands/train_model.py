@@ -50,6 +50,8 @@ The recipes `plain` and `strong` are TF-IDF references, recorded in MLflow for c
                 bar.update(100 * share - bar.n)
 
             actions.train(run=run, progress=progress)
+        if run.status != run.Status.SUCCEEDED:
+            raise CommandError(f"{run} was not trained: {run.error or run.get_status_display()}")
         self.stdout.write(summary(run.metrics))
         self.stdout.write(f"Fitted in {run.seconds:.0f} s, peak memory {run.peak_memory_mb:,.0f} MB.")
         if not run.mlflow_run_id:

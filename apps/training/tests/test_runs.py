@@ -1,0 +1,97 @@
+"""One run at a time: the lock, cancelling, and what becomes of runs whose worker was lost."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.conf import settings as project
+from django.core.exceptions import PermissionDenied
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from apps.accounts.models import User
+from apps.registry.models import ModelVersion
+from apps.training import actions
+from apps.training.models import Dataset, TrainingRun
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+Status = TrainingRun.Status
+
+
+@pytest.fixture
+def engineer(person: Callable[..., User]) -> User:
+    return person("eve", "engineer")
+
+
+@pytest.fixture(autouse=True)
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The runs that were sent to a worker."""
+    runs: list[int] = []
+    monkeypatch.setattr(actions, "send_run", lambda run: runs.append(run.pk))
+    return runs
+
+
+def test_the_database_holds_one_running_run(dataset: Dataset) -> None:
+    first, second = (actions.queue_run(dataset=dataset) for _ in range(2))
+    TrainingRun.objects.filter(pk=first.pk).update(status=Status.RUNNING)
+    with pytest.raises(IntegrityError), transaction.atomic():
+        TrainingRun.objects.filter(pk=second.pk).update(status=Status.RUNNING)
+    with pytest.raises(actions.BusyError, match="another run is being trained"):
+        actions.train(run=second)
+    second.refresh_from_db()
+    assert second.status == Status.QUEUED
+
+
+def test_a_silent_run_has_failed_and_is_tried_once_more(dataset: Dataset, sent: list[int]) -> None:
+    run = actions.queue_run(dataset=dataset, seed=5)
+    alive = timezone.now() - timedelta(seconds=20)
+    TrainingRun.objects.filter(pk=run.pk).update(status=Status.RUNNING, heartbeat_at=alive, share=0.4)
+    assert actions.tend_runs() is None
+    for _ in range(2):
+        TrainingRun.objects.filter(status=Status.QUEUED).update(status=Status.RUNNING)
+        TrainingRun.objects.filter(status=Status.RUNNING).update(heartbeat_at=alive - timedelta(minutes=1))
+        actions.tend_runs()
+        actions.tend_runs()
+    assert TrainingRun.objects.filter(status=Status.FAILED, error__contains="worker was lost").count() == 2
+    retry = TrainingRun.objects.get(retry_of=run)
+    assert (retry.seed, retry.share) == (5, 0)
+    assert TrainingRun.objects.count() == 2
+    assert set(sent) == {retry.pk}
+
+
+@pytest.mark.parametrize("at", ["a step", "the end"])
+def test_a_cancelled_run_registers_nothing(
+    dataset: Dataset, engineer: User, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    run = actions.queue_run(dataset=dataset, by=engineer)
+
+    def log(*args: Any) -> Any:
+        if at == "the end":
+            assert actions.cancel_run(run=run, by=engineer)
+        return actions.tracking.Logged("")
+
+    def progress(step: str, share: float) -> None:
+        if at == "a step":
+            assert actions.cancel_run(run=run, by=engineer)
+
+    monkeypatch.setattr(actions, "_log", log)
+    before = ModelVersion.objects.count()
+    assert actions.train(run=run, progress=progress).status == Status.CANCELLED
+    assert run.error == "Cancelled by eve."
+    assert ModelVersion.objects.count() == before
+    assert not actions.cancel_run(run=run, by=engineer)
+
+
+def test_moderators_neither_start_nor_cancel_runs(dataset: Dataset, ann: User) -> None:
+    with pytest.raises(PermissionDenied):
+        actions.queue_run(dataset=dataset, by=ann)
+    with pytest.raises(PermissionDenied):
+        actions.cancel_run(run=actions.queue_run(dataset=dataset), by=ann)
+
+
+def test_long_work_has_a_queue_of_its_own() -> None:
+    routes = project.CELERY_TASK_ROUTES
+    assert {route["queue"] for route in routes.values()} == {"training", "webhooks"}
+    limit = 7_000
+    assert project.CELERY_BROKER_TRANSPORT_OPTIONS["visibility_timeout"] > limit

