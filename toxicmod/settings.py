@@ -147,6 +147,7 @@ CELERY_TASK_DEFAULT_QUEUE = "default"
 # Training takes minutes and MLflow's client 150 MB: they have a queue, and a worker, of their own.
 CELERY_TASK_ROUTES = {
     "apps.training.tasks.train_model": {"queue": "training"},
+    "apps.training.tasks.build_dataset": {"queue": "training"},
     "apps.registry.tasks.sync_tracking": {"queue": "training"},
     "apps.moderation.tasks.deliver": {"queue": "webhooks"},
 }

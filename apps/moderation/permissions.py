@@ -32,6 +32,10 @@ _LEAD = (
     "moderation.resend_delivery",
     "moderation.view_delivery",
     "moderation.view_bulkjob",
+    "registry.view_modelversion",
+    "registry.view_promotion",
+    "registry.change_modelversion",
+    "registry.override_gates",
 )
 _ENGINEER = (
     *_VIEW,
@@ -44,7 +48,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "viewer": _VIEW,
     "moderator": _DECIDE,
     "lead": _LEAD,
-    "engineer": (*_ENGINEER, "training.*", "registry.*"),
+    "engineer": (*_ENGINEER, "training.*"),
     "administrator": ("accounts.*", "auth.*", "registry.*", "predictions.*", "moderation.*", "training.*"),
 }
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import Max
 
@@ -14,6 +15,7 @@ from apps.classifier.scorer import Scorer
 from apps.registry.models import Alias, EvaluationArtifact, ModelArtifact, ModelVersion, Promotion
 
 BASE_MODEL = Path(__file__).parent / "base_model"
+PROMOTE, OVERRIDE = "registry.change_modelversion", "registry.override_gates"
 CARD, EVALUATION = "MODEL_CARD.md", "evaluation"
 
 
@@ -83,9 +85,13 @@ def promote(
     """Make a version the champion; the one before becomes `previous`. Every process swaps within seconds.
 
     Raises:
+        PermissionDenied: the user may not promote, or not force. The command line's operator may.
         RegistryError: no reason, the version is champion already, or a gate failed and it is not forced.
         ArtifactError: the version's artifact is damaged; the champion stays.
     """
+    for needed, permission in ((True, PROMOTE), (forced, OVERRIDE)):
+        if needed and by and not by.has_perm(permission):
+            raise PermissionDenied(f"{by.get_username()} lacks the permission “{permission}”.")
     if not reason.strip():
         raise RegistryError("Give a reason: it is kept with the promotion.")
     if not forced and any(not gate["passed"] for gate in gates):

@@ -1,6 +1,6 @@
 """Model versions and promotions in the admin: evidence, read-only."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.contrib import admin
@@ -118,16 +118,23 @@ class PromotionAdmin(ReadOnlyAdmin):
 
     @admin.display(description="gates")
     def gates_table(self, promotion: Promotion) -> SafeString:
-        rows = (
-            (
-                gate["name"],
-                _cell(gate["figure"]),
-                _cell(gate["bound"]),
-                "passed" if gate["passed"] else "failed",
-            )
-            for gate in promotion.gates
+        return gates_table(promotion.gates)
+
+
+def gates_table(gates: Iterable[Mapping[str, Any]]) -> SafeString:
+    """Return gates, as promotions keep them, as an HTML table."""
+    rows = (
+        (
+            gate["name"],
+            _cell(gate["figure"]),
+            "{:.4f} to {:.4f}".format(*gate["interval"]) if gate.get("interval") else "",
+            _cell(gate["bound"]),
+            "passed" if gate["passed"] else "failed",
         )
-        return format_html(
-            "<table><tr><th></th><th>figure</th><th>bound</th><th>verdict</th></tr>{}</table>",
-            format_html_join("", "<tr><th>{}</th><td>{}</td><td>{}</td><td>{}</td></tr>", rows),
-        )
+        for gate in gates
+    )
+    return format_html(
+        "<table><tr><th></th><th>figure</th><th>95 % interval</th><th>bound</th><th>verdict</th></tr>"
+        "{}</table>",
+        format_html_join("", "<tr><th>{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>", rows),
+    )

@@ -48,6 +48,7 @@ class ModelVersion(models.Model):
 
     class Meta:
         ordering = ("-number",)
+        permissions = [("override_gates", "Can promote a version although a gate fails")]
         constraints = [
             models.UniqueConstraint(
                 fields=["alias"],

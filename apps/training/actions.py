@@ -58,6 +58,14 @@ class BusyError(TrainingError):
     """Another run is being trained: this one keeps waiting."""
 
 
+class GateError(registry.RegistryError):
+    """A version fails its gates; `gates` are all of them."""
+
+    def __init__(self, message: str, verdicts: list[gates.Gate]) -> None:
+        super().__init__(message)
+        self.gates = verdicts
+
+
 class LostError(TrainingError):
     """The run was cancelled, or given up because its worker had fallen silent."""
 
@@ -210,11 +218,26 @@ def send_run(run: TrainingRun) -> None:
     A message that is lost, or comes while another run is trained, is sent again by `tend_runs`.
     """
 
+    _send("train_model", run.pk)
+
+
+def send_build(*, name: str, base: Dataset | None, by: User) -> None:
+    """Have a worker build a data set, see `build_dataset`.
+
+    Raises:
+        PermissionDenied: the user may not make data sets.
+    """
+    if not by.has_perm("training.add_dataset"):
+        raise PermissionDenied(f"{by.get_username()} may not make data sets.")
+    _send("build_dataset", name, base and base.pk, expires=3600)
+
+
+def _send(task: str, *args: Any, expires: int = 60) -> None:
     def send() -> None:
         try:
-            current_app.send_task("apps.training.tasks.train_model", args=(run.pk,), expires=60)
+            current_app.send_task(f"apps.training.tasks.{task}", args=args, expires=expires)
         except (OperationalError, OSError) as error:
-            logger.warning("The broker can't be reached, %s waits: %s", run, error.__class__.__name__)
+            logger.warning("The broker can't be reached, %s waits: %s", task, error.__class__.__name__)
 
     transaction.on_commit(send, robust=True)
 
@@ -491,7 +514,8 @@ def git_commit() -> str:
 def gate_sentence(gate: Mapping[str, Any]) -> str:
     """Return a gate's verdict as one line."""
     figure, bound = ("none" if value is None else f"{value:.4g}" for value in (gate["figure"], gate["bound"]))
-    return f"{gate['name']} {figure} (bound {bound}) {'passed' if gate['passed'] else 'failed'}"
+    between = " [{:.4g}, {:.4g}]".format(*gate["interval"]) if gate.get("interval") else ""
+    return f"{gate['name']} {figure}{between} (bound {bound}) {'passed' if gate['passed'] else 'failed'}"
 
 
 def judge(*, version: ModelVersion, dataset: Dataset, all_rows: bool = False) -> tuple[dict[str, Any], int]:
@@ -525,8 +549,9 @@ def promote(
     verdicts = gates.verdicts(version)
     failed = [gate_sentence(gate) for gate in verdicts if not gate["passed"]]
     if failed and not force:
-        raise registry.RegistryError(
-            f"{version} fails its gates: {'; '.join(failed)}. If it must be, add --force and say why."
+        raise GateError(
+            f"{version} fails its gates: {'; '.join(failed)}. If it must be, add --force and say why.",
+            verdicts,
         )
     return registry.promote(
         version=version,

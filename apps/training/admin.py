@@ -1,14 +1,59 @@
-"""Data sets and training runs in the admin: evidence, read-only."""
+"""Data sets and runs in the admin: read-only evidence, and the doors to train, promote and roll back."""
 
-from django.contrib import admin
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
 from apps.accounts.admin import ReadOnlyAdmin
+from apps.accounts.models import User
+from apps.classifier.artifact import ArtifactError
 from apps.classifier.labels import LABELS
-from apps.registry.admin import figures_table, link
-from apps.training import jigsaw
+from apps.classifier.training import RECIPES
+from apps.registry import actions as registry
+from apps.registry.admin import figures_table, gates_table, link
+from apps.registry.models import Alias, ModelVersion
+from apps.training import actions, jigsaw
 from apps.training.models import Dataset, TrainingRun
+from apps.training.sources import SourceError
+
+
+def _user(request: HttpRequest) -> User:
+    assert isinstance(request.user, User)
+    return request.user
+
+
+class RunForm(forms.Form):
+    """What to train, with defaults that fit."""
+
+    dataset = forms.ModelChoiceField(Dataset.objects.all(), empty_label=None, label="Data set")
+    recipe = forms.ChoiceField(
+        choices=[(name, name) for name in RECIPES],
+        help_text="base makes a model; plain and strong are measured for comparison only.",
+    )
+    seed = forms.IntegerField(min_value=0, max_value=2**31 - 1, initial=0)
+
+
+class ReasonForm(forms.Form):
+    """Why the champion is changed."""
+
+    reason = forms.CharField(max_length=2_000, widget=forms.TextInput(attrs={"size": 60}))
+
+
+class OverrideForm(ReasonForm):
+    """Why, and whether although a gate fails."""
+
+    force = forms.BooleanField(
+        required=False, label="Although a gate fails", help_text="Kept with the promotion and your reason."
+    )
 
 
 @admin.register(Dataset)
@@ -19,6 +64,18 @@ class DatasetAdmin(ReadOnlyAdmin):
         "name", "version", "created_at", "source", "licence", "sha256", "rows", "labelled", "by_label",
         "natural_rate", "left_out", "runs",
     )  # fmt: skip
+    actions = ("build",)
+
+    @admin.action(description="Build a data set of decisions and feedback on top of the selected one")
+    def build(self, request: HttpRequest, queryset: QuerySet[Dataset]) -> None:
+        base = queryset.first()
+        if queryset.count() != 1 or base is None or base.is_built:
+            messages.error(request, "Select one imported data set to build on.")
+            return
+        actions.send_build(name="decisions", base=base, by=_user(request))
+        messages.success(
+            request, "A worker builds the data set “decisions”; it appears here when it is done."
+        )
 
     @admin.display(description="rows by label")
     def by_label(self, dataset: Dataset) -> SafeString:
@@ -43,6 +100,128 @@ class TrainingRunAdmin(ReadOnlyAdmin):
         "dataset_link", "recipe", "seed", "status", "step", "error", "version_link", "metrics_table",
         "git_commit", "seconds", "peak_memory_mb", "mlflow_run_id", "created_by", "created_at", "finished_at",
     )  # fmt: skip
+    change_list_template = "training/list.html"
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        tools = []
+        if request.user.has_perm(actions.RUN_PERMISSION):
+            tools.append((reverse("admin:training_trainingrun_start"), "Start a run"))
+        if request.user.has_perm(registry.PROMOTE):
+            tools.append((reverse("admin:training_promote"), "Promote or roll back"))
+        return super().changelist_view(request, {"tools": tools} | (extra_context or {}))
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view
+        return [
+            path("start/", view(self.start), name="training_trainingrun_start"),
+            path("promote/", view(self.promote), name="training_promote"),
+            path("roll-back/", view(self.roll_back), name="training_roll_back"),
+            path("<int:pk>/watch/", view(self.watch), name="training_trainingrun_watch"),
+            path("<int:pk>/progress/", view(self.progress), name="training_trainingrun_progress"),
+            *super().get_urls(),
+        ]
+
+    def _page(self, request: HttpRequest, title: str, **context: Any) -> HttpResponse:
+        more = {"parent": reverse("admin:training_trainingrun_changelist"), "parent_title": "Training runs"}
+        context |= self.admin_site.each_context(request) | more | {"title": title}
+        return TemplateResponse(request, "training/page.html", context)
+
+    def start(self, request: HttpRequest) -> HttpResponse:
+        """Start a run; the data set made last is offered first."""
+        form = RunForm(request.POST or None)
+        refusal = "" if Dataset.objects.exists() else "There is no data set: import one with import_dataset."
+        if request.method == "POST" and form.is_valid():
+            try:
+                run = actions.queue_run(by=_user(request), **form.cleaned_data)
+            except actions.TrainingError as error:
+                refusal = str(error)
+            else:
+                actions.send_run(run)
+                return redirect("admin:training_trainingrun_watch", run.pk)
+        return self._page(request, "Start a training run", form=form, button="Start", refusal=refusal)
+
+    def watch(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Show how far a run is; a post cancels it."""
+        run = get_object_or_404(TrainingRun.objects.select_related("dataset"), pk=pk)
+        if request.method == "POST":
+            actions.cancel_run(run=run, by=_user(request))
+            return redirect("admin:training_trainingrun_watch", pk)
+        self._require_view(request)
+        going = run.status in (TrainingRun.Status.QUEUED, TrainingRun.Status.RUNNING)
+        button = "Cancel this run" if going and request.user.has_perm(actions.RUN_PERMISSION) else ""
+        return self._page(request, str(run), run=run, button=button, refusal=run.error)
+
+    def _require_view(self, request: HttpRequest) -> None:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+
+    def progress(self, request: HttpRequest, pk: int) -> JsonResponse:
+        """Say how far a run is, for the page's script."""
+        self._require_view(request)
+        run = get_object_or_404(TrainingRun, pk=pk)
+        return JsonResponse(
+            {
+                "status": run.status,
+                "status_display": run.get_status_display(),
+                "step": run.step,
+                "share": run.share,
+            }
+        )
+
+    def promote(self, request: HttpRequest) -> HttpResponse:
+        """Promote the challenger with a reason; a refusal shows every gate."""
+        user = _user(request)
+        if not user.has_perm(registry.PROMOTE):
+            raise PermissionDenied
+        version = ModelVersion.objects.with_alias(Alias.CHALLENGER)
+        if version is None:
+            if ModelVersion.objects.with_alias(Alias.PREVIOUS):
+                return redirect("admin:training_roll_back")
+            return self._page(request, "Promote", refusal="There is no challenger: train a model first.")
+        form = (OverrideForm if user.has_perm(registry.OVERRIDE) else ReasonForm)(request.POST or None)
+        context: dict[str, Any] = {}
+        if request.method == "POST" and form.is_valid():
+            try:
+                actions.promote(
+                    version=version,
+                    reason=form.cleaned_data["reason"],
+                    actor=user.get_username(),
+                    by=user,
+                    force=form.cleaned_data.get("force", False),
+                )
+            except (registry.RegistryError, ArtifactError, SourceError) as error:
+                context = {"refusal": str(error)}
+                if isinstance(error, actions.GateError):
+                    context = {"refusal": f"{version} fails its gates.", "gates": gates_table(error.gates)}
+            else:
+                messages.success(request, f"{version} is the champion; every process serves it within 5 s.")
+                return redirect("admin:training_roll_back")
+        about = "The gates are measured when you press the button, which takes some seconds."
+        return self._page(
+            request, f"Promote {version}", form=form, button=f"Promote {version}", about=about, **context
+        )
+
+    def roll_back(self, request: HttpRequest) -> HttpResponse:
+        """Make the previous champion the champion again, with a reason."""
+        user = _user(request)
+        if not user.has_perm(registry.PROMOTE):
+            raise PermissionDenied
+        previous = ModelVersion.objects.with_alias(Alias.PREVIOUS)
+        if previous is None:
+            return self._page(request, "Roll back", refusal="There is no previous champion to roll back to.")
+        form, refusal = ReasonForm(request.POST or None), ""
+        if request.method == "POST" and form.is_valid():
+            try:
+                registry.rollback(reason=form.cleaned_data["reason"], actor=user.get_username(), by=user)
+            except (registry.RegistryError, ArtifactError) as error:
+                refusal = str(error)
+            else:
+                messages.success(request, f"{previous} is the champion again, within 5 s everywhere.")
+                return redirect("admin:registry_promotion_changelist")
+        title = f"Roll back to {previous}"
+        return self._page(request, title, form=form, button=title, refusal=refusal)
 
     @admin.display(description="data set")
     def dataset_link(self, run: TrainingRun) -> SafeString:

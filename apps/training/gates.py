@@ -2,21 +2,36 @@
 
 import statistics
 import time
-from collections.abc import Sequence
-from typing import TypedDict
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import NotRequired, TypedDict
 
 import numpy as np
+from django.utils import timezone
+from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
-from apps.classifier.evaluation import calibration_error, evaluate
+from apps.classifier.evaluation import calibration_error, evaluate, paired_bootstrap
 from apps.classifier.labels import LABELS
+from apps.classifier.obfuscation import KINDS, obfuscate
 from apps.classifier.scorer import Scorer
+from apps.classifier.templates import audit_sentences, bias_report, worst_group
+from apps.predictions.models import Prediction
 from apps.registry.models import Alias, EvaluationArtifact, ModelVersion
 from apps.training import datasets
 from apps.training.datasets import Rows
 from apps.training.models import Dataset
 
 MAX_AUC_LOSS = 0.001
+# By label it takes more to be sure: a gate fails where the whole interval of the difference lies below.
+MAX_LABEL_LOSS = {"roc_auc": 0.002, "pr_auc": 0.01}
+METRIC_NAMES = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
+MIN_GROUP_AUC = 0.80
+MAX_GROUP_LOSS = 0.02
+MAX_DISGUISE_LOSS = 0.01
+DISGUISED_TEXTS = 2_000
+MAX_FLIP_RATE = 0.05
+TRAFFIC, TRAFFIC_TEXTS = timedelta(days=7), 2_000
 MAX_CALIBRATION_ERROR = 0.02
 MAX_LATENCY_US = 500.0
 LATENCY_TEXTS = 500
@@ -32,6 +47,7 @@ class Gate(TypedDict):
     figure: float | None
     bound: float | None
     passed: bool
+    interval: NotRequired[tuple[float, float]]
 
 
 def twin(version: ModelVersion) -> Scorer:
@@ -73,15 +89,84 @@ def verdicts(version: ModelVersion) -> list[Gate]:
     challenger = twin(version)
     probabilities = score_all(challenger, rows.texts)
     own = figures(challenger, probabilities)
-    best = None
-    if champion := ModelVersion.objects.with_alias(Alias.CHAMPION):
-        scorer = twin(champion)
-        best = figures(scorer, score_all(scorer, rows.texts))["mean"]["roc_auc"]
+    champion = ModelVersion.objects.with_alias(Alias.CHAMPION)
+    rival, best, differences = None, None, []
+    if champion:
+        rival = twin(champion)
+        theirs = score_all(rival, rows.texts)
+        best = figures(rival, theirs)["mean"]["roc_auc"]
+        differences = list(_differences(rows, probabilities, theirs))
     return [
         _at_least("mean ROC-AUC", own["mean"]["roc_auc"], best and best - MAX_AUC_LOSS),
+        *differences,
         _calibration(own, rows, probabilities),
+        *_groups(challenger, rival),
+        _disguises(challenger, rival, rows),
         _at_most("median µs per comment", latency_us(served, rows.texts[:LATENCY_TEXTS]), MAX_LATENCY_US),
+        *_flips(served, champion),
     ]
+
+
+def _differences(rows: Rows, own: np.ndarray, theirs: np.ndarray) -> Iterator[Gate]:
+    """Judge each label's figures against the champion's on the same rows."""
+    for label, metrics in paired_bootstrap(rows.labels, own, theirs, rows.weights, draws=DRAWS).items():
+        for metric, (difference, low, high) in metrics.items():
+            yield Gate(
+                name=f"{METRIC_NAMES[metric]} above the champion's ({label})",
+                figure=difference,
+                bound=-MAX_LABEL_LOSS[metric],
+                passed=high >= -MAX_LABEL_LOSS[metric],
+                interval=(low, high),
+            )
+
+
+def _groups(own: Scorer, rival: Scorer | None) -> Iterator[Gate]:
+    """Judge the group that is treated worst in sentences of shapes that no training has seen.
+
+    A champion that is below the bound itself sets it, so that a small data set can get better step by step.
+    """
+    sentences = audit_sentences()
+    reports = [
+        bias_report(sentences, scorer.score_many(sentences.texts)[:, 0]) for scorer in (own, rival) if scorer
+    ]
+    for measure in ("bpsn", "bnsp"):
+        (group, figure), *before = (worst_group(report, measure) for report in reports)
+        bound = min([MIN_GROUP_AUC, *(auc - MAX_GROUP_LOSS for _, auc in before)])
+        yield _at_least(f"worst group's {measure.upper()} AUC ({group})", figure, bound)
+
+
+def _disguises(own: Scorer, rival: Scorer | None, rows: Rows) -> Gate:
+    """Judge what disguised spelling costs `toxic` in ROC-AUC, the mean of all kinds, both classes alike."""
+    texts, y = rows.texts[:DISGUISED_TEXTS], rows.labels[:DISGUISED_TEXTS, 0]
+    name = "ROC-AUC lost to disguised spelling (toxic)"
+    if y.min(initial=1) == y.max(initial=0):
+        return Gate(name=f"{name}: too few comments to tell", figure=None, bound=None, passed=True)
+    disguised = [obfuscate(texts, kind) for kind in KINDS]
+
+    def loss(scorer: Scorer) -> float:
+        clean, *others = (roc_auc_score(y, scorer.score_many(each)[:, 0]) for each in (texts, *disguised))
+        return float(clean - np.mean(others))
+
+    bound = MAX_DISGUISE_LOSS if rival is None else max(MAX_DISGUISE_LOSS, loss(rival) + MAX_DISGUISE_LOSS)
+    return _at_most(name, loss(own), bound)
+
+
+def _flips(served: Scorer, champion: ModelVersion | None) -> Iterator[Gate]:
+    """Judge the share of last week's comments on which the two disagree whether any label is given."""
+    if champion is None:
+        return
+    newest = (
+        Prediction.objects.filter(created_at__gte=timezone.now() - TRAFFIC, text__isnull=False)
+        .order_by("-id")
+        .values_list("text", flat=True)[:TRAFFIC_TEXTS]
+    )
+    texts = [text for text in newest if text is not None]
+    if not texts:
+        yield Gate(name="flip rate: no traffic last week", figure=None, bound=None, passed=True)
+        return
+    rival = Scorer.load(champion.modelartifact.artifact(), expected_sha256=champion.sha256)
+    own, theirs = ((scorer.score_many(texts) >= scorer.thresholds).any(axis=1) for scorer in (served, rival))
+    yield _at_most("flip rate on last week's traffic", float(np.mean(own != theirs)), MAX_FLIP_RATE)
 
 
 def _calibration(figures: Figures, rows: Rows, probabilities: np.ndarray) -> Gate:

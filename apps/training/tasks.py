@@ -1,12 +1,16 @@
 """What a Celery worker does of training."""
 
 import contextlib
+import logging
 
 from celery import shared_task
 
 from apps.registry.tasks import sync_tracking
 from apps.training import actions
-from apps.training.models import TrainingRun
+from apps.training.models import Dataset, TrainingRun
+from apps.training.sources import SourceError
+
+logger = logging.getLogger(__name__)
 
 
 @shared_task(time_limit=7_000, soft_time_limit=6_900)
@@ -22,3 +26,12 @@ def train_model(run_id: int) -> None:
 def tend_runs() -> None:
     """Give up runs whose worker was lost, and send the next in line."""
     actions.tend_runs()
+
+
+@shared_task
+def build_dataset(name: str, base_id: int | None) -> None:
+    """Keep what people said as a data set; delivered twice, it is stored once."""
+    try:
+        actions.build_dataset(name=name, base=Dataset.objects.get(pk=base_id) if base_id else None)
+    except (actions.TrainingError, SourceError) as error:
+        logger.warning("The data set %s was not built: %s", name, error)

@@ -14,6 +14,7 @@ from apps.classifier.evaluation import (
     choose_thresholds,
     evaluate,
     natural_weights,
+    paired_bootstrap,
     summary,
 )
 from apps.classifier.labels import LABELS
@@ -79,3 +80,22 @@ def test_thresholds_meet_their_target(scored) -> None:
 
 def test_natural_weights() -> None:
     assert natural_weights(np.array([[0] * 6, [0, 1, 0, 0, 0, 0]])).tolist() == [1.87, 1.0]
+
+
+def test_the_paired_bootstrap_measures_as_scikit_learn_does_and_sees_what_is_sure(scored) -> None:
+    labels, probabilities, weights = scored
+    labels = labels.copy()
+    labels[:, 5] = 0
+    worse = np.round(probabilities * 0.5 + np.random.default_rng(1).random((4000, 6)) * 0.5, 1)  # with ties
+    found = paired_bootstrap(labels, probabilities, worse, weights, draws=100)
+    assert set(found) == set(LABELS[:5])
+    y, first, second = labels[:, 0], probabilities[:, 0], worse[:, 0]
+    difference, low, high = found["toxic"]["roc_auc"]
+    assert difference == pytest.approx(roc_auc_score(y, first) - roc_auc_score(y, second))
+    assert 0 < low < difference < high
+    assert found["toxic"]["pr_auc"][0] == pytest.approx(
+        average_precision_score(y, first, sample_weight=weights)
+        - average_precision_score(y, second, sample_weight=weights)
+    )
+    same = paired_bootstrap(labels, probabilities, probabilities, draws=10)
+    assert same["insult"] == {"roc_auc": (0, 0, 0), "pr_auc": (0, 0, 0)}

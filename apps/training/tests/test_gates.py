@@ -1,13 +1,18 @@
 """What keeps a worse model from becoming champion, and what does not."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from django.core.exceptions import PermissionDenied
 from django.core.management import CommandError, call_command
 
+from apps.accounts.models import User
 from apps.classifier.artifact import Artifact, ArtifactError
 from apps.classifier.labels import LABELS
+from apps.predictions import actions as predictions
+from apps.predictions.models import Prediction
 from apps.registry import actions as registry
 from apps.registry import tracking
 from apps.registry.models import EvaluationArtifact, ModelArtifact, ModelVersion, Promotion
@@ -49,11 +54,18 @@ def test_an_equal_version_passes(equal_version: ModelVersion, dataset: Dataset, 
     assert f"{equal_version} is the champion, in place of" in capsys.readouterr().out
     promotion = Promotion.objects.first()
     assert promotion is not None
-    assert [gate["name"].partition(" (")[0] for gate in promotion.gates] == [
+    assert list(dict.fromkeys(gate["name"].partition(" (")[0] for gate in promotion.gates)) == [
         "mean ROC-AUC",
+        "ROC-AUC above the champion's",
+        "PR-AUC above the champion's",
         "calibration error",
+        "worst group's BPSN AUC",
+        "worst group's BNSP AUC",
+        "ROC-AUC lost to disguised spelling",
         "median µs per comment",
+        "flip rate: no traffic last week",
     ]
+    assert all(gate["interval"] == [0, 0] for gate in promotion.gates if "champion's" in gate["name"])
     assert not promotion.forced
 
 
@@ -71,6 +83,42 @@ def test_a_worse_version_is_refused_and_can_be_forced_with_a_reason(
     promotion = Promotion.objects.first()
     assert promotion is not None
     assert (promotion.version, promotion.forced, promotion.reason) == (reversed_version, True, "a drill")
+
+
+def test_each_gate_sees_its_own_fault(
+    reversed_version: ModelVersion, champion: ModelVersion, dataset: Dataset
+) -> None:
+    texts = ["you are an idiot", "thanks, that was kind of you"]
+    predictions.score(texts=texts, source=Prediction.Source.API)
+    failed = {
+        gate["name"].partition(" (")[0] for gate in gates.verdicts(reversed_version) if not gate["passed"]
+    }
+    assert failed >= {
+        "mean ROC-AUC",
+        "ROC-AUC above the champion's",
+        "PR-AUC above the champion's",
+        "calibration error",
+        "worst group's BPSN AUC",
+        "worst group's BNSP AUC",
+        "flip rate on last week's traffic",
+    }
+    assert all(gate["passed"] for gate in gates.verdicts(champion) if gate["name"].startswith("flip rate"))
+
+
+def test_only_a_lead_overrides_a_gate(
+    reversed_version: ModelVersion, dataset: Dataset, person: Callable[..., User], ann: User
+) -> None:
+    engineer, lead = person("eve", "engineer"), person("lea", "lead")
+    for user in (ann, engineer):
+        with pytest.raises(PermissionDenied):
+            actions.promote(version=reversed_version, reason="r", actor="x", by=user, force=True)
+    with pytest.raises(registry.RegistryError, match="fails its gates"):
+        actions.promote(version=reversed_version, reason="r", actor="lea", by=lead)
+    made = actions.promote(version=reversed_version, reason="a drill", actor="lea", by=lead, force=True)
+    assert made.forced
+    with pytest.raises(PermissionDenied):
+        registry.rollback(reason="r", actor="ann", by=ann)
+    assert registry.rollback(reason="worse", actor="eve", by=engineer).replaced == reversed_version
 
 
 def test_a_twin_stands_in_for_its_version(

@@ -12,9 +12,10 @@ from apps.training.sources import SourceError
 class Command(base.Command):
     help = """Make a model version the champion: every process serves it within five seconds, no restart.
 
-It must pass its gates, measured on the held-out rows of the data set imported last: a mean ROC-AUC
-not below the champion's by more than 0.001, calibration, and time per comment. Who promoted it, why,
-and what the gates said is kept."""
+It must pass its gates, measured on the held-out rows of the data set imported last: mean ROC-AUC, and
+each label's ROC-AUC and PR-AUC against the champion's; calibration; the worst group's BPSN and BNSP AUC;
+disguised spelling; time per comment; and how many of last week's comments would change sides. Who
+promoted it, why, and what the gates said is kept."""
     examples = """  manage.py promote_model challenger --reason "Learned from October's decisions"
   manage.py promote_model v3 --reason "Catches the new slur; worth the loss elsewhere" --force"""
     refusals = (SourceError, actions.TrainingError)

@@ -1,0 +1,136 @@
+"""The doors of training in the admin: start, watch, cancel, build, promote, roll back."""
+
+from collections.abc import Callable
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.test import Client
+
+from apps.accounts.models import User
+from apps.registry import actions as registry
+from apps.registry.models import Alias, ModelVersion, Promotion
+from apps.training import actions, tasks
+from apps.training.models import Dataset, TrainingRun
+from apps.training.tests.test_gates import equal_version, reversed_version  # noqa: F401
+
+pytestmark = pytest.mark.django_db
+RUNS = "/admin/training/trainingrun/"
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """What was sent to a worker."""
+    messages: list[tuple] = []
+    monkeypatch.setattr(actions, "_send", lambda task, *args, **options: messages.append((task, *args)))
+    return messages
+
+
+@pytest.fixture
+def staff(person: Callable[..., User], client: Client) -> Callable[[str], Client]:
+    """The client, signed in as somebody of a role."""
+
+    def sign_in(role: str) -> Client:
+        user = person(f"some {role}", role)
+        user.is_staff = True
+        user.save()
+        client.force_login(user)
+        return client
+
+    return sign_in
+
+
+def test_a_run_is_started_watched_and_cancelled(
+    staff: Callable[[str], Client], dataset: Dataset, sent: list[tuple]
+) -> None:
+    client = staff("engineer")
+    assert "Start a run" in client.get(RUNS).text
+    form = client.get(f"{RUNS}start/").text
+    assert f'<option value="{dataset.pk}">made-up v1</option>' in form
+    answer = client.post(f"{RUNS}start/", {"dataset": dataset.pk, "recipe": "base", "seed": 3})
+    run = TrainingRun.objects.get()
+    assert answer.url == f"{RUNS}{run.pk}/watch/"
+    assert sent == [("train_model", run.pk)]
+    assert run.seed == 3
+    assert run.created_by.username == "some engineer"
+    TrainingRun.objects.update(status="running", step="fit", share=0.5)
+    page = client.get(f"{RUNS}{run.pk}/watch/").text
+    assert all(part in page for part in ("Running", 'value="0.500"', "fit", "Cancel this run", "run.js"))
+    assert client.get(f"{RUNS}{run.pk}/progress/").json() == {
+        "status": "running",
+        "status_display": "Running",
+        "step": "fit",
+        "share": 0.5,
+    }
+    page = client.post(f"{RUNS}{run.pk}/watch/", follow=True).text
+    assert "Cancelled by some engineer." in page
+    assert "Cancel this run" not in page
+
+
+def test_who_may_not_start_sees_no_door_and_opens_none(
+    staff: Callable[[str], Client], dataset: Dataset, sent: list[tuple]
+) -> None:
+    client = staff("moderator")
+    assert (
+        client.post(f"{RUNS}start/", {"dataset": dataset.pk, "recipe": "base", "seed": 0}).status_code == 403
+    )
+    run = actions.queue_run(dataset=dataset)
+    assert client.get(f"{RUNS}{run.pk}/watch/").status_code == 403
+    assert client.get(f"{RUNS}{run.pk}/progress/").status_code == 403
+    assert client.post(f"{RUNS}{run.pk}/watch/").status_code == 403
+    assert client.get(f"{RUNS}promote/").status_code == client.get(f"{RUNS}roll-back/").status_code == 403
+    User.objects.get(username="some moderator").user_permissions.add(
+        Permission.objects.get(codename="view_trainingrun")
+    )
+    assert "Start a run" not in client.get(RUNS).text
+    assert not sent
+
+
+def test_a_data_set_is_built_by_a_worker(
+    staff: Callable[[str], Client], dataset: Dataset, sent: list[tuple], caplog: pytest.LogCaptureFixture
+) -> None:
+    client = staff("engineer")
+    chosen = {"action": "build", "_selected_action": [dataset.pk]}
+    assert "A worker builds" in client.post("/admin/training/dataset/", chosen, follow=True).text
+    assert sent == [("build_dataset", "decisions", dataset.pk)]
+    tasks.build_dataset("decisions", dataset.pk)
+    assert "nobody spoke of a comment" in caplog.text
+    Dataset.objects.update(is_built=True)
+    assert "Select one imported" in client.post("/admin/training/dataset/", chosen, follow=True).text
+
+
+def test_a_lead_promotes_over_a_gate_with_a_reason_and_rolls_back(
+    staff: Callable[[str], Client],
+    reversed_version: ModelVersion,  # noqa: F811
+    champion: ModelVersion,
+    dataset: Dataset,
+) -> None:
+    client = staff("lead")
+    assert 'name="force"' in client.get(f"{RUNS}promote/").text
+    assert "This field is required" in client.post(f"{RUNS}promote/", {"reason": " "}).text
+    page = client.post(f"{RUNS}promote/", {"reason": "hope"}).text
+    assert all(part in page for part in ("fails its gates", "mean ROC-AUC", "failed", "passed", "interval"))
+    page = client.post(f"{RUNS}promote/", {"reason": "a drill", "force": "on"}, follow=True).text
+    assert "is the champion" in page
+    promotion = Promotion.objects.first()
+    assert promotion is not None
+    assert (promotion.version, promotion.forced, promotion.by.username) == (
+        reversed_version,
+        True,
+        "some lead",
+    )
+    assert promotion.gates
+    assert "is the champion again" in client.post(f"{RUNS}roll-back/", {"reason": "worse"}, follow=True).text
+    champion.refresh_from_db()
+    assert champion.alias == Alias.CHAMPION
+
+
+def test_an_engineer_promotes_what_passes_and_overrides_nothing(
+    staff: Callable[[str], Client],
+    equal_version: ModelVersion,  # noqa: F811
+    dataset: Dataset,
+) -> None:
+    client = staff("engineer")
+    assert 'name="force"' not in client.get(f"{RUNS}promote/").text
+    assert "is the champion" in client.post(f"{RUNS}promote/", {"reason": "as good"}, follow=True).text
+    registry.rollback(reason="back", actor="x")
+    assert "Roll back to" in client.get(f"{RUNS}promote/", follow=True).text
