@@ -148,6 +148,7 @@ CELERY_TASK_DEFAULT_QUEUE = "default"
 CELERY_TASK_ROUTES = {
     "apps.training.tasks.train_model": {"queue": "training"},
     "apps.training.tasks.build_dataset": {"queue": "training"},
+    "apps.training.tasks.learn_when_due": {"queue": "training"},
     "apps.registry.tasks.sync_tracking": {"queue": "training"},
     "apps.moderation.tasks.deliver": {"queue": "webhooks"},
 }
@@ -157,6 +158,11 @@ CELERY_BEAT_SCHEDULE = {
         "task": "apps.training.tasks.tend_runs",
         "schedule": 15.0,
         "options": {"expires": 15},
+    },
+    "learn": {
+        "task": "apps.training.tasks.learn_when_due",
+        "schedule": 600.0,
+        "options": {"expires": 600},
     },
     "tell MLflow": {
         "task": "apps.registry.tasks.sync_tracking",
@@ -188,6 +194,8 @@ AXES_LOCKOUT_TEMPLATE = "429.html"
 ANONYMOUS_API = env.bool("ANONYMOUS_API", default=not PRODUCTION)
 ANONYMOUS_RATE_PER_MINUTE = env.int("ANONYMOUS_RATE_PER_MINUTE", default=600)
 TRUSTED_PROXIES = env.int("TRUSTED_PROXIES", default=0)  # how many proxies append to X-Forwarded-For
+TRAIN_AFTER_LABELS = env.int("TRAIN_AFTER_LABELS", default=500)
+TRAIN_AFTER_DAYS = env.int("TRAIN_AFTER_DAYS", default=0)
 MLFLOW_TRACKING_URI = env.str("MLFLOW_TRACKING_URI", default=f"sqlite:///{DATA_DIR / 'mlflow.sqlite3'}")
 MLFLOW_ARTIFACTS = env.str("MLFLOW_ARTIFACTS", default=str(DATA_DIR / "mlflow-artifacts"))
 

@@ -47,6 +47,7 @@ OWN_LICENCE = "comments written and judged on this site"
 
 HEARTBEAT_SECONDS = 5.0
 SILENT = timedelta(seconds=45)
+LEARNED = "decisions"  # the name of data sets that are built unasked
 RUN_PERMISSION = "training.add_trainingrun"
 
 
@@ -240,6 +241,43 @@ def _send(task: str, *args: Any, expires: int = 60) -> None:
             logger.warning("The broker can't be reached, %s waits: %s", task, error.__class__.__name__)
 
     transaction.on_commit(send, robust=True)
+
+
+def learn_when_due() -> TrainingRun | None:
+    """Build a data set and queue a run once enough was said since the last one, or enough days have passed.
+
+    Enough is `TRAIN_AFTER_LABELS` statements of moderators and users, or one and `TRAIN_AFTER_DAYS` days; 0
+    turns either off. The imported data set that is newest is the base; without one nothing happens, for
+    decisions alone would teach a worse model. Any number of schedulers may call it at once: a data set is
+    trained on unasked once.
+
+    Returns:
+        The queued run, or None.
+
+    Raises:
+        SourceError: the base's file is missing or damaged.
+        TrainingError: nothing that was said can be learned from.
+    """
+    base = Dataset.objects.filter(is_built=False).newest()
+    if base is None:
+        return None
+    last = Dataset.objects.filter(is_built=True).newest() or base
+    fresh = life.statements(last.created_at).count()
+    days = settings.TRAIN_AFTER_DAYS
+    is_many = 0 < settings.TRAIN_AFTER_LABELS <= fresh
+    is_late = bool(days and fresh) and last.created_at <= timezone.now() - timedelta(days=days)
+    if not is_many and not is_late:
+        return None
+    dataset, _ = build_dataset(name=LEARNED, base=base)
+    try:
+        with transaction.atomic():
+            run = queue_run(dataset=dataset)
+            run.trigger = f"new labels: {dataset}"
+            run.save(update_fields=["trigger"])
+    except IntegrityError:
+        return None
+    send_run(run)
+    return run
 
 
 @transaction.atomic

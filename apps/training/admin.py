@@ -72,7 +72,7 @@ class DatasetAdmin(ReadOnlyAdmin):
         if queryset.count() != 1 or base is None or base.is_built:
             messages.error(request, "Select one imported data set to build on.")
             return
-        actions.send_build(name="decisions", base=base, by=_user(request))
+        actions.send_build(name=actions.LEARNED, base=base, by=_user(request))
         messages.success(
             request, "A worker builds the data set “decisions”; it appears here when it is done."
         )
@@ -98,7 +98,8 @@ class TrainingRunAdmin(ReadOnlyAdmin):
     list_select_related = ("dataset", "version")
     fields = (
         "dataset_link", "recipe", "seed", "status", "step", "error", "version_link", "metrics_table",
-        "git_commit", "seconds", "peak_memory_mb", "mlflow_run_id", "created_by", "created_at", "finished_at",
+        "git_commit", "seconds", "peak_memory_mb", "mlflow_run_id", "created_by", "trigger",
+        "created_at", "finished_at",
     )  # fmt: skip
     change_list_template = "training/list.html"
 

@@ -110,6 +110,9 @@ class TrainingRun(models.Model):
         "registry.ModelVersion", null=True, on_delete=models.PROTECT, related_name="+"
     )
     created_by = models.ForeignKey("accounts.User", null=True, on_delete=models.PROTECT, related_name="+")
+    trigger = models.CharField(
+        max_length=150, null=True, unique=True, help_text="What asked for it, once; empty where a person did."
+    )
     created_at = models.DateTimeField(default=timezone.now)
     finished_at = models.DateTimeField(null=True)
 

@@ -35,3 +35,12 @@ def build_dataset(name: str, base_id: int | None) -> None:
         actions.build_dataset(name=name, base=Dataset.objects.get(pk=base_id) if base_id else None)
     except (actions.TrainingError, SourceError) as error:
         logger.warning("The data set %s was not built: %s", name, error)
+
+
+@shared_task
+def learn_when_due() -> None:
+    """Build a data set and queue a run where enough was said since the last one."""
+    try:
+        actions.learn_when_due()
+    except (actions.TrainingError, SourceError) as error:
+        logger.warning("Nothing was learned: %s", error)

@@ -11,6 +11,8 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from apps.accounts.models import User
+from apps.predictions import actions as predictions
+from apps.predictions.models import Prediction
 from apps.registry.models import ModelVersion
 from apps.training import actions
 from apps.training.models import Dataset, TrainingRun
@@ -95,3 +97,38 @@ def test_long_work_has_a_queue_of_its_own() -> None:
     assert {route["queue"] for route in routes.values()} == {"training", "webhooks"}
     limit = 7_000
     assert project.CELERY_BROKER_TRANSPORT_OPTIONS["visibility_timeout"] > limit
+
+
+def test_enough_new_labels_ask_for_one_run(dataset: Dataset, sent: list[int], settings: Any) -> None:
+    settings.TRAIN_AFTER_LABELS, settings.TRAIN_AFTER_DAYS = 3, 0
+    for number in range(3):
+        assert actions.learn_when_due() is None
+        text = f"you are a stupid idiot number {number}"
+        (prediction,), _ = predictions.score(texts=[text], source=Prediction.Source.API)
+        predictions.give_feedback(prediction=prediction, is_right=False, true_labels=[])
+    run = actions.learn_when_due()
+    assert run is not None
+    assert sent == [run.pk]
+    assert (run.dataset.name, run.dataset.rows, run.trigger) == (
+        "decisions",
+        403,
+        "new labels: decisions v1",
+    )
+    # Another scheduler that had counted before the data set was made.
+    Dataset.objects.filter(pk=run.dataset_id).update(is_built=False, created_at=dataset.created_at)
+    TrainingRun.objects.filter(pk=run.pk).update(status=Status.FAILED)
+    Dataset.objects.filter(pk=run.dataset_id).update(is_built=True)
+    assert actions.learn_when_due() is None
+    assert TrainingRun.objects.count() == 1
+
+
+def test_a_schedule_asks_only_where_something_was_said(dataset: Dataset, settings: Any) -> None:
+    settings.TRAIN_AFTER_LABELS, settings.TRAIN_AFTER_DAYS = 0, 7
+    Dataset.objects.update(created_at=timezone.now() - timedelta(days=8))
+    assert actions.learn_when_due() is None
+    (prediction,), _ = predictions.score(texts=["a nice idiot of a dog"], source=Prediction.Source.API)
+    predictions.give_feedback(prediction=prediction, is_right=False, true_labels=[])
+    assert actions.learn_when_due() is not None
+    assert actions.learn_when_due() is None
+    Dataset.objects.filter(pk=dataset.pk).update(is_built=True)
+    assert actions.learn_when_due() is None
