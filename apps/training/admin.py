@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils.html import format_html_join
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from apps.accounts.admin import ReadOnlyAdmin
@@ -21,9 +21,11 @@ from apps.classifier.training import RECIPES
 from apps.registry import actions as registry
 from apps.registry.admin import figures_table, gates_table, link
 from apps.registry.models import Alias, ModelVersion
-from apps.training import actions, jigsaw
+from apps.training import actions, datasets, jigsaw, life
 from apps.training.models import Dataset, TrainingRun
 from apps.training.sources import SourceError
+
+SHOWN_DECISIONS = 200
 
 
 def _user(request: HttpRequest) -> User:
@@ -62,7 +64,7 @@ class DatasetAdmin(ReadOnlyAdmin):
     search_fields = ("name", "sha256")
     fields = (
         "name", "version", "created_at", "source", "licence", "sha256", "rows", "labelled", "by_label",
-        "natural_rate", "left_out", "runs",
+        "natural_rate", "left_out", "decisions", "runs",
     )  # fmt: skip
     actions = ("build",)
 
@@ -85,6 +87,26 @@ class DatasetAdmin(ReadOnlyAdmin):
     @admin.display(description="rows left out")
     def left_out(self, dataset: Dataset) -> SafeString:
         return format_html_join("", "{}<br>", ((sentence,) for sentence in jigsaw.sentences(dataset.report)))
+
+    @admin.display(description="decisions")
+    def decisions(self, dataset: Dataset) -> SafeString | str:
+        if not dataset.is_built:
+            return "–"
+        try:
+            found = datasets.ids(dataset.path, f"{life.MODERATOR}-")
+        except SourceError as error:
+            return str(error)
+        numbers = [identifier.rpartition("-")[2] for identifier in found]
+        links = (
+            (link("moderation_decision_change", number, number),) for number in numbers[:SHOWN_DECISIONS]
+        )
+        more = len(numbers) - SHOWN_DECISIONS
+        return format_html(
+            "{} in all: {}{}",
+            len(numbers),
+            format_html_join(", ", "{}", links),
+            f" and {more} more" if more > 0 else "",
+        )
 
     @admin.display(description="training runs")
     def runs(self, dataset: Dataset) -> SafeString:

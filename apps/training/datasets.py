@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
@@ -160,6 +161,17 @@ def stream(path: Path) -> Iterator[Row]:
             for identifier, text, *labels in zip(*(table[name].to_pylist() for name in columns), strict=True):
                 yield Row(identifier, text, tuple(labels))
             bar.update(table.num_rows)
+
+
+def ids(path: Path, prefix: str) -> list[str]:
+    """Return the rows' ids that begin with the prefix, in order.
+
+    Raises:
+        SourceError: the file is missing or damaged.
+    """
+    with _refusing(path):
+        column = pq.read_table(path, columns=["id"])["id"]
+    return column.filter(pc.starts_with(column, prefix)).to_pylist()
 
 
 def text_key(text: str) -> int:

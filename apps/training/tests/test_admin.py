@@ -7,6 +7,9 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 
 from apps.accounts.models import User
+from apps.moderation import actions as moderation
+from apps.moderation.models import Policy
+from apps.moderation.tests.conftest import queued
 from apps.registry import actions as registry
 from apps.registry.models import Alias, ModelVersion, Promotion
 from apps.training import actions, tasks
@@ -134,3 +137,17 @@ def test_an_engineer_promotes_what_passes_and_overrides_nothing(
     assert "is the champion" in client.post(f"{RUNS}promote/", {"reason": "as good"}, follow=True).text
     registry.rollback(reason="back", actor="x")
     assert "Roll back to" in client.get(f"{RUNS}promote/", follow=True).text
+
+
+def test_a_built_data_set_names_its_decisions(
+    staff: Callable[[str], Client], model: ModelVersion, policy: Policy, ann: User
+) -> None:
+    item = queued("insult=0.7 you fool")
+    claimed = moderation.claim(item_id=item.pk, user=ann)
+    decided = moderation.decide(item_id=item.pk, version=claimed.version, user=ann, action="approve")
+    built, _ = actions.build_dataset(name="ours")
+    page = staff("engineer").get(f"/admin/training/dataset/{built.pk}/change/").text
+    assert "1 in all: " in page
+    assert f"/admin/moderation/decision/{decided.decision.pk}/change/" in page
+    built.path.unlink()
+    assert "is missing" in staff("administrator").get(f"/admin/training/dataset/{built.pk}/change/").text
