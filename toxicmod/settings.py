@@ -11,6 +11,7 @@ from corsheaders.defaults import default_headers
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.crypto import get_random_string
+from kombu import Queue
 
 env = environ.Env()
 
@@ -144,6 +145,8 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 }
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_TASK_DEFAULT_QUEUE = "default"
+# A worker that is told of no queue serves all three.
+CELERY_TASK_QUEUES = [Queue(name, routing_key=name) for name in ("default", "training", "webhooks")]
 # Training takes minutes and MLflow's client 150 MB: they have a queue, and a worker, of their own.
 CELERY_TASK_ROUTES = {
     "apps.training.tasks.train_model": {"queue": "training"},

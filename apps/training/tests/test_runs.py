@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from celery import current_app
 from django.conf import settings as project
 from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, transaction
@@ -95,6 +96,7 @@ def test_moderators_neither_start_nor_cancel_runs(dataset: Dataset, ann: User) -
 def test_long_work_has_a_queue_of_its_own() -> None:
     routes = project.CELERY_TASK_ROUTES
     assert {route["queue"] for route in routes.values()} == {"training", "webhooks"}
+    assert set(current_app.amqp.queues) == {"default", "training", "webhooks"}
     limit = 7_000
     assert project.CELERY_BROKER_TRANSPORT_OPTIONS["visibility_timeout"] > limit
 
