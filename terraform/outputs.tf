@@ -54,13 +54,13 @@ output "dynamodb_table" {
 }
 
 output "buckets" {
-  description = "Buckets by use: datasets, exports, artifacts (MLflow), backups, deploy (Ansible's files on the way through SSM)."
+  description = "Buckets by use: datasets (and exports), artifacts (MLflow), backups, deploy (Ansible's files on the way through SSM)."
   value       = module.storage.buckets
 }
 
 output "log_groups" {
   description = "CloudWatch log groups by source: web, worker, mlflow."
-  value       = module.watch.log_groups
+  value       = module.logs.names
 }
 
 output "secret_arns" {
