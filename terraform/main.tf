@@ -83,6 +83,18 @@ module "web_role" {
   key_arn       = module.key.arn
   log_group_arn = module.logs.arns.web
   secret_arns   = [for use in ["secret_key", "site_database", "mlflow_password"] : module.secrets.arns[use]]
+  statements = [
+    {
+      Sid      = "Bucket"
+      Action   = ["s3:ListBucket"]
+      Resource = [module.storage.arns.datasets]
+    },
+    {
+      Sid      = "Datasets"
+      Action   = ["s3:GetObject"]
+      Resource = ["${module.storage.arns.datasets}/*"]
+    },
+  ]
 }
 
 # The workers do what takes time: data sets and exports in S3, the mirror in DynamoDB, backups.
@@ -106,7 +118,7 @@ module "worker_role" {
     },
     {
       Sid      = "Mirror"
-      Action   = ["dynamodb:BatchGetItem", "dynamodb:BatchWriteItem", "dynamodb:DescribeTable", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query", "dynamodb:UpdateItem"]
+      Action   = ["dynamodb:PutItem", "dynamodb:Query"]
       Resource = [module.records.arn, "${module.records.arn}/index/*"]
     },
   ]

@@ -2,7 +2,7 @@ environment     = "production"
 domain          = "moderation.example.org"
 certificate_arn = "arn:aws:acm:eu-central-1:123456789012:certificate/00000000-0000-0000-0000-000000000000"
 alarm_email     = "operations@example.org"
-monthly_budget  = 700
+monthly_budget  = 1500
 
 nat_gateways = 2
 web          = { count = 2, type = "c6i.large", disk = 30 }

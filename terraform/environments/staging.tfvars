@@ -2,7 +2,7 @@ environment     = "staging"
 domain          = "staging.moderation.example.org"
 certificate_arn = "arn:aws:acm:eu-central-1:123456789012:certificate/00000000-0000-0000-0000-000000000000"
 alarm_email     = "operations@example.org"
-monthly_budget  = 250
+monthly_budget  = 300
 
 web       = { count = 1, type = "t3.small", disk = 20 }
 worker    = { count = 1, type = "t3.medium", disk = 30 }

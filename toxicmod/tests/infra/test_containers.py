@@ -42,7 +42,9 @@ def debian(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Debian with Python, in a folder."""
     missing = [name for name in ("buildah", "debootstrap") if shutil.which(name) is None]
     if missing or os.geteuid() != 0:
-        pytest.skip(f"NO CONTAINER TEST RAN: root, buildah and debootstrap are needed; missing: {missing or 'root'}")
+        pytest.skip(
+            f"NO CONTAINER TEST RAN: root, buildah and debootstrap are needed; missing: {missing or 'root'}"
+        )
     folder = tmp_path_factory.mktemp("debian")
     packages = "ca-certificates,python3,python3-venv"
     subprocess.run(
@@ -63,14 +65,20 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def image(debian: Path, wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict]]:
+def image(
+    debian: Path, wheels: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, dict]]:
     """The built image's root, read-only but for /data and /tmp, and its settings."""
     folder = tmp_path_factory.mktemp("buildah")
     buildah = Buildah(folder)
     container = buildah("from", "scratch")
     buildah("add", "--quiet", container, str(debian), "/")
     buildah("commit", "--quiet", "--rm", container, BASE)
-    offline = ["--build-arg=PIP_NO_INDEX=1", "--build-arg=PIP_FIND_LINKS=/wheels", f"--volume={wheels}:/wheels:ro"]
+    offline = [
+        "--build-arg=PIP_NO_INDEX=1",
+        "--build-arg=PIP_FIND_LINKS=/wheels",
+        f"--volume={wheels}:/wheels:ro",
+    ]
     settings = ["--isolation=chroot", "--pull-never", f"--build-arg=BASE={BASE}", "--format=docker"]
     buildah("bud", *settings, *offline, "--tag", IMAGE, ".")
     described = json.loads(buildah("inspect", "--type=image", IMAGE))["Docker"]["config"]
@@ -100,15 +108,24 @@ def test_image_is_for_one_user_and_tells_its_health(image: tuple[Path, dict]) ->
     assert described["User"] == str(USER)
     assert described["Healthcheck"]["Test"][0] == "CMD"
     assert not list((root / "srv/toxicmod").rglob("tests"))
-    command = _run(image, ["sh", "-c", "id -u; touch /srv/toxicmod/x /opt/venv/x || touch /tmp/x /data/x && echo kept"])
+    command = _run(
+        image, ["sh", "-c", "id -u; touch /srv/toxicmod/x /opt/venv/x || touch /tmp/x /data/x && echo kept"]
+    )
     assert subprocess.run(command, capture_output=True, text=True).stdout.split() == [str(USER), "kept"]
 
 
 def test_container_answers_a_prediction(image: tuple[Path, dict]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    for arguments in (["migrate", "-v0"], ["install_base_model"], ["create_roles"], ["install_default_policy"]):
-        subprocess.run(_run(image, ["python", "manage.py", *arguments]), check=True, stdout=subprocess.DEVNULL)
+    for arguments in (
+        ["migrate", "-v0"],
+        ["install_base_model"],
+        ["create_roles"],
+        ["install_default_policy"],
+    ):
+        subprocess.run(
+            _run(image, ["python", "manage.py", *arguments]), check=True, stdout=subprocess.DEVNULL
+        )
     settings = {"PORT": port, "HOST": "127.0.0.1", "WEB_CONCURRENCY": "1"}
     healthy = _run(image, image[1]["Healthcheck"]["Test"][1:], **settings)
     with subprocess.Popen(_run(image, image[1]["Cmd"], **settings), stderr=subprocess.DEVNULL) as site:

@@ -57,8 +57,21 @@ class Terraform:
 
 def _provider_mirror() -> Path | None:
     """Return the folder on this machine that holds the AWS provider by its registry's host, if any."""
-    command = ["find", "/", "-xdev", "-type", "f", "-name", "terraform-provider-aws_*", "-not", "-path", "/proc/*"]
-    found = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout.split()
+    command = [
+        "find",
+        "/",
+        "-xdev",
+        "-type",
+        "f",
+        "-name",
+        "terraform-provider-aws_*",
+        "-not",
+        "-path",
+        "/proc/*",
+    ]
+    found = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ).stdout.split()
     for path in map(Path, found):
         for folder in path.parents:
             if folder.name.startswith("registry."):
@@ -99,7 +112,9 @@ def terraform(environment: dict[str, str], tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="session")
-def cloud(terraform: Terraform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Terraform, list[str]]]:
+def cloud(
+    terraform: Terraform, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Terraform, list[str]]]:
     """Terraform with its state in the AWS that is played, and the arguments for a staging stack."""
     with aws.serve() as url:
         played = Terraform(
