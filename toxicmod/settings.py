@@ -144,6 +144,8 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "visibility_timeout": 7200,
 }
 CELERY_TASK_PUBLISH_RETRY = False
+# The workers' lines look like all others: JSON in production, figures to alarm on as fields of their own.
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TASK_DEFAULT_QUEUE = "default"
 # A worker that is told of no queue serves all three.
 CELERY_TASK_QUEUES = [Queue(name, routing_key=name) for name in ("default", "training", "webhooks")]
@@ -171,6 +173,11 @@ CELERY_BEAT_SCHEDULE = {
         "task": "apps.registry.tasks.sync_tracking",
         "schedule": 300.0,
         "options": {"expires": 300},
+    },
+    "log the queue's age": {
+        "task": "apps.moderation.tasks.log_queue_age",
+        "schedule": 60.0,
+        "options": {"expires": 60},
     },
     "expire leases": {"task": "apps.moderation.tasks.expire_leases", "schedule": 30.0},
     "send webhooks": {"task": "apps.moderation.tasks.deliver_due", "schedule": 5.0},

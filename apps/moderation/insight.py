@@ -1,6 +1,7 @@
 """What the console shows besides the queue: counts, figures of people, agreement, wellbeing. Reads only."""
 
 import hashlib
+import logging
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -24,6 +25,8 @@ from apps.moderation.models import (
     QueueItemQuerySet,
 )
 from apps.moderation.permissions import communities_of, visible_to
+
+logger = logging.getLogger(__name__)
 
 CAP = 1_000
 SHIFT = timedelta(hours=8)
@@ -79,6 +82,17 @@ def _view_count(visible: QueueItemQuerySet, view: str, user: User) -> ViewCount:
     count = capped(items)
     overdue = count if view == "overdue" else capped(items.filter(due_at__lt=now))
     return ViewCount(view=view, title=title, count=count, overdue=overdue, oldest=oldest)
+
+
+def log_queue_age() -> None:
+    """Say in the log how long the oldest open item has waited: `queue_age_seconds`, a figure to alarm on."""
+    # An index gives the oldest of each lane.
+    arrivals = QueueItem.objects.open().order_by("created_at").values_list("created_at", flat=True)
+    oldest = [first for lane in Lane if (first := arrivals.filter(lane=lane).first())]
+    now = timezone.now()
+    age = (now - min(oldest, default=now)).total_seconds()
+    figures = {"queue_age_seconds": round(age)}
+    logger.info("The oldest item in the queue has waited for %.0f s", age, extra=figures)
 
 
 def histogram(*, user: User, label: str, community: str | None = None, bins: int = 20) -> list[int]:

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from celery import shared_task
 
-from apps.moderation import actions
+from apps.moderation import actions, insight
 from apps.moderation.actions.background import enqueue
 
 
@@ -37,3 +37,9 @@ def run_bulk(job_id: int) -> None:
 def resume_bulk_jobs() -> None:
     """Go on with bulk jobs whose message or worker was lost."""
     actions.resume_bulk_jobs()
+
+
+@shared_task
+def log_queue_age() -> None:
+    """Say in the log how long the oldest item has waited."""
+    insight.log_queue_age()
