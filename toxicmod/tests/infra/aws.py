@@ -16,7 +16,7 @@ from typing import Any
 from moto.budgets.responses import BudgetsResponse
 from moto.core.responses import ActionResult, EmptyResult
 from moto.elasticache import models as elasticache
-from moto.elasticache.exceptions import CacheClusterNotFound, ReplicationGroupNotFound
+from moto.elasticache.exceptions import ReplicationGroupNotFound
 from moto.elasticache.responses import ElastiCacheResponse
 from moto.rds.models import DBParameterGroup
 from moto.server import main

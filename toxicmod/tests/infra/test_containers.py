@@ -1,7 +1,7 @@
-"""The image: built by buildah, without an engine, and run as it is meant to be: no root, nothing to write but /data and /tmp.
+"""The image: built by buildah, without an engine, and run as it is meant to be: no root, a read-only root.
 
-Its base is a Debian made on the spot, its wheels are those that pip fetches here. Root, buildah and debootstrap
-are needed; elsewhere the test is skipped.
+Its base is a Debian made on the spot, its wheels are those that pip fetches here. It takes root, buildah
+and debootstrap; elsewhere the test is skipped.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""Terraform's files: formatted, valid, holding their rules, scanned, and applied against an AWS on this machine.
+"""Terraform: formatted, valid, holding its rules, scanned, and applied against an AWS on this machine.
 
-`make test-infra` runs these. Terraform and the AWS provider come from this machine or from the registry; where
-there is neither the tests are skipped.
+`make test-infra` runs these. Terraform and the AWS provider come from this machine or from the registry;
+where there is neither the tests are skipped.
 """
 
 import json
@@ -25,6 +25,24 @@ STATE_BUCKET = "example-terraform-state"
 # The AWS that is played speaks of itself by path, and has images of its own.
 PLAYED = 'provider "aws" {\n  s3_use_path_style = true\n}\n'
 IMAGE = '-var=image={owner="amazon",name="amzn2-ami-hvm-2*"}'
+
+
+NONSENSE = {
+    "environment": "testing",
+    "region": "Frankfurt",
+    "domain": "Moderation",
+    "certificate_arn": "certificate",
+    "alarm_email": "operations",
+    "cidr": "10.60.0.0/24",
+    "nat_gateways": "3",
+    "image": '{owner="136693071363",name="*"}',
+    "web": '{count=0,type="c6i.large",disk=30}',
+    "worker": '{count=1,type="t3.large",disk=5}',
+    "mlflow": '{type="t3.medium",disk=5}',
+    "cache": '{type="t4g.small",nodes=3}',
+    "log_days": "2",
+    "monthly_budget": "0",
+}
 
 
 class Terraform:
@@ -165,6 +183,16 @@ def test_files_are_valid(terraform: Terraform) -> None:
 
 def test_rules_hold(terraform: Terraform) -> None:
     assert ", 0 failed" in terraform.run("test").stdout
+
+
+def test_variables_refuse_nonsense(cloud: tuple[Terraform, list[str]]) -> None:
+    terraform, arguments = cloud
+    nonsense = [f"-var={name}={value}" for name, value in NONSENSE.items()]
+    said = terraform.run("plan", "-lock=false", *arguments, *nonsense, expect=(1,)).stdout
+    assert said.count("Invalid value for variable") == len(NONSENSE)
+    risky = ["-var-file=environments/production.tfvars", "-var=protected=false"]
+    said = terraform.run("plan", "-lock=false", *arguments, *risky, expect=(1,)).stdout
+    assert said.count("Invalid value for variable") == 1
 
 
 def test_scanner_finds_nothing_unexplained() -> None:
