@@ -112,7 +112,7 @@ run "hosts_are_closed" {
     error_message = "Disks are encrypted with our key."
   }
   assert {
-    condition     = alltrue([for host in aws_instance.this : host.associate_public_ip_address == false])
+    condition     = alltrue([for host in aws_instance.this : host.associate_public_ip_address != true])
     error_message = "Hosts have no public address."
   }
   assert {

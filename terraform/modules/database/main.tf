@@ -44,8 +44,6 @@ resource "aws_db_instance" "this" {
   copy_tags_to_snapshot           = true
   auto_minor_version_upgrade      = true
   enabled_cloudwatch_logs_exports = ["postgresql", "upgrade"]
-  performance_insights_enabled    = true
-  performance_insights_kms_key_id = var.key_arn
   deletion_protection             = var.protected
   skip_final_snapshot             = !var.protected
   final_snapshot_identifier       = "${var.name}-final"

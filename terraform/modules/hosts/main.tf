@@ -9,17 +9,16 @@ data "aws_ami" "this" {
 }
 
 resource "aws_instance" "this" {
-  count                       = var.number
-  ami                         = data.aws_ami.this.id
-  instance_type               = var.type
-  subnet_id                   = var.subnet_ids[count.index % length(var.subnet_ids)]
-  vpc_security_group_ids      = [var.group_id]
-  iam_instance_profile        = var.profile
-  associate_public_ip_address = false
-  ebs_optimized               = true
-  disable_api_termination     = var.protected
-  user_data                   = file("${path.module}/first_boot.sh")
-  tags                        = { Name = "${var.name}-${var.box}-${count.index + 1}", Box = var.box }
+  count                   = var.number
+  ami                     = data.aws_ami.this.id
+  instance_type           = var.type
+  subnet_id               = var.subnet_ids[count.index % length(var.subnet_ids)]
+  vpc_security_group_ids  = [var.group_id]
+  iam_instance_profile    = var.profile
+  ebs_optimized           = true
+  disable_api_termination = var.protected
+  user_data               = file("${path.module}/first_boot.sh")
+  tags                    = { Name = "${var.name}-${var.box}-${count.index + 1}", Box = var.box }
 
   metadata_options {
     http_tokens                 = "required"

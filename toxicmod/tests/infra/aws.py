@@ -15,6 +15,7 @@ from typing import Any
 
 from moto.budgets.responses import BudgetsResponse
 from moto.core.responses import ActionResult, EmptyResult
+from moto.ec2.models.security_groups import SecurityGroupRule
 from moto.elasticache import models as elasticache
 from moto.elasticache.exceptions import ReplicationGroupNotFound
 from moto.elasticache.responses import ElastiCacheResponse
@@ -74,6 +75,11 @@ def _delete_cache_subnet_group(self: Any) -> ActionResult:
     return EmptyResult()
 
 
+def _rule_description(self: Any) -> str | None:
+    """Tell what a rule for a security group says of itself, not only one for addresses."""
+    return self.ip_range.get("Description") or self.source_group.get("Description")
+
+
 def _update_parameters_by_user(self: Any, new_parameters: Any) -> None:
     """Mark parameters as set by the user: the provider asks for those."""
     _update_parameters(self, [parameter | {"Source": "user"} for parameter in new_parameters])
@@ -109,6 +115,7 @@ def close_gaps() -> None:
     BudgetsResponse.create_budget = _create_budget_with_tags
     BudgetsResponse.list_tags_for_resource = _list_budget_tags
     BudgetsResponse.describe_subscribers_for_notification = _describe_subscribers
+    SecurityGroupRule.description = property(_rule_description)
     DBParameterGroup.update_parameters = _update_parameters_by_user
 
 
