@@ -112,10 +112,6 @@ run "hosts_are_closed" {
     error_message = "Disks are encrypted with our key."
   }
   assert {
-    condition     = alltrue([for host in aws_instance.this : host.associate_public_ip_address != true])
-    error_message = "Hosts have no public address."
-  }
-  assert {
     condition     = toset([for host in aws_instance.this : host.subnet_id]) == toset(["subnet-1", "subnet-2"])
     error_message = "Two hosts stand in two zones."
   }
