@@ -75,22 +75,13 @@ class Terraform:
 
 def _provider_mirror() -> Path | None:
     """Return the folder on this machine that holds the AWS provider by its registry's host, if any."""
-    command = [
-        "find",
-        "/",
-        "-xdev",
-        "-type",
-        "f",
-        "-name",
-        "terraform-provider-aws_*",
-        "-not",
-        "-path",
-        "/proc/*",
+    elsewhere = [
+        word for name in ("proc", "sys", "site-packages", "node_modules") for word in ("-o", "-name", name)
     ]
-    found = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ).stdout.split()
-    for path in map(Path, found):
+    command = ["find", "/", "-xdev", "(", *elsewhere[1:], ")", "-prune", "-o"]
+    command += ["-type", "f", "-name", "terraform-provider-aws_*", "-print"]
+    found = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    for path in map(Path, found.stdout.split()):
         for folder in path.parents:
             if folder.name.startswith("registry."):
                 return folder.parent
@@ -200,7 +191,7 @@ def test_scanner_finds_nothing_unexplained() -> None:
         pytest.skip("NO SCAN RAN: checkov is not installed (`make .venv/infra`)")
     done = subprocess.run(
         [SCANNER, "-d", SOURCE, "--config-file", SOURCE / ".checkov.yaml", "-o", "json", "--var-file",
-         SOURCE / "environments/staging.tfvars"],
+         SOURCE / "environments/production.tfvars"],
         stdout=subprocess.PIPE,
         text=True,
     )  # fmt: skip
