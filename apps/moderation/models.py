@@ -797,4 +797,6 @@ class Preference(models.Model):
     @classmethod
     def of(cls, user: User) -> "Preference":
         """Return the user's preferences, the defaults where none were stored."""
-        return cls.objects.filter(user_id=user.pk).first() or cls(user_id=user.pk)
+        if "preference" not in user.__dict__:  # a request asks several times
+            user.__dict__["preference"] = cls.objects.filter(user_id=user.pk).first() or cls(user_id=user.pk)
+        return user.__dict__["preference"]

@@ -54,10 +54,16 @@ ROLES: dict[str, tuple[str, ...]] = {
 
 
 def communities_of(user: User) -> list[str] | None:
-    """Return the communities that the user is limited to, or None for all."""
+    """Return the communities that the user is limited to, or None for all.
+
+    Like Django's permissions, they are kept with the user: a request asks several times.
+    """
     if user.is_superuser:
         return None
-    return list(CommunityAccess.objects.filter(user=user).values_list("community", flat=True)) or None
+    if "communities" not in user.__dict__:
+        rows = CommunityAccess.objects.filter(user=user).values_list("community", flat=True)
+        user.__dict__["communities"] = list(rows)
+    return user.__dict__["communities"] or None
 
 
 def require(user: User, permission: str, *, community: str | None = None) -> None:

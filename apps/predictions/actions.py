@@ -7,6 +7,8 @@ from hashlib import sha256
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.utils import timezone
+from uuid_utils.compat import uuid7
 
 from apps.accounts.models import APIKey
 from apps.classifier.labels import LABELS
@@ -50,29 +52,30 @@ def score(
     served = serving.current()
     start = time.perf_counter()
     # A single text skips the batch's set-up.
-    scores = [served.scorer.score(texts[0])] if len(texts) == 1 else served.scorer.score_many(texts)
+    scores = served.scorer.score(texts[0])[None] if len(texts) == 1 else served.scorer.score_many(texts)
     latency_us = round((time.perf_counter() - start) * 1e6 / max(len(texts), 1))
     thresholds = served.scorer.thresholds
+    client_id = client and client.pk
+    now = timezone.now()
+    # By position, in the order of the columns: by name, Django takes as long as the scoring.
     predictions = [
         Prediction(
-            client=client,
-            source=source,
-            community=community,
-            external_id=external_ids[row] if external_ids else "",
-            text=None if do_not_store else text,
-            text_hash=text_hash(text),
-            label_mask=pack_labels(scores[row] >= thresholds),
-            model_version_id=served.version_id,
-            latency_us=latency_us,
-            **dict(zip(LABELS, scores[row].tolist(), strict=True)),
+            uuid7(),
+            now,
+            client_id,
+            source.value,
+            community,
+            external_ids[row] if external_ids else "",
+            None if do_not_store else text,
+            text_hash(text),
+            *probabilities,
+            pack_labels(scores[row] >= thresholds),
+            served.version_id,
+            latency_us,
         )
-        for row, text in enumerate(texts)
+        for row, (text, probabilities) in enumerate(zip(texts, scores.tolist(), strict=True))
     ]
-    if len(predictions) == 1:
-        store.insert(predictions[0])
-    else:
-        with transaction.atomic():
-            Prediction.objects.bulk_create(predictions)
+    store.insert(predictions)
     return predictions, served
 
 
