@@ -6,8 +6,8 @@ import pytest
 from playwright.sync_api import expect
 
 from apps.accounts.models import User
-from apps.training.actions import queue_run
 from apps.training.models import Dataset, TrainingRun
+from apps.training.runs import queue_run
 from toxicmod.tests.browser import Visit
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]

@@ -21,13 +21,13 @@ from toxicmod.tests.site import ROOT, free_port, manage
 pytestmark = pytest.mark.slow
 
 QUEUE = """
-from apps.training import actions
+from apps.training import runs
 from apps.training.models import Dataset
-run = actions.queue_run(dataset=Dataset.objects.get(name="{name}"))
-actions.send_run(run)
+run = runs.queue_run(dataset=Dataset.objects.get(name="{name}"))
+runs.send_run(run)
 print(run.pk)
 """
-TEND = "from apps.training import actions; actions.tend_runs()"
+TEND = "from apps.training import runs; runs.tend_runs()"
 
 
 class Place:
