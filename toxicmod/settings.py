@@ -151,7 +151,9 @@ CELERY_TASK_QUEUES = [Queue(name, routing_key=name) for name in ("default", "tra
 CELERY_TASK_ROUTES = {
     "apps.training.tasks.train_model": {"queue": "training"},
     "apps.training.tasks.build_dataset": {"queue": "training"},
+    "apps.training.tasks.measure_gates": {"queue": "training"},
     "apps.training.tasks.learn_when_due": {"queue": "training"},
+    "apps.training.tasks.learn": {"queue": "training"},
     "apps.registry.tasks.sync_tracking": {"queue": "training"},
     "apps.moderation.tasks.deliver": {"queue": "webhooks"},
 }
@@ -166,6 +168,16 @@ CELERY_BEAT_SCHEDULE = {
         "task": "apps.training.tasks.learn_when_due",
         "schedule": 600.0,
         "options": {"expires": 600},
+    },
+    "shadow": {
+        "task": "apps.training.tasks.score_in_shadow",
+        "schedule": 30.0,
+        "options": {"expires": 30},
+    },
+    "watch the canary": {
+        "task": "apps.training.tasks.watch_canary",
+        "schedule": 10.0,
+        "options": {"expires": 10},
     },
     "tell MLflow": {
         "task": "apps.registry.tasks.sync_tracking",
@@ -199,6 +211,7 @@ ANONYMOUS_RATE_PER_MINUTE = env.int("ANONYMOUS_RATE_PER_MINUTE", default=600)
 TRUSTED_PROXIES = env.int("TRUSTED_PROXIES", default=0)  # how many proxies append to X-Forwarded-For
 TRAIN_AFTER_LABELS = env.int("TRAIN_AFTER_LABELS", default=500)
 TRAIN_AFTER_DAYS = env.int("TRAIN_AFTER_DAYS", default=0)
+SHADOW_SHARE = env.float("SHADOW_SHARE", default=0.2)
 MLFLOW_TRACKING_URI = env.str("MLFLOW_TRACKING_URI", default=f"sqlite:///{DATA_DIR / 'mlflow.sqlite3'}")
 MLFLOW_ARTIFACTS = env.str("MLFLOW_ARTIFACTS", default=str(DATA_DIR / "mlflow-artifacts"))
 

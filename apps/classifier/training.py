@@ -28,10 +28,10 @@ from .labels import LABELS
 from .linear import bayes_ratios, fit_logistic
 from .normalise import normalise, table
 from .obfuscation import obfuscate
+from .recipes import RECIPES
 from .templates import GROUPS, IDENTITIES, training_sentences
 
 Progress = Callable[[str, float], None]
-RECIPES = ("base", "plain", "strong")
 FOLDS = 3
 COST = np.array([2, 1, 1.5, 2, 1.5, 2], np.float32)  # by label, found by experiment
 FEWEST_POSITIVES = 20

@@ -34,14 +34,21 @@ _LEAD = (
     "moderation.view_bulkjob",
     "registry.view_modelversion",
     "registry.view_promotion",
+    "registry.view_canary",
+    "registry.view_canaryend",
     "registry.change_modelversion",
     "registry.override_gates",
+    "training.view_gatereport",
+    "training.view_trainingrun",
 )
 _ENGINEER = (
     *_VIEW,
     "registry.view_modelversion",
     "registry.change_modelversion",
     "registry.view_promotion",
+    "registry.view_canary",
+    "registry.view_canaryend",
+    "registry.view_canaryfailure",
 )
 # `*` stands for every permission of an app; the training room's models may be named so before they exist.
 ROLES: dict[str, tuple[str, ...]] = {

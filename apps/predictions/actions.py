@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from hashlib import sha256
 
+import numpy as np
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
@@ -27,6 +28,11 @@ def text_hash(text: str) -> str:
     return hmac.new(settings.SECRET_KEY.encode(), text.encode("utf-8", "surrogatepass"), sha256).hexdigest()
 
 
+def _scores(served: Served, texts: Sequence[str]) -> np.ndarray:
+    # A single text skips the batch's set-up.
+    return served.scorer.score(texts[0])[None] if len(texts) == 1 else served.scorer.score_many(texts)
+
+
 def score(
     *,
     texts: Sequence[str],
@@ -36,7 +42,9 @@ def score(
     external_ids: Sequence[str] = (),
     do_not_store: bool = False,
 ) -> tuple[list[Prediction], Served]:
-    """Score comments with the champion and store each prediction, in one insert, before returning.
+    """Score comments and store each prediction, in one insert, before returning.
+
+    The champion scores; while a canary runs, it does so for its share of requests, chosen by the first text.
 
     Args:
         texts: the comments, each valid Unicode without NUL.
@@ -49,10 +57,14 @@ def score(
     Raises:
         NoModelError: no model is in service.
     """
-    served = serving.current()
+    hashes = [text_hash(text) for text in texts]
+    served = serving.choose(hashes[0]) if hashes else serving.current()
     start = time.perf_counter()
-    # A single text skips the batch's set-up.
-    scores = served.scorer.score(texts[0])[None] if len(texts) == 1 else served.scorer.score_many(texts)
+    try:
+        scores = _scores(served, texts)
+    except Exception as error:
+        served = serving.stand_in(served, error)
+        scores = _scores(served, texts)
     latency_us = round((time.perf_counter() - start) * 1e6 / max(len(texts), 1))
     thresholds = served.scorer.thresholds
     client_id = client and client.pk
@@ -67,7 +79,7 @@ def score(
             community,
             external_ids[row] if external_ids else "",
             None if do_not_store else text,
-            text_hash(text),
+            hashes[row],
             *probabilities,
             pack_labels(scores[row] >= thresholds),
             served.version_id,

@@ -1,6 +1,7 @@
 """Every verb of moderation. Each checks permission, is one transaction and leaves its record."""
 
 from apps.moderation.actions.appeals import appeal, appeal_for
+from apps.moderation.actions.asking import ask_for_review
 from apps.moderation.actions.bulk import (
     BulkFilter,
     cancel_bulk,
@@ -58,6 +59,7 @@ __all__ = [
     "activate_policy",
     "appeal",
     "appeal_for",
+    "ask_for_review",
     "cancel_bulk",
     "chosen",
     "claim",
