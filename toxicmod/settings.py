@@ -184,6 +184,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 300.0,
         "options": {"expires": 300},
     },
+    "choose what to label": {
+        "task": "apps.moderation.tasks.queue_to_learn",
+        "schedule": 900.0,
+        "options": {"expires": 900},
+    },
     "expire leases": {"task": "apps.moderation.tasks.expire_leases", "schedule": 30.0},
     "send webhooks": {"task": "apps.moderation.tasks.deliver_due", "schedule": 5.0},
     "resume bulk jobs": {"task": "apps.moderation.tasks.resume_bulk_jobs", "schedule": 60.0},
@@ -209,6 +214,7 @@ AXES_LOCKOUT_TEMPLATE = "429.html"
 ANONYMOUS_API = env.bool("ANONYMOUS_API", default=not PRODUCTION)
 ANONYMOUS_RATE_PER_MINUTE = env.int("ANONYMOUS_RATE_PER_MINUTE", default=600)
 TRUSTED_PROXIES = env.int("TRUSTED_PROXIES", default=0)  # how many proxies append to X-Forwarded-For
+LABELS_PER_DAY = env.int("LABELS_PER_DAY", default=50)
 TRAIN_AFTER_LABELS = env.int("TRAIN_AFTER_LABELS", default=500)
 TRAIN_AFTER_DAYS = env.int("TRAIN_AFTER_DAYS", default=0)
 SHADOW_SHARE = env.float("SHADOW_SHARE", default=0.2)

@@ -21,6 +21,7 @@ from apps.moderation.actions.deliveries import (
 )
 from apps.moderation.actions.examples import remove_examples, seed_examples
 from apps.moderation.actions.intake import Answer, moderate
+from apps.moderation.actions.learning import queue_to_learn, queue_to_learn_when_due
 from apps.moderation.actions.people import set_preferences
 from apps.moderation.actions.policies import (
     activate_policy,
@@ -78,6 +79,8 @@ __all__ = [
     "look",
     "moderate",
     "preview_bulk",
+    "queue_to_learn",
+    "queue_to_learn_when_due",
     "release",
     "remove_examples",
     "resend",
