@@ -71,7 +71,7 @@ def queue_to_learn(*, count: int) -> list[QueueItem]:
         since = rows[-1][1]
     if not rows:
         return []
-    chosen = _choose([text for _, _, text in rows], count)
+    chosen = _choose([text or "" for _, _, text in rows], count)
     drawn = [choice.chance for choice in chosen if choice.reason == Reason.RANDOM]
     if drawn:
         QueueItem.objects.filter(
@@ -98,7 +98,7 @@ def _last_draw() -> datetime | None:
     return drawn.values_list("created_at", flat=True).first()
 
 
-def _candidates(since: datetime) -> QuerySet[Prediction, tuple[UUID, datetime, str]]:
+def _candidates(since: datetime) -> QuerySet[Prediction, tuple[UUID, datetime, str | None]]:
     return (
         Prediction.objects.filter(created_at__gt=since, text__isnull=False)
         .exclude(Exists(QueueItem.objects.filter(submission=OuterRef("pk"))))
@@ -116,7 +116,7 @@ def _choose(texts: Sequence[str], count: int) -> list[Choice]:
         scorer.thresholds,
         count=count,
         keys=np.array([triage.sketch(normalise(text)[0]) for text in texts], dtype=np.int64),
-        rival=rival and _scores(rival, texts),
+        rival=_scores(rival, texts) if rival else None,
         seed=random.getrandbits(32),
     )
 
@@ -149,7 +149,7 @@ def _queue(chosen: Mapping[UUID, Choice]) -> list[QueueItem]:
                 submission=submission,
                 policy=policy,
                 kind=QueueItem.Kind.AUDIT if is_drawn else QueueItem.Kind.LEARN,
-                label=triage.nearest_label(prediction.probabilities, policy.rules.all()),
+                label=triage.nearest_label(prediction.probabilities, list(policy.rules.all())),
                 chance=audited + (1 - audited) * choice.chance if is_drawn else 1.0,
                 lesson="" if is_drawn else choice.reason.value,
             )
