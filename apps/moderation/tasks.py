@@ -1,11 +1,16 @@
 """Celery's doors to the actions."""
 
+import logging
 from datetime import timedelta
 
 from celery import shared_task
 
 from apps.moderation import actions, insight
 from apps.moderation.actions.background import enqueue
+from apps.moderation.errors import ModerationError
+from apps.registry.serving import NoModelError
+
+logger = logging.getLogger(__name__)
 
 
 @shared_task
@@ -37,6 +42,15 @@ def run_bulk(job_id: int) -> None:
 def resume_bulk_jobs() -> None:
     """Go on with bulk jobs whose message or worker was lost."""
     actions.resume_bulk_jobs()
+
+
+@shared_task
+def queue_to_learn() -> None:
+    """Put the day's comments to learn from into the queue, once a day."""
+    try:
+        actions.queue_to_learn_when_due()
+    except (ModerationError, NoModelError) as error:
+        logger.warning("Nothing was queued to learn from: %s", error)
 
 
 @shared_task
