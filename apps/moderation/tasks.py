@@ -6,6 +6,8 @@ from celery import shared_task
 
 from apps.moderation import actions
 from apps.moderation.actions.background import enqueue
+from apps.moderation.mirrored import STREAMS
+from apps.predictions import mirror
 
 
 @shared_task
@@ -37,3 +39,15 @@ def run_bulk(job_id: int) -> None:
 def resume_bulk_jobs() -> None:
     """Go on with bulk jobs whose message or worker was lost."""
     actions.resume_bulk_jobs()
+
+
+@shared_task
+def send_to_mirror() -> None:
+    """Send what waits for the mirror."""
+    mirror.send_due(STREAMS)
+
+
+@shared_task
+def tend_mirror() -> None:
+    """Have records written down for the mirror while it is on, and say how far it is behind."""
+    mirror.tend(STREAMS)

@@ -1,0 +1,31 @@
+"""The only door to AWS: clients with short timeouts and botocore's own retries.
+
+Credentials, region and endpoint come by the standard chain: the environment, a profile, the box's role. Only
+who calls AWS imports boto3: it costs 30 MB that no web process should pay.
+"""
+
+from typing import Any
+
+THREADS = 16
+
+
+def client(service: str) -> Any:
+    """Return a client, which threads may share.
+
+    Args:
+        service: `dynamodb` or `s3`.
+
+    Raises:
+        botocore.exceptions.NoRegionError: AWS_DEFAULT_REGION is not set, nor a profile that names one.
+    """
+    import boto3
+    from botocore.config import Config
+
+    config = Config(
+        connect_timeout=2,
+        read_timeout=10,
+        max_pool_connections=THREADS,
+        # Adaptive: the standard retries, and a rate that goes down when AWS throttles.
+        retries={"mode": "adaptive", "total_max_attempts": 4},
+    )
+    return boto3.client(service, config=config)
