@@ -320,5 +320,5 @@ LOGGING = {
         "console": {"class": "logging.StreamHandler", "formatter": "json" if PRODUCTION else "console"}
     },
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
-    "loggers": {name: {"level": "WARNING"} for name in ("mlflow", "alembic", "matplotlib")},
+    "loggers": {name: {"level": "WARNING"} for name in ("mlflow", "alembic", "matplotlib", "botocore")},
 }

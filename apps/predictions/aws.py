@@ -7,6 +7,7 @@ who calls AWS imports boto3: it costs 30 MB that no web process should pay.
 from typing import Any
 
 THREADS = 16
+ATTEMPTS = 4
 
 
 def client(service: str) -> Any:
@@ -25,7 +26,7 @@ def client(service: str) -> Any:
         connect_timeout=2,
         read_timeout=10,
         max_pool_connections=THREADS,
-        # Adaptive: the standard retries, and a rate that goes down when AWS throttles.
-        retries={"mode": "adaptive", "total_max_attempts": 4},
+        # Throttling, outages and lost connections are tried again after random, doubling waits.
+        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
     )
     return boto3.client(service, config=config)

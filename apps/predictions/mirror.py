@@ -76,24 +76,36 @@ PREDICTIONS = Stream("prediction", Prediction, "id", "text")
 FEEDBACK = Stream("feedback", Feedback, "prediction_id", "prediction__text", ("remark",))
 
 
-def table() -> dict[str, Any]:
-    """Return what `create_table` needs to be told of the table, its TTL aside (the attribute `expires`)."""
-    return {
-        "TableName": settings.DYNAMODB_TABLE,
-        "BillingMode": "PAY_PER_REQUEST",
-        "AttributeDefinitions": [
-            {"AttributeName": name, "AttributeType": "S"} for name in ("prediction", "record", "shard", "at")
-        ],
-        "KeySchema": _key("prediction", "record"),
-        "GlobalSecondaryIndexes": [
-            {
-                "IndexName": INDEX,
-                "KeySchema": _key("shard", "at"),
-                "Projection": {"ProjectionType": "ALL"},
-            }
-        ],
-        "SSESpecification": {"Enabled": True},
-    }
+def create_table() -> None:
+    """Make the table as Terraform makes it: keys, index, encryption and TTL.
+
+    Raises:
+        MirrorError: DynamoDB can't be reached, or refuses: the table exists already.
+    """
+    name = settings.DYNAMODB_TABLE
+    with _told():
+        client = aws.client("dynamodb")
+        client.create_table(
+            TableName=name,
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[
+                {"AttributeName": each, "AttributeType": "S"}
+                for each in ("prediction", "record", "shard", "at")
+            ],
+            KeySchema=_key("prediction", "record"),
+            GlobalSecondaryIndexes=[
+                {
+                    "IndexName": INDEX,
+                    "KeySchema": _key("shard", "at"),
+                    "Projection": {"ProjectionType": "ALL"},
+                }
+            ],
+            SSESpecification={"Enabled": True},
+        )
+        client.get_waiter("table_exists").wait(TableName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+        client.update_time_to_live(
+            TableName=name, TimeToLiveSpecification={"Enabled": True, "AttributeName": "expires"}
+        )
 
 
 def _key(partition: str, sort: str) -> list[dict[str, str]]:
@@ -186,6 +198,8 @@ def read(since: datetime, until: datetime, *, stream: Stream = PREDICTIONS) -> I
     Raises:
         MirrorError: DynamoDB can't be reached or refuses.
     """
+    if since >= until:
+        return
     with _told():
         client = aws.client("dynamodb")
     day = since
@@ -425,29 +439,33 @@ class Compared:
         return self.database == self.mirror
 
 
-def verify(stream: Stream, since: datetime, until: datetime) -> Iterator[Compared]:
+def verify(stream: Stream, since: datetime | None, until: datetime) -> Iterator[Compared]:
     """Compare every record of both sides, hour by hour, in bounded memory; records that wait are missing.
+
+    Args:
+        since: by default the moment of the database's first record.
 
     Raises:
         MirrorError: DynamoDB can't be reached or refuses.
     """
-    since = max(since, oldest_kept())
-    here = _tallies(stream.rows(created_at__gte=since, created_at__lt=until))
-    there = _tallies(read(since, until, stream=stream))
-    sides = (((hour, side, tally) for hour, tally in tallies) for side, tallies in enumerate((here, there)))
-    for hour, group in groupby(heapq.merge(*sides, key=lambda each: each[:2]), key=lambda each: each[0]):
+    first = stream.model._default_manager.aggregate(first=models.Min("created_at"))["first"]
+    since = max(since or first or until, oldest_kept())
+    here = _tallies(0, stream.rows(created_at__gte=since, created_at__lt=until))
+    there = _tallies(1, read(since, until, stream=stream))
+    both = heapq.merge(here, there, key=lambda each: each[:2])
+    for hour, group in groupby(both, key=lambda each: each[0]):
         tallies = {side: tally for _, side, tally in group}
         yield Compared(stream.kind, hour, tallies.get(0, Tally()), tallies.get(1, Tally()))
 
 
-def _tallies(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[datetime, Tally]]:
+def _tallies(side: int, rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[datetime, int, Tally]]:
     for hour, group in groupby(rows, _hour):
         count = digest = 0
         for row in group:
             count += 1
             text = json.dumps(row, sort_keys=True, default=_text)
             digest += int.from_bytes(sha256(text.encode()).digest(), "big")
-        yield hour, Tally(count, digest % 2**256)
+        yield hour, side, Tally(count, digest % 2**256)
 
 
 def _hour(row: Mapping[str, Any]) -> datetime:

@@ -76,6 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: Way
 
     def do_POST(self) -> None:
+        """Pass a call on, or do what befalls it."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         fault = self.server.fault(self.headers.get("X-Amz-Target", "").rpartition(".")[2])
         if fault not in (None, "cut", "lost"):
@@ -93,12 +94,15 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         return self._answer(response.status, dict(response.getheaders()), content)
 
+    do_GET = do_PUT = do_HEAD = do_DELETE = do_POST
+
     def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
         self.send_response(status)
         for name, value in headers.items():
             if name.lower() not in ("content-length", "connection", "date", "server", "transfer-encoding"):
                 self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
+        length = headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(content))
+        self.send_header("Content-Length", length)
         self.end_headers()
         self.wfile.write(content)
 
