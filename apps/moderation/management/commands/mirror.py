@@ -58,10 +58,12 @@ Sending again changes nothing: what is there already stays as it is."""
     def _backfill(self, since: datetime | None) -> None:
         mirror.tend(STREAMS)  # nothing may fall between what is sent here and what is sent from here on
         for stream in STREAMS:
+            sent = 0
             with tqdm(desc=stream.kind, unit="record", disable=None) as bar:
                 for count in mirror.backfill(stream, since):
+                    sent += count
                     bar.update(count)
-            self.stdout.write(f"Sent {bar.n} {stream.kind} records.")
+            self.stdout.write(f"Sent {sent} {stream.kind} records.")
 
     def _verify(self, since: datetime | None) -> None:
         until = timezone.now()
