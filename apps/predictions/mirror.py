@@ -369,7 +369,7 @@ def _send(client: Any, waiting: Sequence[Outbox], streams: Sequence[Stream]) -> 
     items, numbers = [], []
     done = {row.pk for row in waiting}
     for stream in streams:
-        to_key = stream.model._meta.pk.to_python  # type: ignore[union-attr]
+        to_key = stream.model._meta.pk.to_python
         keys = {to_key(row.key): row.pk for row in waiting if row.kind == stream.kind}
         for row in stream.rows(pk__in=list(keys)):
             items.append(item(stream, row))

@@ -123,7 +123,7 @@ def test_killed_throttled_and_cut_off_both_sides_end_equal(place: Place) -> None
     slow = Faults(lambda number: time.sleep(0.1))  # type: ignore[func-returns-value]
     place.way.fault = slow
     with place.worker() as worker:
-        place.wait_for(lambda: slow.count > 240, 120)
+        place.wait_for(lambda: slow.count > 240, 300)
         os.killpg(worker.pid, signal.SIGKILL)
         worker.wait()
     assert 0 < place.waiting() < records
@@ -142,9 +142,9 @@ def test_killed_throttled_and_cut_off_both_sides_end_equal(place: Place) -> None
     )
     place.way.fault = bad
     with place.worker():
-        place.wait_for(lambda: bad.count >= 20, 120)
+        place.wait_for(lambda: bad.count >= 20, 300)
         manage("shell", "-v0", "-c", SPEAK, env=place.env)  # the site goes on
-        place.wait_for(lambda: place.waiting() == 0, 240)
+        place.wait_for(lambda: place.waiting() == 0, 300)
     assert place.one("SELECT failures FROM predictions_mirrorstate") == 0
     told = manage("mirror", "--verify", env=place.env)
     assert f"Both sides are equal: {2 * records} records" in told
