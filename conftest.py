@@ -15,6 +15,7 @@ from pytest_django.live_server_helper import LiveServer
 
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import APIKey
+from apps.predictions import store
 from apps.registry import serving
 from apps.registry.actions import install_base_model
 from apps.registry.models import Alias, ModelVersion
@@ -43,10 +44,12 @@ def django_db_modify_db_settings(
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
-    """Give the test database its champion once."""
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """Give the test database its champion once; let go of it before it is dropped."""
     with django_db_blocker.unblock():
         install_base_model()
+    yield
+    store.close()
 
 
 @pytest.fixture(autouse=True)

@@ -151,7 +151,9 @@ CELERY_TASK_QUEUES = [Queue(name, routing_key=name) for name in ("default", "tra
 CELERY_TASK_ROUTES = {
     "apps.training.tasks.train_model": {"queue": "training"},
     "apps.training.tasks.build_dataset": {"queue": "training"},
+    "apps.training.tasks.measure_gates": {"queue": "training"},
     "apps.training.tasks.learn_when_due": {"queue": "training"},
+    "apps.training.tasks.learn": {"queue": "training"},
     "apps.registry.tasks.sync_tracking": {"queue": "training"},
     "apps.moderation.tasks.deliver": {"queue": "webhooks"},
 }
@@ -167,10 +169,25 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 600.0,
         "options": {"expires": 600},
     },
+    "shadow": {
+        "task": "apps.training.tasks.score_in_shadow",
+        "schedule": 30.0,
+        "options": {"expires": 30},
+    },
+    "watch the canary": {
+        "task": "apps.training.tasks.watch_canary",
+        "schedule": 10.0,
+        "options": {"expires": 10},
+    },
     "tell MLflow": {
         "task": "apps.registry.tasks.sync_tracking",
         "schedule": 300.0,
         "options": {"expires": 300},
+    },
+    "choose what to label": {
+        "task": "apps.moderation.tasks.queue_to_learn",
+        "schedule": 900.0,
+        "options": {"expires": 900},
     },
     "expire leases": {"task": "apps.moderation.tasks.expire_leases", "schedule": 30.0},
     "send webhooks": {"task": "apps.moderation.tasks.deliver_due", "schedule": 5.0},
@@ -207,8 +224,10 @@ AXES_LOCKOUT_TEMPLATE = "429.html"
 ANONYMOUS_API = env.bool("ANONYMOUS_API", default=not PRODUCTION)
 ANONYMOUS_RATE_PER_MINUTE = env.int("ANONYMOUS_RATE_PER_MINUTE", default=600)
 TRUSTED_PROXIES = env.int("TRUSTED_PROXIES", default=0)  # how many proxies append to X-Forwarded-For
+LABELS_PER_DAY = env.int("LABELS_PER_DAY", default=50)
 TRAIN_AFTER_LABELS = env.int("TRAIN_AFTER_LABELS", default=500)
 TRAIN_AFTER_DAYS = env.int("TRAIN_AFTER_DAYS", default=0)
+SHADOW_SHARE = env.float("SHADOW_SHARE", default=0.2)
 MLFLOW_TRACKING_URI = env.str("MLFLOW_TRACKING_URI", default=f"sqlite:///{DATA_DIR / 'mlflow.sqlite3'}")
 MLFLOW_ARTIFACTS = env.str("MLFLOW_ARTIFACTS", default=str(DATA_DIR / "mlflow-artifacts"))
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.cache import cache
-from django.db.models import Avg, Count, F, Q, QuerySet
+from django.db.models import Avg, Count, F, Min, Q, QuerySet
 from django.db.models.functions import Floor, TruncDate
 from django.utils import timezone
 
@@ -72,13 +72,12 @@ def view_counts(user: User) -> list[ViewCount]:
 def _view_count(visible: QueueItemQuerySet, view: str, user: User) -> ViewCount:
     now = timezone.now()
     items = visible.in_view(view, user, now)
-    # Ordered by what an index gives: by arrival within a lane, by due time in the others.
-    order = "created_at" if view in Lane.values else "due_at"
-    oldest = items.order_by(order).values_list("created_at", flat=True).first()
     title = Lane(view).label if view in Lane.values else view.capitalize()
-    count = capped(items)
-    overdue = count if view == "overdue" else capped(items.filter(due_at__lt=now))
-    return ViewCount(view=view, title=title, count=count, overdue=overdue, oldest=oldest)
+    # One query: an index gives the first due, among whom all that are overdue and the oldest come first.
+    figures = items.order_by("due_at")[: CAP + 1].aggregate(
+        count=Count("pk"), overdue=Count("pk", filter=Q(due_at__lt=now)), oldest=Min("created_at")
+    )
+    return ViewCount(view=view, title=title, **figures)
 
 
 def histogram(*, user: User, label: str, community: str | None = None, bins: int = 20) -> list[int]:

@@ -1,13 +1,18 @@
 """Celery's doors to the actions."""
 
+import logging
 from datetime import timedelta
 
 from celery import shared_task
 
 from apps.moderation import actions
 from apps.moderation.actions.background import enqueue
+from apps.moderation.errors import ModerationError
 from apps.moderation.mirrored import STREAMS
 from apps.predictions import mirror
+from apps.registry.serving import NoModelError
+
+logger = logging.getLogger(__name__)
 
 
 @shared_task
@@ -42,6 +47,14 @@ def resume_bulk_jobs() -> None:
 
 
 @shared_task
+def queue_to_learn() -> None:
+    """Put the day's comments to learn from into the queue, once a day."""
+    try:
+        actions.queue_to_learn_when_due()
+    except (ModerationError, NoModelError) as error:
+        logger.warning("Nothing was queued to learn from: %s", error)
+
+
 def send_to_mirror() -> None:
     """Send what waits for the mirror."""
     mirror.send_due(STREAMS)

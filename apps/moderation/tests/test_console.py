@@ -231,7 +231,8 @@ def test_a_blind_review_hides_scores_verdicts_and_author(
 
     def drawn(of: QueueItem) -> str:
         # Without attributes in which chance may write anything: times and the form's token.
-        return re.sub(r'(datetime|data-until|value)="[^"]*"', "", desk.get(url("item", of.pk)).content.decode())
+        html = desk.get(url("item", of.pk)).content.decode()
+        return re.sub(r'(datetime|data-until|value)="[^"]*"', "", html)
 
     hidden = ("<mark>", 'class="gauge"', "<b>ben</b>", "troll", "70.0 %", " checked> <kbd>")
     for each in hidden:
