@@ -198,6 +198,16 @@ CELERY_BEAT_SCHEDULE = {
     },
     "expire leases": {"task": "apps.moderation.tasks.expire_leases", "schedule": 30.0},
     "send webhooks": {"task": "apps.moderation.tasks.deliver_due", "schedule": 5.0},
+    "send to the mirror": {
+        "task": "apps.moderation.tasks.send_to_mirror",
+        "schedule": 5.0,
+        "options": {"expires": 5},
+    },
+    "tend the mirror": {
+        "task": "apps.moderation.tasks.tend_mirror",
+        "schedule": 60.0,
+        "options": {"expires": 60},
+    },
     "resume bulk jobs": {"task": "apps.moderation.tasks.resume_bulk_jobs", "schedule": 60.0},
 }
 
@@ -227,6 +237,11 @@ TRAIN_AFTER_DAYS = env.int("TRAIN_AFTER_DAYS", default=0)
 SHADOW_SHARE = env.float("SHADOW_SHARE", default=0.2)
 MLFLOW_TRACKING_URI = env.str("MLFLOW_TRACKING_URI", default=f"sqlite:///{DATA_DIR / 'mlflow.sqlite3'}")
 MLFLOW_ARTIFACTS = env.str("MLFLOW_ARTIFACTS", default=str(DATA_DIR / "mlflow-artifacts"))
+
+# AWS's libraries find region, endpoint and credentials themselves: AWS_DEFAULT_REGION, the box's role.
+DYNAMODB_TABLE = env.str("DYNAMODB_TABLE", default="")  # turns the mirror on
+DYNAMODB_TTL_DAYS = env.int("DYNAMODB_TTL_DAYS", default=365)
+S3_BUCKET = env.str("S3_BUCKET", default="")  # shares data sets between the boxes, takes exports
 
 PUBLIC_URL = env.str("PUBLIC_URL", default="").rstrip(
     "/"
@@ -331,5 +346,5 @@ LOGGING = {
         "console": {"class": "logging.StreamHandler", "formatter": "json" if PRODUCTION else "console"}
     },
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
-    "loggers": {name: {"level": "WARNING"} for name in ("mlflow", "alembic", "matplotlib")},
+    "loggers": {name: {"level": "WARNING"} for name in ("mlflow", "alembic", "matplotlib", "botocore")},
 }

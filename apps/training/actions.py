@@ -79,6 +79,7 @@ def import_dataset(
             raise SourceError(f"{len(problems)} rows are wrong, nothing was imported. {wrong}")
         if not stored.rows:
             raise SourceError(f"{sources.public_name(source)} holds no sound row. {wrong}".strip())
+        datasets.share(stored)
         return _record(stored, problems, sources.public_name(source), name, natural_rate, licence)
     finally:
         stored.path.unlink(missing_ok=True)
@@ -123,6 +124,7 @@ def build_dataset(
         rate = base and (base.natural_rate or base.labelled / base.rows)
         rate = rate if rate and rate < 1 else None
         licence = f"{base.licence}; added: " if base and base.licence else ""
+        datasets.share(stored)
         return _record(stored, problems, source, name, rate, f"{licence}{OWN_LICENCE}", is_built=True)
     finally:
         stored.path.unlink(missing_ok=True)

@@ -65,7 +65,7 @@ def verdicts(version: ModelVersion, champion: ModelVersion | None, dataset: Data
     Raises:
         ArtifactError: a stored artifact is damaged.
     """
-    if dataset is None or not dataset.path.is_file():
+    if dataset is None or not datasets.is_here(dataset.path):
         return [Gate(name="rows to judge on: import a data set", figure=0, bound=1, passed=False)]
     rows = datasets.read(dataset.path, clean_weight=dataset.clean_weight)
     rows = rows.take(rows.parts()[1])
