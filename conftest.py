@@ -14,6 +14,7 @@ from pytest_django import DjangoDbBlocker
 from pytest_django.live_server_helper import LiveServer
 
 from apps.accounts.actions import create_api_key
+from apps.accounts.limits import rate_limiter
 from apps.accounts.models import APIKey
 from apps.predictions import store
 from apps.registry import serving
@@ -59,6 +60,12 @@ def _own_champion(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     if request.node.get_closest_marker("django_db") or "db" in request.fixturenames:
         request.getfixturevalue("champion")
         serving.current()
+
+
+@pytest.fixture(autouse=True)
+def _no_calls_counted() -> None:
+    """Begin each test with a rate limiter that has seen nobody."""
+    rate_limiter.cache_clear()
 
 
 @pytest.fixture

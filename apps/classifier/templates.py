@@ -39,8 +39,8 @@ GROUPS = _words(
 )
 # Where the Jigsaw comments are most one-sided, it takes more sentences to balance them.
 _ONE_SIDED = {
-    "gay": 16, "homosexual": 16, "gays": 8, "homosexuals": 8, "bisexual": 6, "heterosexual": 6, "queer": 4,
-    "lesbian": 3, "transgender": 3, "jewish": 3, "muslim": 3, "black": 3, "fat": 3,
+    "gay": 24, "homosexual": 24, "gays": 8, "homosexuals": 8, "bisexual": 8, "heterosexual": 8, "queer": 6,
+    "lesbian": 5, "transgender": 3, "jewish": 3, "muslim": 3, "black": 3, "fat": 3,
 }  # fmt: skip
 UNSEEN_IDENTITIES = _words(
     "asexual, pansexual, korean, thai, egyptian, moroccan, basque, welsh, quaker, jain, pagan, "
@@ -51,7 +51,10 @@ NEUTRAL = _words(
 )
 _PERSON = _words(
     "man, woman, person, guy, girl, boy, friend, neighbour, teacher, student, doctor, editor, writer, "
-    "nurse, driver, engineer, parent, kid, artist, lawyer, user, admin, worker, father, mother, dude"
+    "nurse, driver, engineer, parent, kid, artist, lawyer, user, admin, worker, father, mother, dude, "
+    "cook, waiter, farmer, soldier, pilot, dentist, singer, actor, coach, manager, clerk, cleaner, barber, "
+    "baker, scientist, accountant, plumber, carpenter, butcher, police officer, bus driver, shop assistant, "
+    "athlete, musician, painter, judge, nanny, gardener, mechanic, fisherman, dancer, journalist"
 )
 _NAME = _words(
     "John, Mary, Ahmed, Lisa, David, Sarah, Wei, Carlos, Anna, Peter, Fatima, Tom, Kim, Robert, Laura"
@@ -65,7 +68,9 @@ _GOOD = _words(
     "brilliant, splendid, terrific, outstanding, admirable, capable, caring, decent, diligent, elegant, "
     "faithful, free, graceful, hard working, humble, innocent, inspiring, joyful, likeable, natural, "
     "neat, okay, peaceful, pleasant, popular, reasonable, reliable, sincere, special, strong, sweet, "
-    "tolerant, trustworthy, valuable, different, quiet, famous, rich, tired, worried, sad, lonely"
+    "tolerant, trustworthy, valuable, different, quiet, famous, rich, tired, worried, sad, lonely, "
+    "considerate, gifted, hilarious, fabulous, respectable, incredible, witty, devoted, sociable, "
+    "dependable, resourceful, skilled, attractive, handsome, modest, curious, easygoing, remarkable, fearless"
 )
 _BAD = _words(
     "disgusting, stupid, horrible, terrible, evil, dumb, filthy, ugly, pathetic, worthless, awful, "
