@@ -60,7 +60,9 @@ def _debian(folder: Path) -> None:
     root = folder / "root"
     run("debootstrap", "--variant=minbase", f"--include={','.join(HOST)}", "bookworm", root, MIRROR)
     shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
-    run("chroot", root, "apt-get", "install", "--yes", "--download-only", "--no-install-recommends", *PACKAGES)
+    run(
+        "chroot", root, "apt-get", "install", "--yes", "--download-only", "--no-install-recommends", *PACKAGES
+    )
     debs = folder / "debs"
     debs.mkdir()
     for package in (root / "var/cache/apt/archives").glob("*.deb"):

@@ -41,7 +41,9 @@ class Host:
     def power_on(self) -> None:
         """Plug it into the bridge and boot it."""
         run("ip", "netns", "add", self.name)
-        run("ip", "link", "add", f"{self.name}-b", "type", "veth", "peer", "name", "host0", "netns", self.name)
+        run(
+            "ip", "link", "add", f"{self.name}-b", "type", "veth", "peer", "name", "host0", "netns", self.name
+        )
         run("ip", "link", "set", f"{self.name}-b", "master", "bridge", "up")
         for command in ("link set lo up", "link set host0 up", f"address add {self.address}/24 dev host0"):
             run("ip", "-n", self.name, *command.split())
@@ -49,7 +51,8 @@ class Host:
             self.process = subprocess.Popen(
                 [
                     "systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--timezone=off",
-                    "--resolv-conf=off", "--console=pipe", f"--directory={self.root}",
+                    "--resolv-conf=off", "--console=pipe", "--capability=CAP_NET_ADMIN",
+                    f"--directory={self.root}",
                     f"--network-namespace-path=/run/netns/{self.name}",
                 ],
                 stdin=subprocess.DEVNULL, stdout=console, stderr=console,
@@ -71,10 +74,10 @@ class Host:
             AssertionError: it failed, and `check` is set.
         """
         options = "StrictHostKeyChecking=no UserKnownHostsFile=/dev/null LogLevel=ERROR ConnectTimeout=5"
+        ssh = ["ssh", "-i", self.key, *(f"-o{option}" for option in options.split())]
         done = subprocess.run(
-            ["ssh", "-i", self.key, *(f"-o{option}" for option in options.split()), f"admin@{self.address}", command],
-            input=text, capture_output=True, text=True,
-        )  # fmt: skip
+            [*ssh, f"admin@{self.address}", command], input=text, capture_output=True, text=True
+        )
         if check and done.returncode:
             raise AssertionError(f"{self.name}: {command}: {done.stderr[-2000:]}{done.stdout[-2000:]}")
         return done.stdout
@@ -97,6 +100,7 @@ class Host:
 
 def bridge() -> None:
     """Make the network that the hosts are on."""
+    Path("/run/netns").mkdir(exist_ok=True)
     run("mount", "-t", "tmpfs", "tmpfs", "/run/netns")
     run("ip", "link", "set", "lo", "up")
     run("ip", "link", "add", "bridge", "type", "bridge")

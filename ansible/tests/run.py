@@ -1,4 +1,4 @@
-"""The drill: three hosts that boot, deployed by Ansible over SSH, used, switched, rolled back, rebooted, restored.
+"""The drill: three hosts that boot are deployed by Ansible over SSH, used, switched and rebooted.
 
 Needs root and Linux's namespaces; says loudly when they are missing. `make test-infra` calls it.
 """
@@ -43,11 +43,13 @@ class Site:
     def __init__(self) -> None:
         self.cookies: dict[str, str] = {}
 
-    def call(self, method: str, path: str, headers: dict[str, str] | None = None, **more: Any) -> requests.Response:
+    def call(
+        self, method: str, path: str, headers: dict[str, str] | None = None, **more: Any
+    ) -> requests.Response:
         """Send one request as the balancer forwards it; no redirect is followed."""
-        url = f"https://{DOMAIN}"
         headers = {
-            "Host": DOMAIN, "X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.7", "Referer": url + path,
+            "Host": DOMAIN, "X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.7",
+            "Referer": f"https://{DOMAIN}{path}",
             "Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items()),
         } | (headers or {})  # fmt: skip
         answer = requests.request(
@@ -133,12 +135,14 @@ class Drill:
             "PATH": f"{self.tools}:{os.environ['PATH']}",
         }
         command = ["ansible-playbook", "-i", "tests/inventory.yml", "-e", f"release_repository={self.source}"]
-        done = subprocess.run(
-            [*command, *options, *books], cwd=ROOT / "ansible", env=env, capture_output=True, text=True
-        )
-        (self.folder / "ansible.log").open("a").write(done.stdout + done.stderr)
-        assert done.returncode == 0, f"{books}: {done.stdout[-5000:]}\n{done.stderr[-2000:]}"
-        return sum(map(int, re.findall(r"changed=(\d+)", done.stdout))), done.stdout
+        log = self.folder / "ansible.log"
+        with log.open("w") as out:
+            done = subprocess.run(
+                [*command, *options, *books], cwd=ROOT / "ansible", env=env, stdout=out, stderr=out
+            )
+        said = log.read_text()
+        assert done.returncode == 0, f"{books}: {said[-5000:]}"
+        return sum(map(int, re.findall(r"changed=(\d+)", said))), said
 
     def boot(self) -> str:
         """Three hosts boot."""
@@ -192,7 +196,9 @@ class Drill:
         pages = self.site.call("GET", "/admin/training/trainingrun/start/").text
         dataset = re.search(r'<option value="(\d+)"', pages)
         assert dataset, pages[:500]
-        started = self.site.post("/admin/training/trainingrun/start/", dataset=dataset[1], recipe="base", seed="0")
+        started = self.site.post(
+            "/admin/training/trainingrun/start/", dataset=dataset[1], recipe="base", seed="0"
+        )
         assert started.status_code == 302, started.text[:500]
         progress = started.headers["Location"].replace("watch", "progress")
         status: dict[str, Any] = {}
@@ -201,16 +207,24 @@ class Drill:
             if status["status"] not in ("queued", "running"):
                 break
             time.sleep(1)
-        look = "from apps.training.models import TrainingRun as R; r = R.objects.get(); print(r.status, r.mlflow_run_id, r.error)"
-        said = self.worker.shell(f'sudo toxicmod shell -v0 -c "{look}"')
+        look = "from apps.training.models import TrainingRun as R; r = R.objects.get()"
+        said = self.worker.shell(
+            f'sudo toxicmod shell -v0 -c "{look}; print(r.status, r.mlflow_run_id, r.error)"'
+        )
         state, run_id, *_ = said.split()
-        assert state == "succeeded", (said, status, self.worker.shell("sudo journalctl -u toxicmod-trainer -n 40"))
+        assert state == "succeeded", (
+            said,
+            status,
+            self.worker.shell("sudo journalctl -u toxicmod-trainer -n 40"),
+        )
         place = "http://10.77.0.4/api/2.0/mlflow"
         stranger = requests.get(f"{place}/runs/get", {"run_id": run_id}, timeout=60)
         assert stranger.status_code == 401, stranger.text
         door = ("toxicmod", "only-for-the-test")
         logged = requests.get(f"{place}/runs/get", {"run_id": run_id}, auth=door, timeout=60).json()["run"]
-        files = requests.get(f"{place}/artifacts/list", {"run_id": run_id}, auth=door, timeout=60).json()["files"]
+        files = requests.get(f"{place}/artifacts/list", {"run_id": run_id}, auth=door, timeout=60).json()[
+            "files"
+        ]
         assert files
         return (
             f"{time.monotonic() - start:.0f} s; MLflow has {len(logged['data']['metrics'])} metrics and "
@@ -234,15 +248,16 @@ class Drill:
 
     def release(self) -> str:
         """Return the release that is served, by the version that its API's description gives."""
-        return self.site.call("GET", "/api/v1/schema", {"Accept": "application/json"}).json()["info"]["version"]
+        return self.site.call("GET", "/api/v1/schema", {"Accept": "application/json"}).json()["info"][
+            "version"
+        ]
 
     def roll_back(self) -> str:
         """The release before, again."""
-        start = time.monotonic()
         with Load(self.site) as load:
-            begun = time.monotonic()
+            start = time.monotonic()
             self.play("rollback.yml")
-            seconds = time.monotonic() - begun
+            seconds = time.monotonic() - start
         assert self.release() == "1"
         assert not load.failed, load.failed[:5]
         assert seconds < 60, f"{seconds:.0f} s"
@@ -278,8 +293,8 @@ class Drill:
             units = "systemctl list-units --no-legend --plain --state=running 'toxicmod-*.service' | wc -l"
             assert int(host.shell(units)) == wanted, host.shell("systemctl list-units --all 'toxicmod-*'")
         assert self.site.score().status_code == 200
-        celery = "cd /srv/toxicmod/current && set -a && . /etc/toxicmod/env && .venv/bin/celery -A toxicmod inspect ping"
-        pong = self.worker.shell(f"sudo sh -c '{celery}'")
+        ping = "from toxicmod import celery_app; print(celery_app.control.ping(timeout=5))"
+        pong = self.worker.shell(f'sudo toxicmod shell -v0 -c "{ping}"')
         assert pong.count("pong") == 2, pong
         assert requests.get("http://10.77.0.4/health", auth=("toxicmod", "only-for-the-test"), timeout=60).ok
         rules = [host.shell("sudo nft list ruleset") for host in self.hosts]
@@ -289,9 +304,7 @@ class Drill:
     def lint(self) -> str:
         """ansible-lint at the production profile."""
         env = os.environ | {"PATH": f"{self.tools}:{os.environ['PATH']}", "NO_COLOR": "1"}
-        done = subprocess.run(
-            ["ansible-lint"], cwd=ROOT / "ansible", env=env, capture_output=True, text=True
-        )
+        done = subprocess.run(["ansible-lint"], cwd=ROOT / "ansible", env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
         return next(line for line in reversed(done.stderr.splitlines()) if "Passed" in line)
 
@@ -311,15 +324,17 @@ class Drill:
 
 def made_up(count: int) -> str:
     """Return comments in which a word tells each label, as the CSV file that `import_dataset` reads."""
-    words = {"toxic": "stupid", "severe_toxic": "vile", "obscene": "damn", "threat": "kill", "insult": "idiot",
-             "identity_hate": "foreigners"}  # fmt: skip
-    plain = "the page was changed last week and reads well to me thanks".split()
+    labels = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
+    words = ("stupid", "vile", "damn", "kill", "idiot", "foreigners")
+    plain = ("the", "page", "was", "changed", "last", "week", "and", "reads", "well", "to", "me", "thanks")
     chance, text = random.Random(0), io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["id", "comment_text", *words])
+    writer.writerow(["id", "comment_text", *labels])
     for number in range(count):
         flags = [int(chance.random() < 0.15) for _ in words]
-        said = chance.choices(plain, k=8) + [word for word, flag in zip(words.values(), flags, strict=True) if flag]
+        said = chance.choices(plain, k=8) + [
+            word for word, flag in zip(words.values(), flags, strict=True) if flag
+        ]
         chance.shuffle(said)
         writer.writerow([number, f"{' '.join(said)} {number}", *flags])
     return text.getvalue()
@@ -346,7 +361,7 @@ def serve(folder: Path) -> None:
 
 def steps(drill: Drill) -> list[Callable[[], str]]:
     return [
-        drill.lint, drill.inventories, drill.boot, drill.deploy, drill.repeat, drill.predict, drill.train,
+        drill.inventories, drill.boot, drill.deploy, drill.repeat, drill.predict, drill.train,
         drill.switch, drill.roll_back, drill.restore, drill.reboot,
     ]  # fmt: skip
 
@@ -367,8 +382,9 @@ def inside(folder: Path) -> int:
                 time.sleep(3600)
             break
         passed += 1
-    print(f"ansible: {passed} passed, {int(passed < len(steps(drill)))} failed in {time.monotonic() - start:.0f} s")
-    return int(passed < len(steps(drill)))
+    failed = int(passed < len(steps(drill)))
+    print(f"In {time.monotonic() - start:.0f} s.\nansible: {passed} passed, {failed} failed")
+    return failed
 
 
 def missing() -> str:
@@ -378,7 +394,10 @@ def missing() -> str:
     lacking = [package for tool, package in TOOLS.items() if shutil.which(tool) is None]
     if lacking and shutil.which("apt-get"):
         subprocess.run(["apt-get", "update", "-qq"], stdout=subprocess.DEVNULL)
-        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *lacking], stdout=subprocess.DEVNULL)
+        subprocess.run(
+            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *lacking],
+            stdout=subprocess.DEVNULL,
+        )
     if lacking := [tool for tool in TOOLS if shutil.which(tool) is None]:
         return f"there is no {', '.join(lacking)}"
     if subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "true"]).returncode:
