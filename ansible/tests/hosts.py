@@ -3,6 +3,7 @@
 The caller is alone in mount, network and process namespaces: what is made here ends with it.
 """
 
+import os
 import shutil
 import subprocess
 import time
@@ -50,10 +51,11 @@ class Host:
         with (self.folder / "console").open("ab") as console:
             self.process = subprocess.Popen(
                 [
+                    "sh", "-ec", 'for group in $0; do echo $$ > "$group/cgroup.procs"; done; exec "$@"',
+                    " ".join(map(str, control_groups(self.name))),
                     "systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--timezone=off",
                     "--resolv-conf=off", "--console=pipe", "--capability=CAP_NET_ADMIN",
-                    f"--directory={self.root}",
-                    f"--network-namespace-path=/run/netns/{self.name}",
+                    f"--directory={self.root}", f"--network-namespace-path=/run/netns/{self.name}",
                 ],
                 stdin=subprocess.DEVNULL, stdout=console, stderr=console,
             )  # fmt: skip
@@ -96,6 +98,26 @@ class Host:
             time.sleep(0.5)
         failed = self.shell("systemctl --failed --no-legend --plain; systemctl list-jobs", check=False)
         raise AssertionError(f"{self.name} is {state or 'not reached'}: {failed}")
+
+
+def control_groups(name: str) -> list[Path]:
+    """Return control groups for one host's systemd alone, made where this machine keeps such groups."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    own = dict(line.split(":")[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
+    groups = []
+    for _, place, kind, options, *_ in mounts:
+        if kind == "cgroup2" or (kind == "cgroup" and "name=systemd" in options):
+            above = own["" if kind == "cgroup2" else "name=systemd"]
+            groups.append(Path(f"{place}{above}", f"toxicmod-{name}"))
+            groups[-1].mkdir(exist_ok=True)
+    return groups
+
+
+def forget(name: str) -> None:
+    """Remove a host's control groups, once nothing is in them."""
+    for group in control_groups(name):
+        for folder, *_ in os.walk(group, topdown=False):
+            os.rmdir(folder)
 
 
 def bridge() -> None:

@@ -28,6 +28,7 @@ import requests
 from cache import ROOT, run
 from hosts import BRIDGE, Host
 
+NAMES = ("web", "worker", "mlflow")
 DOMAIN = "moderation.example.org"
 TOOLS = {
     "debootstrap": "debootstrap", "systemd-nspawn": "systemd-container", "apt-ftparchive": "apt-utils",
@@ -115,10 +116,8 @@ class Drill:
 
     def __init__(self, folder: Path, tools: Path) -> None:
         self.folder, self.tools, self.site = folder, tools, Site()
-        self.web = Host("web", "10.77.0.2", folder)
-        self.worker = Host("worker", "10.77.0.3", folder)
-        self.mlflow = Host("mlflow", "10.77.0.4", folder)
-        self.hosts = (self.web, self.worker, self.mlflow)
+        self.hosts = [Host(name, f"10.77.0.{number}", folder) for number, name in enumerate(NAMES, 2)]
+        self.web, self.worker, self.mlflow = self.hosts
         self.source = folder / "source"
         self.deployed: list[str] = []
 
@@ -414,7 +413,11 @@ def main() -> int:
     (cache.CACHE / "hosts").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache.CACHE / "hosts") as folder:
         apart = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        return subprocess.run([*apart, sys.executable, __file__, folder]).returncode
+        try:
+            return subprocess.run([*apart, sys.executable, __file__, folder]).returncode
+        finally:
+            for name in NAMES:
+                hosts.forget(name)
 
 
 if __name__ == "__main__":
