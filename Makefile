@@ -6,7 +6,7 @@ UV := $(BIN)/uv pip
 # uv is many times faster; where the index is one that only pip's own settings know, pip does it.
 INSTALL = $(UV) install -q --system-certs --python $(BIN)/python -r $(1) || $(BIN)/pip install -q --disable-pip-version-check -r $(1)
 
-.PHONY: run test test-infra bench lock fix clean
+.PHONY: run test bench lock fix clean
 
 run: .venv/static
 	@exec $(BIN)/python manage.py serve
@@ -32,10 +32,6 @@ bench: .venv/dev .venv/static
 		$(BIN)/python manage.py migrate -v0; $(BIN)/python manage.py install_base_model; \
 		$(BIN)/python manage.py install_default_policy; $(BIN)/python manage.py create_roles; \
 		$(BIN)/python manage.py seed_scale $(JIGSAW_CSV); $(BIN)/python manage.py bench_moderation'
-
-# Boots hosts and deploys to them; needs root and what Debian and PyPI have.
-test-infra: .venv/runtime
-	$(BIN)/python ansible/tests/run.py
 
 # Pins the requirements anew; the tests check that they are what the short lists say.
 lock: .venv/dev

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from cache import run
@@ -65,6 +66,7 @@ class Host:
         assert self.process is not None
         self.shell("sudo systemctl reboot", check=False)
         self.process.wait(120)
+        run("ip", "link", "delete", f"{self.name}-b")
         run("ip", "netns", "delete", self.name)
         self.power_on()
         self.wait()
@@ -117,7 +119,8 @@ def forget(name: str) -> None:
     """Remove a host's control groups, once nothing is in them."""
     for group in control_groups(name):
         for folder, *_ in os.walk(group, topdown=False):
-            os.rmdir(folder)
+            with suppress(OSError):
+                os.rmdir(folder)
 
 
 def bridge() -> None:

@@ -36,6 +36,7 @@ TOOLS = {
 }  # fmt: skip
 SECRET = "tm_only-for-the-test-0123456789abcdef"
 PASSWORD = "only-for-the-test"
+DOOR = ("toxicmod", PASSWORD)
 
 
 class Site:
@@ -219,9 +220,8 @@ class Drill:
         place = "http://10.77.0.4/api/2.0/mlflow"
         stranger = requests.get(f"{place}/runs/get", {"run_id": run_id}, timeout=60)
         assert stranger.status_code == 401, stranger.text
-        door = ("toxicmod", "only-for-the-test")
-        logged = requests.get(f"{place}/runs/get", {"run_id": run_id}, auth=door, timeout=60).json()["run"]
-        files = requests.get(f"{place}/artifacts/list", {"run_id": run_id}, auth=door, timeout=60).json()[
+        logged = requests.get(f"{place}/runs/get", {"run_id": run_id}, auth=DOOR, timeout=60).json()["run"]
+        files = requests.get(f"{place}/artifacts/list", {"run_id": run_id}, auth=DOOR, timeout=60).json()[
             "files"
         ]
         assert files
@@ -293,9 +293,9 @@ class Drill:
             assert int(host.shell(units)) == wanted, host.shell("systemctl list-units --all 'toxicmod-*'")
         assert self.site.score().status_code == 200
         ping = "from toxicmod import celery_app; print(celery_app.control.ping(timeout=5))"
-        pong = self.worker.shell(f'sudo toxicmod shell -v0 -c "{ping}"')
-        assert pong.count("pong") == 2, pong
-        assert requests.get("http://10.77.0.4/health", auth=("toxicmod", "only-for-the-test"), timeout=60).ok
+        shell = f'sudo toxicmod shell -v0 -c "{ping}"'
+        until(lambda: self.worker.shell(shell).count("pong") == 2)
+        until(lambda: requests.get("http://10.77.0.4/health", auth=DOOR, timeout=60).ok)
         rules = [host.shell("sudo nft list ruleset") for host in self.hosts]
         assert all("policy drop" in text for text in rules), rules
         return f"3 hosts one after the other, {time.monotonic() - start:.0f} s"
@@ -319,6 +319,18 @@ class Drill:
             groups = json.loads(said)
             found[name] = sum(len(groups[group]["hosts"]) for group in ("web", "worker", "mlflow"))
         return ", ".join(f"{name}: {count} hosts" for name, count in found.items())
+
+
+def until(holds: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait until something holds.
+
+    Raises:
+        AssertionError: it did not in time.
+    """
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, f"not within {seconds:.0f} s"
+        time.sleep(1)
 
 
 def made_up(count: int) -> str:
