@@ -343,9 +343,7 @@ def made_up(count: int) -> str:
     writer.writerow(["id", "comment_text", *labels])
     for number in range(count):
         flags = [int(chance.random() < 0.15) for _ in words]
-        said = chance.choices(plain, k=8) + [
-            word for word, flag in zip(words.values(), flags, strict=True) if flag
-        ]
+        said = chance.choices(plain, k=8) + [word for word, flag in zip(words, flags, strict=True) if flag]
         chance.shuffle(said)
         writer.writerow([number, f"{' '.join(said)} {number}", *flags])
     return text.getvalue()
