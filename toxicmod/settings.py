@@ -63,6 +63,7 @@ INSTALLED_APPS = [
     "apps.predictions",
     "apps.moderation",
     "apps.training",
+    "apps.monitoring",
     "apps.api",
     "apps.pages",
     "toxicmod",
