@@ -26,3 +26,10 @@ def when_ready(server: Any) -> None:
         "  Console  %(url)s/admin/\n",
         {"url": url},
     )
+
+
+def post_worker_init(worker: Any) -> None:
+    """Let the worker write its counts: Django is loaded by now."""
+    from apps.monitoring import counting
+
+    counting.start()

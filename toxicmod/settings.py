@@ -70,6 +70,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "apps.monitoring.counting.CountCalls",
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "apps.api.perspective.middleware.ShortWay",
@@ -155,6 +156,7 @@ CELERY_TASK_ROUTES = {
     "apps.training.tasks.learn_when_due": {"queue": "training"},
     "apps.registry.tasks.sync_tracking": {"queue": "training"},
     "apps.moderation.tasks.deliver": {"queue": "webhooks"},
+    "apps.monitoring.tasks.look_deeper": {"queue": "training"},
 }
 # Each may run twice, or in two schedulers at once: it does only what the database says is due.
 CELERY_BEAT_SCHEDULE = {
@@ -172,6 +174,16 @@ CELERY_BEAT_SCHEDULE = {
         "task": "apps.registry.tasks.sync_tracking",
         "schedule": 300.0,
         "options": {"expires": 300},
+    },
+    "count what has changed": {
+        "task": "apps.monitoring.tasks.roll_up",
+        "schedule": 300.0,
+        "options": {"expires": 300},
+    },
+    "look deeper": {
+        "task": "apps.monitoring.tasks.look_deeper",
+        "schedule": 86_400.0,
+        "options": {"expires": 3600},
     },
     "expire leases": {"task": "apps.moderation.tasks.expire_leases", "schedule": 30.0},
     "send webhooks": {"task": "apps.moderation.tasks.deliver_due", "schedule": 5.0},

@@ -169,11 +169,16 @@ class RequestMinute(models.Model):
 
 
 class Reference(models.Model):
-    """What a version was trained on, as its traffic is looked at: held-out rows scored by its twin."""
+    """How a version did before it saw traffic: held-out rows scored by its twin, and the bias audit."""
 
     version = models.OneToOneField("registry.ModelVersion", primary_key=True, on_delete=models.CASCADE)
-    dataset = models.CharField(max_length=120, help_text="The data set's name and version.")
-    rows = models.PositiveIntegerField()
+    dataset = models.CharField(
+        max_length=120, blank=True, help_text="Its name and version; empty: its file is not here."
+    )
+    rows = models.PositiveIntegerField(default=0)
+    bias: Any = models.JSONField(
+        default=dict, help_text="Of each group: subgroup, BPSN and BNSP AUC of the label toxic."
+    )
     flagged = ArrayField(shape=(len(LABELS),))
     scores = ArrayField(shape=(len(LABELS), SCORE_BINS))
     lengths = ArrayField(shape=(len(LENGTH_EDGES) - 1,))

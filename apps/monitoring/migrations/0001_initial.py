@@ -32,8 +32,9 @@ class Migration(migrations.Migration):
             name='Reference',
             fields=[
                 ('version', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, primary_key=True, serialize=False, to='registry.modelversion')),
-                ('dataset', models.CharField(help_text="The data set's name and version.", max_length=120)),
-                ('rows', models.PositiveIntegerField()),
+                ('dataset', models.CharField(blank=True, help_text='Its name and version; empty: its file is not here.', max_length=120)),
+                ('rows', models.PositiveIntegerField(default=0)),
+                ('bias', models.JSONField(default=dict, help_text='Of each group: subgroup, BPSN and BNSP AUC of the label toxic.')),
                 ('flagged', apps.monitoring.models.ArrayField(default=bytes, dtype='<u4', shape=(6,))),
                 ('scores', apps.monitoring.models.ArrayField(default=bytes, dtype='<u4', shape=(6, 50))),
                 ('lengths', apps.monitoring.models.ArrayField(default=bytes, dtype='<u4', shape=(30,))),
