@@ -58,6 +58,7 @@ INSTALLED_APPS = [
     "axes",
     "corsheaders",
     "csp",
+    "django_plotly_dash.apps.DjangoPlotlyDashConfig",
     "apps.accounts",
     "apps.registry",
     "apps.predictions",
@@ -268,6 +269,17 @@ SPECTACULAR_SETTINGS = {
 STATIC_URL = "/static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 STATICFILES_DIRS = [BASE_DIR / "static"]
+STATICFILES_FINDERS = [
+    "django.contrib.staticfiles.finders.FileSystemFinder",
+    "django.contrib.staticfiles.finders.AppDirectoriesFinder",
+    "django_plotly_dash.finders.DashComponentFinder",
+]
+# The loader is named, not imported: a process that only scores never loads what draws.
+PLOTLY_DASH = {
+    "view_decorator": "apps.monitoring.access.guarded",
+    "stateless_loader": "apps.monitoring.dashboard.find",
+    "serve_locally": True,
+}
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},

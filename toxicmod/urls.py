@@ -14,6 +14,8 @@ urlpatterns = [
     path("health", health.health, name="health"),
     path("ready", health.ready, name="ready"),
     path("admin/", admin.site.urls),
+    path("monitoring/", include("apps.monitoring.urls")),
+    path("monitoring/dash/", include("django_plotly_dash.urls")),
     path("", include("apps.pages.urls")),
 ]
 
