@@ -1,6 +1,8 @@
 """gunicorn's configuration: threads for waiting on the database, one process per core for scoring."""
 
 import os
+import shutil
+import tempfile
 from typing import Any
 
 wsgi_app = "toxicmod.wsgi"
@@ -10,6 +12,9 @@ threads = int(os.environ.get("WEB_THREADS", "8"))
 worker_class = "gthread"
 # The model and the compiled code are loaded before the fork: workers share their pages and start at once.
 preload_app = True
+# Each process keeps its Prometheus counters in a file here; must be set before the library is imported.
+_counters = tempfile.mkdtemp(prefix="toxicmod-metrics-")
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = _counters
 timeout = 30
 graceful_timeout = 30
 keepalive = 75
@@ -33,3 +38,8 @@ def post_worker_init(worker: Any) -> None:
     from apps.monitoring import counting
 
     counting.start()
+
+
+def on_exit(server: Any) -> None:
+    """Take the counters' files away."""
+    shutil.rmtree(_counters, ignore_errors=True)

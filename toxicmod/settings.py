@@ -181,6 +181,16 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 300.0,
         "options": {"expires": 300},
     },
+    "watch alerts": {
+        "task": "apps.monitoring.tasks.watch",
+        "schedule": 120.0,
+        "options": {"expires": 120},
+    },
+    "tell of alerts": {
+        "task": "apps.monitoring.tasks.tell",
+        "schedule": 30.0,
+        "options": {"expires": 30},
+    },
     "look deeper": {
         "task": "apps.monitoring.tasks.look_deeper",
         "schedule": 86_400.0,
@@ -219,6 +229,10 @@ MLFLOW_ARTIFACTS = env.str("MLFLOW_ARTIFACTS", default=str(DATA_DIR / "mlflow-ar
 PUBLIC_URL = env.str("PUBLIC_URL", default="").rstrip(
     "/"
 )  # where authors reach the site, for links in webhooks
+METRICS_TOKEN = env.str("METRICS_TOKEN", default="")  # what Prometheus sends; empty: no /metrics
+vars().update(env.email_url("EMAIL_URL", default="consolemail://"))  # how alerts are mailed
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("EMAIL_FROM", default="toxicmod@localhost")
 WEBHOOK_ALLOW_PRIVATE = env.bool("WEBHOOK_ALLOW_PRIVATE", default=False)  # let webhooks reach this network
 
 # Browsers may call the Perspective-compatible paths from these origins; from all where none is named, as at

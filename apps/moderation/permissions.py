@@ -36,6 +36,9 @@ _LEAD = (
     "registry.view_promotion",
     "registry.change_modelversion",
     "registry.override_gates",
+    "monitoring.view_dashboard",
+    "monitoring.view_alert",
+    "monitoring.acknowledge_alert",
 )
 _ENGINEER = (
     *_VIEW,
@@ -48,8 +51,16 @@ ROLES: dict[str, tuple[str, ...]] = {
     "viewer": _VIEW,
     "moderator": _DECIDE,
     "lead": _LEAD,
-    "engineer": (*_ENGINEER, "training.*"),
-    "administrator": ("accounts.*", "auth.*", "registry.*", "predictions.*", "moderation.*", "training.*"),
+    "engineer": (*_ENGINEER, "training.*", "monitoring.*"),
+    "administrator": (
+        "accounts.*",
+        "auth.*",
+        "registry.*",
+        "predictions.*",
+        "moderation.*",
+        "training.*",
+        "monitoring.*",
+    ),
 }
 
 

@@ -19,6 +19,7 @@ from django.db import DatabaseError, connection
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
+from apps.monitoring import prometheus
 from apps.monitoring.models import LATENCY_EDGES, RequestMinute
 from apps.predictions.models import Prediction
 
@@ -128,5 +129,7 @@ class CountCalls:
             return self._get_response(request)
         start = time.perf_counter()
         response = self._get_response(request)
-        add(source, response.status_code, time.perf_counter() - start, time.time())
+        seconds = time.perf_counter() - start
+        add(source, response.status_code, seconds, time.time())
+        prometheus.observe(source, response.status_code, seconds)
         return response

@@ -19,9 +19,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
-DRAWS = 400
+DRAWS = 200
 LEAST_SHARE = 0.01  # of the reference, in each of the bins that are compared
 LEAST_SAMPLE = 50  # independent comments: with fewer, chance alone looks like a shift too often
+LEAST_HITS = 5  # expected, of independent comments: the rule of Cochran, Biometrics 10, 1954
 LEAST_COMMENTS = 5  # an n-gram of fewer comments is nobody's trend, and might be somebody's name
 Z = float(norm.ppf(0.975))
 
@@ -183,20 +184,24 @@ def shift(reference: np.ndarray, current: np.ndarray, measure: Measure = Measure
     )
 
 
-def rate_change(reference: np.ndarray, current: np.ndarray) -> Estimate | None:
+def rate_change(reference: np.ndarray, current: np.ndarray, *, among: int = 1) -> Estimate | None:
     """How many times as high a rate is as before: (hours, 2) or (2,) counts of hits and of comments.
 
-    The interval is Katz's for a ratio of two binomials (Biometrics 34, 1978), widened by the dispersion.
-    None where there is nothing to compare.
+    The interval is Katz's for a ratio of two binomials (Biometrics 34, 1978), widened by the dispersion,
+    and by Bonferroni's rule where the rate is one of several, `among`, of which the worst is looked at.
+    None where too few hits are to be expected for an interval.
     """
     samples = [np.atleast_2d(np.asarray(rows, float)) for rows in (reference, current)]
     split = [np.column_stack([rows[:, 0], rows[:, 1] - rows[:, 0]]) for rows in samples]
     (hits, count), (now, number) = (rows.sum(axis=0) for rows in samples)
     if not count or not number:
         return None
+    scale = dispersion(*split)
+    if min(count, number) * (hits + now) / (count + number) / scale < LEAST_HITS:
+        return None
     ratio = ((now + 0.5) / (number + 0.5)) / ((hits + 0.5) / (count + 0.5))
     variance = 1 / (now + 0.5) - 1 / (number + 0.5) + 1 / (hits + 0.5) - 1 / (count + 0.5)
-    spread = float(np.exp(Z * np.sqrt(max(variance, 0.0) * dispersion(*split))))
+    spread = float(np.exp(norm.isf(0.025 / among) * np.sqrt(max(variance, 0.0) * scale)))
     return Estimate(float(ratio), float(ratio / spread), float(ratio * spread))
 
 

@@ -21,11 +21,14 @@ the other: `overall()` or `of_community(name)`.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
+from django.core.validators import validate_email
 from django.db import models
 from django.utils import timezone
+from uuid_utils.compat import uuid7
 
 from apps.classifier.labels import LABELS
 from apps.predictions.models import Prediction
@@ -206,3 +209,172 @@ class DomainCheck(models.Model):
 
     def __str__(self) -> str:
         return f"{self.version} {self.created_at:%Y-%m-%d}: {self.auc:.3f}"
+
+
+def validate_addresses(value: str) -> None:
+    """Raise ValidationError unless `value` is e-mail addresses separated by commas."""
+    for address in value.split(","):
+        validate_email(address.strip())
+
+
+class AlertRule(models.Model):
+    """What is to be noticed, from which figure on, and who is told."""
+
+    class Metric(models.TextChoices):
+        """The figures of the window; "before" is the same hours of the day in the four weeks before."""
+
+        ERROR_SHARE = "error_share", "Share of calls that failed (5xx)"
+        LATENCY = "latency_p95_ms", "95th percentile of scoring time, ms"
+        REQUESTS = "requests_per_hour", "Comments an hour"
+        FLAG_SHARE = "flag_share", "Share of comments with any label"
+        FLAG_CHANGE = "flag_change", "Label's rate against before: times as high or as low, worst label"
+        SCORE_SHIFT = "score_psi", "Scores against before: PSI, worst label"
+        LENGTH_SHIFT = "length_psi", "Text lengths against before: PSI"
+        WORD_CHANGE = "unknown_change", "Unknown n-grams against before: times as many or as few"
+        TRAINING_SHIFT = "training_psi", "Scores against the training reference: PSI, worst label"
+        WRONG_SHARE = "wrong_share", "Share of feedback that says the prediction is wrong"
+        QUEUE_GROWTH = "queue_growth", "Queue items that came, less those decided"
+
+    class Comparison(models.TextChoices):
+        ABOVE = "above", "above"
+        BELOW = "below", "below"
+
+    name = models.CharField(max_length=80, unique=True)
+    metric = models.CharField(max_length=20, choices=Metric)
+    comparison = models.CharField(max_length=5, choices=Comparison, default=Comparison.ABOVE)
+    threshold = models.FloatField(
+        help_text="The alert opens when the whole 95 % interval of the figure is beyond it, "
+        "and closes when the figure is not."
+    )
+    window_hours = models.PositiveSmallIntegerField(
+        "window, hours", default=1, help_text="So many whole hours and the one that runs."
+    )
+    emails = models.CharField(
+        "e-mail to",
+        max_length=500,
+        blank=True,
+        validators=[validate_addresses],
+        help_text="Addresses, separated by commas.",
+    )
+    webhook_url = models.URLField("webhook to", max_length=500, blank=True)
+    webhook_client = models.ForeignKey(
+        "accounts.APIKey",
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        help_text="Whose webhook keys sign it; empty: it is not signed.",
+    )
+    quiet_minutes = models.PositiveIntegerField(
+        default=240, help_text="For so long after telling somebody nobody is told of this rule again."
+    )
+    is_active = models.BooleanField("active", default=True)
+
+    class Meta:
+        ordering = ("name",)
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(window_hours__gte=1, window_hours__lte=168),
+                name="monitoring_rule_window",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class AlertQuerySet(models.QuerySet["Alert"]):
+    def open(self) -> "AlertQuerySet":
+        """Return the alerts whose figure is still beyond the threshold."""
+        return self.filter(closed_at=None)
+
+
+class Alert(models.Model):
+    """A rule's figure went beyond its threshold: by how much, who saw to it, and when it was over."""
+
+    rule = models.ForeignKey(AlertRule, on_delete=models.PROTECT, related_name="alerts")
+    metric = models.CharField(max_length=20, choices=AlertRule.Metric)
+    comparison = models.CharField(max_length=5, choices=AlertRule.Comparison)
+    threshold = models.FloatField()
+    window_hours = models.PositiveSmallIntegerField("window, hours")
+    value = models.FloatField(help_text="When the alert opened.")
+    low = models.FloatField(help_text="Of the 95 % interval.")
+    high = models.FloatField(help_text="Of the 95 % interval.")
+    opened_at = models.DateTimeField(default=timezone.now, db_index=True)
+    told_at = models.DateTimeField(null=True, help_text="When somebody was told last.")
+    acknowledged_at = models.DateTimeField(null=True)
+    acknowledged_by = models.ForeignKey(
+        "accounts.User", null=True, on_delete=models.PROTECT, related_name="+"
+    )
+    closed_at = models.DateTimeField(null=True)
+
+    objects = AlertQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-opened_at", "-pk")
+        permissions = [("acknowledge_alert", "Can acknowledge alerts")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["rule"], condition=models.Q(closed_at=None), name="monitoring_one_open_alert"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(acknowledged_at=None, acknowledged_by=None)
+                | models.Q(acknowledged_at__isnull=False, acknowledged_by__isnull=False),
+                name="monitoring_acknowledged_by_somebody",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.rule}, {self.opened_at:%Y-%m-%d %H:%M}"
+
+    @property
+    def sentence(self) -> str:
+        """What was found, in words."""
+        return (
+            f"{self.get_metric_display()}: {self.value:.4g} ({self.low:.4g} to {self.high:.4g} with 95 %), "
+            f"{self.comparison} {self.threshold:g} over {self.window_hours} h."
+        )
+
+
+class NoticeQuerySet(models.QuerySet["Notice"]):
+    def due(self, now: datetime) -> "NoticeQuerySet":
+        """Return the notices to be sent by now, the oldest first."""
+        found = self.filter(sent_at=None, send_after__lte=now, attempts__lt=Notice.MAX_ATTEMPTS)
+        return found.order_by("send_after", "pk")
+
+
+class Notice(models.Model):
+    """That somebody is told of an alert: the outbox of e-mails and webhooks."""
+
+    MAX_ATTEMPTS = 8  # the last one some two hours after the first
+
+    class Event(models.TextChoices):
+        OPENED = "alert.opened", "Opened"
+        REMINDER = "alert.reminder", "Still open"
+        CLOSED = "alert.closed", "Closed"
+
+    class Channel(models.TextChoices):
+        EMAIL = "email", "E-mail"
+        WEBHOOK = "webhook", "Webhook"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    alert = models.ForeignKey(Alert, on_delete=models.PROTECT, related_name="notices")
+    event = models.CharField(max_length=14, choices=Event)
+    channel = models.CharField(max_length=7, choices=Channel)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    send_after = models.DateTimeField()
+    sent_at = models.DateTimeField(null=True)
+    error = models.CharField(max_length=300, blank=True)
+
+    objects = NoticeQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-id",)
+        indexes = [
+            models.Index(
+                fields=["send_after"], condition=models.Q(sent_at=None), name="monitoring_notice_outbox"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.event} by {self.channel}"

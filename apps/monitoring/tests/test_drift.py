@@ -94,6 +94,7 @@ def test_a_rates_change_is_a_ratio_with_an_interval() -> None:
     assert drift.either_way(Estimate(0.5, 0.4, 0.8)) == Estimate(2.0, 1.25, 2.5)
     assert drift.either_way(Estimate(0.9, 0.6, 1.2)).low == 1.0
     assert drift.rate_change(np.array([5, 10]), np.array([0, 0])) is None
+    assert drift.rate_change(np.array([10, 10_000]), np.array([3, 300])) is None  # 0.4 were to be expected
 
 
 def _talk(seed: int, count: int, *, slang: float = 0.0) -> list[str]:
