@@ -88,7 +88,7 @@ def table(panel: Panel) -> Iterator[list[Any]]:
 def figure(plot: Plot) -> dict[str, Any]:
     """Return the plot as plotly.js takes it. Series differ in dash, marker or pattern besides colour."""
     y_axis: dict[str, Any] = {
-        "title": {"text": plot.y_title, "standoff": 8},
+        "title": {"text": plot.y_title},
         "automargin": True,
         "rangemode": "tozero",
     }
