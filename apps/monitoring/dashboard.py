@@ -11,7 +11,7 @@ from django_plotly_dash import DjangoDash
 from apps.accounts.models import User
 from apps.moderation.permissions import communities_of
 from apps.monitoring import access
-from apps.monitoring.figures import Panel, Plot, figure
+from apps.monitoring.figures import Panel, Plot, figure, height
 from apps.monitoring.models import HourlyRollup
 from apps.monitoring.panels import PANELS, WINDOWS, Filters
 from apps.predictions.models import Prediction
@@ -144,7 +144,7 @@ def _plot(name: str, plot: Plot) -> Any:
     body = (
         html.P("Nothing to draw yet.", className="empty")
         if empty
-        else dcc.Graph(id=identity, figure=figure(plot), config=config)
+        else dcc.Graph(id=identity, figure=figure(plot), config=config, style={"height": f"{height(plot)}px"})
     )
     return html.Figure([html.Figcaption(plot.sentence), body], **{"data-plot": plot.key})
 

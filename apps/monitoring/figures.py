@@ -106,19 +106,20 @@ def figure(plot: Plot) -> dict[str, Any]:
             | {"line": {"color": GREY, "width": 2, "dash": "dash"}}
         )
         notes.append({"x": moment, "yref": "paper", "y": 1.0, "text": text, "yanchor": "bottom"})
-    for level, text in plot.levels:
+    for number, (level, text) in enumerate(plot.levels):
         lines.append(
             {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": level, "y1": level}
             | {"line": {"color": GREY, "width": 1, "dash": "dot"}}
         )
         notes.append(
-            {"xref": "paper", "x": 1, "xanchor": "right", "y": level, "text": text, "yanchor": "bottom"}
+            {"xref": "paper", "y": level, "text": text, "yanchor": "bottom"}
+            | ({"x": 1, "xanchor": "right"} if number % 2 else {"x": 0, "xanchor": "left"})
         )
     return {
         "data": [_trace(series, number) for number, series in enumerate(plot.series)],
         "layout": {
             "autosize": True,
-            "height": 340,
+            "height": height(plot),
             "margin": {"l": 56, "r": 12, "t": 28, "b": 40},
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
@@ -133,6 +134,11 @@ def figure(plot: Plot) -> dict[str, Any]:
             "annotations": [note | {"showarrow": False, "font": {"size": 12}} for note in notes],
         },
     }
+
+
+def height(plot: Plot) -> int:
+    """Return how high the plot is, in CSS pixels: on a phone each series takes a line of the legend."""
+    return 320 + 22 * len(plot.series)
 
 
 def _trace(series: Series, number: int) -> dict[str, Any]:

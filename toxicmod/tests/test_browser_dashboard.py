@@ -32,7 +32,12 @@ def test_every_panel_draws(
             figure = figures.nth(number)
             if figure.locator(".empty").count() == 0:
                 figure.scroll_into_view_if_needed()
-                expect(figure.locator(".main-svg").first).to_be_visible()
+                drawing = figure.locator(".main-svg").first
+                expect(drawing).to_be_visible()
+                outer, inner = figure.bounding_box(), drawing.bounding_box()
+                assert outer
+                assert inner
+                assert inner["y"] + inner["height"] <= outer["y"] + outer["height"]
         screenshot(opened, f"dashboard-{panel}")
         assert overflow(page) <= 0
     assert opened.errors == []
