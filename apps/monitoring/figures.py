@@ -95,7 +95,7 @@ def figure(plot: Plot) -> dict[str, Any]:
     if plot.is_share:
         y_axis["tickformat"] = ".3~p"
     if plot.is_log:
-        y_axis |= {"type": "log", "rangemode": "normal", "dtick": 1, "exponentformat": "power"}
+        y_axis |= {"type": "log", "rangemode": "normal"}
     x_axis: dict[str, Any] = {"title": {"text": plot.x_title}, "automargin": True}
     if plot.x_log:
         x_axis |= {"type": "log", "dtick": 1}
@@ -124,7 +124,7 @@ def figure(plot: Plot) -> dict[str, Any]:
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "font": {"family": "system-ui, sans-serif", "size": 13},
-            "legend": {"orientation": "h", "yanchor": "top", "y": -0.2, "x": 0},
+            "legend": {"orientation": "h", "yanchor": "top", "y": -0.34 if plot.x_title else -0.2, "x": 0},
             "showlegend": len(plot.series) > 1,
             "barmode": "group",
             "hovermode": "closest",
@@ -143,7 +143,7 @@ def height(plot: Plot) -> int:
 
 def _trace(series: Series, number: int) -> dict[str, Any]:
     look = number % len(COLOURS)
-    colour = COLOURS[look]
+    colour = COLOURS[look] if number < len(COLOURS) else GREY
     trace: dict[str, Any] = {"name": series.name, "x": series.x, "y": series.y}
     if series.low and series.high:
         trace["error_y"] = {
@@ -160,7 +160,7 @@ def _trace(series: Series, number: int) -> dict[str, Any]:
     if series.kind == Kind.BAR:
         pattern = {"shape": PATTERNS[look], "fgcolor": "#ffffff", "size": 6, "solidity": 0.25}
         return trace | {"type": "bar", "marker": {"color": colour, "pattern": pattern}}
-    few = len(series.x) <= 40
+    few = len(series.x) <= 40 or None in series.y  # a point between gaps has no line
     return trace | {
         "type": "scatter",
         "mode": "markers" if series.kind == Kind.POINTS else "lines+markers" if few else "lines",
