@@ -184,11 +184,10 @@ def shift(reference: np.ndarray, current: np.ndarray, measure: Measure = Measure
     )
 
 
-def rate_change(reference: np.ndarray, current: np.ndarray, *, among: int = 1) -> Estimate | None:
+def rate_change(reference: np.ndarray, current: np.ndarray) -> Estimate | None:
     """How many times as high a rate is as before: (hours, 2) or (2,) counts of hits and of comments.
 
-    The interval is Katz's for a ratio of two binomials (Biometrics 34, 1978), widened by the dispersion,
-    and by Bonferroni's rule where the rate is one of several, `among`, of which the worst is looked at.
+    The interval is Katz's for a ratio of two binomials (Biometrics 34, 1978), widened by the dispersion.
     None where too few hits are to be expected for an interval.
     """
     samples = [np.atleast_2d(np.asarray(rows, float)) for rows in (reference, current)]
@@ -201,7 +200,7 @@ def rate_change(reference: np.ndarray, current: np.ndarray, *, among: int = 1) -
         return None
     ratio = ((now + 0.5) / (number + 0.5)) / ((hits + 0.5) / (count + 0.5))
     variance = 1 / (now + 0.5) - 1 / (number + 0.5) + 1 / (hits + 0.5) - 1 / (count + 0.5)
-    spread = float(np.exp(norm.isf(0.025 / among) * np.sqrt(max(variance, 0.0) * scale)))
+    spread = float(np.exp(Z * np.sqrt(max(variance, 0.0) * scale)))
     return Estimate(float(ratio), float(ratio / spread), float(ratio * spread))
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from apps.classifier.labels import LABELS
 from apps.moderation.triage import wilson
 from apps.monitoring import drift
 from apps.monitoring.drift import Estimate
@@ -100,32 +99,24 @@ def _worst(found: Sequence[Estimate | None]) -> Estimate | None:
     return max((one for one in found if one), key=lambda one: (one.low, one.value), default=None)
 
 
-def _of_labels(row: HourlyRollup) -> np.ndarray:
-    """(6, 2): comments with the label, and comments."""
-    return np.column_stack([row.flagged, np.full(len(LABELS), row.requests)])
-
-
-def _change(before: np.ndarray | None, current: np.ndarray | None) -> Estimate | None:
-    """The worst change either way of rates, each (hours, rates, 2)."""
-    if before is None or current is None:
-        return None
-    many = before.shape[1]
-    changes = [drift.rate_change(before[:, k], current[:, k], among=many) for k in range(many)]
-    return _worst([change and drift.either_way(change) for change in changes])
+def _change(traffic: Traffic, of: Callable[[HourlyRollup], Any]) -> Estimate | None:
+    """The change of a rate either way; `of` a row gives hits and comments."""
+    before, current = _stacked(traffic.before, of), _stacked(traffic.current, of)
+    change = None if before is None or current is None else drift.rate_change(before, current)
+    return drift.either_way(change) if change else None
 
 
 def _flag_change(traffic: Traffic) -> Estimate | None:
-    return _change(_stacked(traffic.before, _of_labels), _stacked(traffic.current, _of_labels))
+    # Of any label: rare ones come in bursts, and the worst of six would cry wolf. `_score_psi` looks at each.
+    return _change(traffic, lambda row: np.array([row.any_flagged, row.requests]))
 
 
 def _unknown_change(traffic: Traffic) -> Estimate | None:
     version = _version_of(traffic)
-
-    def unknown(row: HourlyRollup) -> np.ndarray:
-        return np.asarray(row.words)[None, ::-1] if row.version_id == version else np.zeros((1, 2))
-
     # N-grams of a comment come together, so hours vary far more than chance: the dispersion takes account.
-    return _change(_stacked(traffic.before, unknown), _stacked(traffic.current, unknown))
+    return _change(
+        traffic, lambda row: np.asarray(row.words)[::-1] if row.version_id == version else np.zeros(2)
+    )
 
 
 def _psi(before: np.ndarray | None, current: np.ndarray | None) -> Estimate | None:

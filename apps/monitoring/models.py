@@ -227,7 +227,7 @@ class AlertRule(models.Model):
         LATENCY = "latency_p95_ms", "95th percentile of scoring time, ms"
         REQUESTS = "requests_per_hour", "Comments an hour"
         FLAG_SHARE = "flag_share", "Share of comments with any label"
-        FLAG_CHANGE = "flag_change", "Label's rate against before: times as high or as low, worst label"
+        FLAG_CHANGE = "flag_change", "Comments with any label against before: times as many or as few"
         SCORE_SHIFT = "score_psi", "Scores against before: PSI, worst label"
         LENGTH_SHIFT = "length_psi", "Text lengths against before: PSI"
         WORD_CHANGE = "unknown_change", "Unknown n-grams against before: times as many or as few"

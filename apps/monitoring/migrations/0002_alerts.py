@@ -36,7 +36,7 @@ class Migration(migrations.Migration):
                             ("flag_share", "Share of comments with any label"),
                             (
                                 "flag_change",
-                                "Label's rate against before: times as high or as low, worst label",
+                                "Comments with any label against before: times as many or as few",
                             ),
                             ("score_psi", "Scores against before: PSI, worst label"),
                             ("length_psi", "Text lengths against before: PSI"),
@@ -122,7 +122,7 @@ class Migration(migrations.Migration):
                             ("flag_share", "Share of comments with any label"),
                             (
                                 "flag_change",
-                                "Label's rate against before: times as high or as low, worst label",
+                                "Comments with any label against before: times as many or as few",
                             ),
                             ("score_psi", "Scores against before: PSI, worst label"),
                             ("length_psi", "Text lengths against before: PSI"),

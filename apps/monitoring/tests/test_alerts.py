@@ -240,5 +240,5 @@ def test_every_metric_has_a_figure_or_says_that_it_knows_too_little(
         "flag_change": 1, "score_psi": 0, "length_psi": 0, "unknown_change": 1, "wrong_share": 0.1,
         "queue_growth": 40,
     }  # fmt: skip
-    assert found.value == pytest.approx(expected[metric], abs=0.01 if metric != "flag_change" else 0.1)
+    assert found.value == pytest.approx(expected[metric], abs=0.01)
     assert found.low <= found.value <= found.high
