@@ -6,7 +6,7 @@ UV := $(BIN)/uv pip
 # uv is many times faster; where the index is one that only pip's own settings know, pip does it.
 INSTALL = $(UV) install -q --system-certs --python $(BIN)/python -r $(1) || $(BIN)/pip install -q --disable-pip-version-check -r $(1)
 
-.PHONY: run test bench lock fix clean
+.PHONY: run test test-infra bench lock fix clean
 
 run: .venv/static
 	@exec $(BIN)/python manage.py serve
@@ -23,6 +23,11 @@ test: .venv/dev .venv/static
 	$(BIN)/pytest -n 2 --dist loadfile
 	$(BIN)/python -m toxicmod.tests.servers $(BIN)/pytest -n 2 --dist loadfile -m database
 
+# Terraform, containers and Ansible, for real and without a cloud; what a machine lacks is skipped, loudly.
+test-infra: .venv/dev .venv/infra
+	$(BIN)/pytest toxicmod/tests/infra/test_*.py
+	@if [ -x ansible/tests/run ]; then ansible/tests/run; fi
+
 bench: .venv/dev .venv/static
 	@test -f "$(JIGSAW_CSV)" || { echo 'Give real comments: make bench JIGSAW_CSV=train.csv.gz (the Jigsaw data)'; exit 1; }
 	$(BIN)/python -m apps.classifier.bench $(JIGSAW_CSV)
@@ -37,6 +42,7 @@ bench: .venv/dev .venv/static
 lock: .venv/dev
 	$(UV) compile -q --system-certs --universal --python-version 3.11 --custom-compile-command 'make lock' requirements.in -o requirements.txt
 	$(UV) compile -q --system-certs --universal --python-version 3.11 --custom-compile-command 'make lock' requirements-dev.in -c requirements.txt -o requirements-dev.txt
+	$(UV) compile -q --system-certs --universal --python-version 3.11 --custom-compile-command 'make lock' terraform/requirements.in -o terraform/requirements.txt
 
 fix: .venv/dev
 	$(BIN)/ruff check --fix .
@@ -60,4 +66,10 @@ clean:
 
 .venv/dev: .venv/runtime requirements-dev.txt
 	$(call INSTALL,requirements-dev.txt)
+	@touch $@
+
+# The scanner pins libraries that the site has newer: it lives by itself.
+.venv/infra: .venv/bin/uv terraform/requirements.txt
+	$(PYTHON) -m venv $@
+	$(UV) install -q --system-certs --python $@/bin/python -r terraform/requirements.txt || $@/bin/pip install -q --disable-pip-version-check -r terraform/requirements.txt
 	@touch $@

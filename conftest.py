@@ -4,7 +4,9 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import boto3
 import pytest
+import requests
 from django.conf import settings
 from django.test import override_settings
 from playwright.sync_api import Browser
@@ -13,9 +15,11 @@ from pytest_django.live_server_helper import LiveServer
 
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import APIKey
+from apps.predictions import store
 from apps.registry import serving
 from apps.registry.actions import install_base_model
 from apps.registry.models import Alias, ModelVersion
+from toxicmod.tests import aws as amazon
 from toxicmod.tests import browser as browsers
 from toxicmod.tests import servers
 
@@ -40,10 +44,12 @@ def django_db_modify_db_settings(
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
-    """Give the test database its champion once."""
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """Give the test database its champion once; let go of it before it is dropped."""
     with django_db_blocker.unblock():
         install_base_model()
+    yield
+    store.close()
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +94,40 @@ def redis_url() -> Iterator[str]:
     """A real Redis-protocol server of the session's own."""
     with servers.redis() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def _moto() -> Iterator[str]:
+    with amazon.moto() as url:
+        yield url
+
+
+@pytest.fixture
+def aws(_moto: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[amazon.Way]:
+    """The way to an empty AWS, by the standard chain; it can be made bad."""
+    requests.post(f"{_moto}/moto-api/reset", timeout=30)
+    with amazon.way(_moto) as way:
+        for name, value in amazon.ENVIRONMENT.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", way.url)
+        monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps the first credentials it found
+        yield way
+
+
+@pytest.fixture
+def bucket_of(aws: amazon.Way) -> Callable[[str], Any]:
+    """Make a bucket that encrypts with a key of its own, as ours do; return an S3 client."""
+
+    def make(name: str) -> Any:
+        client = boto3.client("s3")
+        client.create_bucket(
+            Bucket=name, CreateBucketConfiguration={"LocationConstraint": client.meta.region_name}
+        )
+        rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms"}}
+        client.put_bucket_encryption(Bucket=name, ServerSideEncryptionConfiguration={"Rules": [rule]})
+        return client
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -147,6 +147,8 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "visibility_timeout": 7200,
 }
 CELERY_TASK_PUBLISH_RETRY = False
+# The workers' lines look like all others: JSON in production, figures to alarm on as fields of their own.
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TASK_DEFAULT_QUEUE = "default"
 # A worker that is told of no queue serves all three.
 CELERY_TASK_QUEUES = [Queue(name, routing_key=name) for name in ("default", "training", "webhooks")]
@@ -154,7 +156,9 @@ CELERY_TASK_QUEUES = [Queue(name, routing_key=name) for name in ("default", "tra
 CELERY_TASK_ROUTES = {
     "apps.training.tasks.train_model": {"queue": "training"},
     "apps.training.tasks.build_dataset": {"queue": "training"},
+    "apps.training.tasks.measure_gates": {"queue": "training"},
     "apps.training.tasks.learn_when_due": {"queue": "training"},
+    "apps.training.tasks.learn": {"queue": "training"},
     "apps.registry.tasks.sync_tracking": {"queue": "training"},
     "apps.moderation.tasks.deliver": {"queue": "webhooks"},
     "apps.monitoring.tasks.look_deeper": {"queue": "training"},
@@ -170,6 +174,16 @@ CELERY_BEAT_SCHEDULE = {
         "task": "apps.training.tasks.learn_when_due",
         "schedule": 600.0,
         "options": {"expires": 600},
+    },
+    "shadow": {
+        "task": "apps.training.tasks.score_in_shadow",
+        "schedule": 30.0,
+        "options": {"expires": 30},
+    },
+    "watch the canary": {
+        "task": "apps.training.tasks.watch_canary",
+        "schedule": 10.0,
+        "options": {"expires": 10},
     },
     "tell MLflow": {
         "task": "apps.registry.tasks.sync_tracking",
@@ -196,8 +210,28 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 86_400.0,
         "options": {"expires": 3600},
     },
+    "log the queue's age": {
+        "task": "apps.moderation.tasks.log_queue_age",
+        "schedule": 60.0,
+        "options": {"expires": 60},
+    },
+    "choose what to label": {
+        "task": "apps.moderation.tasks.queue_to_learn",
+        "schedule": 900.0,
+        "options": {"expires": 900},
+    },
     "expire leases": {"task": "apps.moderation.tasks.expire_leases", "schedule": 30.0},
     "send webhooks": {"task": "apps.moderation.tasks.deliver_due", "schedule": 5.0},
+    "send to the mirror": {
+        "task": "apps.moderation.tasks.send_to_mirror",
+        "schedule": 5.0,
+        "options": {"expires": 5},
+    },
+    "tend the mirror": {
+        "task": "apps.moderation.tasks.tend_mirror",
+        "schedule": 60.0,
+        "options": {"expires": 60},
+    },
     "resume bulk jobs": {"task": "apps.moderation.tasks.resume_bulk_jobs", "schedule": 60.0},
 }
 
@@ -221,10 +255,17 @@ AXES_LOCKOUT_TEMPLATE = "429.html"
 ANONYMOUS_API = env.bool("ANONYMOUS_API", default=not PRODUCTION)
 ANONYMOUS_RATE_PER_MINUTE = env.int("ANONYMOUS_RATE_PER_MINUTE", default=600)
 TRUSTED_PROXIES = env.int("TRUSTED_PROXIES", default=0)  # how many proxies append to X-Forwarded-For
+LABELS_PER_DAY = env.int("LABELS_PER_DAY", default=50)
 TRAIN_AFTER_LABELS = env.int("TRAIN_AFTER_LABELS", default=500)
 TRAIN_AFTER_DAYS = env.int("TRAIN_AFTER_DAYS", default=0)
+SHADOW_SHARE = env.float("SHADOW_SHARE", default=0.2)
 MLFLOW_TRACKING_URI = env.str("MLFLOW_TRACKING_URI", default=f"sqlite:///{DATA_DIR / 'mlflow.sqlite3'}")
 MLFLOW_ARTIFACTS = env.str("MLFLOW_ARTIFACTS", default=str(DATA_DIR / "mlflow-artifacts"))
+
+# AWS's libraries find region, endpoint and credentials themselves: AWS_DEFAULT_REGION, the box's role.
+DYNAMODB_TABLE = env.str("DYNAMODB_TABLE", default="")  # turns the mirror on
+DYNAMODB_TTL_DAYS = env.int("DYNAMODB_TTL_DAYS", default=365)
+S3_BUCKET = env.str("S3_BUCKET", default="")  # shares data sets between the boxes, takes exports
 
 PUBLIC_URL = env.str("PUBLIC_URL", default="").rstrip(
     "/"
@@ -344,5 +385,5 @@ LOGGING = {
         "console": {"class": "logging.StreamHandler", "formatter": "json" if PRODUCTION else "console"}
     },
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
-    "loggers": {name: {"level": "WARNING"} for name in ("mlflow", "alembic", "matplotlib")},
+    "loggers": {name: {"level": "WARNING"} for name in ("mlflow", "alembic", "matplotlib", "botocore")},
 }

@@ -2,7 +2,9 @@
 
 import ipaddress
 import logging
+import threading
 import time
+from dataclasses import dataclass
 from functools import cache
 
 from django.conf import settings
@@ -15,10 +17,25 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 logger = logging.getLogger(__name__)
 
 OUTAGE_SECONDS = 10.0
+LEASE_SECONDS, LEASE_SHARE, MOST_LEASES = 0.1, 0.01, 10_000
+
+
+@dataclass
+class _Lease:
+    """Calls that a process may answer without asking: so many, until then; `taken` are to be counted yet."""
+
+    size: int
+    until: float
+    taken: int = 0
 
 
 class RateLimiter:
-    """Counts hits in Redis, shared by every process; while Redis is out, in this process's memory."""
+    """Counts calls in Redis, shared by every process; while Redis is out, in this process's memory.
+
+    Asking Redis takes longer than scoring. So a process asks ten times a second for a busy caller, and lets
+    up to a hundredth of what the caller has left pass in between: a limit of 6,000 may be overrun by 60 in
+    each process, one below 100 never is.
+    """
 
     def __init__(self, redis_url: str) -> None:
         self._local = SlidingWindowCounterRateLimiter(MemoryStorage())
@@ -32,23 +49,40 @@ class RateLimiter:
             else self._local
         )
         self._out_until = 0.0
+        self._leases: dict[str, _Lease] = {}
+        self._lock = threading.Lock()
 
     def wait(self, item: RateLimitItem, who: str) -> float | None:
         """Count one request; return None if it is within the limit, else the seconds until one will be."""
+        with self._lock:
+            lease = self._leases.get(who)
+            if lease and lease.taken < lease.size and time.monotonic() < lease.until:
+                lease.taken += 1
+                return None
+            self._leases.pop(who, None)
+        cost = 1 + (lease.taken if lease else 0)
         if time.monotonic() >= self._out_until:
             try:
-                return self._wait(self._shared, item, who)
+                return self._wait(self._shared, item, who, cost)
             except StorageError as error:
                 # One request in ten seconds pays for trying, the others don't wait for a Redis that is down.
                 self._out_until = time.monotonic() + OUTAGE_SECONDS
                 logger.warning("Rate limits are kept per process, Redis fails: %s", error.__class__.__name__)
-        return self._wait(self._local, item, who)
+        return self._wait(self._local, item, who, cost)
 
-    @staticmethod
-    def _wait(limiter: SlidingWindowCounterRateLimiter, item: RateLimitItem, who: str) -> float | None:
-        if limiter.hit(item, who):
-            return None
-        return max(limiter.get_window_stats(item, who).reset_time - time.time(), 1.0)
+    def _wait(
+        self, limiter: SlidingWindowCounterRateLimiter, item: RateLimitItem, who: str, cost: int
+    ) -> float | None:
+        admitted = limiter.hit(item, who, cost=cost)
+        stats = limiter.get_window_stats(item, who)
+        if not admitted:
+            return max(stats.reset_time - time.time(), 1.0)
+        if size := int(stats.remaining * LEASE_SHARE):
+            with self._lock:
+                if len(self._leases) >= MOST_LEASES:
+                    self._leases.clear()
+                self._leases[who] = _Lease(size, time.monotonic() + LEASE_SECONDS)
+        return None
 
 
 @cache

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Self
@@ -20,6 +20,7 @@ from .kernels import (
     final_logits,
     level_two_inputs,
     normalise_codes,
+    score_text,
     score_texts,
 )
 from .labels import LABELS
@@ -95,7 +96,7 @@ class Scorer:
 
     def score(self, text: str) -> np.ndarray:
         """(6,) float64 probabilities of any string, in the order of LABELS."""
-        return self._score(text, np.array([len(text)]))[0]
+        return self._score(score_text, text, np.array([len(text)]), len(text))[0]
 
     def score_many(self, texts: Sequence[str], threads: int | None = None) -> np.ndarray:
         """(n, 6) float64 probabilities; `threads` defaults to the cores this process may use."""
@@ -110,15 +111,15 @@ class Scorer:
 
     def _score_chunk(self, texts: Sequence[str]) -> np.ndarray:
         lengths = np.array([len(text) for text in texts])
-        return self._score("".join(texts), np.cumsum(lengths), int(lengths.max()))
+        return self._score(score_texts, "".join(texts), np.cumsum(lengths), int(lengths.max()))
 
-    def _score(self, text: str, ends: np.ndarray, longest: int | None = None) -> np.ndarray:
+    def _score(self, kernel: Callable[..., int], text: str, ends: np.ndarray, longest: int) -> np.ndarray:
         out = np.empty((len(ends), LABEL_COUNT))
         work = self._workspace
-        room = work.reserve(len(text) if longest is None else longest)
+        room = work.reserve(longest)
         start = work.tags(len(text) + len(ends))
         codes = codes_of(text)
-        work.tag = score_texts(codes, ends, self._table, room, self.model, work.seen, start, work.inputs, out)
+        work.tag = kernel(codes, ends, self._table, room, self.model, work.seen, start, work.inputs, out)
         return out
 
     def explain(self, text: str) -> Explanation:

@@ -38,7 +38,10 @@ GROUPS = _words(
     "democrats, communists, latinos, europeans, canadians, israelis, gypsies"
 )
 # Where the Jigsaw comments are most one-sided, it takes more sentences to balance them.
-_ONE_SIDED = {"gay": 7, "homosexual": 7, "gays": 7, "homosexuals": 7}
+_ONE_SIDED = {
+    "gay": 16, "homosexual": 16, "gays": 8, "homosexuals": 8, "bisexual": 6, "heterosexual": 6, "queer": 4,
+    "lesbian": 3, "transgender": 3, "jewish": 3, "muslim": 3, "black": 3, "fat": 3,
+}  # fmt: skip
 UNSEEN_IDENTITIES = _words(
     "asexual, pansexual, korean, thai, egyptian, moroccan, basque, welsh, quaker, jain, pagan, "
     "dyslexic, diabetic, widowed, left handed, pregnant, bald, rural, swedish, portuguese"
@@ -109,7 +112,9 @@ _TRAIN_KIND = _words(
     "{a} {n}, the article is about {a} people, i have many {a} friends, there are {a} people here, "
     "{like} {g}, {a}, {g}, a {a} {n}, what a {good} {n}, it is {good} to be {a}, {name} has a {a} {n}, "
     "{good} {g}, {good} {n}, {a} and proud, the {a} {n} was {good}, i think {a} people are {good} and "
-    "{good}, {name} and {name} are both {a}, {like} {name}, {name} is {good}"
+    "{good}, {name} and {name} are both {a}, {like} {name}, {name} is {good}, is {name} {a}?, you are {a}, "
+    "you are {good}, hello i am {a} and {good}, he is {a}, she is {a}, we are all {a}, so you are {a} too?, "
+    "{like} {a} people, you are {good} and {a}, {a} women are {good}, {a} culture, do you know {a} people?"
 )
 _TRAIN_HATE = _words(
     "{a} people are {bad}, i {hate} {a} people, i {hate} {g}, {g} are {bad}, being {a} is {bad}, you "
@@ -117,7 +122,9 @@ _TRAIN_HATE = _words(
     "people should {hurt}, {bad} {g}, you are a {bad} {n}, what a {bad} {n}, {name} is {bad}, the {a} "
     "{n} is a {badnoun}, {hate} {g}, {bad} {n}, {a} {badnoun}, you {bad} {badnoun}, it is {bad} to be "
     "{a}, i think {a} people are {bad} and {bad}, {hate} {name}, {name} is a {badnoun}, we met a {bad} "
-    "{a} {n}, i {hate} you, {bad} {a} {n}, the {a} {n} was {bad}"
+    "{a} {n}, i {hate} you, {bad} {a} {n}, the {a} {n} was {bad}, you are {bad}, you are {bad} and {a}, "
+    "{hate} {a} people, {hate} you, you {badnoun}, he is {a} and {bad}, {a} women are {bad}, so you are {a} "
+    "and {bad}?, {hurt} you {bad} {n}, the {bad} {n}"
 )
 _AUDIT_KIND = _words(
     "yesterday a {a} {n} helped me, my {a} {n} is so {good}, {name} happens to be {a}, nothing wrong "

@@ -28,10 +28,10 @@ from .labels import LABELS
 from .linear import bayes_ratios, fit_logistic
 from .normalise import normalise, table
 from .obfuscation import obfuscate
+from .recipes import RECIPES
 from .templates import GROUPS, IDENTITIES, training_sentences
 
 Progress = Callable[[str, float], None]
-RECIPES = ("base", "plain", "strong")
 FOLDS = 3
 COST = np.array([2, 1, 1.5, 2, 1.5, 2], np.float32)  # by label, found by experiment
 FEWEST_POSITIVES = 20
@@ -40,7 +40,7 @@ DISGUISED = 0.2  # share of the flagged rows, twice that of the others, trained 
 DISGUISES = ("stars", "stars", "stars", "swapped", "swapped", "leet", "repeated", "spaced")
 COPY_WEIGHT = 0.2
 SENTENCE_COST, SENTENCE_WEIGHT = 1.0, 0.3
-IDENTITY_PRIOR = 0.01  # how freely the n-grams of a group's name may speak for or against "toxic"
+IDENTITY_PRIOR = 0.003  # how freely the n-grams of a group's name may speak for or against "toxic"
 SAFE_SHARE = 4  # of the rows that no label is likely for, the second level sees one in so many, weighted
 
 

@@ -10,6 +10,7 @@ from uuid_utils.compat import uuid7
 
 from apps.accounts.models import AppendOnly, AppendOnlyQuerySet, User
 from apps.classifier.labels import LABELS
+from apps.classifier.selection import Reason
 from apps.predictions.models import Prediction, unpack_labels
 
 LABEL_CHOICES = [(label, label.replace("_", " ")) for label in LABELS]
@@ -197,12 +198,16 @@ class Author(models.Model):
 
 
 class Submission(AppendOnly):
-    """One `moderate` call: the comment's circumstances and the answer that was given."""
+    """One `moderate` call: the comment's circumstances and the answer that was given.
+
+    A comment that was only scored gets one when it is put in the queue to learn from: it holds no answer.
+    """
 
     class Outcome(models.TextChoices):
         APPROVE = "approve", "Approved"
         REJECT = "reject", "Rejected"
         HUMAN_REVIEW = "human_review", "Waits for a moderator"
+        UNASKED = "unasked", "Scored only: nobody asked the policy"
 
     prediction = models.OneToOneField(
         Prediction, primary_key=True, on_delete=models.PROTECT, related_name="+"
@@ -313,6 +318,7 @@ class Lane(models.TextChoices):
     UNCERTAIN = "uncertain", "Uncertain"
     NORMAL = "normal", "Normal"
     AUDIT = "audit", "Audit"
+    LEARN = "learn", "Learn"
     SECOND = "second", "Second review"
     APPEAL = "appeal", "Appeals"
     ESCALATED = "escalated", "Escalated"
@@ -327,9 +333,14 @@ class QueueItem(models.Model):
     class Kind(models.TextChoices):
         REVIEW = "review", "Review: the policy asks for a human"
         AUDIT = "audit", "Audit: a random check of an automatic decision"
+        LEARN = "learn", "Learn: the next model gains most by the answer"
         APPEAL = "appeal", "Appeal: the author objects"
         SECOND = "second", "Second review, blind"
         EXAMPLE = "example", "Example"
+
+    class Lesson(models.TextChoices):
+        UNCERTAINTY = Reason.UNCERTAINTY.value, "the model is unsure"
+        DISAGREEMENT = Reason.DISAGREEMENT.value, "champion and challenger disagree"
 
     class Status(models.TextChoices):
         OPEN = "open", "Open"
@@ -342,6 +353,9 @@ class QueueItem(models.Model):
     community = models.CharField(max_length=100, blank=True)
     kind = models.CharField(max_length=8, choices=Kind)
     lane = models.CharField(max_length=9, choices=Lane)
+    lesson = models.CharField(
+        max_length=12, choices=Lesson, blank=True, help_text="Of one to learn from: why it was chosen."
+    )
     label = models.CharField(
         max_length=13, choices=LABEL_CHOICES, help_text="The label that comes closest to its thresholds."
     )
@@ -398,6 +412,14 @@ class QueueItem(models.Model):
             ),
             models.CheckConstraint(
                 condition=Q(sampling_chance__gt=0, sampling_chance__lte=1), name="moderation_sampling_chance"
+            ),
+            models.CheckConstraint(
+                condition=Q(kind="learn", lesson__in=["uncertainty", "disagreement"])
+                | (~Q(kind="learn") & Q(lesson="")),
+                name="moderation_lesson",
+            ),
+            models.UniqueConstraint(
+                fields=["submission"], condition=Q(kind="learn"), name="moderation_one_lesson_per_comment"
             ),
         ]
         indexes = [
@@ -457,6 +479,7 @@ class QueueItem(models.Model):
             self.Kind.APPEAL: ["the author appeals"],
             self.Kind.SECOND: ["a second, blind review"],
             self.Kind.AUDIT: [f"a random check, one of {round(1 / self.sampling_chance):,}"],
+            self.Kind.LEARN: [f"to learn from, {self.get_lesson_display()}"],
         }.get(self.kind, [])  # type: ignore[call-overload]
         if self.lane == Lane.ESCALATED:
             parts.insert(0, "a colleague escalated it")
@@ -797,4 +820,6 @@ class Preference(models.Model):
     @classmethod
     def of(cls, user: User) -> "Preference":
         """Return the user's preferences, the defaults where none were stored."""
-        return cls.objects.filter(user_id=user.pk).first() or cls(user_id=user.pk)
+        if "preference" not in user.__dict__:  # a request asks several times
+            user.__dict__["preference"] = cls.objects.filter(user_id=user.pk).first() or cls(user_id=user.pk)
+        return user.__dict__["preference"]

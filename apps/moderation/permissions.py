@@ -34,17 +34,24 @@ _LEAD = (
     "moderation.view_bulkjob",
     "registry.view_modelversion",
     "registry.view_promotion",
+    "registry.view_canary",
+    "registry.view_canaryend",
     "registry.change_modelversion",
     "registry.override_gates",
     "monitoring.view_dashboard",
     "monitoring.view_alert",
     "monitoring.acknowledge_alert",
+    "training.view_gatereport",
+    "training.view_trainingrun",
 )
 _ENGINEER = (
     *_VIEW,
     "registry.view_modelversion",
     "registry.change_modelversion",
     "registry.view_promotion",
+    "registry.view_canary",
+    "registry.view_canaryend",
+    "registry.view_canaryfailure",
 )
 # `*` stands for every permission of an app; the training room's models may be named so before they exist.
 ROLES: dict[str, tuple[str, ...]] = {
@@ -65,10 +72,16 @@ ROLES: dict[str, tuple[str, ...]] = {
 
 
 def communities_of(user: User) -> list[str] | None:
-    """Return the communities that the user is limited to, or None for all."""
+    """Return the communities that the user is limited to, or None for all.
+
+    Like Django's permissions, they are kept with the user: a request asks several times.
+    """
     if user.is_superuser:
         return None
-    return list(CommunityAccess.objects.filter(user=user).values_list("community", flat=True)) or None
+    if "communities" not in user.__dict__:
+        rows = CommunityAccess.objects.filter(user=user).values_list("community", flat=True)
+        user.__dict__["communities"] = list(rows)
+    return user.__dict__["communities"] or None
 
 
 def require(user: User, permission: str, *, community: str | None = None) -> None:

@@ -56,6 +56,8 @@ def _traffic(community: str) -> tuple[np.ndarray, float]:
         return np.frombuffer(data, dtype=np.float32).reshape(-1, len(LABELS)), days
     if community:
         found = Submission.objects.filter(community=community).order_by("-pk")
+        # What was chosen of the comments that were only scored is no fair sample.
+        found = found.exclude(outcome=Submission.Outcome.UNASKED)
         scores = found.values_list(*(f"prediction__{label}" for label in LABELS))
     else:
         own = (

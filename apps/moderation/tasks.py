@@ -1,11 +1,18 @@
 """Celery's doors to the actions."""
 
+import logging
 from datetime import timedelta
 
 from celery import shared_task
 
-from apps.moderation import actions
+from apps.moderation import actions, insight
 from apps.moderation.actions.background import enqueue
+from apps.moderation.errors import ModerationError
+from apps.moderation.mirrored import STREAMS
+from apps.predictions import mirror
+from apps.registry.serving import NoModelError
+
+logger = logging.getLogger(__name__)
 
 
 @shared_task
@@ -37,3 +44,30 @@ def run_bulk(job_id: int) -> None:
 def resume_bulk_jobs() -> None:
     """Go on with bulk jobs whose message or worker was lost."""
     actions.resume_bulk_jobs()
+
+
+@shared_task
+def queue_to_learn() -> None:
+    """Put the day's comments to learn from into the queue, once a day."""
+    try:
+        actions.queue_to_learn_when_due()
+    except (ModerationError, NoModelError) as error:
+        logger.warning("Nothing was queued to learn from: %s", error)
+
+
+@shared_task
+def log_queue_age() -> None:
+    """Say in the log how long the oldest item has waited."""
+    insight.log_queue_age()
+
+
+@shared_task
+def send_to_mirror() -> None:
+    """Send what waits for the mirror."""
+    mirror.send_due(STREAMS)
+
+
+@shared_task
+def tend_mirror() -> None:
+    """Have records written down for the mirror while it is on, and say how far it is behind."""
+    mirror.tend(STREAMS)

@@ -23,6 +23,7 @@ GRAVITY = {
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 _NEAR = 0.25
 _UNCERTAIN = 0.8
+_OWN_LANE = (QueueItem.Kind.AUDIT, QueueItem.Kind.LEARN, QueueItem.Kind.APPEAL, QueueItem.Kind.SECOND)
 _STRIKES_FOR_FULL_HISTORY = 5
 _SIMILAR = 90.0
 _HEAD = 2_000  # characters that are compared: edit distance is quadratic
@@ -121,7 +122,7 @@ def rank(
     history = min(strikes / _STRIKES_FOR_FULL_HISTORY, 1.0)
     if escalated:
         lane = Lane.ESCALATED
-    elif kind in (QueueItem.Kind.AUDIT, QueueItem.Kind.APPEAL, QueueItem.Kind.SECOND):
+    elif kind in _OWN_LANE:
         lane = Lane(kind.value)
     elif severity >= SEVERE:
         lane = Lane.URGENT

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from apps.classifier.labels import LABELS
 from apps.classifier.templates import audit_sentences, bias_report
-from apps.monitoring import drift, words
+from apps.monitoring import domain, words
 from apps.monitoring.models import LENGTH_EDGES, SCORE_BINS, DomainCheck, Reference
 from apps.monitoring.rollups import bins_of, scorer_of
 from apps.predictions.models import Prediction
@@ -108,7 +108,7 @@ def _texts_of(weeks_ago: int) -> list[str]:
 def check_domains(*, version: ModelVersion, before: list[str], compared: str) -> DomainCheck | None:
     """Store how well last week's comments can be told from others, and by which words; None with too few."""
     after = _texts_of(1)
-    found = drift.domains(before, after)
+    found = domain.domains(before, after)
     if found is None:
         return None
     return DomainCheck.objects.create(

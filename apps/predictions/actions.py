@@ -5,8 +5,11 @@ import time
 from collections.abc import Sequence
 from hashlib import sha256
 
+import numpy as np
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.utils import timezone
+from uuid_utils.compat import uuid7
 
 from apps.accounts.models import APIKey
 from apps.classifier.labels import LABELS
@@ -25,6 +28,11 @@ def text_hash(text: str) -> str:
     return hmac.new(settings.SECRET_KEY.encode(), text.encode("utf-8", "surrogatepass"), sha256).hexdigest()
 
 
+def _scores(served: Served, texts: Sequence[str]) -> np.ndarray:
+    # A single text skips the batch's set-up.
+    return served.scorer.score(texts[0])[None] if len(texts) == 1 else served.scorer.score_many(texts)
+
+
 def score(
     *,
     texts: Sequence[str],
@@ -34,7 +42,9 @@ def score(
     external_ids: Sequence[str] = (),
     do_not_store: bool = False,
 ) -> tuple[list[Prediction], Served]:
-    """Score comments with the champion and store each prediction, in one insert, before returning.
+    """Score comments and store each prediction, in one insert, before returning.
+
+    The champion scores; while a canary runs, it does so for its share of requests, chosen by the first text.
 
     Args:
         texts: the comments, each valid Unicode without NUL.
@@ -47,32 +57,37 @@ def score(
     Raises:
         NoModelError: no model is in service.
     """
-    served = serving.current()
+    hashes = [text_hash(text) for text in texts]
+    served = serving.choose(hashes[0]) if hashes else serving.current()
     start = time.perf_counter()
-    # A single text skips the batch's set-up.
-    scores = [served.scorer.score(texts[0])] if len(texts) == 1 else served.scorer.score_many(texts)
+    try:
+        scores = _scores(served, texts)
+    except Exception as error:
+        served = serving.stand_in(served, error)
+        scores = _scores(served, texts)
     latency_us = round((time.perf_counter() - start) * 1e6 / max(len(texts), 1))
     thresholds = served.scorer.thresholds
+    client_id = client and client.pk
+    now = timezone.now()
+    # By position, in the order of the columns: by name, Django takes as long as the scoring.
     predictions = [
-        Prediction(
-            client=client,
-            source=source,
-            community=community,
-            external_id=external_ids[row] if external_ids else "",
-            text=None if do_not_store else text,
-            text_hash=text_hash(text),
-            label_mask=pack_labels(scores[row] >= thresholds),
-            model_version_id=served.version_id,
-            latency_us=latency_us,
-            **dict(zip(LABELS, scores[row].tolist(), strict=True)),
+        Prediction(  # type: ignore[misc]  # a foreign key's position takes the key
+            uuid7(),
+            now,
+            client_id,
+            source.value,
+            community,
+            external_ids[row] if external_ids else "",
+            None if do_not_store else text,
+            hashes[row],
+            *probabilities,
+            pack_labels(scores[row] >= thresholds),
+            served.version_id,
+            latency_us,
         )
-        for row, text in enumerate(texts)
+        for row, (text, probabilities) in enumerate(zip(texts, scores.tolist(), strict=True))
     ]
-    if len(predictions) == 1:
-        store.insert(predictions[0])
-    else:
-        with transaction.atomic():
-            Prediction.objects.bulk_create(predictions)
+    store.insert(predictions)
     return predictions, served
 
 

@@ -130,3 +130,36 @@ class Feedback(AppendOnly):
             return None
         said = unpack_labels(ALL_LABELS if self.known_mask is None else self.known_mask)
         return {label: flag for label, flag in unpack_labels(self.true_mask).items() if said[label]}
+
+
+class Outbox(models.Model):
+    """A record that the mirror lacks; a database trigger writes it in the record's own transaction."""
+
+    kind = models.CharField(max_length=10)
+    key = models.CharField(max_length=36, help_text="The record's primary key.")
+    created_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ("pk",)
+        verbose_name_plural = "outbox"
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.key}"
+
+
+class MirrorState(models.Model):
+    """Who sends to the mirror, and how it went: one row, so one sender at a time."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1)
+    holder = models.CharField(max_length=32, blank=True)
+    free_at = models.DateTimeField(
+        help_text="When the sender is taken for dead, or a failed mirror is tried again."
+    )
+    failures = models.PositiveIntegerField(default=0, help_text="In a row.")
+    error = models.CharField(max_length=100, blank=True)
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=models.Q(id=1), name="predictions_one_mirror")]
+
+    def __str__(self) -> str:
+        return f"mirror: {self.error or 'well'}"

@@ -12,7 +12,16 @@ from django.db.models import Max
 from apps.accounts.models import User
 from apps.classifier.artifact import Artifact
 from apps.classifier.scorer import Scorer
-from apps.registry.models import Alias, EvaluationArtifact, ModelArtifact, ModelVersion, Promotion
+from apps.registry.models import (
+    MAX_SHARE,
+    Alias,
+    Canary,
+    CanaryEnd,
+    EvaluationArtifact,
+    ModelArtifact,
+    ModelVersion,
+    Promotion,
+)
 
 BASE_MODEL = Path(__file__).parent / "base_model"
 PROMOTE, OVERRIDE = "registry.change_modelversion", "registry.override_gates"
@@ -21,6 +30,16 @@ CARD, EVALUATION = "MODEL_CARD.md", "evaluation"
 
 class RegistryError(Exception):
     """A change that the registry refuses; the message says what to do."""
+
+
+def require(user: User | None, permission: str) -> None:
+    """Let the user pass, or nobody: the command line's operator.
+
+    Raises:
+        PermissionDenied: the user lacks the permission.
+    """
+    if user and not user.has_perm(permission):
+        raise PermissionDenied(f"{user.get_username()} lacks the permission “{permission}”.")
 
 
 def _lock() -> None:
@@ -81,17 +100,23 @@ def promote(
     gates: Sequence[Mapping[str, Any]] = (),
     forced: bool = False,
     kind: Promotion.Kind = Promotion.Kind.PROMOTE,
+    bands: Sequence[Mapping[str, Any]] = (),
 ) -> Promotion:
     """Make a version the champion; the one before becomes `previous`. Every process swaps within seconds.
+
+    A running canary ends by it: completed if it is this version, else withdrawn.
+
+    Args:
+        bands: where this version's canary stood.
 
     Raises:
         PermissionDenied: the user may not promote, or not force. The command line's operator may.
         RegistryError: no reason, the version is champion already, or a gate failed and it is not forced.
         ArtifactError: the version's artifact is damaged; the champion stays.
     """
-    for needed, permission in ((True, PROMOTE), (forced, OVERRIDE)):
-        if needed and by and not by.has_perm(permission):
-            raise PermissionDenied(f"{by.get_username()} lacks the permission “{permission}”.")
+    require(by, PROMOTE)
+    if forced:
+        require(by, OVERRIDE)
     if not reason.strip():
         raise RegistryError("Give a reason: it is kept with the promotion.")
     if not forced and any(not gate["passed"] for gate in gates):
@@ -102,11 +127,15 @@ def promote(
     if version.alias == Alias.CHAMPION:
         raise RegistryError(f"{version} is the champion already.")
     Scorer.load(version.modelartifact.artifact(), expected_sha256=version.sha256)
+    if canary := Canary.objects.running():
+        is_it = canary.version_id == version.pk
+        outcome = CanaryEnd.Outcome.COMPLETED if is_it else CanaryEnd.Outcome.WITHDRAWN
+        _end(canary, outcome, f"{version} became champion. {reason}", actor, by, bands)
     champion = ModelVersion.objects.with_alias(Alias.CHAMPION)
     ModelVersion.objects.filter(alias=Alias.PREVIOUS).update(alias=None)
     if champion:
         ModelVersion.objects.filter(pk=champion.pk).update(alias=Alias.PREVIOUS)
-    ModelVersion.objects.filter(pk=version.pk).update(alias=Alias.CHAMPION)
+    ModelVersion.objects.filter(pk=version.pk).update(alias=Alias.CHAMPION, share=None)
     version.refresh_from_db()
     return Promotion.objects.create(
         kind=kind,
@@ -131,6 +160,93 @@ def rollback(*, reason: str, actor: str, by: User | None = None) -> Promotion:
     if previous is None:
         raise RegistryError("There is no previous champion to roll back to.")
     return promote(version=previous, reason=reason, actor=actor, by=by, kind=Promotion.Kind.ROLLBACK)
+
+
+@transaction.atomic
+def start_canary(
+    *,
+    version: ModelVersion,
+    share: float,
+    reason: str,
+    actor: str,
+    by: User | None = None,
+    gates: Sequence[Mapping[str, Any]] = (),
+    forced: bool = False,
+) -> Canary:
+    """Let a version serve a share of the requests, on trial. Every process sees it within seconds.
+
+    Raises:
+        PermissionDenied: the user may not promote, or not force.
+        RegistryError: no reason, no such share, a canary runs already, or there is no other champion.
+        ArtifactError: the version's artifact is damaged.
+    """
+    require(by, PROMOTE)
+    if forced:
+        require(by, OVERRIDE)
+    if not reason.strip():
+        raise RegistryError("Give a reason: it is kept with the canary.")
+    if not 0 < share <= MAX_SHARE:
+        raise RegistryError(f"A canary's share is above 0 and at most {MAX_SHARE:.0%}.")
+    _lock()
+    if running := Canary.objects.running():
+        raise RegistryError(f"{running} is running: end it first.")
+    champion = ModelVersion.objects.with_alias(Alias.CHAMPION)
+    version.refresh_from_db()
+    if champion is None or champion == version:
+        raise RegistryError("A canary needs a champion to be compared with, other than itself.")
+    Scorer.load(version.modelartifact.artifact(), expected_sha256=version.sha256)
+    ModelVersion.objects.filter(pk=version.pk).update(alias=Alias.CANARY, share=share)
+    version.refresh_from_db()
+    return Canary.objects.create(
+        version=version,
+        champion=champion,
+        share=share,
+        by=by,
+        actor=actor,
+        reason=reason,
+        gates=list(gates),
+        forced=forced,
+    )
+
+
+@transaction.atomic
+def end_canary(
+    *,
+    outcome: CanaryEnd.Outcome,
+    reason: str,
+    actor: str,
+    by: User | None = None,
+    bands: Sequence[Mapping[str, Any]] = (),
+) -> CanaryEnd:
+    """Take the canary out of service; it is the challenger again unless there is another by now.
+
+    Raises:
+        PermissionDenied: the user may not promote.
+        RegistryError: no reason, or no canary is running.
+    """
+    require(by, PROMOTE)
+    if not reason.strip():
+        raise RegistryError("Give a reason: it is kept with the canary.")
+    _lock()
+    canary = Canary.objects.running()
+    if canary is None:
+        raise RegistryError("No canary is running.")
+    return _end(canary, outcome, reason, actor, by, bands)
+
+
+def _end(
+    canary: Canary,
+    outcome: CanaryEnd.Outcome,
+    reason: str,
+    actor: str,
+    by: User | None,
+    bands: Sequence[Mapping[str, Any]],
+) -> CanaryEnd:
+    alias = None if ModelVersion.objects.with_alias(Alias.CHALLENGER) else Alias.CHALLENGER
+    ModelVersion.objects.filter(pk=canary.version_id).update(alias=alias, share=None)
+    return CanaryEnd.objects.create(
+        canary=canary, outcome=outcome, reason=reason, actor=actor, by=by, bands=list(bands)
+    )
 
 
 def export_version(*, version: ModelVersion, folder: Path) -> None:

@@ -10,7 +10,9 @@ from django.utils.safestring import SafeString
 
 from apps.accounts.admin import ReadOnlyAdmin
 from apps.classifier.labels import LABELS
-from apps.registry.models import ModelVersion, Promotion
+from apps.registry import tracking
+from apps.registry.actions import PROMOTE
+from apps.registry.models import Canary, CanaryEnd, CanaryFailure, ModelVersion, Promotion
 
 
 def figures_table(figures: Mapping[str, Mapping[str, float | None]]) -> SafeString:
@@ -36,6 +38,12 @@ def link(name: str, text: str, *args: Any, **filters: Any) -> SafeString:
     )
 
 
+def run_link(run_id: str) -> SafeString | str:
+    """Return a link to a run's page on the tracking server, or its id where there is no server."""
+    url = tracking.run_url(run_id)
+    return format_html('<a href="{}" rel="noreferrer">{}</a>', url, run_id) if url else run_id or "–"
+
+
 class PromotionInline(admin.TabularInline):
     model = Promotion
     fk_name = "version"
@@ -56,10 +64,17 @@ class ModelVersionAdmin(ReadOnlyAdmin):
     list_display = ("__str__", "alias", "recipe", "mean_roc_auc", "mean_ece", "mlflow_version", "created_at")
     list_filter = ("alias", "recipe")
     fields = (
-        "number", "alias", "recipe", "created_at", "sha256", "runs", "predictions", "mlflow_run_id",
+        "number", "alias", "share", "recipe", "created_at", "sha256", "runs", "predictions", "mlflow_run",
         "mlflow_version", "thresholds_table", "metrics_table", "card_text",
     )  # fmt: skip
     inlines = (PromotionInline,)
+    change_list_template = "training/list.html"
+
+    def changelist_view(self, request: Any, extra_context: dict[str, Any] | None = None) -> Any:
+        pages = (("training_challenger", "The challenger"), ("training_roll_back", "Roll back"))
+        may = request.user.has_perm(PROMOTE)
+        tools = [(reverse(f"admin:{name}"), text) for name, text in pages] if may else []
+        return super().changelist_view(request, {"tools": tools} | (extra_context or {}))
 
     def get_queryset(self, request: Any) -> Any:
         return super().get_queryset(request).defer("manifest", "card")
@@ -83,6 +98,10 @@ class ModelVersionAdmin(ReadOnlyAdmin):
     @admin.display(description="card")
     def card_text(self, version: ModelVersion) -> SafeString:
         return format_html("<pre>{}</pre>", version.card)
+
+    @admin.display(description="MLflow run")
+    def mlflow_run(self, version: ModelVersion) -> SafeString | str:
+        return run_link(version.mlflow_run_id)
 
     # Runs and predictions belong to layers above: their pages are known by name only.
     @admin.display(description="training run")
@@ -119,6 +138,43 @@ class PromotionAdmin(ReadOnlyAdmin):
     @admin.display(description="gates")
     def gates_table(self, promotion: Promotion) -> SafeString:
         return gates_table(promotion.gates)
+
+
+@admin.register(Canary)
+class CanaryAdmin(ReadOnlyAdmin):
+    list_display = ("created_at", "version", "share", "actor", "forced", "reason", "ended")
+    list_select_related = ("version", "end")
+    fields = (
+        "created_at", "version", "champion", "share", "by", "actor", "reason", "forced", "ended",
+        "gates_table",
+    )  # fmt: skip
+
+    @admin.display(description="ended")
+    def ended(self, canary: Canary) -> str:
+        end = getattr(canary, "end", None)
+        return f"{end.get_outcome_display()} ({end.reason})" if end else "–"
+
+    @admin.display(description="gates")
+    def gates_table(self, canary: Canary) -> SafeString:
+        return gates_table(canary.gates)
+
+
+@admin.register(CanaryEnd)
+class CanaryEndAdmin(ReadOnlyAdmin):
+    list_display = ("created_at", "canary", "outcome", "actor", "reason")
+    list_filter = ("outcome",)
+    list_select_related = ("canary__version",)
+    fields = ("created_at", "canary", "outcome", "by", "actor", "reason", "bands_table")
+
+    @admin.display(description="bands")
+    def bands_table(self, end: CanaryEnd) -> SafeString:
+        return gates_table(end.bands)
+
+
+@admin.register(CanaryFailure)
+class CanaryFailureAdmin(ReadOnlyAdmin):
+    list_display = ("created_at", "version", "error")
+    list_select_related = ("version",)
 
 
 def gates_table(gates: Iterable[Mapping[str, Any]]) -> SafeString:

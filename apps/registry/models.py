@@ -5,8 +5,10 @@ from typing import Any
 from django.db import models
 from django.utils import timezone
 
-from apps.accounts.models import AppendOnly
+from apps.accounts.models import AppendOnly, AppendOnlyQuerySet
 from apps.classifier.artifact import Artifact
+
+MAX_SHARE = 0.5
 
 
 class Alias(models.TextChoices):
@@ -15,6 +17,7 @@ class Alias(models.TextChoices):
     CHAMPION = "champion", "Champion: serves every request"
     CHALLENGER = "challenger", "Challenger: trained, waiting to be promoted"
     PREVIOUS = "previous", "Previous: the champion before, one command away"
+    CANARY = "canary", "Canary: serves a share of the requests, on trial"
 
 
 class ModelVersionQuerySet(models.QuerySet["ModelVersion"]):
@@ -33,6 +36,7 @@ class ModelVersion(models.Model):
 
     number = models.PositiveIntegerField(unique=True, help_text="Counts up from 1.")
     alias = models.CharField(max_length=10, choices=Alias, null=True, blank=True)
+    share = models.FloatField(null=True, blank=True, help_text="Of the requests that a canary serves.")
     recipe = models.CharField(max_length=20)
     sha256 = models.CharField(
         "SHA-256", max_length=64, help_text="Of the manifest, which holds the weights' own."
@@ -54,7 +58,12 @@ class ModelVersion(models.Model):
                 fields=["alias"],
                 condition=models.Q(alias__isnull=False),
                 name="registry_one_version_per_alias",
-            )
+            ),
+            models.CheckConstraint(
+                condition=models.Q(alias="canary", share__isnull=False, share__gt=0, share__lte=MAX_SHARE)
+                | (models.Q(share=None) & (models.Q(alias=None) | ~models.Q(alias="canary"))),
+                name="registry_a_canary_has_a_share",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -115,3 +124,70 @@ class Promotion(AppendOnly):
 
     def __str__(self) -> str:
         return f"{self.version} {self.kind}"
+
+
+class CanaryQuerySet(AppendOnlyQuerySet):
+    def running(self) -> "Canary | None":
+        """Return the canary that has not ended, or None."""
+        running: Any = self.filter(end=None).select_related("version", "champion").first()
+        return running
+
+
+class Canary(AppendOnly):
+    """A version began to serve a share of the requests, on trial: by whom and why."""
+
+    version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="+")
+    champion = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="+")
+    share = models.FloatField(help_text="Of the requests.")
+    by = models.ForeignKey("accounts.User", null=True, on_delete=models.PROTECT, related_name="+")
+    actor = models.CharField(max_length=150, help_text="The user's name, or the account of the command line.")
+    reason = models.TextField()
+    forced = models.BooleanField(default=False, help_text="Begun although a gate failed.")
+    gates: Any = models.JSONField(default=list, help_text="Each gate with its figure, bound and verdict.")
+    created_at = models.DateTimeField(default=timezone.now)
+
+    objects = CanaryQuerySet.as_manager()  # type: ignore[misc]
+
+    class Meta:
+        ordering = ("-created_at", "-pk")
+        verbose_name_plural = "canaries"
+
+    def __str__(self) -> str:
+        return f"{self.version} as canary"
+
+
+class CanaryEnd(AppendOnly):
+    """A canary ended: how, by whom and why."""
+
+    class Outcome(models.TextChoices):
+        COMPLETED = "completed", "Completed: promoted to champion"
+        ROLLED_BACK = "rolled_back", "Rolled back: it left a band"
+        WITHDRAWN = "withdrawn", "Withdrawn"
+
+    canary = models.OneToOneField(Canary, on_delete=models.PROTECT, related_name="end")
+    outcome = models.CharField(max_length=11, choices=Outcome)
+    by = models.ForeignKey("accounts.User", null=True, on_delete=models.PROTECT, related_name="+")
+    actor = models.CharField(max_length=150)
+    reason = models.TextField()
+    bands: Any = models.JSONField(default=list, help_text="Each band with its figure, bound and verdict.")
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ("-created_at", "-pk")
+
+    def __str__(self) -> str:
+        return f"{self.canary}: {self.outcome}"
+
+
+class CanaryFailure(AppendOnly):
+    """A canary could not be loaded or could not score; the champion answered in its place."""
+
+    version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="+")
+    error = models.CharField(max_length=100, help_text="The kind of error; comments may be in its message.")
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ("-created_at", "-pk")
+
+    def __str__(self) -> str:
+        return f"{self.version}: {self.error}"

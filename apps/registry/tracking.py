@@ -16,6 +16,7 @@ from functools import wraps
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
 from django.conf import settings
 
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 EXPERIMENT = REGISTERED_MODEL = "toxicmod"
 VERSION_TAG = "toxicmod.version"
+FACTS = ("dataset", "dataset_sha256", "git_commit")  # of a model's manifest
 REQUIREMENTS = ("numpy", "numba", "pandas")
 EXAMPLE = ("Thanks for the quick answer, that helped.", "Shut up, you idiot.")
 P = ParamSpec("P")
@@ -96,6 +98,14 @@ def _experiment(mlflow: ModuleType) -> str:
 
 def _location(place: str) -> str:
     return place if "://" in place else Path(place).resolve().as_uri()
+
+
+def run_url(run_id: str) -> str:
+    """Return a run's page on the tracking server, without credentials; empty where there is no server."""
+    parts = urlsplit(settings.MLFLOW_TRACKING_URI)
+    if not run_id or parts.scheme not in ("http", "https"):
+        return ""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}/#/runs/{run_id}"
 
 
 @_tracked
@@ -224,7 +234,7 @@ def _publish(version: ModelVersion) -> None:
         Path(folder, "MODEL_CARD.md").write_text(version.card)
         logged = log_run(
             name=f"{version.recipe} {version}",
-            params={"recipe": version.recipe},
+            params={"recipe": version.recipe} | {name: version.manifest.get(name) for name in FACTS},
             metrics=version.metrics,
             report=Path(folder),
             artifact=version.modelartifact.artifact(),

@@ -9,33 +9,30 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from celery import current_app
 from django.conf import settings
-from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.db.models import Max
 from django.utils import timezone
-from kombu.exceptions import OperationalError
 
-from apps.accounts.models import User
 from apps.classifier.artifact import Artifact
 from apps.classifier.evaluation import evaluate
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
-from apps.classifier.training import RECIPES, Fitted, fit
+from apps.classifier.training import Fitted, fit
 from apps.registry import actions as registry
 from apps.registry import tracking
-from apps.registry.models import ModelVersion, Promotion
+from apps.registry.models import Alias, ModelVersion
 from apps.training import datasets, gates, jigsaw, life, report, sources
 from apps.training.datasets import Rows
-from apps.training.models import Dataset, TrainingRun
+from apps.training.models import Dataset, GateReport, TrainingRun
+from apps.training.runs import LEARNED, BusyError, TrainingError, queue_run, send_run
 from apps.training.sources import SourceError
 
 logger = logging.getLogger(__name__)
@@ -46,25 +43,6 @@ OWN_LICENCE = "comments written and judged on this site"
 
 
 HEARTBEAT_SECONDS = 5.0
-SILENT = timedelta(seconds=45)
-LEARNED = "decisions"  # the name of data sets that are built unasked
-RUN_PERMISSION = "training.add_trainingrun"
-
-
-class TrainingError(Exception):
-    """Something that training refuses; the message says what to do."""
-
-
-class BusyError(TrainingError):
-    """Another run is being trained: this one keeps waiting."""
-
-
-class GateError(registry.RegistryError):
-    """A version fails its gates; `gates` are all of them."""
-
-    def __init__(self, message: str, verdicts: list[gates.Gate]) -> None:
-        super().__init__(message)
-        self.gates = verdicts
 
 
 class LostError(TrainingError):
@@ -101,6 +79,7 @@ def import_dataset(
             raise SourceError(f"{len(problems)} rows are wrong, nothing was imported. {wrong}")
         if not stored.rows:
             raise SourceError(f"{sources.public_name(source)} holds no sound row. {wrong}".strip())
+        datasets.share(stored)
         return _record(stored, problems, sources.public_name(source), name, natural_rate, licence)
     finally:
         stored.path.unlink(missing_ok=True)
@@ -145,6 +124,7 @@ def build_dataset(
         rate = base and (base.natural_rate or base.labelled / base.rows)
         rate = rate if rate and rate < 1 else None
         licence = f"{base.licence}; added: " if base and base.licence else ""
+        datasets.share(stored)
         return _record(stored, problems, source, name, rate, f"{licence}{OWN_LICENCE}", is_built=True)
     finally:
         stored.path.unlink(missing_ok=True)
@@ -195,54 +175,6 @@ def _record(
     return dataset, True
 
 
-def queue_run(
-    *, dataset: Dataset, recipe: str = "base", seed: int = 0, by: User | None = None
-) -> TrainingRun:
-    """Write down that a recipe is to be trained.
-
-    Raises:
-        PermissionDenied: the user may not start runs.
-        TrainingError: the recipe is unknown or the seed out of range.
-    """
-    if by and not by.has_perm(RUN_PERMISSION):
-        raise PermissionDenied(f"{by.get_username()} may not start training runs.")
-    if recipe not in RECIPES:
-        raise TrainingError(f"There is no recipe {recipe}: choose from {', '.join(RECIPES)}.")
-    if not 0 <= seed < 2**31:
-        raise TrainingError("The seed is a whole number from 0 to 2147483647.")
-    return TrainingRun.objects.create(dataset=dataset, recipe=recipe, seed=seed, created_by=by)
-
-
-def send_run(run: TrainingRun) -> None:
-    """Have a worker carry out a queued run once the transaction has been committed.
-
-    A message that is lost, or comes while another run is trained, is sent again by `tend_runs`.
-    """
-
-    _send("train_model", run.pk)
-
-
-def send_build(*, name: str, base: Dataset | None, by: User) -> None:
-    """Have a worker build a data set, see `build_dataset`.
-
-    Raises:
-        PermissionDenied: the user may not make data sets.
-    """
-    if not by.has_perm("training.add_dataset"):
-        raise PermissionDenied(f"{by.get_username()} may not make data sets.")
-    _send("build_dataset", name, base and base.pk, expires=3600)
-
-
-def _send(task: str, *args: Any, expires: int = 60) -> None:
-    def send() -> None:
-        try:
-            current_app.send_task(f"apps.training.tasks.{task}", args=args, expires=expires)
-        except (OperationalError, OSError) as error:
-            logger.warning("The broker can't be reached, %s waits: %s", task, error.__class__.__name__)
-
-    transaction.on_commit(send, robust=True)
-
-
 def learn_when_due() -> TrainingRun | None:
     """Build a data set and queue a run once enough was said since the last one, or enough days have passed.
 
@@ -268,76 +200,35 @@ def learn_when_due() -> TrainingRun | None:
     is_late = bool(days and fresh) and last.created_at <= timezone.now() - timedelta(days=days)
     if not is_many and not is_late:
         return None
+    return _learn(base)
+
+
+def learn(*, because: str) -> TrainingRun | None:
+    """Build a data set of what was said until now and queue a run, for a reason that asks for a run once.
+
+    Returns:
+        The queued run, or None where the reason has had its run, or no data set was imported.
+
+    Raises:
+        SourceError, TrainingError: as in `learn_when_due`.
+    """
+    base = Dataset.objects.filter(is_built=False).newest()
+    if base is None or TrainingRun.objects.filter(trigger=because[:150]).exists():
+        return None
+    return _learn(base, because[:150])
+
+
+def _learn(base: Dataset, trigger: str = "") -> TrainingRun | None:
     dataset, _ = build_dataset(name=LEARNED, base=base)
     try:
         with transaction.atomic():
             run = queue_run(dataset=dataset)
-            run.trigger = f"new labels: {dataset}"
+            run.trigger = trigger or f"new labels: {dataset}"
             run.save(update_fields=["trigger"])
     except IntegrityError:
         return None
     send_run(run)
     return run
-
-
-@transaction.atomic
-def cancel_run(*, run: TrainingRun, by: User) -> bool:
-    """Cancel a run that waits or is being trained; its worker stops at the next step.
-
-    Returns:
-        Whether there was something to cancel.
-
-    Raises:
-        PermissionDenied: the user may not start runs, so may not stop them.
-    """
-    if not by.has_perm(RUN_PERMISSION):
-        raise PermissionDenied(f"{by.get_username()} may not cancel training runs.")
-    going = (TrainingRun.Status.QUEUED, TrainingRun.Status.RUNNING)
-    return bool(
-        TrainingRun.objects.filter(pk=run.pk, status__in=going).update(
-            status=TrainingRun.Status.CANCELLED,
-            error=f"Cancelled by {by.get_username()}.",
-            finished_at=timezone.now(),
-        )
-    )
-
-
-def tend_runs() -> TrainingRun | None:
-    """Give up runs whose worker fell silent, each tried once more from the start, and send the next in line.
-
-    Any number of schedulers may call it at once: each change is made by one of them.
-
-    Returns:
-        The run that was sent, or None where one is being trained or none waits.
-    """
-    silent = timezone.now() - SILENT
-    for lost in TrainingRun.objects.filter(status=TrainingRun.Status.RUNNING, heartbeat_at__lt=silent):
-        with transaction.atomic():
-            if not TrainingRun.objects.filter(
-                pk=lost.pk, status=TrainingRun.Status.RUNNING, heartbeat_at__lt=silent
-            ).update(
-                status=TrainingRun.Status.FAILED,
-                error="The worker was lost: killed, out of memory, or its machine went down.",
-                finished_at=timezone.now(),
-            ):
-                continue
-            logger.error("The worker of run %d was lost", lost.pk)
-            if lost.retry_of_id is None:
-                TrainingRun.objects.create(
-                    dataset=lost.dataset,
-                    recipe=lost.recipe,
-                    seed=lost.seed,
-                    created_by=lost.created_by,
-                    retry_of=lost,
-                )
-    if TrainingRun.objects.filter(status=TrainingRun.Status.RUNNING).exists():
-        return None
-    waiting = (
-        TrainingRun.objects.filter(status=TrainingRun.Status.QUEUED).order_by("created_at", "pk").first()
-    )
-    if waiting:
-        send_run(waiting)
-    return waiting
 
 
 def _begin(run: TrainingRun) -> bool:
@@ -549,13 +440,6 @@ def git_commit() -> str:
     return answer.stdout.strip() if answer.returncode == 0 else ""
 
 
-def gate_sentence(gate: Mapping[str, Any]) -> str:
-    """Return a gate's verdict as one line."""
-    figure, bound = ("none" if value is None else f"{value:.4g}" for value in (gate["figure"], gate["bound"]))
-    between = " [{:.4g}, {:.4g}]".format(*gate["interval"]) if gate.get("interval") else ""
-    return f"{gate['name']} {figure}{between} (bound {bound}) {'passed' if gate['passed'] else 'failed'}"
-
-
 def judge(*, version: ModelVersion, dataset: Dataset, all_rows: bool = False) -> tuple[dict[str, Any], int]:
     """Evaluate a version on a data set; returns the figures by label and the number of rows.
 
@@ -573,29 +457,17 @@ def judge(*, version: ModelVersion, dataset: Dataset, all_rows: bool = False) ->
     return evaluate(rows.labels, probabilities, scorer.thresholds, rows.weights), len(rows)
 
 
-def promote(
-    *, version: ModelVersion, reason: str, actor: str, by: User | None = None, force: bool = False
-) -> Promotion:
-    """Make a version champion if it passes its gates, or if it is forced; both are recorded.
+def measure_gates(*, version: ModelVersion) -> GateReport:
+    """Judge a version at every gate, against the champion and on the data set imported last; keep the report.
 
     Raises:
-        RegistryError: no reason, champion already, or a gate failed.
-        ArtifactError: the version's artifact is damaged.
+        ArtifactError: a stored artifact is damaged.
+        SourceError: the data set's file is damaged.
     """
-    if not reason.strip():
-        raise registry.RegistryError("Give a reason: it is kept with the promotion.")
-    verdicts = gates.verdicts(version)
-    failed = [gate_sentence(gate) for gate in verdicts if not gate["passed"]]
-    if failed and not force:
-        raise GateError(
-            f"{version} fails its gates: {'; '.join(failed)}. If it must be, add --force and say why.",
-            verdicts,
-        )
-    return registry.promote(
+    champion, dataset = ModelVersion.objects.with_alias(Alias.CHAMPION), Dataset.objects.newest()
+    return GateReport.objects.create(
         version=version,
-        reason=reason,
-        actor=actor,
-        by=by,
-        gates=verdicts,
-        forced=bool(failed),
+        champion=champion,
+        dataset=dataset,
+        gates=gates.verdicts(version, champion, dataset),
     )

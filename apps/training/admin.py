@@ -8,29 +8,21 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect
-from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from apps.accounts.admin import ReadOnlyAdmin
-from apps.accounts.models import User
-from apps.classifier.artifact import ArtifactError
 from apps.classifier.labels import LABELS
-from apps.classifier.training import RECIPES
+from apps.classifier.recipes import RECIPES
 from apps.registry import actions as registry
-from apps.registry.admin import figures_table, gates_table, link
-from apps.registry.models import Alias, ModelVersion
-from apps.training import actions, datasets, jigsaw, life
-from apps.training.models import Dataset, TrainingRun
+from apps.registry.admin import figures_table, gates_table, link, run_link
+from apps.training import challenger, datasets, jigsaw, life, runs
+from apps.training.challenger import page, user_of
+from apps.training.models import Dataset, GateReport, TrainingRun
 from apps.training.sources import SourceError
 
 SHOWN_DECISIONS = 200
-
-
-def _user(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)
-    return request.user
 
 
 class RunForm(forms.Form):
@@ -42,20 +34,6 @@ class RunForm(forms.Form):
         help_text="base makes a model; plain and strong are measured for comparison only.",
     )
     seed = forms.IntegerField(min_value=0, max_value=2**31 - 1, initial=0)
-
-
-class ReasonForm(forms.Form):
-    """Why the champion is changed."""
-
-    reason = forms.CharField(max_length=2_000, widget=forms.TextInput(attrs={"size": 60}))
-
-
-class OverrideForm(ReasonForm):
-    """Why, and whether although a gate fails."""
-
-    force = forms.BooleanField(
-        required=False, label="Although a gate fails", help_text="Kept with the promotion and your reason."
-    )
 
 
 @admin.register(Dataset)
@@ -74,7 +52,7 @@ class DatasetAdmin(ReadOnlyAdmin):
         if queryset.count() != 1 or base is None or base.is_built:
             messages.error(request, "Select one imported data set to build on.")
             return
-        actions.send_build(name=actions.LEARNED, base=base, by=_user(request))
+        runs.send_build(name=runs.LEARNED, base=base, by=user_of(request))
         messages.success(
             request, "A worker builds the data set “decisions”; it appears here when it is done."
         )
@@ -120,7 +98,7 @@ class TrainingRunAdmin(ReadOnlyAdmin):
     list_select_related = ("dataset", "version")
     fields = (
         "dataset_link", "recipe", "seed", "status", "step", "error", "version_link", "metrics_table",
-        "git_commit", "seconds", "peak_memory_mb", "mlflow_run_id", "created_by", "trigger",
+        "git_commit", "seconds", "peak_memory_mb", "mlflow_run", "created_by", "trigger",
         "created_at", "finished_at",
     )  # fmt: skip
     change_list_template = "training/list.html"
@@ -129,27 +107,23 @@ class TrainingRunAdmin(ReadOnlyAdmin):
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         tools = []
-        if request.user.has_perm(actions.RUN_PERMISSION):
+        if request.user.has_perm(runs.RUN_PERMISSION):
             tools.append((reverse("admin:training_trainingrun_start"), "Start a run"))
         if request.user.has_perm(registry.PROMOTE):
-            tools.append((reverse("admin:training_promote"), "Promote or roll back"))
+            tools.append((reverse("admin:training_challenger"), "The challenger"))
+            tools.append((reverse("admin:training_roll_back"), "Roll back"))
         return super().changelist_view(request, {"tools": tools} | (extra_context or {}))
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view
         return [
             path("start/", view(self.start), name="training_trainingrun_start"),
-            path("promote/", view(self.promote), name="training_promote"),
-            path("roll-back/", view(self.roll_back), name="training_roll_back"),
+            path("challenger/", view(challenger.challenger), name="training_challenger"),
+            path("roll-back/", view(challenger.roll_back), name="training_roll_back"),
             path("<int:pk>/watch/", view(self.watch), name="training_trainingrun_watch"),
             path("<int:pk>/progress/", view(self.progress), name="training_trainingrun_progress"),
             *super().get_urls(),
         ]
-
-    def _page(self, request: HttpRequest, title: str, **context: Any) -> HttpResponse:
-        more = {"parent": reverse("admin:training_trainingrun_changelist"), "parent_title": "Training runs"}
-        context |= self.admin_site.each_context(request) | more | {"title": title}
-        return TemplateResponse(request, "training/page.html", context)
 
     def start(self, request: HttpRequest) -> HttpResponse:
         """Start a run; the data set made last is offered first."""
@@ -157,24 +131,24 @@ class TrainingRunAdmin(ReadOnlyAdmin):
         refusal = "" if Dataset.objects.exists() else "There is no data set: import one with import_dataset."
         if request.method == "POST" and form.is_valid():
             try:
-                run = actions.queue_run(by=_user(request), **form.cleaned_data)
-            except actions.TrainingError as error:
+                run = runs.queue_run(by=user_of(request), **form.cleaned_data)
+            except runs.TrainingError as error:
                 refusal = str(error)
             else:
-                actions.send_run(run)
+                runs.send_run(run)
                 return redirect("admin:training_trainingrun_watch", run.pk)
-        return self._page(request, "Start a training run", form=form, button="Start", refusal=refusal)
+        return page(request, "Start a training run", form=form, button="Start", refusal=refusal)
 
     def watch(self, request: HttpRequest, pk: int) -> HttpResponse:
         """Show how far a run is; a post cancels it."""
         run = get_object_or_404(TrainingRun.objects.select_related("dataset"), pk=pk)
         if request.method == "POST":
-            actions.cancel_run(run=run, by=_user(request))
+            runs.cancel_run(run=run, by=user_of(request))
             return redirect("admin:training_trainingrun_watch", pk)
         self._require_view(request)
         going = run.status in (TrainingRun.Status.QUEUED, TrainingRun.Status.RUNNING)
-        button = "Cancel this run" if going and request.user.has_perm(actions.RUN_PERMISSION) else ""
-        return self._page(request, str(run), run=run, button=button, refusal=run.error)
+        button = "Cancel this run" if going and request.user.has_perm(runs.RUN_PERMISSION) else ""
+        return page(request, str(run), run=run, button=button, refusal=run.error)
 
     def _require_view(self, request: HttpRequest) -> None:
         if not self.has_view_permission(request):
@@ -193,58 +167,10 @@ class TrainingRunAdmin(ReadOnlyAdmin):
             }
         )
 
-    def promote(self, request: HttpRequest) -> HttpResponse:
-        """Promote the challenger with a reason; a refusal shows every gate."""
-        user = _user(request)
-        if not user.has_perm(registry.PROMOTE):
-            raise PermissionDenied
-        version = ModelVersion.objects.with_alias(Alias.CHALLENGER)
-        if version is None:
-            if ModelVersion.objects.with_alias(Alias.PREVIOUS):
-                return redirect("admin:training_roll_back")
-            return self._page(request, "Promote", refusal="There is no challenger: train a model first.")
-        form = (OverrideForm if user.has_perm(registry.OVERRIDE) else ReasonForm)(request.POST or None)
-        context: dict[str, Any] = {}
-        if request.method == "POST" and form.is_valid():
-            try:
-                actions.promote(
-                    version=version,
-                    reason=form.cleaned_data["reason"],
-                    actor=user.get_username(),
-                    by=user,
-                    force=form.cleaned_data.get("force", False),
-                )
-            except (registry.RegistryError, ArtifactError, SourceError) as error:
-                context = {"refusal": str(error)}
-                if isinstance(error, actions.GateError):
-                    context = {"refusal": f"{version} fails its gates.", "gates": gates_table(error.gates)}
-            else:
-                messages.success(request, f"{version} is the champion; every process serves it within 5 s.")
-                return redirect("admin:training_roll_back")
-        about = "The gates are measured when you press the button, which takes some seconds."
-        return self._page(
-            request, f"Promote {version}", form=form, button=f"Promote {version}", about=about, **context
-        )
-
-    def roll_back(self, request: HttpRequest) -> HttpResponse:
-        """Make the previous champion the champion again, with a reason."""
-        user = _user(request)
-        if not user.has_perm(registry.PROMOTE):
-            raise PermissionDenied
-        previous = ModelVersion.objects.with_alias(Alias.PREVIOUS)
-        if previous is None:
-            return self._page(request, "Roll back", refusal="There is no previous champion to roll back to.")
-        form, refusal = ReasonForm(request.POST or None), ""
-        if request.method == "POST" and form.is_valid():
-            try:
-                registry.rollback(reason=form.cleaned_data["reason"], actor=user.get_username(), by=user)
-            except (registry.RegistryError, ArtifactError) as error:
-                refusal = str(error)
-            else:
-                messages.success(request, f"{previous} is the champion again, within 5 s everywhere.")
-                return redirect("admin:registry_promotion_changelist")
-        title = f"Roll back to {previous}"
-        return self._page(request, title, form=form, button=title, refusal=refusal)
+    @admin.display(description="MLflow run")
+    def mlflow_run(self, run: TrainingRun) -> SafeString | str:
+        # What an outage kept from MLflow was published with the version.
+        return run_link(run.mlflow_run_id or (run.version.mlflow_run_id if run.version else ""))
 
     @admin.display(description="data set")
     def dataset_link(self, run: TrainingRun) -> SafeString:
@@ -259,3 +185,18 @@ class TrainingRunAdmin(ReadOnlyAdmin):
     @admin.display(description="metrics on held-out rows")
     def metrics_table(self, run: TrainingRun) -> SafeString:
         return figures_table(run.metrics)
+
+
+@admin.register(GateReport)
+class GateReportAdmin(ReadOnlyAdmin):
+    list_display = ("__str__", "champion", "dataset", "created_at")
+    list_select_related = ("version", "champion", "dataset")
+    fields = ("version_link", "champion", "dataset", "created_at", "gates_table")
+
+    @admin.display(description="version")
+    def version_link(self, report: GateReport) -> SafeString:
+        return link("registry_modelversion_change", str(report.version), report.version_id)
+
+    @admin.display(description="gates")
+    def gates_table(self, report: GateReport) -> SafeString:
+        return gates_table(report.gates)

@@ -13,10 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from django.conf import settings
 from tqdm import tqdm
 
 from apps.classifier.labels import LABELS
 from apps.classifier.normalise import normalise
+from apps.predictions import storage
 from apps.training.jigsaw import Row
 from apps.training.sources import SourceError
 
@@ -110,6 +112,49 @@ def write(rows: Iterable[Row], folder: Path) -> Stored:
     return Stored(path, digest.hexdigest(), total, labelled, positives)
 
 
+def share(stored: Stored) -> None:
+    """Keep a file where the other boxes find it: in S3, once, where there is a bucket.
+
+    Raises:
+        SourceError: S3 can't be reached or refuses.
+    """
+    if not settings.S3_BUCKET:
+        return
+    address = _address(f"{stored.sha256}.parquet")
+    try:
+        try:
+            storage.size(address)
+        except storage.MissingError:
+            storage.upload(stored.path, address)
+    except storage.StorageError as error:
+        raise SourceError(str(error)) from None
+
+
+def is_here(path: Path) -> bool:
+    """Return whether a data set's file is on this box, having fetched it from S3 where it was only there.
+
+    Raises:
+        SourceError: S3 can't be reached or refuses.
+    """
+    if path.is_file() or not settings.S3_BUCKET:
+        return path.is_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        fetched = Path(folder) / path.name
+        try:
+            storage.download(_address(path.name), fetched)
+        except storage.MissingError:
+            return False
+        except storage.StorageError as error:
+            raise SourceError(str(error)) from None
+        fetched.replace(path)
+    return True
+
+
+def _address(name: str) -> str:
+    return f"s3://{settings.S3_BUCKET}/datasets/{name}"
+
+
 @contextmanager
 def _refusing(path: Path) -> Iterator[None]:
     try:
@@ -125,6 +170,7 @@ def read(path: Path, *, clean_weight: float = 1.0) -> Rows:
     Raises:
         SourceError: the file is missing or damaged.
     """
+    is_here(path)
     with _refusing(path):
         table = pq.read_table(path, schema=SCHEMA)
     labels = np.column_stack([table[label].to_numpy() for label in LABELS])
@@ -152,6 +198,7 @@ def stream(path: Path) -> Iterator[Row]:
         SourceError: the file is missing or damaged.
     """
     columns = ["id", "comment_text", *LABELS]
+    is_here(path)
     with _refusing(path):
         file = pq.ParquetFile(path)
     with file, tqdm(total=file.metadata.num_rows, desc="Reading", unit="row", disable=None) as bar:

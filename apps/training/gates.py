@@ -4,7 +4,6 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from typing import NotRequired, TypedDict
 
 import numpy as np
 from django.utils import timezone
@@ -17,10 +16,10 @@ from apps.classifier.obfuscation import KINDS, obfuscate
 from apps.classifier.scorer import Scorer
 from apps.classifier.templates import audit_sentences, bias_report, worst_group
 from apps.predictions.models import Prediction
-from apps.registry.models import Alias, EvaluationArtifact, ModelVersion
+from apps.registry.models import EvaluationArtifact, ModelVersion
 from apps.training import datasets
 from apps.training.datasets import Rows
-from apps.training.models import Dataset
+from apps.training.models import Dataset, Gate
 
 MAX_AUC_LOSS = 0.001
 # By label it takes more to be sure: a gate fails where the whole interval of the difference lies below.
@@ -40,16 +39,6 @@ CHUNK = 2_048
 Figures = dict[str, dict[str, float | None]]
 
 
-class Gate(TypedDict):
-    """One demand: the figure measured, the bound it is held to, and the verdict."""
-
-    name: str
-    figure: float | None
-    bound: float | None
-    passed: bool
-    interval: NotRequired[tuple[float, float]]
-
-
 def twin(version: ModelVersion) -> Scorer:
     """Return the version's twin that has not learned the held-out rows, or the version itself if it has none.
 
@@ -67,8 +56,8 @@ def score_all(scorer: Scorer, texts: Sequence[str]) -> np.ndarray:
     return np.concatenate([scorer.score_many(chunk) for chunk in bar])
 
 
-def verdicts(version: ModelVersion) -> list[Gate]:
-    """Judge a version against the champion on the held-out rows of the data set imported last.
+def verdicts(version: ModelVersion, champion: ModelVersion | None, dataset: Dataset | None) -> list[Gate]:
+    """Judge a version against the champion on the held-out rows of a data set.
 
     Without a data set, or with its file missing, the only gate is that there are rows, and it is not passed.
     Without a champion the ROC-AUC has no bound.
@@ -76,8 +65,7 @@ def verdicts(version: ModelVersion) -> list[Gate]:
     Raises:
         ArtifactError: a stored artifact is damaged.
     """
-    dataset = Dataset.objects.newest()
-    if dataset is None or not dataset.path.is_file():
+    if dataset is None or not datasets.is_here(dataset.path):
         return [Gate(name="rows to judge on: import a data set", figure=0, bound=1, passed=False)]
     rows = datasets.read(dataset.path, clean_weight=dataset.clean_weight)
     rows = rows.take(rows.parts()[1])
@@ -89,7 +77,6 @@ def verdicts(version: ModelVersion) -> list[Gate]:
     challenger = twin(version)
     probabilities = score_all(challenger, rows.texts)
     own = figures(challenger, probabilities)
-    champion = ModelVersion.objects.with_alias(Alias.CHAMPION)
     rival, best, differences = None, None, []
     if champion:
         rival = twin(champion)

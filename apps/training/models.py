@@ -1,10 +1,17 @@
 """Data sets and the runs that made models of them."""
 
+from datetime import timedelta
 from pathlib import Path
+from typing import Any, NotRequired, TypedDict
 
 from django.conf import settings
 from django.db import models
 from django.utils import timezone
+
+from apps.accounts.models import AppendOnly, AppendOnlyQuerySet
+from apps.registry.models import Alias, ModelVersion
+
+REPORT_COUNTS_FOR = timedelta(days=1)
 
 
 class DatasetQuerySet(models.QuerySet["Dataset"]):
@@ -127,3 +134,67 @@ class TrainingRun(models.Model):
 
     def __str__(self) -> str:
         return f"{self.recipe} on {self.dataset}"
+
+
+class Gate(TypedDict):
+    """One demand: the figure measured, the bound it is held to, and the verdict."""
+
+    name: str
+    figure: float | None
+    bound: float | None
+    passed: bool
+    interval: NotRequired[tuple[float, float]]
+
+
+class GateReportQuerySet(AppendOnlyQuerySet):
+    def standing(self, version: ModelVersion) -> "GateReport | None":
+        """Return the version's newest report, or None where champion, data set or day are others."""
+        since = timezone.now() - REPORT_COUNTS_FOR
+        report: Any = self.filter(version=version, created_at__gte=since).first()
+        if report is None or report.champion != ModelVersion.objects.with_alias(Alias.CHAMPION):
+            return None
+        return report if report.dataset == Dataset.objects.newest() else None
+
+
+class GateReport(AppendOnly):
+    """What a version showed at its gates, against the champion of that moment."""
+
+    version = models.ForeignKey("registry.ModelVersion", on_delete=models.PROTECT, related_name="+")
+    champion = models.ForeignKey(
+        "registry.ModelVersion", null=True, on_delete=models.PROTECT, related_name="+", help_text="Its rival."
+    )
+    dataset = models.ForeignKey(Dataset, null=True, on_delete=models.PROTECT, related_name="+")
+    gates: Any = models.JSONField(help_text="Each gate with its figure, bound and verdict.")
+    created_at = models.DateTimeField(default=timezone.now)
+
+    objects = GateReportQuerySet.as_manager()  # type: ignore[misc]
+
+    class Meta:
+        ordering = ("-created_at", "-pk")
+
+    def __str__(self) -> str:
+        return f"{self.version} at its gates"
+
+
+class ShadowScore(models.Model):
+    """What a challenger says, in the background, of a comment that was scored and answered."""
+
+    prediction = models.ForeignKey("predictions.Prediction", on_delete=models.CASCADE, related_name="+")
+    version = models.ForeignKey("registry.ModelVersion", on_delete=models.PROTECT, related_name="+")
+    toxic = models.FloatField()
+    severe_toxic = models.FloatField()
+    obscene = models.FloatField()
+    threat = models.FloatField()
+    insult = models.FloatField()
+    identity_hate = models.FloatField()
+    label_mask = models.PositiveSmallIntegerField(help_text="The labels whose threshold was reached.")
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ("-pk",)
+        constraints = [
+            models.UniqueConstraint(fields=["version", "prediction"], name="training_one_shadow_score")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.prediction_id} by {self.version}"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
@@ -159,3 +160,32 @@ Not for deciding about people, and not as the only judge where a wrong removal d
 - The labels are the majority opinion of crowd workers on one platform's comments of one time.
 - Disguised spelling is normalised (look-alikes, spacing, leetspeak, repeats), not every disguise.
 """
+
+
+def plot_learning(
+    path: Path, labels: np.ndarray, curves: dict[str, np.ndarray], needed: float | None
+) -> None:
+    """Draw mean PR-AUC over the number of `labels` (n,), for each way its curve (seeds, n), as SVG.
+
+    Args:
+        needed: at how many labels the first way reaches what the last one ends with.
+    """
+    with rc_context({"svg.hashsalt": "toxicmod", "svg.fonttype": "path"}):
+        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+        axes = figure.subplots()
+        for (way, curve), colour in zip(curves.items(), ("tab:blue", "tab:orange"), strict=True):
+            axes.fill_between(
+                labels, curve.min(axis=0), curve.max(axis=0), color=colour, alpha=0.2, linewidth=0
+            )
+            axes.plot(labels, curve.mean(axis=0), "o-", color=colour, markersize=3, label=way)
+        if needed is not None:
+            axes.hlines(curve.mean(axis=0)[-1], needed, labels[-1], "grey", "dotted")
+            axes.annotate(
+                f"{needed:,.0f} labels",
+                (needed, curve.mean(axis=0)[-1]),
+                (6, -12),
+                textcoords="offset points",
+            )
+        axes.set(xlabel="labels", ylabel="mean PR-AUC, held out")
+        axes.legend(loc="lower right", frameon=False)
+        figure.savefig(path, format="svg", metadata={"Date": None}, facecolor="white")

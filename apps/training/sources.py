@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
-import boto3
 import requests
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from tqdm import tqdm
+
+from apps.predictions import storage
 
 # The file behind TensorFlow Datasets' `wikipedia_toxicity_subtypes`.
 JIGSAW_URL = (
@@ -59,15 +59,16 @@ def fetched(source: str) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="toxicmod-") as folder:
         path = Path(folder) / "download"
-        with path.open("wb") as file:
-            if source == "jigsaw":
-                _download_jigsaw(file)
-            elif source.startswith("s3://"):
-                _download_s3(source, file)
-            elif source.startswith(("http://", "https://")):
-                _download(source, file)
-            else:
-                raise SourceError(f"{source} is of no known kind: give a path, http(s)://, s3:// or jigsaw.")
+        if source.startswith("s3://"):
+            _download_s3(source, path)
+        elif source == "jigsaw" or source.startswith(("http://", "https://")):
+            with path.open("wb") as file:
+                if source == "jigsaw":
+                    _download_jigsaw(file)
+                else:
+                    _download(source, file)
+        else:
+            raise SourceError(f"{source} is of no known kind: give a path, http(s)://, s3:// or jigsaw.")
         yield path
 
 
@@ -106,23 +107,12 @@ def _download(url: str, file: IO[bytes], auth: tuple[str, str] | None = None) ->
     raise SourceError(f"{problem}, {ATTEMPTS} times: check the address and the network, then try again.")
 
 
-def _download_s3(source: str, file: IO[bytes]) -> None:
-    bucket, _, key = source.removeprefix("s3://").partition("/")
-    if not bucket or not key:
-        raise SourceError(f"{source} is incomplete: write s3://bucket/key.")
+def _download_s3(source: str, path: Path) -> None:
     try:
-        client = boto3.client("s3")
-        size = client.head_object(Bucket=bucket, Key=key)["ContentLength"]
-        with _bar("Downloading", size) as bar:
-            client.download_fileobj(bucket, key, file, Callback=bar.update)
-    except NoCredentialsError:
-        raise SourceError(f"{source} needs AWS credentials: set AWS_PROFILE or AWS_ACCESS_KEY_ID.") from None
-    except ClientError as error:
-        code = error.response["Error"]["Code"]
-        hint = {"404": "no such bucket or key", "403": "access denied"}.get(code, code)
-        raise SourceError(f"{source} could not be read: {hint}. Check bucket, key and credentials.") from None
-    except BotoCoreError as error:
-        raise SourceError(f"{source} could not be read: {error} Check endpoint and network.") from None
+        with _bar("Downloading", storage.size(source)) as bar:
+            storage.download(source, path, progress=bar.update)
+    except storage.StorageError as error:
+        raise SourceError(str(error)) from None
 
 
 def _bar(what: str, size: int | None) -> tqdm:

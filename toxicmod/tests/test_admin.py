@@ -11,12 +11,23 @@ from apps.accounts.admin import ReadOnlyAdmin
 from apps.accounts.models import APIKey, User
 from apps.predictions.actions import give_feedback, score
 from apps.predictions.models import Feedback, Prediction
-from apps.registry.models import ModelVersion, Promotion
-from apps.training.actions import queue_run
-from apps.training.models import Dataset, TrainingRun
+from apps.registry.models import Canary, CanaryEnd, ModelVersion, Promotion
+from apps.training.models import Dataset, GateReport, TrainingRun
+from apps.training.runs import queue_run
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
+EVIDENCE: list[type[Model]] = [
+    Prediction,
+    Feedback,
+    ModelVersion,
+    Promotion,
+    Canary,
+    CanaryEnd,
+    Dataset,
+    TrainingRun,
+    GateReport,
+]
 OURS = [model for model in admin.site._registry if model.__module__.startswith("apps.")]
 
 
@@ -43,6 +54,10 @@ def records(champion: ModelVersion) -> dict[type[Model], Model]:
     promotion = Promotion.objects.filter(version=champion).first()
     assert promotion is not None
     rows: list[Model] = [prediction, feedback, dataset, queue_run(dataset=dataset), champion, promotion, key]
+    gates = [{"name": "<script>alert(1)</script>", "figure": 0.1, "bound": None, "passed": True}]
+    rows.append(GateReport.objects.create(version=champion, champion=champion, gates=gates))
+    canary = Canary.objects.create(version=champion, champion=champion, share=0.1, gates=gates)
+    rows += [canary, CanaryEnd.objects.create(canary=canary, outcome="withdrawn", bands=gates)]
     return {type(row): row for row in rows}
 
 
@@ -51,7 +66,7 @@ def test_every_list_opens(administrator: Client, records: object, model: type[Mo
     assert administrator.get(_url(model, "changelist")).status_code == 200
 
 
-@pytest.mark.parametrize("model", [Prediction, Feedback, ModelVersion, Promotion, Dataset, TrainingRun])
+@pytest.mark.parametrize("model", EVIDENCE)
 def test_evidence_is_shown_escaped_and_read_only(
     administrator: Client, records: dict[type[Model], Model], model: type[Model]
 ) -> None:
@@ -74,6 +89,7 @@ def test_evidence_is_shown_escaped_and_read_only(
         (Prediction, ModelVersion),
         (Promotion, ModelVersion),
         (TrainingRun, Dataset),
+        (GateReport, ModelVersion),
     ],
 )
 def test_evidence_links_to_what_it_is_about(

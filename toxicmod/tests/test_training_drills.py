@@ -21,13 +21,22 @@ from toxicmod.tests.site import ROOT, free_port, manage
 pytestmark = pytest.mark.slow
 
 QUEUE = """
-from apps.training import actions
+from apps.training import runs
 from apps.training.models import Dataset
-run = actions.queue_run(dataset=Dataset.objects.get(name="{name}"))
-actions.send_run(run)
+run = runs.queue_run(dataset=Dataset.objects.get(name="{name}"))
+runs.send_run(run)
 print(run.pk)
 """
-TEND = "from apps.training import actions; actions.tend_runs()"
+TEND = "from apps.training import runs; runs.tend_runs()"
+
+SAY = """
+from apps.predictions.actions import give_feedback, score
+from apps.predictions.models import Prediction
+texts = [f"what a walnut you are, number {number}" for number in range(20)]
+for prediction in score(texts=texts, source=Prediction.Source.API)[0]:
+    give_feedback(prediction=prediction, is_right=False, true_labels=["toxic", "insult"])
+"""
+LEARN = "from apps.training import actions; actions.learn_when_due()"
 
 
 class Place:
@@ -191,3 +200,17 @@ def test_a_broker_that_restarts_loses_no_run_and_two_workers_train_one_at_a_time
     assert len(set(versions)) == len(runs)
     assert place.rows("SELECT count(*) FROM training_trainingrun WHERE status = 'running'") == [(0,)]
     assert place.rows("SELECT count(*) FROM registry_modelversion WHERE alias = 'champion'") == [(1,)]
+
+
+def test_two_schedulers_at_once_ask_for_one_run_and_lose_no_label(place: Place) -> None:
+    env = place.env | {"TRAIN_AFTER_LABELS": "20"}
+    place.broker.stop()
+    manage("shell", "-v0", "-c", SAY, env=env)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: manage("shell", "-v0", "-c", LEARN, env=env), range(2)))
+    place.broker.start()
+    asked = place.rows(
+        "SELECT r.status, d.source FROM training_trainingrun r JOIN training_dataset d ON d.id = r.dataset_id"
+        " WHERE r.trigger IS NOT NULL"
+    )
+    assert asked == [("queued", "api: 20, large v1: 6000")]

@@ -92,7 +92,8 @@ def analyze(message: dict[str, Any], key: APIKey | None) -> dict[str, Any]:
     probabilities = prediction.probabilities
     spans = [(0, utf16_length(text), probabilities)]
     if message.get("spanAnnotations") and attributes and len(found := sentences(text)) > 1:
-        scores = serving.current().scorer.score_many([sentence for _, _, sentence in found], threads=1)
+        served = serving.choose(prediction.text_hash)
+        scores = served.scorer.score_many([sentence for _, _, sentence in found], threads=1)
         spans += [
             (begin, end, dict(zip(LABELS, row, strict=True)))
             for (begin, end, _), row in zip(found, scores.tolist(), strict=True)

@@ -1,6 +1,7 @@
 """Every verb of moderation. Each checks permission, is one transaction and leaves its record."""
 
 from apps.moderation.actions.appeals import appeal, appeal_for
+from apps.moderation.actions.asking import ask_for_review
 from apps.moderation.actions.bulk import (
     BulkFilter,
     cancel_bulk,
@@ -20,6 +21,7 @@ from apps.moderation.actions.deliveries import (
 )
 from apps.moderation.actions.examples import remove_examples, seed_examples
 from apps.moderation.actions.intake import Answer, moderate
+from apps.moderation.actions.learning import queue_to_learn, queue_to_learn_when_due
 from apps.moderation.actions.people import set_preferences
 from apps.moderation.actions.policies import (
     activate_policy,
@@ -58,6 +60,7 @@ __all__ = [
     "activate_policy",
     "appeal",
     "appeal_for",
+    "ask_for_review",
     "cancel_bulk",
     "chosen",
     "claim",
@@ -76,6 +79,8 @@ __all__ = [
     "look",
     "moderate",
     "preview_bulk",
+    "queue_to_learn",
+    "queue_to_learn_when_due",
     "release",
     "remove_examples",
     "resend",

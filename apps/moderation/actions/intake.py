@@ -161,12 +161,14 @@ def queue(
     kind: QueueItem.Kind,
     label: str,
     chance: float = 1.0,
+    lesson: str = "",
     not_for: User | None = None,
 ) -> QueueItem:
     """Put a comment in the queue, in the cluster of the open item that it resembles most.
 
     Args:
         chance: how likely a comment like it was to be looked at.
+        lesson: of one to learn from, why it was chosen.
         not_for: who must not decide it.
     """
     now = timezone.now()
@@ -180,6 +182,7 @@ def queue(
         policy=policy,
         community=submission.community,
         kind=kind,
+        lesson=lesson,
         label=label,
         score=probabilities[label],
         sampling_chance=chance,

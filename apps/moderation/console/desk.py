@@ -5,6 +5,7 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from django.core.exceptions import PermissionDenied
+from django.db.models import prefetch_related_objects
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
 from django.template.loader import render_to_string
@@ -205,7 +206,8 @@ def _done(request: HttpRequest, user: User, view: str) -> HttpResponse:
 
 def _last(user: User, view: str) -> dict[str, Any]:
     """Return the user's newest decision, with what undoing it means at this moment."""
-    last = Decision.objects.filter(by=user).select_related("rule", "item").order_by("-created_at").first()
+    mine = Decision.objects.filter(by=user).select_related("rule", "item", "by")
+    last = mine.order_by("-created_at").first()
     if last is None or last.item is None or last.job_id:
         return {"last": None}
     last = actions.decided_first(last)
@@ -244,8 +246,11 @@ def _card(user: User, item: QueueItem, view: str, problem: str = "") -> dict[str
     """Return the comment with all that helps to judge it; a blind review gets less."""
     holds = item.lease_by_id == user.pk and item.status == QueueItem.Status.OPEN and not problem
     author = item.submission.author
+    prefetch_related_objects([item.policy], "rules")
     blind = item.is_blind and item.status == QueueItem.Status.OPEN
     alike = item.similar()[: _ALIKE_CAP + 1].count() if holds and not blind else 0
+    history = [] if blind else _history(item)
+    decided = [event["decision"] for event in history if "decision" in event]
     return {
         "title": f"Item {item.pk}",
         "problem": problem,
@@ -262,8 +267,8 @@ def _card(user: User, item: QueueItem, view: str, problem: str = "") -> dict[str
         "decisions": list(author.last_decisions()) if author and not blind else [],
         "appeals": author.open_appeals().count() if author and not blind else 0,
         "appeal": getattr(item, "appeal", None) if item.kind == QueueItem.Kind.APPEAL else None,
-        "history": [] if blind else _history(item),
-        "last_of_item": last.pk if (last := item.last_decision()) else None,
+        "history": history,
+        "last_of_item": max((one.pk for one in decided if one.item_id == item.pk), default=None),
         "may_bulk": user.has_perm("moderation.bulk_decide"),
     }
 
@@ -286,15 +291,15 @@ def _bars(item: QueueItem, blind: bool) -> list[dict[str, Any]]:
 
 
 def _history(item: QueueItem) -> list[dict[str, Any]]:
-    """Return all that was done with the comment, the oldest first."""
+    """Return the newest things that were done with the comment, the oldest first."""
     decisions = (
         Decision.objects.filter(submission=item.submission_id)
         .exclude(item__kind=QueueItem.Kind.SECOND, item__status=QueueItem.Status.OPEN)
         .select_related("by", "rule", "policy", "reverses__by")
-        .order_by("pk")[:50]
+        .order_by("-pk")[:50]
     )
-    skips = Skip.objects.filter(item=item).select_related("by").order_by("pk")[:50]
-    sent = Delivery.objects.filter(decision__submission=item.submission_id).order_by("pk")[:50]
+    skips = Skip.objects.filter(item=item).select_related("by").order_by("-pk")[:50]
+    sent = Delivery.objects.filter(decision__submission=item.submission_id).order_by("-pk")[:50]
     events = [
         *({"at": decision.created_at, "decision": decision} for decision in decisions),
         *({"at": skip.created_at, "skip": skip} for skip in skips),

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from django.contrib import admin
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import render
@@ -34,8 +33,9 @@ def page(
     """Draw a page of the console inside the admin."""
     user = user_of(request)
     shared = {
-        **admin.site.each_context(request),
-        "is_nav_sidebar_enabled": False,
+        # What the admin's frame needs. Its own `each_context` lists every model for a sidebar not shown here.
+        "has_permission": True,
+        "site_url": "/",
         "here": here,
         "preference": Preference.of(user),
         "may_bulk": user.has_perm("moderation.bulk_decide"),

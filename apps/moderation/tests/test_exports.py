@@ -2,8 +2,11 @@
 
 import csv
 import io
+from pathlib import Path
+from typing import Any
 
 import pytest
+from django.core.management import CommandError, call_command
 
 from apps.accounts.models import APIKey, User
 from apps.moderation import actions, exports
@@ -44,3 +47,24 @@ def test_the_statement_of_reasons(
     approval = actions.moderate(text="fine").submission.decisions.get()
     with pytest.raises(ValueError, match="rejection"):
         exports.statement_of_reasons(approval)
+
+
+def test_the_command_writes_to_a_file_or_to_s3(
+    item: QueueItem, ann: User, bucket_of: Any, settings: Any, tmp_path: Path
+) -> None:
+    decided(item, ann)
+    with pytest.raises(CommandError, match="set S3_BUCKET"):
+        call_command("export_decisions")
+    with pytest.raises(CommandError, match="can't be written"):
+        call_command("export_decisions", output=str(tmp_path / "none" / "x.csv"))
+    call_command("export_decisions", output=str(tmp_path / "x.csv"))
+    content = (tmp_path / "x.csv").read_bytes()
+    assert content.count(b"\r\n") == 2
+    client = bucket_of("shared")
+    settings.S3_BUCKET = "shared"
+    call_command("export_decisions", automatic=True)
+    (stored,) = client.list_objects_v2(Bucket="shared")["Contents"]
+    assert stored["Key"].startswith("exports/decisions-")
+    assert client.get_object(Bucket="shared", Key=stored["Key"])["Body"].read() == content
+    with pytest.raises(CommandError, match="no such bucket"):
+        call_command("export_decisions", output="s3://none/x.csv")

@@ -14,6 +14,7 @@ from apps.accounts.models import User
 from apps.moderation import actions, insight
 from apps.moderation.models import CommunityAccess, Policy, Preference, QueueItem
 from apps.moderation.simulator import simulate
+from apps.moderation.tasks import log_queue_age
 from apps.moderation.tests.conftest import queued
 from apps.moderation.tests.test_actions import decided
 from apps.moderation.triage import wilson
@@ -47,6 +48,18 @@ def test_views_are_counted_for_who_may_see_them(
     )
     CommunityAccess.objects.create(user=ben, community="games")
     assert counts(ben)["all"] == (1, 0)
+
+
+def test_the_queues_age_is_logged(
+    model: ModelVersion, policy: Policy, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="apps.moderation.insight")
+    log_queue_age()
+    old = queued("insult=0.7")
+    QueueItem.objects.filter(pk=old.pk).update(created_at=timezone.now() - timedelta(hours=5))
+    queued("threat=0.9")
+    log_queue_age()
+    assert [record.queue_age_seconds for record in caplog.records] == [0, pytest.approx(18_000, abs=60)]
 
 
 def test_big_views_are_not_counted_to_the_end(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from apps.monitoring import drift
+from apps.monitoring import domain, drift
 from apps.monitoring.drift import Band, Estimate, Measure
 
 SHARES = np.array([0.4, 0.2, 0.15, 0.1, 0.05, 0.04, 0.03, 0.02, 0.01])
@@ -111,10 +111,10 @@ def _talk(seed: int, count: int, *, slang: float = 0.0) -> list[str]:
 
 
 def test_the_domain_classifier_finds_what_changed_and_nothing_where_nothing_did() -> None:
-    alike = drift.domains(_talk(1, 600), _talk(2, 600))
+    alike = domain.domains(_talk(1, 600), _talk(2, 600))
     assert alike is not None
     assert alike.auc.low < 0.5 < alike.auc.high
-    changed = drift.domains(_talk(1, 600), _talk(2, 600, slang=0.4))
+    changed = domain.domains(_talk(1, 600), _talk(2, 600, slang=0.4))
     assert changed is not None
     assert changed.auc.low > 0.55
     first = changed.phrases[0]
@@ -122,16 +122,16 @@ def test_the_domain_classifier_finds_what_changed_and_nothing_where_nothing_did(
     assert first.before == 0
     assert first.after == pytest.approx(0.4, abs=0.08)
     assert first.strength > 0
-    assert drift.domains(_talk(1, 49), _talk(2, 600)) is None
+    assert domain.domains(_talk(1, 49), _talk(2, 600)) is None
 
 
 def test_texts_that_come_again_do_not_tell_the_samples_apart() -> None:
-    same = drift.domains(_talk(1, 300), _talk(1, 300))
+    same = domain.domains(_talk(1, 300), _talk(1, 300))
     assert same is not None
     assert same.auc.value == pytest.approx(0.5, abs=0.03)
 
 
 def test_a_word_that_few_comments_hold_is_not_named() -> None:
     after = [*_talk(2, 100), *["my phone is 5550100"] * 4]
-    named = drift.changed_phrases(_talk(1, 100), after, most=10_000)
+    named = domain.changed_phrases(_talk(1, 100), after, most=10_000)
     assert not any("5550100" in phrase.text for phrase in named)

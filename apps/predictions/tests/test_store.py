@@ -1,7 +1,10 @@
 """Group commit: what was answered is stored, whoever's thread stored it."""
 
 import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -40,61 +43,129 @@ def test_every_thread_returns_when_its_row_is_committed(champion: ModelVersion) 
         assert Prediction.objects.count() == 80
 
 
-@pytest.mark.django_db(transaction=True)
-def test_those_who_wait_share_one_insert(champion: ModelVersion) -> None:
+@pytest.fixture
+def group() -> Iterator[store.GroupCommit]:
+    """A group of the test's own, whose writer ends with it."""
     group = store.GroupCommit()
-    first, second = prediction(champion), prediction(champion, "b")
-    group._waiting.append(store._Row(second))
-    with patch.object(Prediction.objects, "bulk_create", wraps=Prediction.objects.bulk_create) as bulk:
-        group.insert(first)
-    assert bulk.call_count == 1
-    assert set(Prediction.objects.values_list("pk", flat=True)) == {first.pk, second.pk}
+    yield group
+    group.close()
+
+
+@contextmanager
+def held_up(first: Prediction) -> Iterator[threading.Event]:
+    """Hold the writer up in its first flush, until the event is set; everything else flushes as it does."""
+    go_on, write = threading.Event(), store._write
+
+    def slow(predictions: Sequence[Prediction]) -> None:
+        if predictions[0] is first:
+            assert go_on.wait(20)
+        write(predictions)
+
+    with patch.object(store, "_write", side_effect=slow) as writes:
+        go_on.writes = writes  # type: ignore[attr-defined]
+        yield go_on
+
+
+def in_threads(group: store.GroupCommit, rows: Sequence[Prediction], failures: list[Exception]) -> list[Any]:
+    def insert(row: Prediction) -> None:
+        try:
+            group.insert([row])
+        except (OperationalError, IntegrityError) as error:
+            failures.append(error)
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=insert, args=[row]) for row in rows]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.database
-def test_one_bad_row_harms_no_other(champion: ModelVersion) -> None:
-    group = store.GroupCommit()
-    good, bad = prediction(champion), prediction(champion, "b")
-    bad.toxic = None  # type: ignore[assignment]
-    waiting = store._Row(bad)
-    group._waiting.append(waiting)
-    group.insert(good)
-    assert list(Prediction.objects.values_list("pk", flat=True)) == [good.pk]
-    assert isinstance(waiting.error, IntegrityError)
-    with pytest.raises(IntegrityError):
-        group.insert(bad)
+def test_those_who_wait_share_one_flush(champion: ModelVersion, group: store.GroupCommit) -> None:
+    first, *others = [prediction(champion, str(number)) for number in range(6)]
+    with held_up(first) as go_on:
+        threads = in_threads(group, [first], [])
+        wait_until(lambda: bool(go_on.writes.call_count))
+        threads += in_threads(group, others, [])
+        wait_until(lambda: group._queue.qsize() == 5)
+        assert all(thread.is_alive() for thread in threads)
+        go_on.set()
+        for thread in threads:
+            thread.join(20)
+        assert [len(call.args[0]) for call in go_on.writes.call_args_list] == [1, 5]
+    assert Prediction.objects.count() == 6
+    assert not first._state.adding
 
 
 @pytest.mark.django_db(transaction=True)
-def test_inside_a_transaction_the_row_shares_its_fate(champion: ModelVersion) -> None:
-    group = store.GroupCommit()
+@pytest.mark.database
+def test_one_bad_row_harms_no_other(champion: ModelVersion, group: store.GroupCommit) -> None:
+    first, good, bad = [prediction(champion, str(number)) for number in range(3)]
+    bad.toxic = None  # type: ignore[assignment]
+    failures: list[Exception] = []
+    with held_up(first) as go_on:
+        threads = in_threads(group, [first], failures)
+        wait_until(lambda: bool(go_on.writes.call_count))
+        threads += in_threads(group, [good, bad], failures)
+        wait_until(lambda: group._queue.qsize() == 2)
+        go_on.set()
+        for thread in threads:
+            thread.join(20)
+    assert set(Prediction.objects.values_list("pk", flat=True)) == {first.pk, good.pk}
+    assert [type(failure) for failure in failures] == [IntegrityError]
+    with pytest.raises(IntegrityError):
+        group.insert([bad])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_inside_a_transaction_the_row_shares_its_fate(
+    champion: ModelVersion, group: store.GroupCommit
+) -> None:
     with transaction.atomic():
-        group.insert(prediction(champion))
+        group.insert([prediction(champion)])
         assert Prediction.objects.count() == 1
         transaction.set_rollback(True)
     assert not Prediction.objects.exists()
 
 
-def test_a_failure_is_each_waiting_threads_own() -> None:
-    group, failures = store.GroupCommit(), []
-
-    def insert(row: Any) -> None:
-        try:
-            group.insert(row)
-        except OperationalError as error:
-            failures.append(error)
-
-    rows = [Prediction() for _ in range(6)]
-    with (
-        patch.object(Prediction, "save", side_effect=OperationalError),
-        patch.object(Prediction.objects, "bulk_create", side_effect=OperationalError),
-        patch.object(store, "connection") as fake,
-    ):
-        fake.in_atomic_block = False
-        threads = [threading.Thread(target=insert, args=[row]) for row in rows]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(10)
+def test_a_failure_is_each_waiting_threads_own(group: store.GroupCommit) -> None:
+    failures: list[Exception] = []
+    with patch.object(store, "_write", side_effect=OperationalError):
+        for thread in in_threads(group, [Prediction() for _ in range(6)], failures):
+            thread.join(20)
     assert len(failures) == 6
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_writer_that_has_ended_is_followed_by_another(
+    champion: ModelVersion, group: store.GroupCommit
+) -> None:
+    with patch.object(store, "IDLE_SECONDS", 0.01):
+        group.insert([prediction(champion)])
+        wait_until(lambda: group._writer is None)
+        group.insert([prediction(champion)])
+    assert Prediction.objects.count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.database
+def test_a_broken_connection_is_replaced(champion: ModelVersion, group: store.GroupCommit) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has no connection to lose; on PostgreSQL this test runs")
+    group.insert([prediction(champion)])
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+        )
+    group.insert([prediction(champion)])
+    assert Prediction.objects.count() == 2

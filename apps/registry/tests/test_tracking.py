@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,6 +94,21 @@ def test_an_outage_is_one_sentence_and_stops_nothing(
     assert ModelVersion.objects.with_alias(Alias.CHAMPION) == champion
 
 
+def test_artifacts_go_to_s3_encrypted(
+    mlflow_store: str, bucket_of: Any, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = bucket_of("artifacts")
+    settings.MLFLOW_ARTIFACTS = "s3://artifacts/mlflow"
+    monkeypatch.setattr(tracking, "EXPERIMENT", "in S3")
+    (tmp_path / "plot.txt").write_text("a plot")
+    run_id = tracking.log_run(name="run", params={}, metrics={}, report=tmp_path).run_id
+    (stored,) = client.list_objects_v2(Bucket="artifacts")["Contents"]
+    assert stored["Key"] == f"mlflow/{run_id}/artifacts/plot.txt"
+    head = client.head_object(Bucket="artifacts", Key=stored["Key"], ChecksumMode="ENABLED")
+    assert head["ServerSideEncryption"] == "aws:kms"
+    assert head["ChecksumCRC32"]
+
+
 def test_figures_by_label_become_flat() -> None:
     assert tracking.flatten({"toxic": {"ece": 0.1, "f1": None}, "seconds": 2, "none": None}) == {
         "ece/toxic": 0.1,
@@ -103,7 +119,7 @@ def test_figures_by_label_become_flat() -> None:
 def test_a_web_process_imports_none_of_the_heavy_libraries() -> None:
     code = (
         "import sys, toxicmod.wsgi, toxicmod.urls\n"
-        "print(sorted({'mlflow', 'sklearn', 'matplotlib', 'pandas'} & set(sys.modules)))"
+        "print(sorted({'mlflow', 'sklearn', 'matplotlib', 'pandas', 'boto3'} & set(sys.modules)))"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr

@@ -11,7 +11,7 @@ from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
 from apps.registry import tracking
 from apps.registry.models import Alias, EvaluationArtifact, ModelVersion
-from apps.training import actions, tasks
+from apps.training import actions, runs, tasks
 from apps.training.models import Dataset, TrainingRun
 from apps.training.sources import SourceError
 from apps.training.tests.conftest import as_csv, made_up
@@ -115,7 +115,7 @@ def test_an_outage_of_mlflow_does_not_cost_the_model(
 
 
 def test_a_failure_is_kept_with_its_run(small: Dataset) -> None:
-    run = actions.queue_run(dataset=small)
+    run = runs.queue_run(dataset=small)
     small.path.unlink()
     with pytest.raises(SourceError, match="is missing: import the same rows again"):
         actions.train(run=run)
@@ -138,7 +138,7 @@ def test_a_task_delivered_twice_trains_once(small: Dataset, monkeypatch: pytest.
     synced: list[bool] = []
     monkeypatch.setattr(actions, "_train", lambda run, step: trained.append(run.pk))
     monkeypatch.setattr(tasks.sync_tracking, "delay", lambda: synced.append(True))
-    run = actions.queue_run(dataset=small)
+    run = runs.queue_run(dataset=small)
     tasks.train_model(run.pk)
     tasks.train_model(run.pk)
     assert trained == [run.pk]
@@ -151,7 +151,7 @@ def test_what_train_model_refuses(small: Dataset) -> None:
     with pytest.raises(CommandError, match="seed"):
         call_command("train_model", dataset="small", seed=-1)
     with pytest.raises(actions.TrainingError, match="no recipe"):
-        actions.queue_run(dataset=small, recipe="magic")
+        runs.queue_run(dataset=small, recipe="magic")
 
 
 def test_the_admin_shows_them_read_only_and_linked(

@@ -1,6 +1,7 @@
 """The doors of training in the admin: start, watch, cancel, build, promote, roll back."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission
@@ -10,21 +11,23 @@ from apps.accounts.models import User
 from apps.moderation import actions as moderation
 from apps.moderation.models import Policy
 from apps.moderation.tests.conftest import queued
-from apps.registry import actions as registry
-from apps.registry.models import Alias, ModelVersion, Promotion
-from apps.training import actions, tasks
+from apps.predictions import actions as predictions
+from apps.predictions.models import Prediction
+from apps.registry.models import Alias, Canary, CanaryEnd, ModelVersion, Promotion
+from apps.training import actions, runs, tasks
 from apps.training.models import Dataset, TrainingRun
 from apps.training.tests.test_gates import equal_version, reversed_version  # noqa: F401
 
 pytestmark = pytest.mark.django_db
 RUNS = "/admin/training/trainingrun/"
+CHALLENGER = f"{RUNS}challenger/"
 
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     """What was sent to a worker."""
     messages: list[tuple] = []
-    monkeypatch.setattr(actions, "_send", lambda task, *args, **options: messages.append((task, *args)))
+    monkeypatch.setattr(runs, "send", lambda task, *args, **options: messages.append((task, *args)))
     return messages
 
 
@@ -76,11 +79,11 @@ def test_who_may_not_start_sees_no_door_and_opens_none(
     assert (
         client.post(f"{RUNS}start/", {"dataset": dataset.pk, "recipe": "base", "seed": 0}).status_code == 403
     )
-    run = actions.queue_run(dataset=dataset)
+    run = runs.queue_run(dataset=dataset)
     assert client.get(f"{RUNS}{run.pk}/watch/").status_code == 403
     assert client.get(f"{RUNS}{run.pk}/progress/").status_code == 403
     assert client.post(f"{RUNS}{run.pk}/watch/").status_code == 403
-    assert client.get(f"{RUNS}promote/").status_code == client.get(f"{RUNS}roll-back/").status_code == 403
+    assert client.get(CHALLENGER).status_code == client.get(f"{RUNS}roll-back/").status_code == 403
     User.objects.get(username="some moderator").user_permissions.add(
         Permission.objects.get(codename="view_trainingrun")
     )
@@ -106,13 +109,20 @@ def test_a_lead_promotes_over_a_gate_with_a_reason_and_rolls_back(
     reversed_version: ModelVersion,  # noqa: F811
     champion: ModelVersion,
     dataset: Dataset,
+    sent: list[tuple],
 ) -> None:
     client = staff("lead")
-    assert 'name="force"' in client.get(f"{RUNS}promote/").text
-    assert "This field is required" in client.post(f"{RUNS}promote/", {"reason": " "}).text
-    page = client.post(f"{RUNS}promote/", {"reason": "hope"}).text
-    assert all(part in page for part in ("fails its gates", "mean ROC-AUC", "failed", "passed", "interval"))
-    page = client.post(f"{RUNS}promote/", {"reason": "a drill", "force": "on"}, follow=True).text
+    page = client.get(CHALLENGER).text
+    assert all(part in page for part in ('name="force"', "Measure the gates", "has scored no comment yet"))
+    assert "A worker measures" in client.post(CHALLENGER, {"measure": "1"}, follow=True).text
+    assert sent == [("measure_gates", reversed_version.pk)]
+    tasks.measure_gates(reversed_version.pk)
+    page = client.get(CHALLENGER).text
+    assert all(part in page for part in ("mean ROC-AUC", "failed", "passed", "interval"))
+    choice = {"share": "5", "promote": "1"}
+    assert "This field is required" in client.post(CHALLENGER, choice | {"reason": " "}).text
+    assert "fails its gates" in client.post(CHALLENGER, choice | {"reason": "hope"}).text
+    page = client.post(CHALLENGER, choice | {"reason": "a drill", "force": "on"}, follow=True).text
     assert "is the champion" in page
     promotion = Promotion.objects.first()
     assert promotion is not None
@@ -127,16 +137,41 @@ def test_a_lead_promotes_over_a_gate_with_a_reason_and_rolls_back(
     assert champion.alias == Alias.CHAMPION
 
 
-def test_an_engineer_promotes_what_passes_and_overrides_nothing(
+def test_an_engineer_tries_and_promotes_what_passes_and_overrides_nothing(
     staff: Callable[[str], Client],
     equal_version: ModelVersion,  # noqa: F811
     dataset: Dataset,
 ) -> None:
     client = staff("engineer")
-    assert 'name="force"' not in client.get(f"{RUNS}promote/").text
-    assert "is the champion" in client.post(f"{RUNS}promote/", {"reason": "as good"}, follow=True).text
-    registry.rollback(reason="back", actor="x")
-    assert "Roll back to" in client.get(f"{RUNS}promote/", follow=True).text
+    tasks.measure_gates(equal_version.pk)
+    assert 'name="force"' not in client.get(CHALLENGER).text
+    page = client.post(CHALLENGER, {"reason": "try it", "share": "5", "canary": "1"}, follow=True).text
+    assert all(part in page for part in ("serves 5.0% of the requests", "It has scored 0 comments", "try it"))
+    canary = Canary.objects.get()
+    assert (canary.share, canary.by.username) == (0.05, "some engineer")
+    page = client.post(CHALLENGER, {"reason": "seen enough", "withdraw": "1"}, follow=True).text
+    assert "serves no requests any more" in page
+    assert CanaryEnd.objects.get().reason == "seen enough"
+    page = client.post(CHALLENGER, {"reason": "good", "share": "5", "promote": "1"}, follow=True).text
+    assert "is the champion" in page
+
+
+def test_moderators_are_asked_from_the_page(
+    staff: Callable[[str], Client],
+    reversed_version: ModelVersion,  # noqa: F811
+    policy: Policy,
+    settings: Any,
+) -> None:
+    settings.SHADOW_SHARE = 1.0
+    predictions.score(texts=["<b>you</b> stupid idiot", "thank you"], source=Prediction.Source.API)
+    tasks.score_in_shadow()
+    client = staff("engineer")
+    page = client.get(CHALLENGER).text
+    assert "&lt;b&gt;you&lt;/b&gt; stupid idiot" in page
+    page = client.post(CHALLENGER, {"label": "1"}, follow=True).text
+    assert "2 comments wait in the queue" in page
+    assert page.count("in the queue</td>") == 2
+    assert "Let moderators label these" not in page
 
 
 def test_a_built_data_set_names_its_decisions(
@@ -151,3 +186,16 @@ def test_a_built_data_set_names_its_decisions(
     assert f"/admin/moderation/decision/{decided.decision.pk}/change/" in page
     built.path.unlink()
     assert "is missing" in staff("administrator").get(f"/admin/training/dataset/{built.pk}/change/").text
+
+
+def test_a_run_on_a_tracking_server_is_linked(
+    staff: Callable[[str], Client], champion: ModelVersion, settings: Any
+) -> None:
+    ModelVersion.objects.filter(pk=champion.pk).update(mlflow_run_id="abc123")
+    page = f"/admin/registry/modelversion/{champion.pk}/change/"
+    assert "abc123" in staff("lead").get(page).text
+    settings.MLFLOW_TRACKING_URI = "https://user:secret@mlflow.example/base/"
+    client = staff("engineer")
+    assert 'href="https://mlflow.example/base/#/runs/abc123"' in client.get(page).text
+    assert "secret" not in client.get(page).text
+    assert CHALLENGER in client.get("/admin/registry/modelversion/").text

@@ -1,12 +1,14 @@
 """What keeps a worse model from becoming champion, and what does not."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import pytest
 from django.core.exceptions import PermissionDenied
 from django.core.management import CommandError, call_command
+from django.utils import timezone
 
 from apps.accounts.models import User
 from apps.classifier.artifact import Artifact, ArtifactError
@@ -16,8 +18,8 @@ from apps.predictions.models import Prediction
 from apps.registry import actions as registry
 from apps.registry import tracking
 from apps.registry.models import EvaluationArtifact, ModelArtifact, ModelVersion, Promotion
-from apps.training import actions, gates
-from apps.training.models import Dataset
+from apps.training import actions, gates, rollout
+from apps.training.models import Dataset, Gate, GateReport
 
 pytestmark = pytest.mark.django_db
 
@@ -47,6 +49,17 @@ def equal_version(champion: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> Mo
 @pytest.fixture(autouse=True)
 def no_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking, "sync", lambda: None)
+
+
+def measured(version: ModelVersion) -> list[Gate]:
+    """What the version's gates say."""
+    return actions.measure_gates(version=version).gates
+
+
+def promote(*, version: ModelVersion, **options: Any) -> Promotion:
+    """Measure a version and promote it."""
+    actions.measure_gates(version=version)
+    return rollout.promote(version=version, **options)
 
 
 def test_an_equal_version_passes(equal_version: ModelVersion, dataset: Dataset, capsys: Any) -> None:
@@ -90,9 +103,7 @@ def test_each_gate_sees_its_own_fault(
 ) -> None:
     texts = ["you are an idiot", "thanks, that was kind of you"]
     predictions.score(texts=texts, source=Prediction.Source.API)
-    failed = {
-        gate["name"].partition(" (")[0] for gate in gates.verdicts(reversed_version) if not gate["passed"]
-    }
+    failed = {gate["name"].partition(" (")[0] for gate in measured(reversed_version) if not gate["passed"]}
     assert failed >= {
         "mean ROC-AUC",
         "ROC-AUC above the champion's",
@@ -102,7 +113,7 @@ def test_each_gate_sees_its_own_fault(
         "worst group's BNSP AUC",
         "flip rate on last week's traffic",
     }
-    assert all(gate["passed"] for gate in gates.verdicts(champion) if gate["name"].startswith("flip rate"))
+    assert all(gate["passed"] for gate in measured(champion) if gate["name"].startswith("flip rate"))
 
 
 def test_only_a_lead_overrides_a_gate(
@@ -111,10 +122,10 @@ def test_only_a_lead_overrides_a_gate(
     engineer, lead = person("eve", "engineer"), person("lea", "lead")
     for user in (ann, engineer):
         with pytest.raises(PermissionDenied):
-            actions.promote(version=reversed_version, reason="r", actor="x", by=user, force=True)
+            promote(version=reversed_version, reason="r", actor="x", by=user, force=True)
     with pytest.raises(registry.RegistryError, match="fails its gates"):
-        actions.promote(version=reversed_version, reason="r", actor="lea", by=lead)
-    made = actions.promote(version=reversed_version, reason="a drill", actor="lea", by=lead, force=True)
+        promote(version=reversed_version, reason="r", actor="lea", by=lead)
+    made = promote(version=reversed_version, reason="a drill", actor="lea", by=lead, force=True)
     assert made.forced
     with pytest.raises(PermissionDenied):
         registry.rollback(reason="r", actor="ann", by=ann)
@@ -126,14 +137,14 @@ def test_a_twin_stands_in_for_its_version(
 ) -> None:
     bad = reversed_version.modelartifact
     EvaluationArtifact.objects.create(version=equal_version, manifest=bad.manifest, weights=bad.weights)
-    assert not gates.verdicts(equal_version)[0]["passed"]
+    assert not measured(equal_version)[0]["passed"]
 
 
 def test_without_rows_nothing_passes_but_by_force(equal_version: ModelVersion, dataset: Dataset) -> None:
     dataset.path.unlink()
     with pytest.raises(registry.RegistryError, match="import a data set"):
-        actions.promote(version=equal_version, reason="r", actor="ann")
-    assert actions.promote(version=equal_version, reason="r", actor="ann", force=True).forced
+        promote(version=equal_version, reason="r", actor="ann")
+    assert promote(version=equal_version, reason="r", actor="ann", force=True).forced
 
 
 def test_a_damaged_artifact_is_refused_even_by_force(
@@ -141,7 +152,7 @@ def test_a_damaged_artifact_is_refused_even_by_force(
 ) -> None:
     ModelArtifact.objects.filter(version=equal_version).update(weights=b"damaged")
     with pytest.raises(ArtifactError):
-        actions.promote(version=equal_version, reason="r", actor="ann", force=True)
+        promote(version=equal_version, reason="r", actor="ann", force=True)
     champion.refresh_from_db()
     assert champion.alias == "champion"
 
@@ -155,3 +166,19 @@ def test_evaluate_model(champion: ModelVersion, dataset: Dataset, capsys: Any) -
     assert "on 400 rows of made-up v1" in capsys.readouterr().out
     with pytest.raises(CommandError, match="There is no data set none"):
         call_command("evaluate_model", "champion", dataset="none")
+
+
+def test_only_a_report_of_this_champion_data_set_and_day_counts(
+    equal_version: ModelVersion, champion: ModelVersion, dataset: Dataset
+) -> None:
+    with pytest.raises(rollout.GateError, match="the gates are measured"):
+        rollout.promote(version=equal_version, reason="r", actor="ann")
+    measured(equal_version)
+    assert GateReport.objects.standing(equal_version)
+    assert GateReport.objects.standing(champion) is None
+    GateReport.objects.all()._raw_delete("default")
+    old = timezone.now() - timedelta(days=2)
+    for change in ({"champion": equal_version}, {"dataset": None}, {"created_at": old}):
+        facts = {"version": equal_version, "champion": champion, "dataset": dataset, "gates": []} | change
+        GateReport.objects.create(**facts)
+        assert GateReport.objects.standing(equal_version) is None

@@ -9,11 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from django.core.management import CommandError, call_command
-from moto.server import ThreadedMotoServer
 
+from apps.predictions import aws as door
 from apps.training import actions, datasets, sources
 from apps.training.models import Dataset
 from apps.training.sources import SourceError
@@ -243,30 +242,41 @@ def test_jigsaw_comes_from_kaggle_with_credentials_else_from_the_public_address(
     assert Handler.authorization.startswith("Basic ")
 
 
-def test_s3(monkeypatch: pytest.MonkeyPatch) -> None:
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="data")
-        client.put_object(Bucket="data", Key="a/train.csv.gz", Body=gzip.compress(CSV))
-        dataset, _ = actions.import_dataset(source="s3://data/a/train.csv.gz", name="n")
-        assert (dataset.rows, dataset.source) == (5, "s3://data/a/train.csv.gz")
-        for missing in ("s3://data/none", "s3://nobody/none"):
-            with pytest.raises(SourceError, match="no such bucket or key"):
-                actions.import_dataset(source=missing, name="n")
-        with pytest.raises(SourceError, match="write s3://bucket/key"):
-            actions.import_dataset(source="s3://data", name="n")
-    finally:
-        server.stop()
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+def test_s3(bucket_of: Any) -> None:
+    client = bucket_of("data")
+    client.put_object(Bucket="data", Key="a/train.csv.gz", Body=gzip.compress(CSV))
+    dataset, _ = actions.import_dataset(source="s3://data/a/train.csv.gz", name="n")
+    assert (dataset.rows, dataset.source) == (5, "s3://data/a/train.csv.gz")
+    with pytest.raises(SourceError, match="no such bucket or key"):
+        actions.import_dataset(source="s3://nobody/none", name="n")
+
+
+def test_boxes_share_their_data_sets_by_s3(
+    bucket_of: Any, aws: Any, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = bucket_of("shared")
+    settings.S3_BUCKET = "shared"
+    dataset = imported(tmp_path, CSV)
+    key = f"datasets/{dataset.sha256}.parquet"
+    assert client.head_object(Bucket="shared", Key=key)["ServerSideEncryption"] == "aws:kms"
+
+    settings.DATA_DIR = tmp_path / "another box"
+    assert [row.text for row in datasets.stream(dataset.path)] == [row[1] for row in ROWS]
+    dataset.path.unlink()
+    assert len(datasets.read(dataset.path)) == 5
+    assert list(dataset.path.parent.iterdir()) == [dataset.path]
+
+    dataset.path.unlink()
+    client.delete_object(Bucket="shared", Key=key)
+    with pytest.raises(SourceError, match="is missing"):
+        datasets.read(dataset.path)
+    monkeypatch.setattr(door, "ATTEMPTS", 1)
+    aws.fault = lambda operation: "cut"
     with pytest.raises(SourceError, match="Check endpoint and network"):
-        actions.import_dataset(source="s3://data/a", name="n")
+        datasets.read(dataset.path)
+    with pytest.raises(SourceError, match="Check endpoint and network"):
+        imported(tmp_path, as_csv(ROWS[:2]))
+    assert Dataset.objects.count() == 1
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from apps.accounts.models import User
 from apps.predictions import actions as predictions
 from apps.predictions.models import Prediction
 from apps.registry.models import ModelVersion
-from apps.training import actions
+from apps.training import actions, runs, tasks
 from apps.training.models import Dataset, TrainingRun
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -30,32 +30,33 @@ def engineer(person: Callable[..., User]) -> User:
 @pytest.fixture(autouse=True)
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The runs that were sent to a worker."""
-    runs: list[int] = []
-    monkeypatch.setattr(actions, "send_run", lambda run: runs.append(run.pk))
-    return runs
+    numbers: list[int] = []
+    for module in (actions, runs):
+        monkeypatch.setattr(module, "send_run", lambda run: numbers.append(run.pk))
+    return numbers
 
 
 def test_the_database_holds_one_running_run(dataset: Dataset) -> None:
-    first, second = (actions.queue_run(dataset=dataset) for _ in range(2))
+    first, second = (runs.queue_run(dataset=dataset) for _ in range(2))
     TrainingRun.objects.filter(pk=first.pk).update(status=Status.RUNNING)
     with pytest.raises(IntegrityError), transaction.atomic():
         TrainingRun.objects.filter(pk=second.pk).update(status=Status.RUNNING)
-    with pytest.raises(actions.BusyError, match="another run is being trained"):
+    with pytest.raises(runs.BusyError, match="another run is being trained"):
         actions.train(run=second)
     second.refresh_from_db()
     assert second.status == Status.QUEUED
 
 
 def test_a_silent_run_has_failed_and_is_tried_once_more(dataset: Dataset, sent: list[int]) -> None:
-    run = actions.queue_run(dataset=dataset, seed=5)
+    run = runs.queue_run(dataset=dataset, seed=5)
     alive = timezone.now() - timedelta(seconds=20)
     TrainingRun.objects.filter(pk=run.pk).update(status=Status.RUNNING, heartbeat_at=alive, share=0.4)
-    assert actions.tend_runs() is None
+    assert runs.tend_runs() is None
     for _ in range(2):
         TrainingRun.objects.filter(status=Status.QUEUED).update(status=Status.RUNNING)
         TrainingRun.objects.filter(status=Status.RUNNING).update(heartbeat_at=alive - timedelta(minutes=1))
-        actions.tend_runs()
-        actions.tend_runs()
+        runs.tend_runs()
+        runs.tend_runs()
     assert TrainingRun.objects.filter(status=Status.FAILED, error__contains="worker was lost").count() == 2
     retry = TrainingRun.objects.get(retry_of=run)
     assert (retry.seed, retry.share) == (5, 0)
@@ -67,30 +68,30 @@ def test_a_silent_run_has_failed_and_is_tried_once_more(dataset: Dataset, sent: 
 def test_a_cancelled_run_registers_nothing(
     dataset: Dataset, engineer: User, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
-    run = actions.queue_run(dataset=dataset, by=engineer)
+    run = runs.queue_run(dataset=dataset, by=engineer)
 
     def log(*args: Any) -> Any:
         if at == "the end":
-            assert actions.cancel_run(run=run, by=engineer)
+            assert runs.cancel_run(run=run, by=engineer)
         return actions.tracking.Logged("")
 
     def progress(step: str, share: float) -> None:
         if at == "a step":
-            assert actions.cancel_run(run=run, by=engineer)
+            assert runs.cancel_run(run=run, by=engineer)
 
     monkeypatch.setattr(actions, "_log", log)
     before = ModelVersion.objects.count()
     assert actions.train(run=run, progress=progress).status == Status.CANCELLED
     assert run.error == "Cancelled by eve."
     assert ModelVersion.objects.count() == before
-    assert not actions.cancel_run(run=run, by=engineer)
+    assert not runs.cancel_run(run=run, by=engineer)
 
 
 def test_moderators_neither_start_nor_cancel_runs(dataset: Dataset, ann: User) -> None:
     with pytest.raises(PermissionDenied):
-        actions.queue_run(dataset=dataset, by=ann)
+        runs.queue_run(dataset=dataset, by=ann)
     with pytest.raises(PermissionDenied):
-        actions.cancel_run(run=actions.queue_run(dataset=dataset), by=ann)
+        runs.cancel_run(run=runs.queue_run(dataset=dataset), by=ann)
 
 
 def test_long_work_has_a_queue_of_its_own() -> None:
@@ -134,3 +135,21 @@ def test_a_schedule_asks_only_where_something_was_said(dataset: Dataset, setting
     assert actions.learn_when_due() is None
     Dataset.objects.filter(pk=dataset.pk).update(is_built=True)
     assert actions.learn_when_due() is None
+
+
+def test_an_alert_asks_for_one_run(
+    dataset: Dataset, sent: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    messages: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(runs, "send", lambda *message, **options: messages.append(message))
+    runs.ask_for_run(because="alert 12")
+    assert messages == [("learn", "alert 12")]
+    tasks.learn("alert 12")
+    assert "nothing to learn from" in caplog.text
+    (prediction,), _ = predictions.score(texts=["you walnut"], source=Prediction.Source.API)
+    predictions.give_feedback(prediction=prediction, is_right=False, true_labels=["toxic"])
+    for _ in range(2):
+        tasks.learn("alert 12")
+    run = TrainingRun.objects.get()
+    assert (run.trigger, run.dataset.rows) == ("alert 12", 401)
+    assert sent == [run.pk]

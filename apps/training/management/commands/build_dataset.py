@@ -10,6 +10,7 @@ from django.utils import timezone
 from apps.registry.management import base
 from apps.training import actions, jigsaw, life
 from apps.training.models import Dataset
+from apps.training.runs import TrainingError
 from apps.training.sources import SourceError
 
 
@@ -31,7 +32,7 @@ comparable from one build to the next. The same records give the same data set, 
     examples = """  manage.py build_dataset --name ours --base jigsaw
   manage.py build_dataset --name ours --base jigsaw:1 --since 2026-01-31
   manage.py train_model --dataset ours                                then"""
-    refusals = (SourceError, actions.TrainingError)
+    refusals = (SourceError, TrainingError)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(

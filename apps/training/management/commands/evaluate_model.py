@@ -8,6 +8,7 @@ from apps.classifier.evaluation import summary
 from apps.registry.management import base
 from apps.training import actions
 from apps.training.models import Dataset
+from apps.training.runs import TrainingError
 from apps.training.sources import SourceError
 
 
@@ -19,7 +20,7 @@ By default the held-out rows are used, and the version's twin that has not learn
 the version itself is judged on every row: for data that it has not learned from."""
     examples = """  manage.py evaluate_model champion --dataset jigsaw
   manage.py evaluate_model v3 --dataset our-own-labels --all-rows"""
-    refusals = (SourceError, actions.TrainingError)
+    refusals = (SourceError, TrainingError)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("version", help=base.VERSION_HELP)

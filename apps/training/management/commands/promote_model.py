@@ -5,7 +5,8 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from apps.registry.management import base
-from apps.training import actions
+from apps.training import actions, rollout
+from apps.training.runs import TrainingError
 from apps.training.sources import SourceError
 
 
@@ -17,8 +18,9 @@ each label's ROC-AUC and PR-AUC against the champion's; calibration; the worst g
 disguised spelling; time per comment; and how many of last week's comments would change sides. Who
 promoted it, why, and what the gates said is kept."""
     examples = """  manage.py promote_model challenger --reason "Learned from October's decisions"
+  manage.py promote_model challenger --canary 0.05 --reason "Try it on a twentieth of the requests first"
   manage.py promote_model v3 --reason "Catches the new slur; worth the loss elsewhere" --force"""
-    refusals = (SourceError, actions.TrainingError)
+    refusals = (SourceError, TrainingError)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("version", help=base.VERSION_HELP)
@@ -27,13 +29,33 @@ promoted it, why, and what the gates said is kept."""
             "--force", action="store_true", help="Promote although a gate fails; it is recorded."
         )
 
+        parser.add_argument(
+            "--canary",
+            type=float,
+            metavar="SHARE",
+            help="Let it serve this share of the requests first. By itself it becomes champion once it has "
+            "served enough, and is rolled back where errors, latency or flag rate leave their band.",
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
         version = base.find_version(options["version"])
-        promotion = actions.promote(
-            version=version, reason=options["reason"], actor=base.operator(), force=options["force"]
-        )
-        for gate in promotion.gates:
-            self.stdout.write(actions.gate_sentence(gate))
+        actions.measure_gates(version=version)
+        asked: dict[str, Any] = {
+            "version": version,
+            "reason": options["reason"],
+            "actor": base.operator(),
+            "force": options["force"],
+        }
+        if options["canary"] is not None:
+            canary = rollout.start_canary(share=options["canary"], **asked)
+            self._tell(canary.gates, f"{version} serves {canary.share:.1%} of the requests", canary.forced)
+            return
+        promotion = rollout.promote(**asked)
         replaced = f", in place of {promotion.replaced}" if promotion.replaced else ""
-        self.stdout.write(f"{version} is the champion{replaced}{', by force' if promotion.forced else ''}.")
+        self._tell(promotion.gates, f"{version} is the champion{replaced}", promotion.forced)
+
+    def _tell(self, gates: list[dict[str, Any]], done: str, forced: bool) -> None:
+        for gate in gates:
+            self.stdout.write(rollout.gate_sentence(gate))
+        self.stdout.write(f"{done}{', by force' if forced else ''}.")
         self.sync_tracking()

@@ -6,10 +6,11 @@ from django.core.management.base import CommandError, CommandParser
 from tqdm import tqdm
 
 from apps.classifier.evaluation import summary
-from apps.classifier.training import RECIPES
+from apps.classifier.recipes import RECIPES
 from apps.registry.management import base
-from apps.training import actions
+from apps.training import actions, runs
 from apps.training.models import Dataset
+from apps.training.runs import TrainingError
 from apps.training.sources import SourceError
 
 
@@ -26,7 +27,7 @@ The recipes `plain` and `strong` are TF-IDF references, recorded in MLflow for c
   manage.py train_model --dataset jigsaw:2 --seed 7
   manage.py train_model --dataset jigsaw --recipe strong
   mlflow ui --backend-store-uri sqlite:///.data/mlflow.sqlite3        to look at the runs"""
-    refusals = (SourceError, actions.TrainingError)
+    refusals = (SourceError, TrainingError)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -42,7 +43,7 @@ The recipes `plain` and `strong` are TF-IDF references, recorded in MLflow for c
         if dataset is None:
             known = ", ".join(map(str, Dataset.objects.all()[:20])) or "none: run import_dataset"
             raise CommandError(f"There is no data set {options['dataset']} (there are: {known}).")
-        run = actions.queue_run(dataset=dataset, recipe=options["recipe"], seed=options["seed"])
+        run = runs.queue_run(dataset=dataset, recipe=options["recipe"], seed=options["seed"])
         with tqdm(total=100, bar_format="{l_bar}{bar}| {elapsed}", disable=None) as bar:
 
             def progress(step: str, share: float) -> None:

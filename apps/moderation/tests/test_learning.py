@@ -1,0 +1,212 @@
+"""Which comments are queued to learn from."""
+
+import itertools
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import IntegrityError
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries, Settings
+
+from apps.accounts.models import User
+from apps.moderation import actions, tasks, triage
+from apps.moderation.actions import learning
+from apps.moderation.errors import ModerationError
+from apps.moderation.models import Decision, Lane, Policy, QueueItem
+from apps.moderation.simulator import simulate
+from apps.moderation.tests.conftest import ChosenScores, queued
+from apps.moderation.tests.test_actions import decided
+from apps.predictions import actions as predictions
+from apps.predictions.models import Prediction
+from apps.registry.models import Alias, ModelArtifact, ModelVersion
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+
+@pytest.fixture
+def all_different(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comments of one template count as different."""
+    numbers = itertools.count()
+    monkeypatch.setattr(triage, "sketch", lambda text: (next(numbers), next(numbers)))
+
+
+def scored(*texts: str, do_not_store: bool = False) -> list[Prediction]:
+    return predictions.score(texts=list(texts), source=Prediction.Source.API, do_not_store=do_not_store)[0]
+
+
+def texts(items: list[QueueItem]) -> list[str]:
+    return [item.submission.text for item in items]
+
+
+def test_the_least_certain_of_what_nobody_saw_is_queued(model: ModelVersion, policy: Policy) -> None:
+    queued("insult=0.6 waits for a moderator already")
+    actions.moderate(text="threat=0.97 rejected for sure")
+    approved = actions.moderate(text="toxic=0.4 nearly, this one", author_ref="ann").submission
+    scored("obscene=0.52 close to the limit", "toxic=0.02 far away from it")
+    scored("toxic=0.5 not to be stored, whatever", do_not_store=True)
+    items = actions.queue_to_learn(count=2)
+    assert sorted(texts(items)) == ["obscene=0.52 close to the limit", "toxic=0.4 nearly, this one"]
+    assert {(item.kind, item.lane, item.lesson) for item in items} == {("learn", "learn", "uncertainty")}
+    by_text = {item.submission.text: item.submission for item in items}
+    assert by_text["toxic=0.4 nearly, this one"] == approved
+    only_scored = by_text["obscene=0.52 close to the limit"]
+    assert (only_scored.outcome, only_scored.reasons, only_scored.callback_url) == ("unasked", [], "")
+    assert not only_scored.decisions.exists()
+
+
+def test_the_next_draw_looks_at_what_came_since(model: ModelVersion, policy: Policy) -> None:
+    scored("toxic=0.5 one of the first", "toxic=0.3 another of the first lot")
+    assert texts(actions.queue_to_learn(count=1)) == ["toxic=0.5 one of the first"]
+    scored("toxic=0.1 came in later")
+    assert texts(actions.queue_to_learn(count=5)) == ["toxic=0.1 came in later"]
+    assert actions.queue_to_learn(count=5) == []
+
+
+def test_near_duplicates_are_asked_once(model: ModelVersion, policy: Policy) -> None:
+    scored(*(f"toxic=0.5 buy my wonderful cheap watches at the usual place{end}" for end in ("", "!", "!!")))
+    assert len(actions.queue_to_learn(count=3)) == 1
+
+
+def test_where_champion_and_challenger_disagree(
+    model: ModelVersion, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    challenger = ModelVersion.objects.create(
+        number=2, alias=Alias.CHALLENGER, recipe="test", sha256="1" * 64, manifest={"thresholds": {}}
+    )
+    ModelArtifact.objects.create(version=challenger, manifest=b"{}", weights=b"")
+
+    def theirs(artifact: ModelArtifact, given: list[str]) -> object:
+        assert artifact.version == challenger
+        return ChosenScores().score_many([text.replace("toxic=0.05", "toxic=0.9") for text in given])
+
+    monkeypatch.setattr(learning, "_scores", theirs)
+    scored("toxic=0.05 harmless says one", "toxic=0.45 both unsure of this")
+    first, second = actions.queue_to_learn(count=2)
+    assert {first.submission.text: first.lesson, second.submission.text: second.lesson} == {
+        "toxic=0.05 harmless says one": "disagreement",
+        "toxic=0.45 both unsure of this": "uncertainty",
+    }
+    item = QueueItem.objects.get(lesson="disagreement")
+    assert item.why_first.startswith("To learn from, champion and challenger disagree, perhaps toxic (5%)")
+
+
+@pytest.mark.usefixtures("all_different")
+def test_the_random_share_keeps_its_chance_and_so_do_the_audits_of_intake(
+    model: ModelVersion, policy: Policy, lea: User, ann: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 40 approved comments intake saw half by chance; a draw of 4 of the 20 others raises every chance."""
+    Policy.objects.update(audit_share=0.5)
+    chances = itertools.cycle([0.1, 0.9])
+    monkeypatch.setattr("apps.moderation.actions.intake.random.random", lambda: next(chances))
+    for number in range(40):
+        actions.moderate(
+            text=f"toxic={number / 100 + 0.01:.2f} comment about matter{number} and thing{number}"
+        )
+    items = actions.queue_to_learn(count=10)
+    drawn = [item for item in items if item.kind == QueueItem.Kind.AUDIT]
+    assert (len(items), len(drawn)) == (10, 1)
+    expected = 0.5 + 0.5 * 1 / 20
+    assert (drawn[0].lane, drawn[0].lesson) == (Lane.AUDIT, "")
+    audits = QueueItem.objects.filter(kind=QueueItem.Kind.AUDIT)
+    assert audits.count() == 21
+    assert list(audits.values_list("sampling_chance", flat=True)) == pytest.approx([expected] * 21)
+    for item in items:
+        decided(item, ann, "reject" if item.kind == QueueItem.Kind.LEARN else "approve")
+    found = simulate(user=lea, rules=[{"label": "toxic", "review_from": 0.01}])
+    assert found.labelled == 1, "what was chosen to learn from is no fair sample"
+    assert found.precision.value == 0
+
+
+def test_only_scored_comments_are_no_communitys_traffic(
+    model: ModelVersion, policy: Policy, lea: User
+) -> None:
+    predictions.score(texts=["toxic=0.5 in a club"], source=Prediction.Source.API, community="club")
+    assert [item.community for item in actions.queue_to_learn(count=1)] == ["club"]
+    rules = [{"label": "toxic", "review_from": 0.4}]
+    assert simulate(user=lea, rules=rules, community="club").sample == 0
+
+
+def test_what_is_decided_is_a_label_like_any_other(model: ModelVersion, policy: Policy, ann: User) -> None:
+    scored("toxic=0.5 unsure of this one")
+    (item,) = actions.queue_to_learn(count=1)
+    decision = decided(item, ann, "reject", labels=["toxic", "insult"])
+    assert decision.delivery is None, "no platform waits for an answer"
+    assert list(Decision.objects.human().effective()) == [decision.decision]
+    assert decision.decision.labels is not None
+    assert [label for label, true in decision.decision.labels.items() if true] == ["toxic", "insult"]
+
+
+@pytest.mark.usefixtures("all_different")
+def test_once_a_day_as_many_as_there_is_room_for(
+    model: ModelVersion, policy: Policy, ann: User, settings: Settings
+) -> None:
+    settings.LABELS_PER_DAY = 3
+    scored(*(f"toxic=0.5 comment about matter{number} and thing{number}" for number in range(8)))
+    tasks.queue_to_learn()
+    tasks.queue_to_learn()
+    waiting = QueueItem.objects.filter(kind=QueueItem.Kind.LEARN)
+    assert waiting.count() == 3
+    later = timezone.now() - timedelta(days=1, minutes=1)
+    waiting.update(created_at=later)
+    tasks.queue_to_learn()
+    assert waiting.count() == 3, "nobody had time for those of yesterday"
+    decided(waiting[0], ann, "approve")
+    tasks.queue_to_learn()
+    assert waiting.count() == 4
+    settings.LABELS_PER_DAY = 0
+    QueueItem.objects.filter(kind=QueueItem.Kind.LEARN).update(created_at=later)
+    assert actions.queue_to_learn_when_due() == []
+
+
+def test_refusals(model: ModelVersion, policy: Policy, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ModerationError, match="at least one"):
+        actions.queue_to_learn(count=0)
+    Policy.objects.update(status=Policy.Status.RETIRED)
+    with pytest.raises(CommandError, match="install_default_policy"):
+        call_command("queue_to_learn")
+    tasks.queue_to_learn()
+    assert "No policy is active" in caplog.text
+
+
+@pytest.mark.usefixtures("all_different")
+def test_the_command_says_what_it_chose(
+    model: ModelVersion, policy: Policy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored(*(f"toxic=0.5 comment about matter{number} and thing{number}" for number in range(30)))
+    call_command("queue_to_learn", "--count", "20")
+    assert capsys.readouterr().out == (
+        "Queued 20 comments to learn from (drawn at random: 2, the model is unsure: 18).\n"
+    )
+
+
+def test_an_item_has_a_lesson_if_it_is_one(model: ModelVersion, policy: Policy) -> None:
+    item = queued("insult=0.6 somebody")
+    with pytest.raises(IntegrityError):
+        QueueItem.objects.filter(pk=item.pk).update(lesson="uncertainty")
+
+
+@pytest.mark.usefixtures("all_different")
+def test_the_saved_view_says_why_it_asks(
+    model: ModelVersion,
+    policy: Policy,
+    person: Callable[..., User],
+    client: Client,
+    django_assert_max_num_queries: DjangoAssertNumQueries,
+) -> None:
+    scored(*(f"toxic=0.45 comment about matter{number} and thing{number}" for number in range(9)))
+    with django_assert_max_num_queries(12 + 9 * 6):
+        items = actions.queue_to_learn(count=9)
+    mia = person("mia")
+    mia.is_staff = True
+    mia.save()
+    client.force_login(mia, backend="django.contrib.auth.backends.ModelBackend")
+    desk = f"{reverse('admin:moderation_desk')}?view=learn"
+    with django_assert_max_num_queries(75):
+        page = client.get(desk, follow=True).content.decode()
+    assert "To learn from, the model is unsure, perhaps toxic (45%)" in page
+    assert f'<a href="{desk}" aria-current="true">' in page
+    assert page.count('class="dot lane-learn"') == len(items) - 1

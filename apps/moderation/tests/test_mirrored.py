@@ -1,0 +1,280 @@
+"""The mirror: both sides equal, whatever DynamoDB, the network and the sender do meanwhile."""
+
+import itertools
+import logging
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection, transaction
+from django.utils import timezone
+
+from apps.accounts.models import User
+from apps.moderation import actions, tasks
+from apps.moderation.mirrored import DECISIONS, STREAMS
+from apps.moderation.models import Decision, Policy, QueueItem
+from apps.moderation.tests.conftest import queued
+from apps.predictions import aws as door
+from apps.predictions import mirror, outbox
+from apps.predictions.actions import give_feedback, score
+from apps.predictions.models import Feedback, MirrorState, Outbox, Prediction
+from apps.registry.models import ModelVersion
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+
+@pytest.fixture
+def table(db: None, aws: Any, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A mirror that is on and empty; returns the way to it. Its triggers go with the test's transaction."""
+    settings.DYNAMODB_TABLE = "mirror"
+    monkeypatch.setattr(mirror, "FIRST_WAIT", 0.0)
+    call_command("mirror", "--create-table")
+    mirror.tend(STREAMS)
+    return aws
+
+
+def scored(*texts: str, **options: Any) -> list[Prediction]:
+    return score(texts=texts, source=Prediction.Source.API, **options)[0]
+
+
+def said_and_decided(ann: User) -> tuple[Feedback, Decision]:
+    item = queued("insult=0.7 you fool")
+    feedback = give_feedback(
+        prediction=item.prediction, is_right=False, remark="not me", true_labels=["toxic"]
+    )
+    return feedback, decided(item, ann)
+
+
+def decided(item: QueueItem, user: User) -> Decision:
+    item = actions.claim(item_id=item.pk, user=user)
+    return actions.decide(
+        item_id=item.pk,
+        version=item.version,
+        user=user,
+        action=Decision.Action.APPROVE,
+        note="knows him",
+    ).decision
+
+
+def differences() -> list[mirror.Compared]:
+    until = timezone.now()
+    since = until - timedelta(hours=1)
+    return [each for stream in STREAMS for each in mirror.verify(stream, since, until) if not each.is_equal]
+
+
+def stored() -> list[dict[str, Any]]:
+    return door.client("dynamodb").scan(TableName="mirror")["Items"]
+
+
+def test_every_record_is_mirrored_once_and_reads_as_it_was(
+    table: Any, model: ModelVersion, policy: Policy, ann: User
+) -> None:
+    feedback, decision = said_and_decided(ann)
+    scored("threat=0.000012345678901 a", "toxic=1 b", community="c", external_ids=["x", "y"])
+    assert outbox.lag().count == Outbox.objects.count() == 5
+    assert differences()
+
+    assert mirror.send_due(STREAMS) == 5
+
+    assert outbox.lag() == outbox.Lag(0, 0.0)
+    assert not differences()
+    assert len(stored()) == 5
+    together = [each for each in stored() if each["prediction"]["S"] == str(decision.submission_id)]
+    assert {each["record"]["S"] for each in together} == {
+        "prediction",
+        f"feedback#{feedback.pk}",
+        f"decision#{decision.pk}",
+    }
+    span = (timezone.now() - timedelta(hours=1), timezone.now())
+    rows = list(mirror.read(*span))
+    assert rows == list(Prediction.objects.order_by("created_at", "id").values())
+    assert [type(value) for value in rows[0].values()] == [
+        type(value) for value in Prediction.objects.order_by("created_at", "id").values()[0].values()
+    ]
+    assert list(mirror.read(*span, stream=mirror.FEEDBACK)) == list(Feedback.objects.values())
+    assert list(mirror.read(*span, stream=DECISIONS)) == list(Decision.objects.values())
+
+
+def test_a_retry_changes_nothing(table: Any, model: ModelVersion) -> None:
+    scored("a", "b")
+    mirror.send_due(STREAMS)
+    before = stored()
+    calls: list[str] = []
+    table.fault = calls.append  # type: ignore[assignment]
+    assert sum(mirror.backfill(mirror.PREDICTIONS)) == 2
+    assert calls.count("PutItem") == 2
+    assert stored() == before
+
+
+def test_words_about_what_is_not_to_be_stored_stay_here(
+    table: Any, model: ModelVersion, policy: Policy
+) -> None:
+    (secret,) = scored("insult=0.9 unspeakable", do_not_store=True)
+    give_feedback(prediction=secret, is_right=True, remark="he said unspeakable")
+    mirror.send_due(STREAMS)
+    assert len(stored()) == 2
+    assert "unspeakable" not in str(stored())
+    assert not differences()
+    assert next(mirror.read(secret.created_at, timezone.now()))["insult"] == 0.9
+
+
+def test_a_record_shares_its_transactions_fate(table: Any, model: ModelVersion) -> None:
+    with transaction.atomic():
+        scored("a")
+        assert Outbox.objects.count() == 1
+        transaction.set_rollback(True)
+    assert not Outbox.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["ProvisionedThroughputExceededException", "ThrottlingException", "InternalServerError", "cut", "lost"],
+)
+def test_nothing_is_lost_or_twice_when_half_of_the_calls_fail(
+    table: Any, model: ModelVersion, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "BATCH", 20)
+    monkeypatch.setattr(door, "ATTEMPTS", 2)
+    scored(*(f"comment {number}" for number in range(50)))
+    calls = itertools.count()
+    table.fault = lambda operation: fault if operation == "PutItem" and next(calls) % 2 else None
+    for _ in range(20):
+        mirror.send_due(STREAMS)
+    assert not Outbox.objects.exists()
+    assert next(calls) > 50
+    table.fault = lambda operation: None
+    assert not differences()
+    assert len(stored()) == 50
+
+
+def test_an_outage_is_met_with_longer_and_longer_pauses(
+    table: Any, model: ModelVersion, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(mirror, "FIRST_WAIT", 100.0)
+    monkeypatch.setattr(door, "ATTEMPTS", 1)
+    scored("a")
+    table.fault = lambda operation: "cut"
+    pauses = []
+    for failures in (1, 2, 3):
+        assert mirror.send_due(STREAMS) == 0
+        state = MirrorState.objects.get()
+        assert (state.failures, state.holder) == (failures, "")
+        assert state.error == "ConnectionClosedError"
+        pauses.append((state.free_at - timezone.now()).total_seconds())
+        table.fault = None  # nothing is called while the pause lasts
+        assert mirror.send_due(STREAMS) == 0
+        table.fault = lambda operation: "cut"
+        MirrorState.objects.update(free_at=timezone.now())
+    assert pauses[0] < 100 < pauses[2] < 301
+    assert "comment" not in caplog.text
+    table.fault = lambda operation: None
+    assert mirror.send_due(STREAMS) == 1
+    assert MirrorState.objects.get().failures == 0
+    assert not differences()
+
+
+def test_one_sender_at_a_time_and_a_dead_one_is_replaced(table: Any, model: ModelVersion) -> None:
+    scored("a")
+    MirrorState.objects.create(holder="other", free_at=timezone.now() + timedelta(seconds=30))
+    assert mirror.send_due(STREAMS) == 0
+    MirrorState.objects.update(free_at=timezone.now())
+    assert mirror.send_due(STREAMS) == 1
+
+
+def test_a_record_that_is_refused_stops_no_other(
+    table: Any, model: ModelVersion, caplog: pytest.LogCaptureFixture
+) -> None:
+    scored("a", "b", "c")
+    refusals = iter(["ValidationException"])
+    table.fault = lambda operation: next(refusals, None) if operation == "PutItem" else None
+    assert mirror.send_due(STREAMS) == 2
+    assert "refused outbox row" in caplog.text
+    assert mirror.send_due(STREAMS) == 1
+    table.fault = lambda operation: "ValidationException" if operation == "PutItem" else None
+    scored("d")
+    mirror.send_due(STREAMS)
+    assert MirrorState.objects.get().error == "ValidationException"
+
+
+def test_off_it_costs_nothing_and_on_it_says_how_far_behind_it_is(
+    aws: Any, settings: Any, model: ModelVersion, caplog: pytest.LogCaptureFixture
+) -> None:
+    aws.fault = None  # any call would fail
+    tasks.tend_mirror()
+    scored("a")
+    tasks.send_to_mirror()
+    assert not Outbox.objects.exists()
+    settings.DYNAMODB_TABLE = "mirror"
+    tasks.tend_mirror()
+    scored("b")
+    Outbox.objects.update(created_at=timezone.now() - timedelta(seconds=90))
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        tasks.tend_mirror()
+    (line,) = (each for each in caplog.records if hasattr(each, "mirror_waiting"))
+    assert line.mirror_waiting == 1
+    assert 90 <= line.mirror_lag_seconds < 1_000
+    settings.DYNAMODB_TABLE = ""
+    connection.check_constraints()  # PostgreSQL drops no trigger while a constraint waits to be checked
+    tasks.tend_mirror()
+    scored("c")
+    assert Outbox.objects.count() == 1
+
+
+def test_a_page_of_time_is_what_it_says(table: Any, model: ModelVersion, champion: ModelVersion) -> None:
+    noon = (timezone.now() - timedelta(days=100)).replace(hour=12)
+    template = scored("a")[0].__dict__
+    columns = [field.attname for field in Prediction._meta.concrete_fields if field.name != "id"]
+    moments = [noon + timedelta(hours=6 * number) for number in range(20)]
+    Prediction.objects.bulk_create(
+        Prediction(**{name: template[name] for name in columns} | {"created_at": moment})
+        for moment in moments
+    )
+    mirror.send_due(STREAMS)
+    read = [row["created_at"] for row in mirror.read(moments[3], moments[15])]
+    assert read == moments[3:15]
+
+
+def test_the_command(
+    aws: Any,
+    settings: Any,
+    model: ModelVersion,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(CommandError, match="The mirror is off: set DYNAMODB_TABLE"):
+        call_command("mirror", "--verify")
+    settings.DYNAMODB_TABLE = "mirror"
+    old, new = scored("a", "b")
+    with pytest.raises(CommandError, match="ResourceNotFoundException"):
+        call_command("mirror", "--verify")
+    call_command("mirror", "--create-table")
+    with pytest.raises(CommandError, match="differ"):
+        call_command("mirror", "--verify")
+    assert "database 2, mirror 0" in capsys.readouterr().out
+    call_command("mirror", "--backfill", f"--since={new.created_at.isoformat()}")
+    call_command("mirror", "--backfill", "--since=2000-01-01")
+    assert "Sent 2 prediction records" in capsys.readouterr().out
+    call_command("mirror", "--verify")
+    assert "Both sides are equal: 2 records" in capsys.readouterr().out
+    scored("c")
+    call_command("mirror")
+    assert "1 records wait" in capsys.readouterr().out
+    changed = {"prediction": {"S": str(old.pk)}, "record": {"S": "prediction"}}
+    door.client("dynamodb").update_item(
+        TableName="mirror",
+        Key=changed,
+        UpdateExpression="SET toxic = :other",
+        ExpressionAttributeValues={":other": {"N": "0.123"}},
+    )
+    mirror.send_due(STREAMS)
+    with pytest.raises(CommandError, match=r"1 of [12] hours differ"):
+        call_command("mirror", "--verify")
+    with pytest.raises(CommandError, match="YYYY-MM-DD"):
+        call_command("mirror", "--backfill", "--since=yesterday")
+    monkeypatch.setattr(mirror, "LONGEST_WAIT", -1.0)
+    monkeypatch.setattr(door, "ATTEMPTS", 1)
+    aws.fault = lambda operation: "cut"
+    with pytest.raises(CommandError, match="continue with --since"):
+        call_command("mirror", "--backfill")

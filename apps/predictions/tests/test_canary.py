@@ -1,0 +1,149 @@
+"""A canary serves its share of the requests, and stands aside where it fails."""
+
+import pytest
+from django.core.exceptions import PermissionDenied
+from django.db import IntegrityError, transaction
+
+from apps.accounts.models import User
+from apps.classifier.scorer import Scorer
+from apps.predictions import actions as predictions
+from apps.predictions.models import Prediction
+from apps.registry import actions, serving
+from apps.registry.models import (
+    Alias,
+    Canary,
+    CanaryEnd,
+    CanaryFailure,
+    ModelArtifact,
+    ModelVersion,
+)
+from apps.registry.tests.test_actions import another, promote
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+TEXTS = [f"comment number {number}" for number in range(200)]
+
+
+@pytest.fixture(autouse=True)
+def _look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("apps.registry.serving.CHECK_SECONDS", 0.0)
+
+
+def start(version: ModelVersion, share: float = 0.25) -> Canary:
+    return actions.start_canary(version=version, share=share, reason="a trial", actor="ann")
+
+
+def end(outcome: CanaryEnd.Outcome = CanaryEnd.Outcome.WITHDRAWN) -> CanaryEnd:
+    return actions.end_canary(outcome=outcome, reason="enough", actor="ann")
+
+
+def served() -> list[int]:
+    """The version that each text is scored by."""
+    return [
+        predictions.score(texts=[text], source=Prediction.Source.API)[0][0].model_version_id for text in TEXTS
+    ]
+
+
+def test_a_share_of_the_texts_is_scored_by_the_canary_the_same_each_time(champion: ModelVersion) -> None:
+    version = another(champion)
+    assert set(served()) == {champion.pk}
+    canary = start(version)
+    first = served()
+    assert 25 <= first.count(version.pk) <= 75
+    assert first.count(champion.pk) == len(TEXTS) - first.count(version.pk)
+    assert served() == first
+    version.refresh_from_db()
+    assert (version.alias, version.share, canary.champion) == (Alias.CANARY, 0.25, champion)
+    ended = end()
+    assert set(served()) == {champion.pk}
+    version.refresh_from_db()
+    assert (version.alias, version.share, ended.actor) == (Alias.CHALLENGER, None, "ann")
+    assert Canary.objects.running() is None
+
+
+def test_a_batch_is_of_one_model(champion: ModelVersion) -> None:
+    start(another(champion), share=0.5)
+    made = [predictions.score(texts=TEXTS[n : n + 5], source=Prediction.Source.API)[0] for n in range(50)]
+    versions = [{each.model_version_id for each in batch} for batch in made]
+    assert all(len(each) == 1 for each in versions)
+    assert len(set.union(*versions)) == 2
+
+
+def test_the_champion_answers_for_a_canary_that_fails(
+    champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = another(champion)
+    start(version, share=0.5)
+    serving.current()
+    healthy = Scorer.score
+    tried = serving._serving.trial
+    assert tried is not None
+
+    def score(scorer: Scorer, text: str) -> object:
+        if scorer is tried.served.scorer:
+            raise ZeroDivisionError(text)
+        return healthy(scorer, text)
+
+    monkeypatch.setattr(Scorer, "score", score)
+    assert set(served()) == {champion.pk}
+    failures = CanaryFailure.objects.filter(version=version)
+    assert 50 <= failures.count() <= 150
+    assert {failure.error for failure in failures} == {"ZeroDivisionError"}
+    monkeypatch.setattr(Scorer, "score", lambda scorer, text: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        served()
+
+
+def test_a_canary_that_cannot_be_loaded_serves_nothing_and_is_a_failure(champion: ModelVersion) -> None:
+    version = another(champion)
+    start(version, share=0.5)
+    stored = ModelArtifact.objects.get(version=version)
+    ModelArtifact.objects.filter(version=version).update(weights=bytes(stored.weights)[:-100])
+    assert set(served()) == {champion.pk}
+    assert [failure.error for failure in CanaryFailure.objects.all()] == ["ArtifactError"]
+
+
+def test_a_promotion_ends_the_canary(champion: ModelVersion) -> None:
+    version = another(champion)
+    start(version)
+    other = another(champion)
+    promote(other)
+    ended = CanaryEnd.objects.get()
+    assert ended.outcome == CanaryEnd.Outcome.WITHDRAWN
+    assert f"{other} became champion" in ended.reason
+    start(version)
+    promote(version)
+    assert CanaryEnd.objects.latest("pk").outcome == CanaryEnd.Outcome.COMPLETED
+    version.refresh_from_db()
+    assert (version.alias, version.share) == (Alias.CHAMPION, None)
+    assert ModelVersion.objects.filter(alias=Alias.CHAMPION).count() == 1
+
+
+def test_what_a_canary_refuses(champion: ModelVersion) -> None:
+    version = another(champion)
+    for share in (0, -1, 0.51, float("nan")):
+        with pytest.raises(actions.RegistryError, match="share"):
+            start(version, share)
+    with pytest.raises(actions.RegistryError, match="reason"):
+        actions.start_canary(version=version, share=0.1, reason=" ", actor="ann")
+    with pytest.raises(actions.RegistryError, match="other than itself"):
+        start(champion)
+    with pytest.raises(actions.RegistryError, match="No canary is running"):
+        end()
+    ben = User.objects.create_user("ben")
+    with pytest.raises(PermissionDenied):
+        actions.start_canary(version=version, share=0.1, reason="r", actor="ben", by=ben)
+    start(version)
+    with pytest.raises(actions.RegistryError, match="is running: end it first"):
+        start(another(champion))
+    with pytest.raises(PermissionDenied):
+        actions.end_canary(outcome=CanaryEnd.Outcome.WITHDRAWN, reason="r", actor="ben", by=ben)
+
+
+def test_the_database_holds_one_canary_and_its_share(champion: ModelVersion) -> None:
+    version = another(champion)
+    for change in ({"alias": Alias.CANARY}, {"share": 0.1}, {"alias": Alias.CANARY, "share": 0.6}):
+        with pytest.raises(IntegrityError), transaction.atomic():
+            ModelVersion.objects.filter(pk=version.pk).update(**change)
+    start(version)
+    with pytest.raises(IntegrityError), transaction.atomic():
+        ModelVersion.objects.filter(pk=another(champion).pk).update(alias=Alias.CANARY, share=0.1)

@@ -1,0 +1,44 @@
+variable "name" {
+  description = "The stack's name: project and environment."
+  type        = string
+}
+
+variable "vpc_id" {
+  description = "The network."
+  type        = string
+}
+
+variable "subnet_ids" {
+  description = "Public subnets, one a zone."
+  type        = list(string)
+}
+
+variable "group_id" {
+  description = "The security group."
+  type        = string
+}
+
+variable "certificate_arn" {
+  description = "The certificate."
+  type        = string
+}
+
+variable "instance_ids" {
+  description = "The web instances."
+  type        = list(string)
+}
+
+variable "web_port" {
+  description = "Where nginx listens on them."
+  type        = number
+}
+
+variable "log_bucket" {
+  description = "The bucket for access logs."
+  type        = string
+}
+
+variable "protected" {
+  description = "Refuse deletion."
+  type        = bool
+}

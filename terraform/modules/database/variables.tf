@@ -1,0 +1,35 @@
+variable "name" {
+  description = "The stack's name: project and environment."
+  type        = string
+}
+
+variable "subnet_ids" {
+  description = "Data subnets, one a zone."
+  type        = list(string)
+}
+
+variable "group_id" {
+  description = "The security group."
+  type        = string
+}
+
+variable "key_arn" {
+  description = "The key for storage, backups and the administrator's password."
+  type        = string
+}
+
+variable "size" {
+  description = "Class, storage in GB and how far it may grow, a standby in the other zone, days of backups."
+  type = object({
+    class       = string
+    storage     = number
+    max_storage = number
+    standby     = bool
+    backup_days = number
+  })
+}
+
+variable "protected" {
+  description = "Refuse deletion; keep a last snapshot."
+  type        = bool
+}

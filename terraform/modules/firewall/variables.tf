@@ -1,0 +1,19 @@
+variable "name" {
+  description = "The stack's name: project and environment."
+  type        = string
+}
+
+variable "vpc_id" {
+  description = "The network."
+  type        = string
+}
+
+variable "web_port" {
+  description = "Where nginx listens on the web instances."
+  type        = number
+}
+
+variable "mlflow_port" {
+  description = "Where nginx listens on the MLflow instance."
+  type        = number
+}

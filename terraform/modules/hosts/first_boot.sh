@@ -1,0 +1,12 @@
+#!/bin/sh
+# Lets Ansible in: Systems Manager's agent and Python. Packages come by HTTPS, the only way out.
+set -eu
+find /etc/apt -type f -exec sed -i 's,http://,https://,g' {} +
+apt-get update
+apt-get install --yes --no-install-recommends ca-certificates curl python3
+agent=$(mktemp --suffix=.deb)
+curl --fail --silent --show-error --location --retry 5 --output "$agent" \
+    "https://s3.amazonaws.com/ec2-downloads-linux/SSMAgent/latest/debian_$(dpkg --print-architecture)/amazon-ssm-agent.deb"
+apt-get install --yes "$agent"
+rm "$agent"
+systemctl enable --now amazon-ssm-agent

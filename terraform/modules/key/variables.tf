@@ -1,0 +1,4 @@
+variable "name" {
+  description = "The stack's name: project and environment."
+  type        = string
+}

@@ -1,0 +1,29 @@
+locals {
+  boxes = toset(["web", "worker", "mlflow"])
+  # Figures that the workers write as JSON lines; CloudWatch reads them off, no box needs to be asked.
+  figures = {
+    queue_age  = "queue_age_seconds"
+    mirror_lag = "mirror_lag_seconds"
+  }
+}
+
+resource "aws_cloudwatch_log_group" "this" {
+  for_each          = local.boxes
+  name              = "/${var.name}/${each.key}"
+  retention_in_days = var.days
+  kms_key_id        = var.key_arn
+}
+
+resource "aws_cloudwatch_log_metric_filter" "this" {
+  for_each       = local.figures
+  name           = each.key
+  log_group_name = aws_cloudwatch_log_group.this["worker"].name
+  pattern        = "{ $.${each.value} = * }"
+
+  metric_transformation {
+    namespace = var.name
+    name      = each.value
+    value     = "$.${each.value}"
+    unit      = "Seconds"
+  }
+}

@@ -1,0 +1,14 @@
+variable "name" {
+  description = "The stack's name: project and environment."
+  type        = string
+}
+
+variable "days" {
+  description = "Days to keep lines."
+  type        = number
+}
+
+variable "key_arn" {
+  description = "The key for the lines."
+  type        = string
+}

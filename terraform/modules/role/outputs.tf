@@ -1,0 +1,4 @@
+output "profile" {
+  description = "The instance profile."
+  value       = aws_iam_instance_profile.this.name
+}

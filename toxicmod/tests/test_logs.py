@@ -1,0 +1,32 @@
+"""What a log line looks like."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+LINE = """
+import logging
+from toxicmod.celery import app
+
+app.loader.init_worker()
+app.log.setup(loglevel="INFO")
+logging.getLogger("apps").info("Waited", extra={"queue_age_seconds": 7})
+"""
+
+
+def test_a_workers_line_is_json_in_production_with_its_figures_as_fields(tmp_path: Path) -> None:
+    environment = os.environ | {
+        "PRODUCTION": "1",
+        "SECRET_KEY": "long" * 20,
+        "ALLOWED_HOSTS": "example.org",
+        "DATABASE_URL": "postgres://nobody@localhost/none",
+        "REDIS_URL": "redis://localhost",
+        "DATA_DIR": str(tmp_path),
+    }
+    command = [sys.executable, "-c", LINE]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    line = json.loads(done.stderr.splitlines()[-1])
+    assert (line["levelname"], line["message"], line["queue_age_seconds"]) == ("INFO", "Waited", 7)

@@ -1,0 +1,151 @@
+"""The mirror as real workers feed it: killed, throttled, cut off, and in the end both sides are equal."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from toxicmod.tests import aws, servers
+from toxicmod.tests.site import ROOT, manage
+
+pytestmark = pytest.mark.slow
+
+COMMENTS = 400
+SPEAK = f"""
+from apps.moderation import actions
+from apps.predictions.actions import give_feedback, score
+from apps.predictions.models import Prediction
+actions.install_default_policy()
+made, _ = score(texts=[f"comment {{number}}" for number in range({COMMENTS})], source=Prediction.Source.API)
+for prediction in made[:40]:
+    give_feedback(prediction=prediction, is_right=True)
+for number in range(20):
+    actions.moderate(text=f"A fine day, number {{number}}")
+"""
+
+
+class Place:
+    """A site without web processes, and the way to its AWS."""
+
+    def __init__(self, folder: Path, database: str, broker: str, way: aws.Way) -> None:
+        self.folder, self.database, self.way = folder, database, way
+        self.env = (
+            os.environ
+            | aws.ENVIRONMENT
+            | {
+                "DATA_DIR": str(folder / "data"),
+                "DATABASE_URL": database,
+                "REDIS_URL": broker,
+                "AWS_ENDPOINT_URL": way.url,
+                "DYNAMODB_TABLE": "records",
+                "LOG_LEVEL": "WARNING",
+            }
+        )
+        manage("migrate", env=self.env)
+        manage("install_base_model", env=self.env)
+        manage("mirror", "--create-table", env=self.env)
+        manage("mirror", "--backfill", env=self.env)  # turns it on
+
+    def one(self, query: str) -> int:
+        with psycopg.connect(self.database) as connection:
+            row = connection.execute(query).fetchone()
+        assert row is not None
+        return row[0]
+
+    def waiting(self) -> int:
+        return self.one("SELECT count(*) FROM predictions_outbox")
+
+    @contextmanager
+    def worker(self) -> Iterator[subprocess.Popen]:
+        """Run a Celery worker with the schedule in a process group of its own."""
+        command = [sys.executable, "-m", "celery", "-q", "-A", "toxicmod", "worker", "-l", "WARNING"]
+        options = ["-Q", "default", "-c", "1", "--beat", "--schedule", str(self.folder / "beat")]
+        with (self.folder / "worker.log").open("a") as log:
+            process = subprocess.Popen(
+                [*command, *options], cwd=ROOT, env=self.env, stdout=log, stderr=log, start_new_session=True
+            )
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+    def wait_for(self, condition: Callable[[], object], seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, (self.folder / "worker.log").read_text()[-3000:]
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with (
+        servers.postgres() as database,
+        servers.redis() as broker,
+        aws.moto() as amazon,
+        aws.way(amazon) as way,
+    ):
+        yield Place(tmp_path, database, broker, way)
+
+
+class Faults:
+    """What befalls the calls, by their number, from the moment on when it is set."""
+
+    def __init__(self, plan: Callable[[int], str | None]) -> None:
+        self.plan, self.count, self.lock = plan, 0, threading.Lock()
+
+    def __call__(self, operation: str) -> str | None:
+        if operation != "PutItem":
+            return None
+        with self.lock:
+            self.count += 1
+            return self.plan(self.count)
+
+
+def test_killed_throttled_and_cut_off_both_sides_end_equal(place: Place) -> None:
+    manage("shell", "-v0", "-c", SPEAK, env=place.env)
+    records = sum(
+        place.one(f"SELECT count(*) FROM {table}")
+        for table in ("predictions_prediction", "predictions_feedback", "moderation_decision")
+    )
+    assert place.waiting() == records == COMMENTS + 40 + 2 * 20
+
+    # Every call takes its time, so that the worker is killed in the middle of a batch.
+    slow = Faults(lambda number: time.sleep(0.1))  # type: ignore[func-returns-value]
+    place.way.fault = slow
+    with place.worker() as worker:
+        place.wait_for(lambda: slow.count > 240, 300)
+        os.killpg(worker.pid, signal.SIGKILL)
+        worker.wait()
+    assert 0 < place.waiting() < records
+
+    # What a silent minute does.
+    with psycopg.connect(place.database) as connection:
+        connection.execute("UPDATE predictions_mirrorstate SET free_at = now()")
+    bad = Faults(
+        lambda number: (
+            "cut"
+            if number < 20
+            else ("ProvisionedThroughputExceededException", "lost", None, None)[number % 4]
+            if number < 200
+            else None
+        )
+    )
+    place.way.fault = bad
+    with place.worker():
+        place.wait_for(lambda: bad.count >= 20, 300)
+        manage("shell", "-v0", "-c", SPEAK, env=place.env)  # the site goes on
+        place.wait_for(lambda: place.waiting() == 0, 300)
+    assert place.one("SELECT failures FROM predictions_mirrorstate") == 0
+    told = manage("mirror", "--verify", env=place.env)
+    assert f"Both sides are equal: {2 * records} records" in told
+    assert "0 records wait" in told
