@@ -74,6 +74,8 @@ class RateLimiter:
         self, limiter: SlidingWindowCounterRateLimiter, item: RateLimitItem, who: str, cost: int
     ) -> float | None:
         admitted = limiter.hit(item, who, cost=cost)
+        if admitted and item.amount * LEASE_SHARE < 1:
+            return None  # too low a limit for a lease: what is left need not be asked
         stats = limiter.get_window_stats(item, who)
         if not admitted:
             return max(stats.reset_time - time.time(), 1.0)

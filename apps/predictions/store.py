@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from queue import Empty, SimpleQueue
 from uuid import UUID
@@ -93,14 +94,14 @@ class GroupCommit:
 
     def _take(self) -> list[_Request]:
         """Wait for work and return all there is; nothing where the thread is to end."""
-        requests = []
-        try:
+        requests: list[_Request] = []
+        with suppress(Empty):
             request = self._queue.get(timeout=IDLE_SECONDS)
             while request is not None:
                 requests.append(request)
                 request = self._queue.get_nowait()
-        except Empty:
-            pass
+            if requests:
+                self._queue.put(None)  # `close` ends the thread after what waits
         if not requests:
             with self._lock:
                 # One that came at this moment sees either a thread that goes on or none.

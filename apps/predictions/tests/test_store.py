@@ -157,6 +157,29 @@ def test_a_writer_that_has_ended_is_followed_by_another(
 
 
 @pytest.mark.django_db(transaction=True)
+def test_closing_ends_the_writer_once_all_that_waits_is_stored(
+    champion: ModelVersion, group: store.GroupCommit
+) -> None:
+    first, other = prediction(champion), prediction(champion, "b")
+    with held_up(first) as go_on:
+        threads = in_threads(group, [first], [])
+        wait_until(lambda: bool(go_on.writes.call_count))
+        writer = group._writer
+        threads += in_threads(group, [other], [])
+        wait_until(lambda: group._queue.qsize() == 1)
+        threads.append(threading.Thread(target=group.close))
+        threads[-1].start()
+        wait_until(lambda: group._queue.qsize() == 2)
+        go_on.set()
+        for thread in threads:
+            thread.join(20)
+    assert writer is not None
+    assert not writer.is_alive()
+    assert not any(thread.is_alive() for thread in threads)
+    assert Prediction.objects.count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.database
 def test_a_broken_connection_is_replaced(champion: ModelVersion, group: store.GroupCommit) -> None:
     if connection.vendor != "postgresql":
