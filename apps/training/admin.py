@@ -127,6 +127,7 @@ class TrainingRunAdmin(ReadOnlyAdmin):
 
     def start(self, request: HttpRequest) -> HttpResponse:
         """Start a run; the data set made last is offered first."""
+        registry.require(user_of(request), runs.RUN_PERMISSION)
         form = RunForm(request.POST or None)
         refusal = "" if Dataset.objects.exists() else "There is no data set: import one with import_dataset."
         if request.method == "POST" and form.is_valid():
