@@ -25,7 +25,12 @@ def figures_table(figures: Mapping[str, Mapping[str, float | None]]) -> SafeStri
         for label, row in figures.items()
     )
     body = format_html_join("", "<tr><th>{}</th>{}</tr>", rows)
-    return format_html("<table><tr><td></td>{}</tr>{}</table>", head, body)
+    return _wide("Figures", format_html("<table><tr><td></td>{}</tr>{}</table>", head, body))
+
+
+def _wide(name: str, table: SafeString) -> SafeString:
+    """Return a table that can be scrolled sideways by keyboard, too."""
+    return format_html('<div class="wide" tabindex="0" role="group" aria-label="{}">{}</div>', name, table)
 
 
 def _cell(figure: float | None) -> str:
@@ -194,8 +199,9 @@ def gates_table(gates: Iterable[Mapping[str, Any]]) -> SafeString:
         )
         for gate in gates
     )
-    return format_html(
+    table = format_html(
         "<table><tr><td></td><th>figure</th><th>95 % interval</th><th>bound</th><th>verdict</th></tr>"
         "{}</table>",
         format_html_join("", "<tr><th>{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>", rows),
     )
+    return _wide("Gates", table)
