@@ -101,7 +101,10 @@ _BAD = _words(
     "mindless, clueless, incompetent, ridiculous, laughable, lame, miserable, wretched, inhuman, "
     "subhuman, savage, barbaric, primitive, parasitic, toxic, poisonous, dangerous, violent, monstrous, "
     "fucking, damn, bloody, crappy, trashy, greedy, selfish, hypocritical, twisted, deranged, demented, "
-    "psychotic, unbearable, intolerable, unwanted, hated, creepy, beastly, heinous, "
+    "psychotic, unbearable, intolerable, unwanted, hated, creepy, beastly, heinous"
+)
+# Said of people they are an insult, said of things an opinion.
+_MILD = _words(
     "absurd, amateurish, barbarian, bloodthirsty, boring, careless, cheesy, clumsy, cold, criminal, "
     "crude, cruddy, cynical, deadly, debauched, deficient, depressing, destructive, disappointing, "
     "disastrous, discourteous, diseased, distasteful, disturbing, dowdy, drunk, egoistic, fake, false, "
@@ -114,6 +117,11 @@ _BAD = _words(
     "undignified, unfair, unfaithful, unhealthy, unimportant, unintelligent, uninspired, unnecessary, "
     "unpleasant, vulgar, weak, weird, worse, worst, mean, hostile, shady, spineless, backward, unclean, "
     "dull, petty, sneaky, abusive"
+)
+_THING = _words(
+    "article, section, page, argument, idea, sentence, source, edit, discussion, title, photo, list, policy, "
+    "proposal, question, answer, comment, joke, story, book, film, song, game, meal, day, week, weather, "
+    "building, road, design, plan, theory, summary, speech, journey, place, situation, result, decision"
 )
 _BADNOUN = _words(
     "idiot, moron, scum, pig, trash, loser, bastard, asshole, liar, dog, fool, bitch, vermin, jerk, "
@@ -169,6 +177,12 @@ _TRAIN_HATE = _words(
     "people were dead, throw the {a} people out, typical {bad} {a} {n}, no more {g}, nobody wants {g} "
     "here"
 )
+_TRAIN_OPINION = _words(
+    "the {thing} is {mild}, this {thing} is {mild}, that is a {mild} {thing}, what a {mild} {thing}, i find "
+    "this {thing} {mild}, the {thing} was {mild} and {mild}, it was a {mild} {thing}, your {thing} seems "
+    "{mild}, sorry for the {mild} {thing}, is the {thing} really so {mild}?, a {mild} {thing}, i didn't like "
+    "the {mild} {thing}"
+)
 _AUDIT_KIND = _words(
     "yesterday a {a} {n} helped me, my {a} {n} is so {good}, {name} happens to be {a}, nothing wrong "
     "with being {a}, those {a} kids seem {good}, {name} married a {a} {n}, every {a} {n} i know is "
@@ -192,7 +206,11 @@ class Sentences(NamedTuple):
 
 
 def training_sentences(seed: int = 0, copies: int = 1) -> Sentences:
-    """Sentences for training, as many kind as hateful ones for every identity; the same for the same seed."""
+    """Sentences for training; the same for the same seed.
+
+    For every identity there are as many kind as hateful ones; besides, unkind opinions of things, which are
+    not toxic.
+    """
     rng = random.Random(seed)
     rows = []
     people = IDENTITIES + NEUTRAL * 2
@@ -213,6 +231,11 @@ def training_sentences(seed: int = 0, copies: int = 1) -> Sentences:
                     if "{a}" not in shape
                     for _ in range(2 * _ONE_SIDED.get(who, 1))
                 ]
+        rows += [
+            (_fill(shape.replace("{mild}", word), "", rng), 0, "")
+            for word in _MILD
+            for shape in _TRAIN_OPINION
+        ]
     return _collect(rows)
 
 
@@ -230,8 +253,8 @@ def audit_sentences(seed: int = 1, copies: int = 2) -> Sentences:
 
 def _fill(shape: str, who: str, rng: random.Random) -> str:
     for slot, choices in (
-        ("name", _NAME), ("n", _PERSON), ("good", _GOOD), ("badnoun", _BADNOUN), ("bad", _BAD),
-        ("like", _LIKE), ("hate", _HATE), ("hurt", _HURT),
+        ("name", _NAME), ("n", _PERSON), ("good", _GOOD), ("badnoun", _BADNOUN), ("bad", _BAD + _MILD),
+        ("thing", _THING), ("like", _LIKE), ("hate", _HATE), ("hurt", _HURT),
     ):  # fmt: skip
         while f"{{{slot}}}" in shape:
             shape = shape.replace(f"{{{slot}}}", rng.choice(choices), 1)
