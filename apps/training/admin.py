@@ -127,6 +127,7 @@ class TrainingRunAdmin(ReadOnlyAdmin):
 
     def start(self, request: HttpRequest) -> HttpResponse:
         """Start a run; the data set made last is offered first."""
+        registry.require(user_of(request), runs.RUN_PERMISSION)
         title = "Start a training run"
         if not Dataset.objects.exists():
             return page(
