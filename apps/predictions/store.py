@@ -7,7 +7,7 @@ from datetime import datetime
 from queue import Empty, SimpleQueue
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 
 from apps.predictions.models import Prediction
 
@@ -115,7 +115,12 @@ class GroupCommit:
 def _store(requests: Sequence[_Request]) -> None:
     try:
         _write([prediction for request in requests for prediction in request.predictions])
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OperationalError) and connection.vendor == "sqlite":
+            # Locked by another for as long as we wait, or the disk is full: no row is to blame.
+            for request in requests:
+                request.error = error
+            return
         # The connection may have broken, or one row spoil it for all: each request gets its own try.
         connection.close_if_unusable_or_obsolete()
         for request in requests:

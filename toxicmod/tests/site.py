@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+PID = "gunicorn.pid"
 
 
 def free_port() -> int:
@@ -45,7 +46,9 @@ def site(data_dir: Path, **environment: str) -> Iterator[tuple[str, dict[str, st
     manage("migrate", env=env)
     manage("install_base_model", env=env)
     process = subprocess.Popen(
-        [sys.executable, "-m", "gunicorn", "--config", "python:toxicmod.gunicorn"], cwd=ROOT, env=env
+        [sys.executable, "-m", "gunicorn", "--config", "python:toxicmod.gunicorn", "--pid", data_dir / PID],
+        cwd=ROOT,
+        env=env,
     )
     url = f"http://127.0.0.1:{port}"
     try:
