@@ -246,6 +246,7 @@ class Drill:
             self.play("deploy.yml")
         seconds = time.monotonic() - start
         assert (before, self.release()) == ("1", "2")
+        until(self.workers_run_it)
         assert not load.failed, load.failed[:5]
         return f"{load}; {seconds:.0f} s"
 
@@ -255,6 +256,15 @@ class Drill:
             "version"
         ]
 
+    def workers_run_it(self) -> bool:
+        """Return whether all three units of the worker host run the current release."""
+        look = (
+            "readlink -f /srv/toxicmod/current; "
+            "systemctl show --property MainPID --value 'toxicmod-*' | xargs -I{} readlink /proc/{}/cwd"
+        )
+        current, *running = self.worker.shell(f'sudo sh -c "{look}"', check=False).split()
+        return running == [current] * 3
+
     def roll_back(self) -> str:
         """The release before, again."""
         with Load(self.site) as load:
@@ -262,6 +272,7 @@ class Drill:
             self.play("rollback.yml")
             seconds = time.monotonic() - start
         assert self.release() == "1"
+        until(self.workers_run_it)
         assert not load.failed, load.failed[:5]
         assert seconds < 60, f"{seconds:.0f} s"
         return f"{seconds:.0f} s; {load}"
