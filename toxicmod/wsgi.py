@@ -1,4 +1,7 @@
-"""The WSGI application. The models are loaded before gunicorn forks, so that workers share its pages."""
+"""The WSGI application. The models are loaded, and their code is compiled, before gunicorn forks.
+
+Workers share the pages, and no first request waits for the compiler.
+"""
 
 import logging
 import os
@@ -14,11 +17,12 @@ from django.middleware.security import SecurityMiddleware  # noqa: E402
 
 from apps.api.perspective import languages  # noqa: E402
 from apps.api.perspective.short_way import ShortWay  # noqa: E402
+from apps.classifier.scorer import warm  # noqa: E402
 from apps.registry import serving  # noqa: E402
 
 application = ShortWay(application, [SecurityMiddleware])
 try:
-    serving.current()
+    warm(serving.current().scorer)
 except serving.NoModelError as error:
     logging.getLogger(__name__).warning("%s", error)
 languages.load()

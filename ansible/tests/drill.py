@@ -1,10 +1,13 @@
 """The drill: three hosts that boot are deployed by Ansible over SSH, used, switched and rebooted.
 
 Needs root and Linux's namespaces; says loudly when they are missing. `make test-infra` calls it.
+With `--by-hand` the names of steps come from the standard input, one a line, and the hosts stay until it
+ends: what failed can be mended, here and in the playbooks, and tried again.
 """
 
 import csv
 import http.server
+import importlib
 import io
 import json
 import os
@@ -37,6 +40,7 @@ TOOLS = {
 SECRET = "tm_only-for-the-test-0123456789abcdef"
 PASSWORD = "only-for-the-test"
 DOOR = ("toxicmod", PASSWORD)
+BY_HAND = "--by-hand"
 
 
 class Site:
@@ -120,7 +124,6 @@ class Drill:
         self.hosts = [Host(name, f"10.77.0.{number}", folder) for number, name in enumerate(NAMES, 2)]
         self.web, self.worker, self.mlflow = self.hosts
         self.source = folder / "source"
-        self.deployed: list[str] = []
 
     def play(self, *books: str, options: tuple[str, ...] = ()) -> tuple[int, str]:
         """Run playbooks over SSH; return how many tasks changed something, and all that was said.
@@ -182,6 +185,7 @@ class Drill:
         answer = self.site.score()
         assert answer.status_code == 200, answer.text
         assert answer.json()["labels"]["insult"], answer.text
+        assert answer.elapsed.total_seconds() < 5, "the first request waited for the compiler"
         stranger = self.site.call("POST", "/api/v1/predict", json={"text": "Hello."})
         assert stranger.status_code == 401, stranger.text
         return f"{answer.elapsed.total_seconds() * 1000:.0f} ms; without a key: {stranger.status_code}"
@@ -242,6 +246,7 @@ class Drill:
             self.play("deploy.yml")
         seconds = time.monotonic() - start
         assert (before, self.release()) == ("1", "2")
+        until(self.workers_run_it)
         assert not load.failed, load.failed[:5]
         return f"{load}; {seconds:.0f} s"
 
@@ -251,6 +256,15 @@ class Drill:
             "version"
         ]
 
+    def workers_run_it(self) -> bool:
+        """Return whether all three units of the worker host run the current release."""
+        look = (
+            "readlink -f /srv/toxicmod/current; "
+            "systemctl show --property MainPID --value 'toxicmod-*' | xargs -I{} readlink /proc/{}/cwd"
+        )
+        current, *running = self.worker.shell(f'sudo sh -c "{look}"', check=False).split()
+        return running == [current] * 3
+
     def roll_back(self) -> str:
         """The release before, again."""
         with Load(self.site) as load:
@@ -258,6 +272,7 @@ class Drill:
             self.play("rollback.yml")
             seconds = time.monotonic() - start
         assert self.release() == "1"
+        until(self.workers_run_it)
         assert not load.failed, load.failed[:5]
         assert seconds < 60, f"{seconds:.0f} s"
         return f"{seconds:.0f} s; {load}"
@@ -375,18 +390,38 @@ def steps(drill: Drill) -> list[Callable[[], str]]:
     ]  # fmt: skip
 
 
+def shows(step: Callable[[], str]) -> bool:
+    """Run a step and say what it showed; return whether it did."""
+    title = (step.__doc__ or "").rstrip(".")
+    try:
+        print(f"ok    {title}: {step()}", flush=True)
+    except Exception as error:  # whatever it is, it is this step that failed
+        print(f"FAIL  {title}: {error!r}"[:8000].replace("\\n", "\n"), flush=True)
+        return False
+    return True
+
+
+def by_hand(drill: Drill) -> int:
+    """Run the steps that are asked for, as they are written when they are; return 0."""
+    for line in sys.stdin:
+        this = importlib.reload(importlib.import_module(Path(__file__).stem))
+        drill.__class__, drill.site.__class__ = this.Drill, this.Site
+        for step in steps(drill):
+            if step.__name__ == line.strip():
+                shows(step)
+    return 0
+
+
 def inside(folder: Path) -> int:
     """Run the drill, alone in its namespaces; return 0 when every step shows what it must."""
     hosts.bridge()
     serve(folder / "served")
     drill = Drill(folder, cache.ansible())
+    if BY_HAND in sys.argv:
+        return by_hand(drill)
     passed, start = 0, time.monotonic()
     for step in steps(drill):
-        title = (step.__doc__ or "").rstrip(".")
-        try:
-            print(f"ok    {title}: {step()}", flush=True)
-        except Exception as error:  # whatever it is, it is this step that failed
-            print(f"FAIL  {title}: {error!r}"[:8000].replace("\\n", "\n"), flush=True)
+        if not shows(step):
             break
         passed += 1
     failed = int(passed < len(steps(drill)))
@@ -422,11 +457,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=cache.CACHE / "hosts") as folder:
         apart = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         try:
-            return subprocess.run([*apart, sys.executable, __file__, folder]).returncode
+            return subprocess.run([*apart, sys.executable, __file__, folder, *sys.argv[1:]]).returncode
         finally:
             for name in NAMES:
                 hosts.forget(name)
 
 
 if __name__ == "__main__":
-    sys.exit(inside(Path(sys.argv[1])) if len(sys.argv) > 1 else main())
+    sys.exit(main() if sys.argv[1:] in ([], [BY_HAND]) else inside(Path(sys.argv[1])))

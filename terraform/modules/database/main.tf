@@ -4,8 +4,8 @@ resource "aws_db_subnet_group" "this" {
 }
 
 resource "aws_db_parameter_group" "this" {
-  name   = "${var.name}-postgres16"
-  family = "postgres16"
+  name   = "${var.name}-postgres15"
+  family = "postgres15"
 
   parameter {
     name  = "rds.force_ssl"
@@ -19,10 +19,11 @@ resource "aws_db_parameter_group" "this" {
 }
 
 # One server for the site's database and MLflow's. RDS keeps the administrator's password, the state never sees it.
+# Its version is that of Debian 12's pg_dump, which backs it up and refuses newer servers.
 resource "aws_db_instance" "this" {
   identifier                      = var.name
   engine                          = "postgres"
-  engine_version                  = "16"
+  engine_version                  = "15"
   instance_class                  = var.size.class
   allocated_storage               = var.size.storage
   max_allocated_storage           = var.size.max_storage
