@@ -7,13 +7,17 @@ from django.views import defaults
 
 from apps.api import health
 from apps.api.problems import json_problem
+from apps.monitoring import prometheus
 
 urlpatterns = [
     path("api/v1/", include("apps.api.v1.urls")),
     path("", include("apps.api.perspective.urls")),
     path("health", health.health, name="health"),
     path("ready", health.ready, name="ready"),
+    path("metrics", prometheus.metrics, name="metrics"),
     path("admin/", admin.site.urls),
+    path("monitoring/", include("apps.monitoring.urls")),
+    path("monitoring/dash/", include("django_plotly_dash.urls")),
     path("", include("apps.pages.urls")),
 ]
 
