@@ -265,6 +265,7 @@ MLFLOW_ARTIFACTS = env.str("MLFLOW_ARTIFACTS", default=str(DATA_DIR / "mlflow-ar
 # AWS's libraries find region, endpoint and credentials themselves: AWS_DEFAULT_REGION, the box's role.
 DYNAMODB_TABLE = env.str("DYNAMODB_TABLE", default="")  # turns the mirror on
 DYNAMODB_TTL_DAYS = env.int("DYNAMODB_TTL_DAYS", default=365)
+ROLL_UP_FROM = env.str("ROLL_UP_FROM", default="database")  # or dynamodb: what the dashboard counts
 S3_BUCKET = env.str("S3_BUCKET", default="")  # shares data sets between the boxes, takes exports
 
 PUBLIC_URL = env.str("PUBLIC_URL", default="").rstrip(

@@ -29,12 +29,15 @@ _ABOVE = AlertRule.Comparison.ABOVE
 _RULES: tuple[tuple[str, AlertRule.Metric, float, int], ...] = (
     ("Calls fail", AlertRule.Metric.ERROR_SHARE, 0.01, 1),
     ("Scoring is slow", AlertRule.Metric.LATENCY, 50, 1),
-    ("The flag rate has changed", AlertRule.Metric.FLAG_CHANGE, 1.5, 1),
+    ("The flag rate has changed", AlertRule.Metric.FLAG_CHANGE, 1.1, 1),
     ("The scores have shifted", AlertRule.Metric.SCORE_SHIFT, 0.1, 1),
     ("The texts' length has shifted", AlertRule.Metric.LENGTH_SHIFT, 0.1, 1),
-    ("People write unknown words", AlertRule.Metric.WORD_CHANGE, 1.2, 1),
+    ("People write unknown words", AlertRule.Metric.WORD_CHANGE, 1.1, 1),
     ("Traffic is not what the model learned from", AlertRule.Metric.TRAINING_SHIFT, 0.25, 168),
     ("Feedback says the model is wrong", AlertRule.Metric.WRONG_SHARE, 0.5, 24),
+    ("An item waits for more than a day", AlertRule.Metric.QUEUE_HOURS, 24, 1),
+    ("The mirror is behind", AlertRule.Metric.MIRROR_SECONDS, 900, 1),
+    ("Background work piles up", AlertRule.Metric.BROKER_MESSAGES, 1_000, 1),
 )
 
 

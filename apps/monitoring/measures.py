@@ -1,4 +1,4 @@
-"""The figures that alert rules watch, from hourly rollups."""
+"""The figures that alert rules watch, from hourly rollups and from the state of the moment."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -6,9 +6,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from django.utils import timezone
 
 from apps.moderation.triage import wilson
-from apps.monitoring import drift
+from apps.monitoring import drift, state
 from apps.monitoring.drift import Estimate
 from apps.monitoring.models import LATENCY_EDGES, AlertRule, HourlyRollup, Reference
 from apps.registry.models import Alias
@@ -27,6 +28,9 @@ class Traffic:
         self.hours = hours
         self._first = self.running - _HOUR * hours
         self._rows = HourlyRollup.objects.overall().defer("groups", "waits", "judged", "said")
+        self._counts = HourlyRollup.objects.overall().only(
+            "hour", "version_id", "requests", "any_flagged", "words"
+        )
 
     @cached_property
     def current(self) -> list[HourlyRollup]:
@@ -45,18 +49,27 @@ class Traffic:
         }
         return list(self._rows.filter(hour__in=[hour for hour in past if hour < self._first]))
 
+    @cached_property
+    def weeks(self) -> list[HourlyRollup]:
+        """All of the four weeks before, a few columns only; none with less than a week of them."""
+        rows = list(self._counts.filter(hour__gte=self._first - BEFORE, hour__lt=self._first))
+        is_enough = any(row.hour <= self._first - LEAST_BEFORE for row in rows)
+        return rows if is_enough else []
 
-def _stacked(rows: Sequence[HourlyRollup], of: Callable[[HourlyRollup], Any]) -> np.ndarray | None:
-    """An array of the rows, float64 (hours, ...), sources and versions of an hour added up."""
+
+def _stacked(
+    rows: Sequence[HourlyRollup], of: Callable[[HourlyRollup], Any]
+) -> tuple[list[datetime], np.ndarray]:
+    """The rows' hours and an array (hours, ...), float64: sources and versions of an hour added up."""
     hours = sorted({row.hour for row in rows})
     if not hours:
-        return None
+        return [], np.zeros(0)
     place = {hour: number for number, hour in enumerate(hours)}
     first = np.asarray(of(rows[0]), float)
     found = np.zeros((len(hours), *first.shape))
     for row in rows:
         found[place[row.hour]] += of(row)
-    return found
+    return hours, found
 
 
 def _share(part: float, whole: float) -> Estimate | None:
@@ -78,8 +91,8 @@ def _error_share(traffic: Traffic) -> Estimate | None:
 
 
 def _latency(traffic: Traffic) -> Estimate | None:
-    counts = _stacked(traffic.current, lambda row: row.latency)
-    if counts is None or not counts.any():
+    _, counts = _stacked(traffic.current, lambda row: row.latency)
+    if not counts.any():
         return None
     share = np.cumsum(counts.sum(axis=0)) / counts.sum()
     return _exactly(float(LATENCY_EDGES[1:][np.searchsorted(share, 0.95)] / 1_000))
@@ -99,10 +112,17 @@ def _worst(found: Sequence[Estimate | None]) -> Estimate | None:
     return max((one for one in found if one), key=lambda one: (one.low, one.value), default=None)
 
 
+def _week(hours: Sequence[datetime]) -> np.ndarray:
+    """Each hour's place in the week, 0 to 167."""
+    return np.array([hour.weekday() * 24 + hour.hour for hour in hours], int)
+
+
 def _change(traffic: Traffic, of: Callable[[HourlyRollup], Any]) -> Estimate | None:
-    """The change of a rate either way; `of` a row gives hits and comments."""
-    before, current = _stacked(traffic.before, of), _stacked(traffic.current, of)
-    change = None if before is None or current is None else drift.rate_change(before, current)
+    """The change of a rate either way against the rhythm of four weeks; `of` a row: hits and comments."""
+    hours, before = _stacked(traffic.weeks, of)
+    now, current = _stacked(traffic.current, of)
+    usual = drift.rhythm(before, _week(hours)) if hours else None
+    change = drift.rate_change(usual, current, _week(now)) if usual and now else None
     return drift.either_way(change) if change else None
 
 
@@ -119,9 +139,9 @@ def _unknown_change(traffic: Traffic) -> Estimate | None:
     )
 
 
-def _psi(before: np.ndarray | None, current: np.ndarray | None) -> Estimate | None:
+def _psi(before: np.ndarray, current: np.ndarray) -> Estimate | None:
     """The worst PSI of histograms, each (hours, histograms, bins)."""
-    if before is None or current is None:
+    if not before.size or not current.size:
         return None
     shifts = [drift.shift(before[:, k], current[:, k]) for k in range(before.shape[1])]
     return _worst([found.estimate if found else None for found in shifts])
@@ -136,7 +156,7 @@ def _version_of(traffic: Traffic) -> int | None:
 def _score_psi(traffic: Traffic) -> Estimate | None:
     version = _version_of(traffic)
     before, current = (
-        _stacked([row for row in rows if row.version_id == version], lambda row: row.scores)
+        _stacked([row for row in rows if row.version_id == version], lambda row: row.scores)[1]
         for rows in (traffic.before, traffic.current)
     )
     return _psi(before, current)
@@ -144,8 +164,8 @@ def _score_psi(traffic: Traffic) -> Estimate | None:
 
 def _length_psi(traffic: Traffic) -> Estimate | None:
     return _psi(
-        _stacked(traffic.before, lambda row: np.asarray(row.lengths)[None]),
-        _stacked(traffic.current, lambda row: np.asarray(row.lengths)[None]),
+        _stacked(traffic.before, lambda row: np.asarray(row.lengths)[None])[1],
+        _stacked(traffic.current, lambda row: np.asarray(row.lengths)[None])[1],
     )
 
 
@@ -154,7 +174,7 @@ def _training_psi(traffic: Traffic) -> Estimate | None:
     if reference is None:
         return None
     served = [row for row in traffic.current if row.version_id == reference.version_id]
-    return _psi(np.asarray(reference.scores, float)[None], _stacked(served, lambda row: row.scores))
+    return _psi(np.asarray(reference.scores, float)[None], _stacked(served, lambda row: row.scores)[1])
 
 
 def _wrong_share(traffic: Traffic) -> Estimate | None:
@@ -169,6 +189,21 @@ def _queue_growth(traffic: Traffic) -> Estimate | None:
     return _exactly(_sum(traffic.current, "queued") - decided)
 
 
+def _queue_hours(traffic: Traffic) -> Estimate | None:
+    oldest = state.oldest_open()
+    return _exactly((timezone.now() - oldest).total_seconds() / 3_600 if oldest else 0.0)
+
+
+def _mirror_seconds(traffic: Traffic) -> Estimate | None:
+    lag = state.mirror_lag()
+    return None if lag is None else _exactly(lag)
+
+
+def _broker_messages(traffic: Traffic) -> Estimate | None:
+    depths = state.broker_depths()
+    return None if depths is None else _exactly(sum(depths.values()))
+
+
 _MEASURES: dict[str, Callable[[Traffic], Estimate | None]] = {
     Metric.ERROR_SHARE: _error_share,
     Metric.LATENCY: _latency,
@@ -181,6 +216,10 @@ _MEASURES: dict[str, Callable[[Traffic], Estimate | None]] = {
     Metric.TRAINING_SHIFT: _training_psi,
     Metric.WRONG_SHARE: _wrong_share,
     Metric.QUEUE_GROWTH: _queue_growth,
+    Metric.QUEUE_ITEMS: lambda traffic: _exactly(state.open_items()),
+    Metric.QUEUE_HOURS: _queue_hours,
+    Metric.MIRROR_SECONDS: _mirror_seconds,
+    Metric.BROKER_MESSAGES: _broker_messages,
 }
 
 

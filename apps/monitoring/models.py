@@ -221,7 +221,7 @@ class AlertRule(models.Model):
     """What is to be noticed, from which figure on, and who is told."""
 
     class Metric(models.TextChoices):
-        """The figures of the window; "before" is the same hours of the day in the four weeks before."""
+        """The figures of the window; "before" is the four weeks before, at the same hours of the day."""
 
         ERROR_SHARE = "error_share", "Share of calls that failed (5xx)"
         LATENCY = "latency_p95_ms", "95th percentile of scoring time, ms"
@@ -234,6 +234,10 @@ class AlertRule(models.Model):
         TRAINING_SHIFT = "training_psi", "Scores against the training reference: PSI, worst label"
         WRONG_SHARE = "wrong_share", "Share of feedback that says the prediction is wrong"
         QUEUE_GROWTH = "queue_growth", "Queue items that came, less those decided"
+        QUEUE_ITEMS = "queue_items", "Open queue items, at this moment"
+        QUEUE_HOURS = "queue_oldest_hours", "Age of the oldest open queue item, hours"
+        MIRROR_SECONDS = "mirror_lag_seconds", "How far the mirror in DynamoDB is behind, seconds"
+        BROKER_MESSAGES = "broker_messages", "Messages that wait in the broker, at this moment"
 
     class Comparison(models.TextChoices):
         ABOVE = "above", "above"
@@ -243,8 +247,9 @@ class AlertRule(models.Model):
     metric = models.CharField(max_length=20, choices=Metric)
     comparison = models.CharField(max_length=5, choices=Comparison, default=Comparison.ABOVE)
     threshold = models.FloatField(
-        help_text="The alert opens when the whole 95 % interval of the figure is beyond it, "
-        "and closes when the figure is not."
+        help_text="The alert opens when the whole interval of the figure is beyond it, and closes when the "
+        "figure is not. Intervals hold 95 %, those of “times as many” 99.9 %: with them a threshold "
+        "little above 1 tells of any change that is not chance."
     )
     window_hours = models.PositiveSmallIntegerField(
         "window, hours", default=1, help_text="So many whole hours and the one that runs."
@@ -298,8 +303,8 @@ class Alert(models.Model):
     threshold = models.FloatField()
     window_hours = models.PositiveSmallIntegerField("window, hours")
     value = models.FloatField(help_text="When the alert opened.")
-    low = models.FloatField(help_text="Of the 95 % interval.")
-    high = models.FloatField(help_text="Of the 95 % interval.")
+    low = models.FloatField(help_text="Of the interval.")
+    high = models.FloatField(help_text="Of the interval.")
     opened_at = models.DateTimeField(default=timezone.now, db_index=True)
     told_at = models.DateTimeField(null=True, help_text="When somebody was told last.")
     acknowledged_at = models.DateTimeField(null=True)
@@ -331,7 +336,7 @@ class Alert(models.Model):
     def sentence(self) -> str:
         """What was found, in words."""
         return (
-            f"{self.get_metric_display()}: {self.value:.4g} ({self.low:.4g} to {self.high:.4g} with 95 %), "
+            f"{self.get_metric_display()}: {self.value:.4g} ({self.low:.4g} to {self.high:.4g}), "
             f"{self.comparison} {self.threshold:g} over {self.window_hours} h."
         )
 

@@ -7,15 +7,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
-import redis
 from django.conf import settings
-from django.db.models import Count, Min
+from django.db.models import Count
 from django.utils import timezone
 
 from apps.classifier.labels import LABELS
 from apps.moderation import insight
-from apps.moderation.models import Delivery, Lane, QueueItem
-from apps.monitoring import drift
+from apps.moderation.models import Delivery, QueueItem
+from apps.monitoring import drift, rollups, state
 from apps.monitoring.figures import Kind, Panel, Plot, Series, Tile, Y
 from apps.monitoring.models import (
     GROUPS,
@@ -31,12 +30,13 @@ from apps.monitoring.models import (
     Reference,
     RequestMinute,
 )
-from apps.predictions.models import Prediction
+from apps.predictions.models import ALL_LABELS, Prediction
 from apps.registry.models import Alias, ModelVersion, Promotion
+from apps.training import shadow
+from apps.training.models import ShadowScore
 
 HOUR, DAY, WEEK = timedelta(hours=1), timedelta(days=1), timedelta(days=7)
 WINDOWS = {"24h": DAY, "7d": WEEK, "30d": timedelta(days=30), "90d": timedelta(days=90)}
-CAP = 100_000
 NAMES = [label.replace("_", " ") for label in LABELS]
 
 
@@ -196,8 +196,8 @@ def now(filters: Filters) -> Panel:
     requests, errors = sum(row[0] for row in last), sum(row[1] for row in last)
     latency = sum((row[2] for row in last), np.zeros(len(LATENCY_EDGES) - 1))
     share = errors / requests if requests else None
-    depth = QueueItem.objects.open().order_by().values("pk")[:CAP].count()
-    oldest = oldest_open()
+    depth = state.open_items()
+    oldest = state.oldest_open()
     champion = ModelVersion.objects.with_alias(Alias.CHAMPION)
     alerts = list(Alert.objects.open().select_related("rule")[:5])
     p50, p95, p99 = (percentile(latency, LATENCY_EDGES, each) for each in (0.5, 0.95, 0.99))
@@ -221,7 +221,7 @@ def now(filters: Filters) -> Panel:
         Tile("Latency, median", _ms(p50), "of calls, last hour"),
         Tile("Latency, p95", _ms(p95), "of calls, last hour"),
         Tile("Latency, p99", _ms(p99), "of calls, last hour"),
-        Tile("Queue", f"{depth:,}{'+' if depth == CAP else ''}", "open items"),
+        Tile("Queue", f"{depth:,}{'+' if depth == state.CAP else ''}", "open items"),
         Tile("Oldest item", span((at - oldest).total_seconds() if oldest else None), "waits since then"),
         Tile("Model", str(champion or "none"), "champion", champion is None),
         Tile(
@@ -252,15 +252,6 @@ def now(filters: Filters) -> Panel:
             )
         ],
     )
-
-
-def oldest_open() -> datetime | None:
-    """When the oldest open item came; each lane's own is at the head of an index."""
-    found = (
-        QueueItem.objects.open().filter(lane=lane).aggregate(oldest=Min("created_at"))["oldest"]
-        for lane in Lane.values
-    )
-    return min(filter(None, found), default=None)
 
 
 def volume(filters: Filters) -> Panel:
@@ -590,9 +581,74 @@ def right(filters: Filters) -> Panel:
                 "probability",
                 is_share=True,
             ),
+            *_challenger(filters),
             *_before_and_after(filters),
         ],
     )
+
+
+def _challenger(filters: Filters) -> list[Plot]:
+    """The challenger in the shadow against the champion, on the same comments; of all communities only."""
+    challenger, champion = (
+        ModelVersion.objects.with_alias(alias) for alias in (Alias.CHALLENGER, Alias.CHAMPION)
+    )
+    if challenger is None or champion is None or filters.community is not None:
+        return []
+    found = shadow.compare(challenger=challenger, champion=champion)
+    both = (f"{champion}, champion", f"{challenger}, challenger")
+    shares = [[getattr(each, name) for each in found.labels] for name in ("champion", "challenger")]
+    judged, cases = _judged_both(challenger, champion)
+    return [
+        Plot(
+            "challenger",
+            f"{challenger} scored {found.count:,} comments that {champion} answered; they agree on "
+            f"{found.agreement:.1%} of them whether there is any label."
+            if found.agreement is not None
+            else f"{challenger} is in the shadow and has scored nothing yet.",
+            [
+                _intervals(
+                    name,
+                    NAMES[: len(share)],
+                    (wilson(each * found.count, found.count, found.count) for each in share),
+                )
+                for name, share in zip(both, shares, strict=True)
+            ],
+            "share of comments",
+            is_share=True,
+        ),
+        Plot(
+            "challenger, accuracy",
+            f"Of the same comments moderators decided {cases:,}: how often each model agrees with them."
+            if cases
+            else "Moderators have decided none of these comments yet.",
+            [
+                _intervals(name, NAMES, (rates(rows[bit]).accuracy for bit in range(len(LABELS))))
+                for name, rows in zip(both, judged, strict=True)
+            ],
+            "accuracy",
+            is_share=True,
+        ),
+    ]
+
+
+def _judged_both(challenger: ModelVersion, champion: ModelVersion) -> tuple[list[np.ndarray], int]:
+    """What moderators say of the newest comments that both scored, as a rollup's `judged`; and of how many."""
+    newest = ShadowScore.objects.filter(version=challenger, prediction__model_version=champion)
+    pks = list(newest.values_list("prediction", flat=True)[: shadow.COMPARED])
+    verdicts = rollups.verdicts().filter(submission__in=pks).values_list("submission", *rollups.VERDICT)
+    of_challenger = {
+        pk: row
+        for pk, *row in newest.filter(prediction__in=[row[0] for row in verdicts]).values_list(
+            "prediction", "label_mask", *LABELS
+        )
+    }
+    both = [np.zeros((len(LABELS), JUDGED_BINS, 2, 2, 2)) for _ in range(2)]
+    for pk, action, corrected, chance, mask, *scores in verdicts:
+        other, *others = of_challenger[pk]
+        true = rollups.truth(action, corrected, mask)
+        rollups.add_verdict(both[0], scores, mask, true, ALL_LABELS, 1 / chance)
+        rollups.add_verdict(both[1], others, other, true, ALL_LABELS, 1 / chance)
+    return both, len(verdicts)
 
 
 def _before_and_after(filters: Filters) -> list[Plot]:
@@ -649,7 +705,7 @@ def queue(filters: Filters) -> Panel:
     items = QueueItem.objects.open()
     if filters.community is not None:
         items = items.filter(community=filters.community)
-    depth = items.order_by().values("pk")[:CAP].count()
+    depth = state.open_items(filters.community)
     at = timezone.now()
     ages = {}
     for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
@@ -822,13 +878,15 @@ def system(filters: Filters) -> Panel:
     )
     disk = shutil.disk_usage(settings.DATA_DIR)
     free = disk.free / disk.total
-    depths = broker_depths()
+    depths = state.broker_depths()
+    mirror = state.mirror_lag()
     late = behind is None or behind > 1800
     troubles = [
         text
         for text, is_so in (
             ("background work has stopped", late),
             ("the broker does not answer", depths is None),
+            ("the mirror is behind", mirror is not None and mirror > 900),
             (f"{waiting.get('dead', 0):,} webhooks were given up", bool(waiting.get("dead"))),
             (f"only {free:.0%} of the disk is free", free < 0.1),
         )
@@ -838,7 +896,7 @@ def system(filters: Filters) -> Panel:
         "Does the machinery run?",
         f"Not all of it: {', '.join(troubles)}."
         if troubles
-        else "Yes: background work, broker, webhooks and disk are well.",
+        else "Yes: background work, broker, mirror, webhooks and disk are well.",
         [
             Tile("Web processes", str(processes), "that answered in the last three minutes"),
             Tile("Background work", span(behind), "since it last counted traffic", late),
@@ -850,6 +908,12 @@ def system(filters: Filters) -> Panel:
                 f"{waiting.get('dead', 0):,}",
                 "after all attempts",
                 bool(waiting.get("dead")),
+            ),
+            Tile(
+                "Mirror",
+                "off" if mirror is None else span(mirror),
+                "DynamoDB" if mirror is None else "behind",
+                mirror is not None and mirror > 900,
             ),
             Tile("Disk", f"{free:.0%}", f"free of {disk.total / 2**30:.0f} GB", free < 0.1),
         ],
@@ -871,20 +935,6 @@ def system(filters: Filters) -> Panel:
             )
         ],
     )
-
-
-def broker_depths() -> dict[str, int] | None:
-    """How many messages each queue holds; None where the broker does not answer at once."""
-    if not settings.REDIS_URL:
-        return None
-    names = [each.name for each in settings.CELERY_TASK_QUEUES]
-    try:
-        with redis.Redis.from_url(
-            settings.REDIS_URL, socket_timeout=0.2, socket_connect_timeout=0.2
-        ) as broker:
-            return {name: broker.llen(name) for name in names}
-    except redis.RedisError:
-        return None
 
 
 PANELS: dict[str, tuple[str, Callable[[Filters], Panel]]] = {

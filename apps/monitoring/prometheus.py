@@ -20,6 +20,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from apps.moderation.models import Delivery, QueueItem
+from apps.monitoring import state
 from apps.monitoring.models import Alert, Progress
 from apps.registry.models import Alias, ModelVersion
 
@@ -64,6 +65,7 @@ class Stored(Collector):
                 ),
                 _gauge("toxicmod_alerts_open", "Alerts that are open.", Alert.objects.open().count()),
                 *_rollups(),
+                *_mirror(),
             ]
         except DatabaseError:
             found = []
@@ -99,6 +101,12 @@ def _rollups() -> Iterator[GaugeMetricFamily]:
     for origin, until in Progress.objects.exclude(until=None).values_list("origin", "until"):
         lag.add_metric([origin], (timezone.now() - until).total_seconds())
     yield lag
+
+
+def _mirror() -> Iterator[GaugeMetricFamily]:
+    lag = state.mirror_lag()
+    if lag is not None:
+        yield _gauge("toxicmod_mirror_lag_seconds", "Age of the oldest record that the mirror lacks.", lag)
 
 
 def exposition() -> bytes:

@@ -1,27 +1,26 @@
 """Building hourly rollups: which hours need it, and what an hour holds.
 
 An hour is always counted anew and its rows replaced, so that counting it twice changes nothing. Predictions
-are streamed, and of an hour only its counts are kept: memory does not grow with traffic.
+are streamed, and of an hour only its counts are kept: memory does not grow with traffic. Predictions and
+feedback come from an `Origin`; queue and decisions are this database's.
 """
 
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from itertools import islice
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from django.db import transaction
-from django.db.models import Count, Min, Q, Sum
-from django.db.models.functions import Length, TruncHour
+from django.db.models import Count, Min, Q, QuerySet, Sum
 from django.utils import timezone
 
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
 from apps.moderation.models import Decision, QueueItem, Submission
-from apps.monitoring import words
+from apps.monitoring import origins, words
 from apps.monitoring.models import (
     JUDGED_BINS,
     LATENCY_EDGES,
@@ -32,16 +31,16 @@ from apps.monitoring.models import (
     Progress,
     RequestMinute,
 )
-from apps.predictions.models import ALL_LABELS, Feedback, Prediction
+from apps.monitoring.origins import HOUR, PREDICTED, Origin, Said, Sample, Scored, batches
+from apps.predictions.models import ALL_LABELS
 from apps.registry.models import Alias, ModelVersion, Promotion
 
-HOUR = timedelta(hours=1)
 OVERLAP = timedelta(minutes=15)  # rows show up when their transaction ends, some time after they were dated
 RECOUNT_EVERY, RECOUNT_BACK = timedelta(hours=6), timedelta(days=7)
 LEASE = timedelta(minutes=5)
 MINUTES_KEPT = timedelta(days=8)
-SLICES, SLICE_TEXTS = 10, 30  # texts whose words are looked at: of each tenth of an hour the first
 _CHUNK = 20_000
+_DRAWN = (QueueItem.Kind.REVIEW, QueueItem.Kind.AUDIT)
 _OUTCOMES = ("approve", "reject", "human_review")
 _ROOM = 6  # labels
 
@@ -54,70 +53,8 @@ class Key(NamedTuple):
     community: str | None
 
 
-Scored = tuple[int, str, str, int, int, int | None, float, float, float, float, float, float]
-Sample = tuple[int, str, str, int, str]
-
-
-class Origin(Protocol):
-    """Where predictions are read from."""
-
-    name: str
-
-    def first(self) -> datetime | None:
-        """When the oldest prediction was made."""
-
-    def late(self, since: datetime) -> set[datetime]:
-        """The hours of the predictions that were stored since then."""
-
-    def counts(self, since: datetime) -> dict[datetime, int]:
-        """How many predictions each hour since then has."""
-
-    def scored(self, hour: datetime) -> Iterator[Scored]:
-        """An hour's predictions: version, source, community, label mask, µs, characters, probabilities."""
-
-    def sample(self, hour: datetime) -> Iterator[Sample]:
-        """Some of them with their texts: version, source, community, label mask, text."""
-
-
-class Database:
-    """The predictions of this site's database."""
-
-    name = "database"
-
-    def first(self) -> datetime | None:
-        return Prediction.objects.aggregate(first=Min("created_at"))["first"]
-
-    def late(self, since: datetime) -> set[datetime]:
-        # An id tells when it was made (UUIDv7), whatever hour its row is dated.
-        oldest = uuid.UUID(int=int(since.timestamp() * 1000) << 80)
-        stored = Prediction.objects.filter(pk__gte=oldest).order_by()
-        return set(
-            stored.annotate(hour=TruncHour("created_at", tzinfo=UTC))
-            .values_list("hour", flat=True)
-            .distinct()
-        )
-
-    def counts(self, since: datetime) -> dict[datetime, int]:
-        stored = Prediction.objects.filter(created_at__gte=since).order_by()
-        return dict(
-            stored.annotate(hour=TruncHour("created_at", tzinfo=UTC))
-            .values_list("hour")
-            .annotate(Count("pk"))
-        )
-
-    def scored(self, hour: datetime) -> Iterator[Scored]:
-        rows = Prediction.objects.filter(created_at__gte=hour, created_at__lt=hour + HOUR).order_by()
-        columns = ("model_version_id", "source", "community", "label_mask", "latency_us")
-        return rows.values_list(*columns, Length("text"), *LABELS).iterator(_CHUNK)
-
-    def sample(self, hour: datetime) -> Iterator[Sample]:
-        for number in range(SLICES):
-            begin = hour + HOUR / SLICES * number
-            rows = Prediction.objects.filter(
-                created_at__gte=begin, created_at__lt=begin + HOUR / SLICES, text__isnull=False
-            ).order_by("created_at")
-            columns = ("model_version_id", "source", "community", "label_mask", "text")
-            yield from rows.values_list(*columns)[:SLICE_TEXTS]
+class UnknownVersionError(Exception):
+    """Predictions name a model version that this database does not know; the message says what to do."""
 
 
 class LostError(Exception):
@@ -136,7 +73,7 @@ def roll_up(
     now: datetime | None = None,
     report: Callable[[datetime, int], None] = lambda hour, left: None,
 ) -> int:
-    """Count every hour that has changed since the last run, and those from `since` on.
+    """Count every hour that has changed since the last run, and those from `since` on; at first only those.
 
     Changed are the hours since then, earlier ones for which a prediction was stored or a decision taken back
     since then, and, looked for every six hours, those of the last week whose number of predictions differs.
@@ -146,8 +83,12 @@ def roll_up(
 
     Returns:
         How many hours were counted; 0 where another run is at work.
+
+    Raises:
+        MirrorError: DynamoDB can't be reached or refuses.
+        UnknownVersionError: a prediction's model version is not in this database.
     """
-    origin, now = origin or Database(), now or timezone.now()
+    origin, now = origin or origins.configured(), now or timezone.now()
     me = uuid.uuid4()
     Progress.objects.get_or_create(origin=origin.name)
     free = Q(held_by=None) | Q(held_until__lte=timezone.now())
@@ -179,7 +120,7 @@ def _hours(origin: Origin, progress: Progress, since: datetime | None, now: date
     hours: set[datetime] = set()
     begin = since
     if progress.until is None:
-        begin = min(filter(None, (since, origin.first(), _first_call())), default=now)
+        begin = since or min(filter(None, (origin.first(), _first_call())), default=now)
     else:
         changed = progress.until - OVERLAP
         begin = min(filter(None, (since, changed)))
@@ -260,10 +201,16 @@ def _count(origin: Origin, hour: datetime, queued: Counter[Key]) -> dict[Key, di
     """What an hour's rows hold, those over all communities included."""
     rows: dict[Key, dict[str, Any]] = defaultdict(_blank)
     _count_predictions(rows, origin.scored(hour))
+    versions = {key.version for key in rows}
+    if unknown := versions - set(ModelVersion.objects.filter(pk__in=versions).values_list("pk", flat=True)):
+        raise UnknownVersionError(
+            f"Predictions were made by a model version that is not here (id {min(unknown)}): copy the "
+            "registry from the site's database by `manage.py dumpdata registry` and `manage.py loaddata`."
+        )
     _count_words(rows, origin.sample(hour))
     _count_outcomes(rows, hour)
     _count_decisions(rows, hour)
-    _count_feedback(rows, hour)
+    _count_feedback(rows, origin.feedback(hour))
     for key, count in queued.items():
         rows[key]["queued"] += count
     for key, row in list(rows.items()):
@@ -274,19 +221,13 @@ def _count(origin: Origin, hour: datetime, queued: Counter[Key]) -> dict[Key, di
     return dict(rows)
 
 
-def _batches(rows: Iterable[Any]) -> Iterator[list[Any]]:
-    rows = iter(rows)
-    while batch := list(islice(rows, _CHUNK)):
-        yield batch
-
-
 def bins_of(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """The bin of each value; what is beyond the edges is in the first or last."""
     return np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
 
 
 def _count_predictions(rows: dict[Key, dict[str, Any]], scored: Iterator[Scored]) -> None:
-    for batch in _batches(scored):
+    for batch in batches(scored, _CHUNK):
         versions, sources, communities, masks, times, lengths, *scores = zip(*batch, strict=True)
         places: dict[tuple[int, str, str], int] = {}
         which = np.array(
@@ -344,11 +285,8 @@ def _count_outcomes(rows: dict[Key, dict[str, Any]], hour: datetime) -> None:
         rows[Key(version, source, community)]["outcomes"][_OUTCOMES.index(outcome)] += count
 
 
-_PREDICTED = ("model_version", "source", "community", "label_mask", *LABELS)
-
-
-def _verdict(
-    row: np.ndarray, scores: tuple[float, ...], predicted: int, true: int, known: int, weight: float
+def add_verdict(
+    row: np.ndarray, scores: Sequence[float], predicted: int, true: int, known: int, weight: float
 ) -> None:
     """Add what somebody says of a comment to a row's `judged` or `said`."""
     for bit, score in enumerate(scores):
@@ -360,6 +298,27 @@ def _verdict(
                 true >> bit & 1,
             )
             row[place] += (weight, weight * weight)
+
+
+VERDICT = (
+    "action",
+    "corrected_mask",
+    "item__sampling_chance",
+    "submission__prediction__label_mask",
+    *(f"submission__prediction__{label}" for label in LABELS),
+)
+
+
+def verdicts() -> QuerySet[Decision]:
+    """Return the decisions that say how often the model is right: of items that policy or chance drew."""
+    return Decision.objects.human().filter(
+        action__in=["approve", "reject"], reversal=None, item__kind__in=_DRAWN
+    )
+
+
+def truth(action: str, corrected: int | None, predicted: int) -> int:
+    """Return the labels that a decision says are true."""
+    return corrected if corrected is not None else predicted if action == "reject" else 0
 
 
 def _count_decisions(rows: dict[Key, dict[str, Any]], hour: datetime) -> None:
@@ -375,7 +334,7 @@ def _count_decisions(rows: dict[Key, dict[str, Any]], hour: datetime) -> None:
             "item__sampling_chance",
             "item__created_at",
             "created_at",
-            *(f"submission__prediction__{name}" for name in _PREDICTED),
+            *(f"submission__prediction__{name}" for name in PREDICTED),
         )
     )
     counted = {"approve": "approved", "reject": "rejected", "escalate": "escalated", "reverse": "reversed"}
@@ -387,24 +346,19 @@ def _count_decisions(rows: dict[Key, dict[str, Any]], hour: datetime) -> None:
             continue
         row["waits"][bins_of(np.array([(at - came).total_seconds()]), WAIT_EDGES)] += 1
         # Whose item was not drawn by the policy or by chance says nothing of how often the model is right.
-        if reversal is None and kind in (QueueItem.Kind.REVIEW, QueueItem.Kind.AUDIT):
-            true = corrected if corrected is not None else predicted if action == "reject" else 0
-            _verdict(row["judged"], scores, predicted, true, ALL_LABELS, 1 / chance)
+        if reversal is None and kind in _DRAWN:
+            true = truth(action, corrected, predicted)
+            add_verdict(row["judged"], scores, predicted, true, ALL_LABELS, 1 / chance)
 
 
-def _count_feedback(rows: dict[Key, dict[str, Any]], hour: datetime) -> None:
-    given = (
-        Feedback.objects.filter(created_at__gte=hour, created_at__lt=hour + HOUR)
-        .order_by()
-        .values_list("is_right", "true_mask", "known_mask", *(f"prediction__{name}" for name in _PREDICTED))
-    )
-    for is_right, true, known, version, source, community, predicted, *scores in given.iterator(_CHUNK):
+def _count_feedback(rows: dict[Key, dict[str, Any]], given: Iterator[Said]) -> None:
+    for is_right, true, known, version, source, community, predicted, *scores in given:
         row = rows[Key(version, source, community)]
         row["right" if is_right else "wrong"] += 1
         if true is None and is_right:
             true, known = predicted, None
         if true is not None:
-            _verdict(row["said"], scores, predicted, true, ALL_LABELS if known is None else known, 1.0)
+            add_verdict(row["said"], scores, predicted, true, ALL_LABELS if known is None else known, 1.0)
 
 
 def _queued(since: datetime) -> dict[datetime, Counter[Key]]:

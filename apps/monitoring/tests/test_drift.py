@@ -86,15 +86,61 @@ def test_traffic_that_varies_by_itself_widens_the_interval() -> None:
     assert restless.estimate.high - restless.estimate.low > calm.estimate.high - calm.estimate.low
 
 
-def test_a_rates_change_is_a_ratio_with_an_interval() -> None:
-    change = drift.rate_change(np.array([500, 10_000]), np.array([100, 1_000]))
-    assert change is not None
-    assert change.value == pytest.approx(2.0, rel=0.02)
-    assert 1.5 < change.low < 2 < change.high < 2.7
+WEEKS = np.arange(24 * 28)  # from a Monday on
+
+
+def _weeks(rng: np.random.Generator, comments: int, burst: int = 1) -> np.ndarray:
+    """(hours, 2) hits and comments of four weeks with a rhythm: 10 %, at night 15 %, on Sundays half more."""
+    rate = np.where(WEEKS % 24 < 8, 0.15, 0.1) * np.where(WEEKS % 168 >= 144, 1.5, 1)
+    return np.column_stack(
+        [burst * rng.poisson(comments * rate / burst), np.full(len(WEEKS), comments)]
+    ).astype(float)
+
+
+def test_a_rhythm_is_learned_and_is_no_noise() -> None:
+    found = drift.rhythm(_weeks(np.random.default_rng(0), 1_000), WEEKS % 168)
+    assert found is not None
+    at = np.array([3, 12, 147, 156])  # Monday and Sunday, night and noon
+    assert found.rates(at) == pytest.approx([0.15, 0.1, 0.225, 0.15], rel=0.05)
+    assert found.dispersion == pytest.approx(1, abs=0.15)
+    burst = drift.rhythm(_weeks(np.random.default_rng(0), 1_000, burst=4), WEEKS % 168)
+    assert burst is not None
+    assert burst.dispersion == pytest.approx(4 / 0.88, rel=0.2)  # a binomial varies less than Poisson's
+    assert drift.rhythm(np.ones((20, 2)), np.arange(20)) is None
+
+
+def test_a_rates_change_is_a_ratio_with_an_interval_that_knows_bursts() -> None:
+    calm, restless = (
+        drift.rhythm(_weeks(np.random.default_rng(0), 1_000, burst), WEEKS % 168) for burst in (1, 4)
+    )
+    assert calm is not None
+    assert restless is not None
+    twice, noon = np.array([[200.0, 1_000.0]]), np.array([12])
+    sure, unsure = drift.rate_change(calm, twice, noon), drift.rate_change(restless, twice, noon)
+    assert sure is not None
+    assert unsure is not None
+    assert sure.value == pytest.approx(2.0, rel=0.05)
+    assert 1.5 < sure.low < 2 < sure.high < 2.6
+    assert unsure.low < sure.low < sure.high < unsure.high
+    night = drift.rate_change(calm, np.array([[150.0, 1_000.0]]), np.array([3]))
+    assert night is not None
+    assert night.value == pytest.approx(1.0, rel=0.05)
+    assert drift.rate_change(calm, np.array([[0.0, 0.0]]), noon) is None
+    assert drift.rate_change(calm, np.array([[9.0, 30.0]]), noon) is None  # three were to be expected
     assert drift.either_way(Estimate(0.5, 0.4, 0.8)) == Estimate(2.0, 1.25, 2.5)
     assert drift.either_way(Estimate(0.9, 0.6, 1.2)).low == 1.0
-    assert drift.rate_change(np.array([5, 10]), np.array([0, 0])) is None
-    assert drift.rate_change(np.array([10, 10_000]), np.array([3, 300])) is None  # 0.4 were to be expected
+
+
+def test_a_months_looks_at_a_calm_rate_hardly_ever_find_a_change() -> None:
+    rng = np.random.default_rng(0)
+    usual = drift.rhythm(_weeks(rng, 300, burst=2), WEEKS % 168)
+    assert usual is not None
+    looks = [
+        drift.rate_change(usual, hour[None], when[None] % 168)
+        for month in range(5)
+        for hour, when in zip(_weeks(rng, 300, burst=2), WEEKS, strict=True)
+    ]
+    assert sum(look is not None and not look.low <= 1 <= look.high for look in looks) <= 10  # of 3,360
 
 
 def _talk(seed: int, count: int, *, slang: float = 0.0) -> list[str]:

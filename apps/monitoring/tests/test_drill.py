@@ -1,9 +1,10 @@
 """A drift drill: two months of simulated traffic, calm at first, then of other words, lengths and rates.
 
-`pytest -s` prints the figures.
+`pytest -s` prints the figures, DRILL_SEEDS=20 in the environment repeats it with so many seeds.
 """
 
 import math
+import os
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,7 @@ BEGIN = datetime(2026, 9, 7, tzinfo=UTC)
 HISTORY_DAYS, CALM_DAYS = 28, 30
 COMMENTS_PER_HOUR = 300
 WORDS_PER_HOUR = 200
+QUARREL = 1.5  # rude comments of the same hour that belong together, geometrically distributed
 HOUR = timedelta(hours=1)
 SLANG = ("skibidi", "rizzler", "gyatt", "fanum taxx", "no cap frfr", "sussy bakka", "delulu", "yeetus")
 Comment = tuple[str, bool]
@@ -99,10 +101,16 @@ class Pool:
 
 
 class Site:
-    """Traffic with the rhythm of days and weeks and ordinary noise, some of it replaced by other comments."""
+    """Traffic with the rhythm of days and weeks and ordinary noise, some of it replaced by other comments.
 
-    def __init__(self) -> None:
-        self.chance = np.random.default_rng(0)
+    Rude comments come in quarrels: on average every third one answers another in kind, so their number's
+    variance is twice that of independent ones: by day it varies by 28 % from hour to hour, by night by 45 %.
+    That they cluster in time is what Wulczyn, Thain and Dixon ("Ex Machina: Personal attacks seen at scale",
+    2017) found on Wikipedia's talk pages.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.chance = np.random.default_rng(seed)
         self.usual = Pool(_comments(2_000))
 
     def hour(
@@ -114,9 +122,10 @@ class Site:
         count = chance.poisson(
             COMMENTS_PER_HOUR * (1 + 0.7 * sun) * (1.3 if is_weekend else 1) * chance.lognormal(0, 0.2)
         )
-        # Nights and weekends are ruder; so are some hours, by themselves.
-        rate = 0.08 * (1 - 0.3 * sun) * (1.15 if is_weekend else 1)
-        toxic = chance.binomial(count, min(1.0, ruder * chance.beta(rate * 400, (1 - rate) * 400)))
+        # Nights and weekends are ruder; so are some hours, by their quarrels.
+        rate = ruder * 0.08 * (1 - 0.3 * sun) * (1.15 if is_weekend else 1)
+        quarrels = chance.poisson(rate * count / QUARREL)
+        toxic = min(count, int(chance.geometric(1 / QUARREL, quarrels).sum()))
         counts = self.usual.draw(chance, toxic, count - toxic)
         if other is None:
             return self.usual.rollup(chance, moment, counts)
@@ -132,10 +141,11 @@ class Site:
 
 @pytest.mark.slow
 @pytest.mark.django_db
+@pytest.mark.parametrize("seed", range(int(os.environ.get("DRILL_SEEDS", "1"))))
 def test_the_right_alert_fires_within_two_hours_and_calm_traffic_is_left_in_peace(
-    champion: ModelVersion,
+    champion: ModelVersion, seed: int
 ) -> None:
-    site = Site()
+    site = Site(seed)
     alerts.install_default_rules()
     hours = [BEGIN + HOUR * number for number in range(24 * HISTORY_DAYS)]
     HourlyRollup.objects.bulk_create(site.hour(hour) for hour in hours)
@@ -144,7 +154,9 @@ def test_the_right_alert_fires_within_two_hours_and_calm_traffic_is_left_in_peac
         site.hour(now + HOUR * number).save()
         alerts.evaluate(now=now + HOUR * number + timedelta(minutes=59))
     false = list(Alert.objects.select_related("rule"))
-    print(f"\n{CALM_DAYS} calm days, {AlertRule.objects.count()} rules: {len(false)} false alarms")
+    print(
+        f"\nseed {seed}, {CALM_DAYS} calm days, {AlertRule.objects.count()} rules: {len(false)} false alarms"
+    )
     for alert in false:
         print(f"  {alert}: {alert.sentence}")
     assert len(false) <= 1

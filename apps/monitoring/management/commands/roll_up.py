@@ -4,12 +4,14 @@ from argparse import ArgumentParser
 from datetime import datetime
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import CommandError
 from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
 from tqdm import tqdm
 
-from apps.monitoring import rollups
+from apps.monitoring import origins, rollups
+from apps.predictions.mirror import MirrorError
 from apps.registry.management import base
 
 
@@ -26,11 +28,21 @@ class Command(base.Command):
     help = """Count the predictions, decisions and feedback of every hour that has changed since the last run.
 
 The scheduler does this every five minutes. Running it again changes nothing."""
-    examples = "  manage.py roll_up\n  manage.py roll_up --since 2026-11-01"
+    examples = (
+        "  manage.py roll_up\n  manage.py roll_up --since 2026-11-01\n  manage.py roll_up --from dynamodb"
+    )
+    refusals = (MirrorError, rollups.UnknownVersionError)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
             "--since", help="Count all hours from this date or time on, whether changed or not."
+        )
+        parser.add_argument(
+            "--from",
+            dest="origin",
+            choices=origins.ORIGINS,
+            default=settings.ROLL_UP_FROM,
+            help="Where predictions and feedback are read. Default: ROLL_UP_FROM of the environment.",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -44,7 +56,8 @@ The scheduler does this every five minutes. Running it again changes nothing."""
                 bar.total = bar.total or left
                 bar.update()
 
-            hours = rollups.roll_up(since=since, report=report)
+            origin = origins.ORIGINS[options["origin"]]()
+            hours = rollups.roll_up(origin=origin, since=since, report=report)
         self.stdout.write(
             f"{hours:,} hours counted" if hours else "Another run is at work: nothing to do here"
         )
