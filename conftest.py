@@ -8,6 +8,7 @@ import boto3
 import pytest
 import requests
 from django.conf import settings
+from django.core.cache import cache
 from django.test import override_settings
 from playwright.sync_api import Browser
 from pytest_django import DjangoDbBlocker
@@ -51,6 +52,12 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
         install_base_model()
     yield
     store.close()
+
+
+@pytest.fixture(autouse=True)
+def _own_cache() -> None:
+    """Begin each test without what another has left in the cache."""
+    cache.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from typing import Any
 wsgi_app = "toxicmod.wsgi"
 bind = f"{os.environ.get('HOST', '127.0.0.1')}:{os.environ.get('PORT', '8000')}"
 workers = int(os.environ.get("WEB_CONCURRENCY", os.cpu_count() or 1))
-threads = int(os.environ.get("WEB_THREADS", "8"))
+threads = int(os.environ.get("WEB_THREADS", "16"))
 worker_class = "gthread"
 # The model and the compiled code are loaded before the fork: workers share their pages and start at once.
 preload_app = True

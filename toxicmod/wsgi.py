@@ -10,10 +10,13 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "toxicmod.settings")
 application = get_wsgi_application()
 
 from django.db import connections  # noqa: E402  (needs the settings)
+from django.middleware.security import SecurityMiddleware  # noqa: E402
 
 from apps.api.perspective import languages  # noqa: E402
+from apps.api.perspective.short_way import ShortWay  # noqa: E402
 from apps.registry import serving  # noqa: E402
 
+application = ShortWay(application, [SecurityMiddleware])
 try:
     serving.current()
 except serving.NoModelError as error:

@@ -74,8 +74,8 @@ def choose_thresholds(
 ) -> tuple[np.ndarray, list[str]]:
     """Per label the threshold of the highest recall whose precision is at least `precision`.
 
-    Where that recall is below `least_recall`, the threshold of the best F1 instead. Returns (6,) thresholds
-    and the rule each came from.
+    Of thresholds with that recall it is the most precise; where that recall is below `least_recall`, the
+    threshold of the best F1 instead. Returns (6,) thresholds and the rule each came from.
     """
     thresholds, rules = np.full(len(LABELS), 0.5), ["default"] * len(LABELS)
     for k in range(len(LABELS)):
@@ -88,7 +88,8 @@ def choose_thresholds(
         recall, exact = hits / hits[-1], hits / flagged
         f1 = np.where(last, 2 * hits / (flagged + hits[-1]), 0)
         reached = np.flatnonzero(last & (exact >= precision) & (recall >= least_recall))
-        best = reached[-1] if len(reached) else int(np.argmax(f1))
+        # Of equal recall the first, where a label is easy to tell: going on would only flag what is clean.
+        best = reached[np.argmax(hits[reached])] if len(reached) else int(np.argmax(f1))
         rules[k] = f"recall at precision >= {precision}" if len(reached) else "best F1"
         below = p[best + 1] if best + 1 < len(p) else 0.0
         thresholds[k] = (p[best] + below) / 2

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from django.core.cache import cache
-from django.db.models import Avg
+from django.db.models import Avg, Exists, OuterRef
 
 from apps.accounts.models import User
 from apps.classifier.labels import LABELS
@@ -90,23 +90,19 @@ def _judged(community: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ).order_by("-pk")
     if community:
         found = found.filter(submission__community=community)
-    newest = list(found.values_list("pk", "submission_id", "action", "item__sampling_chance")[:LABELLED])
-    # In three steps by key: in one, PostgreSQL joins every decision there is before it takes the newest.
-    undone = set(
-        Decision.objects.filter(reverses__in=[row[0] for row in newest]).values_list("reverses", flat=True)
-    )
-    rows = [row for row in newest if row[0] not in undone]
-    scores = {
-        pk: values
-        for pk, *values in Prediction.objects.filter(pk__in=[row[1] for row in rows]).values_list(
-            "pk", *LABELS
-        )
-    }
-    return (
-        np.array([scores[row[1]] for row in rows], dtype=np.float32).reshape(-1, len(LABELS)),
-        np.array([row[2] == Decision.Action.REJECT for row in rows], dtype=bool),
-        np.array([row[3] for row in rows], dtype=np.float64),
-    )
+    # Undone ones are left out row by row: for a join, PostgreSQL would read every decision.
+    found = found.exclude(Exists(Decision.objects.filter(reverses=OuterRef("pk"))))
+    scores = (f"submission__prediction__{label}" for label in LABELS)
+    rows = np.array(
+        [
+            (*probabilities, action == Decision.Action.REJECT, chance)
+            for action, chance, *probabilities in found.values_list(
+                "action", "item__sampling_chance", *scores
+            )[:LABELLED]
+        ],
+        dtype=np.float64,
+    ).reshape(-1, len(LABELS) + 2)
+    return rows[:, :-2].astype(np.float32), rows[:, -2].astype(bool), rows[:, -1]
 
 
 def _reached(probabilities: np.ndarray, rules: Sequence[Mapping[str, Any]], bound: str) -> np.ndarray:

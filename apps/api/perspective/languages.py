@@ -37,7 +37,7 @@ PERSPECTIVE = [
 ]
 CONFIDENCE = 0.9
 # Characters that are looked at: enough to be sure, and fewer where the answer decides nothing.
-HEAD, HINT = 250, 100
+HEAD, HINT = 250, 60
 
 
 @cache

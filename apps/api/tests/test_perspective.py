@@ -1,14 +1,18 @@
 """The Perspective-compatible API against the recorded contract."""
 
 import contextlib
+import io
 import json
 import logging
 from collections.abc import Iterator
 from typing import Any
 from unittest.mock import patch
+from wsgiref.util import setup_testing_defaults
 
 import pytest
+from django.core.wsgi import get_wsgi_application
 from django.db import OperationalError
+from django.middleware.security import SecurityMiddleware
 from django.test import Client
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -22,6 +26,7 @@ from apps.api.perspective import access, analysis, languages
 from apps.api.perspective.attributes import LABEL_OF
 from apps.api.perspective.errors import PerspectiveError
 from apps.api.perspective.rendering import ANSWER, parse_mask, select
+from apps.api.perspective.short_way import ShortWay
 from apps.api.perspective.spans import sentences, utf16_length
 from apps.classifier.labels import LABELS
 from apps.moderation.actions import install_default_policy
@@ -816,3 +821,33 @@ def test_sentences_are_ordered_pieces_of_the_text(text: str) -> None:
         assert last <= begin < end <= utf16_length(text)
         assert units[2 * begin : 2 * end].decode("utf-16-le", "surrogatepass") == sentence
         last = end
+
+
+def through(application: Any, body: bytes, **headers: str) -> tuple[str, dict[str, str], bytes]:
+    environ: dict[str, Any] = {"REQUEST_METHOD": "POST", "PATH_INFO": ANALYZE, "wsgi.input": io.BytesIO(body)}
+    environ |= {"CONTENT_LENGTH": str(len(body)), "CONTENT_TYPE": "application/json"} | headers
+    setup_testing_defaults(environ)
+    said: list[Any] = []
+    content = b"".join(application(environ, lambda *line: said.extend(line)))
+    return said[0], dict(said[1]), content
+
+
+@pytest.mark.parametrize("body", [json.dumps(asking()).encode(), b"{", b"{}"])
+def test_both_ways_give_the_same_answer(body: bytes) -> None:
+    long_way = get_wsgi_application()
+    short_way = ShortWay(long_way, [SecurityMiddleware])
+    (status, headers, content), (long_status, long_headers, long_content) = (
+        through(way, body, QUERY_STRING="prettyPrint=false") for way in (short_way, long_way)
+    )
+    assert (status, content) == (long_status, long_content)
+    assert headers.items() <= long_headers.items()
+    assert {"Content-Type", "Content-Length", "X-Content-Type-Options"} <= headers.keys()
+    _, headers, _ = through(short_way, body, HTTP_ORIGIN="https://forum.example")
+    assert headers["access-control-allow-origin"] == "*"
+
+
+def test_the_short_way_leads_to_https_where_the_long_one_does(settings: Settings) -> None:
+    settings.SECURE_SSL_REDIRECT = True
+    settings.ALLOWED_HOSTS = ["127.0.0.1"]
+    status, headers, _ = through(ShortWay(get_wsgi_application(), [SecurityMiddleware]), b"{}")
+    assert (status, headers["Location"]) == ("301 Moved Permanently", f"https://127.0.0.1{ANALYZE}")

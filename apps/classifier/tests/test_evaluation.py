@@ -78,6 +78,15 @@ def test_thresholds_meet_their_target(scored) -> None:
     assert np.all(thresholds == 0.5)
 
 
+def test_a_threshold_of_what_is_easy_to_tell_stands_between_the_two() -> None:
+    labels = np.zeros((100, len(LABELS)), np.int8)
+    labels[:60] = 1
+    probabilities = np.repeat(np.where(labels[:, :1], 0.9, 0.001), len(LABELS), axis=1)
+    probabilities[60:] *= np.arange(40)[:, None] / 40  # clean ones that the target's precision has room for
+    thresholds, _ = choose_thresholds(labels, probabilities, np.ones(100))
+    assert thresholds == pytest.approx([0.45] * len(LABELS), abs=0.001)
+
+
 def test_natural_weights() -> None:
     assert natural_weights(np.array([[0] * 6, [0, 1, 0, 0, 0, 0]])).tolist() == [1.87, 1.0]
 
