@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from django.db import transaction
-from django.db.models import Count, Min, Q, QuerySet, Sum
+from django.db.models import Count, Min, OuterRef, Q, QuerySet, Subquery, Sum
 from django.utils import timezone
 
 from apps.classifier.labels import LABELS
@@ -32,7 +32,7 @@ from apps.monitoring.models import (
     RequestMinute,
 )
 from apps.monitoring.origins import HOUR, PREDICTED, Origin, Said, Sample, Scored, batches
-from apps.predictions.models import ALL_LABELS
+from apps.predictions.models import ALL_LABELS, Prediction
 from apps.registry.models import Alias, ModelVersion, Promotion
 
 OVERLAP = timedelta(minutes=15)  # rows show up when their transaction ends, some time after they were dated
@@ -275,14 +275,18 @@ def scorer_of(version: int) -> Scorer:
 
 
 def _count_outcomes(rows: dict[Key, dict[str, Any]], hour: datetime) -> None:
+    # Looked up one by one: joined, all submissions that there are would be read for every hour.
+    outcome = Submission.objects.filter(prediction=OuterRef("pk")).values("outcome")[:1]
     answers = (
-        Submission.objects.filter(prediction__created_at__gte=hour, prediction__created_at__lt=hour + HOUR)
+        Prediction.objects.filter(created_at__gte=hour, created_at__lt=hour + HOUR)
         .order_by()
-        .values_list("prediction__model_version", "prediction__source", "prediction__community", "outcome")
+        .annotate(outcome=Subquery(outcome))
+        .values_list("model_version", "source", "community", "outcome")
         .annotate(Count("pk"))
     )
-    for version, source, community, outcome, count in answers:
-        rows[Key(version, source, community)]["outcomes"][_OUTCOMES.index(outcome)] += count
+    for version, source, community, answer, count in answers:
+        if answer:
+            rows[Key(version, source, community)]["outcomes"][_OUTCOMES.index(answer)] += count
 
 
 def add_verdict(

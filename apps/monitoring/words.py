@@ -25,11 +25,14 @@ _NAMES = {
     "disabled": r"disabled|deaf|blind|autistic|paralyzed",
     "old": r"old(?:er)? people|elderly|old m[ae]n|old wom[ae]n",
 }
+_ANY = re.compile(rf"\b(?:{'|'.join(_NAMES.values())})\b", re.IGNORECASE)
 _NAMED = [re.compile(rf"\b(?:{_NAMES[group]})\b", re.IGNORECASE) for group in GROUPS]
 
 
 def groups_named(text: str) -> np.ndarray:
     """(groups,) 0 or 1: which of `GROUPS` the text names."""
+    if not _ANY.search(text):
+        return np.zeros(len(GROUPS), int)
     return np.array([int(pattern.search(text) is not None) for pattern in _NAMED])
 
 

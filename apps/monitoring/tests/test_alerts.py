@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+import redis
 from django.contrib.auth.models import Permission
 from django.core import mail
 from django.core.exceptions import PermissionDenied
@@ -14,14 +16,16 @@ from django.utils import timezone
 from urllib3.exceptions import HTTPError
 
 from apps.accounts.models import APIKey, User
+from apps.moderation import actions as moderation
 from apps.moderation import webhooks
+from apps.moderation.models import Policy, QueueItem
 from apps.monitoring import alerts, tasks
 from apps.monitoring.measures import Traffic, measure
 from apps.monitoring.models import Alert, AlertRule, HourlyRollup, Notice
-from apps.predictions.models import Prediction
+from apps.predictions.models import MirrorState, Outbox, Prediction
 from apps.registry.models import ModelVersion
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
 NOW = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
 
 
@@ -213,7 +217,10 @@ def test_the_usual_rules_are_installed_once_and_tell_nobody_unasked() -> None:
     assert AlertRule.objects.count() == count
 
 
-@pytest.mark.parametrize("metric", AlertRule.Metric.values)
+MOMENT = {"queue_items", "queue_oldest_hours", "mirror_lag_seconds", "broker_messages"}
+
+
+@pytest.mark.parametrize("metric", sorted(set(AlertRule.Metric.values) - MOMENT))
 def test_every_metric_has_a_figure_or_says_that_it_knows_too_little(
     metric: str, traffic: Callable[..., HourlyRollup]
 ) -> None:
@@ -242,3 +249,34 @@ def test_every_metric_has_a_figure_or_says_that_it_knows_too_little(
     }  # fmt: skip
     assert found.value == pytest.approx(expected[metric], abs=0.01)
     assert found.low <= found.value <= found.high
+
+
+def test_queue_broker_and_mirror_are_watched_as_they_are(
+    model: ModelVersion, policy: Policy, redis_url: str, settings: Any
+) -> None:
+    def figures() -> dict[str, float | None]:
+        found = {metric: measure(metric, Traffic(timezone.now(), hours=1)) for metric in MOMENT}
+        return {metric: each and each.value for metric, each in found.items()}
+
+    settings.REDIS_URL = ""
+    assert figures() == {
+        "queue_items": 0, "queue_oldest_hours": 0, "mirror_lag_seconds": None, "broker_messages": None,
+    }  # fmt: skip
+    settings.REDIS_URL = redis_url
+    with redis.Redis.from_url(redis_url) as broker:
+        broker.lpush("training", "a", "b")
+    item = moderation.moderate(text="toxic=0.7 you", community="forum", author_ref="x").item
+    assert item is not None
+    QueueItem.objects.update(created_at=timezone.now() - timedelta(hours=30))
+    MirrorState.objects.create(free_at=timezone.now())
+    Outbox.objects.create(kind="prediction", key="1", created_at=timezone.now() - timedelta(hours=1))
+    assert figures() == pytest.approx(
+        {"queue_items": 1, "queue_oldest_hours": 30, "mirror_lag_seconds": 3_600, "broker_messages": 2},
+        rel=0.01,
+    )
+    alerts.install_default_rules()
+    AlertRule.objects.filter(metric="broker_messages").update(threshold=1)
+    opened = {alert.metric for alert in alerts.evaluate()}
+    assert opened == {"queue_oldest_hours", "mirror_lag_seconds", "broker_messages"}
+    with redis.Redis.from_url(redis_url) as broker:
+        broker.delete("training")

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from apps.monitoring import prometheus
 from apps.registry.models import ModelVersion
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
 TOKEN = {"headers": {"Authorization": "Bearer hush"}}
 
 
