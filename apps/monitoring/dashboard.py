@@ -88,7 +88,10 @@ def _versions() -> list[dict[str, str]]:
 
 def _choice(name: str, title: str, component: Any) -> Any:
     return html.Div(
-        [html.Span(title, id=f"{name}-title", className="title"), component], className=f"choice {name}"
+        [html.Span(title, id=f"{name}-title", className="title"), component],
+        className=f"choice {name}",
+        role="group",
+        **{"aria-labelledby": f"{name}-title"},
     )
 
 

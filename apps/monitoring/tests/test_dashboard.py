@@ -18,15 +18,17 @@ from django_plotly_dash import access as dash_access
 
 from apps.accounts.models import User
 from apps.classifier.labels import LABELS
-from apps.moderation.models import CommunityAccess
-from apps.monitoring import rollups
-from apps.monitoring.models import HourlyRollup, Reference, RequestMinute
-from apps.monitoring.panels import PANELS, percentile, rates, wilson
-from apps.registry.models import ModelVersion, Promotion
+from apps.moderation import actions as moderation
+from apps.moderation.models import CommunityAccess, Decision, Policy
+from apps.monitoring import bench, rollups
+from apps.monitoring.bench import CALLBACK, PAGE
+from apps.monitoring.models import Alert, AlertRule, DomainCheck, HourlyRollup, Reference, RequestMinute
+from apps.monitoring.panels import PANELS, Filters, percentile, rates, wilson
+from apps.predictions.models import MirrorState, Outbox, Prediction
+from apps.registry.models import Alias, ModelVersion, Promotion
+from apps.training.models import ShadowScore
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
-
-PAGE, CALLBACK = "/monitoring/", "/monitoring/dash/app/dashboard/_dash-update-component"
 
 
 def fill(version: ModelVersion, days: int = 3) -> None:
@@ -87,22 +89,42 @@ def fill(version: ModelVersion, days: int = 3) -> None:
     )
 
 
+def beside(champion: ModelVersion) -> None:
+    """What lies beside the rollups: a challenger in the shadow, changed words, an alert, a mirror behind."""
+    challenger = ModelVersion.objects.create(
+        number=champion.number + 1, alias=Alias.CHALLENGER, recipe="base", sha256="1" * 64, manifest={}
+    )
+    scores = dict.fromkeys(LABELS, 0.1)
+    for number in range(20):
+        made = Prediction.objects.create(
+            source="api",
+            text="kind",
+            label_mask=int(number < 8),
+            model_version=champion,
+            latency_us=1,
+            **scores,
+        )
+        ShadowScore.objects.create(prediction=made, version=challenger, label_mask=int(number < 4), **scores)
+    DomainCheck.objects.create(
+        version=champion, compared="rows of made-up v1", comments=2_000, auc=0.71, low=0.68, high=0.74,
+        phrases=[["no cap", 0.001, 0.04, 9.0], ["skibidi", 0.0, 0.02, 7.0], ["regards", 0.03, 0.01, -5.0]],
+    )  # fmt: skip
+    rule = AlertRule.objects.create(name="Calls fail", metric=AlertRule.Metric.ERROR_SHARE, threshold=0.01)
+    Alert.objects.create(
+        rule=rule, metric=rule.metric, threshold=0.01, value=0.04, low=0.02, high=0.06, window_hours=1
+    )
+    MirrorState.objects.create(free_at=timezone.now())
+    Outbox.objects.create(kind="prediction", key="1", created_at=timezone.now() - timedelta(hours=2))
+    then = timezone.now() - timedelta(hours=10)
+    Promotion.objects.create(
+        kind="promote", version=champion, replaced=champion, actor="a", reason="b", created_at=then
+    )
+
+
 def ask(client: Client, search: str = "", changed: str = "", **values: str) -> Any:
     """Fire the dashboard's callback as Dash's script does."""
-    names = ("panel", "window", "community", "source", "version")
-    outputs = [("content", "children"), ("url", "search"), *((name, "value") for name in names)]
-    outputs += [("community", "options"), ("version", "options")]
-    body = {
-        "output": "..{}..".format("...".join(".".join(output) for output in outputs)),
-        "outputs": [{"id": name, "property": prop} for name, prop in outputs],
-        "inputs": [
-            {"id": "url", "property": "search", "value": search},
-            *({"id": name, "property": "value", "value": values.get(name)} for name in names),
-            {"id": "tick", "property": "n_intervals", "value": 0},
-        ],
-        "changedPropIds": [changed] if changed else [],
-    }
-    return client.post(CALLBACK, json.dumps(body), content_type="application/json")
+    body = bench.body_of(search, changed, **values)
+    return client.post(CALLBACK, body, content_type="application/json")
 
 
 @pytest.fixture
@@ -149,6 +171,7 @@ def test_the_page_runs_no_inline_script(engineer: Client, champion: ModelVersion
 @pytest.mark.parametrize("panel", PANELS)
 def test_a_panel_draws_what_its_download_holds(engineer: Client, champion: ModelVersion, panel: str) -> None:
     fill(champion)
+    beside(champion)
     answer = ask(engineer, f"?panel={panel}&window=24h")
     assert answer.status_code == 200
     response = answer.json()["response"]
@@ -219,10 +242,12 @@ def test_queries_do_not_grow_with_rows(engineer: Client, champion: ModelVersion,
         with CaptureQueriesContext(connection) as found:
             assert ask(engineer, f"?panel={panel}&window=30d").status_code == 200
         raw = [query["sql"] for query in found.captured_queries if "predictions_prediction" in query["sql"]]
-        assert len(raw) <= (panel == "queue")  # the newest second reviews, by key
+        # The newest second reviews; what both models scored and moderators decided: a few thousand, by key.
+        assert len(raw) <= {"queue": 1, "right": 4}.get(panel, 0)
         return len(found)
 
     fill(champion, days=1)
+    beside(champion)
     queries()
     few = queries()
     HourlyRollup.objects.all().delete()
@@ -231,6 +256,38 @@ def test_queries_do_not_grow_with_rows(engineer: Client, champion: ModelVersion,
     fill(champion, days=9)
     assert queries() == few
     assert few <= 30
+
+
+def test_the_challenger_is_held_against_the_champion_on_the_same_comments(
+    model: ModelVersion, policy: Policy, ann: User
+) -> None:
+    challenger = ModelVersion.objects.create(
+        number=9, alias=Alias.CHALLENGER, recipe="base", sha256="1" * 64, manifest={}
+    )
+    for number, action in enumerate((Decision.Action.APPROVE, Decision.Action.REJECT, None)):
+        answer = moderation.moderate(text=f"toxic=0.7 you {number}", community="forum", author_ref="x")
+        assert answer.item is not None
+        ShadowScore.objects.create(
+            prediction=answer.item.submission.prediction,
+            version=challenger,
+            label_mask=number % 2,
+            **dict.fromkeys(LABELS, 0.1),
+        )
+        if action:
+            item = moderation.claim(item_id=answer.item.pk, user=ann)
+            rule = None if action == Decision.Action.APPROVE else policy.rules.get(label="toxic")
+            moderation.decide(item_id=item.pk, version=item.version, user=ann, action=action, rule=rule)
+    plots = {plot.key: plot for plot in PANELS["right"][1](Filters()).plots}
+    flags, accuracy = plots["challenger"], plots["challenger, accuracy"]
+    assert "agree on 33.3% of them" in flags.sentence
+    assert [series.y[0] for series in flags.series] == pytest.approx([1, 1 / 3])
+    assert "moderators decided 2" in accuracy.sentence
+    # The champion found both toxic and is right once, the challenger only the one that was rejected.
+    assert [series.y[0] for series in accuracy.series] == [0.5, 1.0]
+    assert accuracy.series[1].low is not None
+    assert accuracy.series[1].low[0] == pytest.approx(0.342, abs=1e-3)
+    of_one = PANELS["right"][1](Filters(community="forum")).plots
+    assert "challenger" not in [plot.key for plot in of_one]
 
 
 def test_promotions_are_marked(engineer: Client, champion: ModelVersion) -> None:
