@@ -51,6 +51,13 @@ class Plot:
     events: list[tuple[datetime, str]] = field(default_factory=list)
     levels: list[tuple[float, str]] = field(default_factory=list)
 
+    @property
+    def is_side_by_side(self) -> bool:
+        """Whether points of several series stand beside one another: over names, not over numbers or time."""
+        return all(
+            series.kind == Kind.POINTS and isinstance(x, str) for series in self.series for x in series.x
+        )
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -100,12 +107,13 @@ def figure(plot: Plot) -> dict[str, Any]:
     if plot.x_log:
         x_axis |= {"type": "log", "dtick": 1}
     lines, notes = [], []
-    for moment, text in plot.events:
+    for number, (moment, text) in enumerate(plot.events):
         lines.append(
             {"type": "line", "x0": moment, "x1": moment, "yref": "paper", "y0": 0, "y1": 1}
             | {"line": {"color": GREY, "width": 2, "dash": "dash"}}
         )
         notes.append({"x": moment, "yref": "paper", "y": 1.0, "text": text, "yanchor": "bottom"})
+        notes[-1]["yshift"] = 14 * (number % 2)  # neighbours may be near
     for number, (level, text) in enumerate(plot.levels):
         lines.append(
             {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": level, "y1": level}
@@ -120,13 +128,14 @@ def figure(plot: Plot) -> dict[str, Any]:
         "layout": {
             "autosize": True,
             "height": height(plot),
-            "margin": {"l": 56, "r": 12, "t": 28, "b": 40},
+            "margin": {"l": 56, "r": 12, "t": 40, "b": 40},
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "font": {"family": "system-ui, sans-serif", "size": 13},
             "legend": {"orientation": "h", "yanchor": "top", "y": -0.34 if plot.x_title else -0.2, "x": 0},
             "showlegend": len(plot.series) > 1,
             "barmode": "group",
+            "scattermode": "group" if plot.is_side_by_side else "overlay",
             "hovermode": "closest",
             "xaxis": x_axis,
             "yaxis": y_axis,
@@ -160,6 +169,8 @@ def _trace(series: Series, number: int) -> dict[str, Any]:
     if series.kind == Kind.BAR:
         pattern = {"shape": PATTERNS[look], "fgcolor": "#ffffff", "size": 6, "solidity": 0.25}
         return trace | {"type": "bar", "marker": {"color": colour, "pattern": pattern}}
+    if series.kind == Kind.POINTS:
+        trace["offsetgroup"] = series.name
     few = len(series.x) <= 40 or None in series.y  # a point between gaps has no line
     return trace | {
         "type": "scatter",

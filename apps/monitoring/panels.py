@@ -206,7 +206,7 @@ def now(filters: Filters) -> Panel:
         for trouble, is_so in (
             ("no model is in service", champion is None),
             (f"{_percent(share * 100 if share else None)} of the calls fail", bool(share and share > 0.01)),
-            (f"{len(alerts)} alerts are open", bool(alerts)),
+            (f"{len(alerts)} alerts are open" if len(alerts) > 1 else "an alert is open", bool(alerts)),
         )
         if is_so
     ]

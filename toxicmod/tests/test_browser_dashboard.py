@@ -15,7 +15,7 @@ from toxicmod.tests.browser import LOOKS, Visit, overflow, screenshot, violation
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
-# As Dash writes them: radio buttons in lists without a name (ours is the group's), a hidden target of the focus.
+# As Dash writes them: radio buttons in a list without a name (ours is the group's), a hidden focus target.
 DASH = ("#panel", "#window", ".dash-dropdown-focus-target")
 
 
