@@ -28,9 +28,6 @@ class Traffic:
         self.hours = hours
         self._first = self.running - _HOUR * hours
         self._rows = HourlyRollup.objects.overall().defer("groups", "waits", "judged", "said")
-        self._counts = HourlyRollup.objects.overall().only(
-            "hour", "version_id", "requests", "any_flagged", "words"
-        )
 
     @cached_property
     def current(self) -> list[HourlyRollup]:
@@ -50,11 +47,12 @@ class Traffic:
         return list(self._rows.filter(hour__in=[hour for hour in past if hour < self._first]))
 
     @cached_property
-    def weeks(self) -> list[HourlyRollup]:
+    def weeks(self) -> list[Any]:
         """All of the four weeks before, a few columns only; none with less than a week of them."""
-        rows = list(self._counts.filter(hour__gte=self._first - BEFORE, hour__lt=self._first))
-        is_enough = any(row.hour <= self._first - LEAST_BEFORE for row in rows)
-        return rows if is_enough else []
+        columns = ("hour", "version_id", "requests", "any_flagged", "words")
+        rows = HourlyRollup.objects.overall().filter(hour__gte=self._first - BEFORE, hour__lt=self._first)
+        found = list(rows.order_by().values_list(*columns, named=True))
+        return found if any(row.hour <= self._first - LEAST_BEFORE for row in found) else []
 
 
 def _stacked(

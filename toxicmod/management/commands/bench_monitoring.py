@@ -50,9 +50,9 @@ Run `manage.py seed_scale` first, and never on a database that is in use: what i
             with (
                 tempfile.TemporaryDirectory() as folder,
                 site(Path(folder), SECRET_KEY=settings.SECRET_KEY) as (url, _),
-                chromium() as browser,
             ):
-                views = bench.time_first_view(browser, url, cookie)
+                with chromium() as browser:
+                    views = bench.time_first_view(browser, url, cookie)
                 callbacks = bench.time_callbacks(url, cookie)
         except RuntimeError as error:
             raise CommandError(str(error)) from error
