@@ -60,19 +60,28 @@ class BenchError(Exception):
     """The database does not hold what the bench needs; the message says what to do."""
 
 
+def require_room() -> None:
+    """Make sure that this is a database that `fill` can fill.
+
+    Raises:
+        BenchError: it is no PostgreSQL of version 18, or holds no predictions to copy.
+    """
+    if connection.vendor != "postgresql" or connection.pg_version < 180_000:  # type: ignore[attr-defined]
+        raise BenchError("This fills a PostgreSQL 18, which makes UUIDs of version 7: set DATABASE_URL.")
+    if not Prediction.objects.exists():
+        raise BenchError("Run `manage.py seed_scale` first: what it stores is copied.")
+
+
 def fill(*, count: int) -> Iterator[datetime]:
     """Add predictions until there are `count`, and feedback to one in a hundred; yield each day that is done.
 
     They are made in the database of the oldest ones stored, texts and scores, over the last 90 days.
 
     Raises:
-        BenchError: the database is no PostgreSQL of version 18, or holds no predictions to copy.
+        BenchError: see `require_room`.
     """
-    if connection.vendor != "postgresql" or connection.pg_version < 180_000:  # type: ignore[attr-defined]
-        raise BenchError("This fills a PostgreSQL 18, which makes UUIDs of version 7: set DATABASE_URL.")
+    require_room()
     missing = count - Prediction.objects.count()
-    if missing == count:
-        raise BenchError("Run `manage.py seed_scale` first: what it stores is copied.")
     begin = rollups.floor(datetime.now(UTC)) - timedelta(days=DAYS)
     with connection.cursor() as cursor:
         # Every reference is made here: looking each of them up takes longer than adding the rows.
@@ -81,7 +90,8 @@ def fill(*, count: int) -> Iterator[datetime]:
         for number in range(DAYS if missing > 0 else 0):
             day = begin + timedelta(days=number)
             share = missing * (number + 1) // DAYS - missing * number // DAYS
-            cursor.execute(_ADD, {"begin": day, "count": max(share, 1)})
+            if share:
+                cursor.execute(_ADD, {"begin": day, "count": share})
             yield day
         cursor.execute("DROP TABLE sample; RESET session_replication_role; RESET synchronous_commit")
         for table in ("predictions_prediction", "predictions_feedback"):

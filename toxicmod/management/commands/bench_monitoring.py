@@ -35,6 +35,7 @@ Run `manage.py seed_scale` first, and never on a database that is in use: what i
 
     def _fill(self, count: int) -> None:
         # A tenth first: what counting takes is to be seen growing, and its memory not to.
+        bench.require_room()
         first = bench.count_all()
         for _ in tqdm(bench.fill(count=count), desc="Days", total=bench.DAYS, leave=False, disable=None):
             pass
