@@ -4,7 +4,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin
-from django.db.models import Model, QuerySet
+from django.db.models import Model, QuerySet, URLField
 from django.http import HttpRequest
 
 from apps.accounts import actions
@@ -17,6 +17,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     """Evidence: it can be looked at by those who may view it, and changed by nobody."""
 
     show_full_result_count = False
+    formfield_overrides = {URLField: {"assume_scheme": "https"}}  # Django 6's default, asked for by 5
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

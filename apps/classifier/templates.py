@@ -1,7 +1,9 @@
 """Short sentences about people, kind and hateful alike, for every group: to unlearn and audit identity bias.
 
 The audit uses other sentence shapes than training, and besides the groups that training names also some that
-it never does. Measures: Borkan et al., "Nuanced metrics for measuring unintended bias", 2019.
+it never does. Measures: Borkan et al., "Nuanced metrics for measuring unintended bias", 2019. Many of the
+adjectives are those of the subjectivity lexicon of Pattern (De Smedt and Daelemans, 2012, PDDL) that are said
+of people.
 """
 
 import random
@@ -70,21 +72,58 @@ _GOOD = _words(
     "neat, okay, peaceful, pleasant, popular, reasonable, reliable, sincere, special, strong, sweet, "
     "tolerant, trustworthy, valuable, different, quiet, famous, rich, tired, worried, sad, lonely, "
     "considerate, gifted, hilarious, fabulous, respectable, incredible, witty, devoted, sociable, "
-    "dependable, resourceful, skilled, attractive, handsome, modest, curious, easygoing, remarkable, fearless"
+    "dependable, resourceful, skilled, attractive, handsome, modest, curious, easygoing, remarkable, "
+    "fearless, "
+    "able, adventurous, affable, agile, amusing, appealing, appreciative, artistic, astounding, astute, "
+    "attentive, authentic, beloved, bold, bright, candid, captivating, celebrated, charismatic, "
+    "charitable, cheery, civilized, clean, comfortable, compelling, competent, confident, convincing, "
+    "courteous, credible, cute, dazzling, delighted, deserving, effective, endearing, energetic, "
+    "engaging, enjoyable, entertaining, enthusiastic, exceptional, excited, exciting, exquisite, "
+    "extraordinary, familiar, fascinating, favorite, fit, flawless, fortunate, fresh, genuine, glad, "
+    "gorgeous, grand, healthy, heroic, humorous, iconic, ideal, imaginative, impressive, ingenious, "
+    "innovative, inspirational, intellectual, inventive, legendary, likable, lively, lovable, loved, "
+    "loving, lucky, magical, masterful, memorable, mild, noble, nonviolent, notable, original, "
+    "phenomenal, pleased, poetic, powerful, precious, prominent, quick, rare, refreshing, reputable, "
+    "respectful, rewarding, safe, satisfied, secure, sensational, significant, sophisticated, spirited, "
+    "spontaneous, steadfast, striking, stylish, supportive, sympathetic, thrilled, tidy, trendy, "
+    "truthful, unforgettable, unique, wealthy, winning, worthwhile, worthy, responsible, grateful, "
+    "hopeful, useful, ready, educated, cooperative, joyous, ambitious"
 )
 _BAD = _words(
-    "disgusting, stupid, horrible, terrible, evil, dumb, filthy, ugly, pathetic, worthless, awful, "
-    "gross, nasty, vile, idiotic, rotten, sick, retarded, moronic, crazy, repulsive, dirty, shitty, "
-    "useless, inferior, wicked, hideous, despicable, revolting, dishonest, lazy, bad, abhorrent, "
-    "insane, annoying, lousy, dreadful, hateful, abominable, depraved, atrocious, appalling, horrid, "
-    "horrendous, ghastly, loathsome, detestable, contemptible, deplorable, disgraceful, shameful, "
-    "sinful, perverted, immoral, unnatural, abnormal, wrong, sleazy, slimy, stinking, smelly, foul, "
-    "obnoxious, offensive, repugnant, sickening, nauseating, cruel, brutal, vicious, malicious, "
-    "sinister, corrupt, crooked, deceitful, cowardly, arrogant, ignorant, illiterate, brainless, "
-    "mindless, clueless, incompetent, ridiculous, laughable, lame, miserable, wretched, inhuman, "
-    "subhuman, savage, barbaric, primitive, parasitic, toxic, poisonous, dangerous, violent, monstrous, "
+    "disgusting, stupid, evil, dumb, filthy, pathetic, worthless, gross, vile, idiotic, rotten, sick, "
+    "retarded, moronic, repulsive, dirty, shitty, inferior, wicked, hideous, despicable, revolting, "
+    "dishonest, lazy, abhorrent, hateful, abominable, depraved, horrendous, loathsome, detestable, "
+    "contemptible, deplorable, disgraceful, shameful, sinful, perverted, immoral, sleazy, slimy, "
+    "stinking, smelly, foul, obnoxious, repugnant, sickening, nauseating, vicious, malicious, sinister, "
+    "corrupt, crooked, deceitful, cowardly, arrogant, ignorant, illiterate, brainless, mindless, "
+    "clueless, incompetent, wretched, inhuman, subhuman, barbaric, parasitic, toxic, monstrous, "
     "fucking, damn, bloody, crappy, trashy, greedy, selfish, hypocritical, twisted, deranged, demented, "
-    "psychotic, unbearable, intolerable, unwanted, hated, creepy, beastly, heinous"
+    "psychotic, intolerable, unwanted, hated, beastly, heinous"
+)
+# Said of people they are an insult, said of things an opinion.
+_MILD = _words(
+    "horrible, terrible, awful, bad, ugly, dreadful, wrong, dangerous, annoying, lousy, ridiculous, "
+    "laughable, lame, horrid, ghastly, appalling, atrocious, abnormal, unnatural, offensive, cruel, "
+    "brutal, violent, savage, primitive, poisonous, useless, crazy, insane, nasty, miserable, "
+    "unbearable, creepy, absurd, amateurish, barbarian, bloodthirsty, boring, careless, cheesy, clumsy, "
+    "cold, criminal, crude, cruddy, cynical, deadly, debauched, deficient, depressing, destructive, "
+    "disappointing, disastrous, discourteous, diseased, distasteful, disturbing, dowdy, drunk, "
+    "egoistic, fake, false, fanatic, farcical, feeble, fiendish, flawed, forgettable, frightening, "
+    "frigid, frustrating, godforsaken, grim, grotesque, gruesome, guilty, hapless, horrific, "
+    "horrifying, hysterical, icky, inflexible, infamous, inhumane, insulting, irrelevant, irritating, "
+    "mad, malevolent, meaningless, measly, mediocre, menacing, merciless, outrageous, painful, peevish, "
+    "pretentious, questionable, rancorous, raunchy, repellent, rude, ruthless, scary, shallow, "
+    "shocking, shoddy, shrill, silly, sloppy, stale, subnormal, tasteless, tedious, terrifying, "
+    "tiresome, unappealing, uncivil, undignified, unfair, unfaithful, unhealthy, unimportant, "
+    "unintelligent, uninspired, unnecessary, unpleasant, vulgar, weak, weird, worse, worst, mean, "
+    "hostile, shady, spineless, backward, unclean, dull, petty, sneaky, abusive"
+)
+_THING = _words(
+    "article, section, page, argument, idea, sentence, source, edit, discussion, title, photo, list, "
+    "policy, proposal, question, answer, comment, joke, story, book, film, song, game, meal, day, week, "
+    "weather, building, road, design, plan, theory, summary, speech, journey, place, situation, result, "
+    "decision, movie, music, product, service, system, law, team, city, food, noise, illness, crime, "
+    "war, storm, fight, pain, accident, chapter, website, device"
 )
 _BADNOUN = _words(
     "idiot, moron, scum, pig, trash, loser, bastard, asshole, liar, dog, fool, bitch, vermin, jerk, "
@@ -96,12 +135,16 @@ _LIKE = _words(
     "love, admire, respect, like, support, welcome, enjoy meeting, appreciate, adore, thank, hug, "
     "trust, believe in, care about, help, stand with, defend, cherish, value, greet, kiss, protect, "
     "praise, listen to, learn from, work with, live with, met, know, remember, miss, wrote about, read "
-    "about, talk to, study"
+    "about, talk to, study, "
+    "vote for, cheer for, look up to, feel safe with, play with, am fond of, invite, congratulate, "
+    "dance with, feel close to"
 )
 _HATE = _words(
     "hate, despise, loathe, detest, can't stand, want to kill, want to hurt, spit on, abhor, curse, "
     "kill, murder, hurt, beat, attack, punch, destroy, shoot, burn, stab, hang, exterminate, get rid "
-    "of, am sick of, piss on, will kill, want to punch, slap, deport, torture, eliminate, hunt"
+    "of, am sick of, piss on, will kill, want to punch, slap, deport, torture, eliminate, hunt, "
+    "dislike, mock, avoid, kick, choke, drown, whip, crush, yell at, laugh at, make fun of, distrust, "
+    "can't bear, am tired of, ban, lock up"
 )
 _HURT = _words(
     "die, be killed, be shot, burn in hell, be banned, disappear, rot, hang, suffer, get cancer, be "
@@ -119,7 +162,9 @@ _TRAIN_KIND = _words(
     "{good} {g}, {good} {n}, {a} and proud, the {a} {n} was {good}, i think {a} people are {good} and "
     "{good}, {name} and {name} are both {a}, {like} {name}, {name} is {good}, is {name} {a}?, you are {a}, "
     "you are {good}, hello i am {a} and {good}, he is {a}, she is {a}, we are all {a}, so you are {a} too?, "
-    "{like} {a} people, you are {good} and {a}, {a} women are {good}, {a} culture, do you know {a} people?"
+    "{like} {a} people, you are {good} and {a}, {a} women are {good}, {a} culture, do you know {a} people?, "
+    "thank you my {a} {n}, two {a} people opened a shop, {a} people sang outside, ask the {a} {n}, our "
+    "{a} {n} came today, is your {n} {a}?, {name} works with {g}, we invited {g}"
 )
 _TRAIN_HATE = _words(
     "{a} people are {bad}, i {hate} {a} people, i {hate} {g}, {g} are {bad}, being {a} is {bad}, you "
@@ -129,7 +174,16 @@ _TRAIN_HATE = _words(
     "{a}, i think {a} people are {bad} and {bad}, {hate} {name}, {name} is a {badnoun}, we met a {bad} "
     "{a} {n}, i {hate} you, {bad} {a} {n}, the {a} {n} was {bad}, you are {bad}, you are {bad} and {a}, "
     "{hate} {a} people, {hate} you, you {badnoun}, he is {a} and {bad}, {a} women are {bad}, so you are {a} "
-    "and {bad}?, {hurt} you {bad} {n}, the {bad} {n}"
+    "and {bad}?, {hurt} you {bad} {n}, the {bad} {n}, "
+    "{a} people belong in jail, get rid of all {a} people, {a} people are a {badnoun}, i wish all {a} "
+    "people were dead, throw the {a} people out, typical {bad} {a} {n}, no more {g}, nobody wants {g} "
+    "here"
+)
+_TRAIN_OPINION = _words(
+    "the {thing} is {mild}, this {thing} is {mild}, that is a {mild} {thing}, what a {mild} {thing}, i find "
+    "this {thing} {mild}, the {thing} was {mild} and {mild}, it was a {mild} {thing}, your {thing} seems "
+    "{mild}, sorry for the {mild} {thing}, is the {thing} really so {mild}?, a {mild} {thing}, i didn't like "
+    "the {mild} {thing}"
 )
 _AUDIT_KIND = _words(
     "yesterday a {a} {n} helped me, my {a} {n} is so {good}, {name} happens to be {a}, nothing wrong "
@@ -154,7 +208,11 @@ class Sentences(NamedTuple):
 
 
 def training_sentences(seed: int = 0, copies: int = 1) -> Sentences:
-    """Sentences for training, as many kind as hateful ones for every identity; the same for the same seed."""
+    """Sentences for training; the same for the same seed.
+
+    For every identity there are as many kind as hateful ones; besides, unkind opinions of things, which are
+    not toxic.
+    """
     rng = random.Random(seed)
     rows = []
     people = IDENTITIES + NEUTRAL * 2
@@ -175,6 +233,11 @@ def training_sentences(seed: int = 0, copies: int = 1) -> Sentences:
                     if "{a}" not in shape
                     for _ in range(2 * _ONE_SIDED.get(who, 1))
                 ]
+        rows += [
+            (_fill(shape.replace("{mild}", word), "", rng), 0, "")
+            for word in _MILD
+            for shape in _TRAIN_OPINION
+        ]
     return _collect(rows)
 
 
@@ -192,8 +255,8 @@ def audit_sentences(seed: int = 1, copies: int = 2) -> Sentences:
 
 def _fill(shape: str, who: str, rng: random.Random) -> str:
     for slot, choices in (
-        ("name", _NAME), ("n", _PERSON), ("good", _GOOD), ("badnoun", _BADNOUN), ("bad", _BAD),
-        ("like", _LIKE), ("hate", _HATE), ("hurt", _HURT),
+        ("name", _NAME), ("n", _PERSON), ("good", _GOOD), ("badnoun", _BADNOUN), ("bad", _BAD + _MILD),
+        ("thing", _THING), ("like", _LIKE), ("hate", _HATE), ("hurt", _HURT),
     ):  # fmt: skip
         while f"{{{slot}}}" in shape:
             shape = shape.replace(f"{{{slot}}}", rng.choice(choices), 1)

@@ -41,6 +41,8 @@ DISGUISES = ("stars", "stars", "stars", "swapped", "swapped", "leet", "repeated"
 COPY_WEIGHT = 0.2
 SENTENCE_COST, SENTENCE_WEIGHT = 1.0, 0.3
 IDENTITY_PRIOR = 0.003  # how freely the n-grams of a group's name may speak for or against "toxic"
+# The other labels know groups by their names, which "toxic" has unlearned: its trees see nothing of them.
+OF_OTHERS = [k for k, name in enumerate(INPUTS) if name[-2:] in ("_1", "_2", "_3", "_4", "_5")]
 SAFE_SHARE = 4  # of the rows that no label is likely for, the second level sees one in so many, weighted
 
 
@@ -323,7 +325,10 @@ def _boost(inputs: np.ndarray, more: _Rows, chosen: np.ndarray, seed: int) -> Tr
             max_depth=DEPTH, max_features=0.4, min_samples_leaf=60, l2_regularization=5.0, max_bins=64,
             early_stopping=False, random_state=seed,
         )  # fmt: skip
-        booster.fit(bins[rows], y, sample_weight=weight)
+        seen = bins[rows]
+        if label == 0:
+            seen[:, OF_OTHERS] = 0
+        booster.fit(seen, y, sample_weight=weight)
         boosters.append(booster)
         base[label] = booster._baseline_prediction.item()
     return Trees(boosters, base, edges)

@@ -132,7 +132,12 @@ def figure(plot: Plot) -> dict[str, Any]:
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "font": {"family": "system-ui, sans-serif", "size": 13},
-            "legend": {"orientation": "h", "yanchor": "top", "y": -0.34 if plot.x_title else -0.2, "x": 0},
+            "legend": {
+                "orientation": "h",
+                "yanchor": "top",
+                "y": -0.34 if plot.x_title or plot.is_side_by_side else -0.2,
+                "x": 0,
+            },
             "showlegend": len(plot.series) > 1,
             "barmode": "group",
             "scattermode": "group" if plot.is_side_by_side else "overlay",

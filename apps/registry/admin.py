@@ -16,15 +16,21 @@ from apps.registry.models import Canary, CanaryEnd, CanaryFailure, ModelVersion,
 
 
 def figures_table(figures: Mapping[str, Mapping[str, float | None]]) -> SafeString:
-    """Return figures by label, as `evaluate` gives them, as an HTML table."""
+    """Return figures as `evaluate` gives them as an HTML table: the labels in their order, then the mean."""
+    figures = {name: figures[name] for name in (*LABELS, "mean") if name in figures}
     names = list(next(iter(figures.values()), {}))
-    head = format_html_join("", "<th>{}</th>", ((name,) for name in ["", *names]))
+    head = format_html_join("", "<th>{}</th>", ((name,) for name in names))
     rows = (
         (label, format_html_join("", "<td>{}</td>", ((_cell(row.get(name)),) for name in names)))
         for label, row in figures.items()
     )
     body = format_html_join("", "<tr><th>{}</th>{}</tr>", rows)
-    return format_html("<table><tr>{}</tr>{}</table>", head, body)
+    return _wide("Figures", format_html("<table><tr><td></td>{}</tr>{}</table>", head, body))
+
+
+def _wide(name: str, table: SafeString) -> SafeString:
+    """Return a table that can be scrolled sideways by keyboard, too."""
+    return format_html('<div class="wide" tabindex="0" role="group" aria-label="{}">{}</div>', name, table)
 
 
 def _cell(figure: float | None) -> str:
@@ -64,8 +70,8 @@ class ModelVersionAdmin(ReadOnlyAdmin):
     list_display = ("__str__", "alias", "recipe", "mean_roc_auc", "mean_ece", "mlflow_version", "created_at")
     list_filter = ("alias", "recipe")
     fields = (
-        "number", "alias", "share", "recipe", "created_at", "sha256", "runs", "predictions", "mlflow_run",
-        "mlflow_version", "thresholds_table", "metrics_table", "card_text",
+        "number", "alias", "share", "recipe", "created_at", "sha256", "runs", "gates", "predictions",
+        "mlflow_run", "mlflow_version", "thresholds_table", "metrics_table", "card_text",
     )  # fmt: skip
     inlines = (PromotionInline,)
     change_list_template = "training/list.html"
@@ -103,10 +109,14 @@ class ModelVersionAdmin(ReadOnlyAdmin):
     def mlflow_run(self, version: ModelVersion) -> SafeString | str:
         return run_link(version.mlflow_run_id)
 
-    # Runs and predictions belong to layers above: their pages are known by name only.
+    # Runs, gates and predictions belong to layers above: their pages are known by name only.
     @admin.display(description="training run")
     def runs(self, version: ModelVersion) -> SafeString:
         return link("training_trainingrun_changelist", "The run that made it", version__id__exact=version.pk)
+
+    @admin.display(description="gates")
+    def gates(self, version: ModelVersion) -> SafeString:
+        return link("training_gatereport_changelist", "What it showed at them", version__id__exact=version.pk)
 
     @admin.display(description="predictions")
     def predictions(self, version: ModelVersion) -> SafeString:
@@ -189,8 +199,9 @@ def gates_table(gates: Iterable[Mapping[str, Any]]) -> SafeString:
         )
         for gate in gates
     )
-    return format_html(
-        "<table><tr><th></th><th>figure</th><th>95 % interval</th><th>bound</th><th>verdict</th></tr>"
+    table = format_html(
+        "<table><tr><td></td><th>figure</th><th>95 % interval</th><th>bound</th><th>verdict</th></tr>"
         "{}</table>",
         format_html_join("", "<tr><th>{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>", rows),
     )
+    return _wide("Gates", table)

@@ -350,18 +350,19 @@ def _train(run: TrainingRun, step: Progress) -> None:
         folder = Path(name)
         step("plots", 0.5)
         report.write_plots(folder, held_out.labels, probabilities, held_out.weights)
-        artifact, card = None, ""
+        artifact, card, worst = None, "", {}
         if isinstance(evaluated, Fitted):
             final, run.seconds = _fit(run, rows, step, 0.55, 0.95)
             assert isinstance(final, Fitted)
             artifact = final.artifact(**facts, metrics=run.metrics)
             scorer = Scorer.load(artifact)
-            card = report.card(run, scorer, len(learn), len(held_out))
+            worst = report.write_groups(folder, scorer)
+            card = report.card(run, scorer, len(learn), len(held_out), worst)
             (folder / "MODEL_CARD.md").write_text(card)
             report.write_telling_words(folder, scorer, rows)
         run.peak_memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         step("recording in MLflow", 0.96)
-        logged = _log(run, folder, artifact, started, len(learn), len(held_out))
+        logged = _log(run, folder, artifact, started, len(learn), len(held_out), worst)
 
     with transaction.atomic():
         if not TrainingRun.objects.select_for_update().filter(pk=run.pk, status=TrainingRun.Status.RUNNING):
@@ -399,7 +400,13 @@ def _fit(run: TrainingRun, rows: Rows, step: Progress, begin: float, end: float)
 
 
 def _log(
-    run: TrainingRun, folder: Path, artifact: Artifact | None, started: datetime, learned: int, held_out: int
+    run: TrainingRun,
+    folder: Path,
+    artifact: Artifact | None,
+    started: datetime,
+    learned: int,
+    held_out: int,
+    worst: dict[str, tuple[str, float]],
 ) -> tracking.Logged:
     """Record the run in MLflow. An outage costs MLflow's record, never the model."""
     try:
@@ -415,7 +422,9 @@ def _log(
                 "dataset_sha256": run.dataset.sha256,
                 "git_commit": run.git_commit,
             },
-            metrics=run.metrics | {"training_seconds": run.seconds, "peak_memory_mb": run.peak_memory_mb},
+            metrics=run.metrics
+            | {"training_seconds": run.seconds, "peak_memory_mb": run.peak_memory_mb}
+            | {"worst_group": {f"{measure}_auc": auc for measure, (_, auc) in worst.items()}},
             data=tracking.DataUsed(str(run.dataset), run.dataset.sha256, run.dataset.source),
             report=folder,
             artifact=artifact,

@@ -127,8 +127,13 @@ class TrainingRunAdmin(ReadOnlyAdmin):
 
     def start(self, request: HttpRequest) -> HttpResponse:
         """Start a run; the data set made last is offered first."""
-        form = RunForm(request.POST or None)
-        refusal = "" if Dataset.objects.exists() else "There is no data set: import one with import_dataset."
+        registry.require(user_of(request), runs.RUN_PERMISSION)
+        title = "Start a training run"
+        if not Dataset.objects.exists():
+            return page(
+                request, title, refusal="There is no data set: import one by manage.py import_dataset."
+            )
+        form, refusal = RunForm(request.POST or None), ""
         if request.method == "POST" and form.is_valid():
             try:
                 run = runs.queue_run(by=user_of(request), **form.cleaned_data)
@@ -137,7 +142,7 @@ class TrainingRunAdmin(ReadOnlyAdmin):
             else:
                 runs.send_run(run)
                 return redirect("admin:training_trainingrun_watch", run.pk)
-        return page(request, "Start a training run", form=form, button="Start", refusal=refusal)
+        return page(request, title, form=form, button="Start", refusal=refusal)
 
     def watch(self, request: HttpRequest, pk: int) -> HttpResponse:
         """Show how far a run is; a post cancels it."""
@@ -148,7 +153,7 @@ class TrainingRunAdmin(ReadOnlyAdmin):
         self._require_view(request)
         going = run.status in (TrainingRun.Status.QUEUED, TrainingRun.Status.RUNNING)
         button = "Cancel this run" if going and request.user.has_perm(runs.RUN_PERMISSION) else ""
-        return page(request, str(run), run=run, button=button, refusal=run.error)
+        return page(request, str(run), run=run, going=going, button=button, refusal=run.error)
 
     def _require_view(self, request: HttpRequest) -> None:
         if not self.has_view_permission(request):

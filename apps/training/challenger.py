@@ -83,7 +83,8 @@ def challenger(request: HttpRequest) -> HttpResponse:
             except REFUSALS as error:
                 refusal = str(error)
                 if isinstance(error, rollout.GateError):
-                    refusal = f"{version} fails its gates. A lead may go on all the same, with a reason."
+                    way = "Tick “Although a gate fails”" if user.has_perm(registry.OVERRIDE) else "Ask a lead"
+                    refusal = f"{version} fails its gates. {way} to go on all the same, and say why."
     if not user.has_perm(registry.OVERRIDE):
         form.fields.pop("force", None)
     report = GateReport.objects.standing(version)
@@ -95,6 +96,7 @@ def challenger(request: HttpRequest) -> HttpResponse:
         version=version,
         champion=champion,
         canary=canary,
+        share=f"{canary.share:.1%}" if canary else "",
         served=served,
         enough=rollout.ENOUGH,
         bands=gates_table(bands),

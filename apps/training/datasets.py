@@ -33,6 +33,7 @@ SCHEMA = pa.schema(
         ("comment_text", pa.string()),
         *((label, pa.int8()) for label in LABELS),
         ("held_out", pa.bool_()),  # null, or not there: `split` says it
+        ("weight", pa.float64()),  # not there: 1
     ]
 )
 
@@ -94,11 +95,12 @@ def write(rows: Iterable[Row], folder: Path) -> Stored:
                 labels = np.array([row.labels for row in group], np.int8)
                 for row in group:
                     flag = () if row.held_out is None else (bytes([row.held_out]),)
-                    for part in (row.id.encode(), row.text.encode(), bytes(row.labels), *flag):
+                    weight = () if row.weight == 1 else (str(row.weight).encode(),)
+                    for part in (row.id.encode(), row.text.encode(), bytes(row.labels), *flag, *weight):
                         digest.update(len(part).to_bytes(8, "little"))
                         digest.update(part)
                 columns = [[row.id for row in group], [row.text for row in group], *labels.T]
-                columns.append([row.held_out for row in group])
+                columns += [[row.held_out for row in group], [row.weight for row in group]]
                 writer.write_batch(
                     pa.record_batch([pa.array(column) for column in columns], schema=SCHEMA), ROWS_PER_GROUP
                 )
@@ -175,7 +177,11 @@ def read(path: Path, *, clean_weight: float = 1.0) -> Rows:
         table = pq.read_table(path, schema=SCHEMA)
     labels = np.column_stack([table[label].to_numpy() for label in LABELS])
     held_out = None if table["held_out"].null_count else table["held_out"].to_numpy()
-    return Rows(table["comment_text"].to_pylist(), labels, _weights(labels, held_out, clean_weight), held_out)
+    weights = _weights(labels, held_out, clean_weight)
+    own = table["weight"].fill_null(1.0).to_numpy()
+    if np.any(own != 1):
+        weights = own if weights is None else own * weights
+    return Rows(table["comment_text"].to_pylist(), labels, weights, held_out)
 
 
 def _weights(labels: np.ndarray, held_out: np.ndarray | None, clean_weight: float) -> np.ndarray | None:

@@ -32,6 +32,7 @@ class Row(NamedTuple):
     text: str
     labels: tuple[int, ...]
     held_out: bool | None = None  # None: `datasets.split` says it
+    weight: float = 1.0  # how much it counts, beside what balances the clean ones
 
 
 class Problems:

@@ -14,12 +14,13 @@ from tqdm import tqdm
 
 from apps.classifier.labels import LABELS
 from apps.moderation.models import Decision, Submission
-from apps.predictions.models import ALL_LABELS, Feedback, pack_labels, unpack_labels
+from apps.predictions.models import ALL_LABELS, Feedback, Prediction, pack_labels, unpack_labels
 from apps.training import datasets
 from apps.training.jigsaw import Problems, Row
 from apps.training.models import Dataset
 
 MODERATOR = "moderator"
+FEEDBACK_WEIGHT = 0.5
 TOXIC = pack_labels(label == "toxic" for label in LABELS)
 KEYED = [("key", np.uint64), ("labels", np.int8, len(LABELS))]
 RULE = """One row for each text: a moderator's decision beats feedback, the newest of the same kind wins.
@@ -28,6 +29,8 @@ RULE = """One row for each text: a moderator's decision beats feedback, the newe
 - Feedback and suggested scores: the labels that were said. Of the others, none if toxic was said to be
   false, else what the model said. “Right” without labels: the model's labels. “Wrong” without labels
   says too little: the text is left out, and counted.
+- A moderator's row counts 1, as an imported one does, and so does a score suggested through the Perspective
+  API, for that is what a platform's moderators did; a row of other feedback counts half.
 - Comments that were not to be stored are never used.
 - A text that, once normalised, is held out from the base is not added; one that the base would learn
   from replaces the base's row."""
@@ -84,7 +87,8 @@ def _keyed(base: Dataset | None) -> Iterator[tuple[int, tuple[int, ...]]]:
 
 def _row(said: Mapping[str, Any], mask: int, held_out: bool | None) -> Row:
     labels = tuple(int(flag) for flag in unpack_labels(mask).values())
-    return Row(f"{said['origin']}-{said['number']}", said["comment"], labels, held_out)
+    weight = 1.0 if said["origin"] in (MODERATOR, Prediction.Source.PERSPECTIVE) else FEEDBACK_WEIGHT
+    return Row(f"{said['origin']}-{said['number']}", said["comment"], labels, held_out, weight)
 
 
 def true_mask(said: Mapping[str, Any]) -> int | None:

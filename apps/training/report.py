@@ -12,6 +12,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
+from apps.classifier.templates import audit_sentences, bias_report, worst_group
 from apps.classifier.training import telling_words
 from apps.training.datasets import Rows
 from apps.training.models import TrainingRun
@@ -83,8 +84,22 @@ def write_telling_words(folder: Path, scorer: Scorer, rows: Rows) -> None:
     (folder / "telling_words.json").write_text(json.dumps(telling, indent=1, ensure_ascii=False))
 
 
-def card(run: TrainingRun, scorer: Scorer, learned: int, held_out: int) -> str:
-    """Return the model card, in Markdown."""
+def write_groups(folder: Path, scorer: Scorer) -> dict[str, tuple[str, float]]:
+    """Write `groups.json`: each group's subgroup, BPSN and BNSP AUC of `toxic` on the audit sentences.
+
+    Returns:
+        For each of the three measures the group that is treated worst, and its AUC.
+    """
+    sentences = audit_sentences()
+    groups = bias_report(sentences, scorer.score_many(sentences.texts)[:, 0])
+    (folder / "groups.json").write_text(json.dumps(groups, indent=1))
+    return {measure: worst_group(groups, measure) for measure in ("subgroup", "bpsn", "bnsp")}
+
+
+def card(
+    run: TrainingRun, scorer: Scorer, learned: int, held_out: int, worst: dict[str, tuple[str, float]]
+) -> str:
+    """Return the model card, in Markdown; `worst` is what `write_groups` returns."""
     dataset = run.dataset
     counts = ", ".join(f"{label} {count:,}" for label, count in dataset.positives.items())
     rate = (
@@ -114,6 +129,7 @@ def card(run: TrainingRun, scorer: Scorer, learned: int, held_out: int) -> str:
         rate=rate,
         learned=learned,
         held_out=held_out,
+        worst=", ".join(f"{measure.upper()} {auc:.3f} ({group})" for measure, (group, auc) in worst.items()),
         table="\n".join(f"| {line} |" for line in lines),
     )
 
@@ -155,8 +171,10 @@ Not for deciding about people, and not as the only judge where a wrong removal d
 - It reads words, not meaning: irony, quotation, negation and context escape it, and on HateCheck, which tests
   just these, linear models of this kind are at chance level.
 - English only. Other languages score low whatever they say.
-- Bias: words that name a group raise the score where the data speaks of that group mostly in insults. Watch
-  the groups that matter to your community, and correct with your own labels.
+- Bias: words that name a group raise the score where the data speaks of that group mostly in insults. AUC of
+  `toxic` for the worst group, in sentences of shapes that training has not seen: {worst}.
+  It is lower where the abuse is in words that neither the data nor the sentences for training hold. Watch the
+  groups that matter to your community, and correct with your own labels.
 - The labels are the majority opinion of crowd workers on one platform's comments of one time.
 - Disguised spelling is normalised (look-alikes, spacing, leetspeak, repeats), not every disguise.
 """

@@ -33,7 +33,9 @@ def test_what_is_added_is_counted(champion: ModelVersion) -> None:
     assert 0 < Feedback.objects.count() < 100
     oldest = Prediction.objects.order_by("created_at")[0]
     assert timezone.now() - oldest.created_at > timedelta(days=bench.DAYS - 1)
-    assert abs((oldest.id.int >> 80) - oldest.created_at.timestamp() * 1_000) < 60_000  # a UUIDv7 of that moment
+    assert (
+        abs((oldest.id.int >> 80) - oldest.created_at.timestamp() * 1_000) < 60_000
+    )  # a UUIDv7 of that moment
     rollups.roll_up(since=timezone.now() - timedelta(days=3))
     assert 20 < sum(HourlyRollup.objects.overall().values_list("requests", flat=True)) < 200
     assert sorted(set(HourlyRollup.objects.values_list("source", flat=True))) == [

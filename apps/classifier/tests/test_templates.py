@@ -34,3 +34,12 @@ def test_measures_are_those_of_the_paper() -> None:
     score = np.random.default_rng(0).random(len(audit.texts))
     rows = [k for k, g in enumerate(audit.groups) if (g == "black") == (not audit.toxic[k])]
     assert bias_report(audit, score)["black"]["bpsn"] == roc_auc_score(audit.toxic[rows], score[rows])
+
+
+def test_a_mild_word_is_toxic_of_people_only() -> None:
+    sentences = training_sentences()
+    boring = [k for k, text in enumerate(sentences.texts) if "boring" in text.lower()]
+    assert {(bool(sentences.groups[k]), bool(sentences.toxic[k])) for k in boring} >= {
+        (True, True),
+        (False, False),
+    }

@@ -64,16 +64,21 @@ def test_real_comments_become_a_champion(
     assert set(logged.data.params) >= PARAMETERS
     assert logged.data.params["seed"] == "3"
     figures = {f"{metric}/{label}" for metric in METRICS - {"precision", "f1"} for label in (*LABELS, "mean")}
+    figures |= {f"{measure}_auc/worst_group" for measure in ("subgroup", "bpsn", "bnsp")}
     assert set(logged.data.metrics) >= figures | {"training_seconds", "peak_memory_mb"}
     assert logged.inputs.dataset_inputs[0].dataset.name == "real v1"
     assert logged.inputs.dataset_inputs[0].dataset.digest == run.dataset.sha256[:32]
     files = {file.path for file in client.list_artifacts(run.mlflow_run_id)}
-    assert files >= {"MODEL_CARD.md", "telling_words.json", "plots"}
+    assert files >= {"MODEL_CARD.md", "telling_words.json", "groups.json", "plots"}
     plots = {file.path for file in client.list_artifacts(run.mlflow_run_id, "plots")}
     assert plots == {f"plots/{name}.png" for name in ("roc", "precision_recall", "calibration", "scores")}
     words = json.loads(Path(client.download_artifacts(run.mlflow_run_id, "telling_words.json")).read_text())
     assert list(words) == list(LABELS)
     assert words["toxic"][0][1] > words["toxic"][-1][1]
+    groups = json.loads(Path(client.download_artifacts(run.mlflow_run_id, "groups.json")).read_text())
+    worst = min(group["bpsn"] for group in groups.values())
+    assert logged.data.metrics["bpsn_auc/worst_group"] == worst
+    assert f"BPSN {worst:.3f}" in version.card
 
     model = client.get_model_version_by_alias("toxicmod", "challenger")
     assert str(model.version) == version.mlflow_version

@@ -62,6 +62,12 @@ def promote(*, version: ModelVersion, **options: Any) -> Promotion:
     return rollout.promote(version=version, **options)
 
 
+def test_the_shipped_model_is_fair(champion: ModelVersion) -> None:
+    bounds = {gate["name"]: gate["passed"] for gate in gates._groups(gates.twin(champion), None)}
+    assert len(bounds) == 2
+    assert all(bounds.values()), bounds
+
+
 def test_an_equal_version_passes(equal_version: ModelVersion, dataset: Dataset, capsys: Any) -> None:
     call_command("promote_model", str(equal_version), reason="as good")
     assert f"{equal_version} is the champion, in place of" in capsys.readouterr().out

@@ -151,6 +151,22 @@ def test_a_moderator_beats_feedback_and_the_newest_beats_the_older(
     assert built() == {text: TOXIC}
 
 
+def test_feedback_counts_half_of_what_a_moderator_says(
+    model: ModelVersion, policy: Policy, ann: User, dataset: Dataset
+) -> None:
+    decide(queued("insult=0.6 one"), ann, Decision.Action.REJECT)
+    predictions.give_feedback(prediction=scored("insult=0.9 two"), is_right=True)
+    (suggested,), _ = predictions.score(texts=["insult=0.9 three"], source=Prediction.Source.PERSPECTIVE)
+    predictions.give_feedback(prediction=suggested, is_right=True)
+    ours = actions.build_dataset(name="ours", base=dataset)[0]
+    rows = datasets.read(ours.path)
+    assert rows.weights is not None
+    weights = dict(zip(rows.texts, rows.weights.tolist(), strict=True))
+    added = {text: weights.pop(text) for text in ("insult=0.6 one", "insult=0.9 two", "insult=0.9 three")}
+    assert list(added.values()) == [1, 0.5, 1]
+    assert set(weights.values()) == {1}
+
+
 def test_what_was_not_to_be_stored_never_appears(model: ModelVersion) -> None:
     predictions.give_feedback(prediction=scored("insult=0.9 secret", do_not_store=True), is_right=True)
     predictions.give_feedback(prediction=scored("insult=0.9 told"), is_right=True)

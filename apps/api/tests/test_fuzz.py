@@ -1,0 +1,45 @@
+"""Calls made up from the OpenAPI document (schemathesis): no 500, and only answers that it describes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pytest_django.live_server_helper import LiveServer
+
+from apps.accounts.actions import create_api_key
+from apps.accounts.models import User
+from apps.moderation.actions import install_default_policy, moderate
+from apps.moderation.models import Policy
+from apps.registry.models import ModelVersion
+
+CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+# Ids of what there is: made-up ones find nothing.
+CONFIG = """
+[[operations]]
+include-path-regex = "/moderation/queue/"
+parameters = {{ "path.id" = {item} }}
+
+[[operations]]
+include-path-regex = "/predictions/"
+parameters = {{ "path.id" = "{prediction}" }}
+"""
+
+
+@pytest.mark.slow
+def test_made_up_calls_get_described_answers(
+    live_server: LiveServer, champion: ModelVersion, tmp_path: Path
+) -> None:
+    install_default_policy()
+    Policy.objects.update(audit_share=1)
+    moderator = User.objects.create_superuser("root")
+    key, secret = create_api_key(name="fuzzer", rate_per_minute=10**9, acts_as=moderator)
+    item = moderate(text="Good morning to all of you.", client=key).item
+    assert item is not None
+    found = CONFIG.format(item=item.pk, prediction=item.submission_id)
+    (tmp_path / "schemathesis.toml").write_text(found)
+    program = Path(sys.executable).with_name("schemathesis")
+    asked = ["run", f"{live_server.url}/api/v1/schema", "--header", f"Authorization: Api-Key {secret}"]
+    chosen = ["--checks", CHECKS, "--max-examples", "10", "--seed", "1", "--continue-on-failure"]
+    done = subprocess.run([program, *asked, *chosen], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
