@@ -2,7 +2,9 @@
 
 import gc
 import os
+import shutil
 import sys
+import tempfile
 from typing import Any
 
 wsgi_app = "toxicmod.wsgi"
@@ -12,6 +14,9 @@ threads = int(os.environ.get("WEB_THREADS", "16"))
 worker_class = "gthread"
 # The model and the compiled code are loaded before the fork: workers share their pages and start at once.
 preload_app = True
+# Each process keeps its Prometheus counters in a file here; must be set before the library is imported.
+_counters = tempfile.mkdtemp(prefix="toxicmod-metrics-")
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = _counters
 timeout = 30
 graceful_timeout = 30
 keepalive = 75
@@ -19,8 +24,14 @@ control_socket_disable = True
 
 
 def post_worker_init(worker: Any) -> None:
-    """Let threads that come back from the database go on soon: by default a busy one is let be for 5 ms."""
+    """Let threads that come back from the database go on soon: by default a busy one is let be for 5 ms.
+
+    Start writing the worker's counts: Django is loaded by now, and threads outlive no fork.
+    """
+    from apps.monitoring import counting
+
     sys.setswitchinterval(0.0005)
+    counting.start()
 
 
 def when_ready(server: Any) -> None:
@@ -39,3 +50,8 @@ def when_ready(server: Any) -> None:
         "  Console  %(url)s/admin/\n",
         {"url": url},
     )
+
+
+def on_exit(server: Any) -> None:
+    """Take the counters' files away."""
+    shutil.rmtree(_counters, ignore_errors=True)

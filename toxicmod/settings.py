@@ -58,17 +58,20 @@ INSTALLED_APPS = [
     "axes",
     "corsheaders",
     "csp",
+    "django_plotly_dash.apps.DjangoPlotlyDashConfig",
     "apps.accounts",
     "apps.registry",
     "apps.predictions",
     "apps.moderation",
     "apps.training",
+    "apps.monitoring",
     "apps.api",
     "apps.pages",
     "toxicmod",
 ]
 
 MIDDLEWARE = [
+    "apps.monitoring.counting.CountCalls",
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -158,6 +161,7 @@ CELERY_TASK_ROUTES = {
     "apps.training.tasks.learn": {"queue": "training"},
     "apps.registry.tasks.sync_tracking": {"queue": "training"},
     "apps.moderation.tasks.deliver": {"queue": "webhooks"},
+    "apps.monitoring.tasks.look_deeper": {"queue": "training"},
 }
 # Each may run twice, or in two schedulers at once: it does only what the database says is due.
 CELERY_BEAT_SCHEDULE = {
@@ -185,6 +189,26 @@ CELERY_BEAT_SCHEDULE = {
         "task": "apps.registry.tasks.sync_tracking",
         "schedule": 300.0,
         "options": {"expires": 300},
+    },
+    "count what has changed": {
+        "task": "apps.monitoring.tasks.roll_up",
+        "schedule": 300.0,
+        "options": {"expires": 300},
+    },
+    "watch alerts": {
+        "task": "apps.monitoring.tasks.watch",
+        "schedule": 120.0,
+        "options": {"expires": 120},
+    },
+    "tell of alerts": {
+        "task": "apps.monitoring.tasks.tell",
+        "schedule": 30.0,
+        "options": {"expires": 30},
+    },
+    "look deeper": {
+        "task": "apps.monitoring.tasks.look_deeper",
+        "schedule": 86_400.0,
+        "options": {"expires": 3600},
     },
     "log the queue's age": {
         "task": "apps.moderation.tasks.log_queue_age",
@@ -241,11 +265,16 @@ MLFLOW_ARTIFACTS = env.str("MLFLOW_ARTIFACTS", default=str(DATA_DIR / "mlflow-ar
 # AWS's libraries find region, endpoint and credentials themselves: AWS_DEFAULT_REGION, the box's role.
 DYNAMODB_TABLE = env.str("DYNAMODB_TABLE", default="")  # turns the mirror on
 DYNAMODB_TTL_DAYS = env.int("DYNAMODB_TTL_DAYS", default=365)
+ROLL_UP_FROM = env.str("ROLL_UP_FROM", default="database")  # or dynamodb: what the dashboard counts
 S3_BUCKET = env.str("S3_BUCKET", default="")  # shares data sets between the boxes, takes exports
 
 PUBLIC_URL = env.str("PUBLIC_URL", default="").rstrip(
     "/"
 )  # where authors reach the site, for links in webhooks
+METRICS_TOKEN = env.str("METRICS_TOKEN", default="")  # what Prometheus sends; empty: no /metrics
+vars().update(env.email_url("EMAIL_URL", default="consolemail://"))  # how alerts are mailed
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("EMAIL_FROM", default="toxicmod@localhost")
 WEBHOOK_ALLOW_PRIVATE = env.bool("WEBHOOK_ALLOW_PRIVATE", default=False)  # let webhooks reach this network
 
 # Browsers may call the Perspective-compatible paths from these origins; from all where none is named, as at
@@ -296,6 +325,17 @@ SPECTACULAR_SETTINGS = {
 STATIC_URL = "/static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 STATICFILES_DIRS = [BASE_DIR / "static"]
+STATICFILES_FINDERS = [
+    "django.contrib.staticfiles.finders.FileSystemFinder",
+    "django.contrib.staticfiles.finders.AppDirectoriesFinder",
+    "django_plotly_dash.finders.DashComponentFinder",
+]
+# The loader is named, not imported: a process that only scores never loads what draws.
+PLOTLY_DASH = {
+    "view_decorator": "apps.monitoring.access.guarded",
+    "stateless_loader": "apps.monitoring.dashboard.find",
+    "serve_locally": True,
+}
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},

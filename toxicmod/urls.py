@@ -4,16 +4,25 @@ from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
 from django.views import defaults
+from django_plotly_dash import urls as dash
 
 from apps.api import health
 from apps.api.problems import json_problem
+from apps.monitoring import prometheus
 
+# Of django-plotly-dash's forty paths those of an application by name; one of the rest is open to anybody.
+_DASH = [
+    each for each in dash.urlpatterns if each.name.startswith("app-") and not each.name.endswith("--args")
+]
 urlpatterns = [
     path("api/v1/", include("apps.api.v1.urls")),
     path("", include("apps.api.perspective.urls")),
     path("health", health.health, name="health"),
     path("ready", health.ready, name="ready"),
+    path("metrics", prometheus.metrics, name="metrics"),
     path("admin/", admin.site.urls),
+    path("monitoring/", include("apps.monitoring.urls")),
+    path("monitoring/dash/", include((_DASH, "the_django_plotly_dash"))),
     path("", include("apps.pages.urls")),
 ]
 

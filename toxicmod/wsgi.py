@@ -18,9 +18,10 @@ from django.middleware.security import SecurityMiddleware  # noqa: E402
 from apps.api.perspective import languages  # noqa: E402
 from apps.api.perspective.short_way import ShortWay  # noqa: E402
 from apps.classifier.scorer import warm  # noqa: E402
+from apps.monitoring.counting import CountCalls  # noqa: E402
 from apps.registry import serving  # noqa: E402
 
-application = ShortWay(application, [SecurityMiddleware])
+application = ShortWay(application, [CountCalls, SecurityMiddleware])
 try:
     warm(serving.current().scorer)
 except serving.NoModelError as error:

@@ -38,6 +38,9 @@ _LEAD = (
     "registry.view_canaryend",
     "registry.change_modelversion",
     "registry.override_gates",
+    "monitoring.view_dashboard",
+    "monitoring.view_alert",
+    "monitoring.acknowledge_alert",
     "training.view_gatereport",
     "training.view_trainingrun",
 )
@@ -55,8 +58,16 @@ ROLES: dict[str, tuple[str, ...]] = {
     "viewer": _VIEW,
     "moderator": _DECIDE,
     "lead": _LEAD,
-    "engineer": (*_ENGINEER, "training.*"),
-    "administrator": ("accounts.*", "auth.*", "registry.*", "predictions.*", "moderation.*", "training.*"),
+    "engineer": (*_ENGINEER, "training.*", "monitoring.*"),
+    "administrator": (
+        "accounts.*",
+        "auth.*",
+        "registry.*",
+        "predictions.*",
+        "moderation.*",
+        "training.*",
+        "monitoring.*",
+    ),
 }
 
 

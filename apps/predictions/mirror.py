@@ -15,6 +15,7 @@ import random
 import time
 import uuid
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -211,6 +212,48 @@ def read(since: datetime, until: datetime, *, stream: Stream = PREDICTIONS) -> I
         day += timedelta(days=1)
 
 
+def counts(since: datetime, until: datetime, *, stream: Stream = PREDICTIONS) -> Counter[datetime]:
+    """Return how many records `read` would yield of each hour (its start, UTC); only their times are sent.
+
+    Raises:
+        MirrorError: DynamoDB can't be reached or refuses.
+    """
+    found: Counter[str] = Counter()
+    day = since
+    with _told():
+        client = aws.client("dynamodb")
+        while since < until and _day(day) <= _day(until):
+            for number in range(SHARDS):
+                shard = _shard(stream, day, number)
+                for page in _pages(client, shard, since, until, ProjectionExpression="#at"):
+                    found.update(each["at"]["S"][:13] for each in page["Items"])
+            day += timedelta(days=1)
+    return Counter({datetime.fromisoformat(f"{hour}:00+00:00"): count for hour, count in found.items()})
+
+
+def find(ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, dict[str, Any]]:
+    """Return the predictions of these ids, at most 100, as `read` yields them, so far as they are there.
+
+    Raises:
+        MirrorError: DynamoDB can't be reached or refuses.
+    """
+    table = settings.DYNAMODB_TABLE
+    wanted = {table: {"Keys": [_packed_key(each) for each in ids]}}
+    found: list[dict[str, Any]] = []
+    with _told():
+        client = aws.client("dynamodb")
+        while wanted.get(table, {}).get("Keys"):
+            answer = client.batch_get_item(RequestItems=wanted)
+            found += answer["Responses"].get(table, [])
+            wanted = answer["UnprocessedKeys"]
+    rows = [record(PREDICTIONS, each) for each in found]
+    return {row["id"]: row for row in rows}
+
+
+def _packed_key(prediction: uuid.UUID) -> dict[str, Any]:
+    return {"prediction": {"S": str(prediction)}, "record": {"S": PREDICTIONS.kind}}
+
+
 def _day(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d}"
 
@@ -218,7 +261,18 @@ def _day(moment: datetime) -> str:
 def _read_shard(
     client: Any, shard: str, since: datetime, until: datetime, stream: Stream
 ) -> Iterator[dict[str, Any]]:
-    pages = client.get_paginator("query").paginate(
+    pages = _pages(client, shard, since, until, PaginationConfig={"PageSize": BATCH})
+    found = iter(pages)
+    while True:
+        with _told():
+            page = next(found, None)
+        if page is None:
+            return
+        yield from (record(stream, each) for each in page["Items"])
+
+
+def _pages(client: Any, shard: str, since: datetime, until: datetime, **options: Any) -> Iterable[Any]:
+    return client.get_paginator("query").paginate(
         TableName=settings.DYNAMODB_TABLE,
         IndexName=INDEX,
         KeyConditionExpression="#shard = :shard AND #at BETWEEN :since AND :until",
@@ -228,15 +282,8 @@ def _read_shard(
             ":since": {"S": _moment(since)},
             ":until": {"S": _moment(until - timedelta(microseconds=1))},
         },
-        PaginationConfig={"PageSize": BATCH},
+        **options,
     )
-    found = iter(pages)
-    while True:
-        with _told():
-            page = next(found, None)
-        if page is None:
-            return
-        yield from (record(stream, each) for each in page["Items"])
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from apps.moderation.tests.conftest import (  # noqa: F401
     policy,
     queued,
 )
+from apps.monitoring.models import Alert, AlertRule, Notice
 from apps.predictions.actions import give_feedback
 from apps.registry.models import Canary, CanaryEnd, CanaryFailure, ModelVersion
 from apps.training.models import Dataset, GateReport
@@ -33,12 +34,16 @@ from apps.training.runs import queue_run
 pytestmark = pytest.mark.django_db
 
 ROLES = {"v": "viewer", "m": "moderator", "l": "lead", "e": "engineer", "a": "administrator"}
+DASH = "the_django_plotly_dash:"  # ten doors that all ask the dashboard's decorator
 EVERYBODY = "-nvmlea"  # `-` is nobody in particular, `n` is signed in and no staff
 STAFF = "vmlea"
 # Each door: how it is knocked at, and who may come in. A new URL needs a row.
 DOORS: dict[str, tuple[str, str]] = {
     "health": ("get", EVERYBODY),
     "ready": ("get", EVERYBODY),
+    "metrics": ("get", EVERYBODY),  # nothing is there without METRICS_TOKEN, and with it nobody without it
+    "monitoring:dashboard": ("get", "lea"),
+    "monitoring:csv": ("get", "lea"),
     "admin:index": ("get", STAFF),
     "admin:login": ("get", EVERYBODY),
     "admin:logout": ("post", EVERYBODY),
@@ -106,6 +111,9 @@ MODELS: dict[str, tuple[str, str, str]] = {
     "moderation.webhookkey": ("a", "", ""),
     "moderation.bulkjob": ("la", "", ""),
     "moderation.communityaccess": ("a", "a", "a"),
+    "monitoring.alertrule": ("ea", "ea", ""),
+    "monitoring.alert": ("lea", "", ""),
+    "monitoring.notice": ("ea", "", ""),
     "training.dataset": ("ea", "", ""),
     "training.trainingrun": ("lea", "", ""),
     "training.gatereport": ("lea", "", ""),
@@ -200,6 +208,11 @@ def world(item: QueueItem, client_key: APIKey, person: Callable[..., User]) -> d
     canary = Canary.objects.create(version=champion, champion=champion, share=0.1, gates=[])
     CanaryEnd.objects.create(canary=canary, outcome="withdrawn", bands=[])
     CanaryFailure.objects.create(version=champion, error="OSError")
+    rule = AlertRule.objects.create(name="Calls fail", metric="error_share", threshold=0.01)
+    alert = Alert.objects.create(
+        rule=rule, metric=rule.metric, threshold=0.01, value=1, low=1, high=1, window_hours=1
+    )
+    Notice.objects.create(alert=alert, event="alert.opened", channel="email", send_after=alert.opened_at)
     waiting = queued("insult=0.7 you other fool", client=client_key)
     keys = {
         scope: create_api_key(name=scope, scopes=[scope], acts_as=people["m"])[1] for scope in Scope.values
@@ -219,6 +232,7 @@ def world(item: QueueItem, client_key: APIKey, person: Callable[..., User]) -> d
         "appeal": token,
         "model": champion.number,
         "user": people["v"].pk,
+        "monitoring": "now",
     }
 
 
@@ -271,13 +285,28 @@ def let_in(clients: dict[str, Client], method: str, url: str) -> str:
 
 
 def test_every_door_is_open_to_whom_the_table_says(world: dict[str, Any], clients: dict[str, Client]) -> None:
-    named = {name: door for name, door in DOORS_OF_ALL.items() if not is_model_page(door) and name not in API}
+    named = {
+        name: door
+        for name, door in DOORS_OF_ALL.items()
+        if not is_model_page(door) and name not in API and not name.startswith(DASH)
+    }
     assert named.keys() == DOORS.keys(), "a new URL needs a row, and a row its URL"
     found = {
         name: (DOORS[name][0], let_in(clients, DOORS[name][0], address(door, world)))
         for name, door in named.items()
     }
     assert found == DOORS
+
+
+def test_no_door_of_dash_is_open_to_who_may_not_see_the_dashboard(
+    world: dict[str, Any], clients: dict[str, Client]
+) -> None:
+    named = [door for name, door in DOORS_OF_ALL.items() if name.startswith(DASH)]
+    assert len(named) >= 8
+    for door in named:
+        url = re.sub(r"<.*?>", "dashboard", "/" + door.path)
+        for method in ("get", "post"):
+            assert not any(knock(clients[letter], method, url) for letter in "-nvm"), url
 
 
 def test_every_model_is_open_to_whom_the_table_says(clients: dict[str, Client]) -> None:

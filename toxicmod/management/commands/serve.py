@@ -16,6 +16,7 @@ from apps.accounts import actions as accounts
 from apps.accounts.models import APIKey, User
 from apps.moderation import actions as moderation
 from apps.moderation.roles import create_roles
+from apps.monitoring.alerts import install_default_rules
 from apps.registry.actions import install_base_model
 
 _CONFIG = """
@@ -79,6 +80,7 @@ class Command(BaseCommand):
         if version := install_base_model():
             self.stdout.write(f"Installed the base model as {version}, the champion.")
         create_roles()
+        install_default_rules()
         # Only on the first start, so that examples that were removed stay away.
         if moderation.install_default_policy():
             self.stdout.write(

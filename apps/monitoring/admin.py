@@ -1,0 +1,80 @@
+"""Alerts in the admin: rules to write, alerts to look at and acknowledge."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+from django_plotly_dash.models import DashApp, StatelessApp
+
+from apps.accounts.admin import ReadOnlyAdmin
+from apps.accounts.models import User
+from apps.monitoring import alerts
+from apps.monitoring.models import Alert, AlertRule, Notice
+
+# The dashboard is not stored: nobody is to edit applications here.
+admin.site.unregister([DashApp, StatelessApp])
+
+
+class AlertRuleForm(forms.ModelForm):
+    webhook_url = forms.URLField(
+        label="Webhook to", required=False, max_length=500, assume_scheme="https", empty_value=""
+    )
+
+    def clean(self) -> dict[str, Any]:
+        given = super().clean() or {}
+        if given.get("webhook_client") and not given.get("webhook_url"):
+            raise ValidationError({"webhook_url": "Give the address that the signed webhook goes to."})
+        return given
+
+
+@admin.register(AlertRule)
+class AlertRuleAdmin(admin.ModelAdmin):
+    form = AlertRuleForm
+    list_display = (
+        "name", "metric", "comparison", "threshold", "window_hours", "emails", "webhook_url", "is_active",
+    )  # fmt: skip
+    list_filter = ("is_active", "metric")
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        # Rules are turned off, not deleted: their alerts are evidence.
+        return False
+
+
+class OpenFilter(admin.SimpleListFilter):
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin) -> list[tuple[str, str]]:
+        return [("open", "Open"), ("closed", "Closed")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Alert]) -> QuerySet[Alert]:
+        return queryset.filter(closed_at__isnull=self.value() == "open") if self.value() else queryset
+
+
+@admin.register(Alert)
+class AlertAdmin(ReadOnlyAdmin):
+    list_display = ("opened_at", "rule", "sentence", "closed_at", "acknowledged_by", "acknowledged_at")
+    list_filter = (OpenFilter,)
+    list_select_related = ("rule", "acknowledged_by")
+    list_per_page = 50
+    actions = ("acknowledge",)
+
+    def has_acknowledge_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm(alerts.ACKNOWLEDGE)
+
+    @admin.action(description="Acknowledge the selected alerts", permissions=["acknowledge"])
+    def acknowledge(self, request: HttpRequest, queryset: QuerySet[Alert]) -> None:
+        assert isinstance(request.user, User)
+        count = sum(alerts.acknowledge(alert=alert, user=request.user) for alert in queryset)
+        messages.success(request, f"Acknowledged {count}; nobody is reminded of them any more.")
+
+
+@admin.register(Notice)
+class NoticeAdmin(ReadOnlyAdmin):
+    list_display = ("id", "alert", "event", "channel", "attempts", "sent_at", "error")
+    list_select_related = ("alert__rule",)
+    list_filter = ("channel",)
+    list_per_page = 50

@@ -1,0 +1,233 @@
+"""What is done with alerts: watch the rules, tell people, acknowledge."""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import PermissionDenied
+from django.core.mail import EmailMessage
+from django.db import IntegrityError, transaction
+from django.urls import reverse
+from django.utils import timezone
+from urllib3.exceptions import HTTPError
+
+from apps.accounts.models import User
+from apps.moderation import webhooks
+from apps.moderation.models import Delivery
+from apps.monitoring.drift import Estimate
+from apps.monitoring.measures import Traffic, measure
+from apps.monitoring.models import Alert, AlertRule, Notice
+
+logger = logging.getLogger(__name__)
+
+ACKNOWLEDGE = "monitoring.acknowledge_alert"
+_FIRST_WAIT = timedelta(minutes=1)
+_AT_ONCE = 20
+_ABOVE = AlertRule.Comparison.ABOVE
+_RULES: tuple[tuple[str, AlertRule.Metric, float, int], ...] = (
+    ("Calls fail", AlertRule.Metric.ERROR_SHARE, 0.01, 1),
+    ("Scoring is slow", AlertRule.Metric.LATENCY, 50, 1),
+    ("The flag rate has changed", AlertRule.Metric.FLAG_CHANGE, 1.1, 1),
+    ("The scores have shifted", AlertRule.Metric.SCORE_SHIFT, 0.1, 1),
+    ("The texts' length has shifted", AlertRule.Metric.LENGTH_SHIFT, 0.1, 1),
+    ("People write unknown words", AlertRule.Metric.WORD_CHANGE, 1.1, 1),
+    ("Traffic is not what the model learned from", AlertRule.Metric.TRAINING_SHIFT, 0.25, 168),
+    ("Feedback says the model is wrong", AlertRule.Metric.WRONG_SHARE, 0.5, 24),
+    ("An item waits for more than a day", AlertRule.Metric.QUEUE_HOURS, 24, 1),
+    ("The mirror is behind", AlertRule.Metric.MIRROR_SECONDS, 900, 1),
+    ("Background work piles up", AlertRule.Metric.BROKER_MESSAGES, 1_000, 1),
+)
+
+
+@transaction.atomic
+def install_default_rules() -> int:
+    """Store the usual rules where there are none, with nobody to be told; return how many."""
+    if AlertRule.objects.exists():
+        return 0
+    return len(
+        AlertRule.objects.bulk_create(
+            AlertRule(name=name, metric=metric, threshold=threshold, window_hours=hours)
+            for name, metric, threshold, hours in _RULES
+        )
+    )
+
+
+def evaluate(*, now: datetime | None = None) -> list[Alert]:
+    """Open the alerts whose figure is beyond its threshold, close those where it isn't; tell who is to know.
+
+    Any number of schedulers may call it at once, and again: each change is made by one of them, once.
+
+    Returns:
+        The alerts that this call opened.
+    """
+    now = now or timezone.now()
+    Alert.objects.open().filter(rule__is_active=False).update(closed_at=now)
+    windows: dict[int, Traffic] = {}
+    opened = []
+    for rule in AlertRule.objects.filter(is_active=True):
+        hours = rule.window_hours
+        if hours not in windows:
+            windows[hours] = Traffic(now, hours=hours)
+        found = measure(rule.metric, windows[hours])
+        alert = rule.alerts.open().first()
+        if alert is None and found and _is_beyond(rule, found):
+            alert = _open(rule, found, now)
+            opened += [alert] if alert else []
+        elif alert and found and not _is_beyond(rule, Estimate(found.value, found.value, found.value)):
+            _close(alert, now)
+            continue
+        if alert:
+            _tell_if_due(alert, now)
+    return opened
+
+
+def _is_beyond(rule: AlertRule, found: Estimate) -> bool:
+    return found.low > rule.threshold if rule.comparison == _ABOVE else found.high < rule.threshold
+
+
+def _open(rule: AlertRule, found: Estimate, now: datetime) -> Alert | None:
+    try:
+        with transaction.atomic():
+            return Alert.objects.create(
+                rule=rule,
+                metric=rule.metric,
+                comparison=rule.comparison,
+                threshold=rule.threshold,
+                window_hours=rule.window_hours,
+                value=found.value,
+                low=found.low,
+                high=found.high,
+                opened_at=now,
+            )
+    except IntegrityError:
+        return None  # another scheduler was faster
+
+
+@transaction.atomic
+def _close(alert: Alert, now: datetime) -> None:
+    if Alert.objects.open().filter(pk=alert.pk).update(closed_at=now) and alert.told_at:
+        _write_notices(alert, Notice.Event.CLOSED, now)
+
+
+@transaction.atomic
+def _tell_if_due(alert: Alert, now: datetime) -> None:
+    """Tell of an open alert that nobody acknowledged, unless somebody was told of its rule lately."""
+    quiet = timedelta(minutes=alert.rule.quiet_minutes)
+    if alert.acknowledged_at or alert.rule.alerts.filter(told_at__gt=now - quiet).exists():
+        return
+    event = Notice.Event.REMINDER if alert.told_at else Notice.Event.OPENED
+    if Alert.objects.filter(pk=alert.pk, told_at=alert.told_at).update(told_at=now):
+        _write_notices(alert, event, now)
+
+
+def _write_notices(alert: Alert, event: Notice.Event, now: datetime) -> None:
+    rule = alert.rule
+    channels = {Notice.Channel.EMAIL: rule.emails, Notice.Channel.WEBHOOK: rule.webhook_url}
+    Notice.objects.bulk_create(
+        Notice(alert=alert, event=event, channel=channel, send_after=now)
+        for channel, address in channels.items()
+        if address
+    )
+
+
+def send_due_notices() -> int:
+    """Send the notices that are due; return how many went out. What fails is tried ever more seldom."""
+    due = Notice.objects.due(timezone.now()).select_related("alert__rule__webhook_client")
+    return sum(_send(notice) for notice in due[:_AT_ONCE])
+
+
+def _send(notice: Notice) -> bool:
+    # Whoever moves the time of the next attempt makes this one; a sender that dies leaves it to the next.
+    again = timezone.now() + _FIRST_WAIT * 2**notice.attempts
+    mine = Notice.objects.filter(pk=notice.pk, sent_at=None, attempts=notice.attempts)
+    if not mine.update(attempts=notice.attempts + 1, send_after=again):
+        return False
+    notice.attempts += 1
+    error = _SENDERS[notice.channel](notice)
+    Notice.objects.filter(pk=notice.pk).update(error=error[:300], sent_at=None if error else timezone.now())
+    if error:
+        logger.warning("Notice %s could not be sent: %s", notice.pk, error)
+    return not error
+
+
+def _email(notice: Notice) -> str:
+    """Send an e-mail; return what went wrong, or nothing."""
+    alert = notice.alert
+    message = EmailMessage(
+        subject=f"toxicmod: {alert.rule.name} ({notice.get_event_display().lower()})",
+        body=f"{alert.sentence}\n\nOpened {alert.opened_at:%Y-%m-%d %H:%M} UTC.\n{_address(alert)}".strip(),
+        to=[address.strip() for address in alert.rule.emails.split(",")],
+    )
+    try:
+        message.send()
+    except OSError as failure:  # of sockets, TLS and SMTP alike
+        return f"{failure.__class__.__name__}: the mail server did not take it."
+    return ""
+
+
+def _webhook(notice: Notice) -> str:
+    """Sign and send a webhook; return what went wrong, or nothing."""
+    rule = notice.alert.rule
+    message = Delivery(
+        id=notice.pk,
+        client=rule.webhook_client,
+        url=rule.webhook_url,
+        payload=payload(notice),
+        attempts=notice.attempts,
+    )
+    try:
+        status = webhooks.send(message)
+    except webhooks.RefusedAddressError as refused:
+        return str(refused)
+    except HTTPError as failure:
+        return f"{failure.__class__.__name__}: no answer."
+    return "" if 200 <= status < 300 else f"The receiver answered {status}."
+
+
+_SENDERS: dict[str, Callable[[Notice], str]] = {
+    Notice.Channel.EMAIL: _email,
+    Notice.Channel.WEBHOOK: _webhook,
+}
+
+
+def payload(notice: Notice) -> dict[str, Any]:
+    """Return what a webhook says of an alert: figures only, nobody's words or names."""
+    alert = notice.alert
+    return {
+        "event": notice.event,
+        "alert_id": alert.pk,
+        "rule": alert.rule.name,
+        "metric": alert.metric,
+        "value": alert.value,
+        "low": alert.low,
+        "high": alert.high,
+        "comparison": alert.comparison,
+        "threshold": alert.threshold,
+        "window_hours": alert.window_hours,
+        "opened_at": alert.opened_at.isoformat(),
+        "closed_at": alert.closed_at and alert.closed_at.isoformat(),
+        "url": _address(alert),
+    }
+
+
+def _address(alert: Alert) -> str:
+    return settings.PUBLIC_URL and settings.PUBLIC_URL + reverse(
+        "admin:monitoring_alert_change", args=[alert.pk]
+    )
+
+
+def acknowledge(*, alert: Alert, user: User) -> bool:
+    """Note that somebody sees to an alert: it reminds nobody any more. False where somebody did already.
+
+    Raises:
+        PermissionDenied: the user may not.
+    """
+    if not user.is_active or not user.has_perm(ACKNOWLEDGE):
+        raise PermissionDenied(f"{user.get_username()} lacks the permission “{ACKNOWLEDGE}”.")
+    return bool(
+        Alert.objects.filter(pk=alert.pk, acknowledged_at=None).update(
+            acknowledged_at=timezone.now(), acknowledged_by=user
+        )
+    )

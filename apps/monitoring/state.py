@@ -1,0 +1,49 @@
+"""What is so at this moment, of what no hourly count tells: queue, broker, mirror."""
+
+from datetime import datetime
+
+import redis
+from django.conf import settings
+from django.db.models import Min
+
+from apps.moderation.models import Lane, QueueItem
+from apps.predictions import outbox
+from apps.predictions.models import MirrorState
+
+CAP = 100_000  # items counted at most
+
+
+def open_items(community: str | None = None) -> int:
+    """Return how many queue items are open, at most CAP."""
+    items = QueueItem.objects.open().order_by()
+    if community is not None:
+        items = items.filter(community=community)
+    return items.values("pk")[:CAP].count()
+
+
+def oldest_open() -> datetime | None:
+    """When the oldest open item came; each lane's own is at the head of an index."""
+    found = (
+        QueueItem.objects.open().filter(lane=lane).aggregate(oldest=Min("created_at"))["oldest"]
+        for lane in Lane.values
+    )
+    return min(filter(None, found), default=None)
+
+
+def broker_depths() -> dict[str, int] | None:
+    """How many messages each queue holds; None where the broker does not answer at once."""
+    if not settings.REDIS_URL:
+        return None
+    names = [each.name for each in settings.CELERY_TASK_QUEUES]
+    try:
+        with redis.Redis.from_url(
+            settings.REDIS_URL, socket_timeout=0.2, socket_connect_timeout=0.2
+        ) as broker:
+            return {name: broker.llen(name) for name in names}
+    except redis.RedisError:
+        return None
+
+
+def mirror_lag() -> float | None:
+    """Age in seconds of the oldest record that the mirror lacks; None where it was never on."""
+    return outbox.lag().seconds if MirrorState.objects.exists() else None

@@ -1,0 +1,334 @@
+"""The dashboard: who sees it, that every panel draws what its download holds, how many queries that takes."""
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+from django.core.checks import run_checks
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from django_plotly_dash import access as dash_access
+
+from apps.accounts.models import User
+from apps.classifier.labels import LABELS
+from apps.moderation import actions as moderation
+from apps.moderation.models import CommunityAccess, Decision, Policy
+from apps.monitoring import bench, rollups
+from apps.monitoring.bench import CALLBACK, PAGE
+from apps.monitoring.models import Alert, AlertRule, DomainCheck, HourlyRollup, Reference, RequestMinute
+from apps.monitoring.panels import PANELS, Filters, percentile, rates, wilson
+from apps.predictions.models import MirrorState, Outbox, Prediction
+from apps.registry.models import Alias, ModelVersion, Promotion
+from apps.training.models import ShadowScore
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+
+def fill(version: ModelVersion, days: int = 3) -> None:
+    """Rollups of some days, an hour like the other; twice as many comments in community b as in a."""
+    hour = rollups.floor(timezone.now())
+    rows = []
+    for number in range(24 * days):
+        for community, weight in (("a", 1), ("b", 2), (None, 3)):
+            scores = np.zeros((6, 50), int)
+            scores[:, 0], scores[:, 40] = 90 * weight, 10 * weight
+            judged = np.zeros((6, 10, 2, 2, 2))
+            judged[:, 8, 1, 1], judged[:, 8, 1, 0], judged[:, 1, 0, 0] = 8 * weight, 2 * weight, 10 * weight
+            rows.append(
+                HourlyRollup(
+                    hour=hour - timedelta(hours=number),
+                    version=version,
+                    source="api",
+                    overall=community is None,
+                    community=community or "",
+                    requests=100 * weight,
+                    any_flagged=10 * weight,
+                    sampled=20 * weight,
+                    queued=5 * weight,
+                    approved=2 * weight,
+                    rejected=2 * weight,
+                    right=3,
+                    wrong=1,
+                    flagged=np.full(6, 10 * weight),
+                    scores=scores,
+                    latency=np.eye(60, dtype=int)[20] * 100 * weight,
+                    lengths=np.eye(30, dtype=int)[12] * 100 * weight,
+                    words=np.array([1000, 100]) * weight,
+                    groups=np.full((14, 2), [4, 1]) * weight,
+                    outcomes=np.array([90, 5, 5]) * weight,
+                    waits=np.eye(35, dtype=int)[15] * 4 * weight,
+                    judged=judged,
+                    said=judged,
+                )
+            )
+    HourlyRollup.objects.bulk_create(rows)
+    RequestMinute.objects.create(
+        minute=timezone.now().replace(second=0, microsecond=0) - timedelta(minutes=2),
+        source="api",
+        process="a:1",
+        requests=50,
+        refused=1,
+        errors=2,
+        latency=np.eye(60, dtype=int)[30] * 50,
+    )
+    Reference.objects.create(
+        version=version,
+        dataset="made-up v1",
+        rows=1000,
+        scores=np.full((6, 50), 20),
+        lengths=np.full(30, 30),
+        words=[1000, 50],
+        bias={"gay": {"subgroup": 0.9, "bpsn": 0.8, "bnsp": 0.95}},
+    )
+
+
+def beside(champion: ModelVersion) -> None:
+    """What lies beside the rollups: a challenger in the shadow, changed words, an alert, a mirror behind."""
+    challenger = ModelVersion.objects.create(
+        number=champion.number + 1, alias=Alias.CHALLENGER, recipe="base", sha256="1" * 64, manifest={}
+    )
+    scores = dict.fromkeys(LABELS, 0.1)
+    for number in range(20):
+        made = Prediction.objects.create(
+            source="api",
+            text="kind",
+            label_mask=int(number < 8),
+            model_version=champion,
+            latency_us=1,
+            **scores,
+        )
+        ShadowScore.objects.create(prediction=made, version=challenger, label_mask=int(number < 4), **scores)
+    DomainCheck.objects.create(
+        version=champion, compared="rows of made-up v1", comments=2_000, auc=0.71, low=0.68, high=0.74,
+        phrases=[["no cap", 0.001, 0.04, 9.0], ["skibidi", 0.0, 0.02, 7.0], ["regards", 0.03, 0.01, -5.0]],
+    )  # fmt: skip
+    rule = AlertRule.objects.create(name="Calls fail", metric=AlertRule.Metric.ERROR_SHARE, threshold=0.01)
+    Alert.objects.create(
+        rule=rule, metric=rule.metric, threshold=0.01, value=0.04, low=0.02, high=0.06, window_hours=1
+    )
+    MirrorState.objects.create(free_at=timezone.now())
+    Outbox.objects.create(kind="prediction", key="1", created_at=timezone.now() - timedelta(hours=2))
+    then = timezone.now() - timedelta(hours=10)
+    Promotion.objects.create(
+        kind="promote", version=champion, replaced=champion, actor="a", reason="b", created_at=then
+    )
+
+
+def ask(client: Client, search: str = "", changed: str = "", **values: str) -> Any:
+    """Fire the dashboard's callback as Dash's script does."""
+    body = bench.body_of(search, changed, **values)
+    return client.post(CALLBACK, body, content_type="application/json")
+
+
+@pytest.fixture
+def engineer(client: Client, person: Callable[..., User]) -> Client:
+    """A browser in which an engineer is signed in."""
+    user = person("eva", "engineer")
+    User.objects.filter(pk=user.pk).update(is_staff=True)
+    client.force_login(User.objects.get(pk=user.pk))
+    return client
+
+
+def test_an_anonymous_visitor_gets_neither_page_nor_callback(client: Client) -> None:
+    assert client.get(PAGE).headers["Location"].startswith("/admin/login/?next=/monitoring/")
+    assert client.get("/monitoring/now.csv").status_code == 302
+    assert ask(client).status_code == 403
+    for part in ("_dash-layout", "_dash-dependencies", ""):
+        assert client.get(f"/monitoring/dash/app/dashboard/{part}").status_code == 403
+
+
+def test_a_moderator_without_the_permission_gets_neither(client: Client, ann: User) -> None:
+    User.objects.filter(pk=ann.pk).update(is_staff=True)
+    client.force_login(ann)
+    for path in (PAGE, "/monitoring/now.csv", "/monitoring/dash/app/dashboard/_dash-layout"):
+        assert client.get(path).status_code == 403
+    assert ask(client).status_code == 403
+
+
+def test_a_misspelt_decorator_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "monitoring.E001" not in [message.id for message in run_checks()]
+    monkeypatch.setattr(dash_access, "dash_view_decorator", None)
+    assert "monitoring.E001" in [message.id for message in run_checks()]
+
+
+def test_the_page_runs_no_inline_script(engineer: Client, champion: ModelVersion) -> None:
+    answer = engineer.get(PAGE)
+    policy = answer.headers["Content-Security-Policy"]
+    assert "unsafe-eval" not in policy
+    assert "script-src" not in policy  # as everywhere: 'self'
+    html = answer.content.decode()
+    assert html.count("<script") == html.count("<script src=") + html.count('type="application/json"')
+    assert "http://" not in html.replace("http://testserver", "")
+
+
+@pytest.mark.parametrize("panel", PANELS)
+def test_a_panel_draws_what_its_download_holds(engineer: Client, champion: ModelVersion, panel: str) -> None:
+    fill(champion)
+    beside(champion)
+    answer = ask(engineer, f"?panel={panel}&window=24h")
+    assert answer.status_code == 200
+    response = answer.json()["response"]
+    assert response["panel"]["value"] == panel
+    text = json.dumps(response["content"]["children"])
+    assert "Download as CSV" in text
+    file = engineer.get(f"/monitoring/{panel}.csv?panel={panel}&window=24h")
+    rows = list(csv.DictReader(io.StringIO(file.content.decode())))
+    drawn = graphs(response["content"]["children"])
+    assert drawn or panel == "system"
+    for title, figure in drawn.items():
+        for trace in figure["data"]:
+            numbers = [
+                float(row["y"])
+                for row in rows
+                if (row["plot"], row["series"]) == (title, trace["name"]) and row["y"]
+            ]
+            assert numbers == pytest.approx([y for y in trace["y"] if y is not None])
+            assert numbers
+
+
+def graphs(part: Any) -> dict[str, Any]:
+    """The figures of Dash components by the key of their plot."""
+    if isinstance(part, list):
+        return {key: figure for each in part for key, figure in graphs(each).items()}
+    if not isinstance(part, dict):
+        return {}
+    props = part.get("props", {})
+    if "data-plot" in props:
+        found = [each["props"]["figure"] for each in props["children"] if each["type"] == "Graph"]
+        return {props["data-plot"]: found[0]} if found else {}
+    return graphs(props.get("children"))
+
+
+@pytest.mark.parametrize("panel", PANELS)
+def test_an_empty_database_is_told_in_words(engineer: Client, champion: ModelVersion, panel: str) -> None:
+    answer = ask(engineer, f"?panel={panel}")
+    assert answer.status_code == 200
+    assert engineer.get(f"/monitoring/{panel}.csv").status_code == 200
+
+
+def test_a_filter_changes_numbers_and_address(engineer: Client, champion: ModelVersion) -> None:
+    fill(champion)
+    whole = ask(engineer, "?panel=volume&window=24h").json()["response"]
+    assert "7,200 comments were scored" in json.dumps(whole["content"])
+    chosen = {"panel": "volume", "window": "24h", "community": "=a"}
+    part = ask(engineer, "?panel=volume&window=24h", "community.value", **chosen).json()["response"]
+    assert "2,400 comments were scored" in json.dumps(part["content"])
+    assert part["url"]["search"] == "?panel=volume&window=24h&community=a"
+    again = ask(engineer, part["url"]["search"]).json()["response"]
+    assert again["community"]["value"] == "=a"
+    assert again["content"] == part["content"]
+
+
+def test_who_is_limited_to_a_community_sees_no_other(engineer: Client, champion: ModelVersion) -> None:
+    fill(champion)
+    CommunityAccess.objects.create(user=User.objects.get(username="eva"), community="a")
+    for search in ("?panel=volume&window=24h", "?panel=volume&window=24h&community=b"):
+        response = ask(engineer, search).json()["response"]
+        assert "2,400 comments were scored" in json.dumps(response["content"])
+        assert [each["label"] for each in response["community"]["options"]] == ["a"]
+    assert "7200" not in engineer.get("/monitoring/volume.csv?window=24h").content.decode()
+
+
+@pytest.mark.parametrize("panel", PANELS)
+def test_queries_do_not_grow_with_rows(engineer: Client, champion: ModelVersion, panel: str) -> None:
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as found:
+            assert ask(engineer, f"?panel={panel}&window=30d").status_code == 200
+        raw = [query["sql"] for query in found.captured_queries if "predictions_prediction" in query["sql"]]
+        # The newest second reviews; what both models scored and moderators decided: a few thousand, by key.
+        assert len(raw) <= {"queue": 1, "right": 4}.get(panel, 0)
+        return len(found)
+
+    fill(champion, days=1)
+    beside(champion)
+    queries()
+    few = queries()
+    HourlyRollup.objects.all().delete()
+    Reference.objects.all().delete()
+    RequestMinute.objects.all().delete()
+    fill(champion, days=9)
+    assert queries() == few
+    assert few <= 30
+
+
+def test_the_challenger_is_held_against_the_champion_on_the_same_comments(
+    model: ModelVersion, policy: Policy, ann: User
+) -> None:
+    challenger = ModelVersion.objects.create(
+        number=9, alias=Alias.CHALLENGER, recipe="base", sha256="1" * 64, manifest={}
+    )
+    for number, action in enumerate((Decision.Action.APPROVE, Decision.Action.REJECT, None)):
+        answer = moderation.moderate(text=f"toxic=0.7 you {number}", community="forum", author_ref="x")
+        assert answer.item is not None
+        ShadowScore.objects.create(
+            prediction=answer.item.submission.prediction,
+            version=challenger,
+            label_mask=number % 2,
+            **dict.fromkeys(LABELS, 0.1),
+        )
+        if action:
+            item = moderation.claim(item_id=answer.item.pk, user=ann)
+            rule = None if action == Decision.Action.APPROVE else policy.rules.get(label="toxic")
+            moderation.decide(item_id=item.pk, version=item.version, user=ann, action=action, rule=rule)
+    plots = {plot.key: plot for plot in PANELS["right"][1](Filters()).plots}
+    flags, accuracy = plots["challenger"], plots["challenger, accuracy"]
+    assert "agree on 33.3% of them" in flags.sentence
+    assert [series.y[0] for series in flags.series] == pytest.approx([1, 1 / 3])
+    assert "moderators decided 2" in accuracy.sentence
+    # The champion found both toxic and is right once, the challenger only the one that was rejected.
+    assert [series.y[0] for series in accuracy.series] == [0.5, 1.0]
+    assert accuracy.series[1].low is not None
+    assert accuracy.series[1].low[0] == pytest.approx(0.342, abs=1e-3)
+    of_one = PANELS["right"][1](Filters(community="forum")).plots
+    assert "challenger" not in [plot.key for plot in of_one]
+
+
+def test_promotions_are_marked(engineer: Client, champion: ModelVersion) -> None:
+    fill(champion)
+    Promotion.objects.create(kind="promote", version=champion, replaced=champion, actor="a", reason="b")
+    drawn = graphs(ask(engineer, "?panel=volume&window=24h").json()["response"]["content"]["children"])
+    assert "v1 promote" in [note["text"] for note in drawn["latency"]["layout"]["annotations"]]
+    assert len(drawn["latency"]["layout"]["shapes"]) == Promotion.objects.count()
+
+
+def test_a_download_holds_no_formula(engineer: Client, champion: ModelVersion) -> None:
+    fill(champion)
+    HourlyRollup.objects.filter(community="a").update(community="=cmd()")
+    file = engineer.get("/monitoring/volume.csv?community==cmd()").content.decode()
+    assert not [row for row in csv.reader(io.StringIO(file)) for cell in row if cell.startswith("=")]
+    assert engineer.get("/monitoring/nothing.csv").status_code == 404
+
+
+def test_intervals_are_wilsons_and_weights_count() -> None:
+    assert wilson(8, 10, 10) == pytest.approx((0.8, 0.4902, 0.9433), abs=1e-3)  # Wilson's own, unweighted
+    found = wilson(80, 100, 1000)  # ten cases of weight ten
+    assert found == pytest.approx((0.8, 0.4902, 0.9433), abs=1e-3)
+    assert wilson(0, 0, 0) is None
+    judged = np.zeros((10, 2, 2, 2))
+    judged[9, 1, 1], judged[9, 1, 0], judged[0, 0, 1] = (8, 8), (2, 2), (2, 2)
+    found_rates = rates(judged)
+    assert found_rates.precision is not None
+    assert found_rates.precision[0] == 0.8
+    assert found_rates.recall is not None
+    assert found_rates.recall[0] == 0.8
+
+
+def test_percentiles_come_from_the_histogram() -> None:
+    counts = np.zeros(60)
+    counts[10:20] = 10  # 100 values from 100 to 1,000, ten in each bin
+    edges = np.logspace(1, 7, 61)
+    assert percentile(counts, edges, 0.5) == pytest.approx(10**2.5)
+    assert percentile(np.zeros(60), edges, 0.5) is None
+
+
+def test_labels_have_six_looks() -> None:
+    from apps.monitoring.figures import COLOURS, DASHES, MARKERS, PATTERNS
+
+    assert {len(COLOURS), len(DASHES), len(MARKERS), len(PATTERNS)} == {len(LABELS)}

@@ -1,0 +1,132 @@
+"""The same rollups come from the database and from its mirror in DynamoDB."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from apps.moderation.mirrored import STREAMS
+from apps.monitoring import origins, rollups
+from apps.monitoring.models import HourlyRollup, Progress
+from apps.monitoring.tests.test_rollups import contents, stored
+from apps.predictions import mirror
+from apps.predictions.actions import give_feedback
+from apps.predictions.models import Prediction
+from apps.registry.models import ModelVersion
+
+pytestmark = pytest.mark.django_db
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def table(db: None, aws: Any, settings: Any) -> Any:
+    """A mirror that is on and empty, and keeps records for three days."""
+    settings.DYNAMODB_TABLE = "mirror"
+    settings.DYNAMODB_TTL_DAYS = 3
+    call_command("mirror", "--create-table")
+    mirror.tend(STREAMS)
+    return aws
+
+
+@pytest.fixture
+def hour() -> datetime:
+    """The hour before last."""
+    return rollups.floor(timezone.now()) - 2 * HOUR
+
+
+def _traffic(version: ModelVersion, hour: datetime) -> list[Prediction]:
+    found = [
+        stored(
+            version,
+            hour + timedelta(minutes=number, microseconds=number),
+            toxic=number / 100,
+            label_mask=int(number > 50),
+            community=f"c{number % 3}",
+            source=("api", "page")[number % 2],
+            text=None if number % 7 == 0 else "kind women said so " + "word " * number,
+            latency_us=number * 37 + 5,
+        )
+        for number in range(100)
+    ]
+    give_feedback(prediction=found[3], is_right=True)
+    give_feedback(prediction=found[4], is_right=False, true_labels=["insult"], known_labels=["insult"])
+    return found
+
+
+def _anew(count: Callable[[], object]) -> list[str]:
+    HourlyRollup.objects.all().delete()
+    Progress.objects.all().delete()
+    count()
+    return _rows()
+
+
+def _rows() -> list[str]:
+    return sorted(str({**row, "id": 0}) for row in contents())
+
+
+@pytest.mark.database
+def test_both_give_the_same_rollups(
+    table: Any, champion: ModelVersion, hour: datetime, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _traffic(champion, hour)
+    while mirror.send_due(STREAMS):
+        pass
+    since = hour.isoformat()
+    here = _anew(lambda: call_command("roll_up", since=since))
+    there = _anew(lambda: call_command("roll_up", "--from", "dynamodb", since=since))
+    assert Progress.objects.get().origin == "dynamodb"
+    assert there == here
+    overall = HourlyRollup.objects.overall()
+    assert sum(row.requests for row in overall) == 100
+    assert sum(row.sampled for row in overall) == 85
+    assert sum(row.right for row in overall) == sum(row.wrong for row in overall) == 1
+
+
+def test_what_the_mirror_gets_late_is_caught(
+    table: Any, champion: ModelVersion, hour: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollups, "RECOUNT_BACK", timedelta(hours=4))
+    rows = HourlyRollup.objects.overall()
+
+    def arrives(at: datetime) -> None:
+        stored(champion, at)
+        mirror.send_due(STREAMS)
+        rollups.roll_up(origin=origins.Mirror())
+
+    stored(champion, hour - 2 * HOUR)
+    mirror.send_due(STREAMS)
+    rollups.roll_up(origin=origins.Mirror(), since=hour - 2 * HOUR)
+    Progress.objects.update(recounted_at=timezone.now())
+    arrives(hour)
+    assert rows.get(hour=hour).requests == 1
+    arrives(hour - 2 * HOUR)
+    assert rows.get(hour=hour - 2 * HOUR).requests == 1
+    Progress.objects.update(recounted_at=None)
+    rollups.roll_up(origin=origins.Mirror())
+    assert rows.get(hour=hour - 2 * HOUR).requests == 2
+
+
+def test_a_version_that_is_not_here_is_told_in_words(
+    table: Any, champion: ModelVersion, hour: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored(champion, hour)
+    mirror.send_due(STREAMS)
+    read = mirror.read
+
+    def of_another_site(*args: Any, **options: Any) -> Any:
+        return ({**row, "model_version_id": 999} for row in read(*args, **options))
+
+    monkeypatch.setattr(mirror, "read", of_another_site)
+    with pytest.raises(CommandError, match="dumpdata registry"):
+        call_command("roll_up", "--from", "dynamodb", since=hour.isoformat())
+    assert not HourlyRollup.objects.exists()
+    assert Progress.objects.get().held_by is None
+
+
+def test_a_mirror_that_does_not_answer_is_told_in_words(table: Any, champion: ModelVersion) -> None:
+    table.fault = lambda operation: "ResourceNotFoundException"
+    with pytest.raises(CommandError, match="DynamoDB refused"):
+        call_command("roll_up", "--from", "dynamodb")

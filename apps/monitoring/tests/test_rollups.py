@@ -1,0 +1,241 @@
+"""Rollups hold what was stored, whenever it was stored and however often it is counted."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from apps.accounts.models import User
+from apps.classifier.labels import LABELS
+from apps.moderation import actions as moderation
+from apps.moderation.models import Decision, Policy, QueueItem
+from apps.monitoring import rollups
+from apps.monitoring.models import GROUPS, HourlyRollup, Progress, RequestMinute
+from apps.predictions.actions import give_feedback
+from apps.predictions.models import Prediction
+from apps.registry.models import ModelVersion
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+HOUR = timedelta(hours=1)
+
+
+def stored(version: ModelVersion, at: datetime, **fields: Any) -> Prediction:
+    """A prediction that was made then."""
+    scores = dict.fromkeys(LABELS, 0.01) | {label: fields.pop(label) for label in LABELS if label in fields}
+    return Prediction.objects.create(
+        **{
+            "created_at": at,
+            "source": Prediction.Source.API,
+            "text": "a kind word",
+            "text_hash": "0" * 64,
+            "label_mask": 0,
+            "model_version": version,
+            "latency_us": 100,
+            **scores,
+            **fields,
+        }
+    )
+
+
+def contents() -> list[dict[str, Any]]:
+    """Every row, as it is stored."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT * FROM monitoring_hourlyrollup ORDER BY id")
+        columns = [column[0] for column in cursor.description]
+        return [
+            {
+                name: bytes(value) if isinstance(value, memoryview) else value
+                for name, value in zip(columns, row, strict=True)
+            }
+            for row in cursor.fetchall()
+        ]
+
+
+@pytest.fixture
+def hour() -> datetime:
+    """The hour before last."""
+    return rollups.floor(timezone.now()) - 2 * HOUR
+
+
+def test_an_hour_is_counted_by_community_and_in_all(champion: ModelVersion, hour: datetime) -> None:
+    stored(
+        champion, hour, toxic=0.99, label_mask=1, community="a", text="Kind women " + "x" * 89, latency_us=999
+    )
+    stored(
+        champion,
+        hour + timedelta(minutes=59),
+        toxic=1.0,
+        threat=0.5,
+        label_mask=0b1001,
+        community="b",
+        text=None,
+    )
+    stored(champion, hour + HOUR, source="page")
+    rollups.roll_up()
+    of_a = HourlyRollup.objects.of_community("a").get()
+    assert (of_a.hour, of_a.requests, of_a.any_flagged, of_a.sampled) == (hour, 1, 1, 1)
+    assert of_a.flagged.tolist() == [1, 0, 0, 0, 0, 0]
+    assert of_a.scores[0].tolist() == [0] * 49 + [1]
+    assert of_a.scores[1].tolist() == [1] + [0] * 49
+    assert np.flatnonzero(of_a.latency).tolist() == [19]  # from 794 to 1,000 µs
+    assert np.flatnonzero(of_a.lengths).tolist() == [12]  # from 100 characters
+    assert of_a.words[0] > of_a.words[1] > 0
+    assert of_a.groups[GROUPS.index("women")].tolist() == [1, 1]
+    assert HourlyRollup.objects.of_community("b").get().lengths.sum() == 0
+    both = HourlyRollup.objects.overall().get(hour=hour)
+    assert (both.requests, both.any_flagged, both.source) == (2, 2, "api")
+    assert both.flagged.tolist() == [2, 0, 0, 1, 0, 0]
+    assert both.scores[3, 25] == 1
+    assert HourlyRollup.objects.overall().get(hour=hour + HOUR).source == "page"
+
+
+def test_counting_again_changes_nothing(champion: ModelVersion, hour: datetime) -> None:
+    for minute in range(20):
+        stored(champion, hour + timedelta(minutes=6 * minute), community=f"c{minute % 3}")
+    assert rollups.roll_up() == 3
+    before = contents()
+    rollups.roll_up()
+    assert rollups.roll_up(since=hour - HOUR) == 4
+    assert contents() == before
+    assert sum(row.requests for row in HourlyRollup.objects.overall()) == 20
+
+
+def test_a_late_row_is_caught(champion: ModelVersion, hour: datetime) -> None:
+    stored(champion, hour - 5 * HOUR)
+    rollups.roll_up()
+    stored(champion, hour - 5 * HOUR)  # dated hours ago, stored at this moment
+    stored(champion, hour - 3 * HOUR)
+    rollups.roll_up()
+    rows = HourlyRollup.objects.overall().filter(requests__gt=0).order_by("hour")
+    assert [(row.hour, row.requests) for row in rows] == [(hour - 5 * HOUR, 2), (hour - 3 * HOUR, 1)]
+
+
+def test_a_row_that_was_committed_hours_late_is_caught_by_the_recount(
+    champion: ModelVersion, hour: datetime
+) -> None:
+    stored(champion, hour, id="01900000-0000-7000-8000-000000000001")
+    rollups.roll_up()
+    rollups.roll_up()
+    stored(champion, hour, id="01900000-0000-7000-8000-000000000002")
+    rollups.roll_up(now=hour + 3 * HOUR)
+    assert HourlyRollup.objects.overall().get(hour=hour).requests == 1
+    rollups.roll_up(now=hour + 9 * HOUR)
+    assert HourlyRollup.objects.overall().get(hour=hour).requests == 2
+
+
+def test_a_run_leaves_alone_what_another_is_at(champion: ModelVersion, hour: datetime) -> None:
+    stored(champion, hour)
+    progress = Progress.objects.create(
+        origin="database", held_by="01900000-0000-7000-8000-000000000000", held_until=timezone.now() + HOUR
+    )
+    assert rollups.roll_up() == 0
+    assert not HourlyRollup.objects.exists()
+    progress.held_until = timezone.now()  # its process was killed
+    progress.save()
+    assert rollups.roll_up() == 3
+    progress.refresh_from_db()
+    assert progress.held_by is None
+
+
+def test_a_run_that_lost_its_lease_writes_nothing_more(champion: ModelVersion, hour: datetime) -> None:
+    stored(champion, hour)
+    stored(champion, hour + HOUR)
+
+    def take_over(at: datetime, left: int) -> None:
+        if at == hour + HOUR:
+            Progress.objects.update(held_by="01900000-0000-7000-8000-000000000000")
+
+    assert rollups.roll_up(report=take_over) == 0
+    assert {row.hour for row in HourlyRollup.objects.all()} == {hour}
+    assert Progress.objects.get().held_by is not None
+
+
+def test_decisions_outcomes_and_feedback_are_counted(
+    model: ModelVersion,
+    policy: Policy,
+    ann: User,
+) -> None:
+    items = []
+    for text in ("toxic=0.7 insult=0.65 you", "toxic=0.75 you"):
+        answer = moderation.moderate(text=text, community="forum", author_ref="x")
+        assert answer.item is not None
+        items.append(answer.item)
+    moderation.moderate(text="a kind word", community="forum", author_ref="x")
+    QueueItem.objects.filter(pk=items[1].pk).update(kind="audit", sampling_chance=0.1)
+    rule = policy.rules.get(label="toxic")
+    rejected, kept = (moderation.claim(item_id=item.pk, user=ann) for item in items)
+    moderation.decide(
+        item_id=rejected.pk,
+        version=rejected.version,
+        user=ann,
+        action=Decision.Action.REJECT,
+        rule=rule,
+        labels=["toxic"],
+    )
+    decided = moderation.decide(
+        item_id=kept.pk, version=kept.version, user=ann, action=Decision.Action.APPROVE
+    )
+    give_feedback(prediction=items[0].submission.prediction, is_right=True)
+    give_feedback(
+        prediction=items[1].submission.prediction,
+        is_right=False,
+        true_labels=["insult"],
+        known_labels=["insult"],
+    )
+    rollups.roll_up(since=timezone.now())
+    row = HourlyRollup.objects.of_community("forum").get()
+    assert (row.requests, row.queued, row.approved, row.rejected, row.reversed) == (3, 2, 1, 1, 0)
+    assert row.outcomes.tolist() == [1, 0, 2]
+    assert row.waits.sum() == 2
+    assert (row.right, row.wrong) == (1, 1)
+    # label toxic, eighth tenth, predicted: one rejection of weight 1, one approval of weight 10
+    assert row.judged[0, 7, 1].tolist() == [[10, 100], [1, 1]]
+    assert row.judged[4, 6, 1].tolist() == [[1, 1], [0, 0]]
+    assert row.said[:, :, :, :, 0].sum() == 6 + 1
+    assert row.said[4, 0, 0, 1].tolist() == [1, 1]
+    moderation.undo(decision_id=decided.decision.pk, user=ann)
+    rollups.roll_up()
+    row.refresh_from_db()
+    assert (row.approved, row.reversed) == (1, 1)
+    assert row.judged[0, 7, 1].tolist() == [[0, 0], [1, 1]]
+
+
+def test_errors_count_under_the_version_that_served(champion: ModelVersion, hour: datetime) -> None:
+    RequestMinute.objects.create(
+        minute=hour, source="api", process="a:1", requests=5, refused=1, errors=2, latency=np.zeros(60)
+    )
+    rollups.roll_up()
+    row = HourlyRollup.objects.get()
+    assert (row.overall, row.version, row.source, row.requests, row.errors) == (True, champion, "api", 0, 2)
+
+
+def test_queries_grow_with_hours_and_not_with_predictions(champion: ModelVersion, hour: datetime) -> None:
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as found:
+            rollups.roll_up(since=hour)
+        return len(found)
+
+    stored(champion, hour)
+    queries(), queries()  # the first have a model to load and old hours to count again
+    few = queries()
+    for number in range(200):
+        stored(champion, hour + timedelta(seconds=number), community=f"c{number % 7}")
+    assert queries() == few
+
+
+def test_the_command_counts_and_refuses_what_is_no_date(
+    champion: ModelVersion, hour: datetime, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored(champion, hour)
+    call_command("roll_up")
+    assert "3 hours counted" in capsys.readouterr().out
+    call_command("roll_up", since=f"{hour:%Y-%m-%dT%H:%MZ}")
+    assert "3 hours counted" in capsys.readouterr().out
+    with pytest.raises(CommandError, match="--since is a date"):
+        call_command("roll_up", since="yesterday")

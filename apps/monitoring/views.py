@@ -1,0 +1,61 @@
+"""The dashboard's page and its downloads."""
+
+import csv
+from typing import Any
+
+from csp.constants import SELF, UNSAFE_INLINE
+from csp.decorators import csp_update
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils.safestring import mark_safe
+from django.views.decorators.http import require_safe
+from django_plotly_dash.middleware import EmbeddedHolder
+from django_plotly_dash.models import DashApp
+
+from apps.monitoring import access
+
+# plotly.js sets styles of what it draws; scripts come from this site as everywhere.
+DRAWING = {"style-src": [SELF, UNSAFE_INLINE], "img-src": [SELF, "data:"]}
+
+
+@require_safe
+@access.page
+@csp_update(DRAWING)
+def dashboard(request: HttpRequest) -> HttpResponse:
+    """Draw the page into which the Dash application draws itself."""
+    _, app = DashApp.locate_item("dashboard", stateless=True)
+    parts = EmbeddedHolder()
+    app.set_embedded(parts)
+    entry = app.locate_endpoint_function()()
+    app.exit_embedded()
+    # Written by Dash of its own files and settings; nothing of it comes from a visitor.
+    context = {name: mark_safe(getattr(parts, name)) for name in ("css", "config", "scripts")}
+    return render(request, "monitoring/dashboard.html", context | {"entry": mark_safe(entry)})
+
+
+@require_safe
+@access.page
+def download(request: HttpRequest, panel: str) -> HttpResponse:
+    """Send a panel's numbers as a CSV file."""
+    # Drawing needs libraries that a process which only scores should not load.
+    from apps.monitoring import dashboard as drawn
+    from apps.monitoring.figures import table
+    from apps.monitoring.panels import PANELS
+
+    if panel not in PANELS:
+        raise Http404(f"There is no panel “{panel}”.")
+    user = access.require(request.user)
+    filters = drawn.filters_of(drawn.state_of(request.META["QUERY_STRING"]), user)
+    name = f"toxicmod-{panel}-{filters.end:%Y-%m-%dT%H}.csv"
+    response = HttpResponse(
+        content_type="text/csv; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )
+    writer = csv.writer(response)
+    writer.writerows([_plain(cell) for cell in row] for row in table(PANELS[panel][1](filters)))
+    return response
+
+
+def _plain(cell: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula."""
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell

@@ -1,0 +1,71 @@
+"""The dashboard in a real browser: every panel draws, a filter changes it, a download holds what is drawn."""
+
+import csv
+import io
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import expect
+
+from apps.accounts.models import User
+from apps.monitoring.panels import PANELS
+from apps.monitoring.tests.test_dashboard import beside, fill
+from apps.registry.models import ModelVersion
+from toxicmod.tests.browser import LOOKS, Visit, overflow, screenshot, violations
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
+
+# As Dash writes them: radio buttons in a list without a name (ours is the group's), a hidden focus target.
+DASH = ("#panel", "#window", ".dash-dropdown-focus-target")
+
+
+@pytest.mark.parametrize(("width", "theme"), LOOKS)
+def test_every_panel_draws(
+    visit: Callable[..., Visit], champion: ModelVersion, width: int, theme: str
+) -> None:
+    fill(champion)
+    beside(champion)
+    opened = visit("/monitoring/", user=User.objects.create_superuser("root"), width=width, theme=theme)
+    page = opened.page
+    for panel, (title, _) in PANELS.items():
+        page.get_by_role("radio", name=title, exact=True).check()
+        expect(page).to_have_url(f"{page.url.split('?')[0]}?panel={panel}&window=7d")
+        expect(page.locator(f"a[href^='/monitoring/{panel}.csv']")).to_be_visible()
+        figures = page.locator(".plots figure")
+        for number in range(figures.count()):
+            figure = figures.nth(number)
+            if figure.locator(".empty").count() == 0:
+                figure.scroll_into_view_if_needed()
+                drawing = figure.locator(".main-svg").first
+                expect(drawing).to_be_visible()
+                outer, inner = figure.bounding_box(), drawing.bounding_box()
+                assert outer
+                assert inner
+                assert inner["y"] + inner["height"] <= outer["y"] + outer["height"]
+        screenshot(opened, f"dashboard-{panel}")
+        assert overflow(page) <= 0
+        assert violations(page, but=DASH) == []
+    assert opened.errors == []
+    assert opened.elsewhere == []
+
+
+def test_a_filter_changes_the_plot_and_the_download_holds_it(
+    visit: Callable[..., Visit], champion: ModelVersion
+) -> None:
+    fill(champion)
+    opened = visit("/monitoring/?panel=volume&window=24h", user=User.objects.create_superuser("root"))
+    page = opened.page
+    expect(page.locator(".answer")).to_have_text("7,200 comments were scored in this window.")
+    page.goto("/monitoring/?panel=volume&window=24h&community=a")
+    expect(page.locator(".answer")).to_have_text("2,400 comments were scored in this window.")
+    page.get_by_role("radio", name="A week", exact=True).check()
+    expect(page.locator(".answer")).to_have_text("7,200 comments were scored in this window.")
+    plot = page.locator("[id='volume-by-source']  .js-plotly-plot")
+    expect(plot).to_be_visible()
+    drawn = plot.evaluate("each => Array.from(each.data[0].y)")
+    with page.expect_download() as found:
+        page.get_by_role("link", name="Download as CSV").click()
+    rows = csv.DictReader(io.StringIO(found.value.path().read_text()))
+    held = [float(row["y"]) for row in rows if row["plot"] == "by source"]
+    assert held == drawn
+    assert sum(held) == 7200
