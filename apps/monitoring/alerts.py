@@ -19,6 +19,7 @@ from apps.moderation.models import Delivery
 from apps.monitoring.drift import Estimate
 from apps.monitoring.measures import Traffic, measure
 from apps.monitoring.models import Alert, AlertRule, Notice
+from apps.training import runs
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ def _is_beyond(rule: AlertRule, found: Estimate) -> bool:
 def _open(rule: AlertRule, found: Estimate, now: datetime) -> Alert | None:
     try:
         with transaction.atomic():
-            return Alert.objects.create(
+            alert = Alert.objects.create(
                 rule=rule,
                 metric=rule.metric,
                 comparison=rule.comparison,
@@ -103,6 +104,9 @@ def _open(rule: AlertRule, found: Estimate, now: datetime) -> Alert | None:
             )
     except IntegrityError:
         return None  # another scheduler was faster
+    if rule.trains:
+        runs.ask_for_run(because=f"alert {alert.pk}: {rule.name}")
+    return alert
 
 
 @transaction.atomic

@@ -273,6 +273,9 @@ class AlertRule(models.Model):
     quiet_minutes = models.PositiveIntegerField(
         default=240, help_text="For so long after telling somebody nobody is told of this rule again."
     )
+    trains = models.BooleanField(
+        "train a model", default=False, help_text="Have a challenger trained on what was said until then."
+    )
     is_active = models.BooleanField("active", default=True)
 
     class Meta:

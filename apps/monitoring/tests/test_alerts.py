@@ -77,6 +77,24 @@ def test_an_alert_opens_once_and_closes_once(rule: AlertRule, traffic: Callable[
     assert [notice.event for notice in Notice.objects.order_by("id")] == ["alert.opened", "alert.closed"]
 
 
+def test_an_alert_asks_for_a_model_once_where_its_rule_says_so(
+    rule: AlertRule,
+    traffic: Callable[..., HourlyRollup],
+    monkeypatch: pytest.MonkeyPatch,
+    django_capture_on_commit_callbacks: Callable[..., Any],
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        "apps.training.runs.current_app.send_task", lambda task, args, expires: asked.append((task, *args))
+    )
+    traffic(requests=1_000, errors=50)
+    AlertRule.objects.update(trains=True)
+    with django_capture_on_commit_callbacks(execute=True):
+        (alert,) = alerts.evaluate(now=NOW)
+        alerts.evaluate(now=_minutes(2))
+    assert asked == [("apps.training.tasks.learn", f"alert {alert.pk}: Calls fail")]
+
+
 def test_a_few_calls_prove_nothing(rule: AlertRule, traffic: Callable[..., HourlyRollup]) -> None:
     traffic(requests=30, errors=1)
     assert alerts.evaluate(now=NOW) == []
