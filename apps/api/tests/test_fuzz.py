@@ -40,6 +40,6 @@ def test_made_up_calls_get_described_answers(
     (tmp_path / "schemathesis.toml").write_text(found)
     program = Path(sys.executable).with_name("schemathesis")
     asked = ["run", f"{live_server.url}/api/v1/schema", "--header", f"Authorization: Api-Key {secret}"]
-    chosen = ["--checks", CHECKS, "--max-examples", "10", "--seed", "1", "--continue-on-failure"]
+    chosen = ["--checks", CHECKS, "--max-examples", "5", "--seed", "1", "--continue-on-failure"]
     done = subprocess.run([program, *asked, *chosen], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
