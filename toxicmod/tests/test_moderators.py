@@ -49,10 +49,10 @@ def _post(url: str, key: str, body: dict[str, Any]) -> tuple[int, Any]:
 
 
 def _fill(url: str, key: str) -> None:
-    """Send comments until `ITEMS` of them wait for a moderator."""
+    """Send comments that the default policy has a moderator look at, until `ITEMS` wait."""
     waiting = 0
     for number in range(20 * ITEMS):
-        text = f"Comment {number}: what a stupid thing to say, you clown"
+        text = f"Comment {number}: what a silly thing to say, you clown"
         status, answer = _post(f"{url}/api/v1/moderate", key, {"text": text, "external_id": str(number)})
         assert status == 200, answer
         waiting += answer["outcome"] == "human_review"
