@@ -50,7 +50,7 @@ class RateLimiter:
         )
         self._out_until = 0.0
         self._leases: dict[str, _Lease] = {}
-        self._lock = threading.Lock()
+        self._lock, self._local_lock = threading.Lock(), threading.Lock()
 
     def wait(self, item: RateLimitItem, who: str) -> float | None:
         """Count one request; return None if it is within the limit, else the seconds until one will be."""
@@ -61,14 +61,15 @@ class RateLimiter:
                 return None
             self._leases.pop(who, None)
         cost = 1 + (lease.taken if lease else 0)
-        if time.monotonic() >= self._out_until:
+        if self._shared is not self._local and time.monotonic() >= self._out_until:
             try:
                 return self._wait(self._shared, item, who, cost)
             except StorageError as error:
                 # One request in ten seconds pays for trying, the others don't wait for a Redis that is down.
                 self._out_until = time.monotonic() + OUTAGE_SECONDS
                 logger.warning("Rate limits are kept per process, Redis fails: %s", error.__class__.__name__)
-        return self._wait(self._local, item, who, cost)
+        with self._local_lock:  # the library's storage in memory starts one timer twice when two threads meet
+            return self._wait(self._local, item, who, cost)
 
     def _wait(
         self, limiter: SlidingWindowCounterRateLimiter, item: RateLimitItem, who: str, cost: int

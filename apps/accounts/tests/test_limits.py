@@ -1,5 +1,8 @@
 """Rate limits: exact where they are low, cheap where they are high, kept by each process during an outage."""
 
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import patch
 
 import pytest
@@ -37,3 +40,20 @@ def test_a_high_limit_is_asked_about_seldom_and_overrun_by_a_hundredth_at_most(l
 def test_without_redis_each_process_counts_for_itself() -> None:
     limiter = RateLimiter("redis://127.0.0.1:1/0")
     assert admitted(limiter, 3, 5) == 3
+
+
+def test_without_redis_many_threads_may_ask_at_once() -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    limiter = RateLimiter("")
+    end = time.monotonic() + 1
+
+    def ask(number: int) -> None:
+        while time.monotonic() < end:
+            assert limiter.wait(RateLimitItemPerMinute(10), f"somebody {number} {time.monotonic()}") is None
+
+    try:
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(ask, range(16)))
+    finally:
+        sys.setswitchinterval(interval)
