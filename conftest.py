@@ -25,6 +25,9 @@ from toxicmod.tests import aws as amazon
 from toxicmod.tests import browser as browsers
 from toxicmod.tests import servers
 
+# Processes that share a Redis don't share what they keep in its cache.
+settings.CACHES["default"]["KEY_PREFIX"] = os.environ.get("PYTEST_XDIST_WORKER", "")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _plain_static_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
