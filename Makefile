@@ -23,7 +23,8 @@ test: .venv/dev .venv/static
 	$(BIN)/pytest -n 2 --dist loadfile
 	$(BIN)/python -m toxicmod.tests.servers $(BIN)/pytest -n 2 --dist loadfile -m database
 
-# The whole loop, Terraform, containers, Ansible and the mirror, for real and without a cloud; what a machine lacks is skipped, loudly.
+# The whole loop, Terraform, containers, Ansible and the mirror, for real and without a cloud.
+# What a machine lacks is skipped, loudly.
 test-infra: .venv/dev .venv/infra
 	$(BIN)/pytest toxicmod/tests/infra/test_*.py
 	@if [ -x ansible/tests/run ]; then ansible/tests/run; fi

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 import pytest
@@ -25,8 +26,12 @@ from toxicmod.tests import aws as amazon
 from toxicmod.tests import browser as browsers
 from toxicmod.tests import servers
 
-# Processes that share a Redis don't share what they keep in its cache.
-settings.CACHES["default"]["KEY_PREFIX"] = os.environ.get("PYTEST_XDIST_WORKER", "")
+if settings.REDIS_URL:
+    # Processes that share a Redis keep caches of their own in it, apart from what is counted there.
+    _number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) + 1
+    settings.CACHES["default"]["LOCATION"] = (
+        urlsplit(settings.REDIS_URL)._replace(path=f"/{_number}").geturl()
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -59,11 +64,8 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
 
 @pytest.fixture(autouse=True)
 def _own_cache() -> None:
-    """Begin each test without what another has left in the cache; a Redis holds others' counts as well."""
-    if settings.REDIS_URL:
-        cache.delete_pattern("*")
-    else:
-        cache.clear()
+    """Begin each test without what another has left in the cache."""
+    cache.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -83,13 +83,17 @@ def _view_count(visible: QueueItemQuerySet, view: str, user: User) -> ViewCount:
     return ViewCount(view=view, title=title, **figures)
 
 
-def log_queue_age() -> None:
-    """Say in the log how long the oldest open item has waited: `queue_age_seconds`, a figure to alarm on."""
+def oldest_open() -> datetime | None:
+    """Return when the oldest open item came; None where none is open."""
     # An index gives the oldest of each lane.
     arrivals = QueueItem.objects.open().order_by("created_at").values_list("created_at", flat=True)
-    oldest = [first for lane in Lane if (first := arrivals.filter(lane=lane).first())]
+    return min((first for lane in Lane if (first := arrivals.filter(lane=lane).first())), default=None)
+
+
+def log_queue_age() -> None:
+    """Say in the log how long the oldest open item has waited: `queue_age_seconds`, a figure to alarm on."""
     now = timezone.now()
-    age = (now - min(oldest, default=now)).total_seconds()
+    age = (now - (oldest_open() or now)).total_seconds()
     figures = {"queue_age_seconds": round(age)}
     logger.info("The oldest item in the queue has waited for %.0f s", age, extra=figures)
 

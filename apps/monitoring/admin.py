@@ -19,10 +19,6 @@ admin.site.unregister([DashApp, StatelessApp])
 
 
 class AlertRuleForm(forms.ModelForm):
-    webhook_url = forms.URLField(
-        label="Webhook to", required=False, max_length=500, assume_scheme="https", empty_value=""
-    )
-
     def clean(self) -> dict[str, Any]:
         given = super().clean() or {}
         if given.get("webhook_client") and not given.get("webhook_url"):
@@ -33,6 +29,7 @@ class AlertRuleForm(forms.ModelForm):
 @admin.register(AlertRule)
 class AlertRuleAdmin(admin.ModelAdmin):
     form = AlertRuleForm
+    formfield_overrides = ReadOnlyAdmin.formfield_overrides
     list_display = (
         "name", "metric", "comparison", "threshold", "window_hours", "emails", "webhook_url", "is_active",
     )  # fmt: skip

@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.core.exceptions import PermissionDenied
 from django.core.mail import EmailMessage
 from django.db import IntegrityError, transaction
 from django.urls import reverse
@@ -16,6 +15,7 @@ from urllib3.exceptions import HTTPError
 from apps.accounts.models import User
 from apps.moderation import webhooks
 from apps.moderation.models import Delivery
+from apps.moderation.permissions import require
 from apps.monitoring.drift import Estimate
 from apps.monitoring.measures import Traffic, measure
 from apps.monitoring.models import Alert, AlertRule, Notice
@@ -228,8 +228,7 @@ def acknowledge(*, alert: Alert, user: User) -> bool:
     Raises:
         PermissionDenied: the user may not.
     """
-    if not user.is_active or not user.has_perm(ACKNOWLEDGE):
-        raise PermissionDenied(f"{user.get_username()} lacks the permission “{ACKNOWLEDGE}”.")
+    require(user, ACKNOWLEDGE)
     return bool(
         Alert.objects.filter(pk=alert.pk, acknowledged_at=None).update(
             acknowledged_at=timezone.now(), acknowledged_by=user

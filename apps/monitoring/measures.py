@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from django.utils import timezone
 
+from apps.moderation import insight
 from apps.moderation.triage import wilson
 from apps.monitoring import drift, state
 from apps.monitoring.drift import Estimate
@@ -188,7 +189,7 @@ def _queue_growth(traffic: Traffic) -> Estimate | None:
 
 
 def _queue_hours(traffic: Traffic) -> Estimate | None:
-    oldest = state.oldest_open()
+    oldest = insight.oldest_open()
     return _exactly((timezone.now() - oldest).total_seconds() / 3_600 if oldest else 0.0)
 
 

@@ -197,7 +197,7 @@ def now(filters: Filters) -> Panel:
     latency = sum((row[2] for row in last), np.zeros(len(LATENCY_EDGES) - 1))
     share = errors / requests if requests else None
     depth = state.open_items()
-    oldest = state.oldest_open()
+    oldest = insight.oldest_open()
     champion = ModelVersion.objects.with_alias(Alias.CHAMPION)
     alerts = list(Alert.objects.open().select_related("rule")[:5])
     p50, p95, p99 = (percentile(latency, LATENCY_EDGES, each) for each in (0.5, 0.95, 0.99))

@@ -1,12 +1,9 @@
 """What is so at this moment, of what no hourly count tells: queue, broker, mirror."""
 
-from datetime import datetime
-
 import redis
 from django.conf import settings
-from django.db.models import Min
 
-from apps.moderation.models import Lane, QueueItem
+from apps.moderation.models import QueueItem
 from apps.predictions import outbox
 from apps.predictions.models import MirrorState
 
@@ -19,15 +16,6 @@ def open_items(community: str | None = None) -> int:
     if community is not None:
         items = items.filter(community=community)
     return items.values("pk")[:CAP].count()
-
-
-def oldest_open() -> datetime | None:
-    """When the oldest open item came; each lane's own is at the head of an index."""
-    found = (
-        QueueItem.objects.open().filter(lane=lane).aggregate(oldest=Min("created_at"))["oldest"]
-        for lane in Lane.values
-    )
-    return min(filter(None, found), default=None)
 
 
 def broker_depths() -> dict[str, int] | None:

@@ -1,7 +1,6 @@
 """The dashboard's page and its downloads."""
 
 import csv
-from typing import Any
 
 from csp.constants import SELF, UNSAFE_INLINE
 from csp.decorators import csp_update
@@ -12,6 +11,7 @@ from django.views.decorators.http import require_safe
 from django_plotly_dash.middleware import EmbeddedHolder
 from django_plotly_dash.models import DashApp
 
+from apps.moderation.exports import guard
 from apps.monitoring import access
 
 # plotly.js sets styles of what it draws; scripts come from this site as everywhere.
@@ -52,10 +52,6 @@ def download(request: HttpRequest, panel: str) -> HttpResponse:
         headers={"Content-Disposition": f'attachment; filename="{name}"'},
     )
     writer = csv.writer(response)
-    writer.writerows([_plain(cell) for cell in row] for row in table(PANELS[panel][1](filters)))
+    for row in table(PANELS[panel][1](filters)):
+        writer.writerow([guard(cell) if isinstance(cell, str) else cell for cell in row])
     return response
-
-
-def _plain(cell: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell

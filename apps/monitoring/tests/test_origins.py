@@ -75,8 +75,8 @@ def test_both_give_the_same_rollups(
     while mirror.send_due(STREAMS):
         pass
     since = hour.isoformat()
-    here = _anew(lambda: call_command("roll_up", since=since))
-    there = _anew(lambda: call_command("roll_up", "--from", "dynamodb", since=since))
+    here = _anew(lambda: call_command("roll_up", "--since", since))
+    there = _anew(lambda: call_command("roll_up", "--from", "dynamodb", "--since", since))
     assert Progress.objects.get().origin == "dynamodb"
     assert there == here
     overall = HourlyRollup.objects.overall()
@@ -121,7 +121,7 @@ def test_a_version_that_is_not_here_is_told_in_words(
 
     monkeypatch.setattr(mirror, "read", of_another_site)
     with pytest.raises(CommandError, match="dumpdata registry"):
-        call_command("roll_up", "--from", "dynamodb", since=hour.isoformat())
+        call_command("roll_up", "--from", "dynamodb", "--since", hour.isoformat())
     assert not HourlyRollup.objects.exists()
     assert Progress.objects.get().held_by is None
 

@@ -235,7 +235,7 @@ def test_the_command_counts_and_refuses_what_is_no_date(
     stored(champion, hour)
     call_command("roll_up")
     assert "3 hours counted" in capsys.readouterr().out
-    call_command("roll_up", since=f"{hour:%Y-%m-%dT%H:%MZ}")
+    call_command("roll_up", "--since", f"{hour:%Y-%m-%dT%H:%MZ}")
     assert "3 hours counted" in capsys.readouterr().out
-    with pytest.raises(CommandError, match="--since is a date"):
-        call_command("roll_up", since="yesterday")
+    with pytest.raises(CommandError, match="--since: write YYYY-MM-DD"):
+        call_command("roll_up", "--since", "yesterday")

@@ -3,6 +3,7 @@
 import argparse
 import getpass
 import sys
+from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
@@ -76,6 +77,19 @@ def find_version(name: str) -> ModelVersion:
     if version is None:
         raise CommandError(f"There is no model version {name}: see `manage.py list_models`.")
     return version
+
+
+def moment(text: str) -> datetime:
+    """Return a day or a moment of ISO 8601, by default in UTC: the type of an argument.
+
+    Raises:
+        ArgumentTypeError: it is neither.
+    """
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("write YYYY-MM-DD, or YYYY-MM-DDTHH:MM:SSZ") from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def operator() -> str:

@@ -1,7 +1,7 @@
 """Look after the mirror in DynamoDB."""
 
-from argparse import ArgumentParser, ArgumentTypeError
-from datetime import UTC, datetime
+from argparse import ArgumentParser
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
@@ -12,15 +12,6 @@ from tqdm import tqdm
 from apps.moderation.mirrored import STREAMS
 from apps.predictions import mirror, outbox
 from apps.registry.management import base
-
-
-def moment(text: str) -> datetime:
-    """Return a day or a moment of ISO 8601, by default in UTC."""
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise ArgumentTypeError("write YYYY-MM-DD, or YYYY-MM-DDTHH:MM:SSZ") from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 class Command(base.Command):
@@ -40,7 +31,9 @@ Sending again changes nothing: what is there already stays as it is."""
         what("--verify", action="store_true", help="Compare both sides; exit code 1 if they differ.")
         what("--create-table", action="store_true", help="Make the table, its index and its TTL.")
         parser.add_argument(
-            "--since", type=moment, help="From this day or moment on (default: all that has not expired)."
+            "--since",
+            type=base.moment,
+            help="From this day or moment on (default: all that has not expired).",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
