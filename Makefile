@@ -23,15 +23,16 @@ test: .venv/dev .venv/static
 	$(BIN)/pytest -n 2 --dist loadfile
 	$(BIN)/python -m toxicmod.tests.servers $(BIN)/pytest -n 2 --dist loadfile -m database
 
-# The whole loop, Terraform, containers, Ansible and the mirror, for real and without a cloud.
+# The whole loop, Spark, Terraform, containers, Ansible and the mirror, for real and without a cloud.
 # What a machine lacks is skipped, loudly.
-test-infra: .venv/dev .venv/infra
+test-infra: .venv/dev .venv/infra .venv/spark
 	$(BIN)/pytest toxicmod/tests/infra/test_*.py
 	@if [ -x ansible/tests/run ]; then ansible/tests/run; fi
 
-bench: .venv/dev .venv/static
+bench: .venv/dev .venv/static .venv/references
 	@test -f "$(JIGSAW_CSV)" || { echo 'Give real comments: make bench JIGSAW_CSV=train.csv.gz (the Jigsaw data)'; exit 1; }
 	$(BIN)/python -m apps.classifier.bench $(JIGSAW_CSV)
+	$(BIN)/python manage.py bench_references $(JIGSAW_CSV)
 	$(BIN)/python manage.py bench_perspective
 	$(BIN)/python manage.py bench_pages
 	$(BIN)/python -m toxicmod.tests.servers sh -ec '\
@@ -68,6 +69,17 @@ clean:
 
 .venv/dev: .venv/runtime requirements-dev.txt
 	$(call INSTALL,requirements-dev.txt)
+	@touch $@
+
+# Spark is large: only where it is tested.
+.venv/spark: .venv/dev toxicmod/tests/infra/requirements.txt
+	$(call INSTALL,toxicmod/tests/infra/requirements.txt)
+	@touch $@
+
+# What we are measured against has libraries of its own. By pip, which finds a build of torch without CUDA.
+.venv/references: .venv/bin/uv toxicmod/references/requirements.txt
+	$(PYTHON) -m venv $@
+	$@/bin/pip install -q --disable-pip-version-check -r toxicmod/references/requirements.txt
 	@touch $@
 
 # The scanner pins libraries that the site has newer: it lives by itself.

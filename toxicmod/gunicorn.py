@@ -11,7 +11,7 @@ wsgi_app = "toxicmod.wsgi"
 bind = f"{os.environ.get('HOST', '127.0.0.1')}:{os.environ.get('PORT', '8000')}"
 workers = int(os.environ.get("WEB_CONCURRENCY", os.cpu_count() or 1))
 threads = int(os.environ.get("WEB_THREADS", "16"))
-worker_class = "gthread"
+worker_class = "toxicmod.worker.Worker"  # threads
 # The model and the compiled code are loaded before the fork: workers share their pages and start at once.
 preload_app = True
 # Each process keeps its Prometheus counters in a file here; must be set before the library is imported.

@@ -99,9 +99,7 @@ class Model(NamedTuple):
     intercept: np.ndarray  # (6,) float64
     roots: np.ndarray  # (trees,) int32: first node
     tree_end: np.ndarray  # (6,) int32: end of each label's trees
-    node_input: np.ndarray  # (nodes,) int32: input compared
-    node_threshold: np.ndarray  # (nodes,) float32: larger goes right; inf in a leaf
-    node_left: np.ndarray  # (nodes,) int32: left child, its neighbour is the right one; itself in a leaf
+    nodes: np.ndarray  # (nodes, 2) uint32, see `nodes_of`
     node_value: np.ndarray  # (nodes,) float64: of leaves
     base: np.ndarray  # (6,) float64: sum of no trees
     slope: np.ndarray  # (6,) float64: calibration, logit = slope * sum + offset
@@ -357,6 +355,14 @@ def hash_words(n: int, room: Room) -> tuple[int, int]:
 
 
 @njit(nogil=True, cache=True, inline="always")
+def _ones(x: np.uint32) -> np.uint32:
+    x = x - ((x >> np.uint32(1)) & np.uint32(0x55555555))
+    x = (x & np.uint32(0x33333333)) + ((x >> np.uint32(2)) & np.uint32(0x33333333))
+    x = (x + (x >> np.uint32(4))) & np.uint32(0x0F0F0F0F)
+    return ((x * np.uint32(0x01010101)) >> np.uint32(24)) & np.uint32(0xFF)
+
+
+@njit(nogil=True, cache=True, inline="always")
 def feature_of(slot: np.uint32, index: np.ndarray) -> np.int64:
     """Number of a hash slot among the live ones, or -1 (see `Model.lookup`)."""
     block = slot >> np.uint32(5)
@@ -364,13 +370,28 @@ def feature_of(slot: np.uint32, index: np.ndarray) -> np.int64:
     word = index[block, 0]
     if not word & bit:
         return np.int64(-1)
-    x = word & (bit - np.uint32(1))
-    x = x - ((x >> np.uint32(1)) & np.uint32(0x55555555))
-    x = (x & np.uint32(0x33333333)) + ((x >> np.uint32(2)) & np.uint32(0x33333333))
-    x = (x + (x >> np.uint32(4))) & np.uint32(0x0F0F0F0F)
-    return np.int64(index[block, 1]) + np.int64(
-        ((x * np.uint32(0x01010101)) >> np.uint32(24)) & np.uint32(0xFF)
-    )
+    return np.int64(index[block, 1]) + np.int64(_ones(word & (bit - np.uint32(1))))
+
+
+@njit(nogil=True, cache=True)
+def find_features(words: int, room: Room, index: np.ndarray) -> int:
+    """Leave of each word's slots the live ones' numbers, in `room.slots`; returns how many slots there were.
+
+    In one pass without branches, so that the processor waits for many look-ups at a time.
+    """
+    slots, slot_end = room.slots, room.slot_end
+    k, n = 0, 0
+    for w in range(words):
+        while k < slot_end[w]:
+            slot = slots[k]
+            k += 1
+            block = slot >> np.uint32(5)
+            bit = np.uint32(1) << (slot & np.uint32(31))
+            word = index[block, 0]
+            slots[n] = index[block, 1] + _ones(word & (bit - np.uint32(1)))
+            n += (word & bit) != 0
+        slot_end[w] = n
+    return k
 
 
 @njit(nogil=True, cache=True)
@@ -443,7 +464,8 @@ def level_two_inputs(
     """
     n, words = normalise_codes(codes, table, room)
     _, sentences = hash_words(n, room)
-    index, weights, slots = model.lookup, model.weights, room.slots
+    slot_count = find_features(words, room, model.lookup)
+    weights, features, feature_end = model.weights, room.slots, room.slot_end
     inputs[:] = 0
     inputs[6:24] = -np.inf
     text = np.zeros(LABEL_COUNT, np.int64)
@@ -459,11 +481,9 @@ def level_two_inputs(
         while w < room.sentence_end[s]:
             w0 = w1 = w2 = w3 = w4 = w5 = np.int64(0)
             t0 = t1 = t2 = t3 = t4 = t5 = np.int64(0)
-            while k < room.slot_end[w]:
-                feature = feature_of(slots[k], index)
+            while k < feature_end[w]:
+                feature = features[k]
                 k += 1
-                if feature < 0:
-                    continue
                 mark = seen[feature]
                 if mark == tag:
                     continue
@@ -526,24 +546,45 @@ def level_two_inputs(
     inputs[37] = surface[13] / some
     inputs[38] = surface[14]
     inputs[39] = text_count / some
-    inputs[40] = text_count / (k + 1)
+    inputs[40] = text_count / (slot_count + 1)
     return tag
 
 
 DEPTH = 5
 
 
+@njit(nogil=True, cache=True, inline="always")
+def _child(node: np.uint32, inputs: np.ndarray, nodes: np.ndarray, thresholds: np.ndarray) -> np.uint32:
+    packed = nodes[node, 1]
+    return (packed >> np.uint32(8)) + np.uint32(inputs[packed & np.uint32(255)] > thresholds[node, 0])
+
+
 @njit(nogil=True, cache=True)
 def final_logits(inputs: np.ndarray, model: Model, out: np.ndarray) -> None:
-    """Calibrated logits of the second level into `out` (6,)."""
+    """Calibrated logits of the second level into `out` (6,). Four trees are walked side by side: each step
+    waits for the one before it, but not for another tree's."""
+    nodes, thresholds, values = model.nodes, model.nodes.view(np.float32), model.node_value
     tree = 0
     for label in range(LABEL_COUNT):
         total = model.base[label]
-        while tree < model.tree_end[label]:
-            node = model.roots[tree]
+        while tree + 4 <= model.tree_end[label]:
+            a, b = np.uint32(model.roots[tree]), np.uint32(model.roots[tree + 1])
+            c, d = np.uint32(model.roots[tree + 2]), np.uint32(model.roots[tree + 3])
             for _ in range(DEPTH):
-                node = model.node_left[node] + (inputs[model.node_input[node]] > model.node_threshold[node])
-            total += model.node_value[node]
+                a = _child(a, inputs, nodes, thresholds)
+                b = _child(b, inputs, nodes, thresholds)
+                c = _child(c, inputs, nodes, thresholds)
+                d = _child(d, inputs, nodes, thresholds)
+            total += values[a]
+            total += values[b]
+            total += values[c]
+            total += values[d]
+            tree += 4
+        while tree < model.tree_end[label]:
+            a = np.uint32(model.roots[tree])
+            for _ in range(DEPTH):
+                a = _child(a, inputs, nodes, thresholds)
+            total += values[a]
             tree += 1
         out[label] = model.slope[label] * total + model.offset[label]
 

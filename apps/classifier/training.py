@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline, make_union
 
-from .artifact import Artifact, index_of
+from .artifact import Artifact, index_of, nodes_of
 from .evaluation import choose_thresholds
 from .features import HashedNgrams, chunks
 from .kernels import DEPTH, INPUTS, LABEL_COUNT, Model, inputs_of_texts
@@ -259,8 +259,8 @@ def _model(bits: np.ndarray, weights: np.ndarray, intercept: np.ndarray) -> Mode
     rounded[:, :LABEL_COUNT] = np.rint(weights / scale)
     none, zeros = np.zeros(0, np.int32), np.zeros(LABEL_COUNT)
     return Model(
-        index_of(bits), rounded, scale, intercept, none, zeros.astype(np.int32), none,
-        none.astype(np.float32), none, none.astype(np.float64), zeros, np.ones(LABEL_COUNT), zeros,
+        index_of(bits), rounded, scale, intercept, none, zeros.astype(np.int32), nodes_of(none, none, none),
+        none.astype(np.float64), zeros, np.ones(LABEL_COUNT), zeros,
     )  # fmt: skip
 
 
@@ -389,6 +389,6 @@ def _with_trees(model: Model, trees: Trees) -> Model:
         ends.append(len(roots))
     return model._replace(
         roots=np.array(roots, np.int32), tree_end=np.array(ends, np.int32), base=trees.base,
-        node_input=np.array(inputs, np.int32), node_threshold=np.array(thresholds, np.float32),
-        node_left=np.array(lefts, np.int32), node_value=np.array(values, np.float64),
+        nodes=nodes_of(np.array(inputs), np.array(thresholds, np.float32), np.array(lefts)),
+        node_value=np.array(values, np.float64),
     )  # fmt: skip

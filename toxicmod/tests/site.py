@@ -45,15 +45,23 @@ def site(data_dir: Path, **environment: str) -> Iterator[tuple[str, dict[str, st
     env |= environment
     manage("migrate", env=env)
     manage("install_base_model", env=env)
+    with gunicorn(env) as (url, _):
+        yield url, env
+
+
+@contextmanager
+def gunicorn(env: Mapping[str, str]) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Run gunicorn in the environment of a site; yield its URL and its first process."""
+    pid = Path(env["DATA_DIR"]) / PID
     process = subprocess.Popen(
-        [sys.executable, "-m", "gunicorn", "--config", "python:toxicmod.gunicorn", "--pid", data_dir / PID],
+        [sys.executable, "-m", "gunicorn", "--config", "python:toxicmod.gunicorn", "--pid", pid],
         cwd=ROOT,
         env=env,
     )
-    url = f"http://127.0.0.1:{port}"
+    url = f"http://127.0.0.1:{env['PORT']}"
     try:
-        _wait_until_ready(process, url)
-        yield url, env
+        wait_until_answered(process, f"{url}/ready")
+        yield url, process
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -63,14 +71,19 @@ def site(data_dir: Path, **environment: str) -> Iterator[tuple[str, dict[str, st
             process.wait()
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
+def wait_until_answered(process: subprocess.Popen[bytes], url: str) -> None:
+    """Ask until the server answers with a 200.
+
+    Raises:
+        RuntimeError: it ended, or did not do so within a minute.
+    """
     end = time.monotonic() + 60
     while time.monotonic() < end:
         if process.poll() is not None:
-            raise RuntimeError(f"gunicorn ended with {process.returncode}")
+            raise RuntimeError(f"The server ended with {process.returncode}")
         try:
-            with urllib.request.urlopen(f"{url}/ready", timeout=5):
+            with urllib.request.urlopen(url, timeout=5):
                 return
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.05)
-    raise RuntimeError("gunicorn was not ready within 60 s")
+    raise RuntimeError(f"{url} was not answered within 60 s")

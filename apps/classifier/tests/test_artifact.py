@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from apps.classifier.artifact import Artifact, ArtifactError
+from apps.classifier.artifact import Artifact, ArtifactError, arrays_of
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
 from apps.classifier.training import Fitted
@@ -81,8 +81,7 @@ def test_other_rules(artifact: Artifact) -> None:
     ],
 )
 def test_arrays_that_would_be_followed_out_of_bounds(fitted: Fitted, tmp_path: Path, name, value) -> None:
-    arrays = {key: array for key, array in fitted.model._asdict().items() if key != "ranks"}
-    np.savez(tmp_path / "weights.npz", **arrays | {name: value})
+    np.savez(tmp_path / "weights.npz", **arrays_of(fitted.model) | {name: value})
     weights = (tmp_path / "weights.npz").read_bytes()
     manifest = json.loads(fitted.artifact().manifest) | {
         "weights_sha256": hashlib.sha256(weights).hexdigest()
