@@ -29,7 +29,7 @@ COMMUNITY_LENGTH, TOKEN_LENGTH, REMARK_LENGTH = 100, 200, 2_000
 
 def _score(value: float) -> dict[str, Any]:
     # Perspective's scores are 32-bit floats: seven or eight digits.
-    return {"value": float(str(np.float32(value))), "type": PROBABILITY}
+    return {"value": np.float32(value), "type": PROBABILITY}
 
 
 def _text(message: Mapping[str, Any]) -> str:

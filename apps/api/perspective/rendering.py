@@ -12,6 +12,7 @@ from apps.api.perspective.errors import PerspectiveError, bad_request
 
 CONTENT_TYPE = "application/json; charset=UTF-8"
 _CALLBACK = re.compile(r"[A-Za-z_$][\w$.]{0,99}\Z", re.ASCII)
+_INDENTED = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 _TOKEN = re.compile(r"[\w@$*-]+|[(),/.]")
 _SCORE = {"value": None, "type": None}
 # The fields of every answer; `*` stands for the keys of a map, None for a leaf.
@@ -116,9 +117,9 @@ def answer(request: HttpRequest, body: Mapping[str, Any], status: int = 200) -> 
     if status == 200 and (fields := asked.get("fields")):
         body = select(body, parse_mask(fields))
     if asked.get("prettyPrint", "true").lower() in ("false", "0"):
-        text = orjson.dumps(body)
+        text = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
     else:
-        text = orjson.dumps(body, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        text = orjson.dumps(body, option=_INDENTED)
     callback = asked.get("callback", "")
     if _CALLBACK.match(callback):
         script = f"// API callback\n{callback}({text.decode().strip()});"

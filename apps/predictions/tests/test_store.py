@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 import pytest
 from django.db import IntegrityError, OperationalError, connection, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from apps.predictions import actions, store
 from apps.predictions.models import Prediction
@@ -45,7 +46,7 @@ def test_every_thread_returns_when_its_row_is_committed(champion: ModelVersion) 
 
 @pytest.fixture
 def group() -> Iterator[store.GroupCommit]:
-    """A group of the test's own, whose writer ends with it."""
+    """A group of the test's own, whose connection ends with it."""
     group = store.GroupCommit()
     yield group
     group.close()
@@ -53,16 +54,16 @@ def group() -> Iterator[store.GroupCommit]:
 
 @contextmanager
 def held_up(first: Prediction) -> Iterator[threading.Event]:
-    """Hold the writer up in its first flush, until the event is set; everything else flushes as it does."""
-    go_on, write = threading.Event(), store._write
+    """Hold up whoever stores the first row, until the event is set; everything else flushes as it does."""
+    go_on, commit = threading.Event(), store._commit
 
-    def slow(predictions: Sequence[Prediction]) -> None:
+    def slow(database: BaseDatabaseWrapper, predictions: Sequence[Prediction]) -> None:
         if predictions[0] is first:
             assert go_on.wait(20)
-        write(predictions)
+        commit(database, predictions)
 
-    with patch.object(store, "_write", side_effect=slow) as writes:
-        go_on.writes = writes  # type: ignore[attr-defined]
+    with patch.object(store, "_commit", side_effect=slow) as commits:
+        go_on.commits = commits  # type: ignore[attr-defined]
         yield go_on
 
 
@@ -94,14 +95,14 @@ def test_those_who_wait_share_one_flush(champion: ModelVersion, group: store.Gro
     first, *others = [prediction(champion, str(number)) for number in range(6)]
     with held_up(first) as go_on:
         threads = in_threads(group, [first], [])
-        wait_until(lambda: bool(go_on.writes.call_count))
+        wait_until(lambda: bool(go_on.commits.call_count))
         threads += in_threads(group, others, [])
-        wait_until(lambda: group._queue.qsize() == 5)
+        wait_until(lambda: len(group._waiting) == 5)
         assert all(thread.is_alive() for thread in threads)
         go_on.set()
         for thread in threads:
             thread.join(20)
-        assert [len(call.args[0]) for call in go_on.writes.call_args_list] == [1, 5]
+        assert [len(call.args[1]) for call in go_on.commits.call_args_list] == [1, 5]
     assert Prediction.objects.count() == 6
     assert not first._state.adding
 
@@ -114,9 +115,9 @@ def test_one_bad_row_harms_no_other(champion: ModelVersion, group: store.GroupCo
     failures: list[Exception] = []
     with held_up(first) as go_on:
         threads = in_threads(group, [first], failures)
-        wait_until(lambda: bool(go_on.writes.call_count))
+        wait_until(lambda: bool(go_on.commits.call_count))
         threads += in_threads(group, [good, bad], failures)
-        wait_until(lambda: group._queue.qsize() == 2)
+        wait_until(lambda: len(group._waiting) == 2)
         go_on.set()
         for thread in threads:
             thread.join(20)
@@ -139,44 +140,10 @@ def test_inside_a_transaction_the_row_shares_its_fate(
 
 def test_a_failure_is_each_waiting_threads_own(group: store.GroupCommit) -> None:
     failures: list[Exception] = []
-    with patch.object(store, "_write", side_effect=OperationalError):
+    with patch.object(store, "_commit", side_effect=OperationalError):
         for thread in in_threads(group, [Prediction() for _ in range(6)], failures):
             thread.join(20)
     assert len(failures) == 6
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_writer_that_has_ended_is_followed_by_another(
-    champion: ModelVersion, group: store.GroupCommit
-) -> None:
-    with patch.object(store, "IDLE_SECONDS", 0.01):
-        group.insert([prediction(champion)])
-        wait_until(lambda: group._writer is None)
-        group.insert([prediction(champion)])
-    assert Prediction.objects.count() == 2
-
-
-@pytest.mark.django_db(transaction=True)
-def test_closing_ends_the_writer_once_all_that_waits_is_stored(
-    champion: ModelVersion, group: store.GroupCommit
-) -> None:
-    first, other = prediction(champion), prediction(champion, "b")
-    with held_up(first) as go_on:
-        threads = in_threads(group, [first], [])
-        wait_until(lambda: bool(go_on.writes.call_count))
-        writer = group._writer
-        threads += in_threads(group, [other], [])
-        wait_until(lambda: group._queue.qsize() == 1)
-        threads.append(threading.Thread(target=group.close))
-        threads[-1].start()
-        wait_until(lambda: group._queue.qsize() == 2)
-        go_on.set()
-        for thread in threads:
-            thread.join(20)
-    assert writer is not None
-    assert not writer.is_alive()
-    assert not any(thread.is_alive() for thread in threads)
-    assert Prediction.objects.count() == 2
 
 
 @pytest.mark.django_db(transaction=True)
