@@ -20,9 +20,8 @@ from apps.api.perspective.short_way import ShortWay  # noqa: E402
 from apps.classifier.scorer import warm  # noqa: E402
 from apps.monitoring.counting import CountCalls  # noqa: E402
 from apps.registry import serving  # noqa: E402
-from toxicmod.overload import TurnAway  # noqa: E402
 
-application = ShortWay(application, [CountCalls, TurnAway, SecurityMiddleware])
+application = ShortWay(application, [CountCalls, SecurityMiddleware])
 try:
     warm(serving.current().scorer)
 except serving.NoModelError as error:

@@ -25,9 +25,8 @@ from pyspark.sql import SparkSession
 from pyspark.sql.functions import col, struct
 
 spark = SparkSession.builder.master("local[2]").config("spark.ui.enabled", False).getOrCreate()
-scores = mlflow.pyfunc.spark_udf(
-    spark, sys.argv[1], env_manager="local", result_type=", ".join(f"{label} double" for label in sys.argv[4:])
-)
+schema = ", ".join(f"{label} double" for label in sys.argv[4:])
+scores = mlflow.pyfunc.spark_udf(spark, sys.argv[1], env_manager="local", result_type=schema)
 rows = spark.read.json(sys.argv[2]).repartition(8)
 rows.withColumn("scores", scores(struct(col("text")))).select("number", "scores.*").write.json(sys.argv[3])
 spark.stop()
