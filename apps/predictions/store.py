@@ -138,9 +138,15 @@ def _commit(database: BaseDatabaseWrapper, predictions: Sequence[Prediction]) ->
 
 def _write(database: BaseDatabaseWrapper, predictions: Sequence[Prediction]) -> None:
     if database.vendor == "postgresql":
-        with database.cursor() as cursor, database.wrap_database_errors, cursor.copy(_COPY) as copy:
-            for prediction in predictions:
-                copy.write_row(list(map(prediction.__dict__.get, _NAMES)))
+        rows = [list(map(prediction.__dict__.get, _NAMES)) for prediction in predictions]
+        with database.wrap_database_errors, database.connection.cursor() as cursor:
+            if len(rows) == 1:
+                # One round trip to the server, of which COPY needs two.
+                cursor.execute(_INSERT.replace("?", "%s"), rows[0], prepare=True)
+            else:
+                with cursor.copy(_COPY) as copy:
+                    for row in rows:
+                        copy.write_row(row)
     else:
         rows = [
             [
