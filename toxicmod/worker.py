@@ -10,7 +10,7 @@ from functools import partial
 from gunicorn.http.message import Request
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-LIMIT, STANDING, EMPTY = 0.1, 0.25, 0.005  # seconds
+LIMIT, STANDING = 0.1, 0.25  # seconds
 TYPICAL_OF = 64  # requests
 RETRY_SECONDS = 1
 # Who asks for these would take a busy site for a dead one.
@@ -58,19 +58,14 @@ class Worker(ThreadWorker):
     _refused = 0
 
     def enqueue_req(self, conn: TConn) -> None:
-        now = time.monotonic()
-        if now - self._empty_at > STANDING:
-            wait = self.tpool._work_queue.qsize() * self._typical / self.cfg.threads
+        waiting, now = self.tpool._work_queue.qsize(), time.monotonic()
+        if not waiting:
+            self._empty_at = now
+        elif now - self._empty_at > STANDING:
+            wait = waiting * self._typical / self.cfg.threads
             if wait > max(LIMIT, 2 * self._typical) and self._refuse(conn):
                 return
-        conn.queued_at = now
         super().enqueue_req(conn)
-
-    def handle(self, conn: TConn) -> object:
-        now = time.monotonic()
-        if now - conn.queued_at < EMPTY:
-            self._empty_at = now
-        return super().handle(conn)
 
     def handle_request(self, req: Request, conn: TConn) -> object:
         start = time.monotonic()
