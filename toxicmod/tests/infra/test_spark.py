@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,9 @@ spark.stop()
 
 
 @pytest.mark.skipif(not shutil.which("java"), reason="Spark needs Java, and there is no java on the path")
-def test_spark_scores_as_the_site_does(champion: ModelVersion, mlflow_store: str, tmp_path: Path) -> None:
+def test_spark_scores_as_the_site_does(champion: ModelVersion, settings: Any, tmp_path: Path) -> None:
+    settings.MLFLOW_TRACKING_URI = f"sqlite:///{tmp_path / 'mlflow.sqlite3'}"
+    settings.MLFLOW_ARTIFACTS = str(tmp_path / "artifacts")
     tracking.sync()
     texts = [
         f"Comment {number}: {'you idiot' if number % 3 else 'thank you'} \U0001f595" for number in range(ROWS)
@@ -44,7 +47,8 @@ def test_spark_scores_as_the_site_does(champion: ModelVersion, mlflow_store: str
     subprocess.run(
         [sys.executable, "-c", SCORE, "models:/toxicmod@champion", "comments.json", "scores", *LABELS],
         cwd=tmp_path,
-        env=os.environ | {"MLFLOW_TRACKING_URI": mlflow_store, "PYSPARK_PYTHON": sys.executable},
+        env=os.environ
+        | {"MLFLOW_TRACKING_URI": settings.MLFLOW_TRACKING_URI, "PYSPARK_PYTHON": sys.executable},
         check=True,
     )
     parts = list((tmp_path / "scores").glob("part-*.json"))
