@@ -62,8 +62,8 @@ def load(
 ) -> Load:
     """Send requests over kept connections: as fast as answers come, or at random times at a mean rate.
 
-    At a rate, the time of a call whose connection was busy counts from when it was due, so that a stalled
-    server is not spared the calls that a waiting client would have made.
+    At a rate, a call's time counts from when it was due, so that a stalled server is not spared the calls
+    that a waiting client would have made.
 
     Raises:
         RefusedError: an answer is neither a 200 nor, where the server may refuse, a 503.
@@ -97,11 +97,9 @@ async def _load(
         reader, writer = await asyncio.open_connection(split.hostname, split.port)
         try:
             while (at := due_at()) < end:
-                request = next(requests)
                 if (wait := at - time.perf_counter()) > 0:
                     await asyncio.sleep(wait)
-                    at = time.perf_counter()  # the client's clock ticks in milliseconds
-                writer.write(request)
+                writer.write(next(requests))
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
                 answer = await reader.readexactly(length)
