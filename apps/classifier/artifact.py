@@ -114,10 +114,11 @@ class Artifact:
         try:
             with np.load(io.BytesIO(self.weights), allow_pickle=False) as data:
                 arrays = {name: data[name] for name in data.files}
-            nodes = {name: arrays.pop(name) for name in _NODE}
-            _check_nodes(**nodes)
-            model = Model(index_of(arrays.pop("bits")), nodes=nodes_of(**nodes), **arrays)
-            _check(model)
+            lookup = index_of(arrays["bits"])
+            _check(arrays)
+            del arrays["bits"]
+            nodes = nodes_of(**{name: arrays.pop(name) for name in _NODE})
+            model = Model(lookup, nodes=nodes, **arrays)
         except (ValueError, KeyError, TypeError, OSError, EOFError, IndexError, zipfile.BadZipFile) as error:
             raise ArtifactError(f"{WEIGHTS} does not hold a model ({error}): train anew.") from error
         return manifest, model
@@ -157,44 +158,35 @@ def arrays_of(model: Model) -> dict[str, np.ndarray]:
     return arrays | {"bits": arrays.pop("lookup")[:, 0]}
 
 
-def _check_nodes(node_input: np.ndarray, node_threshold: np.ndarray, node_left: np.ndarray) -> None:
-    count = len(node_left)
-    for (name, kind), array in zip(_NODE.items(), (node_input, node_threshold, node_left), strict=True):
-        if array.shape != (count,) or array.dtype != kind:
-            raise ValueError(f"{name} is {array.dtype}{array.shape}")
-    leaf = np.isposinf(node_threshold)
-    if (
-        count >= 1 << 24
-        or np.any((node_input < 0) | (node_input >= len(INPUTS)))
-        or np.any(node_left[leaf] != np.flatnonzero(leaf))
-        or np.any((node_left[~leaf] < 0) | (node_left[~leaf] + 1 >= count))
-    ):
-        raise ValueError("an index is out of bounds")
-
-
-def _check(model: Model) -> None:
+def _check(arrays: dict[str, np.ndarray]) -> None:
     """Raise ValueError unless every index the compiled code will follow is in bounds."""
-    features, nodes, trees = len(model.weights), len(model.nodes), len(model.roots)
+    features, nodes, trees = (len(arrays[name]) for name in ("weights", "node_left", "roots"))
     shapes = {
         "weights": ((features, 8), np.int16),
         "roots": ((trees,), np.int32), "tree_end": ((LABEL_COUNT,), np.int32),
-        "node_value": ((nodes,), np.float64),
+        **{name: ((nodes,), kind) for name, kind in _NODE.items()}, "node_value": ((nodes,), np.float64),
         **dict.fromkeys(("scale", "intercept", "base", "slope", "offset"), ((LABEL_COUNT,), np.float64)),
     }  # fmt: skip
     for name, (shape, kind) in shapes.items():
-        array = getattr(model, name)
+        array = arrays[name]
         if array.shape != shape or array.dtype != kind:
             raise ValueError(f"{name} is {array.dtype}{array.shape}")
-    leaf = np.isposinf(model.nodes.view(np.float32)[:, 0])
-    left = model.nodes[:, 1] >> 8
+    roots, tree_end, left, wanted = (
+        arrays[name] for name in ("roots", "tree_end", "node_left", "node_input")
+    )
+    leaf = np.isposinf(arrays["node_threshold"])
     if (
-        int(np.bitwise_count(model.lookup[:, 0]).sum()) != features
-        or np.any((model.roots < 0) | (model.roots >= nodes))
-        or np.any(np.diff(model.tree_end, prepend=0) < 0)
-        or model.tree_end[-1] != trees
+        nodes >= 1 << 24
+        or int(np.bitwise_count(arrays["bits"]).sum()) != features
+        or np.any((roots < 0) | (roots >= nodes))
+        or np.any(np.diff(tree_end, prepend=0) < 0)
+        or tree_end[-1] != trees
+        or np.any((wanted < 0) | (wanted >= len(INPUTS)))
+        or np.any(left[leaf] != np.flatnonzero(leaf))
+        or np.any((left[~leaf] < 0) | (left[~leaf] + 1 >= nodes))
     ):
         raise ValueError("an index is out of bounds")
-    node = np.repeat(model.roots[:, None], 2**DEPTH, axis=1)
+    node = np.repeat(roots[:, None], 2**DEPTH, axis=1)
     for step in range(DEPTH):
         node = left[node] + ((np.arange(2**DEPTH) >> step & 1) & ~leaf[node])
     if trees and not leaf[node].all():

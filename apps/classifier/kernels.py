@@ -363,14 +363,18 @@ def _ones(x: np.uint32) -> np.uint32:
 
 
 @njit(nogil=True, cache=True, inline="always")
-def feature_of(slot: np.uint32, index: np.ndarray) -> np.int64:
-    """Number of a hash slot among the live ones, or -1 (see `Model.lookup`)."""
+def _look_up(slot: np.uint32, index: np.ndarray) -> tuple[np.uint32, np.bool_]:
     block = slot >> np.uint32(5)
     bit = np.uint32(1) << (slot & np.uint32(31))
     word = index[block, 0]
-    if not word & bit:
-        return np.int64(-1)
-    return np.int64(index[block, 1]) + np.int64(_ones(word & (bit - np.uint32(1))))
+    return index[block, 1] + _ones(word & (bit - np.uint32(1))), (word & bit) != 0
+
+
+@njit(nogil=True, cache=True, inline="always")
+def feature_of(slot: np.uint32, index: np.ndarray) -> np.int64:
+    """Number of a hash slot among the live ones, or -1 (see `Model.lookup`)."""
+    number, is_live = _look_up(slot, index)
+    return np.int64(number) if is_live else np.int64(-1)
 
 
 @njit(nogil=True, cache=True)
@@ -385,11 +389,8 @@ def find_features(words: int, room: Room, index: np.ndarray) -> int:
         while k < slot_end[w]:
             slot = slots[k]
             k += 1
-            block = slot >> np.uint32(5)
-            bit = np.uint32(1) << (slot & np.uint32(31))
-            word = index[block, 0]
-            slots[n] = index[block, 1] + _ones(word & (bit - np.uint32(1)))
-            n += (word & bit) != 0
+            slots[n], is_live = _look_up(slot, index)
+            n += int(is_live)
         slot_end[w] = n
     return k
 

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from apps.api.perspective.errors import unavailable
+from apps.api.perspective.rendering import CONTENT_TYPE
+from toxicmod import worker
 from toxicmod.tests.load import CONNECTIONS, Load, load, post, site_on_one_core
 
 
@@ -47,3 +50,9 @@ def test_eight_times_the_connections_that_it_can_serve_leave_the_accepted_their_
     # Whoever comes once the rush is over is answered, within the first second.
     assert not len(after.refused)
     assert after.p99 < full.p99 + 250
+
+
+def test_a_perspective_client_reads_the_refusal_it_knows() -> None:
+    kind, body = worker._ANSWERS[b" /v1alpha1/"]
+    assert kind == CONTENT_TYPE
+    assert json.loads(body) == unavailable().body

@@ -231,7 +231,7 @@ class Command(BaseCommand):
 
 @contextmanager
 def _on_first_core() -> Iterator[None]:
-    """A child that is started here has the first core, and this process the others until it is left."""
+    """Put this process on the first core, and so each child that it starts meanwhile."""
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[:1])
     try:
