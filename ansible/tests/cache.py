@@ -78,7 +78,7 @@ def _debian(folder: Path) -> None:
 
 
 def wheels() -> Path:
-    """Return a folder with the wheels of requirements.txt for Debian's Python."""
+    """Return a folder with the packages of requirements.txt for Debian's Python."""
     here = {"python_full_version": PYTHON, "python_version": "3.11", "sys_platform": "linux"}
     lines = [
         line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] not in " #"
@@ -96,7 +96,8 @@ def _wheels(folder: Path, needed: list[str]) -> None:
     # Debian 12's C library is 2.36.
     platforms = [f"manylinux_2_{minor}_{machine}" for minor in range(36, 4, -1)]
     platforms += [f"manylinux{year}_{machine}" for year in ("2014", "2010", "1")]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    # What has no wheel comes as source, for the hosts to build as they would from PyPI.
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--prefer-binary"]
     command += ["--python-version", "3.11", "--dest", str(folder), *needed]
     run(*command, *(f"--platform={name}" for name in platforms))
 
