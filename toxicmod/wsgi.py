@@ -1,21 +1,27 @@
-"""The WSGI application. The models are loaded, and their code is compiled, before gunicorn forks.
+"""The WSGI application. All that a first request needs is loaded and compiled before gunicorn forks.
 
 Workers share the pages, and no first request waits for the compiler.
 """
 
 import logging
 import os
+from threading import Thread
 
 from django.core.wsgi import get_wsgi_application
 
+from apps.api.perspective import languages
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "toxicmod.settings")
+# Most of it is to decompress, which another core can do meanwhile.
+loading = Thread(target=languages.load)
+loading.start()
 
 application = get_wsgi_application()
 
 from django.db import connections  # noqa: E402  (needs the settings)
 from django.middleware.security import SecurityMiddleware  # noqa: E402
+from django.urls import reverse  # noqa: E402
 
-from apps.api.perspective import languages  # noqa: E402
 from apps.api.perspective.short_way import ShortWay  # noqa: E402
 from apps.classifier.scorer import warm  # noqa: E402
 from apps.monitoring.counting import CountCalls  # noqa: E402
@@ -26,5 +32,6 @@ try:
     warm(serving.current().scorer)
 except serving.NoModelError as error:
     logging.getLogger(__name__).warning("%s", error)
-languages.load()
+reverse("health")  # imports every view
+loading.join()
 connections.close_all()

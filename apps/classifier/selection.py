@@ -9,7 +9,6 @@ from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import logit
 
 RANDOM_SHARE = 0.1
 LEAST_DIFFERENCE = 0.1  # of two models' probabilities, to call it a disagreement
@@ -35,7 +34,12 @@ class Choice(NamedTuple):
 def uncertainty(probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """(n,) how near the nearest label is to its threshold: 0 on it, else minus the distance in log-odds."""
     bounded = np.clip(probabilities, _CERTAIN, 1 - _CERTAIN)
-    return -np.abs(logit(bounded) - logit(thresholds)).min(axis=1)
+    return -np.abs(_log_odds(bounded) - _log_odds(thresholds)).min(axis=1)
+
+
+def _log_odds(probabilities: np.ndarray) -> np.ndarray:
+    # Not scipy's `logit`: the web processes would take 0.3 s longer to start.
+    return np.log(probabilities) - np.log1p(-probabilities)
 
 
 def disagreement(probabilities: np.ndarray, rival: np.ndarray) -> np.ndarray:

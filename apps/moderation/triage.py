@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 from itertools import pairwise
 
-from datasketch import MinHash
+import numpy as np
 from rapidfuzz import fuzz, process
 
 from apps.moderation.models import SEVERE, Lane, Policy, PolicyRule, QueueItem, Submission
@@ -148,9 +149,11 @@ def sketch(normalised: str) -> tuple[int, int]:
     """
     words = normalised.split()
     pairs = {f"{one} {other}" for one, other in pairwise(words)} or {normalised}
-    minimum = MinHash(num_perm=2, seed=1)
-    minimum.update_batch([pair.encode("utf-8", "surrogatepass") for pair in pairs])
-    first, second = (int(value) for value in minimum.hashvalues)
+    digests = b"".join(
+        blake2b(pair.encode("utf-8", "surrogatepass"), digest_size=8).digest() for pair in pairs
+    )
+    # The halves of a digest are two hashes that know nothing of each other.
+    first, second = np.frombuffer(digests, np.dtype("<u4")).reshape(-1, 2).min(axis=0).tolist()
     return first, second
 
 

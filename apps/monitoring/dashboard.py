@@ -1,4 +1,4 @@
-"""The dashboard as a Dash application. Loaded with its first view: drawing needs more libraries."""
+"""The dashboard as a Dash application."""
 
 from typing import Any
 from urllib.parse import parse_qs, urlencode

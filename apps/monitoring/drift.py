@@ -6,17 +6,17 @@ traffic varies by itself, from hour to hour, which is more than independent comm
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from statistics import NormalDist
 
 import numpy as np
-from scipy.special import ndtri, rel_entr
 
 DRAWS = 200
 LEAST_SHARE = 0.01  # of the reference, in each of the bins that are compared
 LEAST_SAMPLE = 50  # independent comments: with fewer, chance alone looks like a shift too often
 LEAST_HITS = 5  # expected, of independent comments: the rule of Cochran, Biometrics 10, 1954
 LEAST_COMMENTS = 5  # an n-gram of fewer comments is nobody's trend, and might be somebody's name
-Z = float(ndtri(0.975))
-Z_LOOKS = float(ndtri(0.9995))
+Z = NormalDist().inv_cdf(0.975)
+Z_LOOKS = NormalDist().inv_cdf(0.9995)
 
 
 class Measure(StrEnum):
@@ -97,8 +97,11 @@ def jensen_shannon_distance(reference: np.ndarray, current: np.ndarray) -> np.nd
 
     Source: Endres and Schindelin, "A new metric for probability distributions", 2003; logarithm to base 2.
     """
+    # Loaded here for the sake of processes that only score; scipy.spatial and scipy.stats take a second.
+    from scipy.special import rel_entr
+
     p, q = _shares(reference), _shares(current)
-    middle = (p + q) / 2  # written out: scipy.spatial and scipy.stats take a second to load
+    middle = (p + q) / 2
     return np.sqrt(np.sum(rel_entr(p, middle) + rel_entr(q, middle), axis=-1) / (2 * np.log(2)))
 
 

@@ -13,6 +13,9 @@ from django_plotly_dash.models import DashApp
 
 from apps.moderation.exports import guard
 from apps.monitoring import access
+from apps.monitoring import dashboard as drawn
+from apps.monitoring.figures import table
+from apps.monitoring.panels import PANELS
 
 # plotly.js sets styles of what it draws; scripts come from this site as everywhere.
 DRAWING = {"style-src": [SELF, UNSAFE_INLINE], "img-src": [SELF, "data:"]}
@@ -37,11 +40,6 @@ def dashboard(request: HttpRequest) -> HttpResponse:
 @access.page
 def download(request: HttpRequest, panel: str) -> HttpResponse:
     """Send a panel's numbers as a CSV file."""
-    # Drawing needs libraries that a process which only scores should not load.
-    from apps.monitoring import dashboard as drawn
-    from apps.monitoring.figures import table
-    from apps.monitoring.panels import PANELS
-
     if panel not in PANELS:
         raise Http404(f"There is no panel “{panel}”.")
     user = access.require(request.user)

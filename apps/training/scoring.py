@@ -4,7 +4,9 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -20,10 +22,14 @@ from apps.training.sources import SourceError
 
 FORMATS = ("csv", "jsonl")
 TEXT_COLUMNS = ("comment_text", "text", "comment")
-COMMENTS_AT_ONCE = 8_192
+COMMENTS_AT_ONCE = 4_096
 # The same as the CSV reader's own limit of a field.
 LONGEST_LINE = 131_072
-Write = Callable[[str, np.ndarray, list[str]], None]
+# Takes n names, (n, 6) probabilities and, of each, the labels that are reached.
+Write = Callable[[Sequence[str], np.ndarray, Sequence[list[str]]], None]
+_LABELS_OF = [
+    [label for bit, label in enumerate(LABELS) if mask >> bit & 1] for mask in range(1 << len(LABELS))
+]
 
 
 class ScoringError(Exception):
@@ -41,6 +47,8 @@ def score_file(
 ) -> int:
     """Score every comment of a file, in order, to CSV or JSON lines; returns how many.
 
+    While threads score, this one reads what comes next and writes what is done.
+
     Args:
         output: a file, which appears when it is complete, or None for standard output.
         form: `csv` or `jsonl`.
@@ -53,11 +61,15 @@ def score_file(
     if not path.is_file():
         raise SourceError(f"There is no file {path}: check the path.")
     count = 0
+    threads = threads or len(os.sched_getaffinity(0))
+    bits = 1 << np.arange(len(LABELS))
+    pending: deque[tuple[tuple[str, ...], Future[np.ndarray]]] = deque()
     try:
         with (
             opened(path, errors="replace") as lines,
             _opened(output) as out,
             tqdm(total=path.stat().st_size, desc="Scoring", unit="B", unit_scale=True, disable=None) as bar,
+            ThreadPoolExecutor(threads) as pool,
         ):
             comments = (
                 _csv_comments(lines, column)
@@ -65,13 +77,17 @@ def score_file(
                 else _lines(lines)
             )
             write = _writer(out, form)
-            while chunk := list(islice(comments, COMMENTS_AT_ONCE)):
-                scores = scorer.score_many([comment for _, comment in chunk], threads=threads)
-                reached = scores >= scorer.thresholds
-                for (name, _), row, flags in zip(chunk, scores, reached, strict=True):
-                    write(name, row, [label for label, flag in zip(LABELS, flags, strict=True) if flag])
-                count += len(chunk)
-                bar.update(lines.bytes_read - bar.n)
+            while (chunk := list(islice(comments, COMMENTS_AT_ONCE))) or pending:
+                if chunk:
+                    names, texts = zip(*chunk, strict=True)
+                    pending.append((names, pool.submit(scorer.score_many, texts, threads=1)))
+                if not chunk or len(pending) > threads:
+                    names, scored = pending.popleft()
+                    scores = scored.result()
+                    masks = (scores >= scorer.thresholds) @ bits
+                    write(names, scores, [_LABELS_OF[mask] for mask in masks.tolist()])
+                    count += len(names)
+                    bar.update(lines.bytes_read - bar.n)
     except BrokenPipeError:
         # Whoever read standard output has enough; Python's own flush at exit must not complain again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -118,20 +134,22 @@ def _lines(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
 def _writer(out: IO[str], form: str) -> Write:
     if form == "jsonl":
 
-        def write_json(name: str, scores: np.ndarray, labels: list[str]) -> None:
-            probabilities = dict(zip(LABELS, scores.round(6).tolist(), strict=True))
-            out.write(json.dumps({"id": name, "probabilities": probabilities, "labels": labels}) + "\n")
+        def write_json(names: Sequence[str], scores: np.ndarray, labels: Sequence[list[str]]) -> None:
+            for name, row, reached in zip(names, scores.round(6).tolist(), labels, strict=True):
+                probabilities = dict(zip(LABELS, row, strict=True))
+                out.write(json.dumps({"id": name, "probabilities": probabilities, "labels": reached}) + "\n")
 
         return write_json
     table = csv.writer(out, lineterminator="\n")
     table.writerow(["id", *LABELS, "labels"])
 
-    def write_row(name: str, scores: np.ndarray, labels: list[str]) -> None:
+    def write_rows(names: Sequence[str], scores: np.ndarray, labels: Sequence[list[str]]) -> None:
         # A spreadsheet would run an id like "=cmd" as a formula.
-        safe = f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
-        table.writerow([safe, *(f"{score:.6f}" for score in scores), " ".join(labels)])
+        safe = [f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name for name in names]
+        columns = [[f"{score:.6f}" for score in column] for column in scores.T.tolist()]
+        table.writerows(zip(safe, *columns, map(" ".join, labels), strict=True))
 
-    return write_row
+    return write_rows
 
 
 @contextmanager

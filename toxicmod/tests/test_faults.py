@@ -92,6 +92,10 @@ def ask(url: str, path: str, body: dict[str, str]) -> dict[str, str]:
         return json.load(response)
 
 
+def children(process: int) -> set[str]:
+    return set(Path(f"/proc/{process}/task/{process}/children").read_text().split())
+
+
 def status(url: str) -> tuple[int, str | None]:
     """Return the status of one prediction, and when to try again."""
     try:
@@ -111,9 +115,9 @@ def test_killed_workers_databases_and_brokers_lose_nothing_that_was_acknowledged
                 load.recovers(30)
 
                 master = int((folder / PID).read_text())
-                children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
-                assert len(children) == 2
-                os.kill(int(children[0]), signal.SIGKILL)
+                workers = children(master)
+                assert len(workers) == 2
+                os.kill(int(workers.pop()), signal.SIGKILL)
                 load.recovers(30)
 
                 postmaster = server.get_pid()
@@ -136,6 +140,137 @@ def test_killed_workers_databases_and_brokers_lose_nothing_that_was_acknowledged
     assert open_items == (0,), "half of a decision was written"
     assert load.refused.keys() <= {0, 503}, (load.refused, load.unkind)
     assert not load.unkind, "a refusal says when to try again"
+
+
+# What Django's AddField, AddIndexConcurrently and their reverses send.
+_MIGRATION = """
+ALTER TABLE {table} ADD COLUMN shade smallint
+CREATE INDEX CONCURRENTLY shades ON {table} (shade)
+DROP INDEX CONCURRENTLY shades
+ALTER TABLE {table} DROP COLUMN shade
+"""
+
+
+def test_a_rolling_restart_and_a_migration_of_the_hot_tables_fail_no_request(tmp_path: Path) -> None:
+    with (
+        servers.postgres() as database,
+        site(tmp_path, DATABASE_URL=database, WEB_CONCURRENCY="2") as (url, env),
+        psycopg.connect(database, autocommit=True) as connection,
+    ):
+        manage("install_default_policy", env=env)
+        with Load(url) as load:
+            load.recovers(30)
+
+            master = int((tmp_path / PID).read_text())
+            before = children(master)
+            os.kill(master, signal.SIGHUP)
+            end = time.monotonic() + 40
+            while before & children(master) or len(children(master)) < 2:
+                assert time.monotonic() < end, "the workers were not replaced"
+                time.sleep(0.05)
+            load.recovers(30)
+
+            columns = connection.execute(
+                "SELECT string_agg(column_name, ',') FROM information_schema.columns"
+                " WHERE table_name = 'predictions_prediction' AND column_name <> 'id'"
+            ).fetchone()
+            assert columns
+            names = columns[0]
+            connection.execute(
+                f"INSERT INTO predictions_prediction (id, {names}) SELECT gen_random_uuid(), {names} FROM"
+                " (SELECT * FROM predictions_prediction LIMIT 10) AS few, generate_series(1, 10000)"
+            )
+            for table in ("predictions_prediction", "moderation_submission", "moderation_queueitem"):
+                for statement in _MIGRATION.format(table=table).strip().splitlines():
+                    connection.execute(statement)
+            load.recovers(30)
+    assert not load.refused, (load.refused, load.unkind)
+
+
+def test_no_connection_left_is_a_503_and_then_it_goes_on(tmp_path: Path) -> None:
+    kept: list[psycopg.Connection] = []
+
+    def take_all() -> None:
+        for _ in range(500):
+            kept.append(psycopg.connect(database, autocommit=True))
+
+    with (
+        servers.postgres() as database,
+        site(tmp_path, DATABASE_URL=database, WEB_CONCURRENCY="1") as (url, _),
+    ):
+        assert status(url) == (200, None)
+        with pytest.raises(psycopg.OperationalError, match="too many clients"):
+            take_all()
+        own = [each.info.backend_pid for each in kept]
+        kept[0].execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE backend_type = 'client backend' AND pid <> ALL(%s)",
+            (own,),
+        )
+        with pytest.raises(psycopg.OperationalError, match="too many clients"):
+            take_all()
+        assert status(url) == (503, "5")
+        for each in kept:
+            each.close()
+        assert status(url) == (200, None)
+
+
+# A clock that a file steps: the seconds in it are added to what the kernel says.
+_CLOCK = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <time.h>
+static int (*real)(clockid_t, struct timespec *);
+static volatile long *step;
+__attribute__((constructor)) static void begin(void) {
+    real = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
+    step = mmap(0, sizeof *step, PROT_READ, MAP_SHARED, open(getenv("CLOCK_STEP"), O_RDONLY), 0);
+}
+int clock_gettime(clockid_t id, struct timespec *at) {
+    int result = real ? real(id, at) : -1;
+    if (step && id == CLOCK_REALTIME) at->tv_sec += *step;
+    return result;
+}
+time_t time(time_t *at) {
+    struct timespec now = {0};
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (at) *at = now.tv_sec;
+    return now.tv_sec;
+}
+"""
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="NOT TESTED WITH A CLOCK STEPPED BACK: there is no gcc")
+def test_a_clock_stepped_back_loses_nothing_and_counts_everything(tmp_path: Path) -> None:
+    source, library, step = tmp_path / "clock.c", tmp_path / "clock.so", tmp_path / "step"
+    source.write_text(_CLOCK)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    step.write_bytes(bytes(8))
+    clock = {"LD_PRELOAD": str(library), "CLOCK_STEP": str(step)}
+    with site(tmp_path / "data", WEB_CONCURRENCY="2", **clock) as (url, env):
+        manage("install_default_policy", env=env)
+        with Load(url) as load:
+            for seconds in (-3 * 3600, 0):
+                load.recovers(30)
+                manage("roll_up", env=env)
+                with step.open("r+b", buffering=0) as file:
+                    file.write(seconds.to_bytes(8, "little", signed=True))
+            load.recovers(30)
+        manage("roll_up", env=env)
+        with sqlite3.connect(tmp_path / "data" / "toxicmod.sqlite3") as database:
+            stored, hours = database.execute(
+                "SELECT count(*), count(DISTINCT substr(created_at, 1, 13)) FROM predictions_prediction"
+            ).fetchone()
+            counted = database.execute(
+                "SELECT sum(requests) FROM monitoring_hourlyrollup WHERE overall"
+            ).fetchone()
+    assert not load.refused, (load.refused, load.unkind)
+    assert hours > 1, "the clock was not stepped"
+    assert counted == (stored,)
+    assert stored >= len(load.acknowledged) == len(set(load.acknowledged))
 
 
 @contextmanager
