@@ -1,4 +1,4 @@
-"""The admin site: moderators land on their console."""
+"""The admin site: moderators land on their console, and staff may have a second factor."""
 
 from typing import Any
 
@@ -6,11 +6,19 @@ from django.contrib.admin import AdminSite
 from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.urls import reverse
+from django.urls import URLPattern, URLResolver, path, reverse
+
+from apps.accounts import views
+from apps.accounts.forms import SignInForm
 
 
 class Site(AdminSite):
     site_title = site_header = "toxicmod"
+    login_form = SignInForm
+
+    def get_urls(self) -> list[URLPattern | URLResolver]:
+        page = path("second-factor/", self.admin_view(views.page), name="second_factor")
+        return [page, *super().get_urls()]
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         response = super().login(request, extra_context)

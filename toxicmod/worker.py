@@ -100,6 +100,9 @@ class Worker(ThreadWorker):
                 pass
         conn.close()
         self.nr_conns -= 1
+        from apps.monitoring import counting  # loaded with the site, which this module must not be before
+
+        counting.count(line.partition(b" ")[2].partition(b"?")[0].decode("latin-1").split(" ")[0], 503, None)
         self._refused += 1
         if self._refused % 1_000 == 1:
             self.log.warning("More comes than can be answered: %s requests turned away", self._refused)

@@ -6,11 +6,26 @@ from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin
 from django.db.models import Model, QuerySet, URLField
 from django.http import HttpRequest
+from django_otp.plugins.otp_static.models import StaticDevice
+from django_otp.plugins.otp_totp.models import TOTPDevice
 
-from apps.accounts import actions
+from apps.accounts import actions, second_factor
 from apps.accounts.models import APIKey, User
 
-admin.site.register(User, UserAdmin)
+# Their pages show each person's key; everybody has a page of their own for it.
+admin.site.unregister([TOTPDevice, StaticDevice])
+
+
+@admin.register(User)
+class PersonAdmin(UserAdmin):
+    actions = ("switch_off_second_factor",)
+
+    @admin.action(description="Switch off the second factor of the selected users", permissions=["change"])
+    def switch_off_second_factor(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+        for user in queryset:
+            second_factor.switch_off(user)
+            self.log_change(request, user, "Switched off the second factor.")
+        messages.success(request, "Done. Their passwords alone sign them in until they set it up again.")
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):

@@ -56,15 +56,16 @@ class Counts:
         self._lock = threading.Lock()
         self._process = f"{socket.gethostname()[:60]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
-    def add(self, source: str, status: int, seconds: float, now: float) -> None:
-        """Count a call that was answered."""
-        place = min(max(int((math.log10(max(seconds, 1e-6)) + 5) * 10), 0), _BINS - 1)
+    def add(self, source: str, status: int, seconds: float | None, now: float) -> None:
+        """Count a call that was answered; None seconds, where it was turned away unread."""
         with self._lock:
             calls = self._calls.setdefault((int(now // 60), source), Calls())
             calls.requests += 1
             calls.refused += 400 <= status < 500
             calls.errors += status >= 500
-            calls.latency[place] += 1
+            if seconds is not None:
+                place = int((math.log10(max(seconds, 1e-6)) + 5) * 10)
+                calls.latency[min(max(place, 0), _BINS - 1)] += 1
 
     def write(self, now: float) -> None:
         """Write what was counted; what can't change any more is then forgotten.
@@ -117,6 +118,13 @@ def start() -> None:
     threading.Thread(target=_counts.write_forever, name="counting", daemon=True).start()
 
 
+def count(path: str, status: int, seconds: float | None) -> None:
+    """Count a call, where its path is traffic; see `Counts.add`."""
+    if source := source_of(path):
+        add(source, status, seconds, time.time())
+        prometheus.observe(source, status, seconds)
+
+
 class CountCalls:
     """Middleware: times and counts every call, outermost."""
 
@@ -124,12 +132,7 @@ class CountCalls:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        source = source_of(request.path_info)
-        if source is None:
-            return self._get_response(request)
         start = time.perf_counter()
         response = self._get_response(request)
-        seconds = time.perf_counter() - start
-        add(source, response.status_code, seconds, time.time())
-        prometheus.observe(source, response.status_code, seconds)
+        count(request.path_info, response.status_code, time.perf_counter() - start)
         return response

@@ -38,11 +38,12 @@ def _counters(source: str, status: int) -> tuple[Counter, Histogram]:
     return _REQUESTS.labels(source, f"{status}xx"), _SECONDS.labels(source)
 
 
-def observe(source: str, status: int, seconds: float) -> None:
-    """Count a call that was answered; takes some microseconds."""
+def observe(source: str, status: int, seconds: float | None) -> None:
+    """Count a call that was answered, and its time if it took one; takes some microseconds."""
     requests, histogram = _counters(source, status // 100)
     requests.inc()
-    histogram.observe(seconds)
+    if seconds is not None:
+        histogram.observe(seconds)
 
 
 class Stored(Collector):

@@ -1,8 +1,11 @@
 """The house itself: what must hold across the apps."""
 
+import json
 import re
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,28 +26,48 @@ def test_every_wanted_library_is_pinned_and_has_its_reason(kind: str) -> None:
         assert not REQUIREMENT.match(line) or "# " in line, f"No reason for {line}"
 
 
+def _files(pattern: str = "*") -> list[str]:
+    command = ["git", "ls-files", "-co", "--exclude-standard", pattern]
+    files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert files
+    return files
+
+
 # This list, and the original design, which keeps its model so: it is measured, in an environment of its own.
 _EXEMPT = ("toxicmod/tests/test_house.py", "toxicmod/references/original.py")
 
 
 def test_no_file_unpickles_or_evaluates_what_it_reads() -> None:
     forbidden = re.compile(r"\b(pickle\.loads?|joblib\.load|yaml\.load|allow_pickle=True|eval\(|exec\()")
-    files = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "*.py"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split()
-    assert files
     found = [
         f"{name}: {line.strip()}"
-        for name in files
+        for name in _files("*.py")
         if name not in _EXEMPT
         for line in (ROOT / name).read_text().splitlines()
         if forbidden.search(line)
     ]
     assert not found
+
+
+def _secrets(folder: Path, *files: str) -> set[tuple[str, str]]:
+    """Return file and hash of all that looks like a secret."""
+    command = [sys.executable, "-m", "detect_secrets", "scan", "--no-verify", *files]
+    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+    return _known(json.loads(answer))
+
+
+def _known(report: dict[str, Any]) -> set[tuple[str, str]]:
+    return {(name, each["hashed_secret"]) for name, found in report["results"].items() for each in found}
+
+
+def test_no_secret_is_in_the_repository(tmp_path: Path) -> None:
+    (tmp_path / "settings.py").write_text(f'KEY = "AKIA{"Q" * 16}"\n')
+    assert _secrets(tmp_path, "settings.py"), "the scanner finds nothing"
+    # Passwords of tests and checksums of our own. Anew, once you have looked at what was found:
+    # .venv/bin/detect-secrets scan --no-verify $(git ls-files) > .secrets.baseline
+    baseline = ".secrets.baseline"
+    looked_at = _known(json.loads((ROOT / baseline).read_text()))
+    assert not _secrets(ROOT, *(name for name in _files() if name != baseline)) - looked_at
 
 
 def test_every_command_has_a_test() -> None:

@@ -3,8 +3,11 @@
 import itertools
 import json
 import os
+import sqlite3
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ import pytest
 
 from apps.api.perspective.errors import unavailable
 from apps.api.perspective.rendering import CONTENT_TYPE
+from apps.monitoring.counting import WRITE_SECONDS
 from toxicmod import worker
 from toxicmod.tests.load import CONNECTIONS, Load, load, post, site_on_one_core
 
@@ -30,23 +34,27 @@ def requests(url: str) -> Iterator[bytes]:
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core for the server, one for its clients")
 @pytest.mark.parametrize("path", ["v1alpha1/comments:analyze", "api/v1/predict_proba"])
 def test_eight_times_the_connections_that_it_can_serve_leave_the_accepted_their_time(path: str) -> None:
-    def measure() -> tuple[Load, Load, Load]:
-        with site_on_one_core("sqlite") as (url, _, key):
+    def measure() -> tuple[Load, Load, Load, int]:
+        with site_on_one_core("sqlite") as (url, env, key):
             target = f"{url}/{path}?key={key}"
             load(target, requests(target), seconds=1)
             full = load(target, requests(target), seconds=3)
             over = load(target, requests(target), seconds=5, connections=8 * CONNECTIONS, may_refuse=True)
             after = load(target, requests(target), seconds=10, rate=full.rate / 2, may_refuse=True)
-            return full, over, after
+            time.sleep(WRITE_SECONDS + 1)
+            with sqlite3.connect(Path(env["DATA_DIR"], "toxicmod.sqlite3")) as database:
+                (counted,) = database.execute("SELECT sum(errors) FROM monitoring_requestminute").fetchone()
+            return full, over, after, counted
 
     # In a thread of its own: where browser tests ran before, this one has an event loop already.
     with ThreadPoolExecutor(1) as pool:
-        full, over, after = pool.submit(measure).result()
+        full, over, after, counted = pool.submit(measure).result()
     assert len(over.refused) > len(over.milliseconds)
     assert np.percentile(over.refused, 99) < 500
     # The median: the first quarter of a second is taken for a burst, and worked off.
     assert np.median(over.milliseconds) < full.p99 + 150
     assert over.rate > 0.6 * full.rate
+    assert counted >= len(over.refused), "the dashboard does not tell of it"
     # Whoever comes once the rush is over is answered, within the first second.
     assert not len(after.refused)
     assert after.p99 < full.p99 + 250

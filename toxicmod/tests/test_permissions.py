@@ -47,6 +47,7 @@ DOORS: dict[str, tuple[str, str]] = {
     "admin:index": ("get", STAFF),
     "admin:login": ("get", EVERYBODY),
     "admin:logout": ("post", EVERYBODY),
+    "admin:second_factor": ("get", STAFF),
     "admin:password_change": ("get", STAFF),
     "admin:password_change_done": ("get", STAFF),
     "admin:autocomplete": ("get", ""),

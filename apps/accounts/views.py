@@ -1,0 +1,49 @@
+"""The page on which staff switch their second factor on and off."""
+
+import segno
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.safestring import mark_safe
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods
+
+from apps.accounts import second_factor
+from apps.accounts.forms import CodeForm
+from apps.accounts.models import User
+
+_KEY = "second_factor_key"
+
+
+@never_cache
+@require_http_methods(["GET", "POST"])
+def page(request: HttpRequest) -> HttpResponse:
+    """Show whether the second factor is on, and take the code that switches it."""
+    user = request.user
+    assert isinstance(user, User)  # `admin_view` lets nobody else through
+    form = CodeForm(request.POST or None)
+    is_on, codes = second_factor.is_on(user), None
+    if form.is_valid():
+        try:
+            if is_on:
+                second_factor.check(user=user, code=form.cleaned_data["code"])
+                second_factor.switch_off(user)
+                messages.success(request, "The second factor is off. Your password alone signs you in.")
+                return redirect("admin:second_factor")
+            codes = second_factor.switch_on(
+                user=user, key=request.session.get(_KEY, ""), code=form.cleaned_data["code"]
+            )
+            del request.session[_KEY]
+            is_on = True
+        except second_factor.SecondFactorError as error:
+            form.add_error("code", str(error))
+    context = admin.site.each_context(request) | {"title": "Second factor", "form": form, "is_on": is_on}
+    if is_on:
+        context |= {"codes": codes, "left": second_factor.codes_left(user)}
+    else:
+        # Kept until it is confirmed, so that a wrong code does not ask for another scan.
+        key = request.session.setdefault(_KEY, second_factor.new_key())
+        picture = segno.make(second_factor.address(user, key), micro=False)
+        svg = picture.svg_inline(scale=5, light="white")
+        context |= {"key": second_factor.readable(key), "picture": mark_safe(svg)}  # drawn here, of our own
+    return render(request, "accounts/second_factor.html", context)
