@@ -6,7 +6,7 @@ UV := $(BIN)/uv pip
 # uv is many times faster; where the index is one that only pip's own settings know, pip does it.
 INSTALL = $(UV) install -q --system-certs --python $(BIN)/python -r $(1) || $(BIN)/pip install -q --disable-pip-version-check -r $(1)
 
-.PHONY: run test test-infra bench lock fix clean
+.PHONY: run test test-cloud test-infra bench lock fix clean
 
 run: .venv/static
 	@exec $(BIN)/python manage.py serve
@@ -22,6 +22,10 @@ test: .venv/dev .venv/static
 	$(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/pytest -n 2 --dist loadfile
 	$(BIN)/python -m toxicmod.tests.servers $(BIN)/pytest -n 2 --dist loadfile -m database
+
+# Terraform's stack and the mirror in DynamoDB, against an AWS of our own.
+test-cloud: .venv/dev .venv/infra
+	$(BIN)/pytest -n 2 toxicmod/tests/infra/test_terraform.py toxicmod/tests/infra/test_mirror_drills.py
 
 # The whole loop, Spark, Terraform, containers, Ansible and the mirror, for real and without a cloud.
 # What a machine lacks is skipped, loudly.

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from uuid import UUID
 
 from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, connections
@@ -148,10 +149,11 @@ def _write(database: BaseDatabaseWrapper, predictions: Sequence[Prediction]) -> 
                     for row in rows:
                         copy.write_row(row)
     else:
+        at = cache(database.ops.adapt_datetimefield_value)  # one and the same for all of a batch
         rows = [
             [
-                field.get_db_prep_save(value, database) if isinstance(value, UUID | datetime) else value
-                for field, value in zip(_FIELDS, map(prediction.__dict__.get, _NAMES), strict=True)
+                value.hex if type(value) is UUID else at(value) if type(value) is datetime else value
+                for value in map(prediction.__dict__.get, _NAMES)
             ]
             for prediction in predictions
         ]
