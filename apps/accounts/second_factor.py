@@ -10,6 +10,7 @@ from django_otp.plugins.otp_totp.models import TOTPDevice, default_key
 from apps.accounts.models import User
 
 RECOVERY_CODES = 10
+DIGITS = 6  # of an app's code; a recovery code is longer
 
 
 class SecondFactorError(Exception):
@@ -77,7 +78,7 @@ def check(*, user: User, code: str) -> None:
     code = _plain(code)
     if not code:
         raise SecondFactorError("Enter the code from your app, or a recovery code.")
-    kind = TOTPDevice if code.isdecimal() else StaticDevice
+    kind = TOTPDevice if len(code) == DIGITS else StaticDevice
     with transaction.atomic():  # not to be left by an error: that would forget the wrong try
         device = kind.objects.select_for_update().filter(user=user, confirmed=True).first()
         allowed = device is not None and device.verify_is_allowed()[0]

@@ -22,27 +22,26 @@ def page(request: HttpRequest) -> HttpResponse:
     user = request.user
     assert isinstance(user, User)  # `admin_view` lets nobody else through
     form = CodeForm(request.POST or None)
-    is_on, codes = second_factor.is_on(user), None
+    codes = key = None
+    if not second_factor.is_on(user):
+        # Kept until it is confirmed, so that a wrong code does not ask for another scan.
+        key = request.session.setdefault(_KEY, second_factor.new_key())
     if form.is_valid():
         try:
-            if is_on:
+            if key is None:
                 second_factor.check(user=user, code=form.cleaned_data["code"])
                 second_factor.switch_off(user)
                 messages.success(request, "The second factor is off. Your password alone signs you in.")
                 return redirect("admin:second_factor")
-            codes = second_factor.switch_on(
-                user=user, key=request.session.get(_KEY, ""), code=form.cleaned_data["code"]
-            )
+            codes = second_factor.switch_on(user=user, key=key, code=form.cleaned_data["code"])
             del request.session[_KEY]
-            is_on = True
+            key = None
         except second_factor.SecondFactorError as error:
             form.add_error("code", str(error))
-    context = admin.site.each_context(request) | {"title": "Second factor", "form": form, "is_on": is_on}
-    if is_on:
-        context |= {"codes": codes, "left": second_factor.codes_left(user)}
+    context = admin.site.each_context(request) | {"title": "Second factor", "form": form}
+    if key is None:
+        context |= {"is_on": True, "codes": codes, "left": second_factor.codes_left(user)}
     else:
-        # Kept until it is confirmed, so that a wrong code does not ask for another scan.
-        key = request.session.setdefault(_KEY, second_factor.new_key())
         picture = segno.make(second_factor.address(user, key), micro=False)
         svg = picture.svg_inline(scale=5, light="white")
         context |= {"key": second_factor.readable(key), "picture": mark_safe(svg)}  # drawn here, of our own

@@ -91,6 +91,12 @@ def test_a_wrong_first_code_switches_nothing_on_and_keeps_the_key(user: User, cl
     assert client.post(PAGE, {"code": ""}).status_code == 200
 
 
+def test_a_code_sent_before_the_page_was_seen_switches_nothing_on(user: User, client: Client) -> None:
+    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+    assert "not the one expected" in client.post(PAGE, {"code": code_of("")}).content.decode()
+    assert not second_factor.is_on(user)
+
+
 def test_switching_off_takes_a_code(enrolled: tuple[str, list[str]], user: User, client: Client) -> None:
     key, _ = enrolled
     assert "is wrong" in client.post(PAGE, {"code": "nonsense"}).content.decode()
