@@ -4,8 +4,10 @@ import json
 import selectors
 import socket
 import time
+from collections import Counter
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from gunicorn.http.message import Request
 from gunicorn.workers.gthread import TConn, ThreadWorker
@@ -56,6 +58,30 @@ class Worker(ThreadWorker):
     _typical = 0.0  # seconds of an answer
     _empty_at = 0.0
     _refused = 0
+    _told_at = 0.0
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._turned_away: Counter[bytes] = Counter()  # by path, since it was told
+
+    def notify(self) -> None:
+        """Tell gunicorn, once a second or oftener, that this worker is alive; and us whom it turned away."""
+        super().notify()
+        now = time.monotonic()
+        if self._turned_away and now - self._told_at > 1:
+            self._told_at = now
+            self._tell()
+
+    def _tell(self) -> None:
+        from apps.monitoring import counting  # loaded with the site, which this module must not be before
+
+        by_source: Counter[str | None] = Counter()
+        for path, times in self._turned_away.items():
+            by_source[counting.source_of(path.decode("latin-1"))] += times
+        self._turned_away.clear()
+        for source, times in by_source.items():
+            if source is not None:
+                counting.count(source, 503, None, times)
 
     def enqueue_req(self, conn: TConn) -> None:
         waiting, now = self.tpool._work_queue.qsize(), time.monotonic()
@@ -100,9 +126,7 @@ class Worker(ThreadWorker):
                 pass
         conn.close()
         self.nr_conns -= 1
-        from apps.monitoring import counting  # loaded with the site, which this module must not be before
-
-        counting.count(line.partition(b" ")[2].partition(b"?")[0].decode("latin-1").split(" ")[0], 503, None)
+        self._turned_away[line.partition(b" ")[2].partition(b" ")[0].partition(b"?")[0]] += 1
         self._refused += 1
         if self._refused % 1_000 == 1:
             self.log.warning("More comes than can be answered: %s requests turned away", self._refused)

@@ -56,16 +56,16 @@ class Counts:
         self._lock = threading.Lock()
         self._process = f"{socket.gethostname()[:60]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
-    def add(self, source: str, status: int, seconds: float | None, now: float) -> None:
+    def add(self, source: str, status: int, seconds: float | None, now: float, times: int = 1) -> None:
         """Count a call that was answered; None seconds, where it was turned away unread."""
         with self._lock:
             calls = self._calls.setdefault((int(now // 60), source), Calls())
-            calls.requests += 1
-            calls.refused += 400 <= status < 500
-            calls.errors += status >= 500
+            calls.requests += times
+            calls.refused += times * (400 <= status < 500)
+            calls.errors += times * (status >= 500)
             if seconds is not None:
                 place = int((math.log10(max(seconds, 1e-6)) + 5) * 10)
-                calls.latency[min(max(place, 0), _BINS - 1)] += 1
+                calls.latency[min(max(place, 0), _BINS - 1)] += times
 
     def write(self, now: float) -> None:
         """Write what was counted; what can't change any more is then forgotten.
@@ -118,11 +118,10 @@ def start() -> None:
     threading.Thread(target=_counts.write_forever, name="counting", daemon=True).start()
 
 
-def count(path: str, status: int, seconds: float | None) -> None:
-    """Count a call, where its path is traffic; see `Counts.add`."""
-    if source := source_of(path):
-        add(source, status, seconds, time.time())
-        prometheus.observe(source, status, seconds)
+def count(source: str, status: int, seconds: float | None, times: int = 1) -> None:
+    """Count a call for the dashboard and for Prometheus; see `Counts.add`."""
+    add(source, status, seconds, time.time(), times)
+    prometheus.observe(source, status, seconds, times)
 
 
 class CountCalls:
@@ -132,7 +131,10 @@ class CountCalls:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        source = source_of(request.path_info)
+        if source is None:
+            return self._get_response(request)
         start = time.perf_counter()
         response = self._get_response(request)
-        count(request.path_info, response.status_code, time.perf_counter() - start)
+        count(source, response.status_code, time.perf_counter() - start)
         return response

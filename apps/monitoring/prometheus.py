@@ -38,10 +38,10 @@ def _counters(source: str, status: int) -> tuple[Counter, Histogram]:
     return _REQUESTS.labels(source, f"{status}xx"), _SECONDS.labels(source)
 
 
-def observe(source: str, status: int, seconds: float | None) -> None:
+def observe(source: str, status: int, seconds: float | None, times: int = 1) -> None:
     """Count a call that was answered, and its time if it took one; takes some microseconds."""
     requests, histogram = _counters(source, status // 100)
-    requests.inc()
+    requests.inc(times)
     if seconds is not None:
         histogram.observe(seconds)
 

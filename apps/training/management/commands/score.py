@@ -22,6 +22,7 @@ nothing is stored as a prediction."""
   manage.py score comments.csv.gz --column body --format jsonl --output scores.jsonl
   manage.py score comments.txt --model challenger > scores.csv"""
     refusals = (SourceError, scoring.ScoringError)
+    requires_system_checks = ()  # they load every page of the site
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", type=Path, help="A CSV file, or a text file with one comment a line.")
