@@ -25,7 +25,7 @@ test: .venv/dev .venv/static
 
 # Terraform's stack and the mirror in DynamoDB, against an AWS of our own.
 test-cloud: .venv/dev .venv/infra
-	$(BIN)/pytest -n 2 toxicmod/tests/infra/test_terraform.py toxicmod/tests/infra/test_mirror_drills.py
+	$(BIN)/pytest -n 2 --dist loadfile toxicmod/tests/infra/test_terraform.py toxicmod/tests/infra/test_mirror_drills.py
 
 # The whole loop, Spark, Terraform, containers, Ansible and the mirror, for real and without a cloud.
 # What a machine lacks is skipped, loudly.

@@ -334,7 +334,7 @@ STATICFILES_FINDERS = [
     "django.contrib.staticfiles.finders.AppDirectoriesFinder",
     "django_plotly_dash.finders.DashComponentFinder",
 ]
-# The loader is named, not imported: a process that only scores never loads what draws.
+# The loader is named, not imported: settings come before the apps.
 PLOTLY_DASH = {
     "view_decorator": "apps.monitoring.access.guarded",
     "stateless_loader": "apps.monitoring.dashboard.find",

@@ -126,7 +126,8 @@ class Worker(ThreadWorker):
                 pass
         conn.close()
         self.nr_conns -= 1
-        self._turned_away[line.partition(b" ")[2].partition(b" ")[0].partition(b"?")[0]] += 1
+        if head:  # else the client hung up
+            self._turned_away[line.partition(b" ")[2].partition(b" ")[0].partition(b"?")[0]] += 1
         self._refused += 1
         if self._refused % 1_000 == 1:
             self.log.warning("More comes than can be answered: %s requests turned away", self._refused)

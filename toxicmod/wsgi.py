@@ -34,4 +34,5 @@ except serving.NoModelError as error:
     logging.getLogger(__name__).warning("%s", error)
 reverse("health")  # imports every view
 loading.join()
+languages.load()  # an error where the thread could not
 connections.close_all()

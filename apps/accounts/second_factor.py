@@ -53,7 +53,6 @@ def switch_on(*, user: User, key: str, code: str) -> list[str]:
             raise SecondFactorError("It is on already. Switch it off first to set up another phone.")
         device = TOTPDevice.objects.create(user=user, name="App", key=key)
         if not device.verify_token(_plain(code)):
-            transaction.set_rollback(True)
             raise SecondFactorError(
                 "This code is not the one expected. Is the phone's clock right? Try the next."
             )
@@ -84,7 +83,10 @@ def check(*, user: User, code: str) -> None:
         allowed = device is not None and device.verify_is_allowed()[0]
         is_right = allowed and device.verify_token(code)
     if device is not None and not allowed:
-        raise SecondFactorError("Too many wrong codes: wait a moment and try again.")
+        raise SecondFactorError(
+            "Too many wrong codes: each doubles the wait, which begins with a second. Try again later, "
+            "or ask an administrator to switch it off."
+        )
     if not is_right:
         raise SecondFactorError("This code is wrong or was used before: take the next one.")
 

@@ -13,6 +13,7 @@ from apps.accounts.forms import CodeForm
 from apps.accounts.models import User
 
 _KEY = "second_factor_key"
+_CODES = "second_factor_codes"  # until they were shown
 
 
 @never_cache
@@ -22,10 +23,13 @@ def page(request: HttpRequest) -> HttpResponse:
     user = request.user
     assert isinstance(user, User)  # `admin_view` lets nobody else through
     form = CodeForm(request.POST or None)
-    codes = key = None
+    key = None
     if not second_factor.is_on(user):
         # Kept until it is confirmed, so that a wrong code does not ask for another scan.
         key = request.session.setdefault(_KEY, second_factor.new_key())
+    if request.method == "POST" and ("off" in request.POST) != (key is None):
+        # Another tab or a second click has done it already: it is not to be switched back.
+        return redirect("admin:second_factor")
     if form.is_valid():
         try:
             if key is None:
@@ -33,13 +37,16 @@ def page(request: HttpRequest) -> HttpResponse:
                 second_factor.switch_off(user)
                 messages.success(request, "The second factor is off. Your password alone signs you in.")
                 return redirect("admin:second_factor")
-            codes = second_factor.switch_on(user=user, key=key, code=form.cleaned_data["code"])
+            request.session[_CODES] = second_factor.switch_on(
+                user=user, key=key, code=form.cleaned_data["code"]
+            )
             del request.session[_KEY]
-            key = None
+            return redirect("admin:second_factor")
         except second_factor.SecondFactorError as error:
             form.add_error("code", str(error))
     context = admin.site.each_context(request) | {"title": "Second factor", "form": form}
     if key is None:
+        codes = None if request.method == "POST" else request.session.pop(_CODES, None)
         context |= {"is_on": True, "codes": codes, "left": second_factor.codes_left(user)}
     else:
         picture = segno.make(second_factor.address(user, key), micro=False)

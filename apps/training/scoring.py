@@ -22,7 +22,7 @@ from apps.training.sources import SourceError
 
 FORMATS = ("csv", "jsonl")
 TEXT_COLUMNS = ("comment_text", "text", "comment")
-COMMENTS_AT_ONCE = 4_096
+COMMENTS_AT_ONCE = 16_384  # in all threads
 # The same as the CSV reader's own limit of a field.
 LONGEST_LINE = 131_072
 # Takes n names, (n, 6) probabilities and, of each, the labels that are reached.
@@ -61,7 +61,8 @@ def score_file(
     if not path.is_file():
         raise SourceError(f"There is no file {path}: check the path.")
     count = 0
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = max(1, threads or len(os.sched_getaffinity(0)))
+    at_once = max(1, COMMENTS_AT_ONCE // (threads + 2))
     bits = 1 << np.arange(len(LABELS))
     pending: deque[tuple[tuple[str, ...], Future[np.ndarray]]] = deque()
     try:
@@ -77,7 +78,7 @@ def score_file(
                 else _lines(lines)
             )
             write = _writer(out, form)
-            while (chunk := list(islice(comments, COMMENTS_AT_ONCE))) or pending:
+            while (chunk := list(islice(comments, at_once))) or pending:
                 if chunk:
                     names, texts = zip(*chunk, strict=True)
                     pending.append((names, pool.submit(scorer.score_many, texts, threads=1)))

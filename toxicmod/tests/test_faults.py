@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.client import HTTPException
 from io import FileIO
 from pathlib import Path
@@ -244,7 +244,7 @@ time_t time(time_t *at) {
 
 
 @pytest.mark.skipif(not shutil.which("gcc"), reason="NOT TESTED WITH A CLOCK STEPPED BACK: there is no gcc")
-def test_a_clock_stepped_back_loses_nothing_and_counts_everything(tmp_path: Path) -> None:
+def test_a_clock_stepped_back_loses_no_prediction_and_counts_each(tmp_path: Path) -> None:
     source, library, step = tmp_path / "clock.c", tmp_path / "clock.so", tmp_path / "step"
     source.write_text(_CLOCK)
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
@@ -260,7 +260,7 @@ def test_a_clock_stepped_back_loses_nothing_and_counts_everything(tmp_path: Path
                     file.write(seconds.to_bytes(8, "little", signed=True))
             load.recovers(30)
         manage("roll_up", env=env)
-        with sqlite3.connect(tmp_path / "data" / "toxicmod.sqlite3") as database:
+        with closing(sqlite3.connect(tmp_path / "data" / "toxicmod.sqlite3")) as database:
             stored, hours = database.execute(
                 "SELECT count(*), count(DISTINCT substr(created_at, 1, 13)) FROM predictions_prediction"
             ).fetchone()

@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from apps.api.perspective.errors import unavailable
 from apps.api.perspective.rendering import CONTENT_TYPE
-from apps.monitoring.counting import WRITE_SECONDS
+from apps.monitoring.counting import WRITE_SECONDS, source_of
 from toxicmod import worker
 from toxicmod.tests.load import CONNECTIONS, Load, load, post, site_on_one_core
 
@@ -42,8 +43,11 @@ def test_eight_times_the_connections_that_it_can_serve_leave_the_accepted_their_
             over = load(target, requests(target), seconds=5, connections=8 * CONNECTIONS, may_refuse=True)
             after = load(target, requests(target), seconds=10, rate=full.rate / 2, may_refuse=True)
             time.sleep(WRITE_SECONDS + 1)
-            with sqlite3.connect(Path(env["DATA_DIR"], "toxicmod.sqlite3")) as database:
-                (counted,) = database.execute("SELECT sum(errors) FROM monitoring_requestminute").fetchone()
+            with closing(sqlite3.connect(Path(env["DATA_DIR"], "toxicmod.sqlite3"))) as database:
+                (counted,) = database.execute(
+                    "SELECT sum(errors) FROM monitoring_requestminute WHERE source = ?",
+                    (source_of(f"/{path}"),),
+                ).fetchone()
             return full, over, after, counted
 
     # In a thread of its own: where browser tests ran before, this one has an event loop already.

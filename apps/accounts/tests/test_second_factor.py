@@ -1,10 +1,12 @@
 """Signing in with a code besides the password."""
 
 import re
+from typing import NamedTuple
 
 import pytest
 from django.test import Client
 from django_otp.oath import totp
+from pytest_django import Settings
 
 from apps.accounts import second_factor
 from apps.accounts.models import User
@@ -15,7 +17,9 @@ PAGE, LOGIN = "/admin/second-factor/", "/admin/login/?next=/admin/password_chang
 
 
 @pytest.fixture
-def user() -> User:
+def user(settings: Settings) -> User:
+    # Fast enough for what happens within a second.
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     return User.objects.create_user("mia", password="correct horse battery", is_staff=True)
 
 
@@ -32,51 +36,51 @@ def sign_in(code: str | None = None, password: str = "correct horse battery") ->
     return answer.status_code == 302, note[1] if note else ""
 
 
-def switch_on(client: Client) -> tuple[str, list[str]]:
-    """Switch it on as a person would; return the key and the recovery codes."""
-    assert "<svg" in client.get(PAGE).content.decode()
-    key = client.session["second_factor_key"]
-    answer = client.post(PAGE, {"code": code_of(key)}).content.decode()
-    return key, re.findall(r"<li><code>(.*?)</code>", answer)
+class Enrolled(NamedTuple):
+    """What somebody has who switched it on: two codes of the app, the first one used, and recovery codes."""
+
+    used: str
+    next: str
+    recovery: list[str]
 
 
 @pytest.fixture
-def enrolled(user: User, client: Client) -> tuple[str, list[str]]:
+def enrolled(user: User, client: Client) -> Enrolled:
+    """Switch it on as a person would."""
     client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
-    return switch_on(client)
+    assert "<svg" in client.get(PAGE).content.decode()
+    key = client.session["second_factor_key"]
+    used, later = code_of(key), code_of(key, later=1)
+    answer = client.post(PAGE, {"code": used, "on": "on"}, follow=True).content.decode()
+    return Enrolled(used, later, re.findall(r"<li><code>(.*?)</code>", answer))
 
 
 def test_who_has_none_signs_in_by_password_alone(user: User) -> None:
     assert sign_in() == (True, "")
 
 
-def test_a_code_is_asked_for_and_each_works_once(enrolled: tuple[str, list[str]]) -> None:
-    key, _ = enrolled
+def test_a_code_is_asked_for_and_each_works_once(enrolled: Enrolled) -> None:
     assert sign_in() == (False, "Enter the code from your app, or a recovery code.")
-    assert not sign_in(code_of(key))[0], "the code that switched it on was used"
+    assert not sign_in(enrolled.used)[0], "the code that switched it on was used"
     second_factor.TOTPDevice.objects.update(throttling_failure_count=0)
-    assert sign_in(code_of(key, later=1)) == (True, "")
-    assert sign_in(code_of(key, later=1)) == (
-        False,
-        "This code is wrong or was used before: take the next one.",
-    )
-    assert not sign_in(code_of(key, later=1), password="wrong")[0]
+    assert sign_in(enrolled.next) == (True, "")
+    assert sign_in(enrolled.next) == (False, "This code is wrong or was used before: take the next one.")
+    assert not sign_in(enrolled.next, password="wrong")[0]
 
 
-def test_guessing_is_slowed_down_even_for_the_right_code(enrolled: tuple[str, list[str]]) -> None:
-    key, _ = enrolled
-    right = code_of(key, later=1)
-    wrong = f"{(int(right) + 1) % 10**6:06d}"
+def test_guessing_is_slowed_down_even_for_the_right_code(enrolled: Enrolled) -> None:
+    wrong = f"{(int(enrolled.next) + 1) % 10**6:06d}"
     assert "wrong" in sign_in(wrong)[1]
-    assert sign_in(right) == (False, "Too many wrong codes: wait a moment and try again.")
+    second_factor.TOTPDevice.objects.update(throttling_failure_count=10)
+    said = sign_in(enrolled.next)
+    assert not said[0]
+    assert "Too many wrong codes" in said[1]
 
 
-def test_a_recovery_code_signs_in_once(enrolled: tuple[str, list[str]]) -> None:
-    _, codes = enrolled
-    assert len(set(codes)) == second_factor.RECOVERY_CODES
-    assert sign_in(codes[0].upper())[0]
-    assert not sign_in(codes[0])[0]
-    user = User.objects.get(username="mia")
+def test_a_recovery_code_signs_in_once(enrolled: Enrolled, user: User) -> None:
+    assert len(set(enrolled.recovery)) == second_factor.RECOVERY_CODES
+    assert sign_in(enrolled.recovery[0].upper())[0]
+    assert not sign_in(enrolled.recovery[0])[0]
     assert second_factor.codes_left(user) == second_factor.RECOVERY_CODES - 1
 
 
@@ -84,36 +88,51 @@ def test_a_wrong_first_code_switches_nothing_on_and_keeps_the_key(user: User, cl
     client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
     client.get(PAGE)
     key = client.session["second_factor_key"]
-    wrong = f"{(int(code_of(key)) + 1) % 10**6:06d}"
-    assert "not the one expected" in client.post(PAGE, {"code": wrong}).content.decode()
+    assert "not the one expected" in client.post(PAGE, {"code": "12345", "on": "on"}).content.decode()
     assert client.session["second_factor_key"] == key
     assert not second_factor.is_on(user)
-    assert client.post(PAGE, {"code": ""}).status_code == 200
+    assert client.post(PAGE, {"code": "", "on": "on"}).status_code == 200
 
 
 def test_a_code_sent_before_the_page_was_seen_switches_nothing_on(user: User, client: Client) -> None:
     client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
-    assert "not the one expected" in client.post(PAGE, {"code": code_of("")}).content.decode()
+    answer = client.post(PAGE, {"code": code_of(""), "on": "on"}).content.decode()
+    assert "not the one expected" in answer
     assert not second_factor.is_on(user)
 
 
-def test_switching_off_takes_a_code(enrolled: tuple[str, list[str]], user: User, client: Client) -> None:
-    key, _ = enrolled
-    assert "is wrong" in client.post(PAGE, {"code": "nonsense"}).content.decode()
+def test_switching_off_takes_a_code(enrolled: Enrolled, user: User, client: Client) -> None:
+    assert "is wrong" in client.post(PAGE, {"code": "nonsense", "off": "off"}).content.decode()
     assert second_factor.is_on(user)
-    assert client.post(PAGE, {"code": code_of(key, later=1)}).status_code == 302
+    assert client.post(PAGE, {"code": enrolled.next, "off": "off"}).status_code == 302
     assert sign_in() == (True, "")
     assert not second_factor.codes_left(user)
 
 
-def test_a_page_left_open_does_not_set_up_a_second_phone(enrolled: tuple[str, list[str]], user: User) -> None:
+def test_a_second_click_or_tab_does_not_switch_it_off_again(
+    enrolled: Enrolled, user: User, client: Client
+) -> None:
+    assert client.post(PAGE, {"code": enrolled.next, "on": "on"}).status_code == 302
+    assert second_factor.is_on(user)
+
+
+def test_a_second_click_still_shows_the_recovery_codes_once(user: User, client: Client) -> None:
+    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+    client.get(PAGE)
+    said = {"code": code_of(client.session["second_factor_key"]), "on": "on"}
+    client.post(PAGE, said)
+    assert "Your recovery codes" in client.post(PAGE, said, follow=True).content.decode()
+    assert "Your recovery codes" not in client.get(PAGE).content.decode()
+
+
+def test_a_second_phone_is_not_set_up_beside_the_first(enrolled: Enrolled, user: User) -> None:
     key = second_factor.new_key()
     with pytest.raises(second_factor.SecondFactorError, match="on already"):
         second_factor.switch_on(user=user, key=key, code=code_of(key))
 
 
 def test_an_administrator_helps_whose_phone_is_lost(
-    enrolled: tuple[str, list[str]], user: User, admin_client: Client
+    enrolled: Enrolled, user: User, admin_client: Client
 ) -> None:
     action = {"action": "switch_off_second_factor", "_selected_action": user.pk}
     assert admin_client.post("/admin/accounts/user/", action).status_code == 302

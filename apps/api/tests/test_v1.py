@@ -335,3 +335,10 @@ def test_the_schema_is_valid_and_the_docs_are_our_own(client: Client) -> None:
     page = client.get("/api/v1/docs").content.decode()
     assert "swagger-ui" in page
     assert "https://" not in page.replace("https://www.w3.org", "")
+
+
+def test_a_lone_surrogate_in_a_name_is_told_back_as_it_came(client: Client) -> None:
+    body = '{"text": "x", "\\ud800": 1}'
+    answer = client.post("/api/v1/predict", body, content_type="application/json")
+    assert answer.status_code == 400
+    assert "\\ud800" in answer.content.decode()
