@@ -13,11 +13,9 @@ from uuid_utils.compat import uuid7
 from apps.accounts.models import APIKey
 from apps.classifier.labels import LABELS
 from apps.predictions import store
-from apps.predictions.models import Feedback, Prediction, pack_labels
+from apps.predictions.models import Feedback, Prediction, pack_labels, pack_rows
 from apps.registry import serving
 from apps.registry.serving import Served
-
-_BITS = 1 << np.arange(len(LABELS))  # as `pack_labels`
 
 
 class AlreadyGivenError(Exception):
@@ -67,7 +65,7 @@ def score(
         served = serving.stand_in(served, error)
         scores = _scores(served, texts)
     latency_us = round((time.perf_counter() - start) * 1e6 / max(len(texts), 1))
-    masks = (scores >= served.scorer.thresholds) @ _BITS
+    masks = pack_rows(scores >= served.scorer.thresholds)
     client_id = client and client.pk
     now = timezone.now()
     # By position, in the order of the columns: by name, Django takes as long as the scoring.
@@ -86,9 +84,7 @@ def score(
             served.version_id,
             latency_us,
         )
-        for row, (text, probabilities, mask) in enumerate(
-            zip(texts, scores.tolist(), masks.tolist(), strict=True)
-        )
+        for row, (text, probabilities, mask) in enumerate(zip(texts, scores.tolist(), masks, strict=True))
     ]
     store.insert(predictions)
     return predictions, served

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 from django.db import models
 from django.utils import timezone
 from uuid_utils.compat import uuid7
@@ -16,6 +17,11 @@ ALL_LABELS = (1 << len(LABELS)) - 1
 def pack_labels(flags: Iterable[Any]) -> int:
     """Return six truth values, in the order of `LABELS`, as six bits, the lowest for the first label."""
     return sum(1 << bit for bit, flag in enumerate(flags) if flag)
+
+
+def pack_rows(flags: np.ndarray) -> list[int]:
+    """Return what `pack_labels` makes of each row of (n, labels) truth values."""
+    return (flags @ (1 << np.arange(len(LABELS)))).tolist()
 
 
 def unpack_labels(mask: int) -> dict[str, bool]:

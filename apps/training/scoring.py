@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
+from apps.predictions.models import ALL_LABELS, pack_rows, unpack_labels
 from apps.training.jigsaw import opened
 from apps.training.sources import SourceError
 
@@ -28,7 +29,7 @@ LONGEST_LINE = 131_072
 # Takes n names, (n, 6) probabilities and, of each, the labels that are reached.
 Write = Callable[[Sequence[str], np.ndarray, Sequence[list[str]]], None]
 _LABELS_OF = [
-    [label for bit, label in enumerate(LABELS) if mask >> bit & 1] for mask in range(1 << len(LABELS))
+    [label for label, flag in unpack_labels(mask).items() if flag] for mask in range(ALL_LABELS + 1)
 ]
 
 
@@ -63,7 +64,6 @@ def score_file(
     count = 0
     threads = max(1, threads or len(os.sched_getaffinity(0)))
     at_once = max(1, COMMENTS_AT_ONCE // (threads + 2))
-    bits = 1 << np.arange(len(LABELS))
     pending: deque[tuple[tuple[str, ...], Future[np.ndarray]]] = deque()
     try:
         with (
@@ -85,8 +85,8 @@ def score_file(
                 if not chunk or len(pending) > threads:
                     names, scored = pending.popleft()
                     scores = scored.result()
-                    masks = (scores >= scorer.thresholds) @ bits
-                    write(names, scores, [_LABELS_OF[mask] for mask in masks.tolist()])
+                    masks = pack_rows(scores >= scorer.thresholds)
+                    write(names, scores, [_LABELS_OF[mask] for mask in masks])
                     count += len(names)
                     bar.update(lines.bytes_read - bar.n)
     except BrokenPipeError:
