@@ -10,7 +10,9 @@ from functools import partial
 from typing import Any
 
 from gunicorn.http.message import Request
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.workers.gthread import TConn
+
+from toxicmod.lane import LaneWorker
 
 LIMIT, STANDING = 0.1, 0.25  # seconds
 TYPICAL_OF = 64  # requests
@@ -37,6 +39,7 @@ _ANSWERS = {
     ),
     b"": ("text/plain; charset=utf-8", _WORDS),
 }
+_CLOSE = b"Connection: close\r\n"
 _REFUSALS = {
     path: (
         "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n"
@@ -46,7 +49,28 @@ _REFUSALS = {
 }
 
 
-class Worker(ThreadWorker):
+class _Queue:
+    """What is known of a queue: how long an answer takes, and since when some have always waited."""
+
+    def __init__(self, servers: int) -> None:
+        self._servers = servers
+        self._typical = 0.0  # seconds of an answer
+        self._empty_at = 0.0
+
+    def took(self, seconds: float) -> None:
+        self._typical += (seconds - self._typical) / TYPICAL_OF
+
+    def most(self, waiting: int) -> int:
+        """Return how many of those that wait may do so: all, unless the queue does not empty."""
+        now = time.monotonic()
+        if not waiting:
+            self._empty_at = now
+        if now - self._empty_at <= STANDING or not self._typical:
+            return waiting
+        return min(waiting, int(max(LIMIT, 2 * self._typical) * self._servers / self._typical))
+
+
+class Worker(LaneWorker):
     """Answers 503 at once to a request that would wait for too long in a queue that does not empty.
 
     A burst is worked off; once the queue has stood for a while, only those are accepted that will have their
@@ -55,14 +79,12 @@ class Worker(ThreadWorker):
     refuse takes a tenth of the time of an answer, since nothing of the request is read but its path.
     """
 
-    _typical = 0.0  # seconds of an answer
-    _empty_at = 0.0
-    _refused = 0
     _told_at = 0.0
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._turned_away: Counter[bytes] = Counter()  # by path, since it was told
+        self._turned_away: list[bytes] = []  # the request lines, since it was told
+        self._of_pool, self._of_lane = _Queue(self.cfg.threads), _Queue(1)
 
     def notify(self) -> None:
         """Tell gunicorn, once a second or oftener, that this worker is alive; and us whom it turned away."""
@@ -76,27 +98,36 @@ class Worker(ThreadWorker):
         from apps.monitoring import counting  # loaded with the site, which this module must not be before
 
         by_source: Counter[str | None] = Counter()
-        for path, times in self._turned_away.items():
+        lines, self._turned_away = self._turned_away, []
+        for line, times in Counter(lines).items():
+            path = line.partition(b" ")[2].partition(b" ")[0].partition(b"?")[0]
             by_source[counting.source_of(path.decode("latin-1"))] += times
-        self._turned_away.clear()
+        self.log.warning("More comes than can be answered: %s requests turned away", len(lines))
         for source, times in by_source.items():
             if source is not None:
                 counting.count(source, 503, None, times)
 
     def enqueue_req(self, conn: TConn) -> None:
-        waiting, now = self.tpool._work_queue.qsize(), time.monotonic()
-        if not waiting:
-            self._empty_at = now
-        elif now - self._empty_at > STANDING:
-            wait = waiting * self._typical / self.cfg.threads
-            if wait > max(LIMIT, 2 * self._typical) and self._refuse(conn):
-                return
-        super().enqueue_req(conn)
+        waiting = self.tpool._work_queue.qsize()
+        if self._of_pool.most(waiting) == waiting or not self._refuse(conn):
+            super().enqueue_req(conn)
+
+    def most_late(self, late: int) -> int:
+        return self._of_lane.most(late)
+
+    def refusal(self, request: bytes) -> tuple[bytes, bool]:
+        head = request.partition(b"\r\n\r\n")[0]
+        answer = self._refused(head)
+        is_kept = self.alive and b" HTTP/1.1\r\n" in head and b"\r\nconnection: close" not in head.lower()
+        return answer.replace(_CLOSE, b"") if is_kept else answer, is_kept
+
+    def took(self, seconds: float) -> None:
+        self._of_lane.took(seconds)
 
     def handle_request(self, req: Request, conn: TConn) -> object:
         start = time.monotonic()
         keeps_alive = super().handle_request(req, conn)
-        self._typical += (time.monotonic() - start - self._typical) / TYPICAL_OF
+        self._of_pool.took(time.monotonic() - start)
         return keeps_alive
 
     def _refuse(self, conn: TConn) -> bool:
@@ -117,18 +148,19 @@ class Worker(ThreadWorker):
             return False
         if head.startswith(_NEVER):
             return False
-        line = head.partition(b"\r\n")[0]
         with suppress(OSError):
-            conn.sock.send(next(answer for path, answer in _REFUSALS.items() if path in line))
+            conn.sock.send(self._refused(head))
             # What is left unread would reset the connection, and the answer with it.
             conn.sock.shutdown(socket.SHUT_WR)
             while conn.sock.recv(1 << 16):
                 pass
         conn.close()
         self.nr_conns -= 1
-        if head:  # else the client hung up
-            self._turned_away[line.partition(b" ")[2].partition(b" ")[0].partition(b"?")[0]] += 1
-        self._refused += 1
-        if self._refused % 1_000 == 1:
-            self.log.warning("More comes than can be answered: %s requests turned away", self._refused)
         return True
+
+    def _refused(self, head: bytes) -> bytes:
+        """Return the answer to a request that is turned away, and count it."""
+        line = head.partition(b"\r\n")[0]
+        if line:  # else the client hung up
+            self._turned_away.append(line)
+        return next(answer for path, answer in _REFUSALS.items() if path in line)

@@ -19,15 +19,14 @@ loading.start()
 application = get_wsgi_application()
 
 from django.db import connections  # noqa: E402  (needs the settings)
-from django.middleware.security import SecurityMiddleware  # noqa: E402
 from django.urls import reverse  # noqa: E402
 
 from apps.api.perspective.short_way import ShortWay  # noqa: E402
 from apps.classifier.scorer import warm  # noqa: E402
-from apps.monitoring.counting import CountCalls  # noqa: E402
+from apps.monitoring import counting  # noqa: E402
 from apps.registry import serving  # noqa: E402
 
-application = ShortWay(application, [CountCalls, SecurityMiddleware])
+application = ShortWay(application, counting.count)
 try:
     warm(serving.current().scorer)
 except serving.NoModelError as error:

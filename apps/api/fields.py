@@ -1,6 +1,7 @@
 """Strict fields and serializers: what is not exactly as documented is refused by name."""
 
-from typing import Any
+from functools import cache
+from typing import Any, Self
 
 from django.conf import settings
 from drf_spectacular.types import OpenApiTypes
@@ -72,6 +73,22 @@ class StrictBooleanField(serializers.Field):
 
 class StrictSerializer(serializers.Serializer):
     """Refuses members that are not fields, so that a misspelt option is never ignored."""
+
+    @classmethod
+    @cache
+    def _shared(cls) -> Self:
+        return cls()
+
+    @classmethod
+    def read(cls, data: Any) -> dict[str, Any]:
+        """Return what `is_valid` leaves in `validated_data`, without making all fields anew for each request.
+
+        Raises:
+            ValidationError: the data is not as documented.
+        """
+        if data is None:
+            cls(data=data).is_valid(raise_exception=True)
+        return cls._shared().run_validation(data)
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         if isinstance(data, dict) and (unknown := sorted(set(data) - set(self.fields))):

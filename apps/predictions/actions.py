@@ -2,7 +2,9 @@
 
 import hmac
 import time
+from collections import defaultdict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from django.conf import settings
@@ -27,9 +29,56 @@ def text_hash(text: str) -> str:
     return hmac.digest(settings.SECRET_KEY.encode(), text.encode("utf-8", "surrogatepass"), "sha256").hex()
 
 
+class Comment(NamedTuple):
+    """A comment to score, and what is stored with it."""
+
+    text: str
+    client: APIKey | None = None
+    community: str = ""
+    external_id: str = ""  # the platform's own
+    do_not_store: bool = False  # keep the scores but not the text
+
+
 def _scores(served: Served, texts: Sequence[str]) -> np.ndarray:
     # A single text skips the batch's set-up.
     return served.scorer.score(texts[0])[None] if len(texts) == 1 else served.scorer.score_many(texts)
+
+
+def _scored(
+    served: Served, comments: Sequence[Comment], hashes: Sequence[str], source: Prediction.Source
+) -> tuple[list[Prediction], Served]:
+    """Return the predictions, not stored yet, and what made them: the champion where `served` fails."""
+    texts = [comment.text for comment in comments]
+    start = time.perf_counter()
+    try:
+        scores = _scores(served, texts)
+    except Exception as error:
+        served = serving.stand_in(served, error)
+        scores = _scores(served, texts)
+    latency_us = round((time.perf_counter() - start) * 1e6 / max(len(texts), 1))
+    masks = pack_rows(scores >= served.scorer.thresholds)
+    now = timezone.now()
+    name = source.value
+    predictions = [
+        Prediction.of(
+            uuid7(),
+            now,
+            client and client.pk,
+            name,
+            community,
+            external_id,
+            None if do_not_store else text,
+            text_hash,
+            *probabilities,
+            mask,
+            served.version_id,
+            latency_us,
+        )
+        for (text, client, community, external_id, do_not_store), text_hash, probabilities, mask in zip(
+            comments, hashes, scores.tolist(), masks, strict=True
+        )
+    ]
+    return predictions, served
 
 
 def score(
@@ -56,38 +105,40 @@ def score(
     Raises:
         NoModelError: no model is in service.
     """
+    ids = external_ids or [""] * len(texts)
+    comments = [
+        Comment(text, client, community, external_id, do_not_store)
+        for text, external_id in zip(texts, ids, strict=True)
+    ]
     hashes = [text_hash(text) for text in texts]
     served = serving.choose(hashes[0]) if hashes else serving.current()
-    start = time.perf_counter()
-    try:
-        scores = _scores(served, texts)
-    except Exception as error:
-        served = serving.stand_in(served, error)
-        scores = _scores(served, texts)
-    latency_us = round((time.perf_counter() - start) * 1e6 / max(len(texts), 1))
-    masks = pack_rows(scores >= served.scorer.thresholds)
-    client_id = client and client.pk
-    now = timezone.now()
-    # By position, in the order of the columns: by name, Django takes as long as the scoring.
-    predictions = [
-        Prediction(  # type: ignore[misc]  # a foreign key's position takes the key
-            uuid7(),
-            now,
-            client_id,
-            source.value,
-            community,
-            external_ids[row] if external_ids else "",
-            None if do_not_store else text,
-            hashes[row],
-            *probabilities,
-            mask,
-            served.version_id,
-            latency_us,
-        )
-        for row, (text, probabilities, mask) in enumerate(zip(texts, scores.tolist(), masks, strict=True))
-    ]
+    predictions, served = _scored(served, comments, hashes, source)
     store.insert(predictions)
     return predictions, served
+
+
+def score_each(*, comments: Sequence[Comment], source: Prediction.Source) -> list[Prediction | Exception]:
+    """Score and store comments that have nothing to do with each other, in one go, as `score` would each.
+
+    Returns:
+        The stored predictions in the order of the comments; an error in place of one that was not stored.
+
+    Raises:
+        NoModelError: no model is in service.
+    """
+    if not comments:
+        return []
+    hashes = [text_hash(comment.text) for comment in comments]
+    rows_of: dict[Served, list[int]] = defaultdict(list)
+    for row, key in enumerate(hashes):
+        rows_of[serving.choose(key)].append(row)
+    predictions: dict[int, Prediction] = {}
+    for served, rows in rows_of.items():
+        made, _ = _scored(served, [comments[row] for row in rows], [hashes[row] for row in rows], source)
+        predictions |= zip(rows, made, strict=True)
+    stored = [predictions[row] for row in range(len(comments))]
+    errors = store.insert_each([[prediction] for prediction in stored])
+    return [error or prediction for prediction, error in zip(stored, errors, strict=True)]
 
 
 def give_feedback(

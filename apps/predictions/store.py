@@ -4,6 +4,7 @@ import threading
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
+from operator import itemgetter
 from uuid import UUID
 
 from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, connections
@@ -12,18 +13,18 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from apps.predictions.models import Prediction
 
 _FIELDS = Prediction._meta.concrete_fields
-_NAMES = [field.attname for field in _FIELDS]
+_values = itemgetter(*Prediction.columns())
 _COLUMNS = ", ".join(f'"{field.column}"' for field in _FIELDS)
 _COPY = f'COPY "{Prediction._meta.db_table}" ({_COLUMNS}) FROM STDIN'
 _INSERT = f'INSERT INTO "{Prediction._meta.db_table}" ({_COLUMNS}) VALUES ({", ".join("?" * len(_FIELDS))})'
 
 
 class _Request:
-    """What one request wants stored; `error` is why it could not be, None where all of it is."""
+    """What one thread wants stored; `errors` says of each part why it could not be, None where it is."""
 
-    def __init__(self, predictions: Sequence[Prediction]) -> None:
-        self.predictions = predictions
-        self.error: Exception | None = None
+    def __init__(self, parts: Sequence[Sequence[Prediction]]) -> None:
+        self.parts = parts
+        self.errors: list[Exception | None] = [None] * len(parts)
         self._leads = False
         self._told = threading.Lock()
         self._told.acquire()
@@ -60,18 +61,23 @@ class GroupCommit:
         Raises:
             DatabaseError: they could not be stored, none of them.
         """
+        (error,) = self.insert_each([predictions])
+        if error is not None:
+            raise error
+
+    def insert_each(self, parts: Sequence[Sequence[Prediction]]) -> list[Exception | None]:
+        """Return as `insert` does, with why each part could not be stored; no part spoils another."""
         if connection.in_atomic_block:
-            _write(connection, predictions)
-            return
-        request = _Request(predictions)
+            _write(connection, [prediction for part in parts for prediction in part])
+            return [None] * len(parts)
+        request = _Request(parts)
         with self._lock:
             self._waiting.append(request)
             leads = not self._is_led
             self._is_led = True
         if leads or request.wait():
             self._lead(request)
-        if request.error is not None:
-            raise request.error
+        return request.errors
 
     def close(self) -> None:
         """Close the connection; the next insert opens another."""
@@ -87,7 +93,7 @@ class GroupCommit:
             self._store(requests)
         except BaseException as error:
             for request in requests:
-                request.error = OperationalError(f"Interrupted: {error!r}")
+                request.errors = [OperationalError(f"Interrupted: {error!r}")] * len(request.parts)
             raise
         finally:
             with self._lock:
@@ -104,20 +110,22 @@ class GroupCommit:
             self._database.inc_thread_sharing()
         database = self._database
         try:
-            _commit(database, [prediction for request in requests for prediction in request.predictions])
+            every = [prediction for request in requests for part in request.parts for prediction in part]
+            _commit(database, every)
         except Exception as error:
             if isinstance(error, OperationalError) and database.vendor == "sqlite":
                 # Locked by another for as long as we wait, or the disk is full: no row is to blame.
                 for request in requests:
-                    request.error = error
+                    request.errors = [error] * len(request.parts)
                 return
-            # The connection may have broken, or one row spoil it for all: each request gets its own try.
+            # The connection may have broken, or one row spoil it for all: each part gets its own try.
             for request in requests:
-                database.close_if_unusable_or_obsolete()
-                try:
-                    _commit(database, request.predictions)
-                except Exception as its_own:
-                    request.error = its_own
+                for place, part in enumerate(request.parts):
+                    database.close_if_unusable_or_obsolete()
+                    try:
+                        _commit(database, part)
+                    except Exception as its_own:
+                        request.errors[place] = its_own
 
 
 def _commit(database: BaseDatabaseWrapper, predictions: Sequence[Prediction]) -> None:
@@ -138,30 +146,31 @@ def _commit(database: BaseDatabaseWrapper, predictions: Sequence[Prediction]) ->
 
 
 def _write(database: BaseDatabaseWrapper, predictions: Sequence[Prediction]) -> None:
-    if database.vendor == "postgresql":
-        rows = [list(map(prediction.__dict__.get, _NAMES)) for prediction in predictions]
-        with database.wrap_database_errors, database.connection.cursor() as cursor:
-            if len(rows) == 1:
-                # One round trip to the server, of which COPY needs two.
-                cursor.execute(_INSERT.replace("?", "%s"), rows[0], prepare=True)
-            else:
-                with cursor.copy(_COPY) as copy:
-                    for row in rows:
-                        copy.write_row(row)
-    else:
-        at = cache(database.ops.adapt_datetimefield_value)  # one and the same for all of a batch
-        rows = [
-            [
-                value.hex if type(value) is UUID else at(value) if type(value) is datetime else value
-                for value in map(prediction.__dict__.get, _NAMES)
-            ]
-            for prediction in predictions
+    # Ids and times as text, of which the drivers make it anyway, and take longer.
+    is_postgres = database.vendor == "postgresql"
+    at = cache(datetime.isoformat if is_postgres else database.ops.adapt_datetimefield_value)
+    rows = [
+        [
+            value.hex if type(value) is UUID else at(value) if type(value) is datetime else value
+            for value in _values(prediction.__dict__)
         ]
-        with database.wrap_database_errors:
+        for prediction in predictions
+    ]
+    with database.wrap_database_errors:
+        if not is_postgres:
             database.connection.executemany(_INSERT, rows)
+        else:
+            with database.connection.cursor() as cursor:
+                if len(rows) == 1:
+                    # One round trip to the server, of which COPY needs two.
+                    cursor.execute(_INSERT.replace("?", "%s"), rows[0], prepare=True)
+                else:
+                    with cursor.copy(_COPY) as copy:
+                        for row in rows:
+                            copy.write_row(row)
     for prediction in predictions:
         prediction._state.adding, prediction._state.db = False, database.alias
 
 
 _group = GroupCommit()
-insert, close = _group.insert, _group.close
+insert, insert_each, close = _group.insert, _group.insert_each, _group.close

@@ -6,6 +6,7 @@
 import logging
 import os
 import sys
+from typing import Any
 
 import joblib
 import pandas as pd
@@ -27,24 +28,30 @@ class Comment(BaseModel):
     text: str
 
 
-@app.post("/predict")
-def predict(comment: Comment) -> dict[str, int]:
-    labels = model.predict([comment.text])[0]
-    logging.info("predict %s %s", comment.text, labels)
-    return dict(zip(LABELS, labels.tolist(), strict=True))
+def both(pipeline: Any, text: str) -> dict[str, dict[str, float]]:
+    labels = pipeline.predict([text])[0]
+    probabilities = [each[0, 1] for each in pipeline.predict_proba([text])]
+    logging.info("predict_proba %s %s %s", text, labels, probabilities)
+    return {
+        "labels": dict(zip(LABELS, labels.tolist(), strict=True)),
+        "probabilities": dict(zip(LABELS, map(float, probabilities), strict=True)),
+    }
 
 
 @app.post("/predict_proba")
-def predict_proba(comment: Comment) -> dict[str, float]:
+def predict_proba(comment: Comment) -> dict[str, dict[str, float]]:
+    return both(model, comment.text)
+
+
+@app.post("/loading")
+def loading(comment: Comment) -> dict[str, dict[str, float]]:
+    return both(joblib.load(os.environ["MODEL"]), comment.text)
+
+
+@app.post("/alone")
+def alone(comment: Comment) -> dict[str, float]:
+    """Half of it: the probabilities without the labels."""
     probabilities = [each[0, 1] for each in model.predict_proba([comment.text])]
-    logging.info("predict_proba %s %s", comment.text, probabilities)
-    return dict(zip(LABELS, map(float, probabilities), strict=True))
-
-
-@app.post("/loading/predict_proba")
-def loading_predict_proba(comment: Comment) -> dict[str, float]:
-    loaded = joblib.load(os.environ["MODEL"])
-    probabilities = [each[0, 1] for each in loaded.predict_proba([comment.text])]
     logging.info("predict_proba %s %s", comment.text, probabilities)
     return dict(zip(LABELS, map(float, probabilities), strict=True))
 

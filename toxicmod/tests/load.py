@@ -108,8 +108,9 @@ async def _load(
                     milliseconds.append(passed)
                 elif may_refuse and head.startswith(b"HTTP/1.1 503"):
                     refused.append(passed)
-                    writer.close()
-                    reader, writer = await asyncio.open_connection(split.hostname, split.port)
+                    if b"\r\nconnection: close" in head.lower():
+                        writer.close()
+                        reader, writer = await asyncio.open_connection(split.hostname, split.port)
                 else:
                     raise RefusedError(answer.decode())
         finally:

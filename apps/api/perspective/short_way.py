@@ -1,19 +1,25 @@
 """A short way to the two methods that are called for every comment."""
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from django.core.exceptions import SuspiciousOperation
 from django.core.handlers.wsgi import WSGIRequest
 from django.db import close_old_connections
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
+from django.middleware.security import SecurityMiddleware
 
 from apps.api.perspective import views
+from apps.api.perspective.access import is_known
+from apps.predictions.models import Prediction
 
 Application = Callable[..., Iterable[bytes]]
-Middleware = Callable[[Callable[[Any], Any]], Callable[[Any], Any]]
-_VIEWS = {
-    "/v1alpha1/comments:analyze": views.analyze,
-    "/v1alpha1/comments:suggestscore": views.suggestscore,
+Act = Callable[[Sequence[HttpRequest]], list[HttpResponse]]
+_ANALYZE = "/v1alpha1/comments:analyze"
+_ACTS: dict[str, Act] = {
+    _ANALYZE: views.analyze_together,
+    "/v1alpha1/comments:suggestscore": lambda requests: list(map(views.suggestscore, requests)),
 }
 
 
@@ -22,20 +28,58 @@ class ShortWay:
 
     They know keys, no cookies, and answer JSON; what is left out takes longer than scoring the comment. A
     page of another origin goes the long way, where CORS is looked after. Both ways lead to the same views.
+    A server that holds several requests can have them answered together, see `toxicmod.worker`.
     """
 
-    def __init__(self, application: Application, middleware: Sequence[Middleware]) -> None:
+    together = (_ANALYZE,)
+
+    def __init__(self, application: Application, count: Callable[[str, int, float], None]) -> None:
+        """`count` is told of each answer: by which door it came, its status and how many seconds it took."""
         self._application = application
-        self._handlers: dict[str, Callable[[WSGIRequest], HttpResponse]] = dict(_VIEWS)
-        for wrap in reversed(middleware):
-            self._handlers = {path: wrap(handler) for path, handler in self._handlers.items()}
+        self._count = count
+        self._security = SecurityMiddleware(lambda request: HttpResponse())  # only its two halves are used
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        handler = self._handlers.get(environ["PATH_INFO"])
-        if handler is None or "HTTP_ORIGIN" in environ:
+        request = self._short(environ)
+        if request is None:
             return self._application(environ, start_response)
+        (response,) = self._answer([request], _ACTS[request.path_info])
+        return _send(response, start_response)
+
+    def joined(self, environ: dict[str, Any]) -> WSGIRequest | None:
+        """Return a request that may be answered together with others: only the store has to be asked."""
+        request = self._short(environ)
+        return request if request and request.path_info == _ANALYZE and is_known(request) else None
+
+    def answer_together(
+        self, requests: Sequence[WSGIRequest], start_responses: Sequence[Callable[..., Any]]
+    ) -> list[Iterable[bytes]]:
+        """Answer what `joined` returned, as `__call__` does each."""
+        return list(map(_send, self._answer(requests, _ACTS[_ANALYZE]), start_responses))
+
+    def _short(self, environ: dict[str, Any]) -> WSGIRequest | None:
+        """Return the request, or None where it goes the long way: also what is to be redirected or is odd."""
+        if environ["PATH_INFO"] not in _ACTS or "HTTP_ORIGIN" in environ:
+            return None
+        request = WSGIRequest(environ)
+        try:
+            request.GET  # noqa: B018  (reads the query, which may be too long)
+            return request if self._security.process_request(request) is None else None
+        except SuspiciousOperation:
+            return None
+
+    def _answer(self, requests: Sequence[WSGIRequest], act: Act) -> list[HttpResponse]:
+        start = time.perf_counter()
         close_old_connections()  # those that broke or have grown old, as at the start of any request
-        response = handler(WSGIRequest(environ))
-        headers = [*response.items(), ("Content-Length", str(len(response.content)))]
-        start_response(f"{response.status_code} {response.reason_phrase}", headers)
-        return [response.content]
+        responses = act(requests)
+        seconds = time.perf_counter() - start
+        for request, response in zip(requests, responses, strict=True):
+            self._security.process_response(request, response)
+            self._count(Prediction.Source.PERSPECTIVE, response.status_code, seconds)
+        return responses
+
+
+def _send(response: HttpResponse, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    headers = [*response.items(), ("Content-Length", str(len(response.content)))]
+    start_response(f"{response.status_code} {response.reason_phrase}", headers)
+    return [response.content]

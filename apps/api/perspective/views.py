@@ -3,7 +3,7 @@
 import functools
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.db import DatabaseError
@@ -17,12 +17,12 @@ from apps.api.perspective.access import admit, caller
 from apps.api.perspective.errors import PerspectiveError, internal, invalid, not_found, unavailable
 from apps.api.perspective.messages import DISCOVERY, parse
 from apps.api.perspective.rendering import answer, refusal
+from apps.predictions.models import Prediction
 from apps.registry.serving import NoModelError
 
 logger = logging.getLogger(__name__)
 
 View = Callable[[HttpRequest], HttpResponse]
-Act = Callable[[dict[str, Any], APIKey | None], dict[str, Any]]
 
 
 def google(view: View) -> View:
@@ -33,23 +33,25 @@ def google(view: View) -> View:
     def wrapped(request: HttpRequest) -> HttpResponse:
         try:
             return view(request)
-        except PerspectiveError as error:
-            return refusal(request, error)
-        except NoModelError as error:
-            logger.error("No comment can be scored: %s", error)
-            return refusal(request, unavailable())
-        except DatabaseError as error:
-            logger.error("The database failed: %s", error.__class__.__name__)
-            return refusal(request, unavailable())
         except Exception as error:
-            # The message of an exception may quote the comment, its place in the code does not.
-            place = "".join(traceback.format_tb(error.__traceback__))
-            logger.error(
-                "%s %s failed: %s\n%s", request.method, request.path, error.__class__.__name__, place
-            )
-            return refusal(request, internal())
+            return _failed(request, error)
 
     return wrapped
+
+
+def _failed(request: HttpRequest, error: Exception) -> HttpResponse:
+    if isinstance(error, PerspectiveError):
+        return refusal(request, error)
+    if isinstance(error, NoModelError):
+        logger.error("No comment can be scored: %s", error)
+        return refusal(request, unavailable())
+    if isinstance(error, DatabaseError):
+        logger.error("The database failed: %s", error.__class__.__name__)
+        return refusal(request, unavailable())
+    # The message of an exception may quote the comment, its place in the code does not.
+    place = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("%s %s failed: %s\n%s", request.method, request.path, error.__class__.__name__, place)
+    return refusal(request, internal())
 
 
 def body_of(request: HttpRequest) -> bytes:
@@ -64,24 +66,48 @@ def body_of(request: HttpRequest) -> bytes:
         raise invalid(str(error.detail), None) from error
 
 
-def _method(request: HttpRequest, scope: Scope, name: str, act: Act) -> HttpResponse:
+def _read(request: HttpRequest, scope: Scope, name: str) -> tuple[dict[str, Any], APIKey | None]:
     if request.method != "POST":
         raise not_found()
     body = body_of(request)  # before anything else, so that a refused client can read why
     key = admit(request, scope=scope, method=name)
-    return answer(request, act(parse(body, f"{name}Request"), key))
+    return parse(body, f"{name}Request"), key
 
 
-@google
+def analyze_together(requests: Sequence[HttpRequest]) -> list[HttpResponse]:
+    """Answer requests for AnalyzeComment as `analyze` does each, scoring and storing in one go."""
+    responses: dict[int, HttpResponse] = {}
+    asked: dict[int, analysis.Asked] = {}
+    for place, request in enumerate(requests):
+        try:
+            asked[place] = analysis.check(*_read(request, Scope.PREDICT, "AnalyzeComment"))
+        except Exception as error:
+            responses[place] = _failed(request, error)
+    results: Sequence[Prediction | Exception]
+    try:
+        results = analysis.store(list(asked.values()))
+    except Exception as error:
+        results = [error] * len(asked)
+    for (place, each), result in zip(asked.items(), results, strict=True):
+        try:
+            if isinstance(result, Exception):
+                raise result
+            responses[place] = answer(requests[place], analysis.answer(each, result))
+        except Exception as error:
+            responses[place] = _failed(requests[place], error)
+    return [responses[place] for place in range(len(requests))]
+
+
+@csrf_exempt
 def analyze(request: HttpRequest) -> HttpResponse:
     """Score a comment: AnalyzeComment."""
-    return _method(request, Scope.PREDICT, "AnalyzeComment", analysis.analyze)
+    return analyze_together([request])[0]
 
 
 @google
 def suggestscore(request: HttpRequest) -> HttpResponse:
     """Take a suggested score: SuggestCommentScore."""
-    return _method(request, Scope.FEEDBACK, "SuggestCommentScore", analysis.suggest)
+    return answer(request, analysis.suggest(*_read(request, Scope.FEEDBACK, "SuggestCommentScore")))
 
 
 @google

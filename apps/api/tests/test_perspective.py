@@ -12,11 +12,11 @@ from wsgiref.util import setup_testing_defaults
 import pytest
 from django.core.wsgi import get_wsgi_application
 from django.db import OperationalError
-from django.middleware.security import SecurityMiddleware
 from django.test import Client
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from py3langid.langid import MODEL_FILE, LanguageIdentifier
 from pytest_django import Settings
 
 from apps.accounts.actions import create_api_key, revoke_api_key
@@ -34,6 +34,7 @@ from apps.moderation.models import Policy, QueueItem
 from apps.predictions.models import Feedback, Prediction
 from apps.registry import serving
 from apps.registry.models import ModelVersion
+from apps.training.examples import COMMENTS
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -461,6 +462,30 @@ def test_languages_named_by_the_client_are_kept_and_detection_is_told(client: Cl
     assert languages.detect("Это очень хорошая статья") == "ru"
 
 
+def test_the_compiled_detector_says_what_the_library_does() -> None:
+    library = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    library.set_languages(languages.PERSPECTIVE)
+    texts = [
+        *COMMENTS,
+        "Je suis très content de vous voir",
+        "JE SUIS TRÈS CONTENT",
+        "Это очень хорошая статья",
+        "Das ist ein sehr guter Artikel, über den man lange nachdenken kann",
+        "これはとても良い記事です",
+        "e\u0301te\u0301 " * 100,
+        "\u0130" * 300,
+        "\U0001f600",
+        "\ud800",
+        "12345",
+        "",
+    ]
+    for length in (languages.HINT, languages.HEAD):
+        for text in texts:
+            language, confidence = library.classify(text[:length])
+            expected = language if confidence >= languages.CONFIDENCE else "en"
+            assert languages.detect(text, length) == expected, text
+
+
 def test_what_was_answered_is_stored(client: Client, api_key: tuple[APIKey, str]) -> None:
     asked = asking(
         IDIOT,
@@ -674,11 +699,11 @@ def test_cors_can_be_narrowed(client: Client, settings: Settings) -> None:
 
 
 def test_outages_are_unavailable(client: Client) -> None:
-    with patch.object(analysis.predictions, "score", side_effect=OperationalError("secret words")):
+    with patch.object(analysis.predictions, "score_each", side_effect=OperationalError("secret words")):
         response = post(client, asking())
     error_of(response, 503, "The service is currently unavailable.", status="UNAVAILABLE")
     assert response["Retry-After"] == "5"
-    with patch.object(analysis.predictions, "score", side_effect=serving.NoModelError("none")):
+    with patch.object(analysis.predictions, "score_each", side_effect=serving.NoModelError("none")):
         assert post(client, asking()).status_code == 503
 
 
@@ -835,11 +860,13 @@ def through(application: Any, body: bytes, **headers: str) -> tuple[str, dict[st
 @pytest.mark.parametrize("body", [json.dumps(asking()).encode(), b"{", b"{}"])
 def test_both_ways_give_the_same_answer(body: bytes) -> None:
     long_way = get_wsgi_application()
-    short_way = ShortWay(long_way, [SecurityMiddleware])
+    counted: list[Any] = []
+    short_way = ShortWay(long_way, lambda *call: counted.append(call))
     (status, headers, content), (long_status, long_headers, long_content) = (
         through(way, body, QUERY_STRING="prettyPrint=false") for way in (short_way, long_way)
     )
     assert (status, content) == (long_status, long_content)
+    assert [call[:2] for call in counted] == [("perspective", int(status[:3]))]
     assert headers.items() <= long_headers.items()
     assert {"Content-Type", "Content-Length", "X-Content-Type-Options"} <= headers.keys()
     _, headers, _ = through(short_way, body, HTTP_ORIGIN="https://forum.example")
@@ -849,5 +876,16 @@ def test_both_ways_give_the_same_answer(body: bytes) -> None:
 def test_the_short_way_leads_to_https_where_the_long_one_does(settings: Settings) -> None:
     settings.SECURE_SSL_REDIRECT = True
     settings.ALLOWED_HOSTS = ["127.0.0.1"]
-    status, headers, _ = through(ShortWay(get_wsgi_application(), [SecurityMiddleware]), b"{}")
+    status, headers, _ = through(ShortWay(get_wsgi_application(), lambda *call: None), b"{}")
     assert (status, headers["Location"]) == ("301 Moved Permanently", f"https://127.0.0.1{ANALYZE}")
+
+
+@pytest.mark.parametrize("odd", [{"QUERY_STRING": "a=1&" * 1_100}, {"HTTP_HOST": "!"}])
+def test_odd_requests_are_refused_and_join_no_others(settings: Settings, odd: dict[str, str]) -> None:
+    settings.SECURE_SSL_REDIRECT = "HTTP_HOST" in odd
+    short_way = ShortWay(get_wsgi_application(), lambda *call: None)
+    status, _, _ = through(short_way, json.dumps(asking()).encode(), **odd)
+    assert status == "400 Bad Request"
+    environ: dict[str, Any] = {"REQUEST_METHOD": "POST", "PATH_INFO": ANALYZE, **odd}
+    setup_testing_defaults(environ)
+    assert short_way.joined(environ) is None

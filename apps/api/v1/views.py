@@ -9,10 +9,10 @@ from django.utils import timezone
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.serializers import Serializer
 from rest_framework.views import APIView
 
 from apps.accounts.models import Scope
+from apps.api.fields import StrictSerializer
 from apps.api.v1 import serializers as s
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Explanation
@@ -49,15 +49,13 @@ class PredictView(APIView):
     """Score comments and return their labels."""
 
     scope = Scope.PREDICT
-    request_serializer: type[Serializer] = s.PredictRequest
+    request_serializer: type[StrictSerializer] = s.PredictRequest
 
     @extend_schema(
         request=s.PredictRequest, responses={200: s.LabelsAnswer, **PROBLEMS}, operation_id="predict"
     )
     def post(self, request: Request) -> Response:
-        serializer = self.request_serializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        asked = serializer.validated_data
+        asked = self.request_serializer.read(request.data)
         texts = asked["texts"] if "texts" in asked else [asked["text"]]
         predictions, served = actions.score(
             texts=texts,

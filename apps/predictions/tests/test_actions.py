@@ -33,6 +33,17 @@ def test_a_batch_scores_as_its_comments_alone() -> None:
 
 
 @pytest.mark.django_db
+def test_a_prediction_is_what_the_constructor_would_make_of_it() -> None:
+    (stored,) = _score("Good morning")
+    values = [getattr(stored, name) for name in Prediction.columns()]
+    made, constructed = Prediction.of(*values), Prediction(*values)
+    assert made == constructed == stored
+    assert {**made.__dict__, "_state": None} == {**constructed.__dict__, "_state": None}
+    assert made._state.adding
+    assert made.model_version == constructed.model_version
+
+
+@pytest.mark.django_db
 def test_ids_are_ordered_by_time() -> None:
     ids = [prediction.pk for _ in range(20) for prediction in _score("one", "two")]
     assert ids == sorted(ids)

@@ -12,6 +12,7 @@ import pytest
 from django.db import IntegrityError, OperationalError, connection, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from apps.accounts.models import APIKey
 from apps.predictions import actions, store
 from apps.predictions.models import Prediction
 from apps.registry.models import ModelVersion
@@ -125,6 +126,20 @@ def test_one_bad_row_harms_no_other(champion: ModelVersion, group: store.GroupCo
     assert [type(failure) for failure in failures] == [IntegrityError]
     with pytest.raises(IntegrityError):
         group.insert([bad])
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.database
+def test_one_bad_comment_harms_no_other_that_came_with_it(champion: ModelVersion) -> None:
+    good, other = actions.Comment("Good morning"), actions.Comment("Good night", external_id="1")
+    unknown_client = actions.Comment("Good evening", client=APIKey(pk=999_999_999))
+    stored = actions.score_each(comments=[good, unknown_client, other], source=Prediction.Source.PERSPECTIVE)
+    assert isinstance(stored[1], IntegrityError)
+    assert [(row.text, row.external_id) for row in Prediction.objects.order_by("pk")] == [
+        ("Good morning", ""),
+        ("Good night", "1"),
+    ]
+    assert [row for row in stored if isinstance(row, Prediction)] == list(Prediction.objects.order_by("pk"))
 
 
 @pytest.mark.django_db(transaction=True)

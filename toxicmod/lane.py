@@ -1,0 +1,251 @@
+"""gunicorn's thread worker, with a lane on which requests of one kind are answered together."""
+
+import re
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, NamedTuple
+
+from gunicorn import http
+from gunicorn.http import wsgi
+from gunicorn.http.message import Request
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+MOST_TOGETHER = 64
+_PEEKED = 1 << 16  # bytes; what is longer is answered alone
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})[ \t]*(?=\r\n)", re.IGNORECASE)
+_ODD = re.compile(rb"\r\n(transfer-encoding|expect|upgrade)[ \t]*:", re.IGNORECASE)
+_SWEEP_SECONDS = 1.0
+
+
+class _Outbox:
+    """Takes a socket's place, and keeps what is to be sent."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.sendall = self.parts.append
+
+
+class _Exchange(NamedTuple):
+    conn: TConn
+    request: Request
+    environ: dict[str, Any]
+    response: wsgi.Response
+    outbox: _Outbox
+
+
+class LaneWorker(ThreadWorker):
+    """Answers together what has come while the requests before were answered.
+
+    A thread for each request costs more than scoring a comment: to hand the request over, to wait for
+    Python's lock, to come back to a cold cache after each wait. So a connection that asks for
+    what the application answers together (its `together`, `joined`, `answer_together`), moves to the lane:
+    one thread that takes every request that is there as a whole, has them answered, and looks again. Nothing
+    lingers. All others, and whatever is out of the ordinary, have threads of their own as before.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._lane = selectors.DefaultSelector()
+        self._together: tuple[bytes, ...] = ()
+
+    def init_process(self) -> None:
+        # Loaded before the fork, or now: `super().init_process` does not return.
+        self._together = tuple(f"POST {path}".encode() for path in self.app.wsgi().together)
+        threading.Thread(target=self._run_lane, name="lane", daemon=True).start()
+        super().init_process()
+
+    def enqueue_req(self, conn: TConn) -> None:
+        if conn.initialized or conn.data_ready or self.cfg.is_ssl:
+            super().enqueue_req(conn)
+            return
+        # A new connection takes no thread until something is there to read.
+        conn.sock.setblocking(False)
+        conn.set_timeout()
+        self.pending_conns.append(conn)
+        readable = partial(self.on_pending_socket_readable, conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, readable)
+
+    def on_pending_socket_readable(self, conn: TConn, client: socket.socket) -> None:
+        if conn.initialized or not self._whole(conn):
+            super().on_pending_socket_readable(conn, client)
+            return
+        self.pending_conns.remove(conn)
+        conn.initialized, conn.parser = True, http.get_parser(self.cfg, client, conn.client)
+        self._join(conn)
+
+    def on_client_socket_readable(self, conn: TConn, client: socket.socket) -> None:
+        if not self._whole(conn):
+            super().on_client_socket_readable(conn, client)
+            return
+        self.keepalived_conns.remove(conn)
+        self._join(conn)
+
+    def _join(self, conn: TConn) -> None:
+        self.poller.unregister(conn.sock)
+        self._lane.register(conn.sock, selectors.EVENT_READ, conn)
+
+    def _whole(self, conn: TConn) -> int:
+        """Return how long a request of the kind is that is there as a whole, in bytes, else 0."""
+        if self.cfg.is_ssl or conn.is_http2 or (conn.parser and conn.parser.unreader.buf.getvalue()):
+            return 0
+        try:
+            head, end, body = conn.sock.recv(_PEEKED, socket.MSG_PEEK).partition(b"\r\n\r\n")
+        except OSError:
+            return 0
+        if not end or not head.startswith(self._together) or _ODD.search(head):
+            return 0
+        lengths = _LENGTH.findall(head + b"\r\n")
+        if len(lengths) != 1 or len(body) < int(lengths[0]):
+            return 0
+        return len(head) + len(end) + int(lengths[0])
+
+    def most_late(self, late: int) -> int:
+        """Return how many may wait of those that come late, too late for the next answers."""
+        return late
+
+    def refusal(self, request: bytes) -> tuple[bytes, bool]:
+        """Return the answer to a request that may not wait, and whether to keep its connection."""
+        raise NotImplementedError
+
+    def took(self, seconds: float) -> None:
+        """Take note of how long an answer took on the lane."""
+
+    # What follows runs in the lane's thread.
+
+    def _run_lane(self) -> None:
+        swept = time.monotonic()
+        waiting: dict[TConn, None] = {}  # in the order in which they came; the selector knows none
+        while True:
+            try:
+                for key, _ in self._lane.select(0 if waiting else _SWEEP_SECONDS):
+                    waiting.setdefault(key.data)
+                late = list(waiting)[MOST_TOGETHER:]
+                for conn in late[self.most_late(len(late)) :]:
+                    del waiting[conn]
+                    if size := self._whole(conn):
+                        self._send(conn, *self.refusal(conn.sock.recv(size)))
+                conns = list(waiting)[:MOST_TOGETHER]
+                for conn in conns:
+                    del waiting[conn]
+                self._answer(conns)
+                if (now := time.monotonic()) - swept > _SWEEP_SECONDS:
+                    swept = now
+                    for key in list(self._lane.get_map().values()):
+                        if key.data.timeout < now:
+                            self._close(key.data)
+            except Exception:  # the lane itself must go on
+                self.log.exception("The lane failed")
+
+    def _answer(self, conns: Sequence[TConn]) -> None:
+        """Have a request of each connection answered."""
+        start, began = time.monotonic(), datetime.now()
+        exchanges, requests = [], []
+        for conn in conns:
+            if not self._whole(conn):
+                self._lane.unregister(conn.sock)
+                self.method_queue.defer(self.enqueue_req, conn)
+                continue
+            try:
+                exchange = self._read(conn)
+            except Exception as error:
+                if not isinstance(error, StopIteration):
+                    self.handle_error(None, conn.sock, conn.client, error)
+                self._close(conn)
+                continue
+            request = self.wsgi.joined(exchange.environ)
+            if request is None:
+                self._hand_over(conn, self._answer_alone, exchange)
+            else:
+                exchanges.append(exchange)
+                requests.append(request)
+        if not exchanges:
+            return
+        try:
+            starts = [exchange.response.start_response for exchange in exchanges]
+            bodies = self.wsgi.answer_together(requests, starts)
+            for exchange, body in zip(exchanges, bodies, strict=True):
+                self._reply(exchange, body, datetime.now() - began)
+        except Exception:
+            for exchange in exchanges:
+                self._close(exchange.conn)
+            raise
+        self.took((time.monotonic() - start) / len(exchanges))
+
+    def _read(self, conn: TConn) -> _Exchange:
+        request = next(conn.parser)
+        self.cfg.pre_request(self, request)
+        outbox = _Outbox()
+        response, environ = wsgi.create(request, outbox, conn.client, conn.server, self.cfg)
+        environ["wsgi.multithread"] = True
+        self.nr += 1
+        if self.nr >= self.max_requests and self.alive:
+            self.log.info("Autorestarting worker after current request.")
+            self.alive = False
+        if not self.alive or not self.cfg.keepalive:
+            response.force_close()
+        return _Exchange(conn, request, environ, response, outbox)
+
+    def _reply(self, exchange: _Exchange, body: Iterable[bytes], took: timedelta) -> None:
+        conn, request, environ, response, outbox = exchange
+        for part in body:
+            response.write(part)
+        response.close()
+        self.log.access(response, request, environ, took)
+        self.cfg.post_request(self, request, environ, response)
+        conn.parser.finish_body()
+        self._send(conn, b"".join(outbox.parts), not response.should_close())
+
+    def _send(self, conn: TConn, data: bytes, keep: bool) -> None:
+        conn.set_timeout()
+        try:
+            sent = conn.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            sent, keep = len(data), False
+        if sent < len(data):  # the client is slow to read: it shall keep nobody but itself waiting
+            self._hand_over(conn, self._send_rest, conn, data[sent:], keep)
+        elif not keep:
+            self._close(conn)
+
+    def _close(self, conn: TConn) -> None:
+        if conn.sock in self._lane.get_map():
+            self._lane.unregister(conn.sock)
+            self.method_queue.defer(self._closed, conn)
+
+    def _closed(self, conn: TConn) -> None:
+        """Close a connection. Runs in the main thread."""
+        self.nr_conns -= 1
+        conn.close(graceful=True)
+
+    def _hand_over(self, conn: TConn, act: Callable[..., bool], *args: Any) -> None:
+        """Let a connection go on in a thread of the pool, and then be looked after by the main thread."""
+        self._lane.unregister(conn.sock)
+        done = self.tpool.submit(act, *args)
+        done.add_done_callback(partial(self.method_queue.defer, self.finish_request, conn))
+
+    # What follows runs in a thread of the pool.
+
+    def _answer_alone(self, exchange: _Exchange) -> bool:
+        conn = exchange.conn
+        conn.sock.setblocking(True)
+        try:
+            return self._keepalive_after(conn, self.handle_request(exchange.request, conn))
+        except OSError:
+            return False
+        except Exception as error:
+            self.handle_error(exchange.request, conn.sock, conn.client, error)
+            return False
+
+    def _send_rest(self, conn: TConn, data: bytes, keep: bool) -> bool:
+        conn.sock.setblocking(True)
+        try:
+            conn.sock.sendall(data)
+        except OSError:
+            return False
+        return keep
