@@ -26,11 +26,13 @@ control_socket_disable = True
 def post_worker_init(worker: Any) -> None:
     """Let threads that come back from the database go on soon: by default a busy one is let be for 5 ms.
 
+    Look for garbage less often: answers leave hardly any, and a batch had it looked for several times.
     Start writing the worker's counts: Django is loaded by now, and threads outlive no fork.
     """
     from apps.monitoring import counting
 
     sys.setswitchinterval(0.0005)
+    gc.set_threshold(20_000)
     counting.start()
 
 

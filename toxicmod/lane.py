@@ -42,18 +42,20 @@ class LaneWorker(ThreadWorker):
     """Answers together what has come while the requests before were answered.
 
     A thread for each request costs more than scoring a comment: to hand the request over, to wait for
-    Python's lock, to come back to a cold cache after each wait. So a connection that asks for
-    what the application answers together (its `together`, `joined`, `answer_together`), moves to the lane:
-    one thread that takes every request that is there as a whole, has them answered, and looks again. Nothing
-    lingers. All others, and whatever is out of the ordinary, have threads of their own as before.
+    Python's lock, to come back to a cold cache after each wait. So a connection that asks for what the
+    application answers together (its `together`, `joined`, `answer_together`) moves to the lane: one thread
+    that takes every request that is there as a whole, has them answered, and looks again. Nothing lingers.
+    All others, and whatever is out of the ordinary, have threads of their own as before.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._lane = selectors.DefaultSelector()
+        self._lane: selectors.BaseSelector
+        self._on_lane: set[TConn] = set()
         self._together: tuple[bytes, ...] = ()
 
     def init_process(self) -> None:
+        self._lane = selectors.DefaultSelector()
         # Loaded before the fork, or now: `super().init_process` does not return.
         self._together = tuple(f"POST {path}".encode() for path in self.app.wsgi().together)
         threading.Thread(target=self._run_lane, name="lane", daemon=True).start()
@@ -87,7 +89,12 @@ class LaneWorker(ThreadWorker):
 
     def _join(self, conn: TConn) -> None:
         self.poller.unregister(conn.sock)
+        self._on_lane.add(conn)
         self._lane.register(conn.sock, selectors.EVENT_READ, conn)
+
+    def _leave(self, conn: TConn) -> None:
+        self._on_lane.remove(conn)
+        self._lane.unregister(conn.sock)
 
     def _whole(self, conn: TConn) -> int:
         """Return how long a request of the kind is that is there as a whole, in bytes, else 0."""
@@ -135,9 +142,9 @@ class LaneWorker(ThreadWorker):
                 self._answer(conns)
                 if (now := time.monotonic()) - swept > _SWEEP_SECONDS:
                     swept = now
-                    for key in list(self._lane.get_map().values()):
-                        if key.data.timeout < now:
-                            self._close(key.data)
+                    for conn in list(self._on_lane):
+                        if conn.timeout < now:
+                            self._close(conn)
             except Exception:  # the lane itself must go on
                 self.log.exception("The lane failed")
 
@@ -147,7 +154,7 @@ class LaneWorker(ThreadWorker):
         exchanges, requests = [], []
         for conn in conns:
             if not self._whole(conn):
-                self._lane.unregister(conn.sock)
+                self._leave(conn)
                 self.method_queue.defer(self.enqueue_req, conn)
                 continue
             try:
@@ -214,8 +221,8 @@ class LaneWorker(ThreadWorker):
             self._close(conn)
 
     def _close(self, conn: TConn) -> None:
-        if conn.sock in self._lane.get_map():
-            self._lane.unregister(conn.sock)
+        if conn in self._on_lane:
+            self._leave(conn)
             self.method_queue.defer(self._closed, conn)
 
     def _closed(self, conn: TConn) -> None:
@@ -225,7 +232,7 @@ class LaneWorker(ThreadWorker):
 
     def _hand_over(self, conn: TConn, act: Callable[..., bool], *args: Any) -> None:
         """Let a connection go on in a thread of the pool, and then be looked after by the main thread."""
-        self._lane.unregister(conn.sock)
+        self._leave(conn)
         done = self.tpool.submit(act, *args)
         done.add_done_callback(partial(self.method_queue.defer, self.finish_request, conn))
 

@@ -3,7 +3,7 @@
 import hmac
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +26,13 @@ class AlreadyGivenError(Exception):
 
 def text_hash(text: str) -> str:
     """Return the text's SHA-256, keyed with the site's secret so that short texts can't be guessed."""
-    return hmac.digest(settings.SECRET_KEY.encode(), text.encode("utf-8", "surrogatepass"), "sha256").hex()
+    return text_hashes([text])[0]
+
+
+def text_hashes(texts: Iterable[str]) -> list[str]:
+    """Return each text's `text_hash`."""
+    key = settings.SECRET_KEY.encode()
+    return [hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256").hex() for text in texts]
 
 
 class Comment(NamedTuple):
@@ -110,7 +116,7 @@ def score(
         Comment(text, client, community, external_id, do_not_store)
         for text, external_id in zip(texts, ids, strict=True)
     ]
-    hashes = [text_hash(text) for text in texts]
+    hashes = text_hashes(texts)
     served = serving.choose(hashes[0]) if hashes else serving.current()
     predictions, served = _scored(served, comments, hashes, source)
     store.insert(predictions)
@@ -128,7 +134,7 @@ def score_each(*, comments: Sequence[Comment], source: Prediction.Source) -> lis
     """
     if not comments:
         return []
-    hashes = [text_hash(comment.text) for comment in comments]
+    hashes = text_hashes(comment.text for comment in comments)
     rows_of: dict[Served, list[int]] = defaultdict(list)
     for row, key in enumerate(hashes):
         rows_of[serving.choose(key)].append(row)

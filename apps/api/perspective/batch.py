@@ -1,6 +1,7 @@
 """Google's batches: a multipart/mixed body of HTTP requests, each answered as if it had come alone."""
 
 import io
+import itertools
 import secrets
 from email.message import Message
 from email.parser import BytesParser
@@ -14,8 +15,8 @@ from django.http import HttpRequest, HttpResponse
 from apps.api.perspective import views
 from apps.api.perspective.errors import invalid, not_found
 
+_ANALYZE = "/v1alpha1/comments:analyze"
 _VIEWS = {
-    "/v1alpha1/comments:analyze": views.analyze,
     "/v1alpha1/comments:suggestscore": views.suggestscore,
     "/$discovery/rest": views.discovery,
 }
@@ -31,7 +32,7 @@ _INHERITED = (
 
 @views.google
 def batch(request: HttpRequest) -> HttpResponse:
-    """Answer up to MAX_BATCH requests, in their order; each counts against the quota of its key."""
+    """Answer up to MAX_BATCH requests, the comments in one go; each counts against the quota of its key."""
     if request.method != "POST":
         raise not_found()
     content_type = request.META.get("CONTENT_TYPE", "")
@@ -44,14 +45,20 @@ def batch(request: HttpRequest) -> HttpResponse:
             f"The batch has {len(parts)} requests, more than the {settings.MAX_BATCH} allowed.", None
         )
     boundary = f"batch_{secrets.token_urlsafe(24)}"
-    requests = [part for part in parts if isinstance(part, Message)]
-    body = b"".join(_part(boundary, part, _answer(request, part)) for part in requests)
+    messages = [part for part in parts if isinstance(part, Message)]
+    requests = [_request(request, message) for message in messages]
+    analyzed = iter(views.analyze_together([each for each in requests if each.path_info == _ANALYZE]))
+    responses = [
+        next(analyzed) if each.path_info == _ANALYZE else _VIEWS.get(each.path_info, views.nothing_here)(each)
+        for each in requests
+    ]
+    body = b"".join(map(_part, itertools.repeat(boundary), messages, responses))
     return HttpResponse(
         body + f"--{boundary}--\r\n".encode(), content_type=f"multipart/mixed; boundary={boundary}"
     )
 
 
-def _answer(outer: HttpRequest, part: Message) -> HttpResponse:
+def _request(outer: HttpRequest, part: Message) -> WSGIRequest:
     payload = part.get_payload(decode=True)
     line, _, rest = (payload if isinstance(payload, bytes) else b"").lstrip().partition(b"\n")
     method, target, *_ = (*line.decode("ascii", "replace").split(), "", "")
@@ -74,7 +81,7 @@ def _answer(outer: HttpRequest, part: Message) -> HttpResponse:
         "CONTENT_LENGTH": str(len(data)),
         "wsgi.input": io.BytesIO(data),
     }
-    return _VIEWS.get(path, views.nothing_here)(WSGIRequest(environ))
+    return WSGIRequest(environ)
 
 
 def _part(boundary: str, part: Message, response: HttpResponse) -> bytes:
