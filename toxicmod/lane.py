@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ _PEEKED = 1 << 16  # bytes; what is longer is answered alone
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})[ \t]*(?=\r\n)", re.IGNORECASE)
 _ODD = re.compile(rb"\r\n(transfer-encoding|expect|upgrade)[ \t]*:", re.IGNORECASE)
 _SWEEP_SECONDS = 1.0
+_FIRST_SECONDS = 5.0  # that a new connection has at least to ask for something
 
 
 class _Outbox:
@@ -67,10 +69,21 @@ class LaneWorker(ThreadWorker):
             return
         # A new connection takes no thread until something is there to read.
         conn.sock.setblocking(False)
-        conn.set_timeout()
+        conn.timeout = time.monotonic() + self._patience()
         self.pending_conns.append(conn)
         readable = partial(self.on_pending_socket_readable, conn)
         self.poller.register(conn.sock, selectors.EVENT_READ, readable)
+
+    def _patience(self) -> float:
+        return max(self.cfg.keepalive, _FIRST_SECONDS)
+
+    def murder_pending(self) -> None:
+        if not self.alive:  # who has not asked for anything yet shall not hold up the end
+            old = time.monotonic() + self._patience() - _FIRST_SECONDS
+            for conn in self.pending_conns:
+                if not conn.initialized and conn.timeout < old:
+                    conn.timeout = 0
+        super().murder_pending()
 
     def on_pending_socket_readable(self, conn: TConn, client: socket.socket) -> None:
         if conn.initialized or not self._whole(conn):
@@ -89,12 +102,14 @@ class LaneWorker(ThreadWorker):
 
     def _join(self, conn: TConn) -> None:
         self.poller.unregister(conn.sock)
+        conn.set_timeout()
         self._on_lane.add(conn)
         self._lane.register(conn.sock, selectors.EVENT_READ, conn)
 
     def _leave(self, conn: TConn) -> None:
-        self._on_lane.remove(conn)
-        self._lane.unregister(conn.sock)
+        self._on_lane.discard(conn)
+        with suppress(KeyError):
+            self._lane.unregister(conn.sock)
 
     def _whole(self, conn: TConn) -> int:
         """Return how long a request of the kind is that is there as a whole, in bytes, else 0."""
@@ -115,6 +130,10 @@ class LaneWorker(ThreadWorker):
         """Return how many may wait of those that come late, too late for the next answers."""
         return late
 
+    def has_room(self) -> bool:
+        """Whether a request may be handed to the pool of threads."""
+        return True
+
     def refusal(self, request: bytes) -> tuple[bytes, bool]:
         """Return the answer to a request that may not wait, and whether to keep its connection."""
         raise NotImplementedError
@@ -134,8 +153,7 @@ class LaneWorker(ThreadWorker):
                 late = list(waiting)[MOST_TOGETHER:]
                 for conn in late[self.most_late(len(late)) :]:
                     del waiting[conn]
-                    if size := self._whole(conn):
-                        self._send(conn, *self.refusal(conn.sock.recv(size)))
+                    self._turn_away(conn)
                 conns = list(waiting)[:MOST_TOGETHER]
                 for conn in conns:
                     del waiting[conn]
@@ -143,13 +161,26 @@ class LaneWorker(ThreadWorker):
                 if (now := time.monotonic()) - swept > _SWEEP_SECONDS:
                     swept = now
                     for conn in list(self._on_lane):
-                        if conn.timeout < now:
-                            self._close(conn)
+                        if conn.timeout < now and conn not in waiting:
+                            self._close(conn, graceful=False)  # gracefully, the main thread would wait for it
             except Exception:  # the lane itself must go on
                 self.log.exception("The lane failed")
 
+    def _turn_away(self, conn: TConn) -> None:
+        size = self._whole(conn)
+        if not size:  # no more: the client has hung up, or sends something else
+            self._leave(conn)
+            self.method_queue.defer(self.enqueue_req, conn)
+            return
+        try:
+            request = conn.sock.recv(size)
+        except OSError:
+            self._close(conn)
+        else:
+            self._send(conn, *self.refusal(request))
+
     def _answer(self, conns: Sequence[TConn]) -> None:
-        """Have a request of each connection answered."""
+        """Have a request of each connection answered. What fails with one is no other's affair."""
         start, began = time.monotonic(), datetime.now()
         exchanges, requests = [], []
         for conn in conns:
@@ -159,43 +190,58 @@ class LaneWorker(ThreadWorker):
                 continue
             try:
                 exchange = self._read(conn)
+                request = self.wsgi.joined(exchange.environ)
+                if request is None:
+                    self._go_on_alone(exchange)
+                else:
+                    self._begin(exchange)
+                    exchanges.append(exchange)
+                    requests.append(request)
             except Exception as error:
                 if not isinstance(error, StopIteration):
                     self.handle_error(None, conn.sock, conn.client, error)
                 self._close(conn)
-                continue
-            request = self.wsgi.joined(exchange.environ)
-            if request is None:
-                self._hand_over(conn, self._answer_alone, exchange)
-            else:
-                exchanges.append(exchange)
-                requests.append(request)
         if not exchanges:
             return
         try:
             starts = [exchange.response.start_response for exchange in exchanges]
             bodies = self.wsgi.answer_together(requests, starts)
-            for exchange, body in zip(exchanges, bodies, strict=True):
-                self._reply(exchange, body, datetime.now() - began)
         except Exception:
             for exchange in exchanges:
                 self._close(exchange.conn)
             raise
+        for exchange, body in zip(exchanges, bodies, strict=True):
+            try:
+                self._reply(exchange, body, datetime.now() - began)
+            except Exception:
+                self.log.exception("An answer could not be sent")
+                self._close(exchange.conn)
         self.took((time.monotonic() - start) / len(exchanges))
 
     def _read(self, conn: TConn) -> _Exchange:
-        request = next(conn.parser)
-        self.cfg.pre_request(self, request)
-        outbox = _Outbox()
+        request, outbox = next(conn.parser), _Outbox()
         response, environ = wsgi.create(request, outbox, conn.client, conn.server, self.cfg)
         environ["wsgi.multithread"] = True
+        return _Exchange(conn, request, environ, response, outbox)
+
+    def _begin(self, exchange: _Exchange) -> None:
+        """Do what gunicorn does before a request is answered."""
+        self.cfg.pre_request(self, exchange.request)
         self.nr += 1
         if self.nr >= self.max_requests and self.alive:
             self.log.info("Autorestarting worker after current request.")
             self.alive = False
-        if not self.alive or not self.cfg.keepalive:
-            response.force_close()
-        return _Exchange(conn, request, environ, response, outbox)
+        kept = len(self._on_lane) + len(self.keepalived_conns)
+        if not self.alive or not self.cfg.keepalive or kept > self.max_keepalived:
+            exchange.response.force_close()
+
+    def _go_on_alone(self, exchange: _Exchange) -> None:
+        conn, request = exchange.conn, exchange.request
+        if self.has_room():
+            self._hand_over(conn, self._answer_alone, exchange)
+        else:
+            conn.parser.finish_body()
+            self._send(conn, *self.refusal(f"{request.method} {request.uri} HTTP/1.0\r\n".encode()))
 
     def _reply(self, exchange: _Exchange, body: Iterable[bytes], took: timedelta) -> None:
         conn, request, environ, response, outbox = exchange
@@ -220,15 +266,15 @@ class LaneWorker(ThreadWorker):
         elif not keep:
             self._close(conn)
 
-    def _close(self, conn: TConn) -> None:
+    def _close(self, conn: TConn, graceful: bool = True) -> None:
         if conn in self._on_lane:
             self._leave(conn)
-            self.method_queue.defer(self._closed, conn)
+            self.method_queue.defer(self._closed, conn, graceful)
 
-    def _closed(self, conn: TConn) -> None:
+    def _closed(self, conn: TConn, graceful: bool) -> None:
         """Close a connection. Runs in the main thread."""
         self.nr_conns -= 1
-        conn.close(graceful=True)
+        conn.close(graceful=graceful)
 
     def _hand_over(self, conn: TConn, act: Callable[..., bool], *args: Any) -> None:
         """Let a connection go on in a thread of the pool, and then be looked after by the main thread."""

@@ -108,9 +108,12 @@ class Worker(LaneWorker):
                 counting.count(source, 503, None, times)
 
     def enqueue_req(self, conn: TConn) -> None:
-        waiting = self.tpool._work_queue.qsize()
-        if self._of_pool.most(waiting) == waiting or not self._refuse(conn):
+        if self.has_room() or not self._refuse(conn):
             super().enqueue_req(conn)
+
+    def has_room(self) -> bool:
+        waiting = self.tpool._work_queue.qsize()
+        return self._of_pool.most(waiting) == waiting
 
     def most_late(self, late: int) -> int:
         return self._of_lane.most(late)
@@ -118,7 +121,10 @@ class Worker(LaneWorker):
     def refusal(self, request: bytes) -> tuple[bytes, bool]:
         head = request.partition(b"\r\n\r\n")[0]
         answer = self._refused(head)
-        is_kept = self.alive and b" HTTP/1.1\r\n" in head and b"\r\nconnection: close" not in head.lower()
+        names = [line.partition(b":")[0].strip() for line in head.lower().splitlines()[1:]]
+        # Nobody but us has read it: where it ends must be beyond doubt for the next one to be believed.
+        is_clear = names.count(b"content-length") == 1 and b"transfer-encoding" not in names
+        is_kept = self.alive and is_clear and b" HTTP/1.1\r\n" in head and b"connection" not in names
         return answer.replace(_CLOSE, b"") if is_kept else answer, is_kept
 
     def took(self, seconds: float) -> None:

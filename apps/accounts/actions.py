@@ -53,9 +53,14 @@ def revoke_api_key(*, key: APIKey) -> None:
     APIKey.objects.active().filter(pk=key.pk).update(revoked_at=timezone.now())
 
 
+def is_touch_due(*, key: APIKey) -> bool:
+    """Whether that the key is used is to be noted: at most once a minute, so that its row is no hot spot."""
+    return key.last_used_at is None or key.last_used_at < timezone.now() - timedelta(minutes=1)
+
+
 def touch_api_key(*, key: APIKey) -> None:
-    """Note that the key was used, at most once a minute, so that a busy key's row is not a hot spot."""
-    time = timezone.now()
-    if key.last_used_at is None or key.last_used_at < time - timedelta(minutes=1):
+    """Note that the key was used, where that is due."""
+    if is_touch_due(key=key):
+        time = timezone.now()
         APIKey.objects.filter(pk=key.pk).update(last_used_at=time)
         key.last_used_at = time

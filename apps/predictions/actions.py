@@ -138,13 +138,31 @@ def score_each(*, comments: Sequence[Comment], source: Prediction.Source) -> lis
     rows_of: dict[Served, list[int]] = defaultdict(list)
     for row, key in enumerate(hashes):
         rows_of[serving.choose(key)].append(row)
-    predictions: dict[int, Prediction] = {}
+    results: dict[int, Prediction | Exception] = {}
     for served, rows in rows_of.items():
+        results |= _scored_each(served, rows, comments, hashes, source)
+    made = {row: result for row, result in results.items() if isinstance(result, Prediction)}
+    errors = store.insert_each([[prediction] for prediction in made.values()]) if made else []
+    results |= {row: error for row, error in zip(made, errors, strict=True) if error}
+    return [results[row] for row in range(len(comments))]
+
+
+def _scored_each(
+    served: Served,
+    rows: Sequence[int],
+    comments: Sequence[Comment],
+    hashes: Sequence[str],
+    source: Prediction.Source,
+) -> dict[int, Prediction | Exception]:
+    """Return the prediction of each row, or why it could not be made."""
+    try:
         made, _ = _scored(served, [comments[row] for row in rows], [hashes[row] for row in rows], source)
-        predictions |= zip(rows, made, strict=True)
-    stored = [predictions[row] for row in range(len(comments))]
-    errors = store.insert_each([[prediction] for prediction in stored])
-    return [error or prediction for prediction, error in zip(stored, errors, strict=True)]
+        return dict(zip(rows, made, strict=True))
+    except Exception as error:
+        if len(rows) == 1:
+            return {rows[0]: error}
+    each = [_scored_each(served, [row], comments, hashes, source) for row in rows]
+    return {row: result for one in each for row, result in one.items()}
 
 
 def give_feedback(

@@ -118,6 +118,17 @@ def test_what_is_refused_harms_no_neighbour_and_keeps_its_connection(served: Sit
         assert bad.ask("Good night")
 
 
+def test_what_cannot_even_be_parsed_harms_no_neighbour(served: Site) -> None:
+    url, _ = served
+    with client(url) as good:
+        for kind in (b"application/json; charset=hex", b"application/json; a*=nosuch''x"):
+            with client(url) as bad:
+                bad.url += "?a=1"
+                bad.socket.sendall(bad.request("Hello").replace(b"application/json", kind, 1))
+                assert good.ask("Good evening")
+                assert bad._file.readline().split()[0] == b"HTTP/1.1"
+
+
 def test_half_a_request_keeps_nobody_waiting(served: Site) -> None:
     with client(served[0]) as slow, client(served[0]) as other:
         request = slow.request("I think very slowly")

@@ -12,7 +12,7 @@ from django.db import DatabaseError
 from django.http import HttpRequest
 from limits import RateLimitItemPerMinute
 
-from apps.accounts.actions import touch_api_key
+from apps.accounts.actions import is_touch_due, touch_api_key
 from apps.accounts.limits import anonymous_wait, rate_limiter
 from apps.accounts.models import APIKey, Scope
 from apps.api.perspective.errors import PerspectiveError, bad_key, blocked, no_key, quota_exceeded
@@ -54,7 +54,7 @@ def caller(request: HttpRequest) -> APIKey | None:
 
 
 def is_known(request: HttpRequest) -> bool:
-    """Whether a request has no key, or one that is valid, was seen before and has nothing reviewed."""
+    """Whether a request has no key, or a valid one that was seen before and has nothing to be written."""
     if not (secret := secret_of(request)):
         return True
     if secret not in _found:
@@ -63,7 +63,7 @@ def is_known(request: HttpRequest) -> bool:
         key = caller(request)
     except (PerspectiveError, DatabaseError):
         return False
-    return key is not None and not key.review_perspective
+    return key is not None and not key.review_perspective and not is_touch_due(key=key)
 
 
 def admit(request: HttpRequest, *, scope: Scope, method: str) -> APIKey | None:

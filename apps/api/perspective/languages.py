@@ -100,8 +100,8 @@ def _classify(text: np.ndarray, detector: _Detector) -> tuple[int, float]:
 
 
 def load() -> None:
-    """Load the detector (50 MB, under a second) before the first request needs it."""
-    _detector()
+    """Load and compile the detector (50 MB, under a second) before the first request needs it."""
+    detect("warm")
 
 
 def detect(text: str, length: int = HEAD) -> str:

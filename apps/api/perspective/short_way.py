@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from django.core.exceptions import SuspiciousOperation
 from django.core.handlers.wsgi import WSGIRequest
 from django.db import close_old_connections
 from django.http import HttpRequest, HttpResponse
@@ -28,7 +27,7 @@ class ShortWay:
 
     They know keys, no cookies, and answer JSON; what is left out takes longer than scoring the comment. A
     page of another origin goes the long way, where CORS is looked after. Both ways lead to the same views.
-    A server that holds several requests can have them answered together, see `toxicmod.worker`.
+    A server that holds several requests can have them answered together, see `toxicmod.lane`.
     """
 
     together = (_ANALYZE,)
@@ -61,11 +60,11 @@ class ShortWay:
         """Return the request, or None where it goes the long way: also what is to be redirected or is odd."""
         if environ["PATH_INFO"] not in _ACTS or "HTTP_ORIGIN" in environ:
             return None
-        request = WSGIRequest(environ)
         try:
+            request = WSGIRequest(environ)
             request.GET  # noqa: B018  (reads the query, which may be too long)
             return request if self._security.process_request(request) is None else None
-        except SuspiciousOperation:
+        except Exception:  # an unknown charset, a wrong host: Django knows what to say
             return None
 
     def _answer(self, requests: Sequence[WSGIRequest], act: Act) -> list[HttpResponse]:

@@ -880,12 +880,27 @@ def test_the_short_way_leads_to_https_where_the_long_one_does(settings: Settings
     assert (status, headers["Location"]) == ("301 Moved Permanently", f"https://127.0.0.1{ANALYZE}")
 
 
-@pytest.mark.parametrize("odd", [{"QUERY_STRING": "a=1&" * 1_100}, {"HTTP_HOST": "!"}])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"QUERY_STRING": "a=1&" * 1_100},
+        {"HTTP_HOST": "!"},
+    ],
+)
 def test_odd_requests_are_refused_and_join_no_others(settings: Settings, odd: dict[str, str]) -> None:
     settings.SECURE_SSL_REDIRECT = "HTTP_HOST" in odd
     short_way = ShortWay(get_wsgi_application(), lambda *call: None)
     status, _, _ = through(short_way, json.dumps(asking()).encode(), **odd)
     assert status == "400 Bad Request"
     environ: dict[str, Any] = {"REQUEST_METHOD": "POST", "PATH_INFO": ANALYZE, **odd}
+    setup_testing_defaults(environ)
+    assert short_way.joined(environ) is None
+
+
+@pytest.mark.parametrize("parameter", ["a*=nosuch''x", "charset=hex", "charset=utf-8"])
+def test_what_cannot_even_be_parsed_joins_no_others(parameter: str) -> None:
+    short_way = ShortWay(get_wsgi_application(), lambda *call: None)
+    environ = {"REQUEST_METHOD": "POST", "PATH_INFO": ANALYZE, "QUERY_STRING": "a=1&" * 1_100}
+    environ["CONTENT_TYPE"] = f"application/json; {parameter}"
     setup_testing_defaults(environ)
     assert short_way.joined(environ) is None
