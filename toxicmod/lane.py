@@ -66,8 +66,11 @@ class LaneWorker(ThreadWorker):
     def enqueue_req(self, conn: TConn) -> None:
         if conn.initialized or conn.data_ready or self.cfg.is_ssl:
             super().enqueue_req(conn)
-            return
-        # A new connection takes no thread until something is there to read.
+        else:
+            self.await_request(conn)
+
+    def await_request(self, conn: TConn) -> None:
+        """Let a connection wait, without a thread, until something is there to read."""
         conn.sock.setblocking(False)
         conn.timeout = time.monotonic() + self._patience()
         self.pending_conns.append(conn)

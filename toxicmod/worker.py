@@ -1,12 +1,10 @@
 """gunicorn's thread worker, which turns requests away when more come than it can answer."""
 
 import json
-import selectors
 import socket
 import time
 from collections import Counter
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from gunicorn.http.message import Request
@@ -144,11 +142,7 @@ class Worker(LaneWorker):
         try:
             head = conn.sock.recv(4096, socket.MSG_PEEK)
         except BlockingIOError:
-            # Nothing is there yet: it is asked again once something is, and takes no thread until then.
-            conn.set_timeout()
-            self.pending_conns.append(conn)
-            ready = partial(self.on_pending_socket_readable, conn)
-            self.poller.register(conn.sock, selectors.EVENT_READ, ready)
+            self.await_request(conn)  # and it is asked again
             return True
         except OSError:
             return False

@@ -106,17 +106,11 @@ def store(asked: Sequence[Asked]) -> list[Prediction | Exception]:
     Raises:
         NoModelError: no model is in service.
     """
-    stored: dict[int, Prediction | Exception] = {}
-    rest: list[int] = []
-    for place, each in enumerate(asked):
-        prediction = _reviewed(each)
-        if prediction is None:
-            rest.append(place)
-        else:
-            stored[place] = prediction
-    comments = [_comment(asked[place]) for place in rest]
-    stored |= zip(rest, predictions.score_each(comments=comments, source=_SOURCE), strict=True)
-    return [stored[place] for place in range(len(asked))]
+    comments = [_comment(each) for each in asked]
+    reviewed = [_reviewed(comment) for comment in comments]
+    rest = [comment for comment, done in zip(comments, reviewed, strict=True) if done is None]
+    scored_ = iter(predictions.score_each(comments=rest, source=_SOURCE))
+    return [next(scored_) if done is None else done for done in reviewed]
 
 
 def answer(checked: Asked, prediction: Prediction) -> dict[str, Any]:
@@ -171,9 +165,8 @@ def _comment(asked: Asked) -> predictions.Comment:
     )
 
 
-def _reviewed(asked: Asked) -> Prediction | Exception | None:
+def _reviewed(comment: predictions.Comment) -> Prediction | Exception | None:
     """Score and store a comment through the policy and the queue; None where its key does not have it so."""
-    comment = _comment(asked)
     if comment.client is None or not comment.client.review_perspective or comment.do_not_store:
         return None
     try:
