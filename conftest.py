@@ -15,6 +15,7 @@ from playwright.sync_api import Browser
 from pytest_django import DjangoDbBlocker
 from pytest_django.live_server_helper import LiveServer
 
+from apps.accounts import actions as accounts
 from apps.accounts.actions import create_api_key
 from apps.accounts.limits import rate_limiter
 from apps.accounts.models import APIKey
@@ -78,8 +79,9 @@ def _own_champion(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture(autouse=True)
-def _no_calls_counted() -> None:
-    """Begin each test with a rate limiter that has seen nobody."""
+def _nobody_known() -> None:
+    """Begin each test with no key looked up and a rate limiter that has seen nobody."""
+    accounts._found.clear()
     rate_limiter.cache_clear()
 
 

@@ -5,7 +5,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
-from apps.accounts.actions import touch_api_key
+from apps.accounts.actions import find_api_key, touch_api_key
 from apps.accounts.models import APIKey
 
 
@@ -25,7 +25,7 @@ class APIKeyAuthentication(BaseAuthentication):
             return None
         if keyword.lower() != self.keyword.lower() or not secret.strip():
             raise AuthenticationFailed("Send the key as `Authorization: Api-Key YOUR-KEY`.")
-        key = APIKey.objects.for_secret(secret.strip())
+        key = find_api_key(secret=secret.strip())
         if key is None:
             raise AuthenticationFailed("This API key is unknown or revoked.")
         touch_api_key(key=key)

@@ -56,6 +56,26 @@ class CommentField(StringField):
         return text
 
 
+class CommentsField(serializers.ListField):
+    """A list of comments."""
+
+    child = CommentField()
+
+    def run_child_validation(self, data: list[Any]) -> list[str]:
+        """Ask once, where that does, instead of for each comment, which takes several times as long."""
+        return data if _are_comments(data) else super().run_child_validation(data)
+
+
+def _are_comments(data: list[Any]) -> bool:
+    try:
+        together = "".join(data)
+        together.encode()
+    except (TypeError, UnicodeEncodeError):
+        return False
+    short = settings.MAX_COMMENT_BYTES // 4  # code points that are never too long
+    return "\0" not in together and all(text.strip() and len(text) <= short for text in data)
+
+
 @extend_schema_field(OpenApiTypes.BOOL)
 class StrictBooleanField(serializers.Field):
     """A JSON boolean, not a word or a number that looks like one."""

@@ -4,6 +4,7 @@ import hmac
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -45,6 +46,9 @@ class Comment(NamedTuple):
     do_not_store: bool = False  # keep the scores but not the text
 
 
+Scored = tuple[list[Prediction], Served]  # and the model that made all of them
+
+
 def _scores(served: Served, texts: Sequence[str]) -> np.ndarray:
     # A single text skips the batch's set-up.
     return served.scorer.score(texts[0])[None] if len(texts) == 1 else served.scorer.score_many(texts)
@@ -52,7 +56,7 @@ def _scores(served: Served, texts: Sequence[str]) -> np.ndarray:
 
 def _scored(
     served: Served, comments: Sequence[Comment], hashes: Sequence[str], source: Prediction.Source
-) -> tuple[list[Prediction], Served]:
+) -> Scored:
     """Return the predictions, not stored yet, and what made them: the champion where `served` fails."""
     texts = [comment.text for comment in comments]
     start = time.perf_counter()
@@ -61,7 +65,7 @@ def _scored(
     except Exception as error:
         served = serving.stand_in(served, error)
         scores = _scores(served, texts)
-    latency_us = round((time.perf_counter() - start) * 1e6 / max(len(texts), 1))
+    latency_us = round((time.perf_counter() - start) * 1e6 / len(texts))
     masks = pack_rows(scores >= served.scorer.thresholds)
     now = timezone.now()
     name = source.value
@@ -95,13 +99,13 @@ def score(
     community: str = "",
     external_ids: Sequence[str] = (),
     do_not_store: bool = False,
-) -> tuple[list[Prediction], Served]:
+) -> Scored:
     """Score comments and store each prediction, in one insert, before returning.
 
     The champion scores; while a canary runs, it does so for its share of requests, chosen by the first text.
 
     Args:
-        texts: the comments, each valid Unicode without NUL.
+        texts: the comments, one at least, each valid Unicode without NUL.
         external_ids: the platform's ids, in the order of the texts, or none.
         do_not_store: keep the scores but not the text.
 
@@ -116,53 +120,55 @@ def score(
         Comment(text, client, community, external_id, do_not_store)
         for text, external_id in zip(texts, ids, strict=True)
     ]
-    hashes = text_hashes(texts)
-    served = serving.choose(hashes[0]) if hashes else serving.current()
-    predictions, served = _scored(served, comments, hashes, source)
-    store.insert(predictions)
-    return predictions, served
+    (result,) = score_each(asked=[comments], source=source)
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
-def score_each(*, comments: Sequence[Comment], source: Prediction.Source) -> list[Prediction | Exception]:
-    """Score and store comments that have nothing to do with each other, in one go, as `score` would each.
+def score_each(*, asked: Sequence[Sequence[Comment]], source: Prediction.Source) -> list[Scored | Exception]:
+    """Score and store what requests ask that have nothing to do with each other, as `score` would each.
+
+    All are scored and stored in one go.
 
     Returns:
-        The stored predictions in the order of the comments; an error in place of one that was not stored.
+        What `score` returns of each request, in their order; an error in place of what was not stored.
 
     Raises:
         NoModelError: no model is in service.
     """
-    if not comments:
-        return []
-    hashes = text_hashes(comment.text for comment in comments)
-    rows_of: dict[Served, list[int]] = defaultdict(list)
-    for row, key in enumerate(hashes):
-        rows_of[serving.choose(key)].append(row)
-    results: dict[int, Prediction | Exception] = {}
-    for served, rows in rows_of.items():
-        results |= _scored_each(served, rows, comments, hashes, source)
-    made = {row: result for row, result in results.items() if isinstance(result, Prediction)}
-    errors = store.insert_each([[prediction] for prediction in made.values()]) if made else []
-    results |= {row: error for row, error in zip(made, errors, strict=True) if error}
-    return [results[row] for row in range(len(comments))]
+    hashes = [text_hashes(comment.text for comment in comments) for comments in asked]
+    places_of: dict[Served, list[int]] = defaultdict(list)
+    for place, own in enumerate(hashes):
+        places_of[serving.choose(own[0])].append(place)
+    results: dict[int, Scored | Exception] = {}
+    for served, places in places_of.items():
+        results |= _scored_each(served, places, asked, hashes, source)
+    made = {place: result[0] for place, result in results.items() if not isinstance(result, Exception)}
+    errors = store.insert_each(list(made.values())) if made else []
+    results |= {place: error for place, error in zip(made, errors, strict=True) if error}
+    return [results[place] for place in range(len(asked))]
 
 
 def _scored_each(
     served: Served,
-    rows: Sequence[int],
-    comments: Sequence[Comment],
-    hashes: Sequence[str],
+    places: Sequence[int],
+    asked: Sequence[Sequence[Comment]],
+    hashes: Sequence[Sequence[str]],
     source: Prediction.Source,
-) -> dict[int, Prediction | Exception]:
-    """Return the prediction of each row, or why it could not be made."""
+) -> dict[int, Scored | Exception]:
+    """Return the predictions of the request at each place, or why they could not be made."""
     try:
-        made, _ = _scored(served, [comments[row] for row in rows], [hashes[row] for row in rows], source)
-        return dict(zip(rows, made, strict=True))
+        comments = [comment for place in places for comment in asked[place]]
+        own = [text_hash for place in places for text_hash in hashes[place]]
+        predictions, by = _scored(served, comments, own, source)
+        made = iter(predictions)
+        return {place: (list(islice(made, len(asked[place]))), by) for place in places}
     except Exception as error:
-        if len(rows) == 1:
-            return {rows[0]: error}
-    each = [_scored_each(served, [row], comments, hashes, source) for row in rows]
-    return {row: result for one in each for row, result in one.items()}
+        if len(places) == 1:
+            return {places[0]: error}
+    each = [_scored_each(served, [place], asked, hashes, source) for place in places]
+    return {place: result for one in each for place, result in one.items()}
 
 
 def give_feedback(

@@ -5,21 +5,15 @@ a laptop where somebody tries the server, and refused as Perspective refuses it 
 production. Keys are looked up once a second in each process: a revoked one is refused within a second.
 """
 
-import time
-
 from django.conf import settings
 from django.db import DatabaseError
 from django.http import HttpRequest
 from limits import RateLimitItemPerMinute
 
-from apps.accounts.actions import is_touch_due, touch_api_key
+from apps.accounts.actions import find_api_key, is_touch_due, touch_api_key, was_found
 from apps.accounts.limits import anonymous_wait, rate_limiter
 from apps.accounts.models import APIKey, Scope
 from apps.api.perspective.errors import PerspectiveError, bad_key, blocked, no_key, quota_exceeded
-
-LOOKUP_SECONDS = 1.0
-_MOST_KEPT = 10_000
-_found: dict[str, tuple[APIKey, float]] = {}
 
 
 def secret_of(request: HttpRequest) -> str:
@@ -41,15 +35,9 @@ def caller(request: HttpRequest) -> APIKey | None:
     secret = secret_of(request)
     if not secret:
         return None
-    key, until = _found.get(secret, (None, 0.0))
-    if key is None or time.monotonic() >= until:
-        key = APIKey.objects.for_secret(secret)
-        if key is None:
-            _found.pop(secret, None)
-            raise bad_key()
-        if len(_found) >= _MOST_KEPT:
-            _found.clear()
-        _found[secret] = (key, time.monotonic() + LOOKUP_SECONDS)
+    key = find_api_key(secret=secret)
+    if key is None:
+        raise bad_key()
     return key
 
 
@@ -57,7 +45,7 @@ def is_known(request: HttpRequest) -> bool:
     """Whether a request has no key, or a valid one that was seen before and has nothing to be written."""
     if not (secret := secret_of(request)):
         return True
-    if secret not in _found:
+    if not was_found(secret=secret):
         return False
     try:
         key = caller(request)

@@ -109,8 +109,9 @@ def store(asked: Sequence[Asked]) -> list[Prediction | Exception]:
     comments = [_comment(each) for each in asked]
     reviewed = [_reviewed(comment) for comment in comments]
     rest = [comment for comment, done in zip(comments, reviewed, strict=True) if done is None]
-    scored_ = iter(predictions.score_each(comments=rest, source=_SOURCE))
-    return [next(scored_) if done is None else done for done in reviewed]
+    scored_ = predictions.score_each(asked=[[comment] for comment in rest], source=_SOURCE)
+    results = iter([each if isinstance(each, Exception) else each[0][0] for each in scored_])
+    return [next(results) if done is None else done for done in reviewed]
 
 
 def answer(checked: Asked, prediction: Prediction) -> dict[str, Any]:

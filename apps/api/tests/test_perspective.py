@@ -4,7 +4,7 @@ import contextlib
 import io
 import json
 import logging
-from collections.abc import Iterator
+import time
 from typing import Any
 from unittest.mock import patch
 from wsgiref.util import setup_testing_defaults
@@ -19,10 +19,9 @@ from hypothesis import strategies as st
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 from pytest_django import Settings
 
-from apps.accounts.actions import create_api_key, revoke_api_key
-from apps.accounts.limits import rate_limiter
+from apps.accounts.actions import LOOKUP_SECONDS, create_api_key, revoke_api_key
 from apps.accounts.models import APIKey
-from apps.api.perspective import access, analysis, languages
+from apps.api.perspective import analysis, languages
 from apps.api.perspective.attributes import LABEL_OF
 from apps.api.perspective.errors import PerspectiveError
 from apps.api.perspective.rendering import ANSWER, parse_mask, select
@@ -33,7 +32,6 @@ from apps.moderation.actions import install_default_policy
 from apps.moderation.models import Policy, QueueItem
 from apps.predictions.models import Feedback, Prediction
 from apps.registry import serving
-from apps.registry.models import ModelVersion
 from apps.training.examples import COMMENTS
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -44,15 +42,6 @@ IDIOT = "what kind of idiot name is foo?"
 SERVICE_ERROR = "type.googleapis.com/google.commentanalyzer.v1alpha1.Error"
 BAD_REQUEST = "type.googleapis.com/google.rpc.BadRequest"
 ERROR_INFO = "type.googleapis.com/google.rpc.ErrorInfo"
-
-
-@pytest.fixture(autouse=True)
-def _forget(champion: ModelVersion) -> Iterator[None]:
-    """Leave no looked-up key and no count of requests to the next test."""
-    rate_limiter.cache_clear()
-    yield
-    access._found.clear()
-    rate_limiter.cache_clear()
 
 
 def post(client: Client, body: Any, path: str = ANALYZE, **kwargs: Any) -> Any:
@@ -282,7 +271,7 @@ def test_a_bad_key_is_refused_even_where_none_is_needed(client: Client, api_key:
     path = f"{ANALYZE}?key={api_key[1]}"
     assert post(client, asking(), path).status_code == 200
     revoke_api_key(key=api_key[0])
-    with patch.object(access.time, "monotonic", return_value=access.time.monotonic() + access.LOOKUP_SECONDS):
+    with patch.object(time, "monotonic", return_value=time.monotonic() + LOOKUP_SECONDS):
         error_of(post(client, asking(), path), 400, message, details)
 
 

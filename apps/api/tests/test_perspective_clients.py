@@ -22,7 +22,6 @@ from PyPerspective.errors import InvalidAuthKey
 from pytest_django.live_server_helper import LiveServer
 
 from apps.accounts.actions import create_api_key
-from apps.api.perspective import access
 from apps.predictions.models import Feedback, Prediction
 from apps.registry.models import ModelVersion
 
@@ -43,9 +42,8 @@ tls.connect = (options, ...rest) =>
 
 
 @pytest.fixture
-def key(champion: ModelVersion) -> Iterator[str]:
-    yield create_api_key(name="client")[1]
-    access._found.clear()
+def key(champion: ModelVersion) -> str:
+    return create_api_key(name="client")[1]
 
 
 @pytest.fixture

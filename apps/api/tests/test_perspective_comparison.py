@@ -13,7 +13,7 @@ from django.core.management import CommandError, call_command
 from pytest_django.live_server_helper import LiveServer
 
 from apps.accounts.actions import create_api_key
-from apps.api.perspective import access, comparison
+from apps.api.perspective import comparison
 from apps.predictions.models import Prediction
 from apps.registry import serving
 from apps.registry.models import ModelVersion
@@ -125,4 +125,3 @@ def test_comments_without_scores_are_sent_to_the_service(
     monkeypatch.setenv("PERSPECTIVE_API_KEY", "wrong")
     with pytest.raises(CommandError, match="API key not valid"):
         run(path, "--url", live_server.url)
-    access._found.clear()

@@ -1,6 +1,7 @@
 """`/api/v1/` as its clients see it."""
 
 import json
+import time
 from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
@@ -16,7 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from apps.accounts.actions import create_api_key, revoke_api_key
+from apps.accounts.actions import LOOKUP_SECONDS, create_api_key, revoke_api_key
 from apps.accounts.models import APIKey
 from apps.classifier.labels import LABELS
 from apps.predictions import store
@@ -264,7 +265,8 @@ def test_keys_are_checked(
     assert response["WWW-Authenticate"] == "Api-Key"
     assert_problem(post(client, "predict", {"text": KIND}, headers={"Authorization": "Bearer x"}), 401)
     revoke_api_key(key=api_key[0])
-    assert_problem(post(client, "predict", {"text": KIND}, **auth), 401)
+    with patch.object(time, "monotonic", return_value=time.monotonic() + LOOKUP_SECONDS):
+        assert_problem(post(client, "predict", {"text": KIND}, **auth), 401)
     settings.ANONYMOUS_API = False
     assert_problem(post(client, "predict", {"text": KIND}), 401)
     _, secret = create_api_key(name="reader", scopes=["read"])

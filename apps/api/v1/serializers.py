@@ -6,7 +6,7 @@ from django.conf import settings
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from apps.api.fields import CommentField, StrictBooleanField, StrictSerializer, StringField
+from apps.api.fields import CommentField, CommentsField, StrictBooleanField, StrictSerializer, StringField
 from apps.classifier.labels import LABELS
 from apps.predictions.models import Prediction
 from apps.registry.models import ModelVersion
@@ -33,9 +33,7 @@ class PredictRequest(StrictSerializer):
     """One comment or many, and what to do with them."""
 
     text = CommentField(required=False, help_text="The comment, at most 20,480 bytes of UTF-8.")
-    texts = serializers.ListField(
-        child=CommentField(), required=False, min_length=1, max_length=settings.MAX_BATCH
-    )
+    texts = CommentsField(required=False, min_length=1, max_length=settings.MAX_BATCH)
     do_not_store = StrictBooleanField(default=False, help_text="Keep the scores but not the text.")
     external_id = StringField(
         default="", max_length=200, allow_blank=True, help_text="Your id of the comment."

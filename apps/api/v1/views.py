@@ -1,9 +1,13 @@
 """The views of `/api/v1/`: parse, act, reply."""
 
+from collections.abc import Sequence
 from datetime import timedelta
+from itertools import repeat
 from typing import Any
 
+from django.core.handlers.exception import response_for_exception
 from django.db.models import Avg, Count, Q
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiResponse, extend_schema
@@ -46,7 +50,10 @@ def explanation(explained: Explanation) -> dict[str, Any]:
 
 
 class PredictView(APIView):
-    """Score comments and return their labels."""
+    """Score comments and return their labels.
+
+    What comes before and after scoring is apart, so that requests can be answered together.
+    """
 
     scope = Scope.PREDICT
     request_serializer: type[StrictSerializer] = s.PredictRequest
@@ -55,25 +62,38 @@ class PredictView(APIView):
         request=s.PredictRequest, responses={200: s.LabelsAnswer, **PROBLEMS}, operation_id="predict"
     )
     def post(self, request: Request) -> Response:
-        asked = self.request_serializer.read(request.data)
-        texts = asked["texts"] if "texts" in asked else [asked["text"]]
-        predictions, served = actions.score(
-            texts=texts,
-            source=Prediction.Source.API,
-            client=request.auth,
-            community=asked["community"],
-            external_ids=asked["external_ids"],
-            do_not_store=asked["do_not_store"],
-        )
+        (scored,) = actions.score_each(asked=[self.read(request)], source=Prediction.Source.API)
+        return self.reply(scored)
+
+    def read(self, request: Request) -> list[actions.Comment]:
+        """Return the comments that are to be scored, and keep what else was asked.
+
+        Raises:
+            ValidationError: the request is not as documented.
+        """
+        self.asked = asked = self.request_serializer.read(request.data)
+        self.texts = asked["texts"] if "texts" in asked else [asked["text"]]
+        client, community, do_not_store = request.auth, asked["community"], asked["do_not_store"]
+        ids = asked["external_ids"] or repeat("")
+        return [
+            actions.Comment(text, client, community, external_id, do_not_store)
+            for text, external_id in zip(self.texts, ids, strict=False)
+        ]
+
+    def reply(self, scored: actions.Scored | Exception) -> Response:
+        """Answer what `read` returned. Raises the error that came in place of scores."""
+        if isinstance(scored, Exception):
+            raise scored
+        predictions, served = scored
         results = [self.result(prediction, served.number) for prediction in predictions]
-        if asked.get("explain"):
-            for text, result in zip(texts, results, strict=True):
+        if self.asked.get("explain"):
+            for text, result in zip(self.texts, results, strict=True):
                 result["explanation"] = explanation(served.scorer.explain(text))
-        return Response({"results": results} if "texts" in asked else results[0])
+        return Response({"results": results} if "texts" in self.asked else results[0])
 
     def result(self, prediction: Prediction, version: int) -> dict[str, Any]:
         return {
-            "id": str(prediction.pk),
+            "id": prediction.pk,
             "labels": prediction.labels,
             "is_toxic": prediction.is_toxic,
             "model_version": version,
@@ -99,6 +119,46 @@ class PredictProbaView(PredictView):
             "probabilities": probabilities,
             "max_probability": max(probabilities.values()),
         }
+
+
+def predict_together(requests: Sequence[HttpRequest], views: Sequence[PredictView]) -> list[HttpResponse]:
+    """Answer each request as its view does, scoring and storing in one go."""
+    begun = list(map(_begin, requests, views))
+    asked = {place: comments for place, comments in enumerate(begun) if not isinstance(comments, Exception)}
+    results: dict[int, Any]
+    try:
+        scored = actions.score_each(asked=list(asked.values()), source=Prediction.Source.API)
+        results = dict(zip(asked, scored, strict=True))
+    except Exception as error:
+        results = dict.fromkeys(asked, error)
+    return [
+        _end(request, view, results.get(place, begun[place]))
+        for place, (request, view) in enumerate(zip(requests, views, strict=True))
+    ]
+
+
+def _begin(request: HttpRequest, view: PredictView) -> list[actions.Comment] | Exception:
+    """Do what `APIView.dispatch` does up to the scoring."""
+    view.args, view.kwargs = (), {}
+    view.request = view.initialize_request(request)
+    view.headers = view.default_response_headers
+    try:
+        view.initial(view.request)
+        return view.read(view.request)
+    except Exception as error:
+        return error
+
+
+def _end(request: HttpRequest, view: PredictView, scored: actions.Scored | Exception) -> HttpResponse:
+    """Do what `APIView.dispatch`, and Django around it, do from there on."""
+    try:
+        try:
+            response = view.reply(scored)
+        except Exception as error:
+            response = view.handle_exception(error)
+        return view.finalize_response(view.request, response).render()
+    except Exception as error:
+        return response_for_exception(request, error)
 
 
 class PredictionView(APIView):

@@ -12,6 +12,7 @@ import pytest
 from django.db import IntegrityError, OperationalError, connection, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from apps.accounts.actions import create_api_key
 from apps.accounts.models import APIKey
 from apps.predictions import actions, store
 from apps.predictions.models import Prediction
@@ -133,13 +134,34 @@ def test_one_bad_row_harms_no_other(champion: ModelVersion, group: store.GroupCo
 def test_one_bad_comment_harms_no_other_that_came_with_it(champion: ModelVersion) -> None:
     good, other = actions.Comment("Good morning"), actions.Comment("Good night", external_id="1")
     unknown_client = actions.Comment("Good evening", client=APIKey(pk=999_999_999))
-    stored = actions.score_each(comments=[good, unknown_client, other], source=Prediction.Source.PERSPECTIVE)
+    stored = actions.score_each(
+        asked=[[good], [other, unknown_client], [other]], source=Prediction.Source.PERSPECTIVE
+    )
     assert isinstance(stored[1], IntegrityError)
     assert [(row.text, row.external_id) for row in Prediction.objects.order_by("pk")] == [
         ("Good morning", ""),
         ("Good night", "1"),
     ]
-    assert [row for row in stored if isinstance(row, Prediction)] == list(Prediction.objects.order_by("pk"))
+    rows = [row for each in stored if not isinstance(each, Exception) for row in each[0]]
+    assert rows == list(Prediction.objects.order_by("pk"))
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.database
+def test_what_is_stored_is_what_was_meant(champion: ModelVersion) -> None:
+    key, _ = create_api_key(name="test")
+    comments = [
+        actions.Comment("Guten Morgen, schöne Welt \U0001f600\n", key, "forum", "nº 1"),
+        actions.Comment("Good night", do_not_store=True),
+    ]
+    (one, two), (lone, *_) = (
+        actions.score_each(asked=[asked], source=Prediction.Source.API)[0][0]  # type: ignore[index]
+        for asked in (comments, comments[:1])
+    )
+    for row in (one, two, lone):
+        stored = Prediction.objects.get(pk=row.pk)
+        for column in Prediction.columns():
+            assert getattr(stored, column) == getattr(row, column)
 
 
 @pytest.mark.django_db(transaction=True)
