@@ -1,4 +1,4 @@
-"""gunicorn's thread worker, with a lane on which requests of one kind are answered together."""
+"""gunicorn's thread worker, with lanes on which requests of one kind are answered together."""
 
 import re
 import selectors
@@ -16,7 +16,8 @@ from gunicorn.http import wsgi
 from gunicorn.http.message import Request
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-MOST_TOGETHER = 64
+MOST_TOGETHER, MOST_BYTES = 64, 3 << 17
+SHORT = 8_192  # bytes of a request; batches are longer, and comments that are not keep no other waiting
 _PEEKED = 1 << 16  # bytes; what is longer is answered alone
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})[ \t]*(?=\r\n)", re.IGNORECASE)
 _ODD = re.compile(rb"\r\n(transfer-encoding|expect|upgrade)[ \t]*:", re.IGNORECASE)
@@ -40,27 +41,50 @@ class _Exchange(NamedTuple):
     outbox: _Outbox
 
 
+class Lane:
+    """A thread's connections. Of those that ask for something, the first to come is the first served."""
+
+    def __init__(self) -> None:
+        self.selector: selectors.BaseSelector = selectors.DefaultSelector()
+        self.conns: set[TConn] = set()
+        self.waiting: dict[TConn, None] = {}  # in the order in which they came; the selector knows none
+
+    def join(self, conn: TConn) -> None:
+        """Look after a connection."""
+        self.conns.add(conn)
+        self.selector.register(conn.sock, selectors.EVENT_READ, conn)
+
+    def leave(self, conn: TConn) -> None:
+        """Leave a connection to others."""
+        self.conns.discard(conn)
+        with suppress(KeyError):
+            self.selector.unregister(conn.sock)
+
+
 class LaneWorker(ThreadWorker):
     """Answers together what has come while the requests before were answered.
 
     A thread for each request costs more than scoring a comment: to hand the request over, to wait for
     Python's lock, to come back to a cold cache after each wait. So a connection that asks for what the
-    application answers together (its `together`, `joined`, `answer_together`) moves to the lane: one thread
+    application answers together (its `together`, `joined`, `answer_together`) moves to a lane: one thread
     that takes every request that is there as a whole, has them answered, and looks again. Nothing lingers.
-    All others, and whatever is out of the ordinary, have threads of their own as before.
+    Long requests have two lanes: one scores while the other waits for the database, which takes its time to
+    store a batch. All others, and whatever is out of the ordinary, have threads of their own as before.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._lane: selectors.BaseSelector
-        self._on_lane: set[TConn] = set()
+        self._short: Lane
+        self._long: list[Lane]
+        self._lane_of: dict[TConn, Lane] = {}
         self._together: tuple[bytes, ...] = ()
 
     def init_process(self) -> None:
-        self._lane = selectors.DefaultSelector()
+        self._short, *self._long = lanes = [Lane() for _ in range(3)]
         # Loaded before the fork, or now: `super().init_process` does not return.
         self._together = tuple(f"POST {path}".encode() for path in self.app.wsgi().together)
-        threading.Thread(target=self._run_lane, name="lane", daemon=True).start()
+        for lane in lanes:
+            threading.Thread(target=self._run, args=[lane], name="lane", daemon=True).start()
         super().init_process()
 
     def enqueue_req(self, conn: TConn) -> None:
@@ -89,30 +113,35 @@ class LaneWorker(ThreadWorker):
         super().murder_pending()
 
     def on_pending_socket_readable(self, conn: TConn, client: socket.socket) -> None:
-        if conn.initialized or not self._whole(conn):
+        if conn.initialized or not (size := self._whole(conn)):
             super().on_pending_socket_readable(conn, client)
             return
         self.pending_conns.remove(conn)
         conn.initialized, conn.parser = True, http.get_parser(self.cfg, client, conn.client)
-        self._join(conn)
+        self._join(conn, size)
 
     def on_client_socket_readable(self, conn: TConn, client: socket.socket) -> None:
-        if not self._whole(conn):
+        if not (size := self._whole(conn)):
             super().on_client_socket_readable(conn, client)
             return
         self.keepalived_conns.remove(conn)
-        self._join(conn)
+        self._join(conn, size)
 
-    def _join(self, conn: TConn) -> None:
+    def _join(self, conn: TConn, size: int) -> None:
         self.poller.unregister(conn.sock)
         conn.set_timeout()
-        self._on_lane.add(conn)
-        self._lane.register(conn.sock, selectors.EVENT_READ, conn)
+        self._go_on(conn, self._lanes_for(size))
+
+    def _lanes_for(self, size: int) -> Sequence[Lane]:
+        return [self._short] if size <= SHORT else self._long
+
+    def _go_on(self, conn: TConn, lanes: Sequence[Lane]) -> None:
+        self._lane_of[conn] = lane = min(lanes, key=lambda lane: len(lane.conns))
+        lane.join(conn)
 
     def _leave(self, conn: TConn) -> None:
-        self._on_lane.discard(conn)
-        with suppress(KeyError):
-            self._lane.unregister(conn.sock)
+        if lane := self._lane_of.pop(conn, None):
+            lane.leave(conn)
 
     def _whole(self, conn: TConn) -> int:
         """Return how long a request of the kind is that is there as a whole, in bytes, else 0."""
@@ -129,8 +158,8 @@ class LaneWorker(ThreadWorker):
             return 0
         return len(head) + len(end) + int(lengths[0])
 
-    def most_late(self, late: int) -> int:
-        """Return how many may wait of those that come late, too late for the next answers."""
+    def most_late(self, lane: Lane, late: int) -> int:
+        """Return how many may wait of those that come late to a lane, too late for the next answers."""
         return late
 
     def has_room(self) -> bool:
@@ -141,33 +170,52 @@ class LaneWorker(ThreadWorker):
         """Return the answer to a request that may not wait, and whether to keep its connection."""
         raise NotImplementedError
 
-    def took(self, seconds: float) -> None:
-        """Take note of how long an answer took on the lane."""
+    def took(self, lane: Lane, seconds: float, answers: int) -> None:
+        """Take note of how long answers took that a lane gave together."""
 
-    # What follows runs in the lane's thread.
+    # What follows runs in a lane's thread.
 
-    def _run_lane(self) -> None:
+    def _run(self, lane: Lane) -> None:
         swept = time.monotonic()
-        waiting: dict[TConn, None] = {}  # in the order in which they came; the selector knows none
         while True:
             try:
-                for key, _ in self._lane.select(0 if waiting else _SWEEP_SECONDS):
-                    waiting.setdefault(key.data)
-                late = list(waiting)[MOST_TOGETHER:]
-                for conn in late[self.most_late(len(late)) :]:
-                    del waiting[conn]
+                for key, _ in lane.selector.select(0 if lane.waiting else _SWEEP_SECONDS):
+                    lane.waiting.setdefault(key.data)
+                conns = self._take(lane)
+                late = list(lane.waiting)
+                for conn in late[self.most_late(lane, len(late)) :]:
+                    del lane.waiting[conn]
                     self._turn_away(conn)
-                conns = list(waiting)[:MOST_TOGETHER]
-                for conn in conns:
-                    del waiting[conn]
-                self._answer(conns)
+                start = time.monotonic()
+                if answers := self._answer(conns):
+                    self.took(lane, time.monotonic() - start, answers)
                 if (now := time.monotonic()) - swept > _SWEEP_SECONDS:
                     swept = now
-                    for conn in list(self._on_lane):
-                        if conn.timeout < now and conn not in waiting:
+                    for conn in list(lane.conns):
+                        if conn.timeout < now and conn not in lane.waiting:
                             self._close(conn, graceful=False)  # gracefully, the main thread would wait for it
             except Exception:  # the lane itself must go on
-                self.log.exception("The lane failed")
+                self.log.exception("A lane failed")
+
+    def _take(self, lane: Lane) -> list[TConn]:
+        """Return the connections that are to be answered next; others of those that wait go elsewhere."""
+        taken: list[TConn] = []
+        total = 0
+        for conn in list(lane.waiting):
+            if len(taken) == MOST_TOGETHER or total >= MOST_BYTES:
+                break
+            del lane.waiting[conn]
+            size = self._whole(conn)
+            if size and lane in (lanes := self._lanes_for(size)):
+                taken.append(conn)
+                total += size
+                continue
+            self._leave(conn)
+            if size:
+                self._go_on(conn, lanes)
+            else:
+                self.method_queue.defer(self.enqueue_req, conn)
+        return taken
 
     def _turn_away(self, conn: TConn) -> None:
         size = self._whole(conn)
@@ -182,15 +230,14 @@ class LaneWorker(ThreadWorker):
         else:
             self._send(conn, *self.refusal(request))
 
-    def _answer(self, conns: Sequence[TConn]) -> None:
-        """Have a request of each connection answered. What fails with one is no other's affair."""
-        start, began = time.monotonic(), datetime.now()
+    def _answer(self, conns: Sequence[TConn]) -> int:
+        """Have a request of each connection answered; return how many were.
+
+        What fails with one is no other's affair.
+        """
+        began = datetime.now()
         exchanges, requests = [], []
         for conn in conns:
-            if not self._whole(conn):
-                self._leave(conn)
-                self.method_queue.defer(self.enqueue_req, conn)
-                continue
             try:
                 exchange = self._read(conn)
                 request = self.wsgi.joined(exchange.environ)
@@ -205,7 +252,7 @@ class LaneWorker(ThreadWorker):
                     self.handle_error(None, conn.sock, conn.client, error)
                 self._close(conn)
         if not exchanges:
-            return
+            return 0
         try:
             starts = [exchange.response.start_response for exchange in exchanges]
             bodies = self.wsgi.answer_together(requests, starts)
@@ -219,7 +266,7 @@ class LaneWorker(ThreadWorker):
             except Exception:
                 self.log.exception("An answer could not be sent")
                 self._close(exchange.conn)
-        self.took((time.monotonic() - start) / len(exchanges))
+        return len(exchanges)
 
     def _read(self, conn: TConn) -> _Exchange:
         request, outbox = next(conn.parser), _Outbox()
@@ -234,7 +281,7 @@ class LaneWorker(ThreadWorker):
         if self.nr >= self.max_requests and self.alive:
             self.log.info("Autorestarting worker after current request.")
             self.alive = False
-        kept = len(self._on_lane) + len(self.keepalived_conns)
+        kept = len(self._lane_of) + len(self.keepalived_conns)
         if not self.alive or not self.cfg.keepalive or kept > self.max_keepalived:
             exchange.response.force_close()
 
@@ -270,7 +317,7 @@ class LaneWorker(ThreadWorker):
             self._close(conn)
 
     def _close(self, conn: TConn, graceful: bool = True) -> None:
-        if conn in self._on_lane:
+        if conn in self._lane_of:
             self._leave(conn)
             self.method_queue.defer(self._closed, conn, graceful)
 

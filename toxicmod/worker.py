@@ -3,14 +3,14 @@
 import json
 import socket
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import suppress
 from typing import Any
 
 from gunicorn.http.message import Request
 from gunicorn.workers.gthread import TConn
 
-from toxicmod.lane import LaneWorker
+from toxicmod.lane import Lane, LaneWorker
 
 LIMIT, STANDING = 0.1, 0.25  # seconds
 TYPICAL_OF = 64  # requests
@@ -50,22 +50,24 @@ _REFUSALS = {
 class _Queue:
     """What is known of a queue: how long an answer takes, and since when some have always waited."""
 
-    def __init__(self, servers: int) -> None:
-        self._servers = servers
+    def __init__(self) -> None:
         self._typical = 0.0  # seconds of an answer
+        self._each = 0.0  # seconds from one answer to the next
         self._empty_at = 0.0
 
-    def took(self, seconds: float) -> None:
+    def took(self, seconds: float, at_once: float) -> None:
+        """Take note of how long an answer took, and how many are made at once."""
         self._typical += (seconds - self._typical) / TYPICAL_OF
+        self._each += (seconds / at_once - self._each) / TYPICAL_OF
 
     def most(self, waiting: int) -> int:
         """Return how many of those that wait may do so: all, unless the queue does not empty."""
         now = time.monotonic()
         if not waiting:
             self._empty_at = now
-        if now - self._empty_at <= STANDING or not self._typical:
+        if now - self._empty_at <= STANDING or not self._each:
             return waiting
-        return min(waiting, int(max(LIMIT, 2 * self._typical) * self._servers / self._typical))
+        return min(waiting, int(max(LIMIT, 2 * self._typical) / self._each))
 
 
 class Worker(LaneWorker):
@@ -82,7 +84,8 @@ class Worker(LaneWorker):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._turned_away: list[bytes] = []  # the request lines, since it was told
-        self._of_pool, self._of_lane = _Queue(self.cfg.threads), _Queue(1)
+        self._of_pool = _Queue()
+        self._of_lane: dict[Lane, _Queue] = defaultdict(_Queue)
 
     def notify(self) -> None:
         """Tell gunicorn, once a second or oftener, that this worker is alive; and us whom it turned away."""
@@ -113,8 +116,8 @@ class Worker(LaneWorker):
         waiting = self.tpool._work_queue.qsize()
         return self._of_pool.most(waiting) == waiting
 
-    def most_late(self, late: int) -> int:
-        return self._of_lane.most(late)
+    def most_late(self, lane: Lane, late: int) -> int:
+        return self._of_lane[lane].most(late)
 
     def refusal(self, request: bytes) -> tuple[bytes, bool]:
         head = request.partition(b"\r\n\r\n")[0]
@@ -125,13 +128,13 @@ class Worker(LaneWorker):
         is_kept = self.alive and is_clear and b" HTTP/1.1\r\n" in head and b"connection" not in names
         return answer.replace(_CLOSE, b"") if is_kept else answer, is_kept
 
-    def took(self, seconds: float) -> None:
-        self._of_lane.took(seconds)
+    def took(self, lane: Lane, seconds: float, answers: int) -> None:
+        self._of_lane[lane].took(seconds, answers)
 
     def handle_request(self, req: Request, conn: TConn) -> object:
         start = time.monotonic()
         keeps_alive = super().handle_request(req, conn)
-        self._of_pool.took(time.monotonic() - start)
+        self._of_pool.took(time.monotonic() - start, self.cfg.threads)
         return keeps_alive
 
     def _refuse(self, conn: TConn) -> bool:

@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import pytest
 
@@ -105,6 +106,34 @@ def test_each_gets_its_own_answer(served: Site) -> None:
     for number in range(20):
         for turn in range(40):
             assert stored[f"{number}:{turn}"].endswith(f"said {number} in {turn}")
+
+
+def test_batches_and_single_comments_get_their_own_answers(served: Site) -> None:
+    url, env = served
+
+    def talk(number: int) -> dict[str, str]:
+        sent = {}
+        with client(url) as caller:
+            for turn in range(12):
+                texts = [f"{number} in {turn}, {part}. {'Good day. ' * 40}" for part in range(50)]
+                for body in ({"texts": texts}, {"text": texts[0]}, {"texts": texts[:2]}):
+                    caller.socket.sendall(post(f"{url}/api/v1/predict", json.dumps(body).encode()))
+                    status, answer = caller.read()
+                    assert status == 200
+                    results = answer.get("results", [answer])
+                    asked = body.get("texts", [body.get("text")])
+                    sent |= {
+                        UUID(result["id"]).hex: text for result, text in zip(results, asked, strict=True)
+                    }
+                caller.ask(f"{number} in {turn}")
+        return sent
+
+    with ThreadPoolExecutor(12) as pool:
+        sent = [pair for each in pool.map(talk, range(12)) for pair in each.items()]
+    assert len(sent) == 12 * 12 * 53
+    with closing(sqlite3.connect(Path(env["DATA_DIR"], "toxicmod.sqlite3"))) as database:
+        stored = dict(database.execute("SELECT id, text FROM predictions_prediction").fetchall())
+    assert all(stored[key] == text for key, text in sent)
 
 
 def test_what_is_refused_harms_no_neighbour_and_keeps_its_connection(served: Site) -> None:

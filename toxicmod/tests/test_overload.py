@@ -27,13 +27,20 @@ def requests(url: str) -> Iterator[bytes]:
         text = f"Comment {number}: thank you for the clear answer"
         body: dict[str, Any] = {"text": text}
         if "v1alpha1" in url:
-            body = {"comment": body, "languages": ["en"], "requestedAttributes": {"TOXICITY": {}}}
+            body = {"comment": body, "languages": ["en"]}
+            if "analyze" in url:
+                body["requestedAttributes"] = {"TOXICITY": {}}
+            else:
+                body["attributeScores"] = {"TOXICITY": {"summaryScore": {"value": 0.1}}}
         yield post(url, json.dumps(body).encode())
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core for the server, one for its clients")
-@pytest.mark.parametrize(("path", "times"), [("v1alpha1/comments:analyze", 24), ("api/v1/predict_proba", 8)])
+@pytest.mark.parametrize(
+    ("path", "times"),
+    [("v1alpha1/comments:analyze", 24), ("api/v1/predict_proba", 24), ("v1alpha1/comments:suggestscore", 8)],
+)
 def test_more_connections_than_it_can_serve_leave_the_accepted_their_time(path: str, times: int) -> None:
     def measure() -> tuple[Load, Load, Load, int]:
         with site_on_one_core("sqlite") as (url, env, key):

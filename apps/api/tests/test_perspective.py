@@ -1,16 +1,13 @@
 """The Perspective-compatible API against the recorded contract."""
 
 import contextlib
-import io
 import json
 import logging
 import time
 from typing import Any
 from unittest.mock import patch
-from wsgiref.util import setup_testing_defaults
 
 import pytest
-from django.core.wsgi import get_wsgi_application
 from django.db import OperationalError
 from django.test import Client
 from hypothesis import HealthCheck, given
@@ -25,7 +22,6 @@ from apps.api.perspective import analysis, languages
 from apps.api.perspective.attributes import LABEL_OF
 from apps.api.perspective.errors import PerspectiveError
 from apps.api.perspective.rendering import ANSWER, parse_mask, select
-from apps.api.perspective.short_way import ShortWay
 from apps.api.perspective.spans import sentences, utf16_length
 from apps.classifier.labels import LABELS
 from apps.moderation.actions import install_default_policy
@@ -835,61 +831,3 @@ def test_sentences_are_ordered_pieces_of_the_text(text: str) -> None:
         assert last <= begin < end <= utf16_length(text)
         assert units[2 * begin : 2 * end].decode("utf-16-le", "surrogatepass") == sentence
         last = end
-
-
-def through(application: Any, body: bytes, **headers: str) -> tuple[str, dict[str, str], bytes]:
-    environ: dict[str, Any] = {"REQUEST_METHOD": "POST", "PATH_INFO": ANALYZE, "wsgi.input": io.BytesIO(body)}
-    environ |= {"CONTENT_LENGTH": str(len(body)), "CONTENT_TYPE": "application/json"} | headers
-    setup_testing_defaults(environ)
-    said: list[Any] = []
-    content = b"".join(application(environ, lambda *line: said.extend(line)))
-    return said[0], dict(said[1]), content
-
-
-@pytest.mark.parametrize("body", [json.dumps(asking()).encode(), b"{", b"{}"])
-def test_both_ways_give_the_same_answer(body: bytes) -> None:
-    long_way = get_wsgi_application()
-    counted: list[Any] = []
-    short_way = ShortWay(long_way, lambda *call: counted.append(call))
-    (status, headers, content), (long_status, long_headers, long_content) = (
-        through(way, body, QUERY_STRING="prettyPrint=false") for way in (short_way, long_way)
-    )
-    assert (status, content) == (long_status, long_content)
-    assert [call[:2] for call in counted] == [("perspective", int(status[:3]))]
-    assert headers.items() <= long_headers.items()
-    assert {"Content-Type", "Content-Length", "X-Content-Type-Options"} <= headers.keys()
-    _, headers, _ = through(short_way, body, HTTP_ORIGIN="https://forum.example")
-    assert headers["access-control-allow-origin"] == "*"
-
-
-def test_the_short_way_leads_to_https_where_the_long_one_does(settings: Settings) -> None:
-    settings.SECURE_SSL_REDIRECT = True
-    settings.ALLOWED_HOSTS = ["127.0.0.1"]
-    status, headers, _ = through(ShortWay(get_wsgi_application(), lambda *call: None), b"{}")
-    assert (status, headers["Location"]) == ("301 Moved Permanently", f"https://127.0.0.1{ANALYZE}")
-
-
-@pytest.mark.parametrize(
-    "odd",
-    [
-        {"QUERY_STRING": "a=1&" * 1_100},
-        {"HTTP_HOST": "!"},
-    ],
-)
-def test_odd_requests_are_refused_and_join_no_others(settings: Settings, odd: dict[str, str]) -> None:
-    settings.SECURE_SSL_REDIRECT = "HTTP_HOST" in odd
-    short_way = ShortWay(get_wsgi_application(), lambda *call: None)
-    status, _, _ = through(short_way, json.dumps(asking()).encode(), **odd)
-    assert status == "400 Bad Request"
-    environ: dict[str, Any] = {"REQUEST_METHOD": "POST", "PATH_INFO": ANALYZE, **odd}
-    setup_testing_defaults(environ)
-    assert short_way.joined(environ) is None
-
-
-@pytest.mark.parametrize("parameter", ["a*=nosuch''x", "charset=hex", "charset=utf-8"])
-def test_what_cannot_even_be_parsed_joins_no_others(parameter: str) -> None:
-    short_way = ShortWay(get_wsgi_application(), lambda *call: None)
-    environ = {"REQUEST_METHOD": "POST", "PATH_INFO": ANALYZE, "QUERY_STRING": "a=1&" * 1_100}
-    environ["CONTENT_TYPE"] = f"application/json; {parameter}"
-    setup_testing_defaults(environ)
-    assert short_way.joined(environ) is None
