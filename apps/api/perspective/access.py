@@ -13,7 +13,7 @@ from limits import RateLimitItemPerMinute
 from apps.accounts.actions import find_api_key, is_touch_due, touch_api_key, was_found
 from apps.accounts.limits import anonymous_wait, rate_limiter
 from apps.accounts.models import APIKey, Scope
-from apps.api.perspective.errors import PerspectiveError, bad_key, blocked, no_key, quota_exceeded
+from apps.api.perspective.errors import bad_key, blocked, no_key, quota_exceeded
 
 
 def secret_of(request: HttpRequest) -> str:
@@ -41,15 +41,15 @@ def caller(request: HttpRequest) -> APIKey | None:
     return key
 
 
-def is_known(request: HttpRequest) -> bool:
+def is_known(secret: str) -> bool:
     """Whether a request has no key, or a valid one that was seen before and has nothing to be written."""
-    if not (secret := secret_of(request)):
+    if not secret:
         return True
     if not was_found(secret=secret):
         return False
     try:
-        key = caller(request)
-    except (PerspectiveError, DatabaseError):
+        key = find_api_key(secret=secret)
+    except DatabaseError:
         return False
     return key is not None and not key.review_perspective and not is_touch_due(key=key)
 

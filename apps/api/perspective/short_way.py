@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.middleware.security import SecurityMiddleware
 
 from apps.api.perspective import views
-from apps.api.perspective.access import is_known
+from apps.api.perspective.access import is_known, secret_of
 from apps.api.v1 import views as v1
 from apps.predictions.models import Prediction
 
@@ -65,7 +65,13 @@ class ShortWay:
     def joined(self, environ: dict[str, Any]) -> WSGIRequest | None:
         """Return a request that may be answered together with others: only the store has to be asked."""
         request = self._short(environ)
-        return request if request and request.path_info in self.together and is_known(request) else None
+        if request is None or request.path_info not in self.together:
+            return None
+        if request.path_info in _PREDICT:
+            secret = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")[2].strip()
+        else:
+            secret = secret_of(request)
+        return request if is_known(secret) else None
 
     def answer_together(
         self, requests: Sequence[WSGIRequest], start_responses: Sequence[Callable[..., Any]]
