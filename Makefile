@@ -63,6 +63,8 @@ clean:
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q --disable-pip-version-check $$(grep '^uv==' requirements-dev.txt)
 
+# As pip does by itself. Where Python may write no bytecode, each start would compile all that it loads.
+.venv/runtime: export UV_COMPILE_BYTECODE = 1
 .venv/runtime: .venv/bin/uv requirements.txt
 	$(call INSTALL,requirements.txt)
 	@touch $@
