@@ -16,8 +16,10 @@ from gunicorn.http import wsgi
 from gunicorn.http.message import Request
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-MOST_TOGETHER, MOST_BYTES = 64, 3 << 17
-SHORT = 8_192  # bytes of a request; batches are longer, and comments that are not keep no other waiting
+MOST_TOGETHER, MOST_WEIGHT = 64, 3 << 17
+# What a request weighs tells how long its answer takes: its bytes, and some for each comma, for a thousand
+# words may be a thousand comments. Batches are heavier than what is short.
+SHORT, COMMA = 8_192, 64
 _PEEKED = 1 << 16  # bytes; what is longer is answered alone
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})[ \t]*(?=\r\n)", re.IGNORECASE)
 _ODD = re.compile(rb"\r\n(transfer-encoding|expect|upgrade)[ \t]*:", re.IGNORECASE)
@@ -113,29 +115,29 @@ class LaneWorker(ThreadWorker):
         super().murder_pending()
 
     def on_pending_socket_readable(self, conn: TConn, client: socket.socket) -> None:
-        if conn.initialized or not (size := self._whole(conn)):
+        if conn.initialized or not (weight := self._whole(conn)[1]):
             super().on_pending_socket_readable(conn, client)
             return
         self.pending_conns.remove(conn)
         conn.initialized, conn.parser = True, http.get_parser(self.cfg, client, conn.client)
-        self._join(conn, size)
+        self._join(conn, weight)
 
     def on_client_socket_readable(self, conn: TConn, client: socket.socket) -> None:
-        if not (size := self._whole(conn)):
+        if not (weight := self._whole(conn)[1]):
             super().on_client_socket_readable(conn, client)
             return
         self.keepalived_conns.remove(conn)
-        self._join(conn, size)
+        self._join(conn, weight)
 
-    def _join(self, conn: TConn, size: int) -> None:
+    def _join(self, conn: TConn, weight: int) -> None:
         self.poller.unregister(conn.sock)
-        conn.set_timeout()
-        self._go_on(conn, self._lanes_for(size))
+        self._go_on(conn, self._lanes_for(weight))
 
-    def _lanes_for(self, size: int) -> Sequence[Lane]:
-        return [self._short] if size <= SHORT else self._long
+    def _lanes_for(self, weight: int) -> Sequence[Lane]:
+        return [self._short] if weight <= SHORT else self._long
 
     def _go_on(self, conn: TConn, lanes: Sequence[Lane]) -> None:
+        conn.set_timeout()
         self._lane_of[conn] = lane = min(lanes, key=lambda lane: len(lane.conns))
         lane.join(conn)
 
@@ -143,20 +145,21 @@ class LaneWorker(ThreadWorker):
         if lane := self._lane_of.pop(conn, None):
             lane.leave(conn)
 
-    def _whole(self, conn: TConn) -> int:
-        """Return how long a request of the kind is that is there as a whole, in bytes, else 0."""
+    def _whole(self, conn: TConn) -> tuple[int, int]:
+        """Return size in bytes and weight of a request of the kind that is there as a whole, else zeros."""
         if self.cfg.is_ssl or conn.is_http2 or (conn.parser and conn.parser.unreader.buf.getvalue()):
-            return 0
+            return 0, 0
         try:
             head, end, body = conn.sock.recv(_PEEKED, socket.MSG_PEEK).partition(b"\r\n\r\n")
         except OSError:
-            return 0
+            return 0, 0
         if not end or not head.startswith(self._together) or _ODD.search(head):
-            return 0
+            return 0, 0
         lengths = _LENGTH.findall(head + b"\r\n")
         if len(lengths) != 1 or len(body) < int(lengths[0]):
-            return 0
-        return len(head) + len(end) + int(lengths[0])
+            return 0, 0
+        size = len(head) + len(end) + int(lengths[0])
+        return size, size + COMMA * body.count(b",")
 
     def most_late(self, lane: Lane, late: int) -> int:
         """Return how many may wait of those that come late to a lane, too late for the next answers."""
@@ -202,23 +205,23 @@ class LaneWorker(ThreadWorker):
         taken: list[TConn] = []
         total = 0
         for conn in list(lane.waiting):
-            if len(taken) == MOST_TOGETHER or total >= MOST_BYTES:
+            if len(taken) == MOST_TOGETHER or total >= MOST_WEIGHT:
                 break
             del lane.waiting[conn]
-            size = self._whole(conn)
-            if size and lane in (lanes := self._lanes_for(size)):
+            _, weight = self._whole(conn)
+            if weight and lane in (lanes := self._lanes_for(weight)):
                 taken.append(conn)
-                total += size
+                total += weight
                 continue
             self._leave(conn)
-            if size:
+            if weight:
                 self._go_on(conn, lanes)
             else:
                 self.method_queue.defer(self.enqueue_req, conn)
         return taken
 
     def _turn_away(self, conn: TConn) -> None:
-        size = self._whole(conn)
+        size, _ = self._whole(conn)
         if not size:  # no more: the client has hung up, or sends something else
             self._leave(conn)
             self.method_queue.defer(self.enqueue_req, conn)

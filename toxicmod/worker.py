@@ -55,10 +55,11 @@ class _Queue:
         self._each = 0.0  # seconds from one answer to the next
         self._empty_at = 0.0
 
-    def took(self, seconds: float, at_once: float) -> None:
-        """Take note of how long an answer took, and how many are made at once."""
-        self._typical += (seconds - self._typical) / TYPICAL_OF
-        self._each += (seconds / at_once - self._each) / TYPICAL_OF
+    def took(self, seconds: float, at_once: int, answers: int) -> None:
+        """Take note of how long answers took, and how many are made at once."""
+        weight = min(answers / TYPICAL_OF, 1)
+        self._typical += (seconds - self._typical) * weight
+        self._each += (seconds / at_once - self._each) * weight
 
     def most(self, waiting: int) -> int:
         """Return how many of those that wait may do so: all, unless the queue does not empty."""
@@ -129,12 +130,12 @@ class Worker(LaneWorker):
         return answer.replace(_CLOSE, b"") if is_kept else answer, is_kept
 
     def took(self, lane: Lane, seconds: float, answers: int) -> None:
-        self._of_lane[lane].took(seconds, answers)
+        self._of_lane[lane].took(seconds, answers, answers)
 
     def handle_request(self, req: Request, conn: TConn) -> object:
         start = time.monotonic()
         keeps_alive = super().handle_request(req, conn)
-        self._of_pool.took(time.monotonic() - start, self.cfg.threads)
+        self._of_pool.took(time.monotonic() - start, self.cfg.threads, 1)
         return keeps_alive
 
     def _refuse(self, conn: TConn) -> bool:

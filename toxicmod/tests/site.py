@@ -65,7 +65,7 @@ def gunicorn(env: Mapping[str, str]) -> Iterator[tuple[str, subprocess.Popen[byt
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(30)
+            process.wait(40)  # itself it waits for 30 s for a worker that has missed the signal
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

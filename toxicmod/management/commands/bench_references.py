@@ -131,8 +131,8 @@ class Command(BaseCommand):
 
     def _memory_and_start(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            with site(Path(folder), WEB_CONCURRENCY="4") as (_, env):
-                pass
+            with site(Path(folder), WEB_CONCURRENCY="1") as (_, env):
+                env["WEB_CONCURRENCY"] = "4"
             start = time.perf_counter()
             with gunicorn(env) as (url, process):
                 self._predict(url)
