@@ -21,7 +21,7 @@ application = get_wsgi_application()
 from django.db import connections  # noqa: E402  (needs the settings)
 from django.urls import reverse  # noqa: E402
 
-from apps.api.perspective.short_way import ShortWay  # noqa: E402
+from apps.api.short_way import ShortWay  # noqa: E402
 from apps.classifier.scorer import warm  # noqa: E402
 from apps.monitoring import counting  # noqa: E402
 from apps.registry import serving  # noqa: E402

@@ -14,8 +14,8 @@ from django.core.wsgi import get_wsgi_application
 from django.db import OperationalError, close_old_connections
 from pytest_django import Settings
 
-from apps.api.perspective import short_way
-from apps.api.perspective.short_way import ShortWay
+from apps.api import short_way
+from apps.api.short_way import ShortWay
 from apps.api.tests.test_perspective import ANALYZE, asking
 from apps.api.v1 import views as v1_views
 from apps.predictions import actions, store
@@ -156,13 +156,7 @@ def test_the_short_way_leads_to_https_where_the_long_one_does(settings: Settings
     assert (status, headers["Location"]) == ("301 Moved Permanently", f"https://127.0.0.1{ANALYZE}")
 
 
-@pytest.mark.parametrize(
-    "odd",
-    [
-        {"QUERY_STRING": "a=1&" * 1_100},
-        {"HTTP_HOST": "!"},
-    ],
-)
+@pytest.mark.parametrize("odd", [{"QUERY_STRING": "a=1&" * 1_100}, {"HTTP_HOST": "!"}])
 def test_odd_requests_are_refused_and_join_no_others(settings: Settings, odd: dict[str, str]) -> None:
     settings.SECURE_SSL_REDIRECT = "HTTP_HOST" in odd
     short = ShortWay(get_wsgi_application(), lambda *call: None)
