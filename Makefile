@@ -20,7 +20,8 @@ test: .venv/dev .venv/static
 		ALLOWED_HOSTS=example.org DATABASE_URL=postgres://user:secret@db.example.org/toxicmod REDIS_URL=redis://redis.example.org \
 		$(BIN)/python manage.py check --deploy --fail-level WARNING
 	$(BIN)/python manage.py makemigrations --check --dry-run
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile -m "not alone"
+	$(BIN)/pytest -m alone
 	$(BIN)/python -m toxicmod.tests.servers $(BIN)/pytest -n 2 --dist loadfile -m database
 
 # Terraform's stack and the mirror in DynamoDB, against an AWS of our own.

@@ -174,7 +174,7 @@ class LaneWorker(ThreadWorker):
         raise NotImplementedError
 
     def took(self, lane: Lane, seconds: float, answers: int) -> None:
-        """Take note of how long answers took that a lane gave together."""
+        """Take note of how long a lane took to give answers together, and to turn others away before."""
 
     # What follows runs in a lane's thread.
 
@@ -184,12 +184,12 @@ class LaneWorker(ThreadWorker):
             try:
                 for key, _ in lane.selector.select(0 if lane.waiting else _SWEEP_SECONDS):
                     lane.waiting.setdefault(key.data)
+                start = time.monotonic()
                 conns = self._take(lane)
                 late = list(lane.waiting)
                 for conn in late[self.most_late(lane, len(late)) :]:
                     del lane.waiting[conn]
                     self._turn_away(conn)
-                start = time.monotonic()
                 if answers := self._answer(conns):
                     self.took(lane, time.monotonic() - start, answers)
                 if (now := time.monotonic()) - swept > _SWEEP_SECONDS:

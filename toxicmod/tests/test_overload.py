@@ -39,6 +39,7 @@ def requests(url: str) -> Iterator[bytes]:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core for the server, one for its clients")
 @pytest.mark.parametrize(
     ("path", "times"),
