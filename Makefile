@@ -6,7 +6,7 @@ UV := $(BIN)/uv pip
 # uv is many times faster; where the index is one that only pip's own settings know, pip does it.
 INSTALL = $(UV) install -q --system-certs --python $(BIN)/python -r $(1) || $(BIN)/pip install -q --disable-pip-version-check -r $(1)
 
-.PHONY: run test test-cloud test-infra bench lock fix clean
+.PHONY: run test test-cloud test-infra audit bench lock fix clean
 
 run: .venv/static
 	@exec $(BIN)/python manage.py serve
@@ -33,6 +33,11 @@ test-cloud: .venv/dev .venv/infra
 test-infra: .venv/dev .venv/infra .venv/spark
 	$(BIN)/pytest toxicmod/tests/infra/test_*.py
 	@if [ -x ansible/tests/run ]; then ansible/tests/run; fi
+
+# Published vulnerabilities of what is pinned, as PyPI tells them.
+audit: .venv/dev
+	@for file in requirements.txt requirements-dev.txt terraform/requirements.txt; do echo "$$file"; \
+		$(BIN)/pip-audit --strict --progress-spinner off --disable-pip --no-deps -r "$$file" || exit 1; done
 
 bench: .venv/dev .venv/static .venv/references
 	@test -f "$(JIGSAW_CSV)" || { echo 'Give real comments: make bench JIGSAW_CSV=train.csv.gz (the Jigsaw data)'; exit 1; }

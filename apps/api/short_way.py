@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from django.core.handlers.wsgi import WSGIRequest
@@ -75,7 +75,7 @@ class ShortWay:
 
     def answer_together(
         self, requests: Sequence[WSGIRequest], start_responses: Sequence[Callable[..., Any]]
-    ) -> list[Iterable[bytes]]:
+    ) -> list[Iterator[bytes]]:
         """Answer what `joined` returned, as `__call__` does each."""
         return list(map(_send, self._answer(requests), start_responses))
 
@@ -113,7 +113,8 @@ class ShortWay:
         return [responses[place] for place in range(len(requests))]
 
 
-def _send(response: HttpResponse, start_response: Callable[..., Any]) -> Iterable[bytes]:
+def _send(response: HttpResponse, start_response: Callable[..., Any]) -> Iterator[bytes]:
+    """Start and send a response as it is read, so that what is wrong with it is no other's affair."""
     headers = [*response.items(), ("Content-Length", str(len(response.content)))]
     start_response(f"{response.status_code} {response.reason_phrase}", headers)
-    return [response.content]
+    yield response.content

@@ -124,19 +124,28 @@ class GroupCommit:
             every = [prediction for request in requests for part in request.parts for prediction in part]
             _commit(database, every)
         except Exception as error:
-            if isinstance(error, OperationalError) and database.vendor == "sqlite":
-                # Locked by another for as long as we wait, or the disk is full: no row is to blame.
-                for request in requests:
-                    request.errors = [error] * len(request.parts)
-                return
             # The connection may have broken, or one row spoil it for all: each part gets its own try.
+            last: Exception | None = error
             for request in requests:
                 for place, part in enumerate(request.parts):
-                    database.close_if_unusable_or_obsolete()
-                    try:
-                        _commit(database, part)
-                    except Exception as its_own:
-                        request.errors[place] = its_own
+                    if last is None or not _is_out(database, last):
+                        database.close_if_unusable_or_obsolete()
+                        try:
+                            _commit(database, part)
+                            last = None
+                        except Exception as its_own:
+                            last = its_own
+                    request.errors[place] = last
+
+
+def _is_out(database: BaseDatabaseWrapper, error: Exception) -> bool:
+    """Whether no row is to blame, and another try would only wait as long again.
+
+    SQLite is locked by another for as long as we wait, or its disk is full; PostgreSQL cannot be reached.
+    """
+    return isinstance(error, OperationalError) and (
+        database.vendor == "sqlite" or database.connection is None
+    )
 
 
 def _commit(database: BaseDatabaseWrapper, predictions: Sequence[Prediction]) -> None:

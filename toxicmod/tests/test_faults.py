@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import socketserver
 import sqlite3
 import subprocess
 import threading
@@ -14,7 +15,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from io import FileIO
 from pathlib import Path
@@ -246,6 +247,76 @@ def test_no_connection_left_is_a_503_and_then_it_goes_on(tmp_path: Path) -> None
         for each in kept:
             each.close()
         assert status(url) == (200, None)
+
+
+_FAR = "127.0.0.77"
+
+
+@contextmanager
+def far_away(unix_socket: str) -> Iterator[int]:
+    """Let a server be reached at an address of its own; yield the port."""
+
+    def relay(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                sink.sendall(data)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_RDWR)
+
+    class Talk(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.socket(socket.AF_UNIX) as server:
+                server.connect(unix_socket)
+                threading.Thread(target=relay, args=(server, self.request), daemon=True).start()
+                relay(self.request, server)
+
+    with socketserver.ThreadingTCPServer((_FAR, 0), Talk) as listener:
+        listener.daemon_threads = True
+        threading.Thread(target=listener.serve_forever).start()
+        yield listener.server_address[1]
+        listener.shutdown()
+
+
+@contextmanager
+def cut_off() -> Iterator[None]:
+    """Let every packet to that address be lost, without a word to who sends it."""
+    route = ["blackhole", _FAR, "table", "local"]
+    subprocess.run(["ip", "route", "add", *route], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["ip", "route", "del", *route], check=True)
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("ip"), reason="needs root and iproute2 to lose packets"
+)
+def test_a_database_that_is_cut_off_is_given_up_and_found_again(tmp_path: Path) -> None:
+    with servers.postgres() as database:
+        folder = psycopg.conninfo.conninfo_to_dict(database)["host"]
+        with (
+            far_away(f"{folder}/.s.PGSQL.5432") as port,
+            site(
+                tmp_path, DATABASE_URL=f"postgres://postgres@{_FAR}:{port}/postgres", WEB_CONCURRENCY="1"
+            ) as (url, env),
+        ):
+            manage("install_default_policy", env=env)
+            with Load(url) as load:
+                load.recovers(30)
+                with cut_off():
+                    began = time.monotonic()
+                    while load.refused[503] < 3 * CLIENTS:
+                        assert time.monotonic() - began < 30, (load.refused, load.unkind)
+                        time.sleep(0.02)
+                load.recovers(15)
+        with psycopg.connect(database) as connection:
+            rows = connection.execute(
+                "SELECT id FROM predictions_prediction UNION ALL"
+                " SELECT external_id::uuid FROM predictions_prediction WHERE external_id <> ''"
+            ).fetchall()
+    assert set(load.acknowledged) <= {row[0] for row in rows}
+    assert load.refused.keys() == {503}, (load.refused, load.unkind)
+    assert not load.unkind, "a refusal says when to try again"
 
 
 # A clock that a file steps: the seconds in it are added to what the kernel says.

@@ -98,6 +98,19 @@ def test_both_ways_predict_the_same(
     assert own == expected
 
 
+def test_what_is_wrong_with_an_answer_is_no_others_affair() -> None:
+    short = ShortWay(get_wsgi_application(), lambda *call: None)
+    body = b'{"text": "Good day"}'
+    joined = [short.joined(environ_of(body, PATH_INFO="/api/v1/predict")) for _ in range(2)]
+    said: list[str] = []
+    starts = [lambda *line: 1 / 0, lambda status, headers: said.append(status)]
+    bad, good = short.answer_together(joined, starts)  # type: ignore[arg-type]
+    with pytest.raises(ZeroDivisionError):
+        b"".join(bad)
+    assert b"is_toxic" in b"".join(good)
+    assert said == ["200 OK"]
+
+
 def test_what_came_together_is_answered_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     short = ShortWay(get_wsgi_application(), lambda *call: None)
     bodies: list[Any] = [
@@ -116,10 +129,8 @@ def test_what_came_together_is_answered_apart(monkeypatch: pytest.MonkeyPatch) -
         ]
         joined = [short.joined(environ) for environ in asked]
         starts = [lambda status, headers: said.append(status)] * len(joined)
-        contents = short.answer_together(joined, starts)  # type: ignore[arg-type]
-        return [
-            (status, json.loads(b"".join(content))) for status, content in zip(said, contents, strict=True)
-        ]
+        contents = [json.loads(b"".join(body)) for body in short.answer_together(joined, starts)]  # type: ignore[arg-type]
+        return list(zip(said, contents, strict=True))
 
     (one, first), (two, second), (three, third), (four, fourth) = answers()
     assert [one, two, three, four] == ["200 OK", "400 Bad Request", "200 OK", "200 OK"]

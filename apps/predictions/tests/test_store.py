@@ -1,5 +1,6 @@
 """Group commit: what was answered is stored, whoever's thread stored it."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -196,3 +197,25 @@ def test_a_broken_connection_is_replaced(champion: ModelVersion, group: store.Gr
         )
     group.insert([prediction(champion)])
     assert Prediction.objects.count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.database
+def test_a_server_that_says_nothing_is_given_up_and_asked_no_more(
+    champion: ModelVersion, group: store.GroupCommit
+) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has no server to wait for; on PostgreSQL this test runs")
+    connection.ensure_connection()
+    said = connection.connection.info.get_parameters()
+    assert (said["connect_timeout"], said["tcp_user_timeout"]) == ("5", "10000")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        group._database = database = connections.create_connection("default")
+        database.inc_thread_sharing()
+        options = database.settings_dict["OPTIONS"] | {"host": "127.0.0.1", "connect_timeout": 2}
+        where = {"PORT": silent.getsockname()[1], "HOST": "", "OPTIONS": options}
+        database.settings_dict = database.settings_dict | where
+        began = time.monotonic()
+        errors = group.insert_each([[prediction(champion)] for _ in range(5)])
+    assert {type(error) for error in errors} == {OperationalError}
+    assert 1 < time.monotonic() - began < 6, "each part has waited"
