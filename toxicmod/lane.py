@@ -1,5 +1,6 @@
 """gunicorn's thread worker, with lanes on which requests of one kind are answered together."""
 
+import io
 import re
 import selectors
 import socket
@@ -16,7 +17,7 @@ from gunicorn.http import wsgi
 from gunicorn.http.message import Request
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-MOST_TOGETHER, MOST_WEIGHT = 64, 3 << 17
+MOST_TOGETHER, MOST_WEIGHT = 64, 3 << 18
 # What a request weighs tells how long its answer takes: its bytes, and some for each comma, for a thousand
 # words may be a thousand comments. Batches are heavier than what is short.
 SHORT, COMMA = 8_192, 64
@@ -273,6 +274,8 @@ class LaneWorker(ThreadWorker):
 
     def _read(self, conn: TConn) -> _Exchange:
         request, outbox = next(conn.parser), _Outbox()
+        # It is there as a whole; gunicorn's own body would be read a kilobyte at a time.
+        request.body = io.BytesIO(request.body.reader.read(request.body.reader.length))
         response, environ = wsgi.create(request, outbox, conn.client, conn.server, self.cfg)
         environ["wsgi.multithread"] = True
         return _Exchange(conn, request, environ, response, outbox)

@@ -94,7 +94,8 @@ class Prediction(AppendOnly):
         As the constructor does, which sends signals and looks at each field: that takes as long as scoring.
         """
         made = cls.__new__(cls)
-        made.__dict__.update(zip(cls.columns(), values, strict=True), _state=ModelState())
+        made.__dict__ = dict(zip(cls.columns(), values, strict=True))
+        made._state = ModelState()
         return made
 
     @classmethod

@@ -93,7 +93,7 @@ class PredictView(APIView):
 
     def result(self, prediction: Prediction, version: int) -> dict[str, Any]:
         return {
-            "id": prediction.pk,
+            "id": prediction.id,  # `pk` is slower
             "labels": prediction.labels,
             "is_toxic": prediction.is_toxic,
             "model_version": version,
@@ -114,11 +114,10 @@ class PredictProbaView(PredictView):
         return super().post(request)
 
     def result(self, prediction: Prediction, version: int) -> dict[str, Any]:
-        probabilities = prediction.probabilities
-        return super().result(prediction, version) | {
-            "probabilities": probabilities,
-            "max_probability": max(probabilities.values()),
-        }
+        result = super().result(prediction, version)
+        result["probabilities"] = probabilities = prediction.probabilities
+        result["max_probability"] = max(probabilities.values())
+        return result
 
 
 def predict_together(requests: Sequence[HttpRequest], views: Sequence[PredictView]) -> list[HttpResponse]:
