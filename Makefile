@@ -35,9 +35,10 @@ test-infra: .venv/dev .venv/infra .venv/spark
 	@if [ -x ansible/tests/run ]; then ansible/tests/run; fi
 
 # Published vulnerabilities of what is pinned, as PyPI tells them.
+AUDITED := requirements.txt requirements-dev.txt terraform/requirements.txt toxicmod/references/requirements.txt toxicmod/tests/infra/requirements.txt
 audit: .venv/dev
-	@for file in requirements.txt requirements-dev.txt terraform/requirements.txt; do echo "$$file"; \
-		$(BIN)/pip-audit --strict --progress-spinner off --disable-pip --no-deps -r "$$file" || exit 1; done
+	@status=0; for file in $(AUDITED); do echo "$$file"; \
+		$(BIN)/pip-audit --strict --progress-spinner off --disable-pip --no-deps -r "$$file" || status=1; done; exit $$status
 
 bench: .venv/dev .venv/static .venv/references
 	@test -f "$(JIGSAW_CSV)" || { echo 'Give real comments: make bench JIGSAW_CSV=train.csv.gz (the Jigsaw data)'; exit 1; }

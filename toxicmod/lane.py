@@ -267,8 +267,8 @@ class LaneWorker(ThreadWorker):
         for exchange, body in zip(exchanges, bodies, strict=True):
             try:
                 self._reply(exchange, body, datetime.now() - began)
-            except Exception:
-                self.log.exception("An answer could not be sent")
+            except Exception as error:
+                self.handle_error(exchange.request, exchange.conn.sock, exchange.conn.client, error)
                 self._close(exchange.conn)
         return len(exchanges)
 

@@ -124,8 +124,14 @@ else:
     DATABASES["default"] |= {
         "CONN_MAX_AGE": 60,
         "CONN_HEALTH_CHECKS": True,
-        # A server that has gone without a word is given up in seconds, not in a quarter of an hour.
-        "OPTIONS": {"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives_idle": 10}
+        # A server that has gone without a word is given up in seconds, not in a quarter of an hour: what was
+        # sent must be acknowledged within 5 s, and so must probes while its answer is waited for.
+        "OPTIONS": {
+            "connect_timeout": 3,
+            "tcp_user_timeout": 5_000,
+            "keepalives_idle": 2,
+            "keepalives_interval": 1,
+        }
         | DATABASES["default"].get("OPTIONS", {}),
     }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

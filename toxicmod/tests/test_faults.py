@@ -272,16 +272,20 @@ def far_away(unix_socket: str) -> Iterator[int]:
 
     with socketserver.ThreadingTCPServer((_FAR, 0), Talk) as listener:
         listener.daemon_threads = True
-        threading.Thread(target=listener.serve_forever).start()
-        yield listener.server_address[1]
-        listener.shutdown()
+        threading.Thread(target=listener.serve_forever, daemon=True).start()
+        try:
+            yield listener.server_address[1]
+        finally:
+            listener.shutdown()
 
 
 @contextmanager
 def cut_off() -> Iterator[None]:
-    """Let every packet to that address be lost, without a word to who sends it."""
+    """Lose what open connections send to that address, without a word; new ones fail at once."""
     route = ["blackhole", _FAR, "table", "local"]
-    subprocess.run(["ip", "route", "add", *route], check=True)
+    added = subprocess.run(["ip", "route", "add", *route], capture_output=True, text=True)
+    if added.returncode:
+        pytest.skip(f"NOT TESTED CUT OFF FROM THE DATABASE: {added.stderr}")
     try:
         yield
     finally:
@@ -289,9 +293,12 @@ def cut_off() -> Iterator[None]:
 
 
 @pytest.mark.skipif(
-    os.geteuid() != 0 or not shutil.which("ip"), reason="needs root and iproute2 to lose packets"
+    os.geteuid() != 0 or not shutil.which("ip"),
+    reason="NOT TESTED CUT OFF FROM THE DATABASE: only root can lose packets, with iproute2",
 )
 def test_a_database_that_is_cut_off_is_given_up_and_found_again(tmp_path: Path) -> None:
+    # Where a run was killed half-way, the route is still there.
+    subprocess.run(["ip", "route", "del", "blackhole", _FAR, "table", "local"], capture_output=True)
     with servers.postgres() as database:
         folder = psycopg.conninfo.conninfo_to_dict(database)["host"]
         with (
@@ -306,7 +313,7 @@ def test_a_database_that_is_cut_off_is_given_up_and_found_again(tmp_path: Path) 
                 with cut_off():
                     began = time.monotonic()
                     while load.refused[503] < 3 * CLIENTS:
-                        assert time.monotonic() - began < 30, (load.refused, load.unkind)
+                        assert time.monotonic() - began < 20, (load.refused, load.unkind)
                         time.sleep(0.02)
                 load.recovers(15)
         with psycopg.connect(database) as connection:

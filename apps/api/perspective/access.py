@@ -5,15 +5,19 @@ a laptop where somebody tries the server, and refused as Perspective refuses it 
 production. Keys are looked up once a second in each process: a revoked one is refused within a second.
 """
 
+import time
+
 from django.conf import settings
 from django.db import DatabaseError
 from django.http import HttpRequest
 from limits import RateLimitItemPerMinute
 
-from apps.accounts.actions import find_api_key, is_touch_due, touch_api_key, was_found
+from apps.accounts.actions import LOOKUP_SECONDS, find_api_key, is_touch_due, touch_api_key, was_found
 from apps.accounts.limits import anonymous_wait, rate_limiter
 from apps.accounts.models import APIKey, Scope
 from apps.api.perspective.errors import bad_key, blocked, no_key, quota_exceeded
+
+_out_until = 0.0
 
 
 def secret_of(request: HttpRequest) -> str:
@@ -45,11 +49,14 @@ def is_known(secret: str) -> bool:
     """Whether a request has no key, or a valid one that was seen before and has nothing to be written."""
     if not secret:
         return True
-    if not was_found(secret=secret):
+    global _out_until
+    if not was_found(secret=secret) or time.monotonic() < _out_until:
         return False
     try:
         key = find_api_key(secret=secret)
     except DatabaseError:
+        # Those behind it in the queue are not to wait for the same, one after the other.
+        _out_until = time.monotonic() + LOOKUP_SECONDS
         return False
     return key is not None and not key.review_perspective and not is_touch_due(key=key)
 

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 from unittest.mock import patch
@@ -14,7 +15,11 @@ from django.core.wsgi import get_wsgi_application
 from django.db import OperationalError, close_old_connections
 from pytest_django import Settings
 
+from apps.accounts import actions as accounts
+from apps.accounts.actions import find_api_key, touch_api_key
+from apps.accounts.models import APIKey
 from apps.api import short_way
+from apps.api.perspective import access
 from apps.api.short_way import ShortWay
 from apps.api.tests.test_perspective import ANALYZE, asking
 from apps.api.v1 import views as v1_views
@@ -176,6 +181,27 @@ def test_odd_requests_are_refused_and_join_no_others(settings: Settings, odd: di
     environ: dict[str, Any] = {"REQUEST_METHOD": "POST", "PATH_INFO": ANALYZE, **odd}
     setup_testing_defaults(environ)
     assert short.joined(environ) is None
+
+
+def test_a_database_that_is_out_is_asked_for_a_key_once_a_second(
+    api_key: tuple[APIKey, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "_out_until", 0.0)
+    secret = api_key[1]
+    find_api_key(secret=secret)
+    touch_api_key(key=accounts._found[secret][0])
+    short = ShortWay(get_wsgi_application(), lambda *call: None)
+    environ = environ_of(b"{}", QUERY_STRING=f"key={secret}")
+    assert short.joined(environ)
+    now = time.monotonic() + accounts.LOOKUP_SECONDS
+    with (
+        patch.object(time, "monotonic", return_value=now),
+        patch.object(APIKey.objects, "for_secret", side_effect=OperationalError) as asked,
+    ):
+        assert [short.joined(environ) for _ in range(5)] == [None] * 5
+    assert asked.call_count == 1
+    with patch.object(time, "monotonic", return_value=now + accounts.LOOKUP_SECONDS):
+        assert short.joined(environ)
 
 
 @pytest.mark.parametrize("parameter", ["a*=nosuch''x", "charset=hex", "charset=utf-8"])

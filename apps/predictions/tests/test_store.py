@@ -208,7 +208,8 @@ def test_a_server_that_says_nothing_is_given_up_and_asked_no_more(
         pytest.skip("SQLite has no server to wait for; on PostgreSQL this test runs")
     connection.ensure_connection()
     said = connection.connection.info.get_parameters()
-    assert (said["connect_timeout"], said["tcp_user_timeout"]) == ("5", "10000")
+    limits = ("connect_timeout", "tcp_user_timeout", "keepalives_idle", "keepalives_interval")
+    assert [said[name] for name in limits] == ["3", "5000", "2", "1"]
     with socket.create_server(("127.0.0.1", 0)) as silent:
         group._database = database = connections.create_connection("default")
         database.inc_thread_sharing()
