@@ -34,11 +34,12 @@ test-infra: .venv/dev .venv/infra .venv/spark
 	$(BIN)/pytest toxicmod/tests/infra/test_*.py
 	@if [ -x ansible/tests/run ]; then ansible/tests/run; fi
 
-# Published vulnerabilities of what is pinned, as PyPI tells them.
+# Published vulnerabilities of what is pinned, as PyPI tells them. What is let pass is never mended: signing with
+# python-ecdsa leaks by its timing, but checkov, which brings it, signs nothing here.
 AUDITED := requirements.txt requirements-dev.txt terraform/requirements.txt toxicmod/references/requirements.txt toxicmod/tests/infra/requirements.txt
 audit: .venv/dev
 	@status=0; for file in $(AUDITED); do echo "$$file"; \
-		$(BIN)/pip-audit --strict --progress-spinner off --disable-pip --no-deps -r "$$file" || status=1; done; exit $$status
+		$(BIN)/pip-audit --strict --progress-spinner off --disable-pip --no-deps --ignore-vuln CVE-2024-23342 -r "$$file" || status=1; done; exit $$status
 
 bench: .venv/dev .venv/static .venv/references
 	@test -f "$(JIGSAW_CSV)" || { echo 'Give real comments: make bench JIGSAW_CSV=train.csv.gz (the Jigsaw data)'; exit 1; }
