@@ -136,6 +136,16 @@ def status(url: str) -> tuple[int, str | None]:
     return 200, None
 
 
+def stored(database: str) -> set[UUID]:
+    """Return what clients were told of predictions that are stored: their ids, and the tokens sent along."""
+    with psycopg.connect(database) as connection:
+        rows = connection.execute(
+            "SELECT id FROM predictions_prediction UNION ALL"
+            " SELECT external_id::uuid FROM predictions_prediction WHERE external_id <> ''"
+        ).fetchall()
+    return {row[0] for row in rows}
+
+
 def test_killed_workers_databases_and_brokers_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     with servers.postgres() as database, servers.redis() as broker:
@@ -161,16 +171,13 @@ def test_killed_workers_databases_and_brokers_lose_nothing_that_was_acknowledged
 
                 os.kill(redis_client.from_url(broker).info()["process_id"], signal.SIGKILL)
                 load.recovers(30)
+            kept = stored(database)
             with psycopg.connect(database) as connection:
-                rows = connection.execute(
-                    "SELECT id FROM predictions_prediction UNION ALL"
-                    " SELECT external_id::uuid FROM predictions_prediction WHERE external_id <> ''"
-                ).fetchall()
                 open_items = connection.execute(
                     "SELECT count(*) FROM moderation_submission s LEFT JOIN predictions_prediction p"
                     " ON p.id = s.prediction_id WHERE p.id IS NULL"
                 ).fetchone()
-    assert set(load.acknowledged) <= {row[0] for row in rows}
+    assert set(load.acknowledged) <= kept
     assert open_items == (0,), "half of a decision was written"
     assert load.refused.keys() <= {0, 503}, (load.refused, load.unkind)
     assert not load.unkind, "a refusal says when to try again"
@@ -316,12 +323,8 @@ def test_a_database_that_is_cut_off_is_given_up_and_found_again(tmp_path: Path) 
                         assert time.monotonic() - began < 20, (load.refused, load.unkind)
                         time.sleep(0.02)
                 load.recovers(15)
-        with psycopg.connect(database) as connection:
-            rows = connection.execute(
-                "SELECT id FROM predictions_prediction UNION ALL"
-                " SELECT external_id::uuid FROM predictions_prediction WHERE external_id <> ''"
-            ).fetchall()
-    assert set(load.acknowledged) <= {row[0] for row in rows}
+        kept = stored(database)
+    assert set(load.acknowledged) <= kept
     assert load.refused.keys() == {503}, (load.refused, load.unkind)
     assert not load.unkind, "a refusal says when to try again"
 
