@@ -257,6 +257,7 @@ def test_no_connection_left_is_a_503_and_then_it_goes_on(tmp_path: Path) -> None
 
 
 _FAR = "127.0.0.77"
+_LOST = ["blackhole", _FAR, "table", "local"]  # a route
 
 
 @contextmanager
@@ -289,14 +290,13 @@ def far_away(unix_socket: str) -> Iterator[int]:
 @contextmanager
 def cut_off() -> Iterator[None]:
     """Lose what open connections send to that address, without a word; new ones fail at once."""
-    route = ["blackhole", _FAR, "table", "local"]
-    added = subprocess.run(["ip", "route", "add", *route], capture_output=True, text=True)
+    added = subprocess.run(["ip", "route", "add", *_LOST], capture_output=True, text=True)
     if added.returncode:
         pytest.skip(f"NOT TESTED CUT OFF FROM THE DATABASE: {added.stderr}")
     try:
         yield
     finally:
-        subprocess.run(["ip", "route", "del", *route], check=True)
+        subprocess.run(["ip", "route", "del", *_LOST], check=True)
 
 
 @pytest.mark.skipif(
@@ -305,7 +305,7 @@ def cut_off() -> Iterator[None]:
 )
 def test_a_database_that_is_cut_off_is_given_up_and_found_again(tmp_path: Path) -> None:
     # Where a run was killed half-way, the route is still there.
-    subprocess.run(["ip", "route", "del", "blackhole", _FAR, "table", "local"], capture_output=True)
+    subprocess.run(["ip", "route", "del", *_LOST], capture_output=True)
     with servers.postgres() as database:
         folder = psycopg.conninfo.conninfo_to_dict(database)["host"]
         with (

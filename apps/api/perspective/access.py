@@ -47,9 +47,9 @@ def caller(request: HttpRequest) -> APIKey | None:
 
 def is_known(secret: str) -> bool:
     """Whether a request has no key, or a valid one that was seen before and has nothing to be written."""
+    global _out_until
     if not secret:
         return True
-    global _out_until
     if not was_found(secret=secret) or time.monotonic() < _out_until:
         return False
     try:
