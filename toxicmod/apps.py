@@ -10,6 +10,7 @@ class ToxicmodConfig(AppConfig):
         from toxicmod import checks  # noqa: F401  (registers the checks; importable only once apps are loaded)
 
 
-class SiteConfig(admin.AdminConfig):
-    default = False
+class SiteConfig(admin.SimpleAdminConfig):
+    """The admin, whose pages are loaded with the URLs: most commands do without."""
+
     default_site = "toxicmod.sites.Site"

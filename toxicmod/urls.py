@@ -14,6 +14,7 @@ from apps.monitoring import prometheus
 _DASH = [
     each for each in dash.urlpatterns if each.name.startswith("app-") and not each.name.endswith("--args")
 ]
+admin.autodiscover()
 urlpatterns = [
     path("api/v1/", include("apps.api.v1.urls")),
     path("", include("apps.api.perspective.urls")),

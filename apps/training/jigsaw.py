@@ -7,8 +7,9 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Self
+from typing import IO, Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -62,23 +63,30 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     return told
 
 
-class Lines:
-    """The lines of an open file. What goes wrong in reading them, and only that, becomes a SourceError."""
+class _Bytes(io.BufferedIOBase):
+    """The bytes of an open file. What goes wrong in reading them, and only that, becomes a SourceError."""
 
-    def __init__(self, path: Path, text: IO[str], raw: IO[bytes]) -> None:
-        self._path, self._text, self._raw = path, text, raw
+    def __init__(self, path: Path, data: Any) -> None:
+        self._path, self._data = path, data
 
-    def __iter__(self) -> Self:
-        return self
+    def readable(self) -> bool:
+        return True
 
-    def __next__(self) -> str:
+    def read1(self, size: int = -1) -> bytes:
         try:
-            line = self._text.readline(LONGEST_LINE)
+            return self._data.read1(size)
         except READ_ERRORS as error:
             raise _refusal(self._path, error) from None
-        if not line:
-            raise StopIteration
-        return line
+
+
+class Lines:
+    """The lines of an open file."""
+
+    def __init__(self, text: IO[str], raw: IO[bytes]) -> None:
+        self._text, self._raw = text, raw
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(partial(self._text.readline, LONGEST_LINE), "")
 
     @property
     def bytes_read(self) -> int:
@@ -110,8 +118,8 @@ def opened(path: Path, *, member: str = "", errors: str = "surrogateescape") -> 
                 data = archive.open(member or next(iter(archive.namelist()), ""))
         except READ_ERRORS as error:
             raise _refusal(path, error) from None
-        text = stack.enter_context(io.TextIOWrapper(data, encoding="utf-8-sig", errors=errors, newline=""))
-        yield Lines(path, text, raw)
+        data = _Bytes(path, data)
+        yield Lines(io.TextIOWrapper(data, encoding="utf-8-sig", errors=errors, newline=""), raw)
 
 
 def _refusal(path: Path, error: Exception) -> SourceError:

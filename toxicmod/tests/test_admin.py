@@ -7,13 +7,13 @@ from django.test import Client
 from django.urls import reverse
 
 from apps.accounts.actions import create_api_key
-from apps.accounts.admin import ReadOnlyAdmin
 from apps.accounts.models import APIKey, User
 from apps.predictions.actions import give_feedback, score
 from apps.predictions.models import Feedback, Prediction
 from apps.registry.models import Canary, CanaryEnd, ModelVersion, Promotion
 from apps.training.models import Dataset, GateReport, TrainingRun
 from apps.training.runs import queue_run
+from toxicmod import urls
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -28,7 +28,14 @@ EVIDENCE: list[type[Model]] = [
     TrainingRun,
     GateReport,
 ]
+assert urls.urlpatterns  # they register what the admin shows
 OURS = [model for model in admin.site._registry if model.__module__.startswith("apps.")]
+
+
+def test_the_admin_is_configured_as_django_asks() -> None:
+    # `manage.py check` may ask before the URLs are loaded.
+    assert OURS
+    assert admin.site.check(None) == []
 
 
 def _url(model: type[Model], page: str, *args: object) -> str:
@@ -70,6 +77,8 @@ def test_every_list_opens(administrator: Client, records: object, model: type[Mo
 def test_evidence_is_shown_escaped_and_read_only(
     administrator: Client, records: dict[type[Model], Model], model: type[Model]
 ) -> None:
+    from apps.accounts.admin import ReadOnlyAdmin  # importable after others, as autodiscover does
+
     assert isinstance(admin.site._registry[model], ReadOnlyAdmin)
     url = _url(model, "change", records[model].pk)
     page = administrator.get(url)

@@ -36,7 +36,7 @@ def expected(scorer: Scorer) -> np.ndarray:
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
 def test_a_csv_to_csv(scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: Any) -> None:
-    monkeypatch.setattr(scoring, "COMMENTS_AT_ONCE", 70)
+    monkeypatch.setattr(scoring, "COMMENTS_A_TASK", 7)
     source, output = tmp_path / "in.csv", tmp_path / "out.csv"
     source.write_bytes(pack(as_csv(ROWS)))
     call_command("score", source, output=output)
@@ -70,11 +70,21 @@ def test_ids_are_no_formulas_and_texts_are_not_repeated(
     champion: ModelVersion, tmp_path: Path, capsys: Any
 ) -> None:
     source = tmp_path / "in.csv"
-    source.write_bytes(as_csv([["=cmd|' /C calc'!A0", "a secret"], ["-1", "=1+1"]], header=["id", "body"]))
+    ids = ["=cmd|' /C calc'!A0", "-1", "", "é-1", 'a "b", c', "two\r\nlines", '="x"']
+    source.write_bytes(as_csv([[each, "a secret"] for each in ids], header=["id", "body"]))
     call_command("score", source, column="body")
     out = capsys.readouterr().out
-    assert [row[0] for row in csv.reader(io.StringIO(out))] == ["id", "'=cmd|' /C calc'!A0", "'-1"]
+    rows = list(csv.reader(io.StringIO(out, newline=""), strict=True))
+    assert [row[0] for row in rows] == ["id", "'=cmd|' /C calc'!A0", "'-1", *ids[2:-1], '\'="x"']
+    assert {len(row) for row in rows} == {8}
     assert "secret" not in out
+
+
+def test_probabilities_have_six_decimals() -> None:
+    edges = [0.0, 1.0, 4e-7, 6e-7, 0.9999994, 0.9999996]
+    scores = np.vstack([edges, np.random.default_rng(0).random((1000, 6))])
+    told = ["".join(f",{score:.6f}" for score in row) for row in scores.tolist()]
+    assert scoring._probability_cells(scores) == told
 
 
 def test_hostile_bytes_are_scored(champion: ModelVersion, tmp_path: Path) -> None:
@@ -116,11 +126,12 @@ def test_missing_files_and_folders(champion: ModelVersion, tmp_path: Path) -> No
 def test_memory_does_not_grow_with_the_file(
     scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scoring, "COMMENTS_AT_ONCE", 512)
+    monkeypatch.setattr(scoring, "COMMENTS_A_TASK", 64)
+    held = scoring.COMMENTS_A_TASK * scoring.TASKS_A_THREAD
 
     def peak(copies: int) -> int:
         source = tmp_path / f"{copies}.txt"
-        source.write_text("a comment like any other\n" * scoring.COMMENTS_AT_ONCE * copies)
+        source.write_text("a comment like any other\n" * held * copies)
         tracemalloc.start()
         # One thread: how many the pool starts is chance, and each has room of its own.
         scoring.score_file(scorer=scorer, path=source, output=tmp_path / "out.csv", form="csv", threads=1)
