@@ -17,7 +17,7 @@ from uuid_utils.compat import uuid7
 from apps.accounts.models import APIKey
 from apps.classifier.labels import LABELS
 from apps.predictions import store
-from apps.predictions.models import Feedback, Prediction, pack_labels, pack_rows
+from apps.predictions.models import Feedback, Prediction, Row, pack_labels, pack_rows
 from apps.registry import serving
 from apps.registry.serving import Served
 
@@ -58,7 +58,7 @@ class Comment(NamedTuple):
     do_not_store: bool = False  # keep the scores but not the text
 
 
-Scored = tuple[list[Prediction], Served]  # and the model that made all of them
+Scored = tuple[list[Row], Served]  # and the model that made all of them
 
 
 def _scores(served: Served, texts: Sequence[str]) -> np.ndarray:
@@ -69,7 +69,7 @@ def _scores(served: Served, texts: Sequence[str]) -> np.ndarray:
 def _scored(
     served: Served, comments: Sequence[Comment], hashes: Sequence[str], source: Prediction.Source
 ) -> Scored:
-    """Return the predictions, not stored yet, and what made them: the champion where `served` fails."""
+    """Return rows, not stored yet, and what made them: the champion where `served` fails."""
     texts = [comment.text for comment in comments]
     start = time.perf_counter()
     try:
@@ -81,26 +81,28 @@ def _scored(
     masks = pack_rows(scores >= served.scorer.thresholds)
     now = timezone.now()
     name = source.value
-    predictions = [
-        Prediction.of(
-            uuid7(),
-            now,
-            client and client.pk,
-            name,
-            community,
-            external_id,
-            None if do_not_store else text,
-            text_hash,
-            *probabilities,
-            mask,
-            served.version_id,
-            latency_us,
+    rows = [
+        Row._make(
+            (
+                uuid7(),
+                now,
+                client and client.pk,
+                name,
+                community,
+                external_id,
+                None if do_not_store else text,
+                text_hash,
+                *probabilities,
+                mask,
+                served.version_id,
+                latency_us,
+            )
         )
         for (text, client, community, external_id, do_not_store), text_hash, probabilities, mask in zip(
             comments, hashes, scores.tolist(), masks, strict=True
         )
     ]
-    return predictions, served
+    return rows, served
 
 
 def score(
@@ -111,7 +113,7 @@ def score(
     community: str = "",
     external_ids: Sequence[str] = (),
     do_not_store: bool = False,
-) -> Scored:
+) -> tuple[list[Prediction], Served]:
     """Score comments and store each prediction, in one insert, before returning.
 
     The champion scores; while a canary runs, it does so for its share of requests, chosen by the first text.
@@ -135,7 +137,8 @@ def score(
     (result,) = score_each(asked=[comments], source=source)
     if isinstance(result, Exception):
         raise result
-    return result
+    rows, served = result
+    return [Prediction.of(row) for row in rows], served
 
 
 def score_each(*, asked: Sequence[Sequence[Comment]], source: Prediction.Source) -> list[Scored | Exception]:
@@ -144,7 +147,8 @@ def score_each(*, asked: Sequence[Sequence[Comment]], source: Prediction.Source)
     All are scored and stored in one go.
 
     Returns:
-        What `score` returns of each request, in their order; an error in place of what was not stored.
+        Of each request, in their order, the stored rows and the model that made all of them; an error in
+        place of what was not stored.
 
     Raises:
         NoModelError: no model is in service.
@@ -169,12 +173,12 @@ def _scored_each(
     hashes: Sequence[Sequence[str]],
     source: Prediction.Source,
 ) -> dict[int, Scored | Exception]:
-    """Return the predictions of the request at each place, or why they could not be made."""
+    """Return the rows of the request at each place, or why they could not be made."""
     try:
         comments = [comment for place in places for comment in asked[place]]
         own = [text_hash for place in places for text_hash in hashes[place]]
-        predictions, by = _scored(served, comments, own, source)
-        made = iter(predictions)
+        rows, by = _scored(served, comments, own, source)
+        made = iter(rows)
         return {place: (list(islice(made, len(asked[place]))), by) for place in places}
     except Exception as error:
         if len(places) == 1:

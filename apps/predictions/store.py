@@ -4,15 +4,14 @@ import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from operator import itemgetter
 
 from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from apps.predictions.models import Prediction
+from apps.predictions.models import Prediction, Row
 
-_FIELDS = Prediction._meta.concrete_fields
-_values = itemgetter(*Prediction.columns())
+_FIELD_OF = {field.attname: field for field in Prediction._meta.concrete_fields}
+_FIELDS = [_FIELD_OF[name] for name in Row._fields]
 _COLUMNS = ", ".join(f'"{field.column}"' for field in _FIELDS)
 _COPY = f'COPY "{Prediction._meta.db_table}" ({_COLUMNS}) FROM STDIN (FORMAT BINARY)'
 # What PostgreSQL's binary form of a column looks like. psycopg makes bytes of bytes and of integers faster
@@ -33,7 +32,7 @@ _INSERT = f'INSERT INTO "{Prediction._meta.db_table}" ({_COLUMNS}) VALUES ({", "
 class _Request:
     """What one thread wants stored; `errors` says of each part why it could not be, None where it is."""
 
-    def __init__(self, parts: Sequence[Sequence[Prediction]]) -> None:
+    def __init__(self, parts: Sequence[Sequence[Row]]) -> None:
         self.parts = parts
         self.errors: list[Exception | None] = [None] * len(parts)
         self._leads = False
@@ -66,20 +65,14 @@ class GroupCommit:
         self._is_led = False
         self._database: BaseDatabaseWrapper | None = None
 
-    def insert(self, predictions: Sequence[Prediction]) -> None:
-        """Return when all are committed; inside a transaction of the caller's they are only inserted.
+    def insert_each(self, parts: Sequence[Sequence[Row]]) -> list[Exception | None]:
+        """Return when every part is committed; inside a transaction of the caller's they are only inserted.
 
-        Raises:
-            DatabaseError: they could not be stored, none of them.
+        Returns:
+            Of each part None, or why none of its rows could be stored; no part spoils another.
         """
-        (error,) = self.insert_each([predictions])
-        if error is not None:
-            raise error
-
-    def insert_each(self, parts: Sequence[Sequence[Prediction]]) -> list[Exception | None]:
-        """Return as `insert` does, with why each part could not be stored; no part spoils another."""
         if connection.in_atomic_block:
-            _write(connection, [prediction for part in parts for prediction in part])
+            _write(connection, [row for part in parts for row in part])
             return [None] * len(parts)
         request = _Request(parts)
         with self._lock:
@@ -121,7 +114,7 @@ class GroupCommit:
             self._database.inc_thread_sharing()
         database = self._database
         try:
-            every = [prediction for request in requests for part in request.parts for prediction in part]
+            every = [row for request in requests for part in request.parts for row in part]
             _commit(database, every)
         except Exception as error:
             # The connection may have broken, or one row spoil it for all: each part gets its own try.
@@ -148,16 +141,16 @@ def _is_out(database: BaseDatabaseWrapper, error: Exception) -> bool:
     )
 
 
-def _commit(database: BaseDatabaseWrapper, predictions: Sequence[Prediction]) -> None:
+def _commit(database: BaseDatabaseWrapper, rows: Sequence[Row]) -> None:
     """Insert rows in one transaction, without the ORM, which takes longer over a row than the model."""
     database.ensure_connection()
     if database.vendor == "postgresql":
-        _write(database, predictions)  # one statement
+        _write(database, rows)  # one statement
         return
     with database.wrap_database_errors:
         database.connection.execute("BEGIN IMMEDIATE")
         try:
-            _write(database, predictions)
+            _write(database, rows)
             database.connection.execute("COMMIT")
         except BaseException:
             if database.connection.in_transaction:
@@ -169,8 +162,7 @@ def _microseconds(time: datetime) -> int:
     return (time - _POSTGRES_EPOCH) // timedelta(microseconds=1)
 
 
-def _write(database: BaseDatabaseWrapper, predictions: Sequence[Prediction]) -> None:
-    rows = [_values(prediction.__dict__) for prediction in predictions]
+def _write(database: BaseDatabaseWrapper, rows: Sequence[Row]) -> None:
     with database.wrap_database_errors:
         if database.vendor != "postgresql":
             at = cache(database.ops.adapt_datetimefield_value)
@@ -188,9 +180,7 @@ def _write(database: BaseDatabaseWrapper, predictions: Sequence[Prediction]) -> 
                         copy.set_types(_TYPES)
                         for key, time, *rest in rows:
                             copy.write_row((key.bytes, since(time), *rest))
-    for prediction in predictions:
-        prediction._state.adding, prediction._state.db = False, database.alias
 
 
 _group = GroupCommit()
-insert, insert_each, close = _group.insert, _group.insert_each, _group.close
+insert_each, close = _group.insert_each, _group.close

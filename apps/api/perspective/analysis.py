@@ -18,7 +18,7 @@ from apps.classifier.labels import LABELS
 from apps.moderation import actions as moderation
 from apps.moderation.errors import ModerationError
 from apps.predictions import actions as predictions
-from apps.predictions.models import Prediction
+from apps.predictions.models import Prediction, Scores
 from apps.registry import serving
 
 logger = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def check(message: dict[str, Any], key: APIKey | None) -> Asked:
     return Asked(message, key, text, _read_by_model(attributes, requested, detected, drop), detected)
 
 
-def store(asked: Sequence[Asked]) -> list[Prediction | Exception]:
+def store(asked: Sequence[Asked]) -> list[Scores | Exception]:
     """Score and store comments; an error in place of one that could not be stored.
 
     Raises:
@@ -114,7 +114,7 @@ def store(asked: Sequence[Asked]) -> list[Prediction | Exception]:
     return [next(results) if done is None else done for done in reviewed]
 
 
-def answer(checked: Asked, prediction: Prediction) -> dict[str, Any]:
+def answer(checked: Asked, prediction: Scores) -> dict[str, Any]:
     """Return the AnalyzeCommentResponse.
 
     The span of the whole text always comes first; `spanAnnotations` adds one for each sentence. An attribute
@@ -125,7 +125,7 @@ def answer(checked: Asked, prediction: Prediction) -> dict[str, Any]:
     probabilities = prediction.probabilities
     spans = [(0, utf16_length(text), probabilities)]
     if message.get("spanAnnotations") and attributes and len(found := sentences(text)) > 1:
-        served = serving.choose(prediction.text_hash)
+        served = serving.choose(predictions.text_hash(text))
         scores = served.scorer.score_many([sentence for _, _, sentence in found], threads=1)
         spans += [
             (begin, end, dict(zip(LABELS, row, strict=True)))
@@ -166,7 +166,7 @@ def _comment(asked: Asked) -> predictions.Comment:
     )
 
 
-def _reviewed(comment: predictions.Comment) -> Prediction | Exception | None:
+def _reviewed(comment: predictions.Comment) -> Scores | Exception | None:
     """Score and store a comment through the policy and the queue; None where its key does not have it so."""
     if comment.client is None or not comment.client.review_perspective or comment.do_not_store:
         return None

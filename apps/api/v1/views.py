@@ -21,7 +21,7 @@ from apps.api.v1 import serializers as s
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Explanation
 from apps.predictions import actions
-from apps.predictions.models import Feedback, Prediction
+from apps.predictions.models import Feedback, Prediction, Row
 from apps.registry import serving
 from apps.registry.models import ModelVersion
 from apps.training.examples import random_example
@@ -84,18 +84,18 @@ class PredictView(APIView):
         """Answer what `read` returned. Raises the error that came in place of scores."""
         if isinstance(scored, Exception):
             raise scored
-        predictions, served = scored
-        results = [self.result(prediction, served.number) for prediction in predictions]
+        rows, served = scored
+        results = [self.result(row, served.number) for row in rows]
         if self.asked.get("explain"):
             for text, result in zip(self.texts, results, strict=True):
                 result["explanation"] = explanation(served.scorer.explain(text))
         return Response({"results": results} if "texts" in self.asked else results[0])
 
-    def result(self, prediction: Prediction, version: int) -> dict[str, Any]:
+    def result(self, row: Row, version: int) -> dict[str, Any]:
         return {
-            "id": prediction.id,  # `pk` is slower
-            "labels": prediction.labels,
-            "is_toxic": prediction.is_toxic,
+            "id": row.id,
+            "labels": row.labels,
+            "is_toxic": row.is_toxic,
             "model_version": version,
         }
 
@@ -113,9 +113,9 @@ class PredictProbaView(PredictView):
     def post(self, request: Request) -> Response:
         return super().post(request)
 
-    def result(self, prediction: Prediction, version: int) -> dict[str, Any]:
-        result = super().result(prediction, version)
-        result["probabilities"] = probabilities = prediction.probabilities
+    def result(self, row: Row, version: int) -> dict[str, Any]:
+        result = super().result(row, version)
+        result["probabilities"] = probabilities = row.probabilities
         result["max_probability"] = max(probabilities.values())
         return result
 

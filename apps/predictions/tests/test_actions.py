@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from apps.accounts.models import AppendOnlyError
 from apps.classifier.labels import LABELS
 from apps.predictions.actions import AlreadyGivenError, give_feedback, score, text_hash
-from apps.predictions.models import Feedback, Prediction, pack_labels, unpack_labels
+from apps.predictions.models import Feedback, Prediction, Row, pack_labels, unpack_labels
 from apps.registry import serving
 from apps.registry.models import ModelVersion
 
@@ -35,14 +35,14 @@ def test_a_batch_scores_as_its_comments_alone() -> None:
 
 
 @pytest.mark.django_db
-def test_a_prediction_is_what_the_constructor_would_make_of_it() -> None:
-    (stored,) = _score("Good morning")
-    values = [getattr(stored, name) for name in Prediction.columns()]
-    made, constructed = Prediction.of(*values), Prediction(*values)
-    assert made == constructed == stored
-    assert {**made.__dict__, "_state": None} == {**constructed.__dict__, "_state": None}
-    assert made._state.adding
-    assert made.model_version == constructed.model_version
+def test_a_row_becomes_what_the_database_would_give() -> None:
+    columns = [field.attname for field in Prediction._meta.concrete_fields]
+    assert sorted(Row._fields) == sorted(columns)
+    (made,) = _score("Good morning")
+    stored = Prediction.objects.get()
+    assert {**made.__dict__, "_state": None} == {**stored.__dict__, "_state": None}
+    assert (made._state.adding, made._state.db) == (stored._state.adding, stored._state.db)
+    assert made.model_version == stored.model_version
 
 
 @pytest.mark.django_db
