@@ -101,6 +101,7 @@ class Prediction(Scores, AppendOnly):
         null=True,
         on_delete=models.PROTECT,
         related_name="+",
+        db_index=False,  # every insert would pay for it, and nothing looks by the client alone
         help_text="Empty: anonymous.",
     )
     source = models.CharField(max_length=12, choices=Source)
