@@ -11,6 +11,6 @@ class ToxicmodConfig(AppConfig):
 
 
 class SiteConfig(admin.SimpleAdminConfig):
-    """The admin, whose pages are loaded with the URLs: most commands do without."""
+    """The admin. Its pages are loaded with the URLs, which not every command needs."""
 
     default_site = "toxicmod.sites.Site"

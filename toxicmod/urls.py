@@ -4,7 +4,10 @@ from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
 from django.views import defaults
+from django_otp.plugins.otp_static.models import StaticDevice
+from django_otp.plugins.otp_totp.models import TOTPDevice
 from django_plotly_dash import urls as dash
+from django_plotly_dash.models import DashApp, StatelessApp
 
 from apps.api import health
 from apps.api.problems import json_problem
@@ -15,6 +18,9 @@ _DASH = [
     each for each in dash.urlpatterns if each.name.startswith("app-") and not each.name.endswith("--args")
 ]
 admin.autodiscover()
+# The devices' pages show each person's key; everybody has a page of their own for it. The dashboard is not
+# stored: nobody is to edit its applications.
+admin.site.unregister([StaticDevice, TOTPDevice, DashApp, StatelessApp])
 urlpatterns = [
     path("api/v1/", include("apps.api.v1.urls")),
     path("", include("apps.api.perspective.urls")),

@@ -6,14 +6,9 @@ from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin
 from django.db.models import Model, QuerySet, URLField
 from django.http import HttpRequest
-from django_otp.plugins.otp_static.models import StaticDevice
-from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from apps.accounts import actions, second_factor
 from apps.accounts.models import APIKey, User
-
-# Their pages show each person's key; everybody has a page of their own for it.
-admin.site.unregister([TOTPDevice, StaticDevice])
 
 
 @admin.register(User)

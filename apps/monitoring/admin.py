@@ -7,15 +7,11 @@ from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
-from django_plotly_dash.models import DashApp, StatelessApp
 
 from apps.accounts.admin import ReadOnlyAdmin
 from apps.accounts.models import User
 from apps.monitoring import alerts
 from apps.monitoring.models import Alert, AlertRule, Notice
-
-# The dashboard is not stored: nobody is to edit applications here.
-admin.site.unregister([DashApp, StatelessApp])
 
 
 class AlertRuleForm(forms.ModelForm):

@@ -42,6 +42,7 @@ def unpack_labels(mask: int) -> dict[str, bool]:
 class Scores:
     """What was answered of a comment: attributes of the labels' names, and `label_mask`."""
 
+    __slots__ = ()
     label_mask: int
 
     @property
@@ -101,7 +102,7 @@ class Prediction(Scores, AppendOnly):
         null=True,
         on_delete=models.PROTECT,
         related_name="+",
-        db_index=False,  # every insert would pay for it, and nothing looks by the client alone
+        db_index=False,  # nothing looks by the client alone; keys are revoked, never deleted
         help_text="Empty: anonymous.",
     )
     source = models.CharField(max_length=12, choices=Source)

@@ -23,7 +23,8 @@ from apps.training.sources import SourceError
 
 FORMATS = ("csv", "jsonl")
 TEXT_COLUMNS = ("comment_text", "text", "comment")
-COMMENTS_A_TASK, TASKS_A_THREAD = 512, 8  # read, scored or to be written
+COMMENTS_AT_ONCE = 16_384  # in all threads
+COMMENTS_A_TASK = 512
 # The same as the CSV reader's own limit of a field.
 LONGEST_LINE = 131_072
 # Takes n names, (n, 6) probabilities and, of each, the labels that are reached.
@@ -63,6 +64,7 @@ def score_file(
         raise SourceError(f"There is no file {path}: check the path.")
     count = 0
     threads = max(1, threads or len(os.sched_getaffinity(0)))
+    at_most = max(COMMENTS_AT_ONCE // COMMENTS_A_TASK, threads + 2)
     pending: deque[tuple[tuple[str, ...], Future[np.ndarray]]] = deque()
     try:
         with (
@@ -81,7 +83,7 @@ def score_file(
                 if chunk:
                     names, texts = zip(*chunk, strict=True)
                     pending.append((names, pool.submit(scorer.score_many, texts, threads=1)))
-                if not chunk or len(pending) == TASKS_A_THREAD * threads:
+                if not chunk or len(pending) == at_most:
                     names, scored = pending.popleft()
                     scores = scored.result()
                     masks = pack_rows(scores >= scorer.thresholds)

@@ -7,6 +7,7 @@ from django.test import Client
 from django.urls import reverse
 
 from apps.accounts.actions import create_api_key
+from apps.accounts.admin import ReadOnlyAdmin
 from apps.accounts.models import APIKey, User
 from apps.predictions.actions import give_feedback, score
 from apps.predictions.models import Feedback, Prediction
@@ -77,8 +78,6 @@ def test_every_list_opens(administrator: Client, records: object, model: type[Mo
 def test_evidence_is_shown_escaped_and_read_only(
     administrator: Client, records: dict[type[Model], Model], model: type[Model]
 ) -> None:
-    from apps.accounts.admin import ReadOnlyAdmin  # importable after others, as autodiscover does
-
     assert isinstance(admin.site._registry[model], ReadOnlyAdmin)
     url = _url(model, "change", records[model].pk)
     page = administrator.get(url)

@@ -17,7 +17,7 @@ from apps.api.perspective.access import admit, caller
 from apps.api.perspective.errors import PerspectiveError, internal, invalid, not_found, unavailable
 from apps.api.perspective.messages import DISCOVERY, parse
 from apps.api.perspective.rendering import answer, refusal
-from apps.predictions.models import Prediction
+from apps.predictions.models import Scores
 from apps.registry.serving import NoModelError
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def analyze_together(requests: Sequence[HttpRequest]) -> list[HttpResponse]:
             asked[place] = analysis.check(*_read(request, Scope.PREDICT, "AnalyzeComment"))
         except Exception as error:
             responses[place] = _failed(request, error)
-    results: Sequence[Prediction | Exception]
+    results: Sequence[Scores | Exception]
     try:
         results = analysis.store(list(asked.values()))
     except Exception as error:

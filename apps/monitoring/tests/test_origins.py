@@ -88,7 +88,7 @@ def test_both_give_the_same_rollups(
 def test_what_the_mirror_gets_late_is_caught(
     table: Any, champion: ModelVersion, hour: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollups, "RECOUNT_BACK", timedelta(hours=4))
+    monkeypatch.setattr(rollups, "RECOUNT_BACK", timedelta(hours=5))  # an hour may end meanwhile
     rows = HourlyRollup.objects.overall()
 
     def arrives(at: datetime) -> None:

@@ -3,8 +3,28 @@ from django.db import migrations, models
 INDEX = "predictions_prediction_client_id_51b1f451"
 
 
+def _concurrently(schema_editor):
+    return "CONCURRENTLY" if schema_editor.connection.vendor == "postgresql" else ""
+
+
+def drop(apps, schema_editor):
+    schema_editor.execute(f'DROP INDEX {_concurrently(schema_editor)} IF EXISTS "{INDEX}"')
+
+
+def create(apps, schema_editor):
+    schema_editor.execute(
+        f'CREATE INDEX {_concurrently(schema_editor)} IF NOT EXISTS "{INDEX}" '
+        'ON "predictions_prediction" ("client_id")'
+    )
+
+
 class Migration(migrations.Migration):
-    """Drop an index. Django's own AlterField would check the foreign key of every row anew, or copy the table."""
+    """Drop an index while others insert.
+
+    Django's own AlterField would check the foreign key of every row anew, or copy the table.
+    """
+
+    atomic = False
 
     dependencies = [
         ("predictions", "0002_mirror"),
@@ -12,11 +32,7 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.SeparateDatabaseAndState(
-            database_operations=[
-                migrations.RunSQL(
-                    f'DROP INDEX "{INDEX}"', f'CREATE INDEX "{INDEX}" ON "predictions_prediction" ("client_id")'
-                )
-            ],
+            database_operations=[migrations.RunPython(drop, create)],
             state_operations=[
                 migrations.AlterField(
                     model_name="prediction",

@@ -126,12 +126,12 @@ def test_missing_files_and_folders(champion: ModelVersion, tmp_path: Path) -> No
 def test_memory_does_not_grow_with_the_file(
     scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(scoring, "COMMENTS_AT_ONCE", 512)
     monkeypatch.setattr(scoring, "COMMENTS_A_TASK", 64)
-    held = scoring.COMMENTS_A_TASK * scoring.TASKS_A_THREAD
 
     def peak(copies: int) -> int:
         source = tmp_path / f"{copies}.txt"
-        source.write_text("a comment like any other\n" * held * copies)
+        source.write_text("a comment like any other\n" * scoring.COMMENTS_AT_ONCE * copies)
         tracemalloc.start()
         # One thread: how many the pool starts is chance, and each has room of its own.
         scoring.score_file(scorer=scorer, path=source, output=tmp_path / "out.csv", form="csv", threads=1)
