@@ -1,11 +1,13 @@
 """Fixtures of every test: a champion in the database, clients, real servers."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
+import hypothesis
 import pytest
 import requests
 from django.conf import settings
@@ -26,6 +28,10 @@ from apps.registry.models import Alias, ModelVersion
 from toxicmod.tests import aws as amazon
 from toxicmod.tests import browser as browsers
 from toxicmod.tests import servers
+
+# What an example takes depends on who else is at work.
+hypothesis.settings.register_profile("toxicmod", hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("toxicmod")
 
 if settings.REDIS_URL:
     # Processes that share a Redis keep caches of their own in it, apart from what is counted there.
@@ -61,6 +67,24 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
         install_base_model()
     yield
     store.close()
+
+
+def _begin_early(period: int, seconds: float) -> None:
+    left = period - time.time() % period
+    if left < seconds:
+        time.sleep(left)
+
+
+@pytest.fixture
+def one_hour() -> None:
+    """Let the test begin and end in the same hour."""
+    _begin_early(3600, 30)
+
+
+@pytest.fixture
+def one_minute() -> None:
+    """Let the test begin and end in the same minute."""
+    _begin_early(60, 5)
 
 
 @pytest.fixture(autouse=True)

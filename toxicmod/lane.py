@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -130,6 +131,21 @@ class LaneWorker(ThreadWorker):
         self.keepalived_conns.remove(conn)
         self._join(conn, weight)
 
+    def finish_request(self, conn: TConn, done: Future[object]) -> None:
+        """Look after a connection whose request a thread of the pool has answered.
+
+        One that was promised to be kept, before this worker was to end, may be asking for more just now: that
+        is answered, and told to be the last.
+        """
+        if self.alive or done.cancelled() or done.exception() or done.result() is not True:
+            super().finish_request(conn, done)
+            return
+        conn.sock.setblocking(False)
+        conn.set_timeout()
+        self.keepalived_conns.append(conn)
+        readable = partial(self.on_client_socket_readable, conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, readable)
+
     def _join(self, conn: TConn, weight: int) -> None:
         self.poller.unregister(conn.sock)
         self._go_on(conn, self._lanes_for(weight))
@@ -186,6 +202,11 @@ class LaneWorker(ThreadWorker):
                 for key, _ in lane.selector.select(0 if lane.waiting else _SWEEP_SECONDS):
                     lane.waiting.setdefault(key.data)
                 start = time.monotonic()
+                if start - swept > _SWEEP_SECONDS:
+                    swept = start
+                    for conn in list(lane.conns):
+                        if conn.timeout < start and conn not in lane.waiting:
+                            self._close(conn, graceful=False)  # gracefully, the main thread would wait for it
                 conns = self._take(lane)
                 late = list(lane.waiting)
                 for conn in late[self.most_late(lane, len(late)) :]:
@@ -193,11 +214,6 @@ class LaneWorker(ThreadWorker):
                     self._turn_away(conn)
                 if answers := self._answer(conns):
                     self.took(lane, time.monotonic() - start, answers)
-                if (now := time.monotonic()) - swept > _SWEEP_SECONDS:
-                    swept = now
-                    for conn in list(lane.conns):
-                        if conn.timeout < now and conn not in lane.waiting:
-                            self._close(conn, graceful=False)  # gracefully, the main thread would wait for it
             except Exception:  # the lane itself must go on
                 self.log.exception("A lane failed")
 

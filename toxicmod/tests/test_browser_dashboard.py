@@ -49,6 +49,7 @@ def test_every_panel_draws(
     assert opened.elsewhere == []
 
 
+@pytest.mark.usefixtures("one_hour")
 def test_a_filter_changes_the_plot_and_the_download_holds_it(
     visit: Callable[..., Visit], champion: ModelVersion
 ) -> None:

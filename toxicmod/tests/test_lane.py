@@ -158,6 +158,7 @@ def test_what_cannot_even_be_parsed_harms_no_neighbour(served: Site) -> None:
                 assert bad._file.readline().split()[0] == b"HTTP/1.1"
 
 
+@pytest.mark.alone
 def test_half_a_request_keeps_nobody_waiting(served: Site) -> None:
     with client(served[0]) as slow, client(served[0]) as other:
         request = slow.request("I think very slowly")
@@ -170,6 +171,7 @@ def test_half_a_request_keeps_nobody_waiting(served: Site) -> None:
         assert slow.ask("And again")
 
 
+@pytest.mark.alone
 def test_who_does_not_read_keeps_nobody_waiting_and_gets_all_in_the_end(served: Site) -> None:
     with client(served[0]) as deaf, client(served[0]) as other:
         deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
@@ -230,6 +232,7 @@ def test_keys_are_the_callers_own(served: Site) -> None:
         assert one.read()[0] == 400
 
 
+@pytest.mark.alone
 def test_an_idle_connection_is_closed_in_time(served: Site) -> None:
     with client(served[0]) as caller:
         began = time.monotonic()
@@ -237,11 +240,29 @@ def test_an_idle_connection_is_closed_in_time(served: Site) -> None:
         assert KEEP_ALIVE - 1 < time.monotonic() - began < KEEP_ALIVE + 4
 
 
+def _end_worker(folder: Path) -> None:
+    master = (folder / PID).read_text().strip()
+    (worker,) = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+    os.kill(int(worker), signal.SIGTERM)
+    time.sleep(0.5)
+
+
 def test_a_worker_that_is_told_to_end_answers_first(tmp_path: Path) -> None:
     with site(tmp_path, WEB_CONCURRENCY="1") as (url, _), client(url) as caller:
-        master = (tmp_path / PID).read_text().strip()
-        (worker,) = Path(f"/proc/{master}/task/{master}/children").read_text().split()
-        os.kill(int(worker), signal.SIGTERM)
-        time.sleep(0.5)
+        _end_worker(tmp_path)
+        assert caller.ask("Are you still there?")
+        assert caller.is_closed()
+
+
+def test_who_was_promised_that_its_connection_is_kept_may_ask_once_more(tmp_path: Path) -> None:
+    with site(tmp_path, WEB_CONCURRENCY="1") as (url, _), client(url) as caller:
+        with closing(sqlite3.connect(tmp_path / "toxicmod.sqlite3", isolation_level=None)) as database:
+            database.execute("BEGIN IMMEDIATE")  # a thread waits for it
+            origin = b"\r\nOrigin: https://forum.example\r\n\r\n"
+            caller.socket.sendall(caller.request("Good evening").replace(b"\r\n\r\n", origin, 1))
+            time.sleep(0.5)
+            _end_worker(tmp_path)
+            database.execute("ROLLBACK")
+        assert caller.read()[0] == 200
         assert caller.ask("Are you still there?")
         assert caller.is_closed()

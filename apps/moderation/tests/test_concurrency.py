@@ -82,7 +82,7 @@ def test_also_while_leases_expire(
         """Let leases run out under the moderators' hands."""
         expired = 0
         try:
-            while not over.is_set():
+            while not over.wait(0.001):
                 held = list(QueueItem.objects.filter(lease_by__isnull=False).values_list("pk", flat=True))
                 if held:
                     QueueItem.objects.filter(pk=random.choice(held), lease_by__isnull=False).update(

@@ -29,7 +29,7 @@ from apps.predictions.models import MirrorState, Outbox, Prediction
 from apps.registry.models import Alias, ModelVersion, Promotion
 from apps.training.models import ShadowScore
 
-pytestmark = [pytest.mark.django_db, pytest.mark.database]
+pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.usefixtures("one_hour")]
 
 
 def fill(version: ModelVersion, days: int = 3) -> None:

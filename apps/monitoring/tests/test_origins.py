@@ -17,7 +17,7 @@ from apps.predictions.actions import give_feedback
 from apps.predictions.models import Prediction
 from apps.registry.models import ModelVersion
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("one_hour")]
 HOUR = timedelta(hours=1)
 
 
@@ -88,7 +88,7 @@ def test_both_give_the_same_rollups(
 def test_what_the_mirror_gets_late_is_caught(
     table: Any, champion: ModelVersion, hour: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollups, "RECOUNT_BACK", timedelta(hours=5))  # an hour may end meanwhile
+    monkeypatch.setattr(rollups, "RECOUNT_BACK", timedelta(hours=4))
     rows = HourlyRollup.objects.overall()
 
     def arrives(at: datetime) -> None:

@@ -20,7 +20,7 @@ from apps.predictions.actions import give_feedback
 from apps.predictions.models import Prediction
 from apps.registry.models import ModelVersion
 
-pytestmark = [pytest.mark.django_db, pytest.mark.database]
+pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.usefixtures("one_hour")]
 
 HOUR = timedelta(hours=1)
 
