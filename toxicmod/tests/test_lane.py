@@ -158,7 +158,6 @@ def test_what_cannot_even_be_parsed_harms_no_neighbour(served: Site) -> None:
                 assert bad._file.readline().split()[0] == b"HTTP/1.1"
 
 
-@pytest.mark.alone
 def test_half_a_request_keeps_nobody_waiting(served: Site) -> None:
     with client(served[0]) as slow, client(served[0]) as other:
         request = slow.request("I think very slowly")
@@ -171,7 +170,6 @@ def test_half_a_request_keeps_nobody_waiting(served: Site) -> None:
         assert slow.ask("And again")
 
 
-@pytest.mark.alone
 def test_who_does_not_read_keeps_nobody_waiting_and_gets_all_in_the_end(served: Site) -> None:
     with client(served[0]) as deaf, client(served[0]) as other:
         deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
@@ -232,7 +230,6 @@ def test_keys_are_the_callers_own(served: Site) -> None:
         assert one.read()[0] == 400
 
 
-@pytest.mark.alone
 def test_an_idle_connection_is_closed_in_time(served: Site) -> None:
     with client(served[0]) as caller:
         began = time.monotonic()
