@@ -139,12 +139,8 @@ class LaneWorker(ThreadWorker):
         """
         if self.alive or done.cancelled() or done.exception() or done.result() is not True:
             super().finish_request(conn, done)
-            return
-        conn.sock.setblocking(False)
-        conn.set_timeout()
-        self.keepalived_conns.append(conn)
-        readable = partial(self.on_client_socket_readable, conn)
-        self.poller.register(conn.sock, selectors.EVENT_READ, readable)
+        else:
+            self.await_request(conn)
 
     def _join(self, conn: TConn, weight: int) -> None:
         self.poller.unregister(conn.sock)

@@ -40,9 +40,10 @@ def unpack_labels(mask: int) -> dict[str, bool]:
 
 
 class Scores:
-    """What was answered of a comment: attributes of the labels' names, and `label_mask`."""
+    """What was answered of a comment: attributes of the labels' names, and these."""
 
     __slots__ = ()
+    text_hash: str
     label_mask: int
 
     @property

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
+from apps.moderation.exports import guard
 from apps.predictions.models import ALL_LABELS, pack_rows, unpack_labels
 from apps.training.jigsaw import opened
 from apps.training.sources import SourceError
@@ -154,11 +155,9 @@ def _writer(out: IO[str], form: str) -> Write:
 def _id_cell(name: str) -> str:
     if name.isalnum():
         return name
-    # A spreadsheet would run an id like "=cmd" as a formula.
-    if name.startswith(("=", "+", "-", "@", "\t", "\r")):
-        name = f"'{name}"
-    quoted = name.replace('"', '""')
-    return f'"{quoted}"' if set(name) & set('",\r\n') else name
+    cell = guard(name)
+    quoted = cell.replace('"', '""')
+    return f'"{quoted}"' if set(cell) & set('",\r\n') else cell
 
 
 def _probability_cells(scores: np.ndarray) -> list[str]:

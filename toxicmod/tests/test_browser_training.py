@@ -35,10 +35,10 @@ def test_progress_is_shown_without_reloading(visit: Callable[..., Visit]) -> Non
     page = visit(f"{RUNS}{run.pk}/watch/", user=User.objects.create_superuser("root"), width=390).page
     expect(page.locator("#run-status")).to_have_text("Queued")
     TrainingRun.objects.update(status="running", step="fit on 2 rows", share=0.5)
-    expect(page.locator("#run-step")).to_have_text("fit on 2 rows")
+    expect(page.locator("#run-step")).to_have_text("fit on 2 rows", timeout=10_000)
     assert page.locator("#run-share").get_attribute("value") == "0.5"
     TrainingRun.objects.update(status="failed", error="The disk is full.")
-    expect(page.get_by_role("alert")).to_have_text("The disk is full.")
+    expect(page.get_by_role("alert")).to_have_text("The disk is full.", timeout=10_000)
     expect(page.get_by_text("Cancel this run")).to_have_count(0)
 
 

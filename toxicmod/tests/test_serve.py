@@ -53,7 +53,7 @@ class Served:
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(100)  # its parts end one after the other
+        return self.process.wait(60)
 
 
 def _left_over(data_dir: Path) -> list[str]:

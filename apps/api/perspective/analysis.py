@@ -125,7 +125,7 @@ def answer(checked: Asked, prediction: Scores) -> dict[str, Any]:
     probabilities = prediction.probabilities
     spans = [(0, utf16_length(text), probabilities)]
     if message.get("spanAnnotations") and attributes and len(found := sentences(text)) > 1:
-        served = serving.choose(predictions.text_hash(text))
+        served = serving.choose(prediction.text_hash)
         scores = served.scorer.score_many([sentence for _, _, sentence in found], threads=1)
         spans += [
             (begin, end, dict(zip(LABELS, row, strict=True)))

@@ -70,12 +70,12 @@ def test_ids_are_no_formulas_and_texts_are_not_repeated(
     champion: ModelVersion, tmp_path: Path, capsys: Any
 ) -> None:
     source = tmp_path / "in.csv"
-    ids = ["=cmd|' /C calc'!A0", "-1", "", "é-1", 'a "b", c', "two\r\nlines", '="x"']
+    ids = ["=cmd|' /C calc'!A0", "-1", "", "é-1", 'a "b", c', "two\r\nlines", '="x"', "＝1+1"]
     source.write_bytes(as_csv([[each, "a secret"] for each in ids], header=["id", "body"]))
     call_command("score", source, column="body")
     out = capsys.readouterr().out
     rows = list(csv.reader(io.StringIO(out, newline=""), strict=True))
-    assert [row[0] for row in rows] == ["id", "'=cmd|' /C calc'!A0", "'-1", *ids[2:-1], '\'="x"']
+    assert [row[0] for row in rows] == ["id", "'=cmd|' /C calc'!A0", "'-1", *ids[2:-2], '\'="x"', "'＝1+1"]
     assert {len(row) for row in rows} == {8}
     assert "secret" not in out
 
