@@ -4,14 +4,13 @@ import logging
 from datetime import timedelta
 from typing import Any
 
-from celery import current_app
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.utils import timezone
-from kombu.exceptions import OperationalError
 
 from apps.accounts.models import User
 from apps.classifier.recipes import RECIPES
+from apps.core.enqueue import enqueue
 from apps.training.models import Dataset, TrainingRun
 
 logger = logging.getLogger(__name__)
@@ -76,15 +75,8 @@ def ask_for_run(*, because: str) -> None:
 
 
 def send(task: str, *args: Any, expires: int = 60) -> None:
-    """Have a worker do a task of this app once the transaction has been committed; a broker may be down."""
-
-    def emit() -> None:
-        try:
-            current_app.send_task(f"apps.training.tasks.{task}", args=args, expires=expires)
-        except (OperationalError, OSError) as error:
-            logger.warning("The broker can't be reached, %s waits: %s", task, error.__class__.__name__)
-
-    transaction.on_commit(emit, robust=True)
+    """Have a worker do a task of this app once the transaction has been committed."""
+    enqueue(f"apps.training.tasks.{task}", *args, expires=expires)
 
 
 @transaction.atomic

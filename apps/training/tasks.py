@@ -6,8 +6,8 @@ import logging
 from celery import shared_task
 
 from apps.classifier.artifact import ArtifactError
+from apps.core.enqueue import enqueue
 from apps.registry.models import ModelVersion
-from apps.registry.tasks import sync_tracking
 from apps.training import actions, rollout, runs, shadow
 from apps.training.models import Dataset, TrainingRun
 from apps.training.sources import SourceError
@@ -21,8 +21,8 @@ def train_model(run_id: int) -> None:
     with contextlib.suppress(runs.BusyError):
         run = actions.train(run=TrainingRun.objects.get(pk=run_id))
         if run.version:
-            measure_gates.delay(run.version_id)
-        sync_tracking.delay()
+            runs.send("measure_gates", run.version_id, expires=3_600)
+        enqueue("apps.registry.tasks.sync_tracking", expires=300)
         runs.tend_runs()
 
 
@@ -78,4 +78,4 @@ def score_in_shadow() -> None:
 def watch_canary() -> None:
     """End the canary where it has left a band or has served enough."""
     if rollout.watch_canary():
-        sync_tracking.delay()
+        enqueue("apps.registry.tasks.sync_tracking", expires=300)

@@ -101,10 +101,10 @@ def test_the_schedule_goes_on_with_a_lost_job(
     django_capture_on_commit_callbacks: Callable,
 ) -> None:
     sent: list[tuple] = []
-    monkeypatch.setattr("apps.moderation.actions.background._send", lambda *message: sent.append(message))
+    monkeypatch.setattr("apps.core.enqueue._add", lambda *message: sent.append(message))
     job, _ = actions.preview_bulk(user=lea, filter={}, action=Decision.Action.APPROVE)
     with django_capture_on_commit_callbacks(execute=True):
         actions.start_bulk(job_id=job.pk, user=lea, typed_count=job.count)
         actions.resume_bulk_jobs()
-    assert [message[:2] for message in sent] == [("run_bulk", (job.pk,))] * 2
+    assert [message[:2] for message in sent] == [("apps.moderation.tasks.run_bulk", (job.pk,))] * 2
     assert BulkJob.objects.get().status == "queued"

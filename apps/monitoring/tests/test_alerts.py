@@ -84,9 +84,7 @@ def test_an_alert_asks_for_a_model_once_where_its_rule_says_so(
     django_capture_on_commit_callbacks: Callable[..., Any],
 ) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(
-        "apps.training.runs.current_app.send_task", lambda task, args, expires: asked.append((task, *args))
-    )
+    monkeypatch.setattr("apps.core.enqueue._add", lambda task, args, *times: asked.append((task, *args)))
     traffic(requests=1_000, errors=50)
     AlertRule.objects.update(trains=True)
     with django_capture_on_commit_callbacks(execute=True):

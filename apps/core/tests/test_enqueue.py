@@ -1,0 +1,127 @@
+"""Publishing tasks while the broker is well, gone, or hangs."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from kombu.exceptions import OperationalError
+
+from apps.core import enqueue as module
+from apps.core.enqueue import enqueue, flush
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class Broker:
+    """Stands in for Celery's application: it records, fails or hangs."""
+
+    def __init__(self) -> None:
+        self.published: list[tuple[str, tuple[Any, ...]]] = []
+        self.expires: list[float] = []
+        self.is_up = True
+        self.answers = threading.Event()
+        self.answers.set()
+
+    def send_task(self, task: str, *, args: tuple[Any, ...], countdown: float, expires: float) -> None:
+        self.answers.wait()
+        if not self.is_up:
+            raise OperationalError("down")
+        self.published.append((task, args))
+        self.expires.append(expires)
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch, transactional_db: None) -> Iterator[Broker]:
+    fake = Broker()
+    monkeypatch.setattr(module, "current_app", fake)
+    monkeypatch.setattr(module, "_RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(module, "_publisher", module._Publisher())
+    yield fake
+    fake.is_up = True
+    fake.answers.set()
+    assert flush(5)
+
+
+def test_enqueue_returns_at_once_while_the_broker_hangs(broker: Broker) -> None:
+    broker.answers.clear()
+    start = time.monotonic()
+    for number in range(20):
+        enqueue("apps.moderation.tasks.deliver", number)
+    assert time.monotonic() - start < 0.5
+    assert not flush(0.05)
+    broker.answers.set()
+    assert flush(5)
+    assert broker.published == [("apps.moderation.tasks.deliver", (number,)) for number in range(20)]
+
+
+def test_enqueue_publishes_once_a_broker_that_was_down_returns(broker: Broker) -> None:
+    broker.is_up = False
+    enqueue("apps.training.tasks.build_dataset", "decisions", None)
+    assert not flush(0.1)
+    broker.is_up = True
+    assert flush(5)
+    assert broker.published == [("apps.training.tasks.build_dataset", ("decisions", None))]
+
+
+def test_enqueue_discards_what_has_expired_and_what_is_too_much(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING", 3)
+    broker.is_up = False
+    enqueue("late", expires=0.01)
+    for number in range(5):
+        enqueue("kept", number)
+    time.sleep(0.1)
+    broker.is_up = True
+    assert flush(5)
+    assert broker.published == [("kept", (0,)), ("kept", (1,))]
+
+
+def test_a_forked_process_publishes_its_own_tasks_only(broker: Broker) -> None:
+    broker.answers.clear()
+    enqueue("parent")
+    process = os.fork()
+    if process == 0:  # the child: no assertion may reach pytest
+        is_right = not module._publisher._messages and module._publisher._thread is None
+        os._exit(0 if is_right else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+
+
+_SCRIPT = """
+import time, django
+django.setup()
+from apps.core.enqueue import enqueue
+start = time.monotonic()
+enqueue("apps.moderation.tasks.deliver_due")
+print(time.monotonic() - start)
+"""
+
+
+@pytest.mark.slow
+def test_a_stopped_broker_makes_nobody_wait(redis_url: str) -> None:
+    """A broker that is stopped, not dead, takes connections and never answers."""
+    server = redis.Redis.from_url(redis_url).info()["process_id"]
+    environment = os.environ | {"REDIS_URL": redis_url, "DJANGO_SETTINGS_MODULE": "toxicmod.settings"}
+    os.kill(server, signal.SIGSTOP)
+    try:
+        start = time.monotonic()
+        answer = subprocess.run(
+            [sys.executable, "-c", _SCRIPT],
+            env=environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert float(answer.stdout) < 0.1
+        assert time.monotonic() - start < 60
+    finally:
+        os.kill(server, signal.SIGCONT)
