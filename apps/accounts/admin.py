@@ -15,6 +15,11 @@ from apps.accounts.models import APIKey, User
 class PersonAdmin(UserAdmin):
     actions = ("switch_off_second_factor",)
 
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Let only superusers change superusers: who sets somebody's password can sign in as them."""
+        is_protected = isinstance(obj, User) and obj.is_superuser and not request.user.is_superuser
+        return not is_protected and super().has_change_permission(request, obj)
+
     @admin.action(description="Switch off the second factor of the selected users", permissions=["change"])
     def switch_off_second_factor(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
         for user in queryset:

@@ -49,6 +49,28 @@ class AppendOnly(models.Model):
 class User(AbstractUser):
     """A person who signs in: moderator, lead, engineer or administrator."""
 
+    all_communities = models.BooleanField(
+        "access to all communities",
+        default=False,
+        help_text="Lets the user see every community, those to come included. If unticked, the user sees the "
+        "communities listed below and nothing else. Superusers see everything.",
+    )
+
+
+class CommunityAccess(models.Model):
+    """Lets a user see one community; the empty name stands for comments without a community."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="community_access")
+    community = models.CharField(max_length=100, blank=True)
+
+    class Meta:
+        ordering = ("user", "community")
+        verbose_name_plural = "community access"
+        constraints = [models.UniqueConstraint(fields=["user", "community"], name="accounts_one_access")]
+
+    def __str__(self) -> str:
+        return f"{self.user} in {self.community or 'comments without a community'}"
+
 
 class Scope(models.TextChoices):
     """What an API key may do."""

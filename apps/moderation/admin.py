@@ -1,19 +1,23 @@
-"""Moderation in the admin: the console's doorway, evidence to look at, and who sees which community."""
+"""Moderation in the admin: the console's paths, read-only evidence, and who sees which community."""
 
+from typing import Any
+
+from django import forms
 from django.contrib import admin
-from django.db.models import Model
+from django.db.models import Field, Model, QuerySet
 from django.http import HttpRequest
 from django.urls import URLPattern, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from apps.accounts.admin import ReadOnlyAdmin
+from apps.accounts.admin import PersonAdmin, ReadOnlyAdmin
+from apps.accounts.models import CommunityAccess, User
+from apps.accounts.permissions import communities_of, in_communities_of
 from apps.moderation.console.urls import console_urls
 from apps.moderation.models import (
     Appeal,
     Author,
     BulkJob,
-    CommunityAccess,
     Decision,
     Delivery,
     Policy,
@@ -21,6 +25,7 @@ from apps.moderation.models import (
     Strike,
     WebhookKey,
 )
+from apps.moderation.selectors import communities_for
 from apps.predictions.admin import UncountedPaginator
 
 
@@ -131,11 +136,61 @@ class BulkJobAdmin(EvidenceAdmin):
     list_filter = ("status",)
 
 
-@admin.register(CommunityAccess)
-class CommunityAccessAdmin(admin.ModelAdmin):
-    list_display = ("user", "community")
-    list_select_related = ("user",)
-    autocomplete_fields = ("user",)
+class CommunityField(forms.ChoiceField):
+    """A choice of `community_choices`; its value is the community's name."""
+
+    def clean(self, value: Any) -> str:
+        return super().clean(value).removeprefix("=")
+
+
+def community_choices(names: list[str]) -> list[tuple[str, str]]:
+    """Return choices whose values have a prefix, which tells comments without a community from no choice."""
+    return [(f"={name}", name or "(no community)") for name in names]
+
+
+class CommunityAccessInline(admin.TabularInline):
+    """The communities that a user may see, chosen from those that exist and that the administrator sees."""
+
+    model = CommunityAccess
+    extra = 1
+    verbose_name_plural = "communities that the user may see"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[CommunityAccess]:
+        assert isinstance(request.user, User)
+        return in_communities_of(request.user, super().get_queryset(request))
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
+
+    def formfield_for_dbfield(
+        self, db_field: "Field[Any, Any]", request: HttpRequest, **kwargs: Any
+    ) -> forms.Field | None:
+        if db_field.name != "community":
+            return super().formfield_for_dbfield(db_field, request, **kwargs)
+        assert isinstance(request.user, User)
+        return CommunityField(
+            choices=[("", "---------"), *community_choices(communities_for(request.user))],
+            help_text="A community appears here once a comment or a policy names it.",
+        )
+
+
+admin.site.unregister(User)
+
+
+@admin.register(User)
+class UserAdmin(PersonAdmin):
+    fieldsets = (
+        *PersonAdmin.fieldsets,  # type: ignore[misc]
+        ("Community access", {"fields": ("all_communities",)}),
+    )
+    inlines = (CommunityAccessInline,)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        """Let nobody give more access than they have themselves."""
+        assert isinstance(request.user, User)
+        fields = list(super().get_readonly_fields(request, obj))
+        if not request.user.is_superuser:
+            fields.append("is_superuser")
+        if communities_of(request.user) is not None:
+            fields.append("all_communities")
+        return fields

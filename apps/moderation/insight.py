@@ -13,6 +13,7 @@ from django.db.models.functions import Floor, TruncDate
 from django.utils import timezone
 
 from apps.accounts.models import User
+from apps.accounts.permissions import access_key
 from apps.classifier.labels import LABELS
 from apps.moderation.models import (
     SEVERE,
@@ -24,7 +25,7 @@ from apps.moderation.models import (
     QueueItem,
     QueueItemQuerySet,
 )
-from apps.moderation.permissions import communities_of, visible_to
+from apps.moderation.permissions import visible_to
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def view_counts(user: User) -> list[ViewCount]:
         PermissionDenied: the user may not see the queue.
     """
     visible = visible_to(user)
-    key = f"moderation:counts:{','.join(communities_of(user) or ['*'])}"
+    key = f"moderation:counts:{access_key(user)}"
     shared: list[ViewCount] | None = cache.get(key)
     if shared is None:
         shared = [_view_count(visible, view, user) for view in VIEWS if view != "mine"]
@@ -109,8 +110,7 @@ def histogram(*, user: User, label: str, community: str | None = None, bins: int
     items = visible_to(user).open().filter(label=label)
     if community is not None:
         items = items.filter(community=community)
-    who = ",".join(communities_of(user) or ["*"])
-    name = hashlib.sha256(f"{who}\n{label}\n{community}\n{bins}".encode()).hexdigest()
+    name = hashlib.sha256(f"{access_key(user)}\n{label}\n{community}\n{bins}".encode()).hexdigest()
     return cache.get_or_set(  # type: ignore[return-value]
         f"moderation:histogram:{name}", lambda: _histogram(items, bins), _HISTOGRAM_SECONDS
     )

@@ -151,21 +151,6 @@ class PolicyRule(models.Model):
         return self.title
 
 
-class CommunityAccess(models.Model):
-    """Limits a moderator to communities; a moderator without a row sees all of them."""
-
-    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
-    community = models.CharField(max_length=100)
-
-    class Meta:
-        ordering = ("user", "community")
-        verbose_name_plural = "community access"
-        constraints = [models.UniqueConstraint(fields=["user", "community"], name="moderation_one_access")]
-
-    def __str__(self) -> str:
-        return f"{self.user} in {self.community}"
-
-
 class Author(models.Model):
     """Somebody who writes comments, by the platform's own reference."""
 

@@ -3,7 +3,8 @@
 from django.core.exceptions import PermissionDenied
 
 from apps.accounts.models import User
-from apps.moderation.models import CommunityAccess, Lane, Policy, QueueItem, QueueItemQuerySet
+from apps.accounts.permissions import in_communities_of, may_see_community
+from apps.moderation.models import Lane, Policy, QueueItem, QueueItemQuerySet
 
 LEAD_LANES = (Lane.ESCALATED, Lane.APPEAL)
 
@@ -71,19 +72,6 @@ ROLES: dict[str, tuple[str, ...]] = {
 }
 
 
-def communities_of(user: User) -> list[str] | None:
-    """Return the communities that the user is limited to, or None for all.
-
-    Like Django's permissions, they are kept with the user: a request asks several times.
-    """
-    if user.is_superuser:
-        return None
-    if "communities" not in user.__dict__:
-        rows = CommunityAccess.objects.filter(user=user).values_list("community", flat=True)
-        user.__dict__["communities"] = list(rows)
-    return user.__dict__["communities"] or None
-
-
 def require(user: User, permission: str, *, community: str | None = None) -> None:
     """Let the user pass.
 
@@ -92,8 +80,7 @@ def require(user: User, permission: str, *, community: str | None = None) -> Non
     """
     if not user.is_active or not user.has_perm(permission):
         raise PermissionDenied(f"{user.get_username()} lacks the permission “{permission}”.")
-    allowed = communities_of(user) if community is not None else None
-    if allowed is not None and community not in allowed:
+    if community is not None and not may_see_community(user, community):
         raise PermissionDenied(f"{user.get_username()} has no access to the community “{community}”.")
 
 
@@ -105,8 +92,7 @@ def visible_to(user: User, items: QueueItemQuerySet | None = None) -> QueueItemQ
     """
     require(user, "moderation.view_queueitem")
     items = QueueItem.objects.all() if items is None else items
-    allowed = communities_of(user)
-    return items if allowed is None else items.filter(community__in=allowed)
+    return in_communities_of(user, items)  # type: ignore[return-value]
 
 
 def decidable_by(user: User, items: QueueItemQuerySet | None = None) -> QueueItemQuerySet:

@@ -67,7 +67,9 @@ def _moderators() -> list[User]:
     create_roles()
     found = []
     for number in range(1, MODERATORS + 1):
-        user, _ = User.objects.get_or_create(username=f"bench-{number}", defaults={"is_staff": True})
+        user, _ = User.objects.get_or_create(
+            username=f"bench-{number}", defaults={"is_staff": True, "all_communities": True}
+        )
         user.groups.add(Group.objects.get(name="lead"))
         found.append(user)
     return found

@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from apps.accounts.models import User
-from apps.moderation.permissions import communities_of
+from apps.accounts.permissions import communities_of, require_a_community
 
 PERMISSION = "monitoring.view_dashboard"
 
@@ -21,10 +21,12 @@ def require(user: Any) -> User:
     """Return the user who may see the dashboard.
 
     Raises:
-        PermissionDenied: nobody is signed in, or who is isn't staff or lacks the permission.
+        PermissionDenied: nobody is signed in, or the user isn't staff, lacks the permission or has access to
+            no community.
     """
     if not isinstance(user, User) or not (user.is_active and user.is_staff and user.has_perm(PERMISSION)):
         raise PermissionDenied(f"The dashboard needs the permission “{PERMISSION}”.")
+    require_a_community(user)
     return user
 
 

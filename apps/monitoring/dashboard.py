@@ -9,7 +9,7 @@ from django.urls import reverse
 from django_plotly_dash import DjangoDash
 
 from apps.accounts.models import User
-from apps.moderation.permissions import communities_of
+from apps.accounts.permissions import communities_of
 from apps.monitoring import access
 from apps.monitoring.figures import Panel, Plot, figure, height
 from apps.monitoring.models import HourlyRollup

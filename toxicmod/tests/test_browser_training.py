@@ -117,7 +117,7 @@ def test_the_way_of_a_model_is_sound(
 def test_what_to_learn_from_is_sound(visit: Callable[..., Visit], width: int, theme: str) -> None:
     create_roles()
     moderation.install_default_policy()
-    lea = User.objects.create_user("lea", is_staff=True)
+    lea = User.objects.create_user("lea", is_staff=True, all_communities=True)
     lea.groups.add(Group.objects.get(name="lead"))
     shown = visit(f"{DESK}?view=learn", user=lea, width=width, theme=theme)
     assert_sound(shown, "learn-none")

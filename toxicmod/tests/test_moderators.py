@@ -21,7 +21,7 @@ from django.contrib.auth.models import Group
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import User
 for number in range({MODERATORS}):
-    user = User.objects.create_user(f"moderator{{number}}", is_staff=True)
+    user = User.objects.create_user(f"moderator{{number}}", is_staff=True, all_communities=True)
     user.groups.add(Group.objects.get(name="moderator"))
     print("key", create_api_key(name=user.username, acts_as=user, rate_per_minute=10**9)[1])
 """

@@ -16,7 +16,7 @@ from pytest_django import Settings
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import APIKey, Scope, User
 from apps.moderation import actions, webhooks
-from apps.moderation.models import CommunityAccess, Decision, Policy, QueueItem
+from apps.moderation.models import Decision, Policy, QueueItem
 from apps.moderation.tests.conftest import (  # noqa: F401
     client_key,
     item,
@@ -111,7 +111,6 @@ MODELS: dict[str, tuple[str, str, str]] = {
     "moderation.delivery": ("la", "", ""),
     "moderation.webhookkey": ("a", "", ""),
     "moderation.bulkjob": ("la", "", ""),
-    "moderation.communityaccess": ("a", "a", "a"),
     "monitoring.alertrule": ("ea", "ea", ""),
     "monitoring.alert": ("lea", "", ""),
     "monitoring.notice": ("ea", "", ""),
@@ -197,7 +196,6 @@ def world(item: QueueItem, client_key: APIKey, person: Callable[..., User]) -> d
     job, _ = actions.preview_bulk(
         user=people["l"], filter={"label": "insult", "score_from": 0.5}, action=Decision.Action.APPROVE
     )
-    CommunityAccess.objects.create(user=people["n"], community="music")
     prediction = item.prediction
     give_feedback(prediction=prediction, is_right=True)
     champion = ModelVersion.objects.get(alias="champion")

@@ -10,8 +10,8 @@ from pytest_django import DjangoAssertNumQueries
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import APIKey, Scope, User
 from apps.moderation import actions
-from apps.moderation.models import CommunityAccess, Decision, Delivery, Policy, QueueItem
-from apps.moderation.tests.conftest import queued
+from apps.moderation.models import Decision, Delivery, Policy, QueueItem
+from apps.moderation.tests.conftest import limit_to, queued
 from apps.registry.models import ModelVersion
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -205,7 +205,7 @@ def test_a_blind_review_hides_what_could_sway(as_ann: Caller, as_ben: Caller) ->
 
 def test_communities_that_a_moderator_has_no_access_to(as_ann: Caller, ann: User) -> None:
     item = queued("insult=0.7", community="secret")
-    CommunityAccess.objects.create(user=ann, community="news")
+    limit_to(ann, "news")
     assert as_ann.get("moderation/queue")["results"] == []
     as_ann.get(f"moderation/queue/{item.pk}", 404)
     for verb in ("claim", "release"):

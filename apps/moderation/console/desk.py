@@ -13,6 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from apps.accounts.models import APIKey, User
+from apps.accounts.permissions import NO_COMMUNITY, communities_of
 from apps.classifier.labels import LABELS
 from apps.moderation import actions, insight
 from apps.moderation.console import comment
@@ -236,6 +237,7 @@ def _around(user: User, view: str, current: QueueItem | None) -> dict[str, Any]:
         "views": insight.view_counts(user),
         "rows": list(rows.in_order()[:NEXT]),
         "decides": decides,
+        "no_community": NO_COMMUNITY if communities_of(user) == [] else "",
         "shift": insight.shift_of(user),
         "item": current,
         "labels": LABELS,

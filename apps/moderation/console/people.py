@@ -7,12 +7,13 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, Stream
 from django.shortcuts import redirect
 from django.utils import timezone
 
+from apps.accounts.permissions import in_communities_of
 from apps.moderation import actions, exports, insight
 from apps.moderation.console.doors import door, page, user_of
 from apps.moderation.console.forms import PreferenceForm
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Decision, Delivery, Preference
-from apps.moderation.permissions import communities_of, require
+from apps.moderation.permissions import require
 
 DAYS = 30
 _LONGEST_EXPORT = 3_650
@@ -65,9 +66,7 @@ def webhooks(request: HttpRequest) -> HttpResponse:
     user = user_of(request)
     require(user, "moderation.view_delivery")
     found = Delivery.objects.select_related("client", "decision").order_by("-id")
-    allowed = communities_of(user)
-    if allowed is not None:
-        found = found.filter(decision__submission__community__in=allowed)
+    found = in_communities_of(user, found, "decision__submission__community")
     context = {
         "title": "Webhooks",
         "dead": found.filter(status=Delivery.Status.DEAD)[:100],
@@ -96,9 +95,7 @@ def decisions_csv(request: HttpRequest) -> StreamingHttpResponse:
     found = Decision.objects.filter(created_at__gte=since)
     if request.GET.get("automatic") != "on":
         found = found.human()
-    allowed = communities_of(user)
-    if allowed is not None:
-        found = found.filter(submission__community__in=allowed)
+    found = in_communities_of(user, found, "submission__community")
     rows = found.select_related("by", "rule", "policy", "model_version", "submission__author").order_by("pk")
     return StreamingHttpResponse(
         exports.decisions_csv(rows.iterator(chunk_size=2_000)),

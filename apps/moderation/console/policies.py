@@ -6,12 +6,13 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
 from django.template.loader import render_to_string
 
+from apps.accounts.permissions import communities_of
 from apps.moderation import actions
 from apps.moderation.console.doors import door, is_script, page, user_of
 from apps.moderation.console.forms import PolicyForm, RuleFormSet
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Policy
-from apps.moderation.permissions import communities_of, require
+from apps.moderation.permissions import require
 from apps.moderation.simulator import simulate
 
 

@@ -10,7 +10,7 @@ import pytest
 from django.contrib.auth.models import Group
 
 from apps.accounts.actions import create_api_key
-from apps.accounts.models import APIKey, User
+from apps.accounts.models import APIKey, CommunityAccess, User
 from apps.classifier.labels import LABELS
 from apps.classifier.normalise import normalise
 from apps.classifier.scorer import Explanation, Span
@@ -71,12 +71,23 @@ def person(db: None) -> Callable[..., User]:
     """Make a user of a role."""
     create_roles()
 
-    def make(name: str, role: str = "moderator") -> User:
-        user = User.objects.create_user(name, password="correct horse")
+    def make(name: str, role: str = "moderator", *, all_communities: bool = True) -> User:
+        user = User.objects.create_user(name, password="correct horse", all_communities=all_communities)
         user.groups.add(Group.objects.get(name=role))
         return User.objects.get(pk=user.pk)
 
     return make
+
+
+def limit_to(user: User, *communities: str) -> None:
+    """Let the user see these communities and no other."""
+    User.objects.filter(pk=user.pk).update(all_communities=False)
+    user.all_communities = False
+    user.__dict__.pop("communities", None)
+    CommunityAccess.objects.filter(user=user).delete()
+    CommunityAccess.objects.bulk_create(
+        CommunityAccess(user=user, community=community) for community in communities
+    )
 
 
 @pytest.fixture

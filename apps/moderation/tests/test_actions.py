@@ -12,7 +12,6 @@ from apps.accounts.models import APIKey, User
 from apps.moderation import actions
 from apps.moderation.errors import ConflictError, ModerationError, StaleError
 from apps.moderation.models import (
-    CommunityAccess,
     Decision,
     Delivery,
     Lane,
@@ -21,7 +20,7 @@ from apps.moderation.models import (
     Strike,
     Submission,
 )
-from apps.moderation.tests.conftest import queued
+from apps.moderation.tests.conftest import limit_to, queued
 from apps.predictions.models import Prediction
 from apps.registry.models import ModelVersion
 
@@ -328,7 +327,7 @@ def test_a_moderator_may_not_touch_policies(policy: Policy, ann: User) -> None:
 
 def test_access_by_community(model: ModelVersion, policy: Policy, ann: User) -> None:
     mine, other = queued("insult=0.7", community="mine"), queued("insult=0.9", community="other")
-    CommunityAccess.objects.create(user=ann, community="mine")
+    limit_to(ann, "mine")
     assert actions.claim_next(user=ann) == mine
     assert actions.claim_next(user=ann, after=mine) is None
     with pytest.raises(PermissionDenied, match="other"):

@@ -19,7 +19,6 @@ from apps.moderation import actions, webhooks
 from apps.moderation.console import comment
 from apps.moderation.models import (
     BulkJob,
-    CommunityAccess,
     Decision,
     Delivery,
     Policy,
@@ -27,7 +26,7 @@ from apps.moderation.models import (
     QueueItem,
     Skip,
 )
-from apps.moderation.tests.conftest import queued
+from apps.moderation.tests.conftest import limit_to, queued
 
 SCRIPT = {"X-Requested-With": "fetch"}
 HOSTILE = 'insult=0.7 <script>alert(1)</script> "><img src=x onerror=alert(2)> \u202eevil\u202c {{ 7|add:1 }}'
@@ -305,7 +304,7 @@ def test_a_viewer_looks_and_does_not_decide(
 
 def test_another_community_is_not_there(model: Any, policy: Policy, ann: User, desk: Client) -> None:
     other = queued("insult=0.7", community="other")
-    CommunityAccess.objects.create(user=ann, community="mine")
+    limit_to(ann, "mine")
     assert desk.get(url("item", other.pk)).status_code == 404
     assert desk.post(url("decide", other.pk), verdict(other)).status_code == 404
     assert desk.get(url("item", 10_000)).status_code in (404, 422)

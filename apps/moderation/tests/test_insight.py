@@ -11,10 +11,10 @@ from pytest_django import DjangoAssertNumQueries
 
 from apps.accounts.models import User
 from apps.moderation import actions, insight
-from apps.moderation.models import CommunityAccess, Policy, Preference, QueueItem
+from apps.moderation.models import Policy, Preference, QueueItem
 from apps.moderation.simulator import simulate
 from apps.moderation.tasks import log_queue_age
-from apps.moderation.tests.conftest import queued
+from apps.moderation.tests.conftest import limit_to, queued
 from apps.moderation.tests.test_actions import decided
 from apps.moderation.triage import wilson
 from apps.registry.models import ModelVersion
@@ -40,7 +40,7 @@ def test_views_are_counted_for_who_may_see_them(
         (1, 1),
         (1, 1),
     )
-    CommunityAccess.objects.create(user=ben, community="games")
+    limit_to(ben, "games")
     assert counts(ben)["all"] == (1, 0)
 
 

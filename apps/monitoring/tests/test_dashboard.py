@@ -20,7 +20,8 @@ from django_plotly_dash import access as dash_access
 from apps.accounts.models import User
 from apps.classifier.labels import LABELS
 from apps.moderation import actions as moderation
-from apps.moderation.models import CommunityAccess, Decision, Policy
+from apps.moderation.models import Decision, Policy
+from apps.moderation.tests.conftest import limit_to
 from apps.monitoring import bench, rollups
 from apps.monitoring.bench import CALLBACK, PAGE
 from apps.monitoring.models import Alert, AlertRule, DomainCheck, HourlyRollup, Reference, RequestMinute
@@ -229,7 +230,7 @@ def test_a_filter_changes_numbers_and_address(engineer: Client, champion: ModelV
 
 def test_who_is_limited_to_a_community_sees_no_other(engineer: Client, champion: ModelVersion) -> None:
     fill(champion)
-    CommunityAccess.objects.create(user=User.objects.get(username="eva"), community="a")
+    limit_to(User.objects.get(username="eva"), "a")
     for search in ("?panel=volume&window=24h", "?panel=volume&window=24h&community=b"):
         response = ask(engineer, search).json()["response"]
         assert "2,400 comments were scored" in json.dumps(response["content"])

@@ -1,0 +1,144 @@
+"""Access to communities: none by default, chosen from those that exist, and the same in every cache."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.apps import apps as current_apps
+from django.core.exceptions import PermissionDenied
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+from django.test import Client
+from django.urls import reverse
+
+from apps.accounts.models import CommunityAccess, User
+from apps.accounts.permissions import access_key, communities_of
+from apps.moderation import actions, insight
+from apps.moderation.models import Policy
+from apps.moderation.permissions import require, visible_to
+from apps.moderation.selectors import communities_for
+from apps.moderation.tests.conftest import limit_to, queued
+
+pytestmark = pytest.mark.django_db
+
+
+def test_new_user_sees_no_community(model: Any, policy: Policy, person: Callable[..., User]) -> None:
+    queued("insult=0.7", community="news")
+    queued("insult=0.7")
+    new = person("new", all_communities=False)
+    assert communities_of(new) == []
+    assert visible_to(new).count() == 0
+    assert actions.claim_next(user=new) is None
+    assert {view.count for view in insight.view_counts(new)} == {0}
+    with pytest.raises(PermissionDenied, match="news"):
+        require(new, "moderation.view_queueitem", community="news")
+
+
+def test_access_to_comments_without_a_community_is_explicit(model: Any, policy: Policy, ann: User) -> None:
+    named, unnamed = queued("insult=0.7", community="news"), queued("insult=0.7 too")
+    limit_to(ann, "news")
+    assert list(visible_to(ann)) == [named]
+    limit_to(ann, "")
+    assert list(visible_to(ann)) == [unnamed]
+
+
+def test_superuser_sees_all(model: Any, policy: Policy) -> None:
+    queued("insult=0.7", community="news")
+    root = User.objects.create_superuser("root")
+    assert communities_of(root) is None
+    assert visible_to(root).count() == 1
+
+
+def test_access_key_differs_for_different_access(person: Callable[..., User]) -> None:
+    users = {name: person(name, all_communities=False) for name in ("none", "star", "pair", "comma", "blank")}
+    limit_to(users["star"], "*")
+    limit_to(users["pair"], "a", "b")
+    limit_to(users["comma"], "a,b")
+    limit_to(users["blank"], "")
+    users["all"] = person("all")
+    assert len({access_key(user) for user in users.values()}) == len(users)
+
+
+def test_user_without_access_is_told_what_to_do(policy: Policy, person: Callable[..., User]) -> None:
+    new = person("new", all_communities=False)
+    User.objects.update(is_staff=True)
+    client = Client()
+    client.force_login(new, backend="django.contrib.auth.backends.ModelBackend")
+    html = client.get(reverse("admin:moderation_desk")).content.decode()
+    assert "You have access to no community yet." in html
+    assert "Nothing waits here." not in html
+
+
+def change_user(client: Client, user: User, *communities: str, **fields: Any) -> Any:
+    """Post the admin's page of a user, adding communities."""
+    data = {
+        "username": user.username,
+        "date_joined_0": "2026-01-01",
+        "date_joined_1": "00:00:00",
+        "community_access-TOTAL_FORMS": len(communities),
+        "community_access-INITIAL_FORMS": 0,
+        "is_staff": "on",
+        "is_active": "on",
+        **fields,
+    }
+    for number, name in enumerate(communities):
+        data[f"community_access-{number}-community"] = name
+        data[f"community_access-{number}-user"] = user.pk
+    return client.post(reverse("admin:accounts_user_change", args=[user.pk]), data)
+
+
+def test_the_user_page_offers_existing_communities(
+    model: Any, policy: Policy, person: Callable[..., User], lea: User, admin_client: Client
+) -> None:
+    queued("insult=0.7", community="news")
+    queued("insult=0.7")
+    actions.draft_policy(user=lea, community="music")
+    new = person("new", all_communities=False)
+    html = admin_client.get(reverse("admin:accounts_user_change", args=[new.pk])).content.decode()
+    for option in ('value="=news"', 'value="=music"', 'value="=">(no community)', 'name="all_communities"'):
+        assert option in html
+    assert b"Select a valid choice" in change_user(admin_client, new, "=nwes").content
+    assert b"Please correct the duplicate" in change_user(admin_client, new, "=news", "=news").content
+    assert not CommunityAccess.objects.exists()
+    assert change_user(admin_client, new, "=news", "=").status_code == 302
+    assert sorted(communities_of(User.objects.get(pk=new.pk)) or ()) == ["", "news"]
+    assert change_user(admin_client, new, all_communities="on").status_code == 302
+    assert communities_of(User.objects.get(pk=new.pk)) is None
+
+
+def test_nobody_gives_more_access_than_they_have(
+    model: Any, policy: Policy, person: Callable[..., User], client: Client
+) -> None:
+    for name in ("news", "secret"):
+        queued("insult=0.7", community=name)
+    administrator, new = person("adam", "administrator"), person("new", all_communities=False)
+    root = User.objects.create_superuser("root")
+    User.objects.update(is_staff=True)
+    limit_to(administrator, "news")
+    limit_to(new, "secret")
+    client.force_login(administrator, backend="django.contrib.auth.backends.ModelBackend")
+    assert communities_for(administrator) == ["news"]
+    assert b"secret" not in client.get(reverse("admin:accounts_user_change", args=[new.pk])).content
+    assert change_user(client, new, "=secret").status_code == 200
+    change_user(client, new, "=news", all_communities="on", is_superuser="on")
+    new = User.objects.get(pk=new.pk)
+    assert (communities_of(new), new.is_superuser) == (["news", "secret"], False)
+    assert change_user(client, root).status_code == 403
+    assert client.get(reverse("admin:auth_user_password_change", args=[root.pk])).status_code == 403
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+def test_migration_keeps_what_users_saw() -> None:
+    before = [("accounts", "0001_initial"), ("moderation", "0002_learn")]
+    executor = MigrationExecutor(connection)
+    latest = executor.loader.graph.leaf_nodes()
+    executor.migrate(before)
+    old = executor.loader.project_state(before).apps
+    users = {name: old.get_model("accounts", "User").objects.create(username=name) for name in ("ann", "ben")}
+    old.get_model("moderation", "CommunityAccess").objects.create(user=users["ann"], community="news")
+    executor = MigrationExecutor(connection)
+    executor.migrate(latest)
+    user = current_apps.get_model("accounts", "User")
+    assert communities_of(user.objects.get(username="ann")) == ["news"]
+    assert communities_of(user.objects.get(username="ben")) is None
