@@ -53,9 +53,9 @@ def queued(text: str, **options: str) -> QueueItem:
 
 
 def moderator(name: str, role: str = "moderator") -> User:
-    user = User.objects.create_user(
-        name, password="correct horse battery", is_staff=True, all_communities=True
-    )
+    user = User.objects.create_user(name, password="correct horse battery", is_staff=True)
+    user.all_communities = True
+    user.save()
     user.groups.add(Group.objects.get(name=role))
     return user
 
