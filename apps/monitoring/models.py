@@ -8,11 +8,13 @@ The arrays of a `HourlyRollup`, packed as little-endian numbers; an empty one is
 - `lengths` (30,): comments by characters, six bins to a decade from 1 to 100,000; those kept with their text.
 - `words` (2,): n-grams of the sampled comments: all, and those that the model never learned.
 - `groups` (14, 2): sampled comments that name the group of GROUPS: all, and those with any label.
-- `outcomes` (3,): the policy's answers: approve, reject, human review.
 - `waits` (35,): decisions by the time since the item came, five bins to a decade from 1 to 10,000,000 s.
 - `judged` (6, 10, 2, 2, 2): moderators' verdicts by label, tenth of the score, whether predicted, whether
   true; then the sum of their weights and that of the weights' squares.
 - `said` (6, 10, 2, 2, 2): the same of feedback, each of weight 1.
+
+`outcomes` is no array but counts by value of `Submission.Outcome`, so that a new value moves no other. Arrays
+whose first axis is a list of names take new names at its end: in older rows their counts are zero.
 
 A value beyond an array's range counts in its first or last bin. Predictions count in the hour they were made,
 what people answer in the hour they answered, under their prediction's version, source and community. Every
@@ -47,22 +49,32 @@ GROUPS = (
 
 
 class ArrayField(models.BinaryField):
-    """A NumPy array of a fixed shape, packed; one of zeros takes no room."""
+    """A NumPy array of a fixed shape, packed; one of zeros takes no room.
 
-    def __init__(self, *args: Any, shape: Sequence[int], dtype: str = "<u4", **kwargs: Any) -> None:
-        self.shape, self.dtype = tuple(shape), dtype
+    With `grows` the first axis is a list of names to which names may be appended.
+    """
+
+    def __init__(
+        self, *args: Any, shape: Sequence[int], dtype: str = "<u4", grows: bool = False, **kwargs: Any
+    ) -> None:
+        self.shape, self.dtype, self.grows = tuple(shape), dtype, grows
         super().__init__(*args, **{"default": bytes, **kwargs})
 
     def deconstruct(self) -> Any:
         name, path, args, kwargs = super().deconstruct()
-        return name, path, args, {**kwargs, "shape": self.shape, "dtype": self.dtype}
+        own = {"shape": self.shape, "dtype": self.dtype} | ({"grows": True} if self.grows else {})
+        return name, path, args, {**kwargs, **own}
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> np.ndarray:
-        return (
-            np.frombuffer(value, self.dtype).reshape(self.shape)
-            if value
-            else np.zeros(self.shape, self.dtype)
-        )
+        if not value:
+            return np.zeros(self.shape, self.dtype)
+        stored = np.frombuffer(value, self.dtype)
+        if not self.grows or stored.size == np.prod(self.shape):
+            return stored.reshape(self.shape)
+        whole = np.zeros(self.shape, self.dtype)
+        stored = stored.reshape(-1, *self.shape[1:])[: self.shape[0]]
+        whole[: len(stored)] = stored
+        return whole
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
         packed = np.ascontiguousarray(value, self.dtype).tobytes() if np.any(value) else b""
@@ -102,16 +114,16 @@ class HourlyRollup(models.Model):
     reversed = models.PositiveIntegerField(default=0, help_text="Decisions taken back, appeals included.")
     right = models.PositiveIntegerField(default=0, help_text="Feedback that the prediction is right.")
     wrong = models.PositiveIntegerField(default=0, help_text="Feedback that it is wrong.")
-    flagged = ArrayField(shape=(len(LABELS),))
-    scores = ArrayField(shape=(len(LABELS), SCORE_BINS))
+    flagged = ArrayField(shape=(len(LABELS),), grows=True)
+    scores = ArrayField(shape=(len(LABELS), SCORE_BINS), grows=True)
     latency = ArrayField(shape=(len(LATENCY_EDGES) - 1,))
     lengths = ArrayField(shape=(len(LENGTH_EDGES) - 1,))
     words = ArrayField(shape=(2,))
-    groups = ArrayField(shape=(len(GROUPS), 2))
-    outcomes = ArrayField(shape=(3,))
+    groups = ArrayField(shape=(len(GROUPS), 2), grows=True)
+    outcomes: Any = models.JSONField(default=dict, help_text="What the policy answered, by outcome.")
     waits = ArrayField(shape=(len(WAIT_EDGES) - 1,))
-    judged = ArrayField(shape=(len(LABELS), JUDGED_BINS, 2, 2, 2), dtype="<f8")
-    said = ArrayField(shape=(len(LABELS), JUDGED_BINS, 2, 2, 2), dtype="<f8")
+    judged = ArrayField(shape=(len(LABELS), JUDGED_BINS, 2, 2, 2), dtype="<f8", grows=True)
+    said = ArrayField(shape=(len(LABELS), JUDGED_BINS, 2, 2, 2), dtype="<f8", grows=True)
 
     objects = HourlyRollupQuerySet.as_manager()
 
@@ -150,6 +162,30 @@ class Progress(models.Model):
         return f"{self.origin} until {self.until}"
 
 
+class UncountedHour(models.Model):
+    """An hour of which something could not be counted. It is retried until all of it is."""
+
+    origin = models.CharField(max_length=10)
+    hour = models.DateTimeField(help_text="Its start.")
+    skipped = models.PositiveIntegerField(
+        null=True, help_text="Rows that were left out; empty: nothing of the hour was counted."
+    )
+    error = models.CharField(max_length=300)
+    attempts = models.PositiveIntegerField(default=1)
+    first_failed_at = models.DateTimeField(default=timezone.now)
+    retry_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ("-hour", "origin")
+        constraints = [
+            models.UniqueConstraint(fields=["origin", "hour"], name="monitoring_one_uncounted_hour")
+        ]
+
+    def __str__(self) -> str:
+        what = "not counted" if self.skipped is None else f"{self.skipped:,} rows left out"
+        return f"{self.hour:%Y-%m-%d %H:00}, {what}: {self.error}"
+
+
 class RequestMinute(models.Model):
     """The calls that one process answered in a minute, by source."""
 
@@ -182,8 +218,8 @@ class Reference(models.Model):
     bias: Any = models.JSONField(
         default=dict, help_text="Of each group: subgroup, BPSN and BNSP AUC of the label toxic."
     )
-    flagged = ArrayField(shape=(len(LABELS),))
-    scores = ArrayField(shape=(len(LABELS), SCORE_BINS))
+    flagged = ArrayField(shape=(len(LABELS),), grows=True)
+    scores = ArrayField(shape=(len(LABELS), SCORE_BINS), grows=True)
     lengths = ArrayField(shape=(len(LENGTH_EDGES) - 1,))
     words = ArrayField(shape=(2,))
     created_at = models.DateTimeField(default=timezone.now)

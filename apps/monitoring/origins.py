@@ -31,6 +31,7 @@ class Origin(Protocol):
     """Where predictions and feedback are read from."""
 
     name: str
+    unreadable: int  # records that had to be left out since this object was made
 
     def first(self) -> datetime | None:
         """When the oldest prediction was made."""
@@ -55,6 +56,7 @@ class Database:
     """This site's database."""
 
     name = "database"
+    unreadable = 0
 
     def first(self) -> datetime | None:
         return Prediction.objects.aggregate(first=Min("created_at"))["first"]
@@ -100,6 +102,12 @@ class Mirror:
 
     name = "dynamodb"
 
+    def __init__(self) -> None:
+        self.unreadable = 0
+
+    def _leave_out(self, error: mirror.UnreadableRecordError) -> None:
+        self.unreadable += 1
+
     def first(self) -> datetime | None:
         oldest = next(mirror.read(mirror.oldest_kept(), timezone.now()), None)
         return oldest and oldest["created_at"]
@@ -115,7 +123,7 @@ class Mirror:
         # The texts to sample are met on the way: reading them again would be paid again.
         self._sample: list[Sample] = []
         taken = [0] * SLICES
-        for row in mirror.read(hour, hour + HOUR):
+        for row in mirror.read(hour, hour + HOUR, on_unreadable=self._leave_out):
             text = row["text"]
             key = row["model_version_id"], row["source"], row["community"], row["label_mask"]
             place = int((row["created_at"] - hour) * SLICES / HOUR)
@@ -129,8 +137,9 @@ class Mirror:
         yield from self._sample
 
     def feedback(self, hour: datetime) -> Iterator[Said]:
-        for some in batches(mirror.read(hour, hour + HOUR, stream=mirror.FEEDBACK), 100):
-            about = mirror.find({row["prediction_id"] for row in some})
+        given = mirror.read(hour, hour + HOUR, stream=mirror.FEEDBACK, on_unreadable=self._leave_out)
+        for some in batches(given, 100):
+            about = mirror.find({row["prediction_id"] for row in some}, on_unreadable=self._leave_out)
             for row in some:
                 if prediction := about.get(row["prediction_id"]):
                     columns = ("model_version_id", *PREDICTED[1:])

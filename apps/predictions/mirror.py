@@ -16,7 +16,7 @@ import time
 import uuid
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from itertools import groupby, islice
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils import timezone
 
@@ -45,6 +46,10 @@ _REFUSALS = {"ValidationException", "ItemCollectionSizeLimitExceededException"}
 
 class MirrorError(Exception):
     """DynamoDB can't be reached, throttles or refuses; the message says what to do."""
+
+
+class UnreadableRecordError(Exception):
+    """A record in DynamoDB does not fit its model."""
 
 
 @dataclass(frozen=True)
@@ -157,11 +162,39 @@ def _text(value: Any) -> str:
 
 
 def record(stream: Stream, found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns that `item` was made of."""
-    return {
-        field.attname: _unpacked(field, *next(iter(found[field.attname].items())))
-        for field in stream.model._meta.concrete_fields
-    }
+    """Return the columns that `item` was made of; a column newer than the record has its default.
+
+    Raises:
+        UnreadableRecordError: an attribute does not have the type of its column.
+    """
+    try:
+        return {
+            field.attname: _unpacked(field, *next(iter(found[field.attname].items())))
+            if field.attname in found
+            else field.get_default()
+            for field in stream.model._meta.concrete_fields
+        }
+    except (ArithmeticError, TypeError, ValueError, ValidationError) as error:
+        raise UnreadableRecordError(
+            f"A {stream.kind} record in DynamoDB can't be read ({type(error).__name__})."
+        ) from None
+
+
+Unreadable = Callable[[UnreadableRecordError], None]
+
+
+def _records(
+    stream: Stream, items: Iterable[Mapping[str, Any]], on_unreadable: Unreadable | None
+) -> Iterator[dict[str, Any]]:
+    for found in items:
+        try:
+            row = record(stream, found)
+        except UnreadableRecordError as error:
+            if on_unreadable is None:
+                raise
+            on_unreadable(error)
+        else:
+            yield row
 
 
 def _unpacked(field: Any, kind: str, value: Any) -> Any:
@@ -189,15 +222,25 @@ def _told() -> Iterator[None]:
         ) from None
 
 
-def read(since: datetime, until: datetime, *, stream: Stream = PREDICTIONS) -> Iterator[dict[str, Any]]:
+def read(
+    since: datetime,
+    until: datetime,
+    *,
+    stream: Stream = PREDICTIONS,
+    on_unreadable: Unreadable | None = None,
+) -> Iterator[dict[str, Any]]:
     """Yield a kind of records, from `since` until before `until`, in the order of time, in bounded memory.
 
     Each is a dictionary of its model's columns, as `.values()` gives: `created_at` is aware, a prediction's
     `id` a UUID, probabilities are floats. The index lags behind the table by a moment (it is never read
     consistently), so what was stored in the last minute may be missing.
 
+    Args:
+        on_unreadable: is called for each record that can't be read, which is then left out.
+
     Raises:
         MirrorError: DynamoDB can't be reached or refuses.
+        UnreadableRecordError: a record can't be read, and `on_unreadable` is missing.
     """
     if since >= until:
         return
@@ -206,7 +249,8 @@ def read(since: datetime, until: datetime, *, stream: Stream = PREDICTIONS) -> I
     day = since
     while _day(day) <= _day(until):
         shards = (
-            _read_shard(client, _shard(stream, day, number), since, until, stream) for number in range(SHARDS)
+            _read_shard(client, _shard(stream, day, number), since, until, stream, on_unreadable)
+            for number in range(SHARDS)
         )
         yield from heapq.merge(*shards, key=lambda row: (row["created_at"], row["id"]))
         day += timedelta(days=1)
@@ -231,11 +275,14 @@ def counts(since: datetime, until: datetime, *, stream: Stream = PREDICTIONS) ->
     return Counter({datetime.fromisoformat(f"{hour}:00+00:00"): count for hour, count in found.items()})
 
 
-def find(ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, dict[str, Any]]:
+def find(
+    ids: Iterable[uuid.UUID], *, on_unreadable: Unreadable | None = None
+) -> dict[uuid.UUID, dict[str, Any]]:
     """Return the predictions of these ids, at most 100, as `read` yields them, so far as they are there.
 
     Raises:
         MirrorError: DynamoDB can't be reached or refuses.
+        UnreadableRecordError: as in `read`.
     """
     table = settings.DYNAMODB_TABLE
     wanted = {table: {"Keys": [_packed_key(each) for each in ids]}}
@@ -246,8 +293,7 @@ def find(ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, dict[str, Any]]:
             answer = client.batch_get_item(RequestItems=wanted)
             found += answer["Responses"].get(table, [])
             wanted = answer["UnprocessedKeys"]
-    rows = [record(PREDICTIONS, each) for each in found]
-    return {row["id"]: row for row in rows}
+    return {row["id"]: row for row in _records(PREDICTIONS, found, on_unreadable)}
 
 
 def _packed_key(prediction: uuid.UUID) -> dict[str, Any]:
@@ -259,7 +305,12 @@ def _day(moment: datetime) -> str:
 
 
 def _read_shard(
-    client: Any, shard: str, since: datetime, until: datetime, stream: Stream
+    client: Any,
+    shard: str,
+    since: datetime,
+    until: datetime,
+    stream: Stream,
+    on_unreadable: Unreadable | None,
 ) -> Iterator[dict[str, Any]]:
     pages = _pages(client, shard, since, until, PaginationConfig={"PageSize": BATCH})
     found = iter(pages)
@@ -268,7 +319,7 @@ def _read_shard(
             page = next(found, None)
         if page is None:
             return
-        yield from (record(stream, each) for each in page["Items"])
+        yield from _records(stream, page["Items"], on_unreadable)
 
 
 def _pages(client: Any, shard: str, since: datetime, until: datetime, **options: Any) -> Iterable[Any]:

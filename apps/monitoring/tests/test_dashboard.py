@@ -64,7 +64,7 @@ def fill(version: ModelVersion, days: int = 3) -> None:
                     lengths=np.eye(30, dtype=int)[12] * 100 * weight,
                     words=np.array([1000, 100]) * weight,
                     groups=np.full((14, 2), [4, 1]) * weight,
-                    outcomes=np.array([90, 5, 5]) * weight,
+                    outcomes={"approve": 90 * weight, "reject": 5 * weight, "human_review": 5 * weight},
                     waits=np.eye(35, dtype=int)[15] * 4 * weight,
                     judged=judged,
                     said=judged,

@@ -13,9 +13,10 @@ from django.utils import timezone
 from apps.accounts.models import User
 from apps.classifier.labels import LABELS
 from apps.moderation import actions as moderation
-from apps.moderation.models import Decision, Policy, QueueItem
-from apps.monitoring import rollups
-from apps.monitoring.models import GROUPS, HourlyRollup, Progress, RequestMinute
+from apps.moderation.models import Decision, Policy, QueueItem, Submission
+from apps.monitoring import origins, rollups
+from apps.monitoring.models import GROUPS, HourlyRollup, Progress, RequestMinute, UncountedHour
+from apps.predictions import actions as predictions
 from apps.predictions.actions import give_feedback
 from apps.predictions.models import Prediction
 from apps.registry.models import ModelVersion
@@ -191,7 +192,7 @@ def test_decisions_outcomes_and_feedback_are_counted(
     rollups.roll_up(since=timezone.now())
     row = HourlyRollup.objects.of_community("forum").get()
     assert (row.requests, row.queued, row.approved, row.rejected, row.reversed) == (3, 2, 1, 1, 0)
-    assert row.outcomes.tolist() == [1, 0, 2]
+    assert row.outcomes == {"approve": 1, "human_review": 2}
     assert row.waits.sum() == 2
     assert (row.right, row.wrong) == (1, 1)
     # label toxic, eighth tenth, predicted: one rejection of weight 1, one approval of weight 10
@@ -239,3 +240,122 @@ def test_the_command_counts_and_refuses_what_is_no_date(
     assert "3 hours counted" in capsys.readouterr().out
     with pytest.raises(CommandError, match="--since: write YYYY-MM-DD"):
         call_command("roll_up", "--since", "yesterday")
+
+
+def test_roll_up_counts_comments_queued_by_active_learning(
+    model: ModelVersion, policy: Policy, ann: User, hour: datetime
+) -> None:
+    """A comment that was only scored has a submission without an outcome of the policy."""
+    moderation.moderate(text="toxic=0.7 waits for a moderator", community="forum")
+    scored, _ = predictions.score(
+        texts=["toxic=0.45 the model is unsure"], source=Prediction.Source.API, community="forum"
+    )
+    (item,) = moderation.queue_to_learn(count=1)
+    assert item.submission.outcome == Submission.Outcome.UNASKED
+    for prediction in (*scored, item.submission.prediction):
+        give_feedback(prediction=prediction, is_right=True)
+    rollups.roll_up(since=hour)
+    row = HourlyRollup.objects.of_community("forum").get()
+    assert (row.requests, row.queued, row.right) == (2, 2, 2)
+    assert row.outcomes == {"human_review": 1}
+    rollups.roll_up()
+    assert Progress.objects.get().until is not None
+
+
+class BrokenHour(origins.Database):
+    """A database in which one hour can't be read."""
+
+    def __init__(self, broken: datetime) -> None:
+        self.broken: datetime | None = broken
+
+    def scored(self, hour: datetime) -> Any:
+        if hour == self.broken:
+            raise ValueError("a comment may be quoted here")
+        return super().scored(hour)
+
+
+def test_roll_up_counts_other_hours_when_one_fails(champion: ModelVersion, hour: datetime) -> None:
+    for number in range(3):
+        stored(champion, hour - number * HOUR, id=f"01900000-0000-7000-8000-00000000000{number}")
+    origin = BrokenHour(hour - HOUR)
+    with pytest.raises(rollups.IncompleteCountError, match="1 of 5 hours"):
+        rollups.roll_up(origin=origin)
+    rows = HourlyRollup.objects.overall()
+    assert {row.hour for row in rows} == {hour, hour - 2 * HOUR}
+    failed = UncountedHour.objects.get()
+    assert (failed.hour, failed.skipped, failed.attempts) == (hour - HOUR, None, 1)
+    assert failed.error.startswith("ValueError in apps/monitoring/tests/test_rollups.py, line ")
+    Progress.objects.update(recounted_at=timezone.now())
+    assert rollups.roll_up(origin=origin) == 1  # it is not due to be tried again yet
+    later = timezone.now() + timedelta(minutes=6)
+    with pytest.raises(rollups.IncompleteCountError):
+        rollups.roll_up(origin=origin, now=later)
+    failed.refresh_from_db()
+    assert (failed.attempts, failed.retry_at - later) == (2, timedelta(minutes=20))
+    origin.broken = None
+    rollups.roll_up(origin=origin, now=later + timedelta(minutes=21))
+    assert not UncountedHour.objects.exists()
+    assert rows.get(hour=hour - HOUR).requests == 1
+
+
+def test_roll_up_leaves_out_rows_that_cannot_be_counted(
+    model: ModelVersion, policy: Policy, ann: User, hour: datetime
+) -> None:
+    stored(model, hour, community="forum")
+    stored(model, hour, community="forum", toxic=float("inf"))
+    decided = []
+    for number in range(2):
+        answer = moderation.moderate(text=f"toxic=0.7 you {number}", community="forum", author_ref="x")
+        assert answer.item is not None
+        item = moderation.claim(item_id=answer.item.pk, user=ann)
+        decided.append(
+            moderation.decide(
+                item_id=item.pk, version=item.version, user=ann, action=Decision.Action.APPROVE
+            ).decision
+        )
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE moderation_decision SET action = 'pause' WHERE id = %s", [decided[0].pk])
+    with pytest.raises(rollups.IncompleteCountError, match="2 of 3 hours"):
+        rollups.roll_up()
+    assert HourlyRollup.objects.of_community("forum").get(hour=hour).requests == 1
+    now = HourlyRollup.objects.of_community("forum").get(hour=rollups.floor(timezone.now()))
+    assert (now.requests, now.approved) == (2, 1)
+    assert list(UncountedHour.objects.order_by("hour").values_list("skipped", "error")) == [
+        (1, "A score, a time or a length is missing or is no finite number."),
+        (1, "No column counts decisions of the kind “pause”."),
+    ]
+
+
+def test_roll_up_counts_an_outcome_that_another_release_added(
+    model: ModelVersion, policy: Policy, hour: datetime
+) -> None:
+    moderation.moderate(text="a kind word", community="forum")
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE moderation_submission SET outcome = 'quarantine'")
+    rollups.roll_up()
+    assert HourlyRollup.objects.of_community("forum").get().outcomes == {"quarantine": 1}
+
+
+def test_roll_up_counts_a_review_requested_later(
+    champion: ModelVersion, policy: Policy, lea: User, hour: datetime
+) -> None:
+    prediction = stored(champion, hour)
+    rollups.roll_up()
+    rows = HourlyRollup.objects.overall()
+    assert rows.get(hour=hour).outcomes == {}
+    moderation.ask_for_review(prediction=prediction, by=lea)
+    rollups.roll_up()
+    assert rows.get(hour=hour).outcomes == {"human_review": 1}
+
+
+def test_array_field_reads_shorter_and_longer_values_by_name() -> None:
+    field = HourlyRollup._meta.get_field("groups")
+    older = np.arange(4, dtype="<u4").tobytes()
+    found = field.from_db_value(older, None, None)
+    assert found.shape == (len(GROUPS), 2)
+    assert found[:2].tolist() == [[0, 1], [2, 3]]
+    assert found[2:].sum() == 0
+    newer = np.ones(2 * len(GROUPS) + 2, dtype="<u4").tobytes()
+    assert field.from_db_value(newer, None, None).shape == (len(GROUPS), 2)
+    with pytest.raises(ValueError, match="reshape"):
+        HourlyRollup._meta.get_field("latency").from_db_value(older, None, None)

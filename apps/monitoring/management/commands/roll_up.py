@@ -19,7 +19,7 @@ The scheduler does this every five minutes. Running it again changes nothing."""
     examples = (
         "  manage.py roll_up\n  manage.py roll_up --since 2026-11-01\n  manage.py roll_up --from dynamodb"
     )
-    refusals = (MirrorError, rollups.UnknownVersionError)
+    refusals = (MirrorError, rollups.IncompleteCountError)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
