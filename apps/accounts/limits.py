@@ -4,6 +4,7 @@ import ipaddress
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -61,15 +62,26 @@ class RateLimiter:
                 return None
             self._leases.pop(who, None)
         cost = 1 + (lease.taken if lease else 0)
+        return self._ask(lambda limiter: self._wait(limiter, item, who, cost))
+
+    def exhausted(self, item: RateLimitItem, who: str) -> float | None:
+        """Return the seconds until a request is within the limit, None if one is so now. Counts nothing."""
+        with self._lock:
+            lease = self._leases.get(who)
+            if lease and lease.taken < lease.size and time.monotonic() < lease.until:
+                return None
+        return self._ask(lambda limiter: None if limiter.test(item, who) else _reset(limiter, item, who))
+
+    def _ask(self, question: Callable[[SlidingWindowCounterRateLimiter], float | None]) -> float | None:
         if self._shared is not self._local and time.monotonic() >= self._out_until:
             try:
-                return self._wait(self._shared, item, who, cost)
+                return question(self._shared)
             except StorageError as error:
                 # One request in ten seconds pays for trying, the others don't wait for a Redis that is down.
                 self._out_until = time.monotonic() + OUTAGE_SECONDS
                 logger.warning("Rate limits are kept per process, Redis fails: %s", error.__class__.__name__)
         with self._local_lock:  # the library's storage in memory starts one timer twice when two threads meet
-            return self._wait(self._local, item, who, cost)
+            return question(self._local)
 
     def _wait(
         self, limiter: SlidingWindowCounterRateLimiter, item: RateLimitItem, who: str, cost: int
@@ -86,6 +98,11 @@ class RateLimiter:
                     self._leases.clear()
                 self._leases[who] = _Lease(size, time.monotonic() + LEASE_SECONDS)
         return None
+
+
+def _reset(limiter: SlidingWindowCounterRateLimiter, item: RateLimitItem, who: str) -> float:
+    """Return in how many seconds the limit lets a request pass again."""
+    return max(limiter.get_window_stats(item, who).reset_time - time.time(), 1.0)
 
 
 @cache

@@ -6,6 +6,7 @@ production. Keys are looked up once a second in each process: a revoked one is r
 """
 
 import time
+from collections.abc import Iterable
 
 from django.conf import settings
 from django.db import DatabaseError
@@ -13,10 +14,11 @@ from django.http import HttpRequest
 from limits import RateLimitItemPerMinute
 
 from apps.accounts.actions import LOOKUP_SECONDS, find_api_key, is_touch_due, touch_api_key, was_found
-from apps.accounts.limits import anonymous_wait, rate_limiter
+from apps.accounts.limits import anonymous_wait, client_network, rate_limiter
 from apps.accounts.models import APIKey, Scope
-from apps.api.perspective.errors import bad_key, blocked, no_key, quota_exceeded
+from apps.api.perspective.errors import bad_key, blocked, invalid, no_key, quota_exceeded
 
+MAX_BATCH_KEYS = 10  # different keys in the parts of a batch; each is looked up
 _out_until = 0.0
 
 
@@ -82,3 +84,39 @@ def admit(request: HttpRequest, *, scope: Scope, method: str) -> APIKey | None:
     if key is not None:
         touch_api_key(key=key)
     return key
+
+
+def admit_batch(request: HttpRequest) -> None:
+    """Check the key of a batch as a whole, where it has one, and whether its quota is used up.
+
+    Counts nothing: each part counts.
+
+    Raises:
+        PerspectiveError: the key is unknown or revoked, or its quota is used up.
+    """
+    key = caller(request)
+    if key is not None:
+        _check_quota(key, key.rate_per_minute, f"key:{key.pk}")
+
+
+def unknown_keys(requests: Iterable[HttpRequest], batch: HttpRequest) -> set[str]:
+    """Return the keys of a batch's parts that are unknown or revoked, looking each up once.
+
+    Raises:
+        PerspectiveError: the parts name too many keys; or none names a key, and anonymous calls are refused
+            here or their quota is used up.
+    """
+    secrets = {secret_of(request) for request in requests}
+    if secrets == {""}:
+        if not settings.ANONYMOUS_API:
+            raise no_key()
+        _check_quota(None, settings.ANONYMOUS_RATE_PER_MINUTE, f"address:{client_network(batch)}")
+    if len(secrets) > MAX_BATCH_KEYS:
+        raise invalid(f"The batch has more than {MAX_BATCH_KEYS} different API keys.", None)
+    return {secret for secret in secrets if secret and find_api_key(secret=secret) is None}
+
+
+def _check_quota(key: APIKey | None, limit: int, who: str) -> None:
+    seconds = rate_limiter().exhausted(RateLimitItemPerMinute(limit), who)
+    if seconds is not None:
+        raise quota_exceeded(key, limit, seconds)

@@ -80,6 +80,12 @@ class Asked:
     text: str
     attributes: dict[str, str]  # those that the model answers, each with its label
     detected: str  # language
+    sentences: list[tuple[int, int, str]]  # those that get spans of their own
+
+    @property
+    def span_count(self) -> int:
+        """How many span scores the answer has at most."""
+        return len(self.attributes) * (1 + len(self.sentences))
 
 
 def check(message: dict[str, Any], key: APIKey | None) -> Asked:
@@ -97,7 +103,9 @@ def check(message: dict[str, Any], key: APIKey | None) -> Asked:
     _check_context(message)
     requested = message.get("languages", [])
     detected = languages.detect(text, languages.HINT if requested else languages.HEAD)
-    return Asked(message, key, text, _read_by_model(attributes, requested, detected, drop), detected)
+    attributes = _read_by_model(attributes, requested, detected, drop)
+    found = sentences(text) if message.get("spanAnnotations") and attributes else []
+    return Asked(message, key, text, attributes, detected, found if len(found) > 1 else [])
 
 
 def store(asked: Sequence[Asked]) -> list[Scores | Exception]:
@@ -124,12 +132,12 @@ def answer(checked: Asked, prediction: Scores) -> dict[str, Any]:
     asked = message["requestedAttributes"]
     probabilities = prediction.probabilities
     spans = [(0, utf16_length(text), probabilities)]
-    if message.get("spanAnnotations") and attributes and len(found := sentences(text)) > 1:
+    if checked.sentences:
         served = serving.choose(prediction.text_hash)
-        scores = served.scorer.score_many([sentence for _, _, sentence in found], threads=1)
+        scores = served.scorer.score_many([sentence for _, _, sentence in checked.sentences], threads=1)
         spans += [
             (begin, end, dict(zip(LABELS, row, strict=True)))
-            for (begin, end, _), row in zip(found, scores.tolist(), strict=True)
+            for (begin, end, _), row in zip(checked.sentences, scores.tolist(), strict=True)
         ]
     answers = {}
     for attribute, label in attributes.items():

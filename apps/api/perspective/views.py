@@ -6,8 +6,9 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from django.core.exceptions import SuspiciousOperation
 from django.db import DatabaseError
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from apps.accounts.models import APIKey, Scope
@@ -16,7 +17,7 @@ from apps.api.perspective import analysis
 from apps.api.perspective.access import admit, caller
 from apps.api.perspective.errors import PerspectiveError, internal, invalid, not_found, unavailable
 from apps.api.perspective.messages import DISCOVERY, parse
-from apps.api.perspective.rendering import answer, refusal
+from apps.api.perspective.rendering import CONTENT_TYPE, answer, refusal
 from apps.predictions.models import Scores
 from apps.registry.serving import NoModelError
 
@@ -42,6 +43,9 @@ def google(view: View) -> View:
 def _failed(request: HttpRequest, error: Exception) -> HttpResponse:
     if isinstance(error, PerspectiveError):
         return refusal(request, error)
+    if isinstance(error, SuspiciousOperation):  # too many parameters, say
+        body = invalid("The request is malformed.", None).body
+        return JsonResponse(body, status=400, content_type=CONTENT_TYPE)
     if isinstance(error, NoModelError):
         logger.error("No comment can be scored: %s", error)
         return refusal(request, unavailable())
@@ -74,13 +78,22 @@ def _read(request: HttpRequest, scope: Scope, name: str) -> tuple[dict[str, Any]
     return parse(body, f"{name}Request"), key
 
 
-def analyze_together(requests: Sequence[HttpRequest]) -> list[HttpResponse]:
-    """Answer requests for AnalyzeComment as `analyze` does each, scoring and storing in one go."""
+def analyze_together(requests: Sequence[HttpRequest], max_spans: int | None = None) -> list[HttpResponse]:
+    """Answer requests for AnalyzeComment as `analyze` does each, scoring and storing in one go.
+
+    Args:
+        max_spans: how many span scores all answers together may have; requests beyond are refused.
+    """
     responses: dict[int, HttpResponse] = {}
     asked: dict[int, analysis.Asked] = {}
+    spans = 0
     for place, request in enumerate(requests):
         try:
-            asked[place] = analysis.check(*_read(request, Scope.PREDICT, "AnalyzeComment"))
+            checked = analysis.check(*_read(request, Scope.PREDICT, "AnalyzeComment"))
+            if max_spans is not None and spans + checked.span_count > max_spans:
+                raise invalid(f"The batch asks for more than {max_spans} span scores: split it.", None)
+            spans += checked.span_count
+            asked[place] = checked
         except Exception as error:
             responses[place] = _failed(request, error)
     results: Sequence[Scores | Exception]

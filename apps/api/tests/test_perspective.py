@@ -693,63 +693,6 @@ def test_outages_are_unavailable(client: Client) -> None:
         assert post(client, asking()).status_code == 503
 
 
-def test_a_batch_is_answered_part_by_part(client: Client, api_key: tuple[APIKey, str]) -> None:
-    def part(content_id: str, line: str, body: str = "") -> str:
-        return (
-            f"--b\r\nContent-Type: application/http\r\nContent-ID: {content_id}\r\n\r\n"
-            f"{line}\r\nContent-Type: application/json\r\n\r\n{body}\r\n"
-        )
-
-    parts = [
-        part(
-            "<id + 1>",
-            f"POST /v1alpha1/comments:analyze?key={api_key[1]} HTTP/1.1",
-            json.dumps(asking("ünïcode 😀 idiot")),
-        ),
-        part(
-            "<id + 2>",
-            "POST /v1alpha1/comments%3Aanalyze?prettyPrint=false",
-            json.dumps(asking("a", "SPICINESS")),
-        ),
-        part("<id + 3>", "GET https://scores.example.org/$discovery/rest?version=v1alpha1 HTTP/1.1"),
-        part("<id + 4>", "GET /admin/ HTTP/1.1"),
-        part("<id + 5>", "nonsense"),
-    ]
-    body = "".join(parts) + "--b--\r\n"
-    response = client.post("/batch", body.encode(), content_type="multipart/mixed; boundary=b")
-    assert response.status_code == 200
-    boundary = response["Content-Type"].partition("boundary=")[2]
-    answers = response.content.decode().split(f"--{boundary}")[1:-1]
-    assert [answer.split("\r\n")[2] for answer in answers] == [
-        f"Content-ID: <response-id + {n}>" for n in range(1, 6)
-    ]
-    statuses = [answer.split("\r\n\r\n")[1].split("\r\n")[0] for answer in answers]
-    assert statuses == [
-        "HTTP/1.1 200 OK",
-        "HTTP/1.1 400 Bad Request",
-        "HTTP/1.1 200 OK",
-        "HTTP/1.1 404 Not Found",
-        "HTTP/1.1 404 Not Found",
-    ]
-    assert Prediction.objects.get().text == "ünïcode 😀 idiot"
-    assert Prediction.objects.get().client == api_key[0]
-
-
-@pytest.mark.parametrize(
-    "content_type", ["application/json", "multipart/mixed", "", "multipart/mixed; boundary=zzz"]
-)
-def test_a_malformed_batch_is_refused(client: Client, content_type: str) -> None:
-    response = client.post("/batch", b"{}", content_type=content_type)
-    assert response.status_code == 400, response.content
-
-
-def test_a_batch_has_a_limit(client: Client, settings: Settings) -> None:
-    settings.MAX_BATCH = 2
-    body = b"--b\r\n\r\nGET / HTTP/1.1\r\n" * 3 + b"--b--"
-    response = client.post("/batch", body, content_type="multipart/mixed; boundary=b")
-    assert response.json()["error"]["message"] == "The batch has 3 requests, more than the 2 allowed."
-
-
 NAMES = st.sampled_from(
     [
         *("comment", "text", "type", "context", "entries", "article", "languages", "spanAnnotations"),

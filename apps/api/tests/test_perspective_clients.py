@@ -165,6 +165,28 @@ def test_google_api_python_client_in_batches(
     assert Prediction.objects.get(text__startswith="😀").text == texts["rude"]
 
 
+@pytest.mark.parametrize("length", [1, 24, 25, 26, 40, 64, 200])
+def test_google_api_python_client_in_batches_with_long_ids(
+    live_server: LiveServer, key: str, request: pytest.FixtureRequest, length: int
+) -> None:
+    """HELM names each request by a hash of its text: the client folds such a Content-ID over two lines."""
+    document = requests.get(f"{live_server.url}/$discovery/rest?version=v1alpha1", timeout=10).json()
+    client = discovery.build_from_document(document, developerKey=key)
+    request.addfinalizer(client.close)
+    answers: dict[str, Any] = {}
+    batch = client.new_batch_http_request(
+        callback=lambda request_id, answer, error: answers.setdefault(request_id, error or answer)
+    )
+    ids = [f"{number}{'a' * (length - 1)}" for number in range(3)] + ["ü +\n<id>" * length]
+    for request_id in ids:
+        asked = {"comment": {"text": f"{RUDE} {request_id[0]}"}, "requestedAttributes": {"TOXICITY": {}}}
+        batch.add(client.comments().analyze(body=asked), request_id=request_id)
+    batch.execute()
+    assert list(answers) == ids
+    assert all(answer["attributeScores"]["TOXICITY"]["summaryScore"] for answer in answers.values())
+    assert Prediction.objects.count() == len(ids)
+
+
 @pytest.mark.usefixtures("perspective_host")
 def test_a_client_with_the_host_hard_wired_finds_us_by_dns(key: str) -> None:
     client = pyperspective.Perspective(key)

@@ -1,0 +1,358 @@
+"""Google's batch format: what is echoed, what is refused, and how long hostile bodies take."""
+
+import json
+import time
+from collections import Counter
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from pytest_django import Settings
+
+from apps.accounts.actions import create_api_key
+from apps.accounts.models import APIKey
+from apps.api.perspective import batch as batches
+from apps.api.perspective.access import MAX_BATCH_KEYS
+from apps.predictions.models import Prediction
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+ANALYZE = "POST /v1alpha1/comments:analyze?prettyPrint=false HTTP/1.1"
+
+
+def asking(text: str, attribute: str = "TOXICITY", **more: Any) -> str:
+    return json.dumps({"comment": {"text": text}, "requestedAttributes": {attribute: {}}, **more})
+
+
+def part(content_id: str, body: str = "", line: str = ANALYZE, headers: str = "", head: str = "") -> str:
+    """Return a part: `headers` are the inner request's, `head` are the part's own, each line with its end."""
+    return (
+        f"--b\r\nContent-Type: application/http\r\nContent-ID: {content_id}\r\n{head}\r\n"
+        f"{line}\r\nContent-Type: application/json\r\n{headers}\r\n{body}\r\n"
+    )
+
+
+def send(client: Client, body: str | bytes, path: str = "/batch", **headers: str) -> Any:
+    data = body.encode() if isinstance(body, str) else body
+    return client.post(path, data, content_type="multipart/mixed; boundary=b", headers=headers)
+
+
+def answers(response: Any) -> list[tuple[str, int, dict[str, Any]]]:
+    """Return Content-ID, status and JSON of each part of an answer."""
+    assert response.status_code == 200, response.content
+    boundary = response["Content-Type"].partition("boundary=")[2]
+    results = []
+    for answer in response.content.decode().split(f"--{boundary}")[1:-1]:
+        head, http, body = answer.split("\r\n\r\n", 2)
+        names = [line.removeprefix("Content-ID: ") for line in head.splitlines() if "Content-ID" in line]
+        results.append(("".join(names), int(http.split()[1]), json.loads(body)))
+    return results
+
+
+def refusal(response: Any, code: int) -> str:
+    assert response.status_code == code, response.content[:500]
+    error = response.json()["error"]
+    assert error["code"] == code
+    return error["message"]
+
+
+def test_a_batch_is_answered_part_by_part(client: Client, api_key: tuple[APIKey, str]) -> None:
+    line = f"POST /v1alpha1/comments:analyze?key={api_key[1]} HTTP/1.1"
+    parts = [
+        part("<id + 1>", asking("ünïcode 😀 idiot"), line),
+        part("<id + 2>", asking("a", "SPICINESS"), "POST /v1alpha1/comments%3Aanalyze?prettyPrint=false"),
+        part("<id + 3>", "", "GET https://scores.example.org/$discovery/rest?version=v1alpha1 HTTP/1.1"),
+        part("<id + 4>", "", "GET /admin/ HTTP/1.1"),
+        part("<id + 5>", "", "nonsense"),
+    ]
+    results = answers(send(client, "".join(parts) + "--b--\r\n"))
+    assert [name for name, _, _ in results] == [f"<response-id + {n}>" for n in range(1, 6)]
+    assert [status for _, status, _ in results] == [200, 400, 200, 404, 404]
+    assert Prediction.objects.get().text == "ünïcode 😀 idiot"
+    assert Prediction.objects.get().client == api_key[0]
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "multipart/mixed", "", "multipart/mixed; boundary=zzz"]
+)
+def test_a_malformed_batch_is_refused(client: Client, content_type: str) -> None:
+    response = client.post("/batch", b"{}", content_type=content_type)
+    assert response.status_code == 400, response.content
+
+
+def test_a_batch_has_a_limit(client: Client, settings: Settings) -> None:
+    settings.MAX_BATCH = 2
+    body = b"--b\r\n\r\nGET / HTTP/1.1\r\n" * 3 + b"--b--"
+    response = client.post("/batch", body, content_type="multipart/mixed; boundary=b")
+    assert response.json()["error"]["message"] == "The batch has more than the 2 requests allowed."
+
+
+BASE = "5f4ab1f1-2a7c-4b1e-9c8f-d02c1a0b7f55"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("sent", "echoed"),
+    [
+        (f"<{BASE} +{{end}} a-long-request-id>", f"<response-{BASE} + a-long-request-id>"),
+        (f"{{end}} <{BASE} + a-long-request-id>", f"<response-{BASE} + a-long-request-id>"),
+        ("<a{end}\tb{end} c>", "<response-a b c>"),
+        ("no-brackets{end} here", "response-no-brackets here"),
+        ("<short>", "<response-short>"),
+    ],
+)
+def test_a_folded_content_id_is_echoed_on_one_line(client: Client, end: str, sent: str, echoed: str) -> None:
+    body = part(sent.format(end="\r\n"), asking("Good day"), line=ANALYZE) + "--b--\r\n"
+    response = send(client, body.replace("\r\n", end))
+    assert [each[:2] for each in answers(response)] == [(echoed, 200)]
+
+
+@pytest.mark.parametrize(
+    "content_id", ["<item-ü>", "<😀>", "<a\x00b>", "<a\rb>", "<a\x7f>", "<a\tb>", "<\x1b[2J>"]
+)
+def test_a_content_id_that_is_not_printable_ascii_spoils_only_its_own_part(
+    client: Client, content_id: str
+) -> None:
+    body = part("<a>", asking("first")) + part(content_id, asking("second")) + part("<c>", asking("third"))
+    results = answers(send(client, body + "--b--"))
+    assert [status for _, status, _ in results] == [200, 400, 200]
+    assert results[1][0].isascii()
+    assert results[1][0].startswith("<response-")
+    assert "Content-ID" in results[1][2]["error"]["message"]
+    assert sorted(Prediction.objects.values_list("text", flat=True)) == ["first", "third"]
+
+
+def test_nothing_is_stored_for_a_part_that_gets_an_error(client: Client) -> None:
+    broken = [
+        part("<1>", asking("text", "SPICINESS")),
+        part("<2>", "{"),
+        part("<3>", asking("text"), line="POST /v1alpha1/comments:analyze?key=wrong HTTP/1.1"),
+        part("<4>", asking("text"), head="Content-Transfer-Encoding: base64\r\n"),
+        part("<5>", asking("text"), headers="no colon\r\n"),
+        part("<6>", asking("text"), headers="X: y\r\n" * 100),
+        part("<7>", asking("text"), headers=f"X: {'y' * 20_000}\r\n"),
+        part("<8>", asking("text"), line=f"POST {ANALYZE} /{'a' * 20_000}"),
+        part("<9>", asking("text"), line="POST //[/v1alpha1/comments:analyze HTTP/1.1"),
+        part("<10>", asking("text"), line="POST /v1alpha1/comments:analyze?" + "&".join("a" * 3_000)),
+        part("<11>", asking("text"), line="POST /v1alpha1/comments:analyze?a=\xff&\xfe HTTP/9.9 what more"),
+    ]
+    results = answers(send(client, "".join(broken) + part("<good>", asking("good")) + "--b--"))
+    assert [status for _, status, _ in results] == [*[400] * 9, 400, 200, 200]
+    assert sorted(Prediction.objects.values_list("text", flat=True)) == ["good", "text"]
+
+
+def test_a_content_type_that_cannot_be_read_spoils_only_its_own_part(client: Client) -> None:
+    odd = part("<a>", asking("odd")).replace("application/json", "application/json; a*=nosuch''x")
+    results = answers(send(client, odd + part("<b>", asking("good")) + "--b--"))
+    assert [status for _, status, _ in results] == [400, 200]
+    assert Prediction.objects.get().text == "good"
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["X-Goog-Api-Key: wrong", "Authorization: Bearer wrong", "Authorization: Api-Key wrong"],
+)
+def test_the_key_of_a_batch_is_checked_before_its_body_is_looked_at(client: Client, header: str) -> None:
+    name, _, value = header.partition(": ")
+    with patch.object(batches, "_split", side_effect=AssertionError):
+        assert "API key not valid" in refusal(send(client, part("<a>", asking("a")), **{name: value}), 400)
+    with patch.object(batches, "_split", side_effect=AssertionError):
+        assert "API key not valid" in refusal(send(client, b"", "/batch?key=wrong"), 400)
+
+
+def test_a_batch_beyond_the_quota_of_its_key_is_not_looked_at(client: Client) -> None:
+    _, secret = create_api_key(name="slow", rate_per_minute=2)
+    body = "".join(part(f"<{n}>", asking("a")) for n in range(3)) + "--b--"
+    first = answers(send(client, body, **{"X-Goog-Api-Key": secret}))
+    assert Counter(status for _, status, _ in first) == {200: 2, 429: 1}
+    with patch.object(batches, "_split", side_effect=AssertionError):
+        response = send(client, body, **{"X-Goog-Api-Key": secret})
+    assert "Quota exceeded" in refusal(response, 429)
+    assert int(response["Retry-After"]) > 0
+
+
+def test_an_anonymous_batch_is_refused_where_keys_are_needed(client: Client, settings: Settings) -> None:
+    settings.ANONYMOUS_API = False
+    body = part("<a>", asking("a")) + part("<b>", asking("b")) + "--b--"
+    with patch.object(batches.views, "analyze_together", side_effect=AssertionError):
+        assert "unregistered callers" in refusal(send(client, body), 403)
+
+
+def test_an_anonymous_batch_beyond_the_quota_of_its_address_is_refused(
+    client: Client, settings: Settings
+) -> None:
+    settings.ANONYMOUS_RATE_PER_MINUTE = 2
+    body = "".join(part(f"<{n}>", asking("a")) for n in range(3)) + "--b--"
+    assert Counter(status for _, status, _ in answers(send(client, body))) == {200: 2, 429: 1}
+    with patch.object(batches.views, "analyze_together", side_effect=AssertionError):
+        assert "Quota exceeded" in refusal(send(client, body), 429)
+    _, secret = create_api_key(name="paying")
+    line = f"POST /v1alpha1/comments:analyze?key={secret} HTTP/1.1"
+    assert [each[1] for each in answers(send(client, part("<a>", asking("a"), line) + "--b--"))] == [200]
+
+
+def test_each_part_counts_against_the_quota(client: Client) -> None:
+    _, secret = create_api_key(name="slow", rate_per_minute=5)
+    body = "".join(part(f"<{n}>", asking("a")) for n in range(4)) + "--b--"
+    first = answers(send(client, body, **{"X-Goog-Api-Key": secret}))
+    second = answers(send(client, body, **{"X-Goog-Api-Key": secret}))
+    assert [status for _, status, _ in first + second] == [*[200] * 5, *[429] * 3]
+
+
+def test_a_part_without_a_key_has_the_key_of_the_batch(client: Client, api_key: tuple[APIKey, str]) -> None:
+    other, secret = create_api_key(name="other")
+    body = part("<a>", asking("outer")) + part(
+        "<b>", asking("inner"), headers=f"X-Goog-Api-Key: {secret}\r\n"
+    )
+    body += part("<c>", asking("inner"), headers=f"Authorization: Bearer {secret}\r\n")
+    for path, headers in (
+        ("/batch", {"X-Goog-Api-Key": api_key[1]}),
+        ("/batch", {"Authorization": f"Bearer {api_key[1]}"}),
+        (f"/batch?key={api_key[1]}", {}),
+    ):
+        assert [each[1] for each in answers(send(client, f"{body}--b--", path, **headers))] == [200] * 3
+    assert Counter(Prediction.objects.values_list("text", "client")) == {
+        ("outer", api_key[0].pk): 3,
+        ("inner", other.pk): 6,
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["X-Forwarded-For", "x-forwarded-for", "X_Forwarded_For", "Forwarded", "X-Real-IP", "Client-IP"]
+)
+def test_the_address_of_a_part_is_the_batchs_own(client: Client, settings: Settings, name: str) -> None:
+    settings.TRUSTED_PROXIES = 1
+    settings.ANONYMOUS_RATE_PER_MINUTE = 2
+    parts = [part(f"<{n}>", asking("a"), headers=f"{name}: 10.0.0.{n}\r\n") for n in range(6)]
+    response = send(client, "".join(parts) + "--b--", **{"X-Forwarded-For": "203.0.113.99"})
+    assert Counter(status for _, status, _ in answers(response)) == {200: 2, 429: 4}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Host: evil.example.org",
+        "X-Forwarded-Host: evil.example.org",
+        "X-Forwarded-Proto: https",
+        "X-Forwarded-Port: 1",
+        "Origin: https://evil.example.org",
+        "Cookie: sessionid=1",
+        "X-HTTP-Method-Override: DELETE",
+    ],
+)
+def test_a_part_says_nothing_about_hosts_and_proxies(client: Client, settings: Settings, header: str) -> None:
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    body = part("<a>", line="GET /$discovery/rest HTTP/1.1", headers=f"{header}\r\n") + "--b--"
+    ((_, status, document),) = answers(send(client, body))
+    assert (status, document["rootUrl"]) == (200, "http://testserver/")
+
+
+def nested(size: int, depth: int) -> bytes:
+    head = b"".join(
+        b"--b%d\nContent-Type: multipart/mixed; boundary=b%d\n\n" % (level, level + 1)
+        for level in range(depth)
+    )
+    return head.replace(b"--b0\n", b"--b\n", 1) + b"--b%d\n\n" % depth + b"-\n" * (size // 2)
+
+
+HOSTILE = {
+    "nested, 400 KB": nested(400_000, 150),
+    "nested, 2.3 MB": nested(2_300_000, 500),
+    "nested within a part": b"--b\n\nPOST / HTTP/1.1\n\n" + nested(2_300_000, 500)[4:],
+    "empty lines": b"--b\r\n" + b"\n" * 2_300_000 + b"--b--\r\n",
+    "empty lines before a request": b"--b\r\n\r\n" + b"\r\n" * 1_100_000 + b"--b--\r\n",
+    "header lines": b"--b\n" + b"a:\n" * 750_000 + b"\n\n--b--\n",
+    "folded lines": b"--b\nContent-ID: a" + b"\n " * 1_100_000 + b"\n\n--b--\n",
+    "a long header": b"--b\nContent-ID: " + b"a" * 2_300_000 + b"\n\n--b--\n",
+    "a long request line": b"--b\n\nPOST /" + b"a" * 2_300_000 + b"\n\n--b--\n",
+    "headers of a request": b"--b\n\nPOST / HTTP/1.1\n" + b"a:\n" * 750_000 + b"\n\n--b--\n",
+    "delimiters": b"--b\n" * 600_000,
+    "almost delimiters": b"--b-\n" * 450_000,
+    "delimiters with spaces": b"--b" + b" " * 2_300_000,
+    "many keys": b"".join(
+        b"--b\n\nPOST /v1alpha1/comments:analyze?key=%d\n\n{}\n" % number for number in range(1_000)
+    ),
+}
+
+
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("is_anonymous", [True, False])
+def test_a_hostile_body_is_answered_at_once(
+    client: Client, settings: Settings, body: bytes, is_anonymous: bool
+) -> None:
+    settings.ANONYMOUS_API = is_anonymous
+    send(client, part("<a>", asking("warm")) + "--b--")
+    began = time.process_time()
+    response = send(client, body)
+    assert time.process_time() - began < 0.5
+    assert response.status_code in (200, 400, 403)
+    if response.status_code == 200:
+        assert all(status in (400, 404) for _, status, _ in answers(response))
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (nested(100, 1), "not another multipart body"),
+        (b"--b\nContent-Type: message/rfc822\n\nGET / HTTP/1.1\n--b--", "not another multipart body"),
+        (b"--b\n" + b"a: b\n" * 65 + b"\nGET / HTTP/1.1\n--b--", "more than 64 header lines"),
+        (b"--b\na: " + b"b" * 20_000 + b"\n\nGET / HTTP/1.1\n--b--", "longer than 16384 bytes"),
+        (b"--b\nno colon\n\nGET / HTTP/1.1\n--b--", "no colon"),
+        (b"", "not multipart/mixed"),
+    ],
+)
+def test_a_body_that_breaks_the_format_is_refused_as_a_whole(
+    client: Client, body: bytes, reason: str
+) -> None:
+    good = b"" if not body else part("<a>", asking("good")).encode()
+    assert reason in refusal(send(client, good + body), 400)
+    assert not Prediction.objects.exists()
+
+
+def test_each_unknown_key_is_looked_up_once(client: Client) -> None:
+    def lines(count: int) -> str:
+        parts = (
+            part(f"<{n}>", asking("a"), f"POST /v1alpha1/comments:analyze?key=wrong{n % count} HTTP/1.1")
+            for n in range(40)
+        )
+        return "".join(parts) + "--b--"
+
+    with CaptureQueriesContext(
+        connection,
+    ) as queries:
+        results = answers(send(client, lines(3)))
+    assert len(queries) <= 3
+    assert {each[2]["error"]["message"] for each in results} == {
+        "API key not valid. Please pass a valid API key."
+    }
+    assert f"more than {MAX_BATCH_KEYS}" in refusal(send(client, lines(MAX_BATCH_KEYS + 1)), 400)
+
+
+def test_a_line_that_only_begins_like_the_delimiter_is_content(client: Client) -> None:
+    text = "first\n--bc\n--b-\n --b\n--B\n--b c"
+    body = part("<a>", asking(text)) + "--b--"
+    raw = body.replace("Content-Type: application/json", "Content-Type: text/plain\r\nX: \r\n --bc")
+    assert [each[1] for each in answers(send(client, raw))] == [200]
+    assert Prediction.objects.get().text == text
+    lines = b"--b\n\nGET / HTTP/1.1\n\n--bc\n--b-\n--b x\n --b\n--b--"
+    assert len(answers(send(client, lines))) == 1
+
+
+@pytest.mark.parametrize("end", [b"--b--\r\n", b"--b--", b"--b-- \t\r\nepilogue\r\n--b\r\n", b""])
+@pytest.mark.parametrize("begin", [b"", b"preamble\r\n", b"\r\n"])
+def test_what_is_around_the_parts_is_ignored(client: Client, begin: bytes, end: bytes) -> None:
+    body = begin + part("<a>", asking("one")).encode() + part("<b>", asking("two")).encode() + end
+    assert [each[1] for each in answers(send(client, body))] == [200, 200]
+
+
+def test_the_span_scores_of_a_batch_are_limited(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "MAX_SPANS", 11)
+    text = "One. Two. Three."
+    body = "".join(part(f"<{n}>", asking(f"{n}. {text}", spanAnnotations=True)) for n in range(3))
+    results = answers(send(client, body + part("<last>", asking("plain")) + "--b--"))
+    assert [status for _, status, _ in results] == [200, 200, 400, 200]
+    assert "span scores" in results[2][2]["error"]["message"]
+    assert Prediction.objects.count() == sum(status == 200 for _, status, _ in results)
