@@ -6,10 +6,13 @@ UV := $(BIN)/uv pip
 # uv is many times faster; where the index is one that only pip's own settings know, pip does it.
 INSTALL = $(UV) install -q --system-certs --python $(BIN)/python -r $(1) || $(BIN)/pip install -q --disable-pip-version-check -r $(1)
 
-.PHONY: run test test-cloud test-infra audit bench lock fix clean
+.PHONY: run test test-all test-cloud test-infra audit bench lock fix clean
 
 run: .venv/static
 	@exec $(BIN)/python manage.py serve
+
+# Tests that `make test` leaves to `make test-all`, by their markers.
+LONG := (slow or browser or alone or week)
 
 test: .venv/dev .venv/static
 	$(BIN)/ruff check .
@@ -20,9 +23,16 @@ test: .venv/dev .venv/static
 		ALLOWED_HOSTS=example.org DATABASE_URL=postgres://user:secret@db.example.org/toxicmod REDIS_URL=redis://redis.example.org \
 		$(BIN)/python manage.py check --deploy --fail-level WARNING
 	$(BIN)/python manage.py makemigrations --check --dry-run
-	$(BIN)/pytest -n 2 --dist loadfile -m "not alone"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not $(LONG)"
+	$(BIN)/python -m toxicmod.tests.servers $(BIN)/pytest -n 2 --dist loadfile -m "database and not $(LONG)"
+
+# Everything that one machine without a cloud can check within an hour.
+test-all: test
+	$(BIN)/pytest -n 2 --dist loadfile -m "(slow or browser) and not (alone or week)"
+	$(BIN)/python -m toxicmod.tests.servers $(BIN)/pytest -n 2 --dist loadfile -m "database and (slow or browser) and not (alone or week)"
 	$(BIN)/pytest -m alone
-	$(BIN)/python -m toxicmod.tests.servers $(BIN)/pytest -n 2 --dist loadfile -m database
+	$(BIN)/pytest -m week
+	$(MAKE) test-cloud
 
 # Terraform's stack and the mirror in DynamoDB, against an AWS of our own.
 test-cloud: .venv/dev .venv/infra
