@@ -1,9 +1,11 @@
 """Moderation in the admin: the console's paths, read-only evidence, and who sees which community."""
 
+from collections import Counter
 from typing import Any
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import Field, Model, QuerySet
 from django.http import HttpRequest
 from django.urls import URLPattern, reverse
@@ -13,16 +15,22 @@ from django.utils.safestring import SafeString
 from apps.accounts.admin import PersonAdmin, ReadOnlyAdmin
 from apps.accounts.models import CommunityAccess, User
 from apps.accounts.permissions import communities_of, in_communities_of
+from apps.moderation import actions
+from apps.moderation.console import comment
 from apps.moderation.console.urls import console_urls
+from apps.moderation.errors import ModerationError
 from apps.moderation.models import (
     Appeal,
     Author,
+    AutomaticDecision,
     BulkJob,
     Decision,
     Delivery,
     Policy,
+    PolicyRule,
     QueueItem,
     Strike,
+    Submission,
     WebhookKey,
 )
 from apps.moderation.selectors import communities_for
@@ -78,6 +86,151 @@ class DecisionAdmin(EvidenceAdmin):
     @admin.display(description="item")
     def in_console(self, decision: Decision) -> SafeString | str:
         return _to_item(decision.item_id)
+
+
+MAX_SENT_TO_REVIEW = 500
+_EXCERPT = 160  # characters of a comment in a list row
+
+
+class OutcomeFilter(admin.SimpleListFilter):
+    """Whether the policy approved or rejected."""
+
+    title = "outcome"
+    parameter_name = "outcome"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        outcomes = (Submission.Outcome.REJECT, Submission.Outcome.APPROVE)
+        return [(outcome.value, str(outcome.label)) for outcome in outcomes]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
+        return queryset if self.value() is None else queryset.filter(action=self.value())
+
+
+class CommunityFilter(admin.SimpleListFilter):
+    """The communities that the user may see and that have comments."""
+
+    title = "community"
+    parameter_name = "community"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        assert isinstance(request.user, User)
+        return [(name or "-", name or "none") for name in communities_for(request.user)]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
+        if self.value() is None:
+            return queryset
+        community = "" if self.value() == "-" else self.value()
+        return queryset.filter(submission__community=community)
+
+
+class RuleFilter(admin.SimpleListFilter):
+    """The rules of the policy versions that the user may see, by title."""
+
+    title = "rule"
+    parameter_name = "rule"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        assert isinstance(request.user, User)
+        rules = PolicyRule.objects.exclude(label="")
+        # The default policy applies in every community.
+        rules = in_communities_of(request.user, rules, "policy__community") | rules.filter(
+            policy__community=""
+        )
+        titles = rules.order_by("title").values_list("title", flat=True).distinct()
+        return [(title, title) for title in titles]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
+        return queryset if self.value() is None else queryset.filter(rule__title=self.value())
+
+
+@admin.register(AutomaticDecision)
+class AutomaticDecisionAdmin(EvidenceAdmin):
+    """What the policy decided without a person looking, with the action to have a person look."""
+
+    list_display = ("id", "created_at", "outcome", "rule", "community", "comment", "state")
+    list_filter = (
+        OutcomeFilter,
+        CommunityFilter,
+        RuleFilter,
+        ("created_at", admin.DateFieldListFilter),
+    )
+    list_select_related = ("rule", "submission__prediction")
+    search_fields = ("id__exact", "submission__external_id__exact")
+    search_help_text = "The decision's number, or the platform's own ID of the comment, in full."
+    actions = ("send_to_review",)
+    fields = ("created_at", "outcome", "rule", "policy", "model_version", "community", "comment", "state")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet:
+        assert isinstance(request.user, User)
+        return in_communities_of(request.user, super().get_queryset(request), "submission__community")
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        changelist = super().get_changelist_instance(request)
+        changelist.result_list = changelist.result_list.with_state()
+        return changelist
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        found = super().get_object(request, object_id, from_field)
+        return found and AutomaticDecision.objects.with_state().get(pk=found.pk)
+
+    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return request.user.has_perm("moderation.view_decision")
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return self.has_view_permission(request)
+
+    def has_decide_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("moderation.decide_queueitem")
+
+    @admin.action(description="Send to review", permissions=["decide"])
+    def send_to_review(self, request: HttpRequest, queryset: QuerySet[Decision]) -> None:
+        assert isinstance(request.user, User)
+        decisions = list(
+            queryset.select_related("submission__author", "policy", "rule").order_by("pk")[
+                : MAX_SENT_TO_REVIEW + 1
+            ]
+        )
+        if len(decisions) > MAX_SENT_TO_REVIEW:
+            messages.error(request, f"Select at most {MAX_SENT_TO_REVIEW} decisions at a time.")
+            return
+        results: Counter[str] = Counter()
+        for decision in decisions:
+            try:
+                item = actions.send_to_review(decision=decision, by=request.user)
+            except (ModerationError, PermissionDenied) as error:
+                results[str(error)] += 1
+            else:
+                results["" if item else "already in the queue, or decided by a moderator since"] += 1
+        sent = results.pop("", 0)
+        if sent:
+            messages.success(
+                request,
+                f"Sent {sent} comment{'' if sent == 1 else 's'} to review. The decisions hold until then.",
+            )
+        for reason, count in results.items():
+            messages.warning(request, f"Not sent: {count} ({reason.rstrip('.')}).")
+
+    @admin.display(description="outcome", ordering="action")
+    def outcome(self, decision: Decision) -> str:
+        return Submission.Outcome(decision.action).label
+
+    @admin.display(description="community")
+    def community(self, decision: Decision) -> str:
+        return decision.submission.community or "–"
+
+    @admin.display(description="comment")
+    def comment(self, decision: Decision) -> str:
+        text = decision.submission.text
+        return comment.plain(text[:_EXCERPT] + ("…" if len(text) > _EXCERPT else "")) or "not stored"
+
+    @admin.display(description="state")
+    def state(self, decision: Any) -> SafeString | str:
+        if decision.open_item:
+            return format_html("In review: item {}", _to_item(decision.open_item))
+        if decision.superseded_by is None:
+            return "In force"
+        changed = decision.superseded_by != decision.action
+        return "Changed by a moderator" if changed else "Confirmed by a moderator"
 
 
 @admin.register(Policy)

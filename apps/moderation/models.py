@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import F, OuterRef, Q, Subquery
 from django.utils import timezone
 from uuid_utils.compat import uuid7
 
@@ -98,6 +98,10 @@ class Policy(models.Model):
     def __str__(self) -> str:
         return f"{self.community or 'default'} v{self.version}"
 
+    def automatic_rules(self) -> "list[PolicyRule]":
+        """Return the rules that remove a comment without a person looking."""
+        return [rule for rule in self.rules.all() if rule.reject_from is not None]
+
 
 class PolicyRule(models.Model):
     """What a policy says of one label; without a label, a reason that only moderators choose."""
@@ -113,8 +117,17 @@ class PolicyRule(models.Model):
     policy = models.ForeignKey(Policy, on_delete=models.CASCADE, related_name="rules")
     label = models.CharField(max_length=13, choices=LABEL_CHOICES, blank=True)
     title = models.CharField(max_length=80)
-    reject_from = models.FloatField(null=True, blank=True, help_text="Calibrated probability; empty: never.")
-    review_from = models.FloatField(null=True, blank=True, help_text="Calibrated probability; empty: never.")
+    reject_from = models.FloatField(
+        null=True,
+        blank=True,
+        help_text="Calibrated probability from which a comment is removed without a person looking; "
+        "empty: never.",
+    )
+    review_from = models.FloatField(
+        null=True,
+        blank=True,
+        help_text="Calibrated probability from which a moderator looks at a comment; empty: never.",
+    )
     reason = models.CharField(max_length=300, help_text="What the author is told.")
     guideline = models.TextField(blank=True, help_text="What moderators go by.")
     strikes = models.PositiveSmallIntegerField(default=1, help_text="What a rejection costs the author.")
@@ -372,6 +385,14 @@ class QueueItem(models.Model):
         related_name="+",
         help_text="Who decided before and must not again.",
     )
+    requested_by = models.ForeignKey(
+        User,
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_index=False,
+        help_text="Who sent the comment to review; empty where the policy or an author did.",
+    )
     created_at = models.DateTimeField(default=timezone.now)
     due_at = models.DateTimeField()
     status = models.CharField(max_length=9, choices=Status, default=Status.OPEN)
@@ -466,6 +487,8 @@ class QueueItem(models.Model):
             self.Kind.AUDIT: [f"a random check, one of {round(1 / self.sampling_chance):,}"],
             self.Kind.LEARN: [f"to learn from, {self.get_lesson_display()}"],
         }.get(self.kind, [])  # type: ignore[call-overload]
+        if self.requested_by_id:
+            parts.insert(0, "a colleague sent it to review")
         if self.lane == Lane.ESCALATED:
             parts.insert(0, "a colleague escalated it")
         if not self.is_blind:
@@ -523,6 +546,20 @@ class DecisionQuerySet(AppendOnlyQuerySet):
     def human(self) -> "DecisionQuerySet":
         """Return what moderators decided."""
         return self.filter(automatic=False)
+
+    def with_state(self) -> "DecisionQuerySet":
+        """Add `open_item`, where the comment waits, and `superseded_by`, the action decided later."""
+        items = QueueItem.objects.open().filter(submission=OuterRef("submission"))
+        later = (
+            Decision.objects.filter(submission=OuterRef("submission"), pk__gt=OuterRef("pk"), reversal=None)
+            .filter(action__in=(Decision.Action.APPROVE, Decision.Action.REJECT))
+            .exclude(item__kind=QueueItem.Kind.SECOND)
+            .order_by("-pk")
+        )
+        return self.annotate(
+            open_item=Subquery(items.exclude(kind=QueueItem.Kind.SECOND).order_by("pk").values("pk")[:1]),
+            superseded_by=Subquery(later.values("action")[:1]),
+        )
 
 
 class Decision(AppendOnly):
@@ -605,6 +642,11 @@ class Decision(AppendOnly):
             models.Index(fields=["-id"], condition=Q(automatic=False), name="moderation_dec_human"),
             models.Index(fields=["job", "-id"], condition=Q(job__isnull=False), name="moderation_dec_job"),
             models.Index(fields=["created_at"], name="moderation_dec_created"),
+            models.Index(
+                fields=["-id"],
+                condition=Q(automatic=True, action="reject"),
+                name="moderation_dec_auto_reject",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -624,6 +666,24 @@ class Decision(AppendOnly):
     def labels(self) -> dict[str, bool] | None:
         """The labels that the moderator says are true, or None where it was not said."""
         return None if self.corrected_mask is None else unpack_labels(self.corrected_mask)
+
+
+class AutomaticDecisionManager(models.Manager.from_queryset(DecisionQuerySet)):  # type: ignore[misc]
+    def get_queryset(self) -> DecisionQuerySet:
+        """Return what the policy decided without a person looking."""
+        return super().get_queryset().filter(automatic=True)
+
+
+class AutomaticDecision(Decision):
+    """A decision that the policy made without a person looking, as the admin lists it."""
+
+    objects = AutomaticDecisionManager()
+
+    class Meta:
+        proxy = True
+        # The permission to see decisions covers these: the same rows, so no permissions of their own.
+        default_permissions = ()
+        verbose_name = "automatic decision"
 
 
 class StrikeQuerySet(models.QuerySet["Strike"]):

@@ -86,8 +86,9 @@ def _judged(community: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         automatic=False,
         reverses=None,
         action__in=(Decision.Action.APPROVE, Decision.Action.REJECT),
-        # Appeals choose themselves and second reviews repeat: neither is a fair sample.
+        # Appeals and requested reviews were selected by people, second reviews repeat: no fair samples.
         item__kind__in=(QueueItem.Kind.REVIEW, QueueItem.Kind.AUDIT),
+        item__requested_by=None,
     ).order_by("-pk")
     if community:
         found = found.filter(submission__community=community)

@@ -104,6 +104,7 @@ MODELS: dict[str, tuple[str, str, str]] = {
     "predictions.feedback": (STAFF, "", ""),
     "moderation.queueitem": (STAFF, "", ""),
     "moderation.decision": (STAFF, "", ""),
+    "moderation.automaticdecision": (STAFF, "", ""),
     "moderation.policy": (STAFF, "", ""),
     "moderation.author": (STAFF, "", ""),
     "moderation.strike": ("a", "", ""),

@@ -1,7 +1,7 @@
 """Every verb of moderation. Each checks permission, is one transaction and leaves its record."""
 
 from apps.moderation.actions.appeals import appeal, appeal_for
-from apps.moderation.actions.asking import ask_for_review
+from apps.moderation.actions.asking import ask_for_review, send_to_review
 from apps.moderation.actions.bulk import (
     BulkFilter,
     cancel_bulk,
@@ -91,6 +91,7 @@ __all__ = [
     "run_bulk",
     "sample_bulk",
     "seed_examples",
+    "send_to_review",
     "set_preferences",
     "skip",
     "start_bulk",

@@ -1,4 +1,4 @@
-"""Somebody asks that a moderator look at a comment, whatever the policy made of it."""
+"""A person sends a comment to review, whatever the policy decided. The admin and the console call these."""
 
 from django.db import transaction
 
@@ -6,7 +6,7 @@ from apps.accounts.models import User
 from apps.moderation import triage
 from apps.moderation.actions.intake import queue
 from apps.moderation.errors import ModerationError
-from apps.moderation.models import Policy, QueueItem, Submission
+from apps.moderation.models import Decision, Policy, QueueItem, Submission
 from apps.moderation.permissions import require
 from apps.predictions.models import Prediction
 
@@ -38,4 +38,47 @@ def ask_for_review(*, prediction: Prediction, by: User) -> QueueItem | None:
         outcome=Submission.Outcome.HUMAN_REVIEW,
         reasons=verdict.reasons,
     )
-    return queue(submission=submission, policy=policy, kind=QueueItem.Kind.REVIEW, label=verdict.label)
+    return queue(
+        submission=submission,
+        policy=policy,
+        kind=QueueItem.Kind.REVIEW,
+        label=verdict.label,
+        requested_by=by,
+    )
+
+
+@transaction.atomic
+def send_to_review(*, decision: Decision, by: User) -> QueueItem | None:
+    """Put the comment of an automatic decision in the queue, where a moderator confirms or changes it.
+
+    The decision stands until then. The platform gets a webhook if the moderator decides otherwise.
+
+    Returns:
+        The new queue item, or None where nothing is to be done: the comment is in the queue already, or
+        somebody has decided it since.
+
+    Raises:
+        PermissionDenied: the user may not decide items of this community.
+        ModerationError: the decision is not an automatic one, or the text of the comment is not stored.
+    """
+    submission = decision.submission
+    require(by, "moderation.decide_queueitem", community=submission.community)
+    if not decision.automatic:
+        raise ModerationError("A moderator made this decision: only an automatic one is sent to review.")
+    # Two requests for the same comment follow one another here; the second finds the item of the first.
+    prediction = Prediction.objects.select_for_update().get(pk=submission.pk)
+    if prediction.text is None:
+        raise ModerationError("The text of this comment is not stored, so nobody can review it.")
+    current = submission.current()
+    is_waiting = submission.items.open().exclude(kind=QueueItem.Kind.SECOND).exists()
+    if current is None or current.pk != decision.pk or is_waiting:
+        return None
+    rules = list(decision.policy.rules.all())
+    return queue(
+        submission=submission,
+        policy=decision.policy,
+        kind=QueueItem.Kind.REVIEW,
+        label=(decision.rule and decision.rule.label)
+        or triage.nearest_label(prediction.probabilities, rules),
+        requested_by=by,
+    )

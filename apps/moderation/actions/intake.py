@@ -163,6 +163,7 @@ def queue(
     chance: float = 1.0,
     lesson: str = "",
     not_for: User | None = None,
+    requested_by: User | None = None,
 ) -> QueueItem:
     """Put a comment in the queue, in the cluster of the open item that it resembles most.
 
@@ -170,6 +171,7 @@ def queue(
         chance: how likely a comment like it was to be looked at.
         lesson: of one to learn from, why it was chosen.
         not_for: who must not decide it.
+        requested_by: who sent it to review, where a person did.
     """
     now = timezone.now()
     probabilities = submission.prediction.probabilities
@@ -190,6 +192,7 @@ def queue(
         sketch_a=first,
         sketch_b=second,
         not_for=not_for,
+        requested_by=requested_by,
         created_at=now,
         lane=rank.lane,
         severity=rank.severity,

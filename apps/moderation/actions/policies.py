@@ -34,13 +34,13 @@ _RULE_FIELDS = (
     "category",
     "position",
 )
-# Review where a probability begins to be worth a look, reject only where it is all but certain.
+# Review only: without a threshold for rejection, only a moderator removes a comment. The model reads words,
+# not meaning, so the leads of a site switch on automatic removal themselves, label by label.
 DEFAULT_RULES: tuple[dict[str, Any], ...] = (
     {
         "label": "threat",
         "title": "Threats",
         "review_from": 0.20,
-        "reject_from": 0.95,
         "reason": "Your comment threatens somebody.",
         "guideline": "Announcing or wishing violence on a person or group, also as a joke among strangers. "
         "Figures of speech that nobody is the target of may stay.",
@@ -51,7 +51,6 @@ DEFAULT_RULES: tuple[dict[str, Any], ...] = (
         "label": "identity_hate",
         "title": "Hatred of a group",
         "review_from": 0.25,
-        "reject_from": 0.95,
         "reason": "Your comment attacks people for what they are.",
         "guideline": "Attacks for origin, religion, gender, sexuality, disability or the like. "
         "Naming such a group, reporting an attack or using a word of oneself is no attack.",
@@ -61,7 +60,6 @@ DEFAULT_RULES: tuple[dict[str, Any], ...] = (
         "label": "severe_toxic",
         "title": "Severe abuse",
         "review_from": 0.35,
-        "reject_from": 0.95,
         "reason": "Your comment is severely abusive.",
         "guideline": "Abuse so heavy that it would drive people out of the conversation.",
         "strikes": 2,
@@ -71,7 +69,6 @@ DEFAULT_RULES: tuple[dict[str, Any], ...] = (
         "label": "insult",
         "title": "Insults",
         "review_from": 0.60,
-        "reject_from": 0.98,
         "reason": "Your comment insults somebody.",
         "guideline": "Aimed at a person or group, not at what they said or did.",
         "category": PolicyRule.Category.BULLYING,
@@ -80,7 +77,6 @@ DEFAULT_RULES: tuple[dict[str, Any], ...] = (
         "label": "obscene",
         "title": "Obscenity",
         "review_from": 0.70,
-        "reject_from": 0.99,
         "reason": "Your comment is obscene.",
         "guideline": "Crude words aimed at nobody may stay where the community is used to them.",
         "category": PolicyRule.Category.SCOPE,
@@ -89,7 +85,6 @@ DEFAULT_RULES: tuple[dict[str, Any], ...] = (
         "label": "toxic",
         "title": "Disrespect",
         "review_from": 0.70,
-        "reject_from": 0.99,
         "reason": "Your comment is disrespectful.",
         "guideline": "Rude enough that somebody would leave the conversation. Sharp criticism is welcome.",
         "category": PolicyRule.Category.SCOPE,

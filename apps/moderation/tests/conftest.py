@@ -15,11 +15,20 @@ from apps.classifier.labels import LABELS
 from apps.classifier.normalise import normalise
 from apps.classifier.scorer import Explanation, Span
 from apps.moderation import actions
-from apps.moderation.models import Policy, QueueItem
+from apps.moderation.models import Policy, PolicyRule, QueueItem
 from apps.moderation.roles import create_roles
 from apps.registry import serving
 from apps.registry.models import Alias, ModelVersion
 from apps.registry.serving import Served
+
+AUTOMATIC_REMOVAL = {
+    "threat": 0.95,
+    "identity_hate": 0.95,
+    "severe_toxic": 0.95,
+    "insult": 0.98,
+    "obscene": 0.99,
+    "toxic": 0.99,
+}
 
 
 class ChosenScores:
@@ -58,8 +67,10 @@ def model(db: None, monkeypatch: pytest.MonkeyPatch) -> ModelVersion:
 
 @pytest.fixture
 def policy(db: None) -> Policy:
-    """The default policy without chance: nothing is audited or reviewed twice."""
+    """The default policy with automatic removal and without chance: no audits, no second reviews."""
     actions.install_default_policy()
+    for label, threshold in AUTOMATIC_REMOVAL.items():
+        PolicyRule.objects.filter(label=label).update(reject_from=threshold)
     Policy.objects.update(audit_share=0, reject_audit_share=0, second_review_share=0)
     found = Policy.objects.active_for("")
     assert found is not None
