@@ -12,6 +12,13 @@ from apps.accounts.admin import ReadOnlyAdmin
 from apps.classifier.labels import LABELS
 from apps.registry import tracking
 from apps.registry.actions import PROMOTE
+from apps.registry.gates import (
+    failures_first,
+    state_measurement,
+    state_rule,
+    state_verdict,
+    summarize,
+)
 from apps.registry.models import Canary, CanaryEnd, CanaryFailure, ModelVersion, Promotion
 
 
@@ -188,20 +195,22 @@ class CanaryFailureAdmin(ReadOnlyAdmin):
 
 
 def gates_table(gates: Iterable[Mapping[str, Any]]) -> SafeString:
-    """Return gates, as promotions keep them, as an HTML table."""
+    """Return gates, as promotions keep them, as a summary and an HTML table with the failures first."""
+    gates = failures_first(gates)
     rows = (
         (
+            state_verdict(gate),
             gate["name"],
-            _cell(gate["figure"]),
-            "{:.4f} to {:.4f}".format(*gate["interval"]) if gate.get("interval") else "",
-            _cell(gate["bound"]),
-            "passed" if gate["passed"] else "failed",
+            state_rule(gate),
+            state_measurement(gate),
+            state_verdict(gate),
         )
         for gate in gates
     )
     table = format_html(
-        "<table><tr><td></td><th>figure</th><th>95 % interval</th><th>bound</th><th>verdict</th></tr>"
-        "{}</table>",
-        format_html_join("", "<tr><th>{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>", rows),
+        "<p><strong>{}.</strong></p>"
+        "<table><tr><th>gate</th><th>rule</th><th>measured</th><th>verdict</th></tr>{}</table>",
+        summarize(gates),
+        format_html_join("", '<tr class="gate-{}"><th>{}</th><td>{}</td><td>{}</td><td>{}</td></tr>', rows),
     )
     return _wide("Gates", table)

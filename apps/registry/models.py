@@ -14,7 +14,7 @@ MAX_SHARE = 0.5
 class Alias(models.TextChoices):
     """The role of a version; the same names are MLflow's model aliases."""
 
-    CHAMPION = "champion", "Champion: serves every request"
+    CHAMPION = "champion", "Champion: serves the requests"
     CHALLENGER = "challenger", "Challenger: trained, waiting to be promoted"
     PREVIOUS = "previous", "Previous: the champion before, one command away"
     CANARY = "canary", "Canary: serves a share of the requests, on trial"
@@ -161,6 +161,7 @@ class CanaryEnd(AppendOnly):
 
     class Outcome(models.TextChoices):
         COMPLETED = "completed", "Completed: promoted to champion"
+        FINISHED = "finished", "Finished: waits for a person to promote it"
         ROLLED_BACK = "rolled_back", "Rolled back: it left a band"
         WITHDRAWN = "withdrawn", "Withdrawn"
 

@@ -16,14 +16,17 @@ from apps.classifier.obfuscation import KINDS, obfuscate
 from apps.classifier.scorer import Scorer
 from apps.classifier.templates import audit_sentences, bias_report, worst_group
 from apps.predictions.models import Prediction
+from apps.registry.gates import Rule, compare
 from apps.registry.models import EvaluationArtifact, ModelVersion
 from apps.training import datasets
 from apps.training.datasets import Rows
 from apps.training.models import Dataset, Gate
 
 MAX_AUC_LOSS = 0.001
-# By label it takes more to be sure: a gate fails where the whole interval of the difference lies below.
+# A label's loss may be larger where few held-out rows do not tell it from chance, but never above the second
+# figure: a loss that large fails even if chance might explain it.
 MAX_LABEL_LOSS = {"roc_auc": 0.002, "pr_auc": 0.01}
+MAX_CHANCE_LOSS = {"roc_auc": 0.01, "pr_auc": 0.05}
 METRIC_NAMES = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
 MIN_GROUP_AUC = 0.80
 MAX_GROUP_LOSS = 0.02
@@ -66,7 +69,7 @@ def verdicts(version: ModelVersion, champion: ModelVersion | None, dataset: Data
         ArtifactError: a stored artifact is damaged.
     """
     if dataset is None or not datasets.is_here(dataset.path):
-        return [Gate(name="rows to judge on: import a data set", figure=0, bound=1, passed=False)]
+        return [Gate(name="rows to judge on: import a data set", figure=None, bound=None, passed=False)]
     rows = datasets.read(dataset.path, clean_weight=dataset.clean_weight)
     rows = rows.take(rows.parts()[1])
     served = Scorer.load(version.modelartifact.artifact(), expected_sha256=version.sha256)
@@ -98,13 +101,13 @@ def _differences(rows: Rows, own: np.ndarray, theirs: np.ndarray) -> Iterator[Ga
     """Judge each label's figures against the champion's on the same rows."""
     for label, metrics in paired_bootstrap(rows.labels, own, theirs, rows.weights, draws=DRAWS).items():
         for metric, (difference, low, high) in metrics.items():
-            yield Gate(
-                name=f"{METRIC_NAMES[metric]} above the champion's ({label})",
-                figure=difference,
-                bound=-MAX_LABEL_LOSS[metric],
-                passed=high >= -MAX_LABEL_LOSS[metric],
-                interval=(low, high),
-            )
+            allowed = MAX_LABEL_LOSS[metric]
+            bound = -max(allowed, min(allowed + high - difference, MAX_CHANCE_LOSS[metric]))
+            gate = _at_least(f"{METRIC_NAMES[metric]} above the champion's ({label})", difference, bound)
+            gate["interval"] = (low, high)
+            if bound < -allowed:
+                gate["note"] = f"-{allowed:.4f}, and what chance explains on these rows"
+            yield gate
 
 
 def _groups(own: Scorer, rival: Scorer | None) -> Iterator[Gate]:
@@ -184,13 +187,13 @@ def latency_us(scorer: Scorer, texts: Sequence[str]) -> float | None:
 
 
 def _at_least(name: str, figure: float | None, bound: float | None) -> Gate:
-    return Gate(
-        name=name,
-        figure=figure,
-        bound=bound,
-        passed=figure is not None and (bound is None or figure >= bound),
-    )
+    return _gate(Rule.AT_LEAST, name, figure, bound)
 
 
 def _at_most(name: str, figure: float | None, bound: float) -> Gate:
-    return Gate(name=name, figure=figure, bound=bound, passed=figure is not None and figure <= bound)
+    return _gate(Rule.AT_MOST, name, figure, bound)
+
+
+def _gate(rule: Rule, name: str, figure: float | None, bound: float | None) -> Gate:
+    passed = figure is not None if bound is None else compare(rule, figure, bound, None)
+    return Gate(name=name, figure=figure, bound=bound, passed=passed, rule=rule)

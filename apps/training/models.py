@@ -137,13 +137,15 @@ class TrainingRun(models.Model):
 
 
 class Gate(TypedDict):
-    """One demand: the figure measured, the bound it is held to, and the verdict."""
+    """A figure, the bound that it is compared with, and the verdict; see `apps.registry.gates`."""
 
     name: str
     figure: float | None
     bound: float | None
     passed: bool
+    rule: NotRequired[str]
     interval: NotRequired[tuple[float, float]]
+    note: NotRequired[str]
 
 
 class GateReportQuerySet(AppendOnlyQuerySet):

@@ -1,9 +1,7 @@
 """How a challenger becomes champion: measured at its gates, tried as a canary, promoted."""
 
 import logging
-from collections.abc import Mapping
 from math import exp, hypot, sqrt
-from typing import Any
 
 from django.db.models import Avg, Count, F, Q, QuerySet, Value, Variance
 from django.db.models.functions import Ln
@@ -12,6 +10,7 @@ from apps.accounts.models import User
 from apps.moderation.triage import wilson
 from apps.predictions.models import Prediction
 from apps.registry import actions as registry
+from apps.registry.gates import Rule, compare, describe
 from apps.registry.models import Canary, CanaryEnd, CanaryFailure, ModelVersion, Promotion
 from apps.training import runs
 from apps.training.models import Gate, GateReport
@@ -25,7 +24,7 @@ Z = 3.0
 MAX_ERROR_RATE = 0.001
 MAX_SLOWDOWN = 1.5
 MAX_FLAG_SHIFT, MAX_RELATIVE_FLAG_SHIFT = 0.02, 0.25
-NOT_MEASURED = Gate(name="the gates are measured", figure=0, bound=1, passed=False)
+NOT_MEASURED = Gate(name="the gates are measured", figure=None, bound=None, passed=False)
 
 
 class GateError(registry.RegistryError):
@@ -34,13 +33,6 @@ class GateError(registry.RegistryError):
     def __init__(self, message: str, verdicts: list[Gate]) -> None:
         super().__init__(message)
         self.gates = verdicts
-
-
-def gate_sentence(gate: Mapping[str, Any]) -> str:
-    """Return a gate's verdict as one line."""
-    figure, bound = ("none" if value is None else f"{value:.4g}" for value in (gate["figure"], gate["bound"]))
-    between = " [{:.4g}, {:.4g}]".format(*gate["interval"]) if gate.get("interval") else ""
-    return f"{gate['name']} {figure}{between} (bound {bound}) {'passed' if gate['passed'] else 'failed'}"
 
 
 def send_measuring(*, version: ModelVersion, by: User | None = None) -> None:
@@ -86,7 +78,7 @@ def _verdicts(version: ModelVersion, reason: str, force: bool) -> list[Gate]:
         raise registry.RegistryError("Give a reason: it is kept with the promotion.")
     report = GateReport.objects.standing(version)
     verdicts: list[Gate] = report.gates if report else [NOT_MEASURED]
-    failed = [gate_sentence(gate) for gate in verdicts if not gate["passed"]]
+    failed = [describe(gate) for gate in verdicts if not gate["passed"]]
     if failed and not force:
         raise GateError(
             f"{version} fails its gates: {'; '.join(failed)}. If it must be, add --force and say why.",
@@ -124,18 +116,27 @@ def start_canary(
 def watch_canary() -> CanaryEnd | None:
     """End the canary where it has left a band or has served enough; return its end, or None.
 
-    The first rolls it back, the second makes it champion. Any number of schedulers may call it at once.
+    The first rolls it back. The second makes it champion, unless it was started although gates failed: then
+    it ends as challenger, and a person decides. Any number of schedulers may call it at once.
     """
     canary = Canary.objects.running()
     if canary is None:
         return None
     count, found = bands(canary)
-    broken = [gate_sentence(band) for band in found if not band["passed"]]
+    broken = [describe(band) for band in found if not band["passed"]]
     try:
         if broken:
             return registry.end_canary(
                 outcome=CanaryEnd.Outcome.ROLLED_BACK,
                 reason=f"It left its band: {'; '.join(broken)}.",
+                actor=WATCH,
+                bands=found,
+            )
+        if count >= ENOUGH and canary.forced:
+            return registry.end_canary(
+                outcome=CanaryEnd.Outcome.FINISHED,
+                reason=f"It kept within the bands for {count} comments. It was started although "
+                "gates failed, so a person decides whether it becomes champion.",
                 actor=WATCH,
                 bands=found,
             )
@@ -145,7 +146,6 @@ def watch_canary() -> CanaryEnd | None:
                 reason=f"Its canary kept within the bands for {count} comments. {canary.reason}",
                 actor=WATCH,
                 gates=canary.gates,
-                forced=canary.forced,
                 bands=found,
             )
             return CanaryEnd.objects.get(canary=canary)
@@ -168,12 +168,12 @@ def bands(canary: Canary) -> tuple[int, list[Gate]]:
     found = []
     if rate := wilson(failures, failures + own.count, z=Z):
         found.append(
-            Gate(
-                name="error rate",
-                figure=failures / (failures + own.count),
-                bound=MAX_ERROR_RATE,
-                passed=rate[0] <= MAX_ERROR_RATE,
-                interval=rate,
+            _guardrail(
+                "error rate",
+                Rule.INTERVAL_REACHES_AT_MOST,
+                failures / (failures + own.count),
+                MAX_ERROR_RATE,
+                rate,
             )
         )
     if min(own.count, theirs.count) >= FEWEST:
@@ -181,26 +181,31 @@ def bands(canary: Canary) -> tuple[int, list[Gate]]:
         error = Z * sqrt(own.variance / own.count + theirs.variance / theirs.count)
         interval = (ratio * exp(-error), ratio * exp(error))
         found.append(
-            Gate(
-                name="latency, times the champion's",
-                figure=ratio,
-                bound=MAX_SLOWDOWN,
-                passed=interval[0] <= MAX_SLOWDOWN,
-                interval=interval,
+            _guardrail(
+                "latency, times the champion's",
+                Rule.INTERVAL_REACHES_AT_MOST,
+                ratio,
+                MAX_SLOWDOWN,
+                interval,
             )
         )
         shift, interval = own.shift(theirs)
         bound = max(MAX_FLAG_SHIFT, MAX_RELATIVE_FLAG_SHIFT * theirs.flagged / theirs.count)
         found.append(
-            Gate(
-                name="flag rate, away from the champion's",
-                figure=shift,
-                bound=bound,
-                passed=interval[0] <= bound and interval[1] >= -bound,
-                interval=interval,
+            _guardrail(
+                "flag rate, away from the champion's",
+                Rule.INTERVAL_REACHES_WITHIN,
+                shift,
+                bound,
+                interval,
             )
         )
     return own.count, found
+
+
+def _guardrail(name: str, rule: Rule, figure: float, bound: float, interval: tuple[float, float]) -> Gate:
+    passed = compare(rule, figure, bound, interval)
+    return Gate(name=name, figure=figure, bound=bound, passed=passed, rule=rule, interval=interval)
 
 
 class _Traffic:

@@ -17,8 +17,9 @@ from apps.predictions import actions as predictions
 from apps.predictions.models import Prediction
 from apps.registry import actions as registry
 from apps.registry import tracking
+from apps.registry.gates import describe
 from apps.registry.models import EvaluationArtifact, ModelArtifact, ModelVersion, Promotion
-from apps.training import actions, gates, rollout
+from apps.training import actions, datasets, gates, rollout
 from apps.training.models import Dataset, Gate, GateReport
 
 pytestmark = pytest.mark.django_db
@@ -88,10 +89,28 @@ def test_an_equal_version_passes(equal_version: ModelVersion, dataset: Dataset, 
     assert not promotion.forced
 
 
+def test_label_loss_beyond_its_bound_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A PR-AUC loss of 0.1384 failed nothing while its interval, on few rows, reached the bound."""
+    rows = datasets.Rows(texts=[""] * 4, labels=np.zeros((4, 6), np.uint8), weights=None)
+    found = {
+        "threat": {"roc_auc": (-0.001, -0.003, 0.001), "pr_auc": (-0.1384, -0.30, 0.02)},
+        "insult": {"roc_auc": (-0.005, -0.009, 0.002), "pr_auc": (-0.02, -0.025, -0.015)},
+    }
+    monkeypatch.setattr(gates, "paired_bootstrap", lambda *args, **options: found)
+    differences = list(gates._differences(rows, np.zeros((4, 6)), np.zeros((4, 6))))
+    assert [gate["passed"] for gate in differences] == [True, False, True, False]
+    assert "must be at least -0.0500" in describe(differences[1])
+    assert "measured -0.1384 (interval -0.3000 to 0.0200): failed" in describe(differences[1])
+    for gate in differences:
+        assert gate["passed"] == (gate["figure"] >= gate["bound"])
+
+
 def test_a_worse_version_is_refused_and_can_be_forced_with_a_reason(
     reversed_version: ModelVersion, champion: ModelVersion, dataset: Dataset, capsys: Any
 ) -> None:
-    with pytest.raises(CommandError, match=r"fails its gates: mean ROC-AUC 0\.\d+ \(bound 0\.\d+\) failed"):
+    with pytest.raises(
+        CommandError, match=r"fails its gates: mean ROC-AUC must be at least 0\.\d+; measured 0\.\d+: failed"
+    ):
         call_command("promote_model", "challenger", reason="hope")
     champion.refresh_from_db()
     assert champion.alias == "champion"

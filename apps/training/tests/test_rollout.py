@@ -67,6 +67,29 @@ def test_it_becomes_champion_once_it_has_served_enough(canary: Canary, champion:
     assert CanaryEnd.objects.count() == 1
 
 
+def test_forced_canary_waits_for_a_person(champion: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks.sync_tracking, "delay", lambda: None)
+    gates = [{"name": "mean ROC-AUC", "figure": 0.5, "bound": 0.9, "passed": False}]
+    canary = registry.start_canary(
+        version=another(champion), share=0.5, reason="a trial", actor="lea", gates=gates, forced=True
+    )
+    traffic(canary.champion, 1_500)
+    traffic(canary.version, 1_000)
+    ended = watched()
+    assert ended is not None
+    assert ended.outcome == CanaryEnd.Outcome.FINISHED
+    assert "a person decides" in ended.reason
+    champion.refresh_from_db()
+    canary.version.refresh_from_db()
+    assert (champion.alias, canary.version.alias) == (Alias.CHAMPION, Alias.CHALLENGER)
+    assert not Promotion.objects.filter(version=canary.version).exists()
+    assert watched() == ended
+    # A person may promote it, by force again, because its gates failed.
+    with pytest.raises(rollout.GateError):
+        rollout.promote(version=canary.version, reason="r", actor="lea")
+    assert rollout.promote(version=canary.version, reason="r", actor="lea", force=True).forced
+
+
 @pytest.mark.parametrize(
     ("band", "served"),
     [

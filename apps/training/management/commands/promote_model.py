@@ -4,6 +4,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
+from apps.registry.gates import describe, failures_first, summarize
 from apps.registry.management import base
 from apps.training import actions, rollout
 from apps.training.runs import TrainingError
@@ -33,8 +34,9 @@ promoted it, why, and what the gates said is kept."""
             "--canary",
             type=float,
             metavar="SHARE",
-            help="Let it serve this share of the requests first. By itself it becomes champion once it has "
-            "served enough, and is rolled back where errors, latency or flag rate leave their band.",
+            help="Let it serve this share of the requests first. Once it has served enough it becomes "
+            "champion by itself, unless it was forced; it is rolled back where errors, latency or flag rate "
+            "leave their band.",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -55,7 +57,8 @@ promoted it, why, and what the gates said is kept."""
         self._tell(promotion.gates, f"{version} is the champion{replaced}", promotion.forced)
 
     def _tell(self, gates: list[dict[str, Any]], done: str, forced: bool) -> None:
-        for gate in gates:
-            self.stdout.write(rollout.gate_sentence(gate))
+        self.stdout.write(f"Gates: {summarize(gates)}.")
+        for gate in failures_first(gates):
+            self.stdout.write(describe(gate))
         self.stdout.write(f"{done}{', by force' if forced else ''}.")
         self.sync_tracking()
