@@ -474,16 +474,12 @@ VERDICT = (
 
 def verdicts() -> QuerySet[Decision]:
     """Return the decisions that say how often the model is right: of items that policy or chance drew."""
-<<<<<<< HEAD
-    return Decision.objects.human().filter(action__in=_VERDICTS, reversal=None, item__kind__in=_DRAWN)
-=======
     return Decision.objects.human().filter(
-        action__in=["approve", "reject"],
+        action__in=_VERDICTS,
         reversal=None,
         item__kind__in=_DRAWN,
         item__requested_by=None,  # a person chose these, so they are no sample of the traffic
     )
->>>>>>> 013645d (Ship a review-only policy and list automatic decisions with Send to review)
 
 
 def truth(action: str, corrected: int | None, predicted: int) -> int:
