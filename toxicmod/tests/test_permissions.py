@@ -197,6 +197,7 @@ def world(item: QueueItem, client_key: APIKey, person: Callable[..., User]) -> d
     job, _ = actions.preview_bulk(
         user=people["l"], filter={"label": "insult", "score_from": 0.5}, action=Decision.Action.APPROVE
     )
+    actions.moderate(text="insult=0.99 you fool")  # which the policy rejects by itself
     prediction = item.prediction
     give_feedback(prediction=prediction, is_right=True)
     champion = ModelVersion.objects.get(alias="champion")
