@@ -100,11 +100,11 @@ def roll_up(
     """Count every hour that has changed since the last run, and those from `since` on; at first only those.
 
     Changed are the hours since then, earlier ones for which a prediction was stored, a decision taken back or
-    a review asked for since then, those that are due to be tried again, and, looked for every six hours, those
-    of the last week whose number of predictions differs.
+    a review asked for since then, those that are due to be tried again, and, looked for every six hours,
+    those of the last week whose number of predictions differs.
 
-    An hour that fails is recorded as an `UncountedHour` and tried again, and so is one of which rows had to be
-    left out; the other hours go on.
+    An hour that fails is recorded as an `UncountedHour` and tried again, and so is one of which rows had to
+    be left out; the other hours go on.
 
     Args:
         report: is told each hour before it is counted, and how many are left.
@@ -347,8 +347,8 @@ def _leave_out_unknown_versions(counted: HourCount) -> None:
     unknown = versions - set(ModelVersion.objects.filter(pk__in=versions).values_list("pk", flat=True))
     for key in [key for key in counted.rows if key.version in unknown]:
         error = UnknownVersionError(
-            f"Predictions were made by a model version that is not here (id {key.version}): copy the registry "
-            "from the site's database by `manage.py dumpdata registry` and `manage.py loaddata`."
+            f"Predictions were made by a model version that is not here (id {key.version}): copy the "
+            "registry from the site's database by `manage.py dumpdata registry` and `manage.py loaddata`."
         )
         counted.skip(describe(error), counted.rows.pop(key)["requests"] or 1)
 
