@@ -677,7 +677,7 @@ class AutomaticDecisionManager(models.Manager.from_queryset(DecisionQuerySet)): 
 class AutomaticDecision(Decision):
     """A decision that the policy made without a person looking, as the admin lists it."""
 
-    objects = AutomaticDecisionManager()
+    objects = AutomaticDecisionManager()  # type: ignore[misc]
 
     class Meta:
         proxy = True
