@@ -46,13 +46,14 @@ def resume_bulk_jobs() -> None:
     actions.resume_bulk_jobs()
 
 
-@shared_task
+@shared_task(throws=(ModerationError, NoModelError))
 def queue_to_learn() -> None:
     """Put the day's comments to learn from into the queue, once a day."""
     try:
         actions.queue_to_learn_when_due()
     except (ModerationError, NoModelError) as error:
         logger.warning("Nothing was queued to learn from: %s", error)
+        raise
 
 
 @shared_task

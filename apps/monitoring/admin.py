@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from apps.accounts.admin import ReadOnlyAdmin
 from apps.accounts.models import User
 from apps.monitoring import alerts
-from apps.monitoring.models import Alert, AlertRule, Notice
+from apps.monitoring.models import Alert, AlertRule, Notice, ScheduledTask, UncountedHour
 
 
 class AlertRuleForm(forms.ModelForm):
@@ -70,4 +70,15 @@ class NoticeAdmin(ReadOnlyAdmin):
     list_display = ("id", "alert", "event", "channel", "attempts", "sent_at", "error")
     list_select_related = ("alert__rule",)
     list_filter = ("channel",)
+    list_per_page = 50
+
+
+@admin.register(ScheduledTask)
+class ScheduledTaskAdmin(ReadOnlyAdmin):
+    list_display = ("task", "succeeded_at", "failures", "failing_since", "error")
+
+
+@admin.register(UncountedHour)
+class UncountedHourAdmin(ReadOnlyAdmin):
+    list_display = ("hour", "origin", "skipped", "error", "attempts", "first_failed_at", "retry_at")
     list_per_page = 50

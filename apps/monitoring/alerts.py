@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
+from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.core.mail import EmailMessage
 from django.db import IntegrityError, transaction
@@ -17,6 +18,7 @@ from apps.moderation import webhooks
 from apps.moderation.models import Delivery
 from apps.moderation.permissions import require
 from apps.monitoring.drift import Estimate
+from apps.monitoring.failures import describe
 from apps.monitoring.measures import Traffic, measure
 from apps.monitoring.models import Alert, AlertRule, Notice
 from apps.training import runs
@@ -39,18 +41,27 @@ _RULES: tuple[tuple[str, AlertRule.Metric, float, int], ...] = (
     ("An item waits for more than a day", AlertRule.Metric.QUEUE_HOURS, 24, 1),
     ("The mirror is behind", AlertRule.Metric.MIRROR_SECONDS, 900, 1),
     ("Background work piles up", AlertRule.Metric.BROKER_MESSAGES, 1_000, 1),
+    ("Background work fails or is overdue", AlertRule.Metric.BACKGROUND_PROBLEMS, 0, 1),
 )
+
+
+class EvaluationError(Exception):
+    """Some rules could not be evaluated; the others were. The message names them."""
 
 
 @transaction.atomic
 def install_default_rules() -> int:
-    """Store the usual rules where there are none, with nobody to be told; return how many."""
-    if AlertRule.objects.exists():
-        return 0
+    """Store the default rules whose metric has no rule yet, without recipients; return how many.
+
+    Rules are turned off, not deleted, so no rule comes back that somebody did not want.
+    """
+    present = set(AlertRule.objects.values_list("metric", flat=True))
+    names = set(AlertRule.objects.values_list("name", flat=True))
     return len(
         AlertRule.objects.bulk_create(
             AlertRule(name=name, metric=metric, threshold=threshold, window_hours=hours)
             for name, metric, threshold, hours in _RULES
+            if metric not in present and name not in names
         )
     )
 
@@ -62,25 +73,46 @@ def evaluate(*, now: datetime | None = None) -> list[Alert]:
 
     Returns:
         The alerts that this call opened.
+
+    Raises:
+        EvaluationError: a rule could not be evaluated; the others were.
     """
     now = now or timezone.now()
     Alert.objects.open().filter(rule__is_active=False).update(closed_at=now)
     windows: dict[int, Traffic] = {}
-    opened = []
+    opened: list[Alert] = []
+    failures = []
     for rule in AlertRule.objects.filter(is_active=True):
-        hours = rule.window_hours
-        if hours not in windows:
-            windows[hours] = Traffic(now, hours=hours)
-        found = measure(rule.metric, windows[hours])
-        alert = rule.alerts.open().first()
-        if alert is None and found and _is_beyond(rule, found):
-            alert = _open(rule, found, now)
-            opened += [alert] if alert else []
-        elif alert and found and not _is_beyond(rule, Estimate(found.value, found.value, found.value)):
-            _close(alert, now)
-            continue
-        if alert:
-            _tell_if_due(alert, now)
+        try:
+            opened += _evaluate(rule, windows, now)
+        except SoftTimeLimitExceeded:
+            raise
+        except Exception as error:
+            failures.append(f"“{rule.name}” ({describe(error)})")
+    if failures:
+        raise EvaluationError(f"{len(failures)} alert rules could not be evaluated: {', '.join(failures)}.")
+    return opened
+
+
+def _evaluate(rule: AlertRule, windows: dict[int, Traffic], now: datetime) -> list[Alert]:
+    """Open, close or repeat the alert of one rule; return what was opened."""
+    hours = rule.window_hours
+    if hours not in windows:
+        windows[hours] = Traffic(now, hours=hours)
+    found = measure(rule.metric, windows[hours])
+    alert = rule.alerts.open().first()
+    opened = []
+    if alert and found and set(found.subjects) - set(alert.subjects):
+        _close(alert, now)  # an alert that somebody acknowledged must not hide what fails later
+        alert = None
+    if alert is None and found and _is_beyond(rule, found):
+        alert = _open(rule, found, now)
+        opened += [alert] if alert else []
+    elif alert and found and not _is_beyond(rule, Estimate(found.value, found.value, found.value)):
+        _close(alert, now)
+        return []
+    if alert:
+        _tell_if_due(alert, now)
     return opened
 
 
@@ -100,6 +132,7 @@ def _open(rule: AlertRule, found: Estimate, now: datetime) -> Alert | None:
                 value=found.value,
                 low=found.low,
                 high=found.high,
+                subjects=list(found.subjects),
                 opened_at=now,
             )
     except IntegrityError:
@@ -210,6 +243,7 @@ def payload(notice: Notice) -> dict[str, Any]:
         "comparison": alert.comparison,
         "threshold": alert.threshold,
         "window_hours": alert.window_hours,
+        "subjects": alert.subjects,
         "opened_at": alert.opened_at.isoformat(),
         "closed_at": alert.closed_at and alert.closed_at.isoformat(),
         "url": _address(alert),

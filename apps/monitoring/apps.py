@@ -1,8 +1,11 @@
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 
 
 class MonitoringConfig(AppConfig):
     name = "apps.monitoring"
 
     def ready(self) -> None:
-        from apps.monitoring import checks  # noqa: F401  (registers the check; importable once apps are loaded)
+        from apps.monitoring import checks, schedules  # noqa: F401  (both register themselves)
+
+        post_migrate.connect(schedules.create_rows, sender=self)

@@ -12,8 +12,9 @@ from apps.accounts.models import User
 from apps.accounts.permissions import communities_of
 from apps.monitoring import access
 from apps.monitoring.figures import Panel, Plot, figure, height
+from apps.monitoring.freshness import Freshness
 from apps.monitoring.models import HourlyRollup
-from apps.monitoring.panels import PANELS, WINDOWS, Filters
+from apps.monitoring.panels import PANELS, WINDOWS, Filters, build
 from apps.predictions.models import Prediction
 from apps.registry.models import ModelVersion
 
@@ -152,6 +153,21 @@ def _plot(name: str, plot: Plot) -> Any:
     return html.Figure([html.Figcaption(plot.sentence), body], **{"data-plot": plot.key})
 
 
+def _as_of(freshness: Freshness) -> list[Any]:
+    """The time that the data are of, in red and with the reasons where they are late."""
+    moment = freshness.as_of
+    late = [html.Strong("Late: ")] if freshness.is_late else []
+    if moment:
+        text = ["Data as of ", html.Time(f"{moment:%Y-%m-%d %H:%M} UTC", dateTime=moment.isoformat())]
+    else:
+        text = ["No traffic has been counted yet."]
+    reasons = [html.Li(problem) for problem in freshness.problems]
+    return [
+        html.P([*late, *text], className=f"as-of {freshness.status}"),
+        *([html.Ul(reasons, className="reasons")] if reasons else []),
+    ]
+
+
 def draw(name: str, panel: Panel, query: str) -> list[Any]:
     """Return a panel as Dash components."""
     tiles = [
@@ -171,6 +187,7 @@ def draw(name: str, panel: Panel, query: str) -> list[Any]:
             ],
             className="head",
         ),
+        *(_as_of(panel.freshness) if panel.freshness else []),
         html.P(panel.sentence, className="answer"),
         *([html.Dl(tiles, className="tiles")] if tiles else []),
         html.Div([_plot(name, plot) for plot in panel.plots], className="plots"),
@@ -222,7 +239,7 @@ def show(
     name = state["panel"] or "now"
     chosen = None if filters.community is None else f"={filters.community}"
     return [
-        draw(name, PANELS[name][1](filters), query),
+        draw(name, build(name, filters), query),
         query,
         name,
         state["window"],

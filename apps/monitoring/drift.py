@@ -42,11 +42,12 @@ BANDS = {Measure.PSI: (0.1, 0.25), Measure.JENSEN_SHANNON: (0.1, 0.2)}
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its interval, of 95 % unless told otherwise."""
+    """A figure and its interval, of 95 % unless told otherwise; `subjects` names what it counts."""
 
     value: float
     low: float
     high: float
+    subjects: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from apps.monitoring.freshness import Freshness
+
 X = list[Any]
 Y = list[float | None]
 # Okabe and Ito, "Color universal design", 2008, without those that are faint on white or on black.
@@ -77,11 +79,17 @@ class Panel:
     sentence: str
     tiles: list[Tile] = field(default_factory=list)
     plots: list[Plot] = field(default_factory=list)
+    freshness: Freshness | None = None
 
 
 def table(panel: Panel) -> Iterator[list[Any]]:
     """Yield the rows of a panel's CSV file, its header first."""
     yield ["plot", "series", "x", "y", "low", "high"]
+    if panel.freshness:
+        as_of = panel.freshness.as_of
+        yield ["data as of", panel.freshness.status, as_of.isoformat() if as_of else "", "", "", ""]
+        for problem in panel.freshness.problems:
+            yield ["problem", problem, "", "", "", ""]
     for tile in panel.tiles:
         yield ["figures", tile.name, tile.note, tile.value, "", ""]
     for plot in panel.plots:

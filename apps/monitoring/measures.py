@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from apps.moderation import insight
 from apps.moderation.triage import wilson
-from apps.monitoring import drift, state
+from apps.monitoring import drift, freshness, state
 from apps.monitoring.drift import Estimate
 from apps.monitoring.models import LATENCY_EDGES, AlertRule, HourlyRollup, Reference
 from apps.registry.models import Alias
@@ -25,6 +25,7 @@ class Traffic:
     """The last whole hours and the one that runs, over all communities, and what they are held against."""
 
     def __init__(self, now: datetime, *, hours: int) -> None:
+        self.now = now
         self.running = now.replace(minute=0, second=0, microsecond=0)
         self.hours = hours
         self._first = self.running - _HOUR * hours
@@ -203,6 +204,11 @@ def _broker_messages(traffic: Traffic) -> Estimate | None:
     return None if depths is None else _exactly(sum(depths.values()))
 
 
+def _background_problems(traffic: Traffic) -> Estimate:
+    subjects = tuple(freshness.of_background_work(traffic.now).subjects)
+    return Estimate(len(subjects), len(subjects), len(subjects), subjects)
+
+
 _MEASURES: dict[str, Callable[[Traffic], Estimate | None]] = {
     Metric.ERROR_SHARE: _error_share,
     Metric.LATENCY: _latency,
@@ -219,6 +225,7 @@ _MEASURES: dict[str, Callable[[Traffic], Estimate | None]] = {
     Metric.QUEUE_HOURS: _queue_hours,
     Metric.MIRROR_SECONDS: _mirror_seconds,
     Metric.BROKER_MESSAGES: _broker_messages,
+    Metric.BACKGROUND_PROBLEMS: _background_problems,
 }
 
 

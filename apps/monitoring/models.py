@@ -186,6 +186,23 @@ class UncountedHour(models.Model):
         return f"{self.hour:%Y-%m-%d %H:00}, {what}: {self.error}"
 
 
+class ScheduledTask(models.Model):
+    """How the last runs of a scheduled task ended; see `monitoring.schedules`."""
+
+    task = models.CharField(max_length=200, primary_key=True)
+    created_at = models.DateTimeField(default=timezone.now, help_text="Since when it is expected to run.")
+    succeeded_at = models.DateTimeField(null=True, help_text="Its last success, to within 30 seconds.")
+    failures = models.PositiveIntegerField(default=0, help_text="In a row.")
+    failing_since = models.DateTimeField(null=True)
+    error = models.CharField(max_length=300, blank=True)
+
+    class Meta:
+        ordering = ("task",)
+
+    def __str__(self) -> str:
+        return self.task
+
+
 class RequestMinute(models.Model):
     """The calls that one process answered in a minute, by source."""
 
@@ -274,6 +291,7 @@ class AlertRule(models.Model):
         QUEUE_HOURS = "queue_oldest_hours", "Age of the oldest open queue item, hours"
         MIRROR_SECONDS = "mirror_lag_seconds", "How far the mirror in DynamoDB is behind, seconds"
         BROKER_MESSAGES = "broker_messages", "Messages that wait in the broker, at this moment"
+        BACKGROUND_PROBLEMS = "background_problems", "Scheduled tasks and counts that fail or are overdue"
 
     class Comparison(models.TextChoices):
         ABOVE = "above", "above"
@@ -344,6 +362,9 @@ class Alert(models.Model):
     value = models.FloatField(help_text="When the alert opened.")
     low = models.FloatField(help_text="Of the interval.")
     high = models.FloatField(help_text="Of the interval.")
+    subjects: Any = models.JSONField(
+        default=list, help_text="What the figure counts, by name, where it counts named things."
+    )
     opened_at = models.DateTimeField(default=timezone.now, db_index=True)
     told_at = models.DateTimeField(null=True, help_text="When somebody was told last.")
     acknowledged_at = models.DateTimeField(null=True)
@@ -374,6 +395,8 @@ class Alert(models.Model):
     @property
     def sentence(self) -> str:
         """What was found, in words."""
+        if self.subjects:
+            return f"{self.get_metric_display()}: {', '.join(self.subjects)}."
         return (
             f"{self.get_metric_display()}: {self.value:.4g} ({self.low:.4g} to {self.high:.4g}), "
             f"{self.comparison} {self.threshold:g} over {self.window_hours} h."

@@ -2,20 +2,20 @@
 
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from django.conf import settings
-from django.db.models import Count
+from django.db.models import Count, QuerySet
 from django.utils import timezone
 
 from apps.classifier.labels import LABELS
 from apps.moderation import insight
-from apps.moderation.models import Delivery, QueueItem
-from apps.monitoring import drift, rollups, state
+from apps.moderation.models import Delivery, QueueItem, Submission
+from apps.monitoring import drift, freshness, rollups, schedules, state
 from apps.monitoring.figures import Kind, Panel, Plot, Series, Tile, Y
 from apps.monitoring.models import (
     GROUPS,
@@ -27,7 +27,6 @@ from apps.monitoring.models import (
     Alert,
     DomainCheck,
     HourlyRollup,
-    Progress,
     Reference,
     RequestMinute,
 )
@@ -94,8 +93,9 @@ class Frame:
         return [begin + step * number for number in range(count)], out
 
 
-def load(filters: Filters, *names: str, begin: datetime | None = None, end: datetime | None = None) -> Frame:
-    """Read the rollups of a window, in one query."""
+def _rows(
+    filters: Filters, begin: datetime | None = None, end: datetime | None = None
+) -> QuerySet[HourlyRollup]:
     rows = HourlyRollup.objects.all()
     rows = rows.overall() if filters.community is None else rows.of_community(filters.community)
     rows = rows.filter(hour__gte=begin or filters.begin, hour__lt=end or filters.end)
@@ -103,7 +103,14 @@ def load(filters: Filters, *names: str, begin: datetime | None = None, end: date
         rows = rows.filter(source=filters.source)
     if filters.version:
         rows = rows.filter(version__number=filters.version)
-    found = list(rows.order_by("hour").values_list("hour", "source", "version__number", *names))
+    return rows
+
+
+def load(filters: Filters, *names: str, begin: datetime | None = None, end: datetime | None = None) -> Frame:
+    """Read the rollups of a window, in one query."""
+    found = list(
+        _rows(filters, begin, end).order_by("hour").values_list("hour", "source", "version__number", *names)
+    )
     columns = list(zip(*found, strict=True)) or [()] * (3 + len(names))
     shapes = {name: getattr(HourlyRollup._meta.get_field(name), "shape", ()) for name in names}
     return Frame(
@@ -201,6 +208,7 @@ def now(filters: Filters) -> Panel:
     oldest = insight.oldest_open()
     champion = ModelVersion.objects.with_alias(Alias.CHAMPION)
     alerts = list(Alert.objects.open().select_related("rule")[:5])
+    work = freshness.of_background_work(at)
     p50, p95, p99 = (percentile(latency, LATENCY_EDGES, each) for each in (0.5, 0.95, 0.99))
     troubles = [
         trouble
@@ -208,6 +216,7 @@ def now(filters: Filters) -> Panel:
             ("no model is in service", champion is None),
             (f"{_percent(share * 100 if share else None)} of the calls fail", bool(share and share > 0.01)),
             (f"{len(alerts)} alerts are open" if len(alerts) > 1 else "an alert is open", bool(alerts)),
+            ("background work fails or is late, so counts and alerts may be old", work.is_late),
         )
         if is_so
     ]
@@ -237,7 +246,7 @@ def now(filters: Filters) -> Panel:
         "Is the system healthy?",
         f"Not quite: {', '.join(troubles)}."
         if troubles
-        else "Yes: a model serves, calls succeed, no alert is open.",
+        else "Yes: a model serves, calls succeed, background work is on time, no alert is open.",
         tiles,
         [
             Plot(
@@ -252,6 +261,31 @@ def now(filters: Filters) -> Panel:
                 "a minute",
             )
         ],
+        work,
+    )
+
+
+def _outcomes(filters: Filters) -> Plot:
+    """What the policy answered; outcomes that this release does not know have their stored name."""
+    begin, step = filters.begin, filters.step
+    count = round((filters.end - begin) / step)
+    found: dict[str, np.ndarray] = {outcome: np.zeros(count) for outcome in Submission.Outcome.values}
+    for hour, outcomes in _rows(filters).order_by().values_list("hour", "outcomes"):
+        for outcome, number in outcomes.items():
+            found.setdefault(outcome, np.zeros(count))[int((hour - begin) / step)] += number
+    labels = dict(Submission.Outcome.choices)
+    counted = {labels.get(outcome, outcome): counts for outcome, counts in found.items() if counts.any()}
+    total = int(sum(counts.sum() for counts in counted.values()))
+    shares = ", ".join(f"{label.lower()} {counts.sum() / total:.1%}" for label, counts in counted.items())
+    times = [begin + step * number for number in range(count)]
+    return Plot(
+        "by outcome",
+        f"The policy was asked about {total:,} comments: {shares}."
+        if total
+        else "The policy was not asked about any comment.",
+        [Series(label, times, [float(count) for count in counts]) for label, counts in counted.items()],
+        "comments",
+        events=promotions(filters),
     )
 
 
@@ -274,7 +308,7 @@ def volume(filters: Filters) -> Panel:
     labels = dict(Prediction.Source.choices)
     hours = filters.step / HOUR
     every = "an hour" if hours == 1 else f"every {hours:.0f} h"
-    by_source = split(frame.sources, lambda source: labels[source])
+    by_source = split(frame.sources, lambda source: labels.get(source, source))
     busiest = max(by_source, key=lambda series: sum(y or 0 for y in series.y)).name if by_source else ""
     return Panel(
         "How much comes, and how fast is it answered?",
@@ -294,6 +328,7 @@ def volume(filters: Filters) -> Panel:
                 f"comments {every}",
                 events=events,
             ),
+            _outcomes(filters),
             Plot(
                 "latency",
                 f"Half of the comments took at most {_ms(percentile(whole, LATENCY_EDGES, 0.5))} to score, "
@@ -869,23 +904,20 @@ def system(filters: Filters) -> Panel:
         .distinct()
         .count()
     )
-    progress = Progress.objects.filter(pk="database").first()
-    behind = (at - progress.until).total_seconds() if progress and progress.until else None
-    waiting = dict(
-        Delivery.objects.filter(status__in=["pending", "sending", "dead"])
-        .order_by()
-        .values_list("status")
-        .annotate(Count("pk"))
-    )
+    work, counts = freshness.of_background_work(at), freshness.of_counts(now=at)
+    behind = (at - counts.as_of).total_seconds() if counts.as_of else None
+    states = schedules.states(at)
+    failing = [state.name for state in states if state.problem]
+    waiting = dict(Delivery.objects.order_by().values_list("status").annotate(Count("pk")))
     disk = shutil.disk_usage(settings.DATA_DIR)
     free = disk.free / disk.total
     depths = state.broker_depths()
     mirror = state.mirror_lag()
-    late = behind is None or behind > 1800
     troubles = [
         text
         for text, is_so in (
-            ("background work has stopped", late),
+            (f"{len(failing)} of {len(states)} scheduled tasks fail or are overdue", bool(failing)),
+            ("counts are late or incomplete", counts.is_late),
             ("the broker does not answer", depths is None),
             ("the mirror is behind", mirror is not None and mirror > 900),
             (f"{waiting.get('dead', 0):,} webhooks were given up", bool(waiting.get("dead"))),
@@ -897,10 +929,16 @@ def system(filters: Filters) -> Panel:
         "Does the machinery run?",
         f"Not all of it: {', '.join(troubles)}."
         if troubles
-        else "Yes: background work, broker, mirror, webhooks and disk are well.",
+        else "Yes: schedules, counts, broker, mirror, webhooks and disk are well.",
         [
             Tile("Web processes", str(processes), "that answered in the last three minutes"),
-            Tile("Background work", span(behind), "since it last counted traffic", late),
+            Tile("Counted", span(behind), "ago, everything up to then", counts.is_late),
+            Tile(
+                "Schedules",
+                f"{len(states) - len(failing)} of {len(states)}",
+                f"on time; not: {', '.join(failing)}" if failing else "on time",
+                bool(failing),
+            ),
             Tile(
                 "Webhooks waiting", f"{waiting.get('pending', 0) + waiting.get('sending', 0):,}", "to be sent"
             ),
@@ -935,6 +973,7 @@ def system(filters: Filters) -> Panel:
                 "messages",
             )
         ],
+        work,
     )
 
 
@@ -947,3 +986,11 @@ PANELS: dict[str, tuple[str, Callable[[Filters], Panel]]] = {
     "fairness": ("Fairness", fairness),
     "system": ("System", system),
 }
+
+
+def build(name: str, filters: Filters) -> Panel:
+    """Return a panel with the time that its data are of."""
+    panel = PANELS[name][1](filters)
+    if panel.freshness:
+        return panel
+    return replace(panel, freshness=freshness.of_counts(begin=filters.begin, end=filters.end))

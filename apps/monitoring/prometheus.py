@@ -20,8 +20,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from apps.moderation.models import Delivery, QueueItem
-from apps.monitoring import state
-from apps.monitoring.models import Alert, Progress
+from apps.monitoring import freshness, schedules, state
+from apps.monitoring.models import Alert, UncountedHour
 from apps.registry.models import Alias, ModelVersion
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -66,6 +66,7 @@ class Stored(Collector):
                 ),
                 _gauge("toxicmod_alerts_open", "Alerts that are open.", Alert.objects.open().count()),
                 *_rollups(),
+                *_schedules(),
                 *_mirror(),
             ]
         except DatabaseError:
@@ -99,9 +100,32 @@ def _rollups() -> Iterator[GaugeMetricFamily]:
     lag = GaugeMetricFamily(
         "toxicmod_rollup_lag_seconds", "Since traffic was last counted.", labels=["origin"]
     )
-    for origin, until in Progress.objects.exclude(until=None).values_list("origin", "until"):
-        lag.add_metric([origin], (timezone.now() - until).total_seconds())
+    now = timezone.now()
+    counted = freshness.of_counts(now=now)
+    if counted.as_of:
+        lag.add_metric([settings.ROLL_UP_FROM], (now - counted.as_of).total_seconds())
     yield lag
+    yield _gauge(
+        "toxicmod_rollup_incomplete_hours",
+        "Hours of which something could not be counted.",
+        UncountedHour.objects.count(),
+    )
+
+
+def _schedules() -> Iterator[GaugeMetricFamily]:
+    age = GaugeMetricFamily(
+        "toxicmod_schedule_success_age_seconds", "Since a task's last success.", labels=["task"]
+    )
+    failing = GaugeMetricFamily(
+        "toxicmod_schedule_failing", "Whether a task fails or is overdue.", labels=["task"]
+    )
+    now = timezone.now()
+    for each in schedules.states(now):
+        if each.succeeded_at:
+            age.add_metric([each.task], (now - each.succeeded_at).total_seconds())
+        failing.add_metric([each.task], bool(each.problem))
+    yield age
+    yield failing
 
 
 def _mirror() -> Iterator[GaugeMetricFamily]:

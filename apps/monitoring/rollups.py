@@ -100,11 +100,11 @@ def roll_up(
     """Count every hour that has changed since the last run, and those from `since` on; at first only those.
 
     Changed are the hours since then, earlier ones for which a prediction was stored, a decision taken back or
-    a review asked for since then, those that are due to be tried again, and, looked for every six hours,
-    those of the last week whose number of predictions differs.
+    a review requested since then, those that are due to be retried, and, looked for every six hours, those of
+    the last week whose number of predictions differs.
 
-    An hour that fails is recorded as an `UncountedHour` and tried again, and so is one of which rows had to
-    be left out; the other hours go on.
+    An hour that fails, or of which rows had to be left out, is recorded as an `UncountedHour` and retried
+    later; the other hours go on.
 
     Args:
         report: is told each hour before it is counted, and how many are left.

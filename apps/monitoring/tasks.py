@@ -1,11 +1,17 @@
 """What a Celery worker does of monitoring."""
 
+import logging
+
 from celery import shared_task
 
 from apps.monitoring import alerts, references, rollups
+from apps.predictions.mirror import MirrorError
+
+logger = logging.getLogger(__name__)
 
 
-@shared_task
+# What is raised on purpose makes the schedule fail, which the dashboard shows and an alert reports.
+@shared_task(throws=(rollups.IncompleteCountError, MirrorError))
 def roll_up() -> None:
     """Count the hours that have changed."""
     rollups.roll_up()
@@ -17,10 +23,14 @@ def look_deeper() -> None:
     references.look_deeper()
 
 
-@shared_task
+@shared_task(throws=(alerts.EvaluationError,))
 def watch() -> None:
     """Open and close alerts."""
-    alerts.evaluate()
+    try:
+        alerts.evaluate()
+    except alerts.EvaluationError as error:
+        logger.error("%s", error)
+        raise
 
 
 @shared_task

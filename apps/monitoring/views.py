@@ -15,7 +15,7 @@ from apps.moderation.exports import guard
 from apps.monitoring import access
 from apps.monitoring import dashboard as drawn
 from apps.monitoring.figures import table
-from apps.monitoring.panels import PANELS
+from apps.monitoring.panels import PANELS, build
 
 # plotly.js sets styles of what it draws; scripts come from this site as everywhere.
 DRAWING = {"style-src": [SELF, UNSAFE_INLINE], "img-src": [SELF, "data:"]}
@@ -50,6 +50,6 @@ def download(request: HttpRequest, panel: str) -> HttpResponse:
         headers={"Content-Disposition": f'attachment; filename="{name}"'},
     )
     writer = csv.writer(response)
-    for row in table(PANELS[panel][1](filters)):
+    for row in table(build(panel, filters)):
         writer.writerow([guard(cell) if isinstance(cell, str) else cell for cell in row])
     return response

@@ -9,10 +9,11 @@ from apps.registry import tracking
 logger = logging.getLogger(__name__)
 
 
-@shared_task
+@shared_task(throws=(tracking.TrackingError,))
 def sync_tracking() -> None:
     """Bring MLflow's aliases in step with ours; after an outage the schedule makes up for it."""
     try:
         tracking.sync()
     except tracking.TrackingError as error:
         logger.warning("%s. The schedule will try again.", error)
+        raise

@@ -50,13 +50,14 @@ def build_dataset(name: str, base_id: int | None) -> None:
         logger.warning("The data set %s was not built: %s", name, error)
 
 
-@shared_task
+@shared_task(throws=(runs.TrainingError, SourceError))
 def learn_when_due() -> None:
     """Build a data set and queue a run where enough was said since the last one."""
     try:
         actions.learn_when_due()
     except (runs.TrainingError, SourceError) as error:
         logger.warning("Nothing was learned: %s", error)
+        raise
 
 
 @shared_task

@@ -168,7 +168,8 @@ def test_refusals(model: ModelVersion, policy: Policy, caplog: pytest.LogCapture
     Policy.objects.update(status=Policy.Status.RETIRED)
     with pytest.raises(CommandError, match="install_default_policy"):
         call_command("queue_to_learn")
-    tasks.queue_to_learn()
+    with pytest.raises(ModerationError, match="No policy is active"):
+        tasks.queue_to_learn()
     assert "No policy is active" in caplog.text
 
 

@@ -1,3 +1,16 @@
 """People and a policy, as moderation's tests have them."""
 
+import pytest
+from django.utils import timezone
+
 from apps.moderation.tests.conftest import ann, ben, lea, model, person, policy  # noqa: F401
+from apps.monitoring import schedules
+from apps.monitoring.models import Progress, ScheduledTask
+
+
+@pytest.fixture
+def on_time(db: None) -> None:
+    """Every scheduled task has just succeeded, and traffic is counted up to this moment."""
+    for task in schedules.tasks():
+        ScheduledTask.objects.update_or_create(pk=task, defaults={"succeeded_at": timezone.now()})
+    Progress.objects.update_or_create(pk="database", defaults={"until": timezone.now()})

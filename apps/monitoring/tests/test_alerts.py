@@ -19,7 +19,7 @@ from apps.accounts.models import APIKey, User
 from apps.moderation import actions as moderation
 from apps.moderation import webhooks
 from apps.moderation.models import Policy, QueueItem
-from apps.monitoring import alerts, tasks
+from apps.monitoring import alerts, measures, tasks
 from apps.monitoring.measures import Traffic, measure
 from apps.monitoring.models import Alert, AlertRule, HourlyRollup, Notice
 from apps.predictions.models import MirrorState, Outbox, Prediction
@@ -233,7 +233,7 @@ def test_the_usual_rules_are_installed_once_and_tell_nobody_unasked() -> None:
     assert AlertRule.objects.count() == count
 
 
-MOMENT = {"queue_items", "queue_oldest_hours", "mirror_lag_seconds", "broker_messages"}
+MOMENT = {"queue_items", "queue_oldest_hours", "mirror_lag_seconds", "broker_messages", "background_problems"}
 
 
 @pytest.mark.parametrize("metric", sorted(set(AlertRule.Metric.values) - MOMENT))
@@ -267,6 +267,7 @@ def test_every_metric_has_a_figure_or_says_that_it_knows_too_little(
     assert found.low <= found.value <= found.high
 
 
+@pytest.mark.usefixtures("on_time")
 def test_queue_broker_and_mirror_are_watched_as_they_are(
     model: ModelVersion, policy: Policy, redis_url: str, settings: Any
 ) -> None:
@@ -277,6 +278,7 @@ def test_queue_broker_and_mirror_are_watched_as_they_are(
     settings.REDIS_URL = ""
     assert figures() == {
         "queue_items": 0, "queue_oldest_hours": 0, "mirror_lag_seconds": None, "broker_messages": None,
+        "background_problems": 0,
     }  # fmt: skip
     settings.REDIS_URL = redis_url
     with redis.Redis.from_url(redis_url) as broker:
@@ -287,7 +289,13 @@ def test_queue_broker_and_mirror_are_watched_as_they_are(
     MirrorState.objects.create(free_at=timezone.now())
     Outbox.objects.create(kind="prediction", key="1", created_at=timezone.now() - timedelta(hours=1))
     assert figures() == pytest.approx(
-        {"queue_items": 1, "queue_oldest_hours": 30, "mirror_lag_seconds": 3_600, "broker_messages": 2},
+        {
+            "queue_items": 1,
+            "queue_oldest_hours": 30,
+            "mirror_lag_seconds": 3_600,
+            "broker_messages": 2,
+            "background_problems": 0,
+        },
         rel=0.01,
     )
     alerts.install_default_rules()
@@ -296,3 +304,29 @@ def test_queue_broker_and_mirror_are_watched_as_they_are(
     assert opened == {"queue_oldest_hours", "mirror_lag_seconds", "broker_messages"}
     with redis.Redis.from_url(redis_url) as broker:
         broker.delete("training")
+
+
+def _broken(traffic: Traffic) -> None:
+    raise ValueError
+
+
+def test_evaluate_goes_on_after_a_rule_that_fails(
+    rule: AlertRule, traffic: Callable[..., HourlyRollup], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(measures._MEASURES, AlertRule.Metric.LATENCY, _broken)
+    AlertRule.objects.create(name="A slow one", metric=AlertRule.Metric.LATENCY, threshold=1)
+    AlertRule.objects.create(name="An unknown one", metric="of_another_release", threshold=1)
+    traffic(requests=1_000, errors=50)
+    with pytest.raises(alerts.EvaluationError, match=r"2 alert rules .*“A slow one” .ValueError in apps/"):
+        alerts.evaluate(now=NOW)
+    assert Alert.objects.open().get().rule == rule
+    with pytest.raises(alerts.EvaluationError):
+        tasks.watch()
+
+
+def test_default_rules_are_added_where_their_metric_has_none() -> None:
+    AlertRule.objects.create(name="Our own", metric=AlertRule.Metric.LATENCY, threshold=5, is_active=False)
+    alerts.install_default_rules()
+    assert AlertRule.objects.filter(metric=AlertRule.Metric.LATENCY).count() == 1
+    assert AlertRule.objects.filter(metric=AlertRule.Metric.BACKGROUND_PROBLEMS, is_active=True).exists()
+    assert alerts.install_default_rules() == 0
