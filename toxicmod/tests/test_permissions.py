@@ -25,7 +25,7 @@ from apps.moderation.tests.conftest import (  # noqa: F401
     policy,
     queued,
 )
-from apps.monitoring.models import Alert, AlertRule, Notice
+from apps.monitoring.models import Alert, AlertRule, Notice, UncountedHour
 from apps.predictions.actions import give_feedback
 from apps.registry.models import Canary, CanaryEnd, CanaryFailure, ModelVersion
 from apps.training.models import Dataset, GateReport
@@ -115,6 +115,8 @@ MODELS: dict[str, tuple[str, str, str]] = {
     "monitoring.alertrule": ("ea", "ea", ""),
     "monitoring.alert": ("lea", "", ""),
     "monitoring.notice": ("ea", "", ""),
+    "monitoring.scheduledtask": ("ea", "", ""),
+    "monitoring.uncountedhour": ("ea", "", ""),
     "training.dataset": ("ea", "", ""),
     "training.trainingrun": ("lea", "", ""),
     "training.gatereport": ("lea", "", ""),
@@ -212,6 +214,9 @@ def world(item: QueueItem, client_key: APIKey, person: Callable[..., User]) -> d
     rule = AlertRule.objects.create(name="Calls fail", metric="error_share", threshold=0.01)
     alert = Alert.objects.create(
         rule=rule, metric=rule.metric, threshold=0.01, value=1, low=1, high=1, window_hours=1
+    )
+    UncountedHour.objects.create(
+        origin="database", hour=alert.opened_at, error="ValueError", retry_at=alert.opened_at
     )
     Notice.objects.create(alert=alert, event="alert.opened", channel="email", send_after=alert.opened_at)
     waiting = queued("insult=0.7 you other fool", client=client_key)
