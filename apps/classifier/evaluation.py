@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from .labels import LABELS
 
@@ -40,6 +39,9 @@ def evaluate(
 
 
 def _one(y: np.ndarray, p: np.ndarray, threshold: float, weights: np.ndarray) -> dict[str, float | None]:
+    # Loaded on first use: only evaluation needs scikit-learn, serving does not.
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
     y = np.asarray(y, bool)
     both = len(np.unique(y)) == 2
     chosen = p >= threshold

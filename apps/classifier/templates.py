@@ -10,7 +10,6 @@ import random
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
 
 def _words(text: str) -> list[str]:
@@ -274,6 +273,9 @@ def bias_report(sentences: Sentences, toxic_probability: np.ndarray) -> dict[str
     BPSN compares the group's kind sentences with the hateful ones of all others (low: the name alone counts
     as toxic), BNSP its hateful ones with the kind ones of all others (low: hate against the group is missed).
     """
+    # Loaded on first use: only audits need scikit-learn, serving does not.
+    from sklearn.metrics import roc_auc_score
+
     groups, toxic = np.array(sentences.groups), sentences.toxic.astype(bool)
     report = {}
     for group in sorted(set(sentences.groups) - {""}):

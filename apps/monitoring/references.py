@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from apps.classifier.labels import LABELS
 from apps.classifier.templates import audit_sentences, bias_report
-from apps.monitoring import domain, words
+from apps.monitoring import words
 from apps.monitoring.models import LENGTH_EDGES, SCORE_BINS, DomainCheck, Reference
 from apps.monitoring.rollups import bins_of, scorer_of
 from apps.predictions.models import Prediction
@@ -107,6 +107,9 @@ def _texts_of(weeks_ago: int) -> list[str]:
 
 def check_domains(*, version: ModelVersion, before: list[str], compared: str) -> DomainCheck | None:
     """Store how well last week's comments can be told from others, and by which words; None with too few."""
+    # Loaded on first use: only the training worker needs scikit-learn.
+    from apps.monitoring import domain
+
     after = _texts_of(1)
     found = domain.domains(before, after)
     if found is None:

@@ -25,11 +25,10 @@ from apps.classifier.artifact import Artifact
 from apps.classifier.evaluation import evaluate
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
-from apps.classifier.training import Fitted, fit
 from apps.registry import actions as registry
 from apps.registry import tracking
 from apps.registry.models import Alias, ModelVersion
-from apps.training import datasets, gates, jigsaw, life, report, sources
+from apps.training import datasets, gates, jigsaw, life, sources
 from apps.training.datasets import Rows
 from apps.training.models import Dataset, GateReport, TrainingRun
 from apps.training.runs import LEARNED, BusyError, TrainingError, queue_run, send_run
@@ -322,6 +321,10 @@ def train(*, run: TrainingRun, progress: Progress | None = None) -> TrainingRun:
 
 
 def _train(run: TrainingRun, step: Progress) -> None:
+    # Loaded on first use: scikit-learn and matplotlib take 150 MB, which only a training needs.
+    from apps.classifier.training import Fitted
+    from apps.training import report
+
     started = datetime.now(UTC)
     dataset = run.dataset
     step("reading the rows", 0.0)
@@ -386,6 +389,8 @@ def _train(run: TrainingRun, step: Progress) -> None:
 
 def _fit(run: TrainingRun, rows: Rows, step: Progress, begin: float, end: float) -> tuple[Any, float]:
     """Fit on the rows, telling progress between two shares; returns the outcome and the seconds it took."""
+    from apps.classifier.training import fit
+
     what = f"fit on {len(rows):,} rows"
     start = time.perf_counter()
     fitted = fit(

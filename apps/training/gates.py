@@ -7,7 +7,6 @@ from datetime import timedelta
 
 import numpy as np
 from django.utils import timezone
-from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
 from apps.classifier.evaluation import calibration_error, evaluate, paired_bootstrap
@@ -127,6 +126,9 @@ def _groups(own: Scorer, rival: Scorer | None) -> Iterator[Gate]:
 
 def _disguises(own: Scorer, rival: Scorer | None, rows: Rows) -> Gate:
     """Judge what disguised spelling costs `toxic` in ROC-AUC, the mean of all kinds, both classes alike."""
+    # Loaded on first use: only the training worker needs scikit-learn.
+    from sklearn.metrics import roc_auc_score
+
     texts, y = rows.texts[:DISGUISED_TEXTS], rows.labels[:DISGUISED_TEXTS, 0]
     name = "ROC-AUC lost to disguised spelling (toxic)"
     if y.min(initial=1) == y.max(initial=0):

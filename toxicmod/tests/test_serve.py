@@ -1,5 +1,7 @@
 """`manage.py serve`, which `make run` calls, as a newcomer starts it."""
 
+import contextlib
+import fcntl
 import json
 import os
 import re
@@ -9,9 +11,13 @@ import subprocess
 import sys
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
+from celery import Celery
+from django.conf import settings
 
 from toxicmod.tests.site import ROOT, free_port
 
@@ -22,6 +28,7 @@ class Served:
     """A running `manage.py serve` with what it has printed."""
 
     def __init__(self, data_dir: Path, port: int, **environment: str) -> None:
+        data_dir.mkdir(exist_ok=True)
         self.log = data_dir / "serve.log"
         self.url = f"http://127.0.0.1:{port}"
         kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
@@ -42,14 +49,15 @@ class Served:
             time.sleep(0.1)
         raise AssertionError(self.output())
 
-    def predict(self, **headers: str) -> dict[str, object]:
+    def post(self, path: str, body: dict[str, object], **headers: str) -> dict[str, object]:
         request = urllib.request.Request(
-            f"{self.url}/api/v1/predict",
-            json.dumps({"text": "You stupid idiot"}).encode(),
-            {"Content-Type": "application/json"} | headers,
+            self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"} | headers
         )
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             return json.load(response)
+
+    def predict(self, **headers: str) -> dict[str, object]:
+        return self.post("/api/v1/predict", {"text": "You stupid idiot"}, **headers)
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGINT)
@@ -98,3 +106,97 @@ def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
         assert served.process.wait(60) == 1
     assert "Choose another: `PORT=8080 make run`" in served.output()
     assert "Traceback" not in served.output()
+
+
+def test_serve_refuses_folder_in_use(tmp_path: Path) -> None:
+    run = tmp_path / "data" / "run"
+    run.mkdir(parents=True)
+    with (run / "serve.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        served = Served(tmp_path, free_port())
+        assert served.process.wait(60) == 1
+    assert "Another `make run` uses the folder" in served.output()
+    assert "Traceback" not in served.output()
+    assert not (tmp_path / "data" / "toxicmod.sqlite3").exists()
+
+
+def _readable_by_others(folder: Path) -> list[str]:
+    return [str(path) for path in [folder, *folder.rglob("*")] if path.lstat().st_mode & 0o077]
+
+
+@pytest.mark.slow
+def test_serve_starts_again_after_kill_and_keeps_data_private(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "datasets").mkdir(parents=True)
+    (data / "datasets" / "old.csv").write_text("a comment")
+    for path in (data, data / "datasets", data / "datasets" / "old.csv"):
+        path.chmod(0o777)
+    port = free_port()
+    first = Served(tmp_path, port, API_KEY="chosen-key")
+    try:
+        first.wait_until_ready()
+        assert first.predict(Authorization="Api-Key chosen-key")["is_toxic"] is True
+        assert not _readable_by_others(data)
+        second = Served(tmp_path / "second", free_port(), DATA_DIR=str(data))
+        assert second.process.wait(60) == 1
+        assert "Another `make run` uses the folder" in second.output()
+    finally:
+        first.process.kill()
+        first.process.wait()
+    again = Served(tmp_path, port)
+    try:
+        again.wait_until_ready()
+        assert again.predict(Authorization="Api-Key chosen-key")["is_toxic"] is True
+    finally:
+        again.stop()
+    assert not _readable_by_others(data)
+    assert not _left_over(tmp_path)
+
+
+def _memory_mb(pid: int) -> float:
+    """Return the proportional set size of a process and all its descendants."""
+    process = psutil.Process(pid)
+    total = 0
+    for each in [process, *process.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += each.memory_full_info().pss
+    return total / 1e6
+
+
+@pytest.mark.slow
+def test_serve_needs_at_most_1_gb(tmp_path: Path) -> None:
+    """The bound holds after batches of 1,000 comments, and while each schedule runs in its worker."""
+    served = Served(tmp_path, free_port(), API_KEY="chosen-key")
+    highest = 0.0
+    try:
+        served.wait_until_ready()
+        texts = [f"You are comment number {number}, thank you" for number in range(1_000)]
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda _: served.post("/api/v1/predict", {"texts": texts}), range(32)))
+        config = (tmp_path / "data" / "run" / "valkey.conf").read_text()
+        port, password = (re.search(rf"{name} (\S+)", config)[1] for name in ("port", "requirepass"))
+        with Celery(broker=f"redis://:{password}@127.0.0.1:{port}/0") as broker:
+            for schedule in settings.CELERY_BEAT_SCHEDULE.values():
+                queue = settings.CELERY_TASK_ROUTES.get(schedule["task"], {"queue": "default"})["queue"]
+                broker.send_task(schedule["task"], queue=queue)
+        end = time.monotonic() + 45
+        while time.monotonic() < end:
+            highest = max(highest, _memory_mb(served.process.pid))
+            time.sleep(0.5)
+    finally:
+        served.stop()
+    assert "Traceback" not in served.output()
+    assert 300 < highest <= 1_000
+
+
+def test_gunicorn_raises_soft_limit_of_file_descriptors() -> None:
+    code = "import resource, toxicmod.gunicorn; print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
+    output = subprocess.run(
+        ["bash", "-c", f'ulimit -S -n 256; exec {sys.executable} -c "{code}"'],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    soft, hard = map(int, output.split())
+    assert soft == min(hard, 65_536)

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy.stats import spearmanr
 
 from apps.api.perspective.attributes import LABEL_OF, label_of
 from apps.classifier.labels import LABELS
@@ -158,6 +157,9 @@ def compare(scored: Iterable[tuple[Row, np.ndarray]], threshold: float) -> list[
 
 
 def _compare(attribute: str, theirs: np.ndarray, ours: np.ndarray, threshold: float) -> Comparison:
+    # Loaded on first use: it takes 20 MB, which no request needs.
+    from scipy.stats import spearmanr
+
     is_varied = len(theirs) > 1 and np.ptp(theirs) > 0 and np.ptp(ours) > 0
     correlation = float(spearmanr(theirs, ours).statistic) if is_varied else math.nan
     flagged = int(np.sum(theirs >= threshold))

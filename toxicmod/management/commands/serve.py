@@ -1,9 +1,12 @@
 """`manage.py serve`: the whole system on one machine, with embedded defaults."""
 
+import fcntl
 import os
 import secrets
 import socket
+import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ _CONFIG = """
 [supervisord]
 nodaemon = true
 loglevel = warn
+umask = 077
 user = {user}
 logfile = /dev/null
 logfile_maxbytes = 0
@@ -30,25 +34,18 @@ pidfile = {run}/supervisord.pid
 directory = {base}
 
 [program:broker]
-command = {valkey} {run}/valkey.conf
+command = {run_command} {valkey} {run}/valkey.conf
 priority = 1
 
-[program:worker]
-command = {celery} --beat --schedule {run}/beat -Q default,webhooks -c 2 -n worker@%%h
+[program:workers]
+command = {run_command} {python} manage.py run_workers --schedule {run}/beat
+environment = CELERY_SKIP_CHECKS="1"
 stopwaitsecs = 20
-stopasgroup = true
-killasgroup = true
-priority = 2
-
-[program:trainer]
-command = nice -n 10 {celery} -Q training -c 1 -n trainer@%%h
-stopwaitsecs = 20
-stopasgroup = true
 killasgroup = true
 priority = 2
 
 [program:web]
-command = {python} -m gunicorn --config python:toxicmod.gunicorn
+command = {run_command} {python} -m gunicorn --config python:toxicmod.gunicorn
 stopwaitsecs = 35
 killasgroup = true
 priority = 3
@@ -75,7 +72,12 @@ class Command(BaseCommand):
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        os.umask(0o077)
+        run = settings.DATA_DIR / "run"
+        run.mkdir(exist_ok=True)
+        self._lock(run)
         self._check_port()
+        _make_private(settings.DATA_DIR)
         call_command("migrate", verbosity=0)
         if version := install_base_model():
             self.stdout.write(f"Installed the base model as {version}, the champion.")
@@ -88,15 +90,15 @@ class Command(BaseCommand):
                 "`manage.py remove_examples` takes them away."
             )
         self._people()
-        run = settings.DATA_DIR / "run"
-        run.mkdir(mode=0o700, exist_ok=True)
         os.environ["REDIS_URL"] = self._write_broker_config(run)
+        # Each web process takes some 90 MB: two keep the whole system under 1 GB.
+        os.environ.setdefault("WEB_CONCURRENCY", str(min(os.cpu_count() or 1, 2)))
         config = run / "supervisord.conf"
         programs = _CONFIG.format(
             run=run,
             base=settings.BASE_DIR,
             python=sys.executable,
-            celery=f"{sys.executable} -m celery -q -A toxicmod worker -l WARNING",
+            run_command=f"{sys.executable} toxicmod/parent_death.py",
             valkey=get_binary_path(),
             user=os.getuid(),
         )
@@ -105,6 +107,18 @@ class Command(BaseCommand):
         self.stdout.flush()
         # Take this process's place, so that a signal to it stops everything.
         os.execv(sys.executable, [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)])
+
+    def _lock(self, run: Path) -> None:
+        """Lock the data folder for as long as this process, and supervisord after it, runs."""
+        descriptor = os.open(run / "serve.lock", os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CommandError(
+                f"Another `make run` uses the folder {settings.DATA_DIR}. Stop it first, or choose another "
+                "folder: `DATA_DIR=other make run`."
+            ) from error
+        os.set_inheritable(descriptor, True)
 
     def _check_port(self) -> None:
         host, port = os.environ.get("HOST", "127.0.0.1"), os.environ.get("PORT", "8000")
@@ -145,3 +159,18 @@ class Command(BaseCommand):
         path.touch(mode=0o600)
         path.write_text(_BROKER.format(port=port, password=password, run=run))
         return f"redis://:{password}@127.0.0.1:{port}/0"
+
+
+def _make_private(folder: Path) -> None:
+    """Let only the owner read the data folder: it holds comments, keys and secrets.
+
+    A folder that several users share, such as /tmp, is left as it is. Links are not followed.
+    """
+    if folder.stat().st_mode & stat.S_ISVTX:
+        return
+    folder.chmod(0o700)
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # SQLite removes its journal when another process closes it
+            details = path.lstat()
+            if details.st_uid == os.getuid() and not stat.S_ISLNK(details.st_mode):
+                path.chmod(stat.S_IMODE(details.st_mode) & 0o700)
