@@ -263,10 +263,13 @@ LOGIN_URL = "admin:login"
 OTP_TOTP_ISSUER = "toxicmod"
 AXES_FAILURE_LIMIT = 10
 AXES_COOLOFF_TIME = 0.25  # hours
+# Failures lock a name for the address that they came from, so that nobody can lock out somebody else.
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_CLIENT_IP_CALLABLE = "apps.accounts.limits.client_address"
+AXES_RESET_ON_SUCCESS = True
 AXES_ENABLE_ADMIN = False
 AXES_VERBOSE = False
-AXES_LOCKOUT_TEMPLATE = "429.html"
+AXES_LOCKOUT_CALLABLE = "apps.pages.errors.sign_in_locked"
 
 ANONYMOUS_API = env.bool("ANONYMOUS_API", default=not PRODUCTION)
 ANONYMOUS_RATE_PER_MINUTE = env.int("ANONYMOUS_RATE_PER_MINUTE", default=600)

@@ -10,6 +10,9 @@ from django.urls import URLPattern, URLResolver, path, reverse
 
 from apps.accounts import views
 from apps.accounts.forms import SignInForm
+from apps.accounts.models import User
+from apps.accounts.sign_in import TooManySignInsError, remember_device
+from apps.pages.errors import too_many_sign_ins
 
 
 class Site(AdminSite):
@@ -21,7 +24,12 @@ class Site(AdminSite):
         return [page, *super().get_urls()]
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        response = super().login(request, extra_context)
+        try:
+            response = super().login(request, extra_context)
+        except TooManySignInsError as error:
+            return too_many_sign_ins(request, error.seconds)
+        if request.method == "POST" and isinstance(request.user, User):
+            remember_device(response, request.user)
         index = reverse("admin:index")
         wanted = request.POST.get(REDIRECT_FIELD_NAME, index) or index
         # Who asked for nothing but the admin and decides comments is taken to them.

@@ -5,7 +5,7 @@ from typing import Any
 from django import forms
 from django.contrib.admin.forms import AdminAuthenticationForm
 
-from apps.accounts import second_factor
+from apps.accounts import second_factor, sign_in
 from apps.accounts.models import User
 
 _CODE = {"autocomplete": "one-time-code", "autofocus": True, "spellcheck": "false", "autocapitalize": "none"}
@@ -28,7 +28,19 @@ class SignInForm(AdminAuthenticationForm):
 
         Raises:
             ValidationError: the password or the code is wrong.
+            TooManySignInsError: too many sign-ins failed before.
         """
+        assert self.request is not None  # `AdminSite.login` passes it
+        username = self.cleaned_data.get("username") or ""
+        sign_in.require_attempt(self.request, username)
+        try:
+            return self._check()
+        except forms.ValidationError:
+            if not self.asks_for_code or self.cleaned_data.get("code"):
+                sign_in.record_failure(self.request, username)
+            raise
+
+    def _check(self) -> dict[str, Any]:
         cleaned = super().clean()
         user = self.get_user()
         if isinstance(user, User) and second_factor.is_on(user):

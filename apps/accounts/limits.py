@@ -18,6 +18,7 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 logger = logging.getLogger(__name__)
 
 OUTAGE_SECONDS = 10.0
+UNKNOWN_KEYS = RateLimitItemPerMinute(60)  # API keys that an address may guess
 LEASE_SECONDS, LEASE_SHARE, MOST_LEASES = 0.1, 0.01, 10_000
 
 
@@ -129,6 +130,20 @@ def client_network(request: HttpRequest) -> str:
     if parsed.ipv4_mapped:
         return str(parsed.ipv4_mapped)
     return str(ipaddress.ip_network((int(parsed), 64), strict=False))
+
+
+def client_address(request: HttpRequest) -> str | None:
+    """Return `client_network` as one address, as django-axes stores it; None where there is no address."""
+    address = client_network(request).partition("/")[0]
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:
+        return None
+
+
+def unknown_key_wait(request: HttpRequest) -> float | None:
+    """Count one unknown API key; return None, or the seconds until the address may try another."""
+    return rate_limiter().wait(UNKNOWN_KEYS, f"unknown key:{client_network(request)}")
 
 
 def anonymous_wait(request: HttpRequest) -> float | None:

@@ -2,10 +2,11 @@
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication
-from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.exceptions import AuthenticationFailed, Throttled
 from rest_framework.request import Request
 
 from apps.accounts.actions import find_api_key, touch_api_key
+from apps.accounts.limits import unknown_key_wait
 from apps.accounts.models import APIKey
 
 
@@ -19,6 +20,7 @@ class APIKeyAuthentication(BaseAuthentication):
 
         Raises:
             AuthenticationFailed: the header is malformed, or the key unknown or revoked.
+            Throttled: the address has sent too many unknown keys.
         """
         keyword, _, secret = request.headers.get("Authorization", "").partition(" ")
         if not keyword:
@@ -27,6 +29,8 @@ class APIKeyAuthentication(BaseAuthentication):
             raise AuthenticationFailed("Send the key as `Authorization: Api-Key YOUR-KEY`.")
         key = find_api_key(secret=secret.strip())
         if key is None:
+            if (seconds := unknown_key_wait(request._request)) is not None:
+                raise Throttled(seconds, "Too many unknown API keys came from your address.")
             raise AuthenticationFailed("This API key is unknown or revoked.")
         touch_api_key(key=key)
         return key, key

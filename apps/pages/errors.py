@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from functools import wraps
 
+from django.conf import settings
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -33,6 +34,21 @@ def too_many(request: HttpRequest, seconds: float) -> HttpResponse:
     response = render(request, "429.html", {"seconds": wait}, status=429)
     response["Retry-After"] = str(wait)
     return response
+
+
+def too_many_sign_ins(request: HttpRequest, seconds: float) -> HttpResponse:
+    """Return the page of somebody whose sign-ins failed too often, with the time after which to try again."""
+    minutes = math.ceil(seconds / 60)
+    response = render(request, "429_sign_in.html", {"minutes": minutes}, status=429)
+    response["Retry-After"] = str(math.ceil(seconds))
+    return response
+
+
+def sign_in_locked(
+    request: HttpRequest, response: HttpResponse | None = None, credentials: object = None
+) -> HttpResponse:
+    """Return the page of a name that django-axes has locked for this address; an attempt extends it."""
+    return too_many_sign_ins(request, settings.AXES_COOLOFF_TIME * 3600)
 
 
 def unavailable(request: HttpRequest) -> HttpResponse:

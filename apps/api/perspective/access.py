@@ -14,7 +14,13 @@ from django.http import HttpRequest
 from limits import RateLimitItemPerMinute
 
 from apps.accounts.actions import LOOKUP_SECONDS, find_api_key, is_touch_due, touch_api_key, was_found
-from apps.accounts.limits import anonymous_wait, client_network, rate_limiter
+from apps.accounts.limits import (
+    UNKNOWN_KEYS,
+    anonymous_wait,
+    client_network,
+    rate_limiter,
+    unknown_key_wait,
+)
 from apps.accounts.models import APIKey, Scope
 from apps.api.perspective.errors import bad_key, blocked, invalid, no_key, quota_exceeded
 
@@ -36,13 +42,15 @@ def caller(request: HttpRequest) -> APIKey | None:
     """Return the key of a request, or None where it has none.
 
     Raises:
-        PerspectiveError: the key is unknown or revoked.
+        PerspectiveError: the key is unknown or revoked, or too many such keys came from the address.
     """
     secret = secret_of(request)
     if not secret:
         return None
     key = find_api_key(secret=secret)
     if key is None:
+        if (seconds := unknown_key_wait(request)) is not None:
+            raise quota_exceeded(None, UNKNOWN_KEYS.amount, seconds)
         raise bad_key()
     return key
 

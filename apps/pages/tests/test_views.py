@@ -329,7 +329,8 @@ def test_who_guesses_passwords_is_told_to_wait(client: Client, db: None, setting
     settings.AXES_FAILURE_LIMIT = 1
     response = client.post("/admin/login/", {"username": "ann", "password": "guess"})
     assert response.status_code == 429
-    assert "quarter of an hour" in response.content.decode()
+    assert "try again in 15 minutes" in response.content.decode()
+    assert response["Retry-After"] == "900"
 
 
 def test_who_may_not_see_a_page_is_told_whom_to_ask(client: Client, db: None) -> None:

@@ -1,0 +1,159 @@
+"""Limits on sign-in attempts, as a client behind nginx meets them."""
+
+from collections.abc import Iterator
+
+import pytest
+from django.http import HttpResponse
+from django.test import Client
+from pytest_django import Settings
+
+from apps.accounts import limits, second_factor, sign_in
+from apps.accounts.models import User
+
+PASSWORD = "correct horse battery staple"  # pragma: allowlist secret
+VICTIM, ATTACKER, ELSEWHERE = "198.51.100.20", "203.0.113.66", "192.0.2.5"
+
+
+@pytest.fixture(autouse=True)
+def limiter(
+    request: pytest.FixtureRequest, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Limits kept in memory, in Redis, and in memory because Redis has gone."""
+    store = getattr(request, "param", "memory")
+    urls = {"memory": "", "redis is down": "redis://127.0.0.1:1/0"}
+    settings.REDIS_URL = request.getfixturevalue("redis_url") if store == "redis" else urls[store]
+    settings.TRUSTED_PROXIES = 1
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    limits.rate_limiter.cache_clear()
+    if store == "redis":
+        limits.rate_limiter()._shared.storage.reset()
+    yield
+    limits.rate_limiter.cache_clear()
+
+
+@pytest.fixture
+def ann(db: None) -> User:
+    return User.objects.create_user("ann", password=PASSWORD, is_staff=True)
+
+
+def attempt(
+    client: Client, name: str, password: str, address: str, forged: str = "", **more: str
+) -> HttpResponse:
+    """Sign in through a proxy, which appends the address that it sees to what the client sent."""
+    forwarded = f"{forged}, {address}" if forged else address
+    return client.post(
+        "/admin/login/",
+        {"username": name, "password": password, "next": "/admin/", **more},
+        REMOTE_ADDR="127.0.0.1",
+        HTTP_X_FORWARDED_FOR=forwarded,
+    )
+
+
+def test_wrong_passwords_lock_only_the_address_that_sent_them(ann: User) -> None:
+    found = [attempt(Client(), "ann", f"wrong {n}", ATTACKER).status_code for n in range(12)]
+    assert found[:9] == [200] * 9
+    assert found[10:] == [429, 429]
+    assert attempt(Client(), "ann", PASSWORD, ATTACKER).status_code == 429
+    for address in (VICTIM, ELSEWHERE, "127.0.0.1", "2001:db8::1"):
+        assert attempt(Client(), "ann", PASSWORD, address).status_code == 302
+
+
+def test_forged_forwarded_addresses_do_not_help(ann: User) -> None:
+    for number in range(12):
+        attempt(Client(), "ann", f"wrong {number}", ATTACKER, forged=f"192.0.2.{number}")
+    assert attempt(Client(), "ann", PASSWORD, ATTACKER, forged=VICTIM).status_code == 429
+    assert attempt(Client(), "ann", PASSWORD, VICTIM).status_code == 302
+
+
+def test_addresses_of_one_ipv6_network_count_as_one(ann: User) -> None:
+    for number in range(12):
+        attempt(Client(), "ann", f"wrong {number}", f"2001:db8:1:2::{number:x}")
+    assert attempt(Client(), "ann", PASSWORD, "2001:db8:1:2:ffff::1").status_code == 429
+    assert attempt(Client(), "ann", PASSWORD, "2001:db8:1:3::1").status_code == 302
+
+
+@pytest.mark.parametrize("limiter", ["memory", "redis", "redis is down"], indirect=True)
+def test_spraying_over_many_names_is_limited_by_address(ann: User) -> None:
+    most = sign_in.ADDRESS_FAILURES.amount
+    found = [attempt(Client(), f"user{n}", "Summer2026!", ATTACKER).status_code for n in range(most + 5)]
+    assert found == [200] * most + [429] * 5
+    response = attempt(Client(), "ann", PASSWORD, ATTACKER)
+    assert response.status_code == 429
+    assert 0 < int(response["Retry-After"]) <= 1_800
+    assert "Too many sign-in attempts" in response.content.decode()
+    assert "minute" in response.content.decode()
+    assert attempt(Client(), "ann", PASSWORD, VICTIM).status_code == 302
+
+
+def test_browser_that_signed_in_before_is_not_slowed_down_by_others(ann: User) -> None:
+    browser = Client()
+    assert attempt(browser, "ann", PASSWORD, VICTIM).status_code == 302
+    del browser.cookies["sessionid"]
+    for number in range(sign_in.ADDRESS_FAILURES.amount):
+        attempt(Client(), f"user{number}", "Summer2026!", VICTIM)
+    assert attempt(Client(), "ann", PASSWORD, VICTIM).status_code == 429
+    assert attempt(browser, "bob", "wrong", VICTIM).status_code == 429
+    assert attempt(browser, "ann", PASSWORD, VICTIM).status_code == 302
+
+
+def test_guessing_one_name_from_many_addresses_is_slowed_down(
+    ann: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sign_in, "NAME_FAILURES", type(sign_in.NAME_FAILURES)(5))
+    browser = Client()
+    assert attempt(browser, "ann", PASSWORD, VICTIM).status_code == 302
+    del browser.cookies["sessionid"]
+    found = [attempt(Client(), "ann", f"wrong {n}", f"203.0.113.{n}").status_code for n in range(7)]
+    assert found == [200] * 5 + [429] * 2
+    assert attempt(browser, "ann", PASSWORD, VICTIM).status_code == 302
+    assert attempt(Client(), "bob", "wrong", "203.0.113.200").status_code == 200
+
+
+def test_wrong_codes_count_like_wrong_passwords(ann: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*, user: User, code: str) -> None:
+        raise second_factor.SecondFactorError("wrong")
+
+    monkeypatch.setattr(second_factor, "is_on", lambda user: True)
+    monkeypatch.setattr(second_factor, "check", refuse)
+    most = sign_in.ADDRESS_FAILURES.amount
+    found = [
+        attempt(Client(), "ann", PASSWORD, ATTACKER, code=f"{n:06}").status_code for n in range(most + 1)
+    ]
+    assert found == [200] * most + [429]
+    # The page that asks for the code is no failure.
+    for _ in range(most + 1):
+        assert attempt(Client(), "ann", PASSWORD, VICTIM).status_code == 200
+
+
+def test_known_device_cookie_is_bound_to_its_name(ann: User) -> None:
+    browser = Client()
+    attempt(browser, "ann", PASSWORD, VICTIM)
+    cookie = browser.cookies[sign_in.DEVICE_COOKIE]
+    assert cookie["httponly"]
+    assert cookie["samesite"] == "Lax"
+    assert PASSWORD not in cookie.value
+    browser.cookies[sign_in.DEVICE_COOKIE] = cookie.value.replace("ann", "bob")
+    assert attempt(browser, "ann", PASSWORD, VICTIM).status_code == 302
+
+
+@pytest.mark.usefixtures("ann")
+@pytest.mark.parametrize(
+    ("path", "header", "refused"),
+    [
+        ("/api/v1/models/current", {"Authorization": "Api-Key {}"}, 401),
+        ("/v1alpha1/comments:analyze", {"X-Goog-Api-Key": "{}"}, 400),
+    ],
+)
+def test_guessing_api_keys_is_limited_by_address(path: str, header: dict[str, str], refused: int) -> None:
+    def call(number: int, address: str) -> int:
+        headers = {name: value.format(f"guess-{number}") for name, value in header.items()}
+        headers["X-Forwarded-For"] = address
+        if path.startswith("/v1alpha1"):
+            return Client().post(path, {}, content_type="application/json", headers=headers).status_code
+        return Client().get(path, headers=headers).status_code
+
+    most = limits.UNKNOWN_KEYS.amount
+    found = {call(number, ATTACKER) for number in range(most)}
+    assert found == {refused}
+    assert call(most, ATTACKER) == 429
+    assert call(most, VICTIM) == refused
