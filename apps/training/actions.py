@@ -4,7 +4,9 @@ import logging
 import os
 import re
 import resource
+import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -18,7 +20,7 @@ from typing import Any
 import numpy as np
 from django.conf import settings
 from django.db import DatabaseError, IntegrityError, connection, transaction
-from django.db.models import Max
+from django.db.models import F, Max
 from django.utils import timezone
 
 from apps.classifier.artifact import Artifact
@@ -272,6 +274,36 @@ def _heartbeat(run: TrainingRun) -> Iterator[None]:
         stop.set()
 
 
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit where its default action would end the process silently."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _requeue(run: TrainingRun) -> None:
+    """Put a run that was stopped back in the queue, from where the next worker that starts takes it."""
+    if threading.current_thread() is threading.main_thread():
+        # The process is about to end. A second signal must not end it before the run is stored.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+    TrainingRun.objects.filter(pk=run.pk, status=TrainingRun.Status.RUNNING).update(
+        status=TrainingRun.Status.QUEUED,
+        step="interrupted",
+        share=0,
+        heartbeat_at=None,
+        interruptions=F("interruptions") + 1,
+    )
+    logger.warning("Run %d was interrupted and waits to be started again", run.pk)
+
+
 def train(*, run: TrainingRun, progress: Progress | None = None) -> TrainingRun:
     """Carry out a queued run: evaluate on held-out rows, fit on all, record in MLflow, register a challenger.
 
@@ -279,7 +311,8 @@ def train(*, run: TrainingRun, progress: Progress | None = None) -> TrainingRun:
     worker had fallen silent, registers nothing.
 
     The references `plain` and `strong` are evaluated and recorded only. A run that isn't queued any more is
-    left alone, so that a task delivered twice trains once. Whatever fails is kept in the run's `error`.
+    left alone, so that a task delivered twice trains once. Whatever fails is kept in the run's `error`. A
+    stop of the process (SIGINT, SIGTERM) is no failure: the run goes back to the queue.
 
     Args:
         progress: is told each step and the share done, 0 to 1.
@@ -301,12 +334,16 @@ def train(*, run: TrainingRun, progress: Progress | None = None) -> TrainingRun:
             progress(name, share)
 
     try:
-        with _heartbeat(run):
+        with _sigterm_raises(), _heartbeat(run):
             _train(run, step)
         if progress:
             progress("done", 1.0)
     except LostError:
         run.refresh_from_db()
+    except (KeyboardInterrupt, SystemExit):
+        _requeue(run)
+        run.refresh_from_db()
+        raise
     except BaseException as error:
         TrainingRun.objects.filter(pk=run.pk, status=TrainingRun.Status.RUNNING).update(
             status=TrainingRun.Status.FAILED,

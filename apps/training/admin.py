@@ -97,8 +97,8 @@ class TrainingRunAdmin(ReadOnlyAdmin):
     list_filter = ("status", "recipe")
     list_select_related = ("dataset", "version")
     fields = (
-        "dataset_link", "recipe", "seed", "status", "step", "error", "version_link", "metrics_table",
-        "git_commit", "seconds", "peak_memory_mb", "mlflow_run", "created_by", "trigger",
+        "dataset_link", "recipe", "seed", "status", "step", "interruptions", "error", "version_link",
+        "metrics_table", "git_commit", "seconds", "peak_memory_mb", "mlflow_run", "created_by", "trigger",
         "created_at", "finished_at",
     )  # fmt: skip
     change_list_template = "training/list.html"

@@ -105,6 +105,9 @@ class TrainingRun(models.Model):
     retry_of = models.OneToOneField(
         "self", null=True, on_delete=models.PROTECT, related_name="retry", help_text="The run that was lost."
     )
+    interruptions = models.PositiveIntegerField(
+        default=0, help_text="How often the run was stopped and put back in the queue."
+    )
     error = models.TextField(blank=True)
     metrics = models.JSONField(default=dict, help_text="On the held-out rows, by label.")
     git_commit = models.CharField(max_length=40, blank=True)

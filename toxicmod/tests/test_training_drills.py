@@ -173,6 +173,39 @@ def test_a_killed_worker_leaves_a_failed_run_and_the_retry_starts_clean(place: P
     assert place.rows("SELECT count(*) FROM registry_modelversion WHERE alias = 'champion'") == [(1,)]
 
 
+def test_sigterm_queues_the_run_again_and_the_next_start_takes_it_up(place: Place) -> None:
+    with place.trainer() as worker:
+        run = place.queue("large")
+        wait_for(lambda: place.status(run) == "running", 60, place)
+        os.killpg(worker.pid, signal.SIGTERM)  # as supervisord does on Ctrl-C
+        worker.wait(60)
+    query = f"SELECT status, step, interruptions, error FROM training_trainingrun WHERE id = {run}"
+    assert place.rows(query) == [("queued", "interrupted", 1, "")]
+    # The small set, or the drill would take a minute more.
+    place.change(
+        "UPDATE training_trainingrun SET dataset_id ="
+        f" (SELECT id FROM training_dataset WHERE name = 'small') WHERE id = {run}"
+    )
+    with place.trainer():
+        manage("shell", "-v0", "-c", TEND, env=place.env)  # the schedule does so every 15 s
+        wait_for(lambda: place.status(run) == "succeeded", 120, place)
+    assert place.rows(f"SELECT id FROM training_trainingrun WHERE retry_of_id = {run}") == []
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_command_queues_its_run_again(place: Place, stop: signal.Signals) -> None:
+    command = [sys.executable, "manage.py", "train_model", "--dataset", "large"]
+    running = "SELECT id FROM training_trainingrun WHERE status = 'running'"
+    process = subprocess.Popen(command, cwd=ROOT, env=place.env, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: place.rows(running), 60, place)
+    ((run,),) = place.rows(running)
+    process.send_signal(stop)
+    assert f"Interrupted. Run {run} is queued again" in process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert place.status(run) == "queued"
+    place.change(f"UPDATE training_trainingrun SET status = 'cancelled' WHERE id = {run}")
+
+
 def test_a_broker_that_restarts_loses_no_run_and_two_workers_train_one_at_a_time(place: Place) -> None:
     runs = [place.queue("small") for _ in range(2)]
     place.broker.stop()

@@ -1,5 +1,6 @@
 """One run at a time: the lock, cancelling, and what becomes of runs whose worker was lost."""
 
+import signal
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -85,6 +86,32 @@ def test_a_cancelled_run_registers_nothing(
     assert run.error == "Cancelled by eve."
     assert ModelVersion.objects.count() == before
     assert not runs.cancel_run(run=run, by=engineer)
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(-241)])
+def test_an_interrupted_run_is_queued_again(
+    dataset: Dataset, sent: list[int], monkeypatch: pytest.MonkeyPatch, stop: BaseException
+) -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    run = runs.queue_run(dataset=dataset)
+
+    def progress(step: str, share: float) -> None:
+        raise stop
+
+    try:
+        for count in (1, 2, 3):
+            with pytest.raises(type(stop)):
+                actions.train(run=run, progress=progress)
+            run.refresh_from_db()
+            assert (run.status, run.step, run.error) == (Status.QUEUED, "interrupted", "")
+            assert (run.interruptions, run.share, run.finished_at) == (count, 0, None)
+            assert runs.tend_runs() == run
+    finally:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), handlers, strict=True):
+            signal.signal(number, handler)
+    assert sent == [run.pk] * 3
+    monkeypatch.setattr(actions, "_log", lambda *args: actions.tracking.Logged(""))
+    assert actions.train(run=run).status == Status.SUCCEEDED
 
 
 def test_moderators_neither_start_nor_cancel_runs(dataset: Dataset, ann: User) -> None:

@@ -50,7 +50,13 @@ The recipes `plain` and `strong` are TF-IDF references, recorded in MLflow for c
                 bar.set_description(step)
                 bar.update(100 * share - bar.n)
 
-            actions.train(run=run, progress=progress)
+            try:
+                actions.train(run=run, progress=progress)
+            except (KeyboardInterrupt, SystemExit):
+                raise CommandError(
+                    f"Interrupted. Run {run.pk} is queued again: a worker starts it, or cancel it in the "
+                    "admin under Training runs."
+                ) from None
         if run.status != run.Status.SUCCEEDED:
             raise CommandError(f"{run} was not trained: {run.error or run.get_status_display()}")
         self.stdout.write(summary(run.metrics))
