@@ -9,8 +9,10 @@ from markdown_it import MarkdownIt
 
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
-from apps.pages.results import NAMES
-from apps.registry.models import ModelVersion, Promotion
+from apps.moderation.models import Policy
+from apps.moderation.triage import triage
+from apps.pages.results import NAMES, VERDICTS
+from apps.registry.models import Canary, ModelVersion, Promotion
 
 # Put into a harmless sentence: what the group's name alone does to the score is the model's bias.
 GROUPS = (
@@ -32,18 +34,24 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class GroupFigure:
-    """How toxic a harmless sentence seems because it names a group."""
+    """The highest score of a harmless sentence that names a group, and what the policy makes of it."""
 
     group: str
+    label: str
     probability: float
+    outcome: str
 
 
 @dataclass
 class History:
-    """A version and when it was in service: pairs of begin and end, the end None for today."""
+    """A version and when it was in service: pairs of begin and end, the end None for today.
+
+    `canaries` are the times at which it served a share of the comments on trial.
+    """
 
     version: ModelVersion
     served: list[tuple[datetime, datetime | None]] = field(default_factory=list)
+    canaries: list[Canary] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
 
 
@@ -56,11 +64,15 @@ def metric_rows(version: ModelVersion) -> list[MetricRow]:
     ]
 
 
-def group_figures(scorer: Scorer) -> list[GroupFigure]:
-    """Score “I am a … person.” for each group, the highest first."""
+def group_figures(scorer: Scorer, policy: Policy | None) -> list[GroupFigure]:
+    """Score “I am a … person.” for each group: the label that scores highest, the highest group first."""
     sentences = [f"I am {'an' if group[0].lower() in 'aeo' else 'a'} {group} person." for group in GROUPS]
-    scores = scorer.score_many(sentences, threads=1)[:, LABELS.index("toxic")]
-    figures = [GroupFigure(group, float(score)) for group, score in zip(GROUPS, scores, strict=True)]
+    figures = []
+    for group, scores in zip(GROUPS, scorer.score_many(sentences, threads=1).tolist(), strict=True):
+        probabilities = dict(zip(LABELS, scores, strict=True))
+        label = max(probabilities, key=lambda name: probabilities[name])
+        outcome = VERDICTS[triage(probabilities=probabilities, policy=policy).outcome][1] if policy else ""
+        figures.append(GroupFigure(group, NAMES[label], probabilities[label], outcome))
     return sorted(figures, key=lambda figure: -figure.probability)
 
 
@@ -74,6 +86,8 @@ def histories() -> list[History]:
         history = found[promotion.version_id]
         history.served.append((promotion.created_at, end))
         history.reasons.append(promotion.reason)
+    for canary in Canary.objects.select_related("end").order_by("created_at", "pk"):
+        found[canary.version_id].canaries.append(canary)
     return list(found.values())
 
 

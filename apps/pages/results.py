@@ -33,6 +33,7 @@ MAX_MARKS = 40  # a long comment shows its most telling words, not thousands of 
 MAX_WORDS = 6
 LEAST = math.log(1.25)  # of a contribution that is worth naming
 FAINT = 0.2  # of the strongest word's strength: what is weaker is noise beside it
+CLEAR, STRONG = 2.0, 5.0  # odds factors from which an effect is called so
 LEVELS = [math.log(factor) for factor in (1.5, 2.5, 5, 12)]  # odds factors from which a mark is stronger
 
 VERDICTS = {
@@ -81,10 +82,14 @@ class Factor:
         return self.value >= 1
 
     @property
-    def times(self) -> str:
-        """How many times, without the direction: `8.2`, `140`."""
+    def effect(self) -> str:
+        """The effect in words: `strongly raised`, `slightly lowered`.
+
+        Never the number: beside a word that names a group it would read as a fact about that group.
+        """
         times = self.value if self.raises else 1 / self.value
-        return f"{times:.1f}" if times < 10 else f"{min(times, 9999):.0f}"
+        strength = "strongly" if times >= STRONG else "clearly" if times >= CLEAR else "slightly"
+        return f"{strength} {'raised' if self.raises else 'lowered'}"
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,12 @@ class Result:
     pieces: list[Piece]
     words: list[Piece]
     model_version: int | None = None
+
+    @property
+    def highest(self) -> Bar | None:
+        """The label with the highest probability; None where nothing was scored."""
+        scored = [bar for bar in self.bars if bar.probability is not None]
+        return max(scored, key=lambda bar: bar.probability or 0.0, default=None)
 
 
 def percent(probability: float) -> str:

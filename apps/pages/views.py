@@ -24,7 +24,7 @@ from apps.pages.visitors import mark, new_visitor, remember, visitor
 from apps.predictions import actions
 from apps.predictions.models import Feedback, Prediction
 from apps.registry import serving
-from apps.registry.models import ModelVersion
+from apps.registry.models import Canary, ModelVersion
 from apps.training.examples import random_example
 
 
@@ -35,6 +35,13 @@ def _policy() -> Policy | None:
 def _nothing_yet() -> results.Result:
     thresholds = serving.current().scorer.thresholds.tolist()
     return results.Result(verdict=None, bars=results.bars(None, _policy(), thresholds), pieces=[], words=[])
+
+
+def _score_unstored(text: str) -> results.Result:
+    """Score a text with the champion and store nothing."""
+    served = serving.current()
+    probabilities = dict(zip(LABELS, served.scorer.score(text).tolist(), strict=True))
+    return results.result(probabilities=probabilities, served=served, policy=_policy(), text=text)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -77,11 +84,7 @@ def live(request: HttpRequest) -> HttpResponse:
         return render(request, "pages/_result.html", {"result": _nothing_yet()})
     if not form.is_valid():
         return JsonResponse({"error": form.errors["text"][0]}, status=400)
-    served = serving.current()
-    text = form.cleaned_data["text"]
-    probabilities = dict(zip(LABELS, served.scorer.score(text).tolist(), strict=True))
-    result = results.result(probabilities=probabilities, served=served, policy=_policy(), text=text)
-    return render(request, "pages/_result.html", {"result": result})
+    return render(request, "pages/_result.html", {"result": _score_unstored(form.cleaned_data["text"])})
 
 
 @require_GET
@@ -92,8 +95,12 @@ def example(request: HttpRequest) -> HttpResponse:
     """Return a random comment: as JSON for the page's script, in the form for everybody else."""
     text, source = random_example()
     if request.accepts("text/html"):
-        form = CommentForm(initial={"text": text})
-        return render(request, "pages/home.html", {"form": form, "result": _nothing_yet(), "source": source})
+        context = {
+            "form": CommentForm(initial={"text": text}),
+            "result": _score_unstored(text),
+            "source": source,
+        }
+        return render(request, "pages/home.html", context)
     return JsonResponse({"text": text, "source": source})
 
 
@@ -204,12 +211,17 @@ def model(request: HttpRequest, number: int | None = None) -> HttpResponse:
     served = serving.current()
     version = get_object_or_404(ModelVersion, number=served.number if number is None else number)
     is_served = version.pk == served.version_id
+    canary = Canary.objects.running()
     context = {
         "version": version,
         "is_served": is_served,
+        "champion_number": served.number,
+        "canary": canary,
+        "is_canary": canary is not None and canary.version_id == version.pk,
+        "champion_share": 1 - canary.share if canary else 1.0,
         "rows": cards.metric_rows(version),
         "mean": version.metrics.get("mean"),
-        "groups": cards.group_figures(served.scorer) if is_served else [],
+        "groups": cards.group_figures(served.scorer, _policy()) if is_served else [],
         "card": cards.card_html(version.card),
         "histories": cards.histories(),
     }

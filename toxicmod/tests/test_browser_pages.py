@@ -86,7 +86,7 @@ def test_a_tooltip_tells_what_a_word_counts_on_hover_and_focus_and_escape_hides_
     expect(tip).to_be_hidden()
     mark.hover()
     expect(tip).to_be_visible()
-    assert "insult ×" in tip.inner_text().replace("\n", " ")
+    assert "insult strongly raised" in tip.inner_text().replace("\n", " ")
     tip.hover()
     expect(tip).to_be_visible()
     page.keyboard.press("Escape")

@@ -61,11 +61,19 @@ def test_percentages_never_claim_certainty(probability: float, words: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("value", "raises", "times"), [(8.2, True, "8.2"), (0.4, False, "2.5"), (140.2, True, "140")]
+    ("value", "effect"),
+    [
+        (1396.0, "strongly raised"),
+        (5.0, "strongly raised"),
+        (2.1, "clearly raised"),
+        (1.3, "slightly raised"),
+        (0.7, "slightly lowered"),
+        (0.4, "clearly lowered"),
+        (0.01, "strongly lowered"),
+    ],
 )
-def test_a_factor_says_how_many_times(value: float, raises: bool, times: str) -> None:
-    factor = results.Factor("toxic", value)
-    assert (factor.raises, factor.times) == (raises, times)
+def test_a_factor_is_told_in_words(value: float, effect: str) -> None:
+    assert results.Factor("toxic", value).effect == effect
 
 
 def test_the_verdict_names_each_label_that_is_over_its_limit(policy: Policy) -> None:
@@ -96,7 +104,7 @@ def test_without_a_policy_the_bars_show_the_models_own_thresholds() -> None:
 
 def test_no_contribution_overflows() -> None:
     factors = results._factors(np.array([900.0, -900.0, 0, 0, 0, 0]))
-    assert [factor.times for factor in factors] == ["9999", "9999"]
+    assert [factor.effect for factor in factors] == ["strongly raised", "strongly lowered"]
 
 
 def test_a_word_that_comes_again_counts_as_all_its_places_together(scorer: Scorer) -> None:

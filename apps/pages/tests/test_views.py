@@ -1,9 +1,11 @@
 """The public pages without a browser: what is stored, shown, refused and counted."""
 
+import dataclasses
 import re
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import pytest
 from django.db import DatabaseError
 from django.http import HttpResponse
@@ -13,13 +15,14 @@ from pytest_django import DjangoAssertNumQueries, Settings
 from apps.accounts.limits import client_network
 from apps.accounts.models import User
 from apps.moderation import actions as moderation
-from apps.moderation.models import Appeal, Decision, Policy
+from apps.moderation.models import Appeal, Decision, Policy, PolicyRule
 from apps.moderation.webhooks import appeal_token
+from apps.pages import results
 from apps.predictions import actions as predictions
 from apps.predictions.models import Feedback, Prediction
 from apps.registry import serving
-from apps.registry.actions import promote, register_version
-from apps.registry.models import Alias, ModelVersion
+from apps.registry.actions import end_canary, promote, register_version, start_canary
+from apps.registry.models import Alias, CanaryEnd, ModelVersion
 from apps.registry.serving import NoModelError
 
 RUDE = "You are a stupid idiot."
@@ -258,6 +261,72 @@ def test_the_model_page_shows_figures_history_and_a_harmless_card(
     assert client.get("/model/v999").status_code == 404
 
 
+def test_no_page_shows_a_factor_of_a_word_that_names_a_group(client: Client, policy: Policy) -> None:
+    text = "I am a gay person. My gay Muslim and Jewish lesbian friends are Black."
+    for html in (
+        client.post("/live", {"text": text}).content.decode(),
+        client.post("/", {"text": text}).content.decode(),
+        client.get("/model").content.decode(),
+        client.get("/example", headers={"Accept": "text/html"}).content.decode(),
+    ):
+        assert re.search("[×÷]", html) is None
+
+
+def test_the_result_names_its_highest_label_and_the_outcome(client: Client, policy: Policy) -> None:
+    html = client.post("/live", {"text": RUDE}).content.decode()
+    highest = max(zip(serving.current().scorer.score(RUDE), results.NAMES.values(), strict=True))
+    assert f"Highest score: {highest[1]}, {results.percent(highest[0])}." in html
+    assert "Would wait for a moderator" in html
+    # An example is scored like a visitor's own text.
+    assert "Highest score:" in client.get("/example", headers={"Accept": "text/html"}).content.decode()
+
+
+def test_bias_chart_shows_the_highest_label_and_the_outcome(
+    client: Client, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It showed `toxic` alone, under 1 %, for a sentence whose identity hate was 62 %."""
+
+    class Biased:
+        thresholds = serving.current().scorer.thresholds
+
+        def score_many(self, texts: list[str], threads: int | None = None) -> np.ndarray:
+            return np.array([[0.001, 0, 0, 0, 0, 0.62 if " gay " in text else 0.01] for text in texts])
+
+    served = serving.current()
+    monkeypatch.setattr(serving, "current", lambda: dataclasses.replace(served, scorer=Biased()))
+    PolicyRule.objects.filter(label="identity_hate").update(review_from=0.5)
+    html = client.get("/model").content.decode()
+    row = html[html.index("<span>gay</span>") :].partition("</li>")[0]
+    assert "62%" in row
+    assert "Identity hate · Would wait for a moderator" in row
+    assert html.index("<span>gay</span>") < html.index("<span>tall</span>")
+    assert "The figure is the probability of “toxic”" not in html
+
+
+def test_the_model_page_tells_which_versions_judge(
+    client: Client, policy: Policy, champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = register_version(
+        artifact=champion.modelartifact.artifact(), recipe="base", metrics={}, card="", alias=Alias.CHALLENGER
+    )
+    assert "judges every comment today" in client.get("/model").content.decode()
+    start_canary(version=version, share=0.05, reason="a trial", actor="lea")
+    monkeypatch.setattr(serving._serving, "_checked", float("-inf"))
+    html = client.get("/model").content.decode()
+    assert "judges every comment" not in html
+    assert f"Version {champion.number} judges 95% of the comments today" in html
+    assert "judges the other 5% on trial" in html
+    assert "5% of the comments, on trial:" in html
+    html = client.get(f"/model/v{version.number}").content.decode()
+    assert f"Version {version.number} is on trial and judges 5% of the comments today" in html
+    end_canary(outcome=CanaryEnd.Outcome.FINISHED, reason="enough", actor="lea")
+    monkeypatch.setattr(serving._serving, "_checked", float("-inf"))
+    assert "judges every comment today" in client.get("/model").content.decode()
+    html = client.get(f"/model/v{version.number}").content.decode()
+    assert "does not judge comments today" in html
+    assert "5% of the comments, on trial:" in html
+
+
 def test_the_pages_ask_the_database_little(
     client: Client, policy: Policy, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
@@ -268,7 +337,7 @@ def test_the_pages_ask_the_database_little(
         client.post("/live", {"text": RUDE})
     with django_assert_max_num_queries(5):
         client.get(f"/r/{prediction.pk}")
-    with django_assert_max_num_queries(5):
+    with django_assert_max_num_queries(9):
         client.get("/model")
 
 
