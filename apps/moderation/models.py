@@ -85,11 +85,16 @@ class Policy(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["community", "version"], name="moderation_policy_version"),
             models.UniqueConstraint(
-                fields=["community"], condition=Q(status="active"), name="moderation_one_active_policy"
+                fields=["community"],
+                condition=Q(status="active"),
+                name="moderation_one_active_policy",
+                violation_error_message="This community has an active policy already.",
             ),
             *[
                 models.CheckConstraint(
-                    condition=Q(**{f"{share}__gte": 0, f"{share}__lte": 1}), name=f"moderation_policy_{share}"
+                    condition=Q(**{f"{share}__gte": 0, f"{share}__lte": 1}),
+                    name=f"moderation_policy_{share}",
+                    violation_error_message=f"The {share.replace('_', ' ')} is a number from 0 to 1.",
                 )
                 for share in ("audit_share", "reject_audit_share", "second_review_share")
             ],
@@ -138,25 +143,33 @@ class PolicyRule(models.Model):
         ordering = ("policy", "position", "pk")
         constraints = [
             models.UniqueConstraint(
-                fields=["policy", "label"], condition=~Q(label=""), name="moderation_one_rule_per_label"
+                fields=["policy", "label"],
+                condition=~Q(label=""),
+                name="moderation_one_rule_per_label",
+                violation_error_message="This policy has a rule for this label already.",
             ),
             models.CheckConstraint(
                 condition=Q(reject_from__isnull=True) | Q(reject_from__gte=0, reject_from__lte=1),
                 name="moderation_rule_reject_from",
+                violation_error_message="The threshold for rejection is a probability from 0 to 1.",
             ),
             models.CheckConstraint(
                 condition=Q(review_from__isnull=True) | Q(review_from__gte=0, review_from__lte=1),
                 name="moderation_rule_review_from",
+                violation_error_message="The threshold for review is a probability from 0 to 1.",
             ),
             models.CheckConstraint(
                 condition=Q(reject_from__isnull=True)
                 | Q(review_from__isnull=True)
                 | Q(reject_from__gte=F("review_from")),
                 name="moderation_rule_order",
+                violation_error_message="The threshold for review must be at or below the threshold "
+                "for rejection.",
             ),
             models.CheckConstraint(
                 condition=~Q(label="") | Q(reject_from__isnull=True, review_from__isnull=True),
                 name="moderation_rule_without_label_has_no_thresholds",
+                violation_error_message="A rule without a label has no thresholds: only moderators apply it.",
             ),
         ]
 
@@ -233,11 +246,13 @@ class Submission(AppendOnly):
                 fields=["client", "external_id"],
                 condition=~Q(external_id="") & Q(client__isnull=False),
                 name="moderation_one_answer_per_external_id",
+                violation_error_message="This external ID of this API key has been answered already.",
             ),
             models.UniqueConstraint(
                 fields=["external_id"],
                 condition=~Q(external_id="") & Q(client__isnull=True),
                 name="moderation_one_anonymous_answer",
+                violation_error_message="This external ID has been answered already.",
             ),
         ]
         indexes = [
@@ -415,17 +430,26 @@ class QueueItem(models.Model):
                 condition=Q(lease_by__isnull=True, lease_until__isnull=True)
                 | Q(lease_by__isnull=False, lease_until__isnull=False, status="open"),
                 name="moderation_lease_is_whole",
+                violation_error_message="A lease names a moderator and an end, and only an open item "
+                "has one.",
             ),
             models.CheckConstraint(
-                condition=Q(sampling_chance__gt=0, sampling_chance__lte=1), name="moderation_sampling_chance"
+                condition=Q(sampling_chance__gt=0, sampling_chance__lte=1),
+                name="moderation_sampling_chance",
+                violation_error_message="The sampling chance is above 0 and at most 1.",
             ),
             models.CheckConstraint(
                 condition=Q(kind="learn", lesson__in=["uncertainty", "disagreement"])
                 | (~Q(kind="learn") & Q(lesson="")),
                 name="moderation_lesson",
+                violation_error_message="An item for active learning, and no other, names the reason "
+                "for which it was selected.",
             ),
             models.UniqueConstraint(
-                fields=["submission"], condition=Q(kind="learn"), name="moderation_one_lesson_per_comment"
+                fields=["submission"],
+                condition=Q(kind="learn"),
+                name="moderation_one_lesson_per_comment",
+                violation_error_message="This comment has been selected for active learning already.",
             ),
         ]
         indexes = [
@@ -619,16 +643,20 @@ class Decision(AppendOnly):
                 fields=["item", "item_version"],
                 condition=Q(item__isnull=False) & ~Q(action="reverse"),
                 name="moderation_an_item_is_decided_once",
+                violation_error_message="This version of the item has been decided already.",
             ),
             models.CheckConstraint(
                 condition=Q(automatic=True, by__isnull=True, item__isnull=True)
                 | Q(automatic=False, by__isnull=False, item__isnull=False, item_version__isnull=False),
                 name="moderation_decided_by_somebody",
+                violation_error_message="A decision is either automatic or made by a user on an item.",
             ),
             models.CheckConstraint(
                 condition=Q(action="reverse", reverses__isnull=False)
                 | (~Q(action="reverse") & Q(reverses__isnull=True)),
                 name="moderation_reversal_names_its_decision",
+                violation_error_message="A reversal, and no other decision, names the decision that "
+                "it reverses.",
             ),
         ]
         indexes = [
@@ -650,7 +678,12 @@ class Decision(AppendOnly):
         ]
 
     def __str__(self) -> str:
-        return f"{self.action} by {self.actor}"
+        return f"{self.past_tense} by {self.actor}"
+
+    @property
+    def past_tense(self) -> str:
+        """What happened, as a verb: `approved`."""
+        return _PAST_TENSE[self.Action(self.action)]
 
     @property
     def actor(self) -> str:
@@ -666,6 +699,14 @@ class Decision(AppendOnly):
     def labels(self) -> dict[str, bool] | None:
         """The labels that the moderator says are true, or None where it was not said."""
         return None if self.corrected_mask is None else unpack_labels(self.corrected_mask)
+
+
+_PAST_TENSE = {
+    Decision.Action.APPROVE: "approved",
+    Decision.Action.REJECT: "rejected",
+    Decision.Action.ESCALATE: "escalated",
+    Decision.Action.REVERSE: "reversed",
+}
 
 
 class AutomaticDecisionManager(models.Manager.from_queryset(DecisionQuerySet)):  # type: ignore[misc]
@@ -740,6 +781,7 @@ class Appeal(models.Model):
                 condition=Q(status="open", outcome__isnull=True)
                 | (~Q(status="open") & Q(outcome__isnull=False)),
                 name="moderation_appeal_has_outcome",
+                violation_error_message="An appeal that is not open, and no other, has an outcome.",
             )
         ]
 

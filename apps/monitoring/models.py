@@ -137,6 +137,7 @@ class HourlyRollup(models.Model):
             models.CheckConstraint(
                 condition=models.Q(overall=False) | models.Q(community=""),
                 name="monitoring_overall_has_no_community",
+                violation_error_message="A rollup of all communities names no community.",
             ),
         ]
         indexes = [models.Index(fields=["hour"], name="monitoring_rollup_hour")]
@@ -338,6 +339,7 @@ class AlertRule(models.Model):
             models.CheckConstraint(
                 condition=models.Q(window_hours__gte=1, window_hours__lte=168),
                 name="monitoring_rule_window",
+                violation_error_message="The window has from 1 to 168 hours.",
             )
         ]
 
@@ -380,12 +382,16 @@ class Alert(models.Model):
         permissions = [("acknowledge_alert", "Can acknowledge alerts")]
         constraints = [
             models.UniqueConstraint(
-                fields=["rule"], condition=models.Q(closed_at=None), name="monitoring_one_open_alert"
+                fields=["rule"],
+                condition=models.Q(closed_at=None),
+                name="monitoring_one_open_alert",
+                violation_error_message="This rule has an open alert already.",
             ),
             models.CheckConstraint(
                 condition=models.Q(acknowledged_at=None, acknowledged_by=None)
                 | models.Q(acknowledged_at__isnull=False, acknowledged_by__isnull=False),
                 name="monitoring_acknowledged_by_somebody",
+                violation_error_message="An acknowledgement has both a time and a user.",
             ),
         ]
 

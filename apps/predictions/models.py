@@ -179,6 +179,7 @@ class Feedback(AppendOnly):
                 fields=["prediction", "visitor"],
                 condition=~models.Q(visitor=""),
                 name="predictions_one_feedback_per_visitor",
+                violation_error_message="This visitor has given feedback on this prediction already.",
             )
         ]
         verbose_name_plural = "feedback"
@@ -222,7 +223,13 @@ class MirrorState(models.Model):
     error = models.CharField(max_length=100, blank=True)
 
     class Meta:
-        constraints = [models.CheckConstraint(condition=models.Q(id=1), name="predictions_one_mirror")]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(id=1),
+                name="predictions_one_mirror",
+                violation_error_message="There is one mirror state only.",
+            )
+        ]
 
     def __str__(self) -> str:
         return f"mirror: {self.error or 'well'}"

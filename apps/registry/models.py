@@ -58,11 +58,14 @@ class ModelVersion(models.Model):
                 fields=["alias"],
                 condition=models.Q(alias__isnull=False),
                 name="registry_one_version_per_alias",
+                violation_error_message="Another version has this role already.",
             ),
             models.CheckConstraint(
                 condition=models.Q(alias="canary", share__isnull=False, share__gt=0, share__lte=MAX_SHARE)
                 | (models.Q(share=None) & (models.Q(alias=None) | ~models.Q(alias="canary"))),
                 name="registry_a_canary_has_a_share",
+                violation_error_message="A canary needs a share above 0 and at most a half; other "
+                "versions have none.",
             ),
         ]
 

@@ -63,6 +63,7 @@ class Dataset(models.Model):
             models.CheckConstraint(
                 condition=models.Q(natural_rate=None) | models.Q(natural_rate__gt=0, natural_rate__lt=1),
                 name="training_dataset_natural_rate",
+                violation_error_message="The natural rate is above 0 and below 1.",
             ),
         ]
 
@@ -131,7 +132,10 @@ class TrainingRun(models.Model):
         constraints = [
             # The lock of training: it lives and dies with the row, whatever becomes of workers and broker.
             models.UniqueConstraint(
-                fields=["status"], condition=models.Q(status="running"), name="training_one_run_at_a_time"
+                fields=["status"],
+                condition=models.Q(status="running"),
+                name="training_one_run_at_a_time",
+                violation_error_message="Another training run is running.",
             )
         ]
 

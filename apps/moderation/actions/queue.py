@@ -72,8 +72,7 @@ def _refuse_decided(item: QueueItem) -> None:
     last = item.last_decision()
     if last is None:
         raise StaleError("This item was withdrawn.", item)
-    verb = {"approve": "approved", "reject": "rejected"}.get(last.action, "taken back")
-    raise StaleError(f"{last.actor} {verb} this at {last.created_at:%H:%M:%S} UTC.", item)
+    raise StaleError(f"{last.actor} {last.past_tense} this at {last.created_at:%H:%M:%S} UTC.", item)
 
 
 def _refuse_held(item: QueueItem, user: User, now: datetime) -> None:

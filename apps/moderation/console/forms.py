@@ -146,12 +146,5 @@ class RuleForm(forms.ModelForm):
             },
         }
 
-    def clean(self) -> dict[str, Any]:
-        data = super().clean() or {}
-        review, reject = data.get("review_from"), data.get("reject_from")
-        if review is not None and reject is not None and review > reject:
-            raise forms.ValidationError("Review must begin at or below the threshold for rejection.")
-        return data
-
 
 RuleFormSet = forms.formset_factory(RuleForm, extra=1, can_delete=True)

@@ -393,7 +393,7 @@ def test_thresholds_are_tried_saved_and_activated(item: QueueItem, policy: Polic
     assert "50.0 %" in tried.json()["html"]
     assert Policy.objects.count() == 1
     wrong = rules_form(policy, do="try") | {"rule-5-review_from": "0.995"}
-    assert "Review must begin" in lead.post(at, wrong, headers=SCRIPT).json()["message"]
+    assert "at or below the threshold for rejection" in lead.post(at, wrong, headers=SCRIPT).json()["message"]
     assert lead.post(at, wrong).status_code == 422
     draft_at = lead.post(at, rules_form(policy, do="save") | {"rule-5-review_from": "0.9"})["Location"]
     draft = Policy.objects.get(status="draft")
@@ -537,3 +537,21 @@ def test_the_admins_lists_are_read_only_and_ask_little(
     assert len(seen) <= 10
     assert "addlink" not in html.split('id="changelist"')[-1]
     assert admin_client.get(reverse(f"admin:moderation_{model_name}_add")).status_code == 403
+
+
+@pytest.mark.parametrize("action", Decision.Action)
+def test_every_action_has_a_past_tense(action: Decision.Action) -> None:
+    assert Decision(action=action).past_tense in ("approved", "rejected", "escalated", "reversed")
+    assert str(Decision(action=action, automatic=True)).endswith("ed by policy")
+
+
+@pytest.mark.parametrize(
+    ("action", "words"), [("approve", "approved"), ("reject", "rejected: Insults"), ("escalate", "escalated")]
+)
+def test_history_says_who_did_what(desk: Client, item: QueueItem, lea: User, action: str, words: str) -> None:
+    held = actions.claim(item_id=item.pk, user=lea)
+    rule = held.policy.rules.get(label="insult") if action == "reject" else None
+    actions.decide(item_id=item.pk, version=held.version, user=lea, action=Decision.Action(action), rule=rule)
+    html = desk.get(reverse("admin:moderation_item", args=[item.pk])).content.decode()
+    assert f"<b>lea</b> {words}" in html
+    assert "rejectd" not in html
