@@ -8,7 +8,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('accounts', '0002_explicit_community_access'),
-        ('monitoring', '0003_uncounted_hours'),
+        ('monitoring', '0004_scheduled_tasks'),
         ('registry', '0005_constraint_messages'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
