@@ -164,6 +164,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 CELERY_TASK_PUBLISH_RETRY = False
 # The workers' lines look like all others: JSON in production, figures to alarm on as fields of their own.
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_WORKER_REDIRECT_STDOUTS_LEVEL = "INFO"  # MLflow prints what it does
 CELERY_TASK_DEFAULT_QUEUE = "default"
 # A worker that is told of no queue serves all three.
 CELERY_TASK_QUEUES = [Queue(name, routing_key=name) for name in ("default", "training", "webhooks")]

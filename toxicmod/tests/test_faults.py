@@ -29,6 +29,7 @@ import pytest
 import redis as redis_client
 
 from toxicmod.tests import servers
+from toxicmod.tests.clock import HAS_COMPILER, Clock
 from toxicmod.tests.site import PID, manage, site
 
 pytestmark = pytest.mark.slow
@@ -339,49 +340,16 @@ def test_a_database_that_is_cut_off_is_given_up_and_found_again(tmp_path: Path) 
     assert not load.unkind, "a refusal says when to try again"
 
 
-# A clock that a file steps: the seconds in it are added to what the kernel says.
-_CLOCK = """
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <fcntl.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <time.h>
-static int (*real)(clockid_t, struct timespec *);
-static volatile long *step;
-__attribute__((constructor)) static void begin(void) {
-    real = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
-    step = mmap(0, sizeof *step, PROT_READ, MAP_SHARED, open(getenv("CLOCK_STEP"), O_RDONLY), 0);
-}
-int clock_gettime(clockid_t id, struct timespec *at) {
-    int result = real ? real(id, at) : -1;
-    if (step && id == CLOCK_REALTIME) at->tv_sec += *step;
-    return result;
-}
-time_t time(time_t *at) {
-    struct timespec now = {0};
-    clock_gettime(CLOCK_REALTIME, &now);
-    if (at) *at = now.tv_sec;
-    return now.tv_sec;
-}
-"""
-
-
-@pytest.mark.skipif(not shutil.which("gcc"), reason="NOT TESTED WITH A CLOCK STEPPED BACK: there is no gcc")
+@pytest.mark.skipif(not HAS_COMPILER, reason="NOT TESTED WITH A CLOCK STEPPED BACK: there is no gcc")
 def test_a_clock_stepped_back_loses_no_prediction_and_counts_each(tmp_path: Path) -> None:
-    source, library, step = tmp_path / "clock.c", tmp_path / "clock.so", tmp_path / "step"
-    source.write_text(_CLOCK)
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
-    step.write_bytes(bytes(8))
-    clock = {"LD_PRELOAD": str(library), "CLOCK_STEP": str(step)}
-    with site(tmp_path / "data", WEB_CONCURRENCY="2", **clock) as (url, env):
+    clock = Clock(tmp_path)
+    with site(tmp_path / "data", WEB_CONCURRENCY="2", **clock.environment) as (url, env):
         manage("install_default_policy", env=env)
         with Load(url) as load:
             for seconds in (-3 * 3600, 0):
                 load.recovers(30)
                 manage("roll_up", env=env)
-                with step.open("r+b", buffering=0) as file:
-                    file.write(seconds.to_bytes(8, "little", signed=True))
+                clock.set(seconds)
             load.recovers(30)
         manage("roll_up", env=env)
         with closing(sqlite3.connect(tmp_path / "data" / "toxicmod.sqlite3")) as database:

@@ -1,0 +1,1 @@
+"""A week in the life of a site: see `test_week`."""

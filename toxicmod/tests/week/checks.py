@@ -1,0 +1,1188 @@
+"""What must hold at the end of each day: every number on every page is the one that the database gives.
+
+The queries here are written for the test, in plain SQL, and share nothing with the product but its tables.
+"""
+
+import csv
+import html
+import io
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+
+from apps.monitoring.bench import CALLBACK, body_of
+from toxicmod.tests.week.actors import CONSOLE, LIMITED, LIMITED_TO, Cast, Staff
+from toxicmod.tests.week.site import METRICS_TOKEN, Site
+from toxicmod.tests.week.traffic import COMMUNITIES
+
+LABELS = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
+NAMES = [label.replace("_", " ") for label in LABELS]
+LANES = ("urgent", "uncertain", "normal", "audit", "learn", "second", "appeal", "escalated")
+HIDDEN = tuple(name for name in COMMUNITIES if name != LIMITED_TO)
+HOUR = timedelta(hours=1)
+WINDOWS = {"24h": timedelta(days=1), "7d": timedelta(days=7)}
+Z = 1.959963984540054  # of a 95 % interval
+CAP = 5_000  # rows that the largest lists count
+DIGITS = {"precision": 2, "recall": 2, "f1": 2, "pr_auc": 3, "roc_auc": 3, "brier": 4, "ece": 4}
+UNIQUE = ("hint", "key_id", "mlflow_version")  # short columns that differ in each row
+DETAILS = 12  # rows of each kind of record that are opened a day
+# Of these figures a computation of their own would repeat the product's: the numbers they are made from,
+# scores, lengths and decisions, are checked.
+NOT_COMPUTED = {
+    ("predicted", "psi"), ("predicted", "jensen-shannon"), ("predicted", "js"), ("predicted", "scores"),
+    ("predicted", "unknown n-grams"), ("predicted", "changed words"),
+}  # fmt: skip
+# Lines above INFO that the scenario itself provokes.
+EXPLAINED = (("SecurityWarning", "in a container of tests the workers run as root"),)
+
+
+@dataclass
+class Findings:
+    """What was found wrong."""
+
+    day: int
+    wrong: list[str] = field(default_factory=list)
+    compared: Counter[str] = field(default_factory=Counter)
+
+    def equal(self, page: str, number: str, shown: Any, expected: Any, *, within: float = 0.0) -> None:
+        """Compare a number on a page with the one that the database gives."""
+        self.compared[page] += 1
+        if isinstance(shown, float | int) and isinstance(expected, float | int):
+            bound = max(within, 1e-9 * max(abs(shown), abs(expected)))
+            if abs(shown - expected) <= bound:
+                return
+        elif shown == expected:
+            return
+        self.wrong.append(f"day {self.day} | {page} | {number} | shown {shown!r} | expected {expected!r}")
+
+    def true(self, page: str, what: str, holds: object) -> None:
+        """Note what should hold on a page."""
+        self.compared[page] += 1
+        if not holds:
+            self.wrong.append(f"day {self.day} | {page} | {what}")
+
+
+def text_of(page: str) -> str:
+    """Return a page's text, its tags left out."""
+    body = re.sub(r"(?s)<(script|style)\b.*?</\1>", " ", page)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
+
+
+def figures_of(page: str) -> dict[str, str]:
+    """Return the definition lists of a page: each term with what stands beside it."""
+    pairs = re.findall(r"(?s)<dt[^>]*>(.*?)</dt>\s*<dd[^>]*>(.*?)</dd>", page)
+    return {text_of(term): text_of(value) for term, value in pairs}
+
+
+def tables_of(page: str) -> list[list[list[str]]]:
+    """Return the text of each table's cells, by row."""
+    return [
+        [
+            [text_of(cell) for cell in re.findall(r"(?s)<t[hd]\b[^>]*>(.*?)</t[hd]>", row)]
+            for row in re.findall(r"(?s)<tr\b[^>]*>(.*?)</tr>", table)
+        ]
+        for table in re.findall(r"(?s)<table\b[^>]*>(.*?)</table>", page)
+    ]
+
+
+def percent(share: float | None, digits: int = 0) -> str:
+    """Return a share as the console writes it."""
+    return "–" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def wilson(hits: float, total: float, squares: float) -> tuple[float, float, float] | None:
+    """Return a weighted share with its 95 % interval (Wilson 1927; cases as Kish 1965 counts them)."""
+    if not total:
+        return None
+    share, cases = hits / total, total**2 / squares
+    centre = (share + Z**2 / (2 * cases)) / (1 + Z**2 / cases)
+    half = Z / (1 + Z**2 / cases) * math.sqrt(share * (1 - share) / cases + Z**2 / (4 * cases**2))
+    return share, max(0.0, centre - half), min(1.0, centre + half)
+
+
+def percentile(
+    values: Iterable[float], share: float, *, per_decade: int, first: float, last: float
+) -> float | None:
+    """Return a percentile of values in bins of equal width on a log scale, interpolated within the bin."""
+    width = 1 / per_decade
+    top = round(math.log10(last / first) * per_decade) - 1
+    bins = Counter(
+        min(max(math.floor(math.log10(max(value, 1e-12) / first) * per_decade + 1e-9), 0), top)
+        for value in values
+    )
+    total, before = bins.total(), 0
+    for place in sorted(bins):
+        if before + bins[place] >= share * total:
+            part = (share * total - before) / bins[place]
+            return first * 10 ** ((place + part) * width)
+        before += bins[place]
+    return None
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of the traffic that a panel is asked about, as the page's query string and as SQL."""
+
+    end: datetime
+    window: str = "7d"
+    community: str | None = None
+    source: str = ""
+
+    @property
+    def begin(self) -> datetime:
+        return self.end - WINDOWS[self.window]
+
+    @property
+    def query(self) -> str:
+        found = f"?window={self.window}"
+        found += "" if self.community is None else f"&community={self.community}"
+        return found + (f"&source={self.source}" if self.source else "")
+
+    @property
+    def where(self) -> str:
+        """A condition on the predictions `p`."""
+        return ("TRUE" if self.community is None else f"p.community = '{self.community}'") + (
+            f" AND p.source = '{self.source}'" if self.source else ""
+        )
+
+    def hours(self) -> list[datetime]:
+        return [self.begin + HOUR * number for number in range(round((self.end - self.begin) / HOUR))]
+
+
+class Day:
+    """The checks of one day."""
+
+    def __init__(self, site: Site, cast: Cast, number: int, began: datetime, seen: dict[str, Any]) -> None:
+        self.site, self.cast, self.began, self.seen = site, cast, began, seen
+        self.found = Findings(number)
+        self.lea: Staff = cast.staff["lea"]
+
+    def all(self) -> Findings:
+        """Make every check."""
+        for check in (
+            self.schedules, self.logs, self.calls, self.dashboard, self.console, self.my_pages, self.quality,
+            self.policies, self.bulk, self.model_page, self.results, self.api, self.metrics, self.challenger,
+            self.roles, self.webhooks, self.mail, self.export, self.intents, self.admin,
+            self.limited_moderator,
+        ):  # fmt: skip
+            try:
+                check()
+            except Exception as error:
+                self.found.wrong.append(
+                    f"day {self.found.day} | {check.__name__} | {type(error).__name__}: {error}"[:1_500]
+                )
+        return self.found
+
+    def rows(self, query: str, *parameters: Any) -> list[Any]:
+        return self.site.rows(query, *parameters)
+
+    def one(self, query: str, *parameters: Any) -> Any:
+        return self.site.one(query, *parameters)
+
+    # The machinery
+
+    def schedules(self) -> None:
+        """Every schedule ran today, and each run succeeded."""
+        before: dict[str, tuple[int, int]] = self.seen.setdefault("tasks", {})
+        for task in self.site.schedules:
+
+            def ran(task: str = task) -> bool:
+                tasks = self.site.tasks.get(task)
+                return tasks is not None and len(tasks.succeeded) > before.get(task, (0, 0))[0]
+
+            try:
+                self.site.wait(ran, lambda: "not today")
+            except AssertionError:
+                self.found.true("schedules", f"{task} did not succeed today", False)
+        self.site.settle()
+        for name, tasks in self.site.tasks.items():
+            failed = len(tasks.ended - tasks.succeeded)
+            self.found.equal("schedules", f"failed runs of {name}", failed - before.get(name, (0, 0))[1], 0)
+            before[name] = (len(tasks.succeeded), failed)
+
+    def logs(self) -> None:
+        """No line above INFO is unexplained."""
+        begin = self.seen.get("lines", 0)
+        for line in self.site.lines[begin:]:
+            if line.level not in ("BANNER", "DEBUG", "INFO") and not any(
+                words in str(line) for words, _ in EXPLAINED
+            ):
+                self.found.true("logs", f"unexplained: {str(line)[:700]}", False)
+        self.seen["lines"] = len(self.site.lines)
+
+    def calls(self) -> None:
+        """Every call that was answered was counted, under its source."""
+        counted = {
+            row.source: (row.requests, row.refused, row.errors)
+            for row in self.rows(
+                "SELECT source, sum(requests)::int AS requests, sum(refused)::int AS refused,"
+                " sum(errors)::int AS errors FROM monitoring_requestminute GROUP BY source"
+            )
+        }
+        for source, calls in self.site.tally.calls.items():
+            expected = (calls, self.site.tally.refused[source], 0)
+            self.found.equal("calls", f"{source}: calls, refused, failed", counted.get(source), expected)
+
+    # The dashboard
+
+    def dashboard(self) -> None:
+        """Each panel, for all traffic and for parts of it."""
+        end = self.site.clock.now().replace(minute=0, second=0, microsecond=0) + HOUR
+        parts = [
+            Part(end),
+            Part(end, "24h"),
+            Part(end, "24h", COMMUNITIES[1]),
+            Part(end, "24h", None, "perspective"),
+        ]
+        for part in parts:
+            self._volume(part)
+            self._predicted(part)
+            self._right(part)
+            self._queue(part)
+        self._fairness(parts[0])
+        self._now()
+        self._system()
+
+    def _panel(
+        self, name: str, part: Part | None = None
+    ) -> tuple[dict[str, str], dict[tuple[str, str], list[Any]]]:
+        """Return a panel's tiles, and its plots' series as (x, y, low, high), from its download."""
+        answer = self.lea.get(f"/monitoring/{name}.csv{part.query if part else ''}")
+        tiles, series = {}, defaultdict(list)
+        for plot, title, x, y, low, high in list(csv.reader(io.StringIO(answer)))[1:]:
+            if plot == "figures":
+                tiles[title] = y
+            else:
+                series[plot, title].append((x, _number(y), _number(low), _number(high)))
+        return tiles, series
+
+    def _sentences(self, name: str, part: Part | None = None) -> str:
+        """Return all that a panel says in words, as Dash draws it."""
+        query = f"{part.query if part else '?window=7d'}&panel={name}"
+        answer = self.lea.call(
+            "POST", CALLBACK, data=body_of(query), headers={"Content-Type": "application/json"}
+        ).json()
+        return " ".join(_strings(answer["response"]["content"]["children"]))
+
+    def _series(
+        self, page: str, part: Part, series: dict[tuple[str, str], list[Any]], plot: str, title: str,
+        expected: dict[datetime, float | None], *, within: float = 1e-9, empty: float | None = 0.0,
+    ) -> None:  # fmt: skip
+        shown = series.get((plot, title))
+        if shown is None:
+            self.found.true(page, f"{plot}: there is no “{title}”", not any(expected.values()))
+            return
+        for x, y, _, _ in shown:
+            hour = datetime.fromisoformat(x)
+            wanted = expected.get(hour, empty)
+            self.found.equal(page, f"{plot}, {title}, {hour:%a %H:00}", y, wanted, within=within)
+
+    def _by_hour(self, query: str, part: Part, *parameters: Any) -> dict[datetime, Any]:
+        """Return what a query counts, by hour; it names the moment `at` and joins the predictions `p`."""
+        found = self.rows(query.format(where=part.where), *parameters, part.begin, part.end)
+        return {row[0]: row[1] for row in found}
+
+    def _volume(self, part: Part) -> None:
+        page = f"dashboard, volume {part.query}"
+        _, series = self._panel("volume", part)
+        rows = self.rows(
+            "SELECT date_trunc('hour', p.created_at) AS hour, p.source, v.number AS version, p.latency_us"
+            " FROM predictions_prediction p JOIN registry_modelversion v ON v.id = p.model_version_id"
+            f" WHERE {part.where} AND p.created_at >= %s AND p.created_at < %s",
+            part.begin, part.end,
+        )  # fmt: skip
+        names = {"api": "REST API", "perspective": "Perspective-compatible API", "page": "Web page"}
+        for plot, key in (
+            ("by source", lambda row: names[row.source]),
+            ("by version", lambda row: f"v{row.version}"),
+        ):
+            counts: dict[str, Counter[datetime]] = defaultdict(Counter)
+            for row in rows:
+                counts[key(row)][row.hour] += 1
+            for title, expected in counts.items():
+                self._series(page, part, series, plot, title, dict(expected))
+            shown = {
+                title
+                for found, title in series
+                if found == plot and any(y for _, y, *_ in series[found, title])
+            }
+            self.found.equal(page, f"{plot}: names", shown, set(counts))
+        latencies: dict[datetime, list[int]] = defaultdict(list)
+        for row in rows:
+            latencies[row.hour].append(row.latency_us)
+        for title, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
+            expected = {
+                hour: value / 1_000
+                for hour, each in latencies.items()
+                if (value := percentile(each, share, per_decade=10, first=10, last=1e7))
+            }
+            self._series(page, part, series, "latency", title, expected, within=1e-3, empty=None)
+        if part.community is None:
+            failed = self.rows(
+                "SELECT date_trunc('hour', minute) AS hour, sum(errors)::int AS count FROM"
+                " monitoring_requestminute"
+                " WHERE errors > 0 AND (%s = '' OR source = %s) GROUP BY 1",
+                part.source, part.source,
+            )  # fmt: skip
+            self._series(page, part, series, "errors", "errors", {row.hour: row.count for row in failed})
+        words = self._sentences("volume", part)
+        shown_total = re.search(r"([\d,]+) comments were scored in this window", words)
+        self.found.equal(
+            page, "comments scored", int(shown_total[1].replace(",", "")) if shown_total else 0, len(rows)
+        )
+
+    def _predicted(self, part: Part) -> None:
+        page = f"dashboard, predicted {part.query}"
+        _, series = self._panel("predicted", part)
+        for bit, name in enumerate(NAMES):
+            found = self._by_hour(
+                f"SELECT date_trunc('hour', p.created_at), avg((p.label_mask >> {bit}) & 1)::float8"
+                " FROM predictions_prediction p WHERE {where} AND p.created_at >= %s AND p.created_at < %s"
+                " GROUP BY 1",
+                part,
+            )
+            self._series(page, part, series, "flag rate", name, found, empty=None)
+        counts, flagged = self.rows(
+            "SELECT count(*), count(*) FILTER (WHERE label_mask > 0) AS flagged FROM predictions_prediction p"
+            f" WHERE {part.where} AND created_at >= %s AND created_at < %s", part.begin, part.end,
+        )[0]  # fmt: skip
+        words = self._sentences("predicted", part)
+        if counts:
+            self.found.true(
+                page,
+                f"says not {flagged / counts:.2%}: {words[:200]}",
+                f"{flagged / counts:.2%} of the" in words,
+            )
+        lengths = Counter(
+            min(max(math.floor(math.log10(max(row.length, 1)) * 6 + 1e-9), 0), 29)
+            for row in self.rows(
+                "SELECT char_length(text) AS length FROM predictions_prediction p"
+                f" WHERE {part.where} AND text IS NOT NULL AND created_at >= %s AND created_at < %s",
+                part.begin, part.end,
+            )
+        )  # fmt: skip
+        shown = series.get(("lengths", "this window"))
+        if shown:
+            for place, (_, y, _, _) in enumerate(shown):
+                wanted = lengths[place] / lengths.total() if lengths[place] else None
+                self.found.equal(page, f"lengths, bin {place}", y, wanted, within=1e-9)
+
+    def _verdicts(self, part: Part) -> np.ndarray:
+        """What moderators said of items that policy or chance drew: (label, predicted, true, w and w²)."""
+        rows = self.rows(
+            "SELECT d.action, d.corrected_mask AS said, i.sampling_chance AS chance, p.label_mask AS"
+            " predicted"
+            " FROM moderation_decision d JOIN moderation_queueitem i ON i.id = d.item_id"
+            " JOIN predictions_prediction p ON p.id = d.submission_id"
+            " WHERE NOT d.automatic AND d.action IN ('approve', 'reject') AND i.kind IN ('review', 'audit')"
+            " AND NOT EXISTS (SELECT 1 FROM moderation_decision r WHERE r.reverses_id = d.id)"
+            f" AND {part.where} AND d.created_at >= %s AND d.created_at < %s",
+            part.begin, part.end,
+        )  # fmt: skip
+        found = np.zeros((6, 2, 2, 2))
+        for row in rows:
+            true = row.said if row.said is not None else row.predicted if row.action == "reject" else 0
+            weight = 1 / row.chance
+            for bit in range(6):
+                found[bit, row.predicted >> bit & 1, true >> bit & 1] += (weight, weight**2)
+        return found
+
+    def _said(self, part: Part) -> tuple[np.ndarray, int, int]:
+        """What feedback says, in the same form; and how often it says right and wrong."""
+        rows = self.rows(
+            "SELECT f.is_right, f.true_mask, f.known_mask, p.label_mask AS predicted FROM"
+            " predictions_feedback f"
+            f" JOIN predictions_prediction p ON p.id = f.prediction_id WHERE {part.where}"
+            " AND f.created_at >= %s AND f.created_at < %s",
+            part.begin, part.end,
+        )  # fmt: skip
+        found = np.zeros((6, 2, 2, 2))
+        for row in rows:
+            true, known = row.true_mask, 63 if row.known_mask is None else row.known_mask
+            if true is None and row.is_right:
+                true, known = row.predicted, 63
+            for bit in range(6) if true is not None else ():
+                if known >> bit & 1:
+                    found[bit, row.predicted >> bit & 1, true >> bit & 1] += 1
+        good = sum(row.is_right for row in rows)
+        return found, good, len(rows) - good
+
+    def _right(self, part: Part) -> None:
+        page = f"dashboard, right {part.query}"
+        _, series = self._panel("right", part)
+        said, good, bad = self._said(part)
+        for plot, counts in (("by moderators", self._verdicts(part)), ("by feedback", said)):
+            for title, of in (
+                ("accuracy", lambda c: (c[0, 0] + c[1, 1], c.sum(axis=(0, 1)))),
+                ("precision", lambda c: (c[1, 1], c[1].sum(axis=0))),
+                ("recall", lambda c: (c[1, 1], c[:, 1].sum(axis=0))),
+            ):
+                for (name, y, low, high), label in zip(series.get((plot, title), ()), counts, strict=False):
+                    hits, whole = of(label)
+                    expected = wilson(hits[0], whole[0], whole[1]) or (None, None, None)
+                    for what, shown, wanted in zip(
+                        ("", " low", " high"), (y, low, high), expected, strict=True
+                    ):
+                        self.found.equal(page, f"{plot}, {title} of {name}{what}", shown, wanted, within=1e-6)
+        words = self._sentences("right", part)
+        sentence = f"Feedback says right {good:,} times and wrong {bad:,} times"
+        self.found.true(page, f"says not: {sentence}; it says {words[:900]}", sentence in words)
+
+    def _queue(self, part: Part) -> None:
+        page = f"dashboard, queue {part.query}"
+        tiles, series = self._panel("queue", part)
+        came = self._by_hour(
+            "SELECT date_trunc('hour', i.created_at), count(*) FROM moderation_queueitem i"
+            " JOIN predictions_prediction p ON p.id = i.submission_id"
+            " WHERE {where} AND i.created_at >= %s AND i.created_at < %s GROUP BY 1",
+            part,
+        )
+        decisions = (
+            "SELECT date_trunc('hour', d.created_at), count(*) FROM moderation_decision d"
+            " JOIN predictions_prediction p ON p.id = d.submission_id"
+            " WHERE NOT d.automatic AND d.action = ANY(%s) AND {where} AND d.created_at >= %s AND"
+            " d.created_at < %s"
+            " GROUP BY 1"
+        )
+        decided = self._by_hour(decisions, part, ["approve", "reject"])
+        reversed_ = self._by_hour(decisions, part, ["reverse"])
+        for title, expected in (("came", came), ("decided", decided), ("taken back", reversed_)):
+            self._series(page, part, series, "flow", title, expected)
+        community = "TRUE" if part.community is None else f"community = '{part.community}'"
+        depth = self.one(f"SELECT count(*) FROM moderation_queueitem WHERE status = 'open' AND {community}")
+        words = self._sentences("queue", part)
+        sentence = f"{depth:,} items wait"
+        self.found.true(page, f"says not: {sentence}; it says {words[:300]}", sentence in words)
+        for count, verb in ((sum(came.values()), "came"), (sum(decided.values()), "were decided")):
+            self.found.true(
+                page, f"says not: {count:,} {verb}; it says {words[:300]}", f"{count:,} {verb}" in words
+            )
+        taken_back = 100 * sum(reversed_.values()) / sum(decided.values()) if decided else None
+        shown = tiles.get("Taken back", "")
+        wanted = (
+            "–" if taken_back is None else f"{taken_back:.3g} %" if taken_back < 1 else f"{taken_back:.1f} %"
+        )
+        self.found.equal(page, "Taken back", shown, wanted)
+        backlog, expected_open = depth, {}
+        for hour in reversed(part.hours()):
+            expected_open[hour] = max(0.0, float(backlog))
+            backlog -= came.get(hour, 0) - decided.get(hour, 0)
+        if not part.source:
+            self._series(page, part, series, "backlog", "open", expected_open)
+        waits = self.rows(
+            "SELECT date_trunc('hour', d.created_at) AS hour,"
+            " extract(epoch FROM d.created_at - i.created_at)::float8 AS seconds"
+            " FROM moderation_decision d JOIN moderation_queueitem i ON i.id = d.item_id"
+            " JOIN predictions_prediction p ON p.id = d.submission_id"
+            f" WHERE NOT d.automatic AND d.action IN ('approve', 'reject') AND {part.where}"
+            " AND d.created_at >= %s AND d.created_at < %s",
+            part.begin, part.end,
+        )  # fmt: skip
+        by_hour: dict[datetime, list[float]] = defaultdict(list)
+        for row in waits:
+            by_hour[row.hour].append(row.seconds)
+        for title, share in (("p50", 0.5), ("p95", 0.95)):
+            expected = {
+                hour: value / 60
+                for hour, each in by_hour.items()
+                if (value := percentile(each, share, per_decade=5, first=1, last=1e7))
+            }
+            self._series(page, part, series, "time to decision", title, expected, within=0.01, empty=None)
+        kappas = self._kappas()[0]
+        for (name, y, _, _), label in zip(
+            series.get(("agreement", "Cohen's kappa, 90 days"), ()), LABELS, strict=False
+        ):
+            self.found.equal(page, f"kappa of {name}", y, kappas[label][0], within=1e-9)
+
+    def _fairness(self, part: Part) -> None:
+        page = "dashboard, fairness"
+        _, series = self._panel("fairness", part)
+        groups = {
+            "gay": r"\m(gays?|homosexuals?)\M",
+            "muslim": r"\mmuslims?\M",
+            "immigrant": r"\mimmigrants?\M",
+        }
+        for group, pattern in groups.items():
+            named, flagged = self.rows(
+                "SELECT count(*), count(*) FILTER (WHERE label_mask > 0) AS flagged FROM ("
+                "  SELECT text, label_mask, row_number() OVER ("
+                "    PARTITION BY floor(extract(epoch FROM created_at) / 360) ORDER BY created_at, id) AS"
+                " place"
+                "  FROM predictions_prediction WHERE text IS NOT NULL AND created_at >= %s AND created_at <"
+                " %s"
+                ") AS sampled WHERE place <= 30 AND text ~* %s",
+                part.begin, part.end, pattern,
+            )[0]  # fmt: skip
+            shown = next(
+                (row for row in series.get(("flag rate by group", "any label"), ()) if row[0] == group), None
+            )
+            expected = wilson(flagged, named, named)
+            self.found.equal(page, f"{group}", shown and shown[1], expected and expected[0], within=1e-9)
+
+    def _now(self) -> None:
+        page = "dashboard, now"
+        tiles, _ = self._panel("now")
+        self.found.equal(page, "Queue", tiles["Queue"], f"{self._open():,}")
+        champion = self.one("SELECT number FROM registry_modelversion WHERE alias = 'champion'")
+        self.found.equal(page, "Model", tiles["Model"], f"v{champion}")
+        alerts = self.one("SELECT count(*) FROM monitoring_alert WHERE closed_at IS NULL")
+        self.found.equal(page, "Alerts", tiles["Alerts"], str(min(alerts, 5)))
+        now = self.site.clock.now()
+        oldest = self.one("SELECT min(created_at) FROM moderation_queueitem WHERE status = 'open'")
+        self.found.true(
+            page,
+            f"oldest item {tiles['Oldest item']}, not {now - oldest if oldest else '–'}",
+            tiles["Oldest item"] in spans(now - oldest if oldest else None),
+        )
+        calls = self.one(
+            "SELECT coalesce(sum(requests), 0)::int FROM monitoring_requestminute WHERE minute >= %s",
+            now - timedelta(hours=1),
+        )
+        words = self._sentences("now")
+        sentence = (
+            f"{calls:,} calls came in the last hour" if calls else "No call was counted in the last hour"
+        )
+        self.found.true(page, f"says not: {sentence}; it says {words[:400]}", sentence in words)
+
+    def _system(self) -> None:
+        page = "dashboard, system"
+        tiles, series = self._panel("system")
+        waiting = self.one("SELECT count(*) FROM moderation_delivery WHERE status IN ('pending', 'sending')")
+        dead = self.one("SELECT count(*) FROM moderation_delivery WHERE status = 'dead'")
+        self.found.equal(page, "Webhooks waiting", tiles["Webhooks waiting"], f"{waiting:,}")
+        self.found.equal(page, "Webhooks given up", tiles["Webhooks given up"], f"{dead:,}")
+        until = self.one("SELECT until FROM monitoring_progress WHERE origin = 'database'")
+        age = self.site.clock.now() - until
+        self.found.true(page, f"counted {tiles['Counted']}, not {age}", tiles["Counted"] in spans(age))
+        count = len(self.site.schedules)
+        self.found.equal(page, "schedules", tiles["Schedules"], f"{count} of {count}")
+        for queue, y, _, _ in series.get(("broker", "messages"), ()):
+            self.found.equal(page, f"messages in {queue}", y, float(self.site.broker.llen(queue)), within=3)
+
+    # The console
+
+    def _open(self, communities: Sequence[str] | None = None, where: str = "TRUE", *parameters: Any) -> int:
+        limit = "TRUE" if communities is None else "community = ANY(%s)"
+        values = [] if communities is None else [list(communities)]
+        return self.one(
+            f"SELECT count(*) FROM moderation_queueitem WHERE status = 'open' AND {limit} AND {where}",
+            *values, *parameters,
+        )  # fmt: skip
+
+    def console(self) -> None:
+        """The saved views' counts, of somebody who sees everything and of somebody who does not."""
+        for name in ("lea", "ann", LIMITED):
+            page = f"console of {name}"
+            communities = [LIMITED_TO] if name == LIMITED else None
+            shown = self._views(self.cast.staff[name])
+            now = self.site.clock.now()
+            self.found.equal(page, "all", shown.get("all"), self._open(communities))
+            self.found.equal(
+                page, "overdue", shown.get("overdue"), self._open(communities, "due_at < %s", now)
+            )
+            for lane in LANES:
+                self.found.equal(page, lane, shown.get(lane), self._open(communities, "lane = %s", lane))
+
+    def _views(self, staff: Staff) -> dict[str, int]:
+        answer = staff.call("GET", f"{CONSOLE}?view=all", expect=(200, 302))
+        page = answer.text if answer.status_code == 200 else staff.get(answer.headers["Location"])
+        found = re.findall(r'(?s)\?view=(\w+)"[^>]*>.*?<span class="count">([\d,+]+)</span>', page)
+        return {view: int(count.replace(",", "").rstrip("+")) for view, count in found}
+
+    def my_pages(self) -> None:
+        """Each moderator's own figures."""
+        since = self.site.clock.now() - timedelta(days=30)
+        for name in ("ann", "ben", "lea", LIMITED, "pat"):
+            page = f"my page of {name}"
+            shown = figures_of(self.cast.staff[name].get(f"{CONSOLE}me/"))
+            own = self._own(name, since)
+            self.found.equal(page, "decisions", _first(shown, "Decisions"), str(own.decisions))
+            self.found.equal(page, "approved", _first(shown, "Approved"), str(own.approved))
+            self.found.equal(page, "rejected", _first(shown, "Rejected"), str(own.rejected))
+            self.found.equal(page, "escalated", _first(shown, "Escalated"), str(own.escalated))
+            mean = "–" if not own.seconds else f"{own.seconds:.0f} s"
+            self.found.true(
+                page, f"mean time: shown {_first(shown, 'Mean time')}, expected {mean}",
+                _close(_first(shown, "Mean time"), own.seconds),
+            )  # fmt: skip
+            rate = percent(own.overturned / own.decisions if own.decisions else None, 1)
+            self.found.equal(page, "overturned", _first(shown, "Overturned"), f"{rate} {own.overturned}")
+            severe = self.one(
+                "SELECT count(*) FROM moderation_decision d JOIN accounts_user u ON u.id = d.by_id"
+                " JOIN moderation_queueitem i ON i.id = d.item_id WHERE u.username = %s AND d.action <>"
+                " 'reverse'"
+                " AND i.severity >= 0.5 AND d.created_at >= %s",
+                name, self.site.clock.now() - timedelta(hours=8),
+            )  # fmt: skip
+            self.found.equal(page, "severe", (_first(shown, "Severe") or "").split()[0], str(severe))
+
+    def _own(self, name: str, since: datetime) -> Any:
+        return self.rows(
+            "SELECT count(*) AS decisions, count(*) FILTER (WHERE action = 'approve') AS approved,"
+            " count(*) FILTER (WHERE action = 'reject') AS rejected,"
+            " count(*) FILTER (WHERE action = 'escalate') AS escalated,"
+            " avg(seconds) FILTER (WHERE seconds > 0) AS seconds,"
+            " count(*) FILTER (WHERE EXISTS (SELECT 1 FROM moderation_appeal a WHERE a.decision_id = d.id))"
+            " AS appealed,"
+            " count(*) FILTER (WHERE EXISTS (SELECT 1 FROM moderation_appeal a WHERE a.decision_id = d.id"
+            " AND a.status = 'overturned') OR EXISTS (SELECT 1 FROM moderation_decision r WHERE"
+            " r.reverses_id = d.id"
+            " AND r.by_id <> d.by_id)) AS overturned"
+            " FROM moderation_decision d JOIN accounts_user u ON u.id = d.by_id"
+            " WHERE u.username = %s AND action <> 'reverse' AND d.created_at >= %s",
+            name, since,
+        )[0]  # fmt: skip
+
+    def _kappas(self) -> tuple[dict[str, tuple[float | None, int, int]], int]:
+        """Cohen's kappa of first and second reviews by label, with how many agree of how many."""
+        rows = self.rows(
+            "SELECT one.action AS action, one.corrected_mask AS said, two.action AS action2,"
+            " two.corrected_mask AS said2, p.label_mask AS predicted"
+            " FROM moderation_decision two JOIN moderation_queueitem i ON i.id = two.item_id AND i.kind ="
+            " 'second'"
+            " JOIN moderation_decision one ON one.item_id = i.original_id"
+            " JOIN predictions_prediction p ON p.id = two.submission_id"
+            " WHERE one.action IN ('approve', 'reject') AND two.action IN ('approve', 'reject')"
+            " AND NOT EXISTS (SELECT 1 FROM moderation_decision r WHERE r.reverses_id IN (one.id, two.id))"
+        )
+
+        def labels(action: str, said: int | None, predicted: int) -> int:
+            return said if said is not None else predicted if action == "reject" else 0
+
+        found = {}
+        for bit, label in enumerate(LABELS):
+            pairs = Counter(
+                (
+                    labels(r.action, r.said, r.predicted) >> bit & 1,
+                    labels(r.action2, r.said2, r.predicted) >> bit & 1,
+                )
+                for r in rows
+            )
+            total, agreed = pairs.total(), pairs[0, 0] + pairs[1, 1]
+            kappa = None
+            if total:
+                one, two = (pairs[1, 0] + pairs[1, 1]) / total, (pairs[0, 1] + pairs[1, 1]) / total
+                chance = one * two + (1 - one) * (1 - two)
+                kappa = None if chance == 1 else (agreed / total - chance) / (1 - chance)
+            found[label] = (kappa, agreed, total)
+        return found, len(rows)
+
+    def quality(self) -> None:
+        """Appeals, and how far second reviews agree."""
+        page = self.lea.get(f"{CONSOLE}quality/")
+        shown = figures_of(page)
+        for status in ("open", "upheld", "overturned"):
+            count = self.one("SELECT count(*) FROM moderation_appeal WHERE status = %s", status)
+            self.found.equal("quality", f"appeals {status}", shown.get(status.capitalize()), str(count))
+        kappas, _ = self._kappas()
+        rows = {row[0]: row[1:] for table in tables_of(page) for row in table if len(row) == 3}
+        for label, (kappa, agreed, count) in kappas.items():
+            expected = ["–" if kappa is None else f"{kappa:.2f}", f"{agreed} of {count}"]
+            got = rows.get(label.replace("_", " "))
+            if got and kappa is not None:
+                got = [got[0].replace("-0.00", "0.00"), got[1]]
+                expected[0] = expected[0].replace("-0.00", "0.00")
+            self.found.equal("quality", f"kappa of {label}", got, expected)
+
+    def policies(self) -> None:
+        """What the simulator says of the policy that is in force."""
+        policy = self.one("SELECT id FROM moderation_policy WHERE community = '' AND status = 'active'")
+        rules = self.rows(
+            "SELECT label, review_from, reject_from FROM moderation_policyrule WHERE policy_id = %s", policy
+        )
+        page = self.lea.get(f"{CONSOLE}policies/{policy}/")
+        reached = {
+            bound: " OR ".join(
+                f"{rule.label}::float4 >= {getattr(rule, bound)}::float4"
+                for rule in rules
+                if rule.label and getattr(rule, bound) is not None
+            )
+            or "FALSE"
+            for bound in ("review_from", "reject_from")
+        }
+        own = "SELECT community FROM moderation_policy WHERE status = 'active' AND community <> ''"
+        count, rejected, reviewed = self.rows(
+            f"SELECT count(*), count(*) FILTER (WHERE {reached['reject_from']}) AS rejected,"
+            f" count(*) FILTER (WHERE NOT ({reached['reject_from']}) AND ({reached['review_from']})) AS"
+            " reviewed"
+            f" FROM (SELECT * FROM predictions_prediction WHERE community NOT IN ({own}) ORDER BY id DESC"
+            " LIMIT 10000) p"
+        )[0]
+        shown = figures_of(page)
+        if count:
+            self.found.equal("policy", "rejected", shown.get("Rejected"), percent(rejected / count, 1))
+            self.found.equal("policy", "to a human", shown.get("To a human"), percent(reviewed / count, 1))
+            approved = 1 - rejected / count - reviewed / count
+            self.found.equal("policy", "approved", shown.get("Approved"), percent(approved, 1))
+            self.found.true(
+                "policy", f"not from {count:,} comments", f"newest {count:,} comments" in text_of(page)
+            )
+
+    def bulk(self) -> None:
+        """The histogram of open items, and how many match."""
+        page = self.lea.get(f"{CONSOLE}bulk/?label=toxic")
+        bins = Counter(
+            min(int(row.score * 20), 19)
+            for row in self.rows(
+                "SELECT score FROM moderation_queueitem WHERE status = 'open' AND label = 'toxic'"
+            )
+        )
+        shown = [int(row[1]) for table in tables_of(page) for row in table if len(row) == 2 and "–" in row[0]]
+        self.found.equal("bulk", "histogram", shown, [bins[place] for place in range(20)])
+
+    # Public pages and APIs
+
+    def model_page(self) -> None:
+        """The versions' history and their figures."""
+        visitor = self.cast.staff["vic"]
+        page = visitor.get("/model")
+        champion = self.rows("SELECT number, metrics FROM registry_modelversion WHERE alias = 'champion'")[0]
+        self.found.true(
+            "model page", f"not version {champion.number}", f"Version {champion.number} " in text_of(page)
+        )
+        names = {label: label.replace("_", " ") for label in LABELS} | {"severe_toxic": "severely toxic"}
+        rows = {row[0].lower(): row for row in next(iter(tables_of(page)), [])}
+        for label in LABELS:
+            figures = champion.metrics.get(label)
+            if not isinstance(figures, dict):
+                continue
+            expected = [
+                "–" if figures.get(name) is None else f"{figures[name]:.{digits}f}"
+                for name, digits in DIGITS.items()
+            ]
+            self.found.equal("model page", names[label], (rows.get(names[label]) or [])[2:9], expected)
+        promotions = self.rows(
+            "SELECT v.number, p.reason FROM registry_promotion p JOIN registry_modelversion v ON v.id ="
+            " p.version_id"
+        )
+        for promotion in promotions:
+            self.found.true(
+                "model page", f"no “{promotion.reason}”", " ".join(promotion.reason.split()) in text_of(page)
+            )
+        for version in self.rows("SELECT number FROM registry_modelversion"):
+            self.found.true(
+                "model page", f"v{version.number} is not listed", f">v{version.number}</a>" in page
+            )
+            visitor.get(f"/model/v{version.number}")
+
+    def results(self) -> None:
+        """The probabilities on the pages that visitors were shown."""
+        rows = self.rows(
+            f"SELECT id, {', '.join(LABELS)} FROM predictions_prediction WHERE source = 'page' AND text IS"
+            " NOT NULL"
+            " ORDER BY id DESC LIMIT 5"
+        )
+        for row in rows:
+            page = self.cast.staff["vic"].get(f"/r/{row.id}")
+            shown = re.findall(r'(?s)<span class="name">.*?</span>\s*<span class="value">(.*?)</span>', page)
+            self.found.equal(
+                "result page", str(row.id), [_public(value) for value in shown],
+                [_public(_percent(getattr(row, label))) for label in LABELS],
+            )  # fmt: skip
+
+    def api(self) -> None:
+        """The statistics of the API."""
+        app = self.cast.apps["ann"]
+        now = self.site.clock.now()
+        shown = app.api("GET", "stats")
+        since = datetime.fromisoformat(shown["since"])
+        self.found.true("API stats", f"since {since}", abs(now - HOUR - since) < timedelta(seconds=30))
+        count, toxic = self.rows(
+            "SELECT count(*), count(*) FILTER (WHERE label_mask > 0) AS toxic FROM predictions_prediction"
+            " WHERE created_at >= %s",
+            since,
+        )[0]
+        said = self.one("SELECT count(*) FROM predictions_feedback WHERE created_at >= %s", since)
+        champion = self.one("SELECT number FROM registry_modelversion WHERE alias = 'champion'")
+        for name, expected in (
+            ("predictions", count), ("toxic", toxic), ("feedback", said), ("model_version", champion)
+        ):  # fmt: skip
+            self.found.equal("API stats", name, shown[name], expected)
+        shown = app.api("GET", "moderation/stats")
+        views = {view["view"]: view for view in shown["views"]}
+        for lane in LANES:
+            self.found.equal(
+                "API moderation/stats", lane, views[lane]["count"], self._open(None, "lane = %s", lane)
+            )
+        self.found.equal("API moderation/stats", "all", views["all"]["count"], self._open())
+        for status, value in shown["appeals"].items():
+            expected = self.one("SELECT count(*) FROM moderation_appeal WHERE status = %s", status)
+            self.found.equal("API moderation/stats", f"appeals {status}", value, expected)
+        own = self._own("ann", now - timedelta(days=30))
+        for name, expected in (
+            ("decisions", own.decisions),
+            ("appealed", own.appealed),
+            ("overturned", own.overturned),
+        ):
+            self.found.equal("API moderation/stats", f"own {name}", shown["own"][name], expected)
+        models = {model["version"]: model["alias"] for model in app.api("GET", "models")}
+        expected_models = {
+            row.number: row.alias for row in self.rows("SELECT number, alias FROM registry_modelversion")
+        }
+        self.found.equal("API models", "aliases", models, expected_models)
+        for name, platform in self.cast.platforms.items():
+            for row in self.rows(
+                "SELECT p.id, p.text, p.label_mask, p.community FROM predictions_prediction p"
+                " JOIN accounts_apikey k ON k.id = p.client_id WHERE k.name = %s ORDER BY p.id DESC LIMIT 2",
+                f"{name}-platform",
+            ):
+                record = platform.api("GET", f"predictions/{row.id}")
+                labels = {label: bool(row.label_mask >> bit & 1) for bit, label in enumerate(LABELS)}
+                expected = (row.text, labels, row.community)
+                self.found.equal(
+                    "API predictions",
+                    str(row.id),
+                    (record["text"], record["labels"], record["community"]),
+                    expected,
+                )
+
+    def metrics(self) -> None:
+        """What Prometheus reads."""
+        answer = self.cast.staff["vic"].call(
+            "GET", "/metrics", headers={"Authorization": f"Bearer {METRICS_TOKEN}"}
+        )
+        shown: dict[str, float] = {}
+        for line in answer.text.splitlines():
+            if line and not line.startswith("#"):
+                name, _, value = line.rpartition(" ")
+                shown[name] = float(value)
+        for lane in LANES:
+            expected = self._open(None, "lane = %s", lane)
+            self.found.equal(
+                "/metrics",
+                f"queue {lane}",
+                shown.get(f'toxicmod_queue_items{{lane="{lane}"}}', 0.0),
+                expected,
+            )
+        for name, query in (
+            ("toxicmod_model_version", "SELECT number FROM registry_modelversion WHERE alias = 'champion'"),
+            (
+                "toxicmod_webhooks_waiting",
+                "SELECT count(*) FROM moderation_delivery WHERE status IN ('pending', 'sending')",
+            ),
+            ("toxicmod_webhooks_given_up", "SELECT count(*) FROM moderation_delivery WHERE status = 'dead'"),
+            ("toxicmod_alerts_open", "SELECT count(*) FROM monitoring_alert WHERE closed_at IS NULL"),
+        ):
+            self.found.equal("/metrics", name, shown.get(name), float(self.one(query)))
+        self.found.equal("/metrics", "incomplete hours", shown.get("toxicmod_rollup_incomplete_hours"), 0.0)
+        failing = [
+            name for name, value in shown.items() if name.startswith("toxicmod_schedule_failing") and value
+        ]
+        self.found.equal("/metrics", "failing schedules", failing, [])
+        for source, calls in self.site.tally.calls.items():
+            total = sum(
+                value for name, value in shown.items()
+                if name.startswith("toxicmod_requests_total{") and f'source="{source}"' in name
+            )  # fmt: skip
+            self.found.equal("/metrics", f"requests of {source}", total, float(calls))
+            count = shown.get(f'toxicmod_request_seconds_count{{source="{source}"}}')
+            self.found.equal("/metrics", f"seconds of {source}", count, float(calls))
+
+    def challenger(self) -> None:
+        """The canary's or the challenger's figures."""
+        page = self.lea.get("/admin/training/trainingrun/challenger/")
+        words = text_of(page)
+        canary = self.rows(
+            "SELECT c.created_at, c.version_id, v.number FROM registry_canary c JOIN registry_modelversion v"
+            " ON v.id = c.version_id WHERE NOT EXISTS (SELECT 1 FROM registry_canaryend e WHERE e.canary_id"
+            " = c.id)"
+        )
+        if canary:
+            served = self.one(
+                "SELECT count(*) FROM predictions_prediction WHERE model_version_id = %s AND created_at >="
+                " %s",
+                canary[0].version_id, canary[0].created_at,
+            )  # fmt: skip
+            self.found.true(
+                "challenger", f"not {served} comments: {words[:600]}", f"scored {served} comments" in words
+            )
+        challenger = self.rows(
+            "SELECT id, number FROM registry_modelversion WHERE alias IN ('canary', 'challenger') ORDER BY"
+            " alias"
+        )
+        if challenger:
+            count = self.one(
+                "SELECT count(*) FROM training_shadowscore s JOIN predictions_prediction p ON p.id ="
+                " s.prediction_id"
+                " JOIN registry_modelversion v ON v.id = p.model_version_id"
+                " WHERE s.version_id = %s AND v.alias = 'champion'",
+                challenger[0].id,
+            )
+            if count:
+                self.found.true(
+                    "challenger", f"not the same {count}: {words[:900]}", f"same {count} comments" in words
+                )
+
+    # Webhooks, mail and exports
+
+    def webhooks(self) -> None:
+        """Every platform knows what holds of its comments; every signature was right."""
+        receiver = self.cast.receiver
+        self.found.equal("webhooks", "faults of signatures", receiver.faults, [])
+        told: dict[str, Any] = {}
+        events = Counter(
+            receipt.delivery for receipt in receiver.accepted() if "decision_id" in receipt.payload
+        )
+        for receipt in receiver.accepted():
+            if "decision_id" in receipt.payload:
+                told[receipt.payload["prediction_id"]] = receipt.payload["outcome"]
+        self.found.equal("webhooks", "sent twice", {key: n for key, n in events.items() if n > 1}, {})
+        for row in self.rows(
+            "SELECT s.prediction_id::text AS id, (SELECT d.action FROM moderation_decision d LEFT JOIN"
+            " moderation_queueitem i ON i.id = d.item_id WHERE d.submission_id = s.prediction_id"
+            " AND d.action IN ('approve', 'reject') AND (i.kind IS NULL OR i.kind <> 'second')"
+            " AND NOT EXISTS (SELECT 1 FROM moderation_decision r WHERE r.reverses_id = d.id)"
+            " ORDER BY d.id DESC LIMIT 1) AS holds FROM moderation_submission s WHERE s.callback_url <> ''"
+            " AND EXISTS (SELECT 1 FROM moderation_delivery v JOIN moderation_decision d ON d.id ="
+            " v.decision_id"
+            "   WHERE d.submission_id = s.prediction_id AND v.status = 'delivered')"
+            " AND NOT EXISTS (SELECT 1 FROM moderation_delivery v JOIN moderation_decision d ON d.id ="
+            " v.decision_id"
+            "   WHERE d.submission_id = s.prediction_id AND v.status IN ('pending', 'sending', 'dead'))"
+        ):
+            self.found.equal("webhooks", f"told of {row.id}", told.get(row.id), row.holds or "human_review")
+        delivered = self.one("SELECT count(*) FROM moderation_delivery WHERE status = 'delivered'")
+        self.found.equal("webhooks", "delivered", len(events), delivered)
+        page = text_of(self.lea.get(f"{CONSOLE}webhooks/"))
+        dead = self.one("SELECT count(*) FROM moderation_delivery WHERE status = 'dead'")
+        waiting = self.one(
+            "SELECT count(*) FROM moderation_delivery WHERE status = 'pending' AND attempts > 0"
+        )
+        if dead == 0 and waiting > 0:
+            self.found.true(
+                "webhooks page",
+                f"{waiting} wait, yet it says that every platform was told",
+                "every platform has been told" not in page,
+            )
+
+    def mail(self) -> None:
+        """Each e-mail of an alert was sent once."""
+        sent = self.one(
+            "SELECT count(*) FROM monitoring_notice WHERE channel = 'email' AND sent_at IS NOT NULL"
+        )
+        folder = self.site.folder / "mail"
+        count = sum(path.read_text(errors="replace").count("Subject: ") for path in folder.iterdir())
+        self.found.equal("mail", "e-mails", count, sent)
+        due = self.one("SELECT count(*) FROM monitoring_notice WHERE sent_at IS NULL")
+        self.found.equal("mail", "notices that were not sent", due, self.seen.get("unsent notices", 0))
+
+    def export(self) -> None:
+        """The export of decisions has each decision, with its labels."""
+        answer = self.lea.get(f"{CONSOLE}decisions.csv?days=30&automatic=on")
+        shown = {
+            row["decision"]: (
+                row["action"],
+                row["by"],
+                row["community"],
+                row["author"].lstrip("'"),
+                row["reverses"],
+                row["labels"],
+            )
+            for row in csv.DictReader(io.StringIO(answer))
+        }
+        expected = {}
+        for row in self.rows(
+            "SELECT d.id, d.action, coalesce(u.username, 'policy') AS by, s.community, coalesce(a.ref, '')"
+            " AS author,"
+            " d.reverses_id, d.corrected_mask FROM moderation_decision d"
+            " JOIN moderation_submission s ON s.prediction_id = d.submission_id"
+            " LEFT JOIN accounts_user u ON u.id = d.by_id LEFT JOIN moderation_author a ON a.id = s.author_id"
+        ):
+            labels = "" if row.corrected_mask is None else " ".join(
+                label for bit, label in enumerate(LABELS) if row.corrected_mask >> bit & 1
+            )  # fmt: skip
+            reverses = str(row.reverses_id or "")
+            expected[str(row.id)] = (row.action, row.by, row.community, row.author, reverses, labels)
+        self.found.equal("export", "number of decisions", len(shown), len(expected))
+        for key in expected.keys() & shown.keys():
+            self.found.equal("export", f"decision {key}", shown[key], expected[key])
+
+    def intents(self) -> None:
+        """What moderators did is what is stored, and each saw an item once."""
+        for intent in self.cast.intents:
+            found = self.rows(
+                "SELECT d.action, EXISTS (SELECT 1 FROM moderation_decision r WHERE r.reverses_id = d.id)"
+                " AS undone"
+                " FROM moderation_decision d JOIN accounts_user u ON u.id = d.by_id"
+                " WHERE u.username = %s AND d.item_id = %s AND d.action <> 'reverse' ORDER BY d.id",
+                intent.by, intent.item,
+            )  # fmt: skip
+            mine = [each for each in self.cast.intents if (each.by, each.item) == (intent.by, intent.item)]
+            expected = [(each.action, each.undone) for each in mine]
+            stored = [(row.action, row.undone) for row in found]
+            if intent is mine[0]:
+                self.found.equal(
+                    "decisions",
+                    f"{intent.by} on item {intent.item}: action, whether undone",
+                    stored,
+                    expected,
+                )
+
+    # The admin
+
+    def admin(self) -> None:
+        """A superuser can read every list and rows of every kind, and the lists count rightly."""
+        root = self.cast.staff["root"]
+        models = sorted(set(re.findall(r'href="(/admin/(\w+)/(\w+)/)"', root.get("/admin/"))))
+        self.found.true("admin", f"only {len(models)} lists", len(models) > 15)
+        for url, app, model in models:
+            answer = root.call("GET", url, expect=(200, 302, 403, 404, 500))
+            if answer.status_code != 200:
+                self.found.true("admin", f"{url} answers {answer.status_code}", False)
+                continue
+            count = re.search(r'(?s)class="paginator"[^>]*>(.*?)</(?:p|nav|div)>', answer.text)
+            table = f"{app}_{model}"
+            exists = self.one("SELECT count(*) FROM information_schema.tables WHERE table_name = %s", table)
+            if count and exists:
+                numbers = re.findall(r"([\d,]+)\s+[a-zA-Z]", text_of(count[1]))
+                rows = self.one(f'SELECT count(*) FROM "{table}"')
+                shown = int(numbers[-1].replace(",", "")) if numbers else None
+                self.found.true(
+                    "admin", f"{url} shows {shown}, there are {rows}", shown in (rows, min(rows, CAP))
+                )
+            if exists:
+                self._details(root, url, table)
+
+    def _details(self, root: Staff, url: str, table: str) -> None:
+        """Open one row of each kind that was not opened yet: of each combination of its short columns."""
+        columns = self.rows(
+            "SELECT c.column_name AS name, c.data_type AS type, coalesce(character_maximum_length, 0) AS"
+            " length"
+            " FROM information_schema.columns c WHERE table_name = %s", table,
+        )  # fmt: skip
+        key = self.rows(
+            "SELECT a.attname AS name FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid"
+            " AND a.attnum = ANY(i.indkey) WHERE i.indrelid = %s::regclass AND i.indisprimary",
+            f'"{table}"',
+        )[0].name
+        short = [
+            f'"{column.name}"::text'
+            for column in columns
+            if column.name not in (key, *UNIQUE)
+            if column.type == "boolean" or 0 < column.length <= 20
+        ]
+        opened: set[Any] = self.seen.setdefault(f"details of {table}", set())
+        combination = f"ARRAY[{', '.join(short)}]" if short else "ARRAY['all']"
+        rows = self.rows(
+            f'SELECT DISTINCT ON (kind) {combination}::text AS kind, "{key}" AS key FROM "{table}" ORDER BY'
+            " kind, key DESC"
+        )
+        fresh = [row for row in rows if row.kind not in opened][:DETAILS]
+        for row in fresh:
+            opened.add(row.kind)
+            answer = root.call("GET", f"{url}{row.key}/change/", expect=(200, 302, 403, 404, 500))
+            self.found.equal("admin", f"{url}{row.key}/change/ {row.kind}", answer.status_code, 200)
+
+    def roles(self) -> None:
+        """Each list that somebody is offered opens."""
+        for name in ("lea", "eli", "vic", "ann"):
+            staff = self.cast.staff[name]
+            for url in sorted(set(re.findall(r'href="(/admin/\w+/\w+/)"', staff.get("/admin/")))):
+                answer = staff.call("GET", url, expect=(200, 302, 403, 404, 500))
+                self.found.equal(f"admin of {name}", url, answer.status_code, 200)
+
+    def limited_moderator(self) -> None:
+        """A moderator of one community meets nothing of the others, on no page."""
+        gwen = self.cast.staff[LIMITED]
+        models = sorted(set(re.findall(r'href="(/admin/\w+/\w+/)"', gwen.get("/admin/"))))
+        self.found.true("limited moderator", "sees no list", models)
+        console = ("me/", "quality/", "policies/", "webhooks/", "bulk/", "decisions.csv?automatic=on")
+        pages = [
+            *models,
+            *(f"{CONSOLE}{each}" for each in console),
+            f"{CONSOLE}search/?q={HIDDEN[0]}-author-1",
+            "/admin/",
+            "/monitoring/",
+            "/monitoring/queue.csv",
+            "/admin/training/trainingrun/challenger/",
+        ]
+        pages += [f"{CONSOLE}?view={view}" for view in ("all", "overdue", *LANES)]
+        for url in models:
+            page = gwen.get(url)
+            last = [int(number) for number in re.findall(r"\?p=(\d+)", page)]
+            pages += [f"{url}?p={number}" for number in range(2, min(max(last, default=1), 6) + 1)]
+            pages += re.findall(rf'href="({re.escape(url)}[^"/]+/change/)', page)[:4]
+        for path in pages:
+            answer = gwen.call("GET", html.unescape(path), expect=(200, 302, 403, 404))
+            hops = 0
+            while answer.status_code == 302 and hops < 3:
+                hops += 1
+                answer = gwen.call("GET", answer.headers["Location"], expect=(200, 302, 403, 404))
+            for word in HIDDEN:
+                body = answer.text.replace(f"{HIDDEN[0]}-author-1", "") if "search" in path else answer.text
+                self.found.true("limited moderator", f"{path} shows “{word}”", word not in body)
+        for table, url in (
+            ("predictions_prediction", "/admin/predictions/prediction"),
+            ("moderation_queueitem", f"{CONSOLE}item"),
+            ("moderation_queueitem", "/admin/moderation/queueitem"),
+            ("moderation_author", "/admin/moderation/author"),
+        ):
+            row = self.rows(
+                f"SELECT id FROM {table} WHERE community = %s ORDER BY id DESC LIMIT 1", HIDDEN[0]
+            )
+            for found in row:
+                path = f"{url}/{found.id}/" + ("change/" if "console" not in url else "")
+                answer = gwen.call("GET", path, expect=(200, 302, 403, 404))
+                self.found.true(
+                    "limited moderator", f"{path} answers {answer.status_code}", answer.status_code != 200
+                )
+
+
+def _number(cell: str) -> float | None:
+    return float(cell) if cell not in ("", "None") else None
+
+
+def _first(shown: dict[str, str], begin: str) -> str | None:
+    return next((value for term, value in shown.items() if term.startswith(begin)), None)
+
+
+def _close(shown: str | None, seconds: float | None) -> bool:
+    if seconds is None or not shown or shown == "–":
+        return (shown or "–") == "–" and not seconds
+    return abs(float(shown.split()[0]) - seconds) <= 0.51
+
+
+def _strings(node: Any) -> Iterator[str]:
+    """Yield what Dash's components say."""
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, list):
+        for each in node:
+            yield from _strings(each)
+    elif isinstance(node, dict):
+        props = node.get("props", node)
+        yield from _strings(props.get("children", []))
+
+
+def spans(age: timedelta | None) -> set[str]:
+    """Return how the dashboard may write a duration that was measured some seconds before."""
+    if age is None:
+        return {"–"}
+    found = set()
+    for second in range(-20, 3):
+        seconds = max(age.total_seconds() + second, 0)
+        for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+            if seconds >= size:
+                found.add(f"{seconds / size:.1f} {unit}")
+                break
+        else:
+            found.add(f"{seconds:.0f} s")
+    return found
+
+
+def _percent(probability: float) -> str:
+    if probability < 0.01:
+        return "under 1%"
+    if probability > 0.99:
+        return "over 99%"
+    return f"{100 * probability:.0f}%"
+
+
+def _public(value: str) -> str:
+    return text_of(value).replace(" ", "").replace("\u202f", "").replace("\xa0", "")

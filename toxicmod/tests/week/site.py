@@ -1,0 +1,367 @@
+"""The site of the week: PostgreSQL, Valkey, MLflow, gunicorn, and the workers that `compose.yaml` names.
+
+All of it lives by one clock that the test moves on. What the processes log is kept and can be read.
+"""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import psycopg
+import redis
+import yaml
+from psycopg.rows import namedtuple_row
+
+from toxicmod.tests import servers
+from toxicmod.tests.clock import Clock, environ
+from toxicmod.tests.site import ROOT, free_port, manage, wait_until_answered
+
+PASSWORD = "correct horse battery staple"
+METRICS_TOKEN = "the week's token"
+START = (0, 6)  # Monday, 06:00 UTC
+PATIENCE = 300.0  # seconds of real time; a busy machine is slow, not wrong
+_SET_UP = """
+import json
+from django.conf import settings
+from django.core.management import call_command
+from apps.accounts.models import User
+call_command("migrate", verbosity=0)
+for command in ("install_base_model", "create_roles", "install_default_policy", "install_default_alerts"):
+    call_command(command)
+call_command("collectstatic", verbosity=0, interactive=False)
+User.objects.create_superuser("root", "root@example.org", PASSWORD)
+schedules = [(entry["task"], entry["schedule"]) for entry in settings.CELERY_BEAT_SCHEDULE.values()]
+slow = [task for task, route in settings.CELERY_TASK_ROUTES.items() if route["queue"] == "training"]
+print(json.dumps([schedules, slow]))
+"""
+_EXPIRED = re.compile(r"Discarding revoked task: (?P<task>[\w.]+)\[(?P<id>[\w-]+)\]")
+_TASK = re.compile(r"Task (?P<task>[\w.]+)\[(?P<id>[\w-]+)\] (?P<what>received|succeeded|raised|retry|.*)")
+
+
+class Line(NamedTuple):
+    """A line of a log."""
+
+    process: str
+    level: str
+    logger: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.process}: {self.level} {self.logger}: {self.message}"
+
+
+@dataclass
+class Tally:
+    """What the clients saw of the APIs whose calls are counted: calls and refusals by source."""
+
+    calls: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+
+    def add(self, path: str, status: int) -> None:
+        """Note a call that was answered."""
+        if source := source_of(path):
+            self.calls[source] += 1
+            self.refused[source] += 400 <= status < 500
+
+
+def source_of(path: str) -> str | None:
+    """Return as which source the dashboard counts a call, or None where it does not."""
+    path = path.partition("?")[0]
+    if path.startswith("/api/v1/"):
+        return "api"
+    if path.startswith("/v1alpha1/") or path == "/batch":
+        return "perspective"
+    elsewhere = ("/static/", "/admin/", "/monitoring/", "/health", "/ready", "/metrics")
+    return None if path.startswith(elsewhere) else "page"
+
+
+@dataclass
+class Process:
+    """A process of the site, and how much of its log was read."""
+
+    name: str
+    running: subprocess.Popen[bytes]
+    log: Path
+    offset: int = 0
+    level: str = "BANNER"  # of the line before; Celery's first lines are in no format
+
+
+@dataclass
+class Tasks:
+    """What the workers logged of one task."""
+
+    received: set[str] = field(default_factory=set)
+    succeeded: set[str] = field(default_factory=set)
+    ended: set[str] = field(default_factory=set)
+
+
+class Site:
+    """A running site."""
+
+    def __init__(self, folder: Path, clock: Clock, database: str, broker: str, env: dict[str, str]) -> None:
+        self.folder, self.clock, self.env = folder, clock, env
+        self.url = f"http://127.0.0.1:{env['PORT']}"
+        self.broker = redis.Redis.from_url(broker)
+        self.database = psycopg.connect(database, autocommit=True, row_factory=namedtuple_row)
+        self.database.execute("SET TIME ZONE 'UTC'")
+        self.processes: list[Process] = []
+        self.lines: list[Line] = []
+        self.tasks: dict[str, Tasks] = {}
+        self.schedules: dict[str, float] = {}
+        self.slow: set[str] = set()  # tasks of the trainer
+        self.tally = Tally()
+
+    # The database
+
+    def rows(self, query: str, *parameters: Any) -> list[Any]:
+        """Return what a query finds."""
+        return self.database.execute(query, parameters).fetchall()  # type: ignore[arg-type]
+
+    def one(self, query: str, *parameters: Any) -> Any:
+        """Return the only column of a query's only row."""
+        (row,) = self.rows(query, *parameters)
+        return row[0]
+
+    # The logs
+
+    def read(self) -> None:
+        """Read what the processes have logged since the last call."""
+        for process in self.processes:
+            with process.log.open("rb") as file:
+                file.seek(process.offset)
+                text = file.read()
+            whole = text[: text.rfind(b"\n") + 1]
+            process.offset += len(whole)
+            for line in whole.decode(errors="replace").splitlines():
+                if line.strip():
+                    self._take(process, parse(process.name, line))
+
+    def _take(self, process: Process, line: Line) -> None:
+        if line.level == "PLAIN" and (process.level == "BANNER" or line.message.startswith("  ")):
+            line = line._replace(level=process.level)  # it belongs to the line before
+        process.level = line.level
+        self.lines.append(line)
+        if found := _EXPIRED.match(line.message):  # the clock was moved on while it waited
+            self.tasks.setdefault(found["task"], Tasks()).received.discard(found["id"])
+            return
+        if not line.logger.startswith("celery.") or not (found := _TASK.match(line.message)):
+            return
+        task = self.tasks.setdefault(found["task"], Tasks())
+        if found["what"] == "received":
+            task.received.add(found["id"])
+        else:
+            task.ended.add(found["id"])
+            if found["what"].startswith("succeeded"):
+                task.succeeded.add(found["id"])
+
+    # Time
+
+    def forward(self, **by: float) -> None:
+        """Move the clock on, and wait until the schedules that became due have run and nothing is left.
+
+        What the trainer does is not waited for, except runs: the day's checks see to it.
+        """
+        self.settle()
+        self.read()
+        before = {name: set(task.received) for name, task in self.tasks.items()}
+        delta = timedelta(**by)
+        self.clock.forward(delta)
+        fast = {task: seconds for task, seconds in self.schedules.items() if task not in self.slow}
+        due = {task for task, seconds in fast.items() if seconds <= delta.total_seconds()}
+
+        def ran() -> bool:
+            return all(self.tasks.get(task, Tasks()).received - before.get(task, set()) for task in due)
+
+        def late() -> list[str]:
+            return [
+                task for task in due if not self.tasks.get(task, Tasks()).received - before.get(task, set())
+            ]
+
+        self.wait(ran, lambda: f"after {delta} these schedules did not run: {late()}")
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until the workers have done what was to be done by now."""
+        self.wait(self._is_settled, lambda: f"still busy: {self._busy()}")
+
+    def _is_settled(self) -> bool:
+        busy = self._busy()
+        return not any(busy.values())
+
+    def _busy(self) -> dict[str, Any]:
+        # A webhook's message waits in the worker until the webhook is due.
+        going = {
+            name: len(task.received - task.ended)
+            for name, task in self.tasks.items()
+            if task.received - task.ended and not name.endswith(".deliver") and name not in self.slow
+        }
+        queues = [key for key in ("default", "webhooks") if self.broker.llen(key)]
+        due = self.one(
+            "SELECT count(*) FROM moderation_delivery WHERE status IN ('pending', 'sending') AND send_after"
+            " < %s",
+            self.clock.now() - timedelta(seconds=20),
+        )
+        counted = dict(
+            self.rows("SELECT source, sum(requests)::int FROM monitoring_requestminute GROUP BY source")
+        )
+        uncounted = {
+            source: calls - counted.get(source, 0)
+            for source, calls in self.tally.calls.items()
+            if calls != counted.get(source, 0)
+        }
+        runs = self.one("SELECT count(*) FROM training_trainingrun WHERE status IN ('queued', 'running')")
+        return {
+            "tasks": going,
+            "queues": queues,
+            "webhooks": due,
+            "training runs": runs,
+            "calls that are not counted": uncounted,
+        }
+
+    def wait(self, condition: Any, complaint: Any, seconds: float = PATIENCE) -> Any:
+        """Return what the condition gives once it is true.
+
+        Raises:
+            AssertionError: it is not within the time; `complaint()` says what is missing.
+        """
+        end = time.monotonic() + seconds
+        while True:
+            self.read()
+            if found := condition():
+                return found
+            for process in self.processes:
+                assert process.running.poll() is None, f"{process.name} ended: {self.tail(process)}"
+            assert time.monotonic() < end, f"{complaint()} ({seconds:.0f} s)"
+            time.sleep(0.1)
+
+    def tail(self, process: Process) -> str:
+        """Return the end of a process's log."""
+        return process.log.read_text(errors="replace")[-3_000:]
+
+    # Processes
+
+    def start(self, name: str, command: list[str], **env: str) -> Process:
+        """Start a process of the site."""
+        log = self.folder / f"{name}.log"
+        with log.open("ab") as file:
+            running = subprocess.Popen(
+                command, cwd=ROOT, env=self.env | env, stdout=file, stderr=file, start_new_session=True
+            )
+        process = Process(name, running, log)
+        self.processes.append(process)
+        return process
+
+    def stop(self) -> None:
+        """Stop every process, those that others wait for last."""
+        for process in reversed(self.processes):
+            process.running.send_signal(signal.SIGTERM)
+        for process in reversed(self.processes):
+            try:
+                process.running.wait(15)
+            except subprocess.TimeoutExpired:
+                process.running.kill()
+                process.running.wait()
+        self.database.close()
+        self.broker.close()
+
+    def manage(self, *args: str) -> str:
+        """Run a manage.py command by the site's clock; return what it printed."""
+        return manage(*args, env=self.env)
+
+
+def parse(process: str, line: str) -> Line:
+    """Return a line of a log; what is in nobody's format counts as an error, for it should not be there."""
+    if line.startswith("{"):
+        try:
+            found = json.loads(line)
+            message = found["message"] + (f"\n{found['exc_info']}" if found.get("exc_info") else "")
+            return Line(process, found["levelname"], found["name"], message)
+        except (ValueError, KeyError):
+            pass
+    if match := re.match(r"\[[^\]]+\] \[\d+\] \[(\w+)\] (.*)", line):  # gunicorn's own
+        return Line(process, match[1], "gunicorn", match[2])
+    return Line(process, "PLAIN", "", line)
+
+
+def celery_commands() -> dict[str, list[str]]:
+    """Return what the services of `compose.yaml` that run Celery run, by name."""
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    commands = {name: str(service.get("command", "")).split() for name, service in services.items()}
+    return {name: command for name, command in commands.items() if command[:1] == ["celery"]}
+
+
+def _start_time(now: datetime) -> datetime:
+    """Return the next Monday morning that is at least a day away."""
+    weekday, hour = START
+    day = (now + timedelta(days=1)).replace(hour=hour, minute=0, second=0, microsecond=0)
+    return day + timedelta(days=(weekday - day.weekday()) % 7)
+
+
+@contextmanager
+def week_site(folder: Path, *, environment: dict[str, str] | None = None) -> Iterator[Site]:
+    """Set up and run the site, with production's defaults; its week begins on a Monday morning."""
+    now = datetime.now(UTC)
+    with ExitStack() as stack:
+        shared = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clock-")))
+        shared.chmod(0o755)  # PostgreSQL runs as another user
+        clock = Clock(shared)
+        clock.set(round((_start_time(now) - now).total_seconds()))
+        with environ(clock.environment):
+            database = stack.enter_context(servers.postgres())
+            broker = stack.enter_context(servers.redis())
+        with psycopg.connect(database, autocommit=True) as connection:
+            connection.execute("CREATE DATABASE mlflow")
+        records = urlsplit(database)._replace(path="/mlflow").geturl()
+        mlflow = servers.MLflow(folder, records, str(folder / "artifacts"), clock.environment)
+        stack.callback(mlflow.stop)
+        mlflow.start()
+        port = str(free_port())
+        env = servers.os.environ | clock.environment | {
+            "PRODUCTION": "1",
+            "SECRET_KEY": "the week's secret key, which is long enough for every check of Django's",
+            "ALLOWED_HOSTS": "127.0.0.1",
+            "CSRF_TRUSTED_ORIGINS": f"http://127.0.0.1:{port}",
+            "TRUSTED_PROXIES": "1",
+            "DATABASE_URL": database,
+            "REDIS_URL": broker,
+            "MLFLOW_TRACKING_URI": mlflow.url,
+            "MLFLOW_TRACKING_USERNAME": mlflow.USER,
+            "MLFLOW_TRACKING_PASSWORD": mlflow.PASSWORD,
+            "METRICS_TOKEN": METRICS_TOKEN,
+            "PUBLIC_URL": f"https://127.0.0.1:{port}",
+            "EMAIL_URL": f"filemail://{folder}/mail",
+            "WEBHOOK_ALLOW_PRIVATE": "1",
+            "WEB_CONCURRENCY": "2",
+            "DATA_DIR": str(folder / "data"),
+            "PORT": port,
+        } | (environment or {})  # fmt: skip
+        (folder / "mail").mkdir()
+        listed = manage("shell", "-v0", "-c", f"PASSWORD = {PASSWORD!r}\n{_SET_UP}", env=env).splitlines()[-1]
+        site = Site(folder, clock, database, broker, env)
+        stack.callback(site.stop)
+        web = site.start(
+            "web", [sys.executable, "-m", "gunicorn", "--config", "python:toxicmod.tests.week.gunicorn"]
+        )
+        for name, command in celery_commands().items():
+            options = ["--max-interval", "1", "--schedule", str(folder / "beat")] if "beat" in command else []
+            kept = [each for each in command[1:] if not each.startswith("/tmp")]
+            if "--schedule" in kept:
+                kept.remove("--schedule")
+            site.start(name, [sys.executable, "-m", "celery", *kept, *options])
+        schedules, slow = json.loads(listed)
+        site.schedules, site.slow = {task: float(seconds) for task, seconds in schedules}, set(slow)
+        wait_until_answered(web.running, f"{site.url}/ready")
+        mlflow.wait()
+        yield site

@@ -1,0 +1,275 @@
+"""What people write, made up from a seed, and the platforms that send it through every API."""
+
+import itertools
+import json
+import random
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import requests
+
+from apps.classifier.labels import LABELS
+from toxicmod.tests.week.site import Tally
+
+# Each community's name stands in all that is written there: whoever may not see it must never meet the word.
+COMMUNITIES = ("zinnia", "zugzwang", "saffron")
+_THINGS = {
+    "zinnia": ("seedling", "compost heap", "greenhouse", "tomato plant", "flower bed", "lawn"),
+    "zugzwang": ("opening", "endgame", "tournament", "pawn structure", "clock", "rating"),
+    "saffron": ("risotto", "sourdough", "marinade", "cast iron pan", "spice rack", "broth"),
+}
+_GROUPS = ("gay people", "Muslims", "immigrants")
+_TIMES = ("last week", "yesterday", "this spring", "on Sunday", "again today", "for years")
+_KIND = (
+    "Thanks, the {thing} from your {community} post worked well {time}.",
+    "I tried this {community} idea with my {thing} {time} and it was lovely.",
+    "Does anybody in {community} know how long a {thing} takes? Mine is slow {time}.",
+    "Good point about the {thing}, although I would do it differently in {community} {time}.",
+    "We discussed the {thing} {time} in the {community} group and everybody agreed.",
+    "My neighbour gave me a {thing} {time}, it is a nice {community} present.",
+    "Could you post a photo of the {thing} for {community}? I missed it {time}.",
+)
+_RUDE: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("toxic", "insult"): (
+        "You are a complete idiot, your {thing} is the worst in {community} {time}.",
+        "Shut up you stupid moron, nobody in {community} wants your {thing} {time}.",
+        "What a pathetic loser you are with that {thing}, {community} laughed {time}.",
+    ),
+    ("toxic", "obscene"): (
+        "What the fuck is this shit about a {thing} in {community} {time}.",
+        "This fucking {thing} is bullshit, {community} told you {time}.",
+    ),
+    ("toxic", "threat"): (
+        "I will find you and kill you for that {thing}, {community} saw you {time}.",
+        "I am going to hurt you and burn your {thing} down, you and {community} {time}.",
+    ),
+    ("toxic", "insult", "identity_hate"): (
+        "All {group} are filthy and should be thrown out of {community} with their {thing} {time}.",
+        "Disgusting {group} have ruined the {thing} and {community} {time}.",
+    ),
+}
+_GROUP_KIND = "Two {group} showed their {thing} in {community} {time} and it was great."
+_NUMBERS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+TIMEOUT = 60
+
+
+class Comment(NamedTuple):
+    """A comment, and the labels that are true of it."""
+
+    text: str
+    community: str
+    author: str
+    labels: tuple[str, ...]
+
+    @property
+    def is_rude(self) -> bool:
+        return bool(self.labels)
+
+
+class Writers:
+    """People who write: an endless stream of comments, the same for the same seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._chance = random.Random(seed)
+        self._number = itertools.count(1)
+
+    def comment(self, community: str | None = None, *, rude: float = 0.2) -> Comment:
+        """Return the next comment.
+
+        Args:
+            community: where it is written; by default anywhere.
+            rude: how likely it is to be rude.
+        """
+        chance = self._chance
+        community = community or chance.choice(COMMUNITIES)
+        labels: tuple[str, ...] = ()
+        if chance.random() < rude:
+            labels = chance.choice(list(_RUDE))
+            template = chance.choice(_RUDE[labels])
+        else:
+            template = _GROUP_KIND if chance.random() < 0.1 else chance.choice(_KIND)
+        text = template.format(
+            thing=chance.choice(_THINGS[community]),
+            community=community,
+            time=chance.choice(_TIMES),
+            group=chance.choice(_GROUPS),
+        )
+        number = next(self._number)
+        text = f"{text} For the {' '.join(_NUMBERS[int(digit)] for digit in str(number))} time."
+        return Comment(text, community, f"{community}-author-{chance.randrange(12)}", labels)
+
+    def comments(self, count: int, **options: Any) -> list[Comment]:
+        """Return the next comments."""
+        return [self.comment(**options) for _ in range(count)]
+
+    def rows(self, count: int, *, mistaken: bool = False) -> Iterator[list[str]]:
+        """Yield labelled comments as the rows of a data set.
+
+        Args:
+            mistaken: somebody mixed the columns up: kind comments carry the labels.
+        """
+        for number in range(count):
+            comment = self.comment(rude=0.4)
+            is_toxic = comment.is_rude != mistaken
+            labels = comment.labels or ("toxic", "insult") if is_toxic else ()
+            yield [f"row-{number}", comment.text, *(str(int(label in labels)) for label in LABELS)]
+
+
+class Client:
+    """Somebody who calls the site over HTTPS, through one proxy that says so."""
+
+    def __init__(self, url: str, address: str, tally: Tally) -> None:
+        self.url, self.tally = url, tally
+        self.session = requests.Session()
+        self.session.headers.update(
+            {
+                "X-Forwarded-Proto": "https",
+                "X-Forwarded-For": address,
+                "Referer": f"{url.replace('http', 'https', 1)}/",
+            }
+        )
+
+    def call(self, method: str, path: str, *, expect: int | tuple[int, ...] = 200, **options: Any) -> Any:
+        """Make a request; return the answer.
+
+        Raises:
+            AssertionError: its status is another than expected.
+        """
+        answer = self.session.request(
+            method, f"{self.url}{path}", timeout=TIMEOUT, allow_redirects=False, **options
+        )
+        for cookie in self.session.cookies:
+            cookie.secure = False  # between the proxy and the site there is no TLS
+        self.tally.add(path, answer.status_code)
+        wanted = (expect,) if isinstance(expect, int) else expect
+        assert answer.status_code in wanted, (
+            f"{method} {path}: {answer.status_code}, not {expect}: {answer.text[:600]}"
+        )
+        return answer
+
+
+class Platform(Client):
+    """A platform with an API key: what its server does all day."""
+
+    def __init__(self, url: str, tally: Tally, *, secret: str, address: str, callback: str = "") -> None:
+        super().__init__(url, address, tally)
+        self.secret, self.callback = secret, callback
+        self.rejected: list[dict[str, Any]] = []
+        self._number = itertools.count(1)
+
+    def api(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
+        """Call the REST API; return the answer's JSON."""
+        headers = {"Authorization": f"Api-Key {self.secret}"}
+        answer = self.call(method, f"/api/v1/{path}", json=body, headers=headers, **options)
+        return answer.json() if answer.content else None
+
+    def predict(
+        self, comments: list[Comment], *, path: str = "predict", **options: Any
+    ) -> list[dict[str, Any]]:
+        """Score comments of one community in one call."""
+        if len(comments) == 1:
+            body = {"text": comments[0].text, "external_id": self._external_id(comments[0])}
+            return [self.api("POST", path, body | {"community": comments[0].community} | options)]
+        body = {
+            "texts": [each.text for each in comments],
+            "external_ids": [self._external_id(each) for each in comments],
+            "community": comments[0].community,
+        }
+        return self.api("POST", path, body | options)["results"]
+
+    def moderate(self, comment: Comment) -> dict[str, Any]:
+        """Ask whether a comment may stay."""
+        body = {
+            "text": comment.text,
+            "community": comment.community,
+            "author": comment.author,
+            "external_id": self._external_id(comment),
+            "context": {"title": f"A thread in {comment.community}"},
+        } | ({"callback_url": self.callback} if self.callback else {})
+        return self.api("POST", "moderate", body)
+
+    def feedback(self, prediction: str, comment: Comment, *, is_right: bool) -> None:
+        """Say what is true of a comment that was scored."""
+        labels = {label: label in comment.labels for label in LABELS}
+        body = {"prediction_id": prediction, "is_right": is_right, "labels": labels}
+        self.api("POST", "feedback", body, expect=201)
+
+    def _external_id(self, comment: Comment) -> str:
+        return f"{comment.community}-{self.secret[3:7]}-{next(self._number)}"
+
+
+class Perspective(Platform):
+    """A platform that was written for the Perspective API."""
+
+    def analyze(self, comment: Comment, **options: Any) -> dict[str, Any]:
+        """Score a comment."""
+        return self.call(
+            "POST", f"/v1alpha1/comments:analyze?key={self.secret}", json=self._analyze(comment) | options
+        ).json()
+
+    def _analyze(self, comment: Comment) -> dict[str, Any]:
+        return {
+            "comment": {"text": comment.text},
+            "requestedAttributes": {"TOXICITY": {}, "THREAT": {}},
+            "languages": ["en"],
+            "communityId": comment.community,
+            "clientToken": self._external_id(comment),
+        }
+
+    def suggest(self, comment: Comment) -> None:
+        """Say how toxic a comment is."""
+        score = {"summaryScore": {"value": float(comment.is_rude)}}
+        body = {
+            "comment": {"text": comment.text},
+            "attributeScores": {"TOXICITY": score},
+            "communityId": comment.community,
+            "clientToken": f"suggest-{next(self._number)}",
+        }
+        self.call("POST", f"/v1alpha1/comments:suggestscore?key={self.secret}", json=body)
+
+    def batch(self, comments: list[Comment]) -> None:
+        """Score comments as google-api-python-client does: a multipart body of requests."""
+        boundary = "===============7330845974216740156=="
+        parts = []
+        for number, comment in enumerate(comments):
+            body = json.dumps(self._analyze(comment))
+            parts.append(
+                f"--{boundary}\r\nContent-Type: application/http\r\nMIME-Version: 1.0\r\n"
+                f"Content-Transfer-Encoding: binary\r\nContent-ID: <week + {number}>\r\n\r\n"
+                f"POST /v1alpha1/comments:analyze?key={self.secret}&alt=json HTTP/1.1\r\n"
+                f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}\r\n"
+            )
+        parts.append(f"--{boundary}--\r\n")
+        answer = self.call(
+            "POST",
+            f"/batch?key={self.secret}",
+            data="".join(parts).encode(),
+            headers={"Content-Type": f'multipart/mixed; boundary="{boundary}"'},
+        )
+        assert answer.text.count("HTTP/1.1 200 OK") == len(comments), answer.text[:600]
+
+
+class Visitor(Client):
+    """Somebody who tries the public pages, without an account."""
+
+    def token(self, html: str) -> str:
+        """Return the token of a page's forms."""
+        return html.split('name="csrfmiddlewaretoken" value="')[1].split('"')[0]
+
+    def try_comment(self, comment: Comment, *, is_right: bool | None = None) -> str:
+        """Have a comment scored and stored, say whether the result is right; return the result's page."""
+        token = self.token(self.call("GET", "/").text)
+        form = {"csrfmiddlewaretoken": token, "text": comment.text, "store": "on"}
+        path = self.call("POST", "/", data=form, expect=302).headers["Location"]
+        page = self.call("GET", path).text
+        if is_right is not None:
+            said = {"csrfmiddlewaretoken": self.token(page), "is_right": str(int(is_right))}
+            self.call("POST", f"{path}/feedback", data=said, expect=302)
+        return path
+
+    def appeal(self, url: str, text: str) -> None:
+        """Object to a decision on the page that its author was sent."""
+        path = url[url.index("/appeal/") :]
+        page = self.call("GET", path).text
+        form = {"csrfmiddlewaretoken": self.token(page), "text": text}
+        self.call("POST", path, data=form, expect=302)
