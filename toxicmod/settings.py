@@ -65,6 +65,7 @@ INSTALLED_APPS = [
     "apps.accounts",
     "apps.registry",
     "apps.predictions",
+    "apps.webhooks",
     "apps.moderation",
     "apps.training",
     "apps.monitoring",
@@ -177,6 +178,8 @@ CELERY_TASK_ROUTES = {
     "apps.training.tasks.learn": {"queue": "training"},
     "apps.registry.tasks.sync_tracking": {"queue": "training"},
     "apps.moderation.tasks.deliver": {"queue": "webhooks"},
+    "apps.moderation.tasks.deliver_endpoint": {"queue": "webhooks"},
+    "apps.monitoring.tasks.send_notice": {"queue": "webhooks"},
     "apps.monitoring.tasks.look_deeper": {"queue": "training"},
 }
 # Each may run twice, or in two schedulers at once: it does only what the database says is due.

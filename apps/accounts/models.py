@@ -79,11 +79,12 @@ class Scope(models.TextChoices):
     FEEDBACK = "feedback", "Send feedback"
     READ = "read", "Read records, models and statistics"
     MODERATE = "moderate", "Work on the queue as the moderator the key is bound to"
+    WEBHOOKS = "webhooks", "Rotate the secrets that sign its webhooks"
 
 
 def default_scopes() -> list[str]:
-    """Return every scope: what a key gets when nothing else is said."""
-    return list(Scope.values)
+    """Return the scopes of a new key: all but the one that reveals secrets."""
+    return [scope for scope in Scope.values if scope != Scope.WEBHOOKS]
 
 
 def validate_scopes(value: object) -> None:

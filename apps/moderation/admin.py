@@ -31,7 +31,6 @@ from apps.moderation.models import (
     QueueItem,
     Strike,
     Submission,
-    WebhookKey,
 )
 from apps.moderation.selectors import communities_for
 from apps.predictions.admin import UncountedPaginator
@@ -274,12 +273,6 @@ class DeliveryAdmin(EvidenceAdmin):
     list_display = ("id", "event", "status", "attempts", "response_status", "error", "created_at")
     list_filter = ("status",)
     search_fields = ("id__exact",)
-
-
-@admin.register(WebhookKey)
-class WebhookKeyAdmin(ReadOnlyAdmin):
-    list_display = ("key_id", "client", "created_at", "retired_at")
-    list_select_related = ("client",)
 
 
 @admin.register(BulkJob)

@@ -12,6 +12,7 @@ from apps.accounts.models import AppendOnly, AppendOnlyQuerySet, User
 from apps.classifier.labels import LABELS
 from apps.classifier.selection import Reason
 from apps.predictions.models import Prediction, unpack_labels
+from apps.webhooks.models import Endpoint
 
 LABEL_CHOICES = [(label, label.replace("_", " ")) for label in LABELS]
 OPEN = Q(status="open")
@@ -798,15 +799,18 @@ class Delivery(models.Model):
         APPEAL = "appeal.resolved", "An appeal was resolved"
 
     class Status(models.TextChoices):
-        PENDING = "pending", "Waits to be sent"
-        SENDING = "sending", "Is being sent"
+        PENDING = "pending", "Waiting to be sent"
+        SENDING = "sending", "Being sent"
         DELIVERED = "delivered", "Delivered"
         CANCELLED = "cancelled", "Cancelled by an undo"
-        DEAD = "dead", "Given up: can be sent again"
+        FAILED = "failed", "Failed"
+
+    UNFINISHED = (Status.PENDING, Status.SENDING)
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     decision = models.ForeignKey(Decision, on_delete=models.PROTECT, related_name="deliveries")
     client = models.ForeignKey("accounts.APIKey", null=True, on_delete=models.PROTECT, related_name="+")
+    endpoint = models.ForeignKey(Endpoint, on_delete=models.PROTECT, related_name="+", db_index=False)
     event = models.CharField(max_length=20, choices=Event)
     url = models.URLField("URL", max_length=500)
     payload: Any = models.JSONField()
@@ -815,6 +819,7 @@ class Delivery(models.Model):
     send_after = models.DateTimeField(
         help_text="Of one being sent: when it is tried again if the sender died."
     )
+    retry_until = models.DateTimeField(help_text="An attempt that fails after this moment is the last one.")
     response_status = models.PositiveSmallIntegerField(null=True)
     error = models.CharField(max_length=300, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
@@ -831,25 +836,22 @@ class Delivery(models.Model):
                 name="moderation_outbox",
             ),
             models.Index(fields=["status", "-id"], name="moderation_deliveries"),
+            models.Index(
+                fields=["endpoint", "id"],
+                condition=Q(status__in=["pending", "sending"]),
+                name="moderation_endpoint_outbox",
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.event} {self.status}"
 
-
-class WebhookKey(models.Model):
-    """A signing key of a client's webhooks. The secret is derived, so the database holds none."""
-
-    key_id = models.CharField(max_length=16, unique=True)
-    client = models.ForeignKey("accounts.APIKey", on_delete=models.CASCADE, related_name="+")
-    created_at = models.DateTimeField(default=timezone.now)
-    retired_at = models.DateTimeField(null=True, blank=True)
-
-    class Meta:
-        ordering = ("-pk",)
-
-    def __str__(self) -> str:
-        return self.key_id
+    @property
+    def state(self) -> str:
+        """The status in words; one that is waiting after a failure is being retried."""
+        if self.status == self.Status.PENDING and self.attempts:
+            return f"Being retried, {self.attempts} attempt{'s' if self.attempts > 1 else ''} failed"
+        return self.get_status_display()
 
 
 class BulkJob(models.Model):

@@ -65,6 +65,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "auth.*",
         "registry.*",
         "predictions.*",
+        "webhooks.*",
         "moderation.*",
         "training.*",
         "monitoring.*",

@@ -9,6 +9,7 @@ from apps.moderation import actions, insight
 from apps.moderation.actions.background import enqueue
 from apps.moderation.errors import ModerationError
 from apps.moderation.mirrored import STREAMS
+from apps.moderation.models import Delivery
 from apps.predictions import mirror
 from apps.registry.serving import NoModelError
 
@@ -17,15 +18,23 @@ logger = logging.getLogger(__name__)
 
 @shared_task
 def deliver(delivery_id: str) -> None:
-    """Send one webhook."""
-    actions.deliver(delivery_id=delivery_id)
+    """Send a webhook, and those to the same endpoint that are due as well."""
+    delivery = Delivery.objects.filter(pk=delivery_id).first()
+    if delivery:
+        actions.deliver_endpoint(endpoint_id=delivery.endpoint_id)
+
+
+@shared_task
+def deliver_endpoint(endpoint_id: int) -> None:
+    """Send the webhooks to an endpoint that are due."""
+    actions.deliver_endpoint(endpoint_id=endpoint_id)
 
 
 @shared_task
 def deliver_due() -> None:
-    """Queue the webhooks whose own message must have been lost."""
-    for delivery_id in actions.due_deliveries(late=timedelta(seconds=15)):
-        enqueue("deliver", delivery_id)
+    """Enqueue the endpoints to which webhooks are due: retries, and those whose own message was lost."""
+    for endpoint_id in actions.due_endpoints(late=timedelta(seconds=2)):
+        enqueue("deliver_endpoint", endpoint_id)
 
 
 @shared_task

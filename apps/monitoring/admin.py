@@ -12,6 +12,9 @@ from apps.accounts.admin import ReadOnlyAdmin
 from apps.accounts.models import User
 from apps.monitoring import alerts
 from apps.monitoring.models import Alert, AlertRule, Notice, ScheduledTask, UncountedHour
+from apps.webhooks.exceptions import WebhookError
+
+MAX_TESTS = 3  # each may take ten seconds
 
 
 class AlertRuleForm(forms.ModelForm):
@@ -30,6 +33,23 @@ class AlertRuleAdmin(admin.ModelAdmin):
         "name", "metric", "comparison", "threshold", "window_hours", "emails", "webhook_url", "is_active",
     )  # fmt: skip
     list_filter = ("is_active", "metric")
+    actions = ("send_test",)
+
+    @admin.action(description="Send a test webhook of the selected rules", permissions=["change"])
+    def send_test(self, request: HttpRequest, queryset: QuerySet[AlertRule]) -> None:
+        assert isinstance(request.user, User)
+        for rule in queryset[:MAX_TESTS]:
+            try:
+                attempt = alerts.send_test(rule=rule, user=request.user)
+            except WebhookError as error:
+                messages.error(request, str(error))
+                continue
+            if attempt.is_delivered:
+                messages.success(request, f"{rule}: {attempt.sentence}")
+            else:
+                messages.error(request, f"{rule}: {attempt.sentence}")
+        if len(queryset) > MAX_TESTS:
+            messages.warning(request, f"Only the first {MAX_TESTS} rules were tested: select fewer.")
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         # Rules are turned off, not deleted: their alerts are evidence.
@@ -67,7 +87,7 @@ class AlertAdmin(ReadOnlyAdmin):
 
 @admin.register(Notice)
 class NoticeAdmin(ReadOnlyAdmin):
-    list_display = ("id", "alert", "event", "channel", "attempts", "sent_at", "error")
+    list_display = ("id", "alert", "event", "channel", "attempts", "sent_at", "failed_at", "error")
     list_select_related = ("alert__rule",)
     list_filter = ("channel",)
     list_per_page = 50

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
@@ -11,17 +12,18 @@ from django.core.mail import EmailMessage
 from django.db import IntegrityError, transaction
 from django.urls import reverse
 from django.utils import timezone
-from urllib3.exceptions import HTTPError
 
 from apps.accounts.models import User
-from apps.moderation import webhooks
-from apps.moderation.models import Delivery
 from apps.moderation.permissions import require
 from apps.monitoring.drift import Estimate
 from apps.monitoring.failures import describe
 from apps.monitoring.measures import Traffic, measure
 from apps.monitoring.models import Alert, AlertRule, Notice
 from apps.training import runs
+from apps.webhooks import actions as webhooks
+from apps.webhooks import retries, signing
+from apps.webhooks.exceptions import WebhookError
+from apps.webhooks.retries import Attempt
 
 logger = logging.getLogger(__name__)
 
@@ -169,28 +171,61 @@ def _write_notices(alert: Alert, event: Notice.Event, now: datetime) -> None:
     )
 
 
+def due_notices() -> list[UUID]:
+    """Return the ids of the notices to be sent now; of webhooks, one to each URL."""
+    notices = Notice.objects.due(timezone.now()).select_related("alert__rule")
+    receivers: set[str] = set()
+    due = []
+    for notice in notices[: 10 * _AT_ONCE]:
+        url = notice.alert.rule.webhook_url if notice.channel == Notice.Channel.WEBHOOK else ""
+        if url in receivers:
+            continue
+        if url:
+            receivers.add(url)
+        due.append(notice.pk)
+    return due[:_AT_ONCE]
+
+
 def send_due_notices() -> int:
     """Send the notices that are due; return how many went out. What fails is tried ever more seldom."""
-    due = Notice.objects.due(timezone.now()).select_related("alert__rule__webhook_client")
-    return sum(_send(notice) for notice in due[:_AT_ONCE])
+    return sum(send_notice(notice_id=pk) for pk in due_notices())
+
+
+def send_notice(*, notice_id: UUID) -> bool:
+    """Send a notice that is due; return whether it was sent."""
+    notice = (
+        Notice.objects.due(timezone.now())
+        .filter(pk=notice_id)
+        .select_related("alert__rule__webhook_client")
+        .first()
+    )
+    return notice is not None and _send(notice)
 
 
 def _send(notice: Notice) -> bool:
     # Whoever moves the time of the next attempt makes this one; a sender that dies leaves it to the next.
-    again = timezone.now() + _FIRST_WAIT * 2**notice.attempts
-    mine = Notice.objects.filter(pk=notice.pk, sent_at=None, attempts=notice.attempts)
-    if not mine.update(attempts=notice.attempts + 1, send_after=again):
+    now = timezone.now()
+    again = now + _FIRST_WAIT * 2**notice.attempts
+    claimed = Notice.objects.filter(pk=notice.pk, sent_at=None, attempts=notice.attempts)
+    if not claimed.update(attempts=notice.attempts + 1, send_after=again):
         return False
     notice.attempts += 1
-    error = _SENDERS[notice.channel](notice)
-    Notice.objects.filter(pk=notice.pk).update(error=error[:300], sent_at=None if error else timezone.now())
-    if error:
-        logger.warning("Notice %s could not be sent: %s", notice.pk, error)
-    return not error
+    attempt = _SENDERS[notice.channel](notice)
+    if attempt.retry_after is not None:
+        again = now + max(attempt.retry_after, timedelta(seconds=1))
+    Notice.objects.filter(pk=notice.pk).update(
+        error=attempt.error[:300],
+        send_after=again,
+        sent_at=timezone.now() if attempt.is_delivered else None,
+        failed_at=timezone.now() if attempt.is_permanent else None,
+    )
+    if attempt.error:
+        logger.warning("Notice %s could not be sent: %s", notice.pk, attempt.error)
+    return attempt.is_delivered
 
 
-def _email(notice: Notice) -> str:
-    """Send an e-mail; return what went wrong, or nothing."""
+def _email(notice: Notice) -> Attempt:
+    """Send an e-mail; return how that ended."""
     alert = notice.alert
     message = EmailMessage(
         subject=f"toxicmod: {alert.rule.name} ({notice.get_event_display().lower()})",
@@ -200,30 +235,40 @@ def _email(notice: Notice) -> str:
     try:
         message.send()
     except OSError as failure:  # of sockets, TLS and SMTP alike
-        return f"{failure.__class__.__name__}: the mail server did not take it."
-    return ""
+        return Attempt(error=f"{failure.__class__.__name__}: the mail server did not take it.")
+    return Attempt()
 
 
-def _webhook(notice: Notice) -> str:
-    """Sign and send a webhook; return what went wrong, or nothing."""
+def _webhook(notice: Notice) -> Attempt:
+    """Sign and send a webhook; return how that ended."""
     rule = notice.alert.rule
-    message = Delivery(
-        id=notice.pk,
-        client=rule.webhook_client,
-        url=rule.webhook_url,
-        payload=payload(notice),
-        attempts=notice.attempts,
+    return retries.attempt(
+        lambda: signing.send(
+            delivery_id=str(notice.pk),
+            attempt=notice.attempts,
+            url=rule.webhook_url,
+            payload=payload(notice),
+            client=rule.webhook_client,
+        )
     )
-    try:
-        status = webhooks.send(message)
-    except webhooks.RefusedAddressError as refused:
-        return str(refused)
-    except HTTPError as failure:
-        return f"{failure.__class__.__name__}: no answer."
-    return "" if 200 <= status < 300 else f"The receiver answered {status}."
 
 
-_SENDERS: dict[str, Callable[[Notice], str]] = {
+def send_test(*, rule: AlertRule, user: User) -> Attempt:
+    """Send a test webhook to the rule's receiver and return how that ended.
+
+    Raises:
+        PermissionDenied: the user may not change alert rules.
+        WebhookError: the rule has no receiver, or other tests are being sent.
+    """
+    require(user, "monitoring.change_alertrule")
+    if not rule.webhook_url:
+        raise WebhookError(f"The rule “{rule.name}” sends no webhook.")
+    return webhooks.send_test(
+        client=rule.webhook_client, url=rule.webhook_url, actor=webhooks.Actor(user.get_username())
+    )
+
+
+_SENDERS: dict[str, Callable[[Notice], Attempt]] = {
     Notice.Channel.EMAIL: _email,
     Notice.Channel.WEBHOOK: _webhook,
 }

@@ -412,7 +412,9 @@ class Alert(models.Model):
 class NoticeQuerySet(models.QuerySet["Notice"]):
     def due(self, now: datetime) -> "NoticeQuerySet":
         """Return the notices to be sent by now, the oldest first."""
-        found = self.filter(sent_at=None, send_after__lte=now, attempts__lt=Notice.MAX_ATTEMPTS)
+        found = self.filter(
+            sent_at=None, failed_at=None, send_after__lte=now, attempts__lt=Notice.MAX_ATTEMPTS
+        )
         return found.order_by("send_after", "pk")
 
 
@@ -437,6 +439,7 @@ class Notice(models.Model):
     attempts = models.PositiveSmallIntegerField(default=0)
     send_after = models.DateTimeField()
     sent_at = models.DateTimeField(null=True)
+    failed_at = models.DateTimeField(null=True, help_text="When the receiver refused it for good.")
     error = models.CharField(max_length=300, blank=True)
 
     objects = NoticeQuerySet.as_manager()

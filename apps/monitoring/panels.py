@@ -909,6 +909,7 @@ def system(filters: Filters) -> Panel:
     states = schedules.states(at)
     failing = [state.name for state in states if state.problem]
     waiting = dict(Delivery.objects.order_by().values_list("status").annotate(Count("pk")))
+    retried = Delivery.objects.filter(status__in=Delivery.UNFINISHED).exclude(error="").count()
     disk = shutil.disk_usage(settings.DATA_DIR)
     free = disk.free / disk.total
     depths = state.broker_depths()
@@ -920,7 +921,8 @@ def system(filters: Filters) -> Panel:
             ("counts are late or incomplete", counts.is_late),
             ("the broker does not answer", depths is None),
             ("the mirror is behind", mirror is not None and mirror > 900),
-            (f"{waiting.get('dead', 0):,} webhooks were given up", bool(waiting.get("dead"))),
+            (f"{waiting.get('failed', 0):,} webhooks failed", bool(waiting.get("failed"))),
+            (f"{retried:,} webhooks are being retried", bool(retried)),
             (f"only {free:.0%} of the disk is free", free < 0.1),
         )
         if is_so
@@ -943,10 +945,10 @@ def system(filters: Filters) -> Panel:
                 "Webhooks waiting", f"{waiting.get('pending', 0) + waiting.get('sending', 0):,}", "to be sent"
             ),
             Tile(
-                "Webhooks given up",
-                f"{waiting.get('dead', 0):,}",
+                "Webhooks failed",
+                f"{waiting.get('failed', 0):,}",
                 "after all attempts",
-                bool(waiting.get("dead")),
+                bool(waiting.get("failed")),
             ),
             Tile(
                 "Mirror",

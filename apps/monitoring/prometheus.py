@@ -61,8 +61,8 @@ class Stored(Collector):
                 ),
                 _gauge(
                     "toxicmod_webhooks_given_up",
-                    "Webhooks that nobody has sent again.",
-                    Delivery.objects.filter(status=Delivery.Status.DEAD).count(),
+                    "Webhooks that failed and that nobody has sent again.",
+                    Delivery.objects.filter(status=Delivery.Status.FAILED).count(),
                 ),
                 _gauge("toxicmod_alerts_open", "Alerts that are open.", Alert.objects.open().count()),
                 *_rollups(),

@@ -1,9 +1,11 @@
 """What a Celery worker does of monitoring."""
 
 import logging
+from uuid import UUID
 
 from celery import shared_task
 
+from apps.core.enqueue import enqueue
 from apps.monitoring import alerts, references, rollups
 from apps.predictions.mirror import MirrorError
 
@@ -35,5 +37,12 @@ def watch() -> None:
 
 @shared_task
 def tell() -> None:
-    """Send what is to be told of alerts."""
-    alerts.send_due_notices()
+    """Enqueue the notices of alerts that are due, each by itself: a receiver may be slow."""
+    for notice_id in alerts.due_notices():
+        enqueue("apps.monitoring.tasks.send_notice", str(notice_id), expires=30)
+
+
+@shared_task
+def send_notice(notice_id: str) -> None:
+    """Send a notice of an alert."""
+    alerts.send_notice(notice_id=UUID(notice_id))

@@ -30,6 +30,7 @@ from apps.predictions.actions import give_feedback
 from apps.registry.models import Canary, CanaryEnd, CanaryFailure, ModelVersion
 from apps.training.models import Dataset, GateReport
 from apps.training.runs import queue_run
+from apps.webhooks.actions import Actor, rotate_signing_key
 
 pytestmark = pytest.mark.django_db
 
@@ -72,6 +73,11 @@ DOORS: dict[str, tuple[str, str]] = {
     "admin:moderation_quality": ("get", STAFF),
     "admin:moderation_webhooks": ("get", "la"),
     "admin:moderation_resend": ("post", "la"),
+    "admin:moderation_resend_all": ("post", "la"),
+    "admin:moderation_signing": ("get", "a"),
+    "admin:moderation_rotate_signing_key": ("post", "a"),
+    "admin:moderation_end_signing_key": ("post", "a"),
+    "admin:moderation_test_webhook": ("post", "a"),
     "admin:moderation_me": ("get", STAFF),
     "admin:training_trainingrun_start": ("get", "ea"),
     "admin:training_challenger": ("get", "lea"),
@@ -110,7 +116,8 @@ MODELS: dict[str, tuple[str, str, str]] = {
     "moderation.strike": ("a", "", ""),
     "moderation.appeal": (STAFF, "", ""),
     "moderation.delivery": ("la", "", ""),
-    "moderation.webhookkey": ("a", "", ""),
+    "webhooks.signingkey": ("a", "", ""),
+    "webhooks.endpoint": ("a", "", ""),
     "moderation.bulkjob": ("la", "", ""),
     "monitoring.alertrule": ("ea", "ea", ""),
     "monitoring.alert": ("lea", "", ""),
@@ -141,6 +148,9 @@ API: dict[str, tuple[str, str]] = {
     "v1:undo": ("post", "moderate"),
     "v1:moderation_stats": ("get", "moderate"),
     "v1:appeals": ("post", "feedback"),
+    "v1:webhook_keys": ("get", "webhooks"),
+    "v1:webhook_key": ("delete", "webhooks"),
+    "v1:webhook_test": ("post", "webhooks"),
     "v1:schema": ("get", "all"),
     "v1:docs": ("get", "all"),
     "v1alpha1/comments:analyze": ("post", "predict"),
@@ -195,7 +205,7 @@ def world(item: QueueItem, client_key: APIKey, person: Callable[..., User]) -> d
     ).decision
     token = webhooks.appeal_token(decided)
     actions.appeal(token=token)
-    actions.rotate_webhook_key(client=client_key, user=people["a"])
+    rotate_signing_key(client=client_key, actor=Actor.for_user(people["a"]))
     job, _ = actions.preview_bulk(
         user=people["l"], filter={"label": "insult", "score_from": 0.5}, action=Decision.Action.APPROVE
     )
@@ -225,7 +235,8 @@ def world(item: QueueItem, client_key: APIKey, person: Callable[..., User]) -> d
     }
     return {
         "people": people,
-        "keys": keys,
+        "secrets": keys,
+        "signing": client_key.pk,
         "decision": decided.pk,
         "policies": Policy.objects.active_for("").pk,  # type: ignore[union-attr]
         "webhooks": decided.deliveries.get().pk,
@@ -344,7 +355,7 @@ def test_every_door_of_the_api_opens_to_the_scope_that_the_table_says(
         url = address(DOORS_OF_ALL[name], world)
         opened = [
             scope
-            for scope, secret in [("", ""), *world["keys"].items()]
+            for scope, secret in [("", ""), *world["secrets"].items()]
             if knock(
                 Client(),
                 method,

@@ -5,7 +5,7 @@ from csp.decorators import csp_update
 from django.urls import path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from apps.api.v1 import moderation, views
+from apps.api.v1 import moderation, views, webhooks
 
 app_name = "v1"
 
@@ -34,6 +34,9 @@ urlpatterns = [
     path("moderation/decisions/<int:pk>/undo", moderation.UndoView.as_view(), name="undo"),
     path("moderation/stats", moderation.ModerationStatsView.as_view(), name="moderation_stats"),
     path("appeals", moderation.AppealsView.as_view(), name="appeals"),
+    path("webhooks/keys", webhooks.SigningKeysView.as_view(), name="webhook_keys"),
+    path("webhooks/keys/<slug:key_id>", webhooks.SigningKeyView.as_view(), name="webhook_key"),
+    path("webhooks/test", webhooks.TestWebhookView.as_view(), name="webhook_test"),
     path("schema", SpectacularAPIView.as_view(authentication_classes=[], throttle_classes=[]), name="schema"),
     path(
         "docs",

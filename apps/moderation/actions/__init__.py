@@ -14,10 +14,10 @@ from apps.moderation.actions.bulk import (
 )
 from apps.moderation.actions.deliveries import (
     deliver,
-    due_deliveries,
+    deliver_endpoint,
+    due_endpoints,
     resend,
-    retire_webhook_key,
-    rotate_webhook_key,
+    resend_all,
 )
 from apps.moderation.actions.examples import remove_examples, seed_examples
 from apps.moderation.actions.intake import Answer, moderate
@@ -70,8 +70,9 @@ __all__ = [
     "decided_first",
     "decided_together",
     "deliver",
+    "deliver_endpoint",
     "draft_policy",
-    "due_deliveries",
+    "due_endpoints",
     "edit_draft",
     "escalate",
     "expire_leases",
@@ -84,9 +85,8 @@ __all__ = [
     "release",
     "remove_examples",
     "resend",
+    "resend_all",
     "resume_bulk_jobs",
-    "retire_webhook_key",
-    "rotate_webhook_key",
     "rules_of",
     "run_bulk",
     "sample_bulk",

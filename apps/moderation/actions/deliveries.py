@@ -1,55 +1,212 @@
-"""The outbox: every webhook is tried until the platform confirms it, or given up where it is seen."""
+"""The outbox: every webhook is tried until the platform confirms it, or fails where people see it.
 
-import random
-from datetime import timedelta
+The deliveries of one endpoint are sent one at a time, so that a slow receiver occupies one worker at most. An
+endpoint that fails constantly is paused; the oldest delivery then probes it, and all others follow in order
+once it responds. Deliveries about the same comment never overtake each other.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
 
 from django.db import transaction
+from django.db.models import Exists, Min, OuterRef, Q, QuerySet
 from django.utils import timezone
-from urllib3.exceptions import HTTPError
 
-from apps.accounts.models import APIKey, User
-from apps.moderation import webhooks
+from apps.accounts.models import User
 from apps.moderation.actions.background import enqueue
 from apps.moderation.errors import ModerationError
-from apps.moderation.models import Decision, Delivery, WebhookKey
+from apps.moderation.models import Decision, Delivery
 from apps.moderation.permissions import require
+from apps.webhooks import retries, signing
+from apps.webhooks.models import Endpoint
+from apps.webhooks.retries import Attempt
+from apps.webhooks.transport import DEADLINE_SECONDS
 
-MAX_ATTEMPTS = 12  # the last one some six hours after the first
-_FIRST_WAIT = 10.0
-_LONGEST_COUNTDOWN = 3_600.0  # what waits longer is left to the schedule, not to the broker
+PAUSE_AFTER = 3  # failures in a row
+MAX_PAUSE = timedelta(minutes=5)
+MAX_BUSY_PER_CLIENT = 2  # of its endpoints at a time, so that one platform can't occupy every worker
+STEP_OVER_AFTER = timedelta(hours=2)
+MAX_RESEND = 1_000
+_BATCH_SECONDS = 20.0  # then the endpoint's deliveries queue up again behind those of others
+_MIN_WAIT = timedelta(seconds=1)
 # While this lasts nobody else tries; after it, the sender is taken for dead.
-_SENDING = timedelta(seconds=6 * webhooks.TIMEOUT_SECONDS)
+_SENDING = timedelta(seconds=6 * DEADLINE_SECONDS)
+
+
+def create_delivery(
+    *,
+    decision: Decision,
+    client_id: int | None,
+    event: Delivery.Event,
+    url: str,
+    payload: dict[str, Any],
+    wait: timedelta,
+) -> Delivery:
+    """Put a webhook into the outbox, to be sent when `wait` is over."""
+    parts = urlsplit(url)
+    endpoint, _ = Endpoint.objects.get_or_create(
+        client_id=client_id, origin=f"{parts.scheme}://{parts.netloc.lower()}"
+    )
+    send_after = timezone.now() + wait
+    delivery = Delivery.objects.create(
+        decision=decision,
+        client_id=client_id,
+        endpoint=endpoint,
+        event=event,
+        url=url,
+        payload=payload,
+        send_after=send_after,
+        retry_until=send_after + retries.GIVE_UP_AFTER,
+    )
+    enqueue("deliver", str(delivery.pk), countdown=wait.total_seconds() + 0.5)
+    return delivery
 
 
 def deliver(*, delivery_id: str) -> Delivery | None:
-    """Send a delivery that is due; return it, or None where it is not due, cancelled or in other hands."""
-    delivery = _take(delivery_id)
+    """Send a delivery that is due; return it, or None if it is not due, has to wait or is in other hands."""
+    delivery = Delivery.objects.filter(pk=delivery_id).first()
     if delivery is None:
         return None
-    status, error = None, ""
+    with _lease(delivery.endpoint_id) as lease:
+        return lease and _send_next(lease, only=delivery_id)
+
+
+def deliver_endpoint(
+    *, endpoint_id: int, limit: int | None = None, seconds: float = _BATCH_SECONDS
+) -> list[Delivery]:
+    """Send an endpoint's due deliveries in order, one at a time; return those that were tried.
+
+    Args:
+        limit: try at most so many.
+        seconds: begin none after so long; what is left is enqueued again.
+    """
+    end = time.monotonic() + seconds
+    tried: list[Delivery] = []
+    with _lease(endpoint_id) as lease:
+        while lease and (limit is None or len(tried) < limit):
+            if time.monotonic() >= end:
+                enqueue("deliver_endpoint", endpoint_id)
+                break
+            delivery = _send_next(lease)
+            if delivery is None:
+                break
+            tried.append(delivery)
+    return tried
+
+
+def due_endpoints(*, late: timedelta = timedelta(0), limit: int = 200) -> list[int]:
+    """Return the ids of the endpoints to which something has been due for so long, the latest first."""
+    now = timezone.now()
+    return list(
+        Delivery.objects.filter(_due(now - late), status__in=Delivery.UNFINISHED)
+        .exclude(endpoint__paused_until__gt=now)
+        .exclude(endpoint__busy_until__gt=now)
+        .values("endpoint")
+        .annotate(since=Min("send_after"))
+        .order_by("since")
+        .values_list("endpoint", flat=True)[:limit]
+    )
+
+
+def _due(now: datetime) -> Q:
+    """Return the condition for a delivery to be due.
+
+    Those that failed at an endpoint that keeps failing are due as soon as its pause is over.
+    """
+    probes = Q(endpoint__failures__gte=PAUSE_AFTER, status=Delivery.Status.PENDING, attempts__gt=0)
+    return Q(send_after__lte=now) | probes
+
+
+class _Lease:
+    """The exclusive right to send to an endpoint, until `busy_until`."""
+
+    def __init__(self, endpoint_id: int) -> None:
+        self.endpoint_id = endpoint_id
+        self.busy_until: datetime | None = None
+
+    def take(self) -> bool:
+        """Take or renew the lease; return False if another worker has it, or the endpoint is paused."""
+        now = timezone.now()
+        free = (
+            Q(busy_until=self.busy_until) if self.busy_until else Q(busy_until=None) | Q(busy_until__lte=now)
+        )
+        endpoint = Endpoint.objects.filter(free, pk=self.endpoint_id).exclude(paused_until__gt=now)
+        if not endpoint.update(busy_until=now + _SENDING):
+            return False
+        self.busy_until = now + _SENDING
+        return True
+
+    def give_back(self) -> None:
+        if self.busy_until:
+            Endpoint.objects.filter(pk=self.endpoint_id, busy_until=self.busy_until).update(busy_until=None)
+
+    def endpoint(self) -> Endpoint:
+        """Return the endpoint as it is now."""
+        return Endpoint.objects.get(pk=self.endpoint_id)
+
+
+@contextmanager
+def _lease(endpoint_id: int) -> Iterator[_Lease | None]:
+    client = Endpoint.objects.filter(pk=endpoint_id).values("client")
+    busy = Endpoint.objects.filter(client__in=client, busy_until__gt=timezone.now())
+    lease = _Lease(endpoint_id)
+    is_taken = busy.count() < MAX_BUSY_PER_CLIENT and lease.take()
     try:
-        status = webhooks.send(delivery)
-        if not 200 <= status < 300:
-            error = f"The platform answered {status}."
-    except webhooks.RefusedAddressError as refused:
-        error = str(refused)
-    except HTTPError as failure:
-        error = f"{failure.__class__.__name__}: no answer."
-    _settle(delivery, status, error)
+        yield lease if is_taken else None
+    finally:
+        lease.give_back()
+
+
+def _send_next(lease: _Lease, *, only: str | None = None) -> Delivery | None:
+    """Send the endpoint's next delivery; return None if none is due."""
+    if not lease.take():
+        return None
+    delivery = _claim_delivery(lease.endpoint(), only)
+    if delivery is None:
+        return None
+    _record_attempt(
+        delivery,
+        lease.endpoint_id,
+        retries.attempt(
+            lambda: signing.send(
+                delivery_id=str(delivery.pk),
+                attempt=delivery.attempts,
+                url=delivery.url,
+                payload=delivery.payload,
+                client=delivery.client,
+            )
+        ),
+    )
     return delivery
 
 
 @transaction.atomic
-def _take(delivery_id: str) -> Delivery | None:
+def _claim_delivery(endpoint: Endpoint, only: str | None) -> Delivery | None:
     now = timezone.now()
-    delivery = (
+    earlier = Delivery.objects.filter(
+        decision__submission=OuterRef("decision__submission"),
+        decision__lt=OuterRef("decision"),
+        status__in=Delivery.UNFINISHED,
+    )
+    due = (
         Delivery.objects.select_for_update(skip_locked=True, of=("self",))
         .select_related("client")
-        .filter(
-            pk=delivery_id, status__in=(Delivery.Status.PENDING, Delivery.Status.SENDING), send_after__lte=now
-        )
-        .first()
+        .filter(_due(now), ~Exists(earlier), endpoint=endpoint, status__in=Delivery.UNFINISHED)
+        .order_by("pk")
     )
+    delivery = (due.filter(pk=only) if only else due).first()
+    if (
+        delivery
+        and not only
+        and endpoint.failures >= PAUSE_AFTER
+        and delivery.created_at < now - STEP_OVER_AFTER
+    ):
+        # The receiver may refuse nothing but this one: others have to find out.
+        delivery = due.order_by("attempts", "pk").first()
     if delivery:
         delivery.status = Delivery.Status.SENDING
         delivery.attempts += 1
@@ -59,23 +216,21 @@ def _take(delivery_id: str) -> Delivery | None:
 
 
 @transaction.atomic
-def _settle(delivery: Delivery, response_status: int | None, error: str) -> None:
+def _record_attempt(delivery: Delivery, endpoint_id: int, attempt: Attempt) -> None:
     now = timezone.now()
-    delivery.response_status, delivery.error = response_status, error[:300]
-    if not error:
+    delivery.response_status, delivery.error = attempt.status, attempt.error[:300]
+    if attempt.is_delivered:
         delivery.status, delivery.delivered_at = Delivery.Status.DELIVERED, now
     elif Decision.objects.filter(reverses=delivery.decision_id).exists():
-        # Taken back while it was under way: the correction must not be overtaken by what it corrects.
+        # Undone while it was being sent: the correction must not be overtaken by what it corrects.
         delivery.status = Delivery.Status.CANCELLED
-    elif delivery.attempts >= MAX_ATTEMPTS:
-        delivery.status = Delivery.Status.DEAD
+    elif attempt.is_permanent or now >= delivery.retry_until:
+        delivery.status = Delivery.Status.FAILED
     else:
-        wait = _FIRST_WAIT * 2 ** (delivery.attempts - 1) * random.uniform(0.9, 1.1)
-        delivery.status, delivery.send_after = Delivery.Status.PENDING, now + timedelta(seconds=wait)
-        if wait < _LONGEST_COUNTDOWN:
-            enqueue("deliver", str(delivery.pk), countdown=wait)
+        wait = attempt.retry_after if attempt.retry_after is not None else retries.back_off(delivery.attempts)
+        delivery.status, delivery.send_after = Delivery.Status.PENDING, now + max(wait, _MIN_WAIT)
     # Only the attempt that still owns the row may write: a sender taken for dead comes too late.
-    Delivery.objects.filter(
+    is_owner = Delivery.objects.filter(
         pk=delivery.pk, status=Delivery.Status.SENDING, attempts=delivery.attempts
     ).update(
         status=delivery.status,
@@ -84,62 +239,80 @@ def _settle(delivery: Delivery, response_status: int | None, error: str) -> None
         error=delivery.error,
         delivered_at=delivery.delivered_at,
     )
+    if is_owner:
+        _record_health(Endpoint.objects.select_for_update().get(pk=endpoint_id), delivery, attempt, now)
 
 
-def due_deliveries(*, late: timedelta = timedelta(0), limit: int = 200) -> list[str]:
-    """Return the ids of the deliveries that have been due for so long, the oldest first."""
-    ids = (
-        Delivery.objects.filter(
-            status__in=(Delivery.Status.PENDING, Delivery.Status.SENDING),
-            send_after__lte=timezone.now() - late,
-        )
-        .order_by("send_after")
-        .values_list("pk", flat=True)[:limit]
-    )
-    return [str(pk) for pk in ids]
+def _record_health(endpoint: Endpoint, delivery: Delivery, attempt: Attempt, now: datetime) -> None:
+    """Pause an endpoint that fails constantly, or release the deliveries of one that responds again."""
+    was_paused = endpoint.failures >= PAUSE_AFTER
+    if attempt.is_delivered or (attempt.is_permanent and attempt.status is not None):
+        if endpoint.failures or endpoint.paused_until:
+            endpoint.failures, endpoint.paused_until = 0, None
+            endpoint.save(update_fields=["failures", "paused_until"])
+        if was_paused:
+            Delivery.objects.filter(
+                endpoint=endpoint, status=Delivery.Status.PENDING, attempts__gt=0, send_after__gt=now
+            ).update(send_after=now)
+        return
+    # A response such as 500 may be about one delivery: only its first failure says something of the receiver.
+    if attempt.is_permanent or not (attempt.is_outage or delivery.attempts == 1 or was_paused):
+        return
+    endpoint.failures += 1
+    if attempt.is_timeout:
+        # It occupied a worker until the deadline: it is not given two more.
+        endpoint.failures = max(endpoint.failures, PAUSE_AFTER)
+    waits = [attempt.retry_after] if attempt.retry_after is not None and attempt.is_outage else []
+    if endpoint.failures >= PAUSE_AFTER:
+        waits.append(retries.back_off(endpoint.failures - PAUSE_AFTER + 1, longest=MAX_PAUSE))
+    endpoint.paused_until = now + max(waits) if waits else None
+    endpoint.save(update_fields=["failures", "paused_until"])
 
 
 @transaction.atomic
 def resend(*, delivery_id: str, user: User) -> Delivery:
-    """Begin anew with a delivery that was given up.
+    """Send a failed delivery again.
 
     Raises:
         PermissionDenied: the user may not.
-        ModerationError: it was not given up.
+        ModerationError: it has not failed, or the platform knows a later decision on the same comment.
     """
     delivery = Delivery.objects.select_for_update().filter(pk=delivery_id).first()
     community = delivery.payload.get("community") if delivery else None
     require(user, "moderation.resend_delivery", community=community)
-    if delivery is None or delivery.status != Delivery.Status.DEAD:
-        raise ModerationError("Only a delivery that was given up can be sent again.")
-    delivery.status, delivery.attempts, delivery.send_after = Delivery.Status.PENDING, 0, timezone.now()
-    delivery.save(update_fields=["status", "attempts", "send_after"])
+    if delivery is None or delivery.status != Delivery.Status.FAILED:
+        raise ModerationError("Only a webhook that failed can be sent again.")
+    later = Delivery.objects.filter(
+        decision__submission=delivery.decision.submission_id,
+        decision__gt=delivery.decision_id,
+        status=Delivery.Status.DELIVERED,
+    ).first()
+    if later:
+        raise ModerationError(
+            "The platform has received a later decision on this comment; this one would overwrite it."
+        )
+    now = timezone.now()
+    delivery.status, delivery.attempts, delivery.send_after = Delivery.Status.PENDING, 0, now
+    delivery.retry_until, delivery.error, delivery.response_status = now + retries.GIVE_UP_AFTER, "", None
+    delivery.save(
+        update_fields=["status", "attempts", "send_after", "retry_until", "error", "response_status"]
+    )
     enqueue("deliver", str(delivery.pk))
     return delivery
 
 
-@transaction.atomic
-def rotate_webhook_key(*, client: APIKey, user: User) -> WebhookKey:
-    """Give the client a further signing key; it and the one before sign from now on, older ones no more.
+def resend_all(*, deliveries: QuerySet[Delivery], user: User) -> int:
+    """Send failed deliveries again, except those that a later decision has overtaken; return how many.
 
     Raises:
-        PermissionDenied: the user may not change API keys.
+        PermissionDenied: the user may not.
     """
-    require(user, "accounts.change_apikey")
-    APIKey.objects.select_for_update().get(pk=client.pk)
-    key = webhooks.new_key(client)
-    kept = [active.pk for active in webhooks.active_keys(client)]
-    WebhookKey.objects.filter(client=client, retired_at=None).exclude(pk__in=kept).update(
-        retired_at=timezone.now()
-    )
-    return key
-
-
-def retire_webhook_key(*, key: WebhookKey, user: User) -> None:
-    """Let a key sign no more, once the platform has the newer one.
-
-    Raises:
-        PermissionDenied: the user may not change API keys.
-    """
-    require(user, "accounts.change_apikey")
-    WebhookKey.objects.filter(pk=key.pk, retired_at=None).update(retired_at=timezone.now())
+    require(user, "moderation.resend_delivery")
+    count = 0
+    for delivery_id in deliveries.values_list("pk", flat=True)[:MAX_RESEND]:
+        try:
+            resend(delivery_id=str(delivery_id), user=user)
+        except ModerationError:
+            continue
+        count += 1
+    return count

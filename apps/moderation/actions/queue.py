@@ -14,7 +14,7 @@ from django.utils import timezone
 from apps.accounts.models import APIKey, User
 from apps.classifier.labels import LABELS
 from apps.moderation import triage, webhooks
-from apps.moderation.actions.background import enqueue
+from apps.moderation.actions.deliveries import create_delivery
 from apps.moderation.actions.intake import strike
 from apps.moderation.errors import ModerationError, StaleError
 from apps.moderation.models import (
@@ -366,16 +366,14 @@ def _announce(decision: Decision, event: Delivery.Event, *, wait: timedelta = UN
     submission = decision.submission
     if not submission.callback_url:
         return None
-    delivery = Delivery.objects.create(
+    return create_delivery(
         decision=decision,
         client_id=submission.client_id,
         event=event,
         url=submission.callback_url,
         payload=webhooks.payload(decision, event),
-        send_after=timezone.now() + wait,
+        wait=wait,
     )
-    enqueue("deliver", str(delivery.pk), countdown=wait.total_seconds() + 0.5)
-    return delivery
 
 
 def _maybe_second_review(item: QueueItem, user: User) -> None:

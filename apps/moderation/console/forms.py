@@ -31,6 +31,18 @@ class Sound(forms.Form):
         return ModerationError(" ".join(found))
 
 
+class RotateForm(Sound):
+    """For how long the old signing secret stays valid; without it, as long as usual."""
+
+    overlap_hours = forms.IntegerField(min_value=0, max_value=720, required=False)
+
+
+class TestWebhookForm(Sound):
+    """Where a test webhook goes."""
+
+    url = forms.URLField(max_length=500, assume_scheme="https")
+
+
 class DecideForm(Sound):
     """One verdict on one item."""
 

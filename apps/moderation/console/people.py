@@ -1,7 +1,6 @@
 """A moderator's own page, and what is known of the quality of all decisions."""
 
 from datetime import timedelta
-from uuid import UUID
 
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.shortcuts import redirect
@@ -12,7 +11,7 @@ from apps.moderation import actions, exports, insight
 from apps.moderation.console.doors import door, page, user_of
 from apps.moderation.console.forms import PreferenceForm
 from apps.moderation.errors import ModerationError
-from apps.moderation.models import Decision, Delivery, Preference
+from apps.moderation.models import Decision, Preference
 from apps.moderation.permissions import require
 
 DAYS = 30
@@ -58,29 +57,6 @@ def quality(request: HttpRequest) -> HttpResponse:
         "appeals": insight.appeal_counts(),
     }
     return page(request, "quality", context, here="quality")
-
-
-@door()
-def webhooks(request: HttpRequest) -> HttpResponse:
-    """Show the deliveries that were given up."""
-    user = user_of(request)
-    require(user, "moderation.view_delivery")
-    found = Delivery.objects.select_related("client", "decision").order_by("-id")
-    found = in_communities_of(user, found, "decision__submission__community")
-    context = {
-        "title": "Webhooks",
-        "dead": found.filter(status=Delivery.Status.DEAD)[:100],
-        "waiting": found.filter(status=Delivery.Status.PENDING, attempts__gt=0)[:20],
-        "resends": user.has_perm("moderation.resend_delivery"),
-    }
-    return page(request, "webhooks", context, here="webhooks")
-
-
-@door("POST")
-def resend(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """Send a delivery again that was given up."""
-    actions.resend(delivery_id=str(pk), user=user_of(request))
-    return redirect("admin:moderation_webhooks")
 
 
 @door()

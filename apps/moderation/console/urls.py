@@ -3,7 +3,7 @@
 from django.contrib import admin
 from django.urls import URLPattern, path
 
-from apps.moderation.console import bulk, desk, people, policies
+from apps.moderation.console import bulk, desk, people, policies, webhooks
 
 _PAGES = (
     ("", desk.desk, "desk"),
@@ -22,8 +22,13 @@ _PAGES = (
     ("policies/", policies.policies, "policies"),
     ("policies/<int:pk>/", policies.policy, "policy"),
     ("quality/", people.quality, "quality"),
-    ("webhooks/", people.webhooks, "webhooks"),
-    ("webhooks/<uuid:pk>/resend/", people.resend, "resend"),
+    ("webhooks/", webhooks.webhooks, "webhooks"),
+    ("webhooks/<uuid:pk>/resend/", webhooks.resend, "resend"),
+    ("webhooks/resend/", webhooks.resend_all, "resend_all"),
+    ("webhooks/signing/<int:pk>/", webhooks.signing, "signing"),
+    ("webhooks/signing/<int:pk>/rotate/", webhooks.rotate_signing_key, "rotate_signing_key"),
+    ("webhooks/signing/<int:pk>/<slug:key_id>/end/", webhooks.end_signing_key, "end_signing_key"),
+    ("webhooks/signing/<int:pk>/test/", webhooks.test_webhook, "test_webhook"),
     ("me/", people.me, "me"),
 )
 

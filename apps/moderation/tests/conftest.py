@@ -20,6 +20,7 @@ from apps.moderation.roles import create_roles
 from apps.registry import serving
 from apps.registry.models import Alias, ModelVersion
 from apps.registry.serving import Served
+from apps.webhooks.tests.conftest import receiver  # noqa: F401
 
 AUTOMATIC_REMOVAL = {
     "threat": 0.95,

@@ -446,12 +446,12 @@ def test_my_page_and_quality(item: QueueItem, desk: Client, lead: Client) -> Non
     assert "By pair" in lead.get(url("quality")).content.decode()
 
 
-def test_dead_webhooks_are_sent_again(item: QueueItem, desk: Client, lead: Client) -> None:
+def test_failed_webhooks_are_sent_again(item: QueueItem, desk: Client, lead: Client) -> None:
     desk.get(url("item", item.pk))
     desk.post(url("decide", item.pk), verdict(item))
-    Delivery.objects.update(status="dead", error="The platform answered 500.")
+    Delivery.objects.update(status="failed", error="The receiver responded 400 Bad Request.")
     html = lead.get(url("webhooks")).content.decode()
-    assert "The platform answered 500." in html
+    assert "The receiver responded 400 Bad Request." in html
     again = url("resend", Delivery.objects.get().pk)
     assert desk.post(again).status_code == 403
     assert lead.post(again).status_code == 302
@@ -503,7 +503,7 @@ def test_how_much_a_page_asks_does_not_grow(
                 rule=held.rule(),
             )
             queued(f"insult=0.7 {name} left {n} of {count} {n * n * 7}", author_ref="troll")
-        Delivery.objects.update(status="dead")
+        Delivery.objects.update(status="failed", error="no")
 
     def queries() -> int:
         args = {"item": [QueueItem.objects.open().first().pk], "policy": [policy.pk]}.get(name, [])  # type: ignore[union-attr]

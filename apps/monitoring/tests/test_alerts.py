@@ -1,5 +1,8 @@
 """Alerts: opened and closed once, told with restraint, delivered in the end, acknowledged by who may."""
 
+import hashlib
+import hmac
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,17 +16,17 @@ from django.core.management import call_command
 from django.db import IntegrityError, transaction
 from django.test import Client
 from django.utils import timezone
-from urllib3.exceptions import HTTPError
 
 from apps.accounts.models import APIKey, User
 from apps.moderation import actions as moderation
-from apps.moderation import webhooks
 from apps.moderation.models import Policy, QueueItem
 from apps.monitoring import alerts, measures, tasks
 from apps.monitoring.measures import Traffic, measure
 from apps.monitoring.models import Alert, AlertRule, HourlyRollup, Notice
 from apps.predictions.models import MirrorState, Outbox, Prediction
 from apps.registry.models import ModelVersion
+from apps.webhooks.actions import Actor, rotate_signing_key
+from apps.webhooks.tests.receivers import Receiver
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 NOW = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
@@ -161,8 +164,8 @@ def test_only_those_who_may_acknowledge(rule: AlertRule, ann: User, client: Clie
 def test_mail_goes_to_everybody_named(rule: AlertRule, traffic: Callable[..., HourlyRollup]) -> None:
     traffic(hour=timezone.now(), requests=1_000, errors=500)
     tasks.watch()
-    tasks.tell()
-    tasks.tell()
+    alerts.send_due_notices()
+    alerts.send_due_notices()
     (message,) = mail.outbox
     assert message.to == ["ann@example.org", "ben@example.org"]
     assert message.subject == "toxicmod: Calls fail (opened)"
@@ -171,36 +174,82 @@ def test_mail_goes_to_everybody_named(rule: AlertRule, traffic: Callable[..., Ho
 
 
 def test_a_webhook_is_signed_and_tried_until_it_is_taken(
-    rule: AlertRule,
-    traffic: Callable[..., HourlyRollup],
-    api_key: tuple[APIKey, str],
-    monkeypatch: pytest.MonkeyPatch,
+    rule: AlertRule, traffic: Callable[..., HourlyRollup], api_key: tuple[APIKey, str], receiver: Receiver
 ) -> None:
-    AlertRule.objects.update(emails="", webhook_url="https://ops.example.org/hook", webhook_client=api_key[0])
-    answers: list[int | Exception] = [HTTPError("no route"), 500, 204]
-    sent: list[dict[str, str]] = []
-
-    def post(*, url: str, body: bytes, headers: dict[str, str]) -> int:
-        sent.append({"url": url, "body": body.decode(), **headers})
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    monkeypatch.setattr(webhooks, "post", post)
+    AlertRule.objects.update(emails="", webhook_url=receiver.url, webhook_client=api_key[0])
+    _, secret = rotate_signing_key(client=api_key[0], actor=Actor("ann"))
     traffic(hour=timezone.now(), requests=1_000, errors=500)
     alerts.evaluate()
-    for expected in ("no answer", "answered 500", ""):
+    for status, expected in ((500, "responded 500"), (503, "responded 503"), (204, "")):
+        receiver.status = status
         Notice.objects.update(send_after=timezone.now())
         alerts.send_due_notices()
         assert expected in Notice.objects.get().error
         assert alerts.send_due_notices() == 0  # not before its time
     assert Notice.objects.get().sent_at
-    assert [one["Webhook-Attempt"] for one in sent] == ["1", "2", "3"]
-    assert '"event":"alert.opened"' in sent[0]["body"]
-    stamp, _, signature = sent[0]["Webhook-Signature"].partition(", ")
-    keys = webhooks.active_keys(api_key[0])
-    assert webhooks.sign(sent[0]["body"].encode(), int(stamp.removeprefix("t=")), keys).endswith(signature)
+    assert [headers["Webhook-Attempt"] for headers, _, _ in receiver.got] == ["1", "2", "3"]
+    headers, body, _ = receiver.got[0]
+    assert json.loads(body)["event"] == "alert.opened"
+    stamp, _, signature = headers["Webhook-Signature"].partition(", ")
+    signed = stamp.removeprefix("t=").encode() + b"." + body
+    assert signature.endswith("=" + hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest())
+
+
+def test_a_webhook_that_the_receiver_refuses_is_not_tried_again(
+    rule: AlertRule, traffic: Callable[..., HourlyRollup], receiver: Receiver
+) -> None:
+    AlertRule.objects.update(emails="", webhook_url=receiver.url)
+    receiver.status = 410
+    traffic(hour=timezone.now(), requests=1_000, errors=500)
+    alerts.evaluate()
+    alerts.send_due_notices()
+    notice = Notice.objects.get()
+    assert notice.failed_at
+    assert "410 Gone" in notice.error
+    Notice.objects.update(send_after=timezone.now())
+    assert alerts.due_notices() == []
+
+
+def test_retry_after_of_a_receiver_is_obeyed(
+    rule: AlertRule, traffic: Callable[..., HourlyRollup], receiver: Receiver
+) -> None:
+    AlertRule.objects.update(emails="", webhook_url=receiver.url)
+    receiver.status, receiver.headers = 503, {"Retry-After": "1800"}
+    traffic(hour=timezone.now(), requests=1_000, errors=500)
+    alerts.evaluate()
+    alerts.send_due_notices()
+    wait = Notice.objects.get().send_after - timezone.now()
+    assert timedelta(minutes=29) < wait <= timedelta(minutes=30)
+
+
+def test_a_slow_receiver_of_many_rules_gets_one_webhook_at_a_time(
+    rule: AlertRule, traffic: Callable[..., HourlyRollup]
+) -> None:
+    traffic(hour=timezone.now(), requests=1_000, errors=500)
+    other = AlertRule.objects.create(name="Also", metric=rule.metric, threshold=0.02)
+    AlertRule.objects.update(webhook_url="https://ops.example.org/hook")
+    AlertRule.objects.filter(pk=other.pk).update(emails="")
+    alerts.evaluate()
+    channels = Notice.objects.filter(pk__in=alerts.due_notices()).values_list("channel", flat=True)
+    assert Notice.objects.count() == 3
+    assert sorted(channels) == ["email", "webhook"]
+
+
+def test_send_test_shows_the_result(
+    rule: AlertRule, receiver: Receiver, ann: User, client: Client, admin_client: Client
+) -> None:
+    with pytest.raises(PermissionDenied):
+        alerts.send_test(rule=rule, user=ann)
+    selected = {"action": "send_test", "_selected_action": [rule.pk]}
+    page = admin_client.post("/admin/monitoring/alertrule/", selected, follow=True)
+    assert "sends no webhook" in page.text
+    AlertRule.objects.update(webhook_url=receiver.url)
+    page = admin_client.post("/admin/monitoring/alertrule/", selected, follow=True)
+    assert "Delivered. The receiver responded 200." in page.text
+    receiver.status, receiver.body = 403, b"<b>go away</b>"
+    page = admin_client.post("/admin/monitoring/alertrule/", selected, follow=True)
+    assert "Not delivered. The receiver responded 403 Forbidden. It said: &lt;b&gt;go away" in page.text
+    assert [json.loads(body)["event"] for _, body, _ in receiver.got] == ["test", "test"]
 
 
 def test_a_webhook_may_not_reach_into_this_network(

@@ -1,0 +1,86 @@
+"""The webhooks part of `/api/v1/`."""
+
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from apps.accounts.actions import create_api_key
+from apps.accounts.models import APIKey, Scope
+from apps.webhooks.models import SigningKey
+from apps.webhooks.tests.conftest import receiver  # noqa: F401
+from apps.webhooks.tests.receivers import Receiver
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+KEYS = "/api/v1/webhooks/keys"
+TEST = "/api/v1/webhooks/test"
+
+
+@pytest.fixture
+def platform() -> tuple[APIKey, dict[str, Any]]:
+    key, secret = create_api_key(name="platform", scopes=[Scope.WEBHOOKS])
+    return key, {"headers": {"Authorization": f"Api-Key {secret}"}, "content_type": "application/json"}
+
+
+def test_a_platform_rotates_its_own_secret(client: Client, platform: tuple[APIKey, dict[str, Any]]) -> None:
+    key, auth = platform
+    assert client.get(KEYS, headers=auth["headers"]).json() == []
+    first = client.post(KEYS, **auth)
+    assert first.status_code == 201
+    assert first["Cache-Control"] == "no-store"
+    second = client.post(KEYS, {"overlap_hours": 1}, **auth).json()
+    assert len(second["secret"]) == 64
+    assert second["secret"] != first.json()["secret"]
+    assert client.post(KEYS, **auth).status_code == 409
+    listed = client.get(KEYS, headers=auth["headers"]).json()
+    assert [row["key_id"] for row in listed] == [second["key_id"], first.json()["key_id"]]
+    assert "secret" not in listed[0]
+    assert client.delete(f"{KEYS}/{first.json()['key_id']}", **auth).status_code == 204
+    assert client.delete(f"{KEYS}/{first.json()['key_id']}", **auth).status_code == 404
+    assert client.delete(f"{KEYS}/{second['key_id']}", **auth).status_code == 409
+    assert SigningKey.objects.active().get().created_by.startswith(f"API key {key.hint}")
+
+
+@pytest.mark.parametrize("hours", [-1, 721, "soon", 1.5])
+def test_the_overlap_is_checked(
+    client: Client, platform: tuple[APIKey, dict[str, Any]], hours: object
+) -> None:
+    assert client.post(KEYS, {"overlap_hours": hours}, **platform[1]).status_code == 400
+    assert client.post(KEYS, {"overlap": 1}, **platform[1]).status_code == 400
+    assert not SigningKey.objects.exists()
+
+
+def test_a_platform_sees_no_keys_of_others_and_needs_the_scope(
+    client: Client, platform: tuple[APIKey, dict[str, Any]], auth: dict[str, Any]
+) -> None:
+    key_id = client.post(KEYS, **platform[1]).json()["key_id"]
+    assert client.get(KEYS, **auth).status_code == 403
+    assert client.get(KEYS).status_code == 401
+    _, secret = create_api_key(name="other", scopes=[Scope.WEBHOOKS])
+    headers = {"Authorization": f"Api-Key {secret}"}
+    assert client.get(KEYS, headers=headers).json() == []
+    assert client.delete(f"{KEYS}/{key_id}", headers=headers).status_code == 404
+
+
+def test_a_platform_sends_itself_a_test(
+    client: Client,
+    platform: tuple[APIKey, dict[str, Any]],
+    receiver: Receiver,  # noqa: F811
+) -> None:
+    receiver.body = b"ok"
+    result = client.post(TEST, {"url": receiver.url}, **platform[1]).json()
+    assert (result["is_delivered"], result["is_signed"], result["status"]) == (True, False, 200)
+    assert result["excerpt"] == "ok"
+    receiver.status = 410
+    client.post(KEYS, **platform[1])
+    result = client.post(TEST, {"url": receiver.url}, **platform[1]).json()
+    assert (result["is_delivered"], result["is_signed"], result["status"]) == (False, True, 410)
+    assert "410 Gone" in result["error"]
+    assert client.post(TEST, {"url": "no"}, **platform[1]).status_code == 400
+
+
+def test_a_test_reaches_no_private_address(client: Client, platform: tuple[APIKey, dict[str, Any]]) -> None:
+    for url in ("http://127.0.0.1/", "http://[::127.0.0.1]/", "http://169.254.169.254/latest/meta-data/"):
+        result = client.post(TEST, {"url": url}, **platform[1]).json()
+        assert not result["is_delivered"]
+        assert "public internet" in result["error"]

@@ -1,0 +1,130 @@
+"""The webhooks part of `/api/v1/`: a platform manages the secrets that sign its own webhooks."""
+
+from datetime import timedelta
+from typing import Any
+
+from drf_spectacular.utils import extend_schema
+from rest_framework import exceptions, serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from apps.accounts.models import Scope
+from apps.api.fields import StrictSerializer
+from apps.api.v1.moderation import CONFLICTS, ConflictProblem
+from apps.api.v1.views import PROBLEMS
+from apps.webhooks import actions
+from apps.webhooks.actions import Actor
+from apps.webhooks.exceptions import WebhookError
+from apps.webhooks.models import SigningKey
+
+
+class SigningKeyResult(serializers.ModelSerializer):
+    class Meta:
+        model = SigningKey
+        fields = ("key_id", "created_at", "expires_at")
+
+
+class NewSigningKeyResult(SigningKeyResult):
+    secret = serializers.CharField(help_text="Shown this once: what the receiver verifies webhooks with.")
+
+    class Meta(SigningKeyResult.Meta):
+        fields = (*SigningKeyResult.Meta.fields, "secret")  # type: ignore[assignment]
+
+
+class RotateRequest(StrictSerializer):
+    overlap_hours = serializers.IntegerField(
+        min_value=0, max_value=720, default=24, help_text="For how long the old secret signs as well."
+    )
+
+
+class TestWebhookRequest(StrictSerializer):
+    url = serializers.URLField(max_length=500)
+
+
+class TestWebhookResult(serializers.Serializer):
+    is_delivered = serializers.BooleanField()
+    is_signed = serializers.BooleanField()
+    status = serializers.IntegerField(allow_null=True)
+    seconds = serializers.FloatField()
+    error = serializers.CharField(help_text="Why it was not delivered; empty if it was.")
+    excerpt = serializers.CharField(help_text="The first bytes of the response.")
+
+
+class WebhooksView(APIView):
+    """What an API key does about its own webhooks; 409 where a rotation is in progress or a test is sent."""
+
+    scope = Scope.WEBHOOKS
+    anonymous = False
+
+    def handle_exception(self, exc: Exception) -> Response:
+        return super().handle_exception(ConflictProblem(str(exc)) if isinstance(exc, WebhookError) else exc)
+
+    def parsed(self, serializer: Any) -> dict[str, Any]:
+        """Return the request's valid data.
+
+        Raises:
+            ValidationError: it is not valid.
+        """
+        serializer.is_valid(raise_exception=True)
+        return serializer.validated_data
+
+
+class SigningKeysView(WebhooksView):
+    """The secrets that sign this API key's webhooks."""
+
+    @extend_schema(responses={200: SigningKeyResult(many=True), **PROBLEMS}, operation_id="webhook_keys")
+    def get(self, request: Request) -> Response:
+        keys = SigningKey.objects.active().filter(client=request.auth)
+        return Response(SigningKeyResult(keys, many=True).data)
+
+    @extend_schema(
+        request=RotateRequest,
+        responses={201: NewSigningKeyResult, **CONFLICTS},
+        operation_id="rotate_webhook_key",
+    )
+    def post(self, request: Request) -> Response:
+        data = self.parsed(RotateRequest(data=request.data or {}))
+        key, secret = actions.rotate_signing_key(
+            client=request.auth,
+            actor=Actor.for_client(request.auth),
+            overlap=timedelta(hours=data["overlap_hours"]),
+        )
+        result = SigningKeyResult(key).data | {"secret": secret}
+        return Response(result, status=201, headers={"Cache-Control": "no-store"})
+
+
+class SigningKeyView(WebhooksView):
+    """One of the secrets that sign this API key's webhooks."""
+
+    @extend_schema(responses={204: None, **CONFLICTS}, operation_id="end_webhook_key")
+    def delete(self, request: Request, key_id: str) -> Response:
+        if not SigningKey.objects.active().filter(client=request.auth, key_id=key_id).exists():
+            raise exceptions.NotFound("There is no such active key.")
+        actions.end_signing_key(client=request.auth, key_id=key_id, actor=Actor.for_client(request.auth))
+        return Response(status=204)
+
+
+class TestWebhookView(WebhooksView):
+    """Send a webhook with the event `test` and return how the receiver responded."""
+
+    @extend_schema(
+        request=TestWebhookRequest,
+        responses={200: TestWebhookResult, **CONFLICTS},
+        operation_id="test_webhook",
+    )
+    def post(self, request: Request) -> Response:
+        data = self.parsed(TestWebhookRequest(data=request.data))
+        attempt = actions.send_test(
+            client=request.auth, url=data["url"], actor=Actor.for_client(request.auth)
+        )
+        return Response(
+            {
+                "is_delivered": attempt.is_delivered,
+                "is_signed": SigningKey.objects.active().filter(client=request.auth).exists(),
+                "status": attempt.status,
+                "seconds": round(attempt.seconds, 3),
+                "error": attempt.error,
+                "excerpt": attempt.excerpt,
+            }
+        )

@@ -1,0 +1,163 @@
+"""The console's pages about webhooks."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from apps.accounts.models import APIKey, User
+from apps.moderation.models import Delivery, QueueItem
+from apps.moderation.tests.test_actions import decided
+from apps.webhooks.models import Endpoint, SigningKey
+from apps.webhooks.tests.receivers import Receiver
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+
+def url(name: str, *args: Any) -> str:
+    return reverse(f"admin:moderation_{name}", args=args)
+
+
+def signed_in(user: User) -> Client:
+    User.objects.filter(pk=user.pk).update(is_staff=True)
+    client = Client()
+    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+    return client
+
+
+@pytest.fixture
+def admin(person: Callable[..., User]) -> Client:
+    return signed_in(person("ada", "administrator"))
+
+
+@pytest.fixture
+def lead(lea: User) -> Client:
+    return signed_in(lea)
+
+
+@pytest.fixture
+def delivery(item: QueueItem, ann: User) -> Delivery:
+    found = decided(item, ann).delivery
+    assert found is not None
+    return found
+
+
+EVERYTHING = "Every webhook has been delivered."
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, "1 waits to be sent."),
+        ({"status": "sending", "attempts": 1}, "1 waits to be sent."),
+        ({"attempts": 2, "error": "The receiver responded 500."}, "1 is being retried."),
+        ({"status": "sending", "attempts": 3, "error": "no"}, "1 is being retried."),
+        ({"status": "failed", "attempts": 1, "error": "no"}, "1 webhook failed."),
+        ({"status": "delivered", "attempts": 1}, EVERYTHING),
+        ({"status": "cancelled"}, "Nothing was to be sent yet"),
+    ],
+)
+def test_the_page_claims_only_what_is_so(
+    delivery: Delivery, lead: Client, fields: dict[str, Any], expected: str
+) -> None:
+    Delivery.objects.update(**fields)
+    html = " ".join(lead.get(url("webhooks")).content.decode().split())
+    assert expected in html.replace("</b>", "")
+    assert (EVERYTHING in html) == (expected == EVERYTHING)
+    assert "every platform has been told" not in html
+
+
+def test_every_status_is_in_the_test_above() -> None:
+    assert set(Delivery.Status) == {"pending", "sending", "delivered", "cancelled", "failed"}
+
+
+def test_nothing_was_to_be_sent(lead: Client) -> None:
+    assert "Nothing was to be sent yet" in lead.get(url("webhooks")).content.decode()
+
+
+def test_a_paused_endpoint_is_named(delivery: Delivery, lead: Client) -> None:
+    Delivery.objects.update(attempts=2, error="no")
+    Endpoint.objects.update(failures=4, paused_until=timezone.now() + timedelta(minutes=3))
+    html = lead.get(url("webhooks")).content.decode()
+    assert "https://platform.example</bdi> keeps failing" in html
+    assert "once the receiver responds again" in html
+
+
+def test_the_item_says_that_its_webhook_is_retried(delivery: Delivery, lead: Client) -> None:
+    Delivery.objects.update(attempts=2, error="no")
+    html = lead.get(url("item", delivery.decision.item_id)).content.decode()
+    assert "being retried, 2 attempts failed" in html
+
+
+def test_all_failed_webhooks_are_sent_again(delivery: Delivery, lead: Client, ann: User) -> None:
+    Delivery.objects.update(status="failed", error="no", attempts=1)
+    assert signed_in(ann).post(url("resend_all")).status_code == 403
+    assert lead.post(url("resend_all")).status_code == 302
+    delivery.refresh_from_db()
+    assert (delivery.status, delivery.attempts, delivery.error) == ("pending", 0, "")
+
+
+def test_a_secret_is_shown_once_to_those_who_may_change_keys(
+    client_key: APIKey, admin: Client, lead: Client
+) -> None:
+    page, rotate = url("signing", client_key.pk), url("rotate_signing_key", client_key.pk)
+    assert "not signed" in admin.get(url("webhooks")).content.decode()
+    assert "Signing secrets" not in lead.get(url("webhooks")).content.decode()
+    assert lead.get(page).status_code == lead.post(rotate).status_code == 403
+    assert "Webhooks to this platform are not signed" in admin.get(page).content.decode()
+    assert admin.post(rotate).status_code == 302
+    from apps.webhooks.signing import secret_of
+
+    secret = secret_of(SigningKey.objects.get())
+    shown = admin.get(page)
+    assert secret in shown.content.decode()
+    assert "no-store" in shown["Cache-Control"]
+    assert secret not in admin.get(page).content.decode()
+    assert "two secrets" not in admin.get(url("webhooks")).content.decode()
+
+
+def test_rotation_with_an_overlap_and_its_end(client_key: APIKey, admin: Client) -> None:
+    page, rotate = url("signing", client_key.pk), url("rotate_signing_key", client_key.pk)
+    admin.post(rotate)
+    assert admin.post(rotate, {"overlap_hours": "1"}).status_code == 302
+    old = SigningKey.objects.last()
+    assert old is not None
+    assert old.expires_at is not None
+    assert old.expires_at - timezone.now() <= timedelta(hours=1)
+    html = admin.get(page).content.decode()
+    assert "Both secrets sign" in html
+    assert "Rotate secret" not in html
+    assert "two secrets" in admin.get(url("webhooks")).content.decode()
+    second_click = admin.post(rotate, {"overlap_hours": "1"})
+    assert second_click.status_code == 422
+    assert "A rotation is in progress" in second_click.content.decode()
+    assert admin.post(url("end_signing_key", client_key.pk, old.key_id)).status_code == 302
+    assert "Rotate secret" in admin.get(page).content.decode()
+    assert admin.post(url("end_signing_key", client_key.pk, old.key_id)).status_code == 422
+    assert admin.post(rotate, {"overlap_hours": "721"}).status_code == 422
+    assert admin.get(url("signing", 0)).status_code == 404
+
+
+def test_send_a_test_shows_the_result(client_key: APIKey, admin: Client, receiver: Receiver) -> None:
+    send = url("test_webhook", client_key.pk)
+    receiver.body = b"<script>alert(1)</script>"
+    html = admin.post(send, {"url": receiver.url}).content.decode()
+    assert "Delivered." in html
+    assert "<dd>200</dd>" in html
+    assert "&lt;script&gt;alert(1)" in html
+    assert "not signed, the platform has no secret" in html
+    receiver.status = 503
+    html = admin.post(send, {"url": receiver.url}).content.decode()
+    assert "Not delivered." in html
+    assert "503 Service Unavailable" in html
+    assert admin.post(send, {"url": "nonsense:"}).status_code == 422
+
+
+def test_the_page_documents_verification(client_key: APIKey, admin: Client) -> None:
+    html = admin.get(url("signing", client_key.pk)).content.decode()
+    for expected in ("Webhook-Signature", "hmac.compare_digest", "timingSafeEqual", "hash_equals"):
+        assert expected in html

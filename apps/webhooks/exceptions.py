@@ -1,0 +1,21 @@
+"""Why a webhook could not be sent, and what the actions of this app refuse."""
+
+
+class WebhookError(Exception):
+    """The action can't be done; the message says why and what to do."""
+
+
+class ExchangeError(Exception):
+    """There is no response from the receiver; the message says why."""
+
+
+class InvalidEndpointError(ExchangeError):
+    """The URL is not one that webhooks may be sent to: trying it again is of no use."""
+
+
+class NoResponseError(ExchangeError):
+    """The receiver can't be reached, or did not respond in time: this may pass."""
+
+
+class ResponseTimeoutError(NoResponseError):
+    """The exchange was not complete at its deadline."""

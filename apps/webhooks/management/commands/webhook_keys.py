@@ -1,0 +1,87 @@
+"""Show and rotate the secrets that sign a platform's webhooks."""
+
+from argparse import ArgumentParser
+from datetime import timedelta
+from typing import Any
+
+from django.core.management import CommandError
+
+from apps.accounts.models import APIKey
+from apps.registry.management import base
+from apps.webhooks import actions, signing
+from apps.webhooks.actions import Actor
+from apps.webhooks.exceptions import WebhookError
+from apps.webhooks.models import SigningKey
+
+
+class Command(base.Command):
+    help = """Show the signing keys of a platform's webhooks, show or rotate its secret, or send a test.
+
+Whoever can run this command can read every secret: it needs the site's SECRET_KEY."""
+    examples = (
+        "  manage.py webhook_keys\n"
+        "  manage.py webhook_keys news --rotate --overlap 48\n"
+        "  manage.py webhook_keys news --show\n"
+        "  manage.py webhook_keys news --end 7k2mwx9qhd4bvt3c\n"
+        "  manage.py webhook_keys news --test https://news.example/webhooks"
+    )
+    refusals = (WebhookError,)
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("platform", nargs="?", help="The API key's name or number; all without it.")
+        action = parser.add_mutually_exclusive_group()
+        action.add_argument("--rotate", action="store_true", help="Create a secret and print it.")
+        action.add_argument("--show", action="store_true", help="Print the secrets that sign now.")
+        action.add_argument("--end", metavar="ID", help="End one of two secrets that sign.")
+        action.add_argument("--test", metavar="URL", help="Send a test webhook.")
+        parser.add_argument(
+            "--overlap",
+            type=float,
+            default=24,
+            help="With --rotate: for how many hours the old one signs (24).",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if options["platform"] is None:
+            if any(options[name] for name in ("rotate", "show", "end", "test")):
+                raise CommandError("Name the platform: see `manage.py webhook_keys`.")
+            for client in APIKey.objects.active():
+                self._list(client)
+            return
+        client = _find_client(options["platform"])
+        actor = Actor(f"{base.operator()} (command line)"[:150])
+        if options["rotate"]:
+            overlap = timedelta(hours=options["overlap"])
+            key, secret = actions.rotate_signing_key(client=client, actor=actor, overlap=overlap)
+            self.stdout.write(f"{key.key_id} {secret}")
+        elif options["show"]:
+            for key in SigningKey.objects.active().filter(client=client):
+                self.stdout.write(f"{key.key_id} {signing.secret_of(key)}")
+        elif options["end"]:
+            actions.end_signing_key(client=client, key_id=options["end"], actor=actor)
+            self.stdout.write(f"{options['end']} signs no more.")
+        elif options["test"]:
+            attempt = actions.send_test(client=client, url=options["test"], actor=actor)
+            if not attempt.is_delivered:
+                raise CommandError(attempt.sentence)
+            self.stdout.write(attempt.sentence)
+        else:
+            self._list(client)
+
+    def _list(self, client: APIKey) -> None:
+        keys = SigningKey.objects.active().filter(client=client)
+        states = [
+            f"{key.key_id} until {key.expires_at:%Y-%m-%d %H:%M} UTC" if key.expires_at else key.key_id
+            for key in keys
+        ]
+        self.stdout.write(f"{client.pk} {client}: {', '.join(states) or 'not signed'}")
+
+
+def _find_client(name: str) -> APIKey:
+    found = APIKey.objects.active().filter(name=name)
+    if not found and name.isdecimal():
+        found = APIKey.objects.active().filter(pk=int(name))
+    if len(found) != 1:
+        how_many = "no" if not found else "more than one"
+        raise CommandError(f"There is {how_many} active API key {name}: see `manage.py webhook_keys`.")
+    return found[0]

@@ -1,0 +1,63 @@
+"""How webhooks are signed: see `README.md` beside this module for what a receiver has to do."""
+
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from django.utils.crypto import salted_hmac
+
+from apps.accounts.models import APIKey
+from apps.webhooks import transport
+from apps.webhooks.models import SigningKey
+
+
+def secret_of(key: SigningKey) -> str:
+    """Return the key's secret, hexadecimal, derived from the site's own."""
+    return salted_hmac("moderation.webhook", key.key_id, algorithm="sha256").hexdigest()
+
+
+def sign(body: bytes, timestamp: int, keys: Sequence[SigningKey]) -> str:
+    """Return the `Webhook-Signature` header: `t=TIME, KEY-ID=HEX` with one entry per active key.
+
+    Each is the HMAC-SHA256 of `TIME.BODY` under that key's secret; a receiver may hold any of them.
+    """
+    signed = str(timestamp).encode() + b"." + body
+    parts = [
+        f"{key.key_id}={hmac.new(secret_of(key).encode(), signed, hashlib.sha256).hexdigest()}"
+        for key in keys
+    ]
+    return ", ".join([f"t={timestamp}", *parts])
+
+
+def send(
+    *,
+    delivery_id: str,
+    attempt: int,
+    url: str,
+    payload: dict[str, Any],
+    client: APIKey | None,
+    always_read: bool = False,
+) -> transport.Response:
+    """Send a webhook, signed by the client's active keys if it has any.
+
+    Args:
+        delivery_id: what the receiver recognizes a repetition by.
+        attempt: 1 for the first one.
+
+    Raises:
+        InvalidEndpointError, NoResponseError: see `transport.post`.
+    """
+    body = json.dumps(payload, separators=(",", ":")).encode()
+    headers = {
+        "Content-Type": "application/json",
+        "User-Agent": "toxicmod",
+        "Webhook-Id": delivery_id,
+        "Webhook-Attempt": str(attempt),
+    }
+    keys = list(SigningKey.objects.active().filter(client=client)) if client else []
+    if keys:
+        headers["Webhook-Signature"] = sign(body, int(time.time()), keys)
+    return transport.post(url=url, body=body, headers=headers, always_read=always_read)

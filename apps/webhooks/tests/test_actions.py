@@ -1,0 +1,140 @@
+"""Signing keys: created, rotated with an overlap, ended; and test webhooks."""
+
+import hashlib
+import hmac
+import json
+from datetime import timedelta
+
+import pytest
+from django.core.exceptions import PermissionDenied
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from apps.accounts.models import APIKey, User
+from apps.webhooks import actions, signing
+from apps.webhooks.actions import Actor, end_signing_key, rotate_signing_key, send_test
+from apps.webhooks.exceptions import WebhookError
+from apps.webhooks.models import SigningKey
+from apps.webhooks.tests.receivers import Receiver
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+ACTOR = Actor("ada")
+
+
+@pytest.fixture
+def platform(api_key: tuple[APIKey, str]) -> APIKey:
+    return api_key[0]
+
+
+def active(platform: APIKey) -> list[str]:
+    return [key.key_id for key in SigningKey.objects.active().filter(client=platform)]
+
+
+def test_both_keys_sign_until_the_overlap_is_over(platform: APIKey) -> None:
+    old, old_secret = rotate_signing_key(client=platform, actor=ACTOR)
+    new, new_secret = rotate_signing_key(client=platform, actor=ACTOR, overlap=timedelta(hours=2))
+    assert old_secret != new_secret
+    assert active(platform) == [new.key_id, old.key_id]
+    old.refresh_from_db()
+    assert old.expires_at is not None
+    assert timedelta(minutes=119) < old.expires_at - timezone.now() <= timedelta(hours=2)
+    assert (old.created_by, old.expired_by) == ("ada", "ada")
+    SigningKey.objects.filter(pk=old.pk).update(expires_at=timezone.now())
+    assert active(platform) == [new.key_id]
+
+
+def test_a_second_rotation_waits_for_the_first(platform: APIKey) -> None:
+    """A second click must not end the secret that the receiver has."""
+    old, _ = rotate_signing_key(client=platform, actor=ACTOR)
+    lost, _ = rotate_signing_key(client=platform, actor=ACTOR)
+    with pytest.raises(WebhookError, match="in progress"):
+        rotate_signing_key(client=platform, actor=ACTOR)
+    # The new secret got lost: it is ended, and the old one does not expire.
+    end_signing_key(client=platform, key_id=lost.key_id, actor=ACTOR)
+    assert active(platform) == [old.key_id]
+    old.refresh_from_db()
+    assert old.expires_at is None
+    new, _ = rotate_signing_key(client=platform, actor=ACTOR)
+    end_signing_key(client=platform, key_id=old.key_id, actor=ACTOR)
+    assert active(platform) == [new.key_id]
+
+
+def test_a_secret_that_leaked_is_replaced_at_once(platform: APIKey) -> None:
+    rotate_signing_key(client=platform, actor=ACTOR)
+    new, _ = rotate_signing_key(client=platform, actor=ACTOR, overlap=timedelta(0))
+    assert active(platform) == [new.key_id]
+
+
+def test_the_only_key_can_not_be_ended(platform: APIKey) -> None:
+    key, _ = rotate_signing_key(client=platform, actor=ACTOR)
+    with pytest.raises(WebhookError, match="only signing secret"):
+        end_signing_key(client=platform, key_id=key.key_id, actor=ACTOR)
+    with pytest.raises(WebhookError, match="no active signing secret"):
+        end_signing_key(client=platform, key_id="unknown", actor=ACTOR)
+
+
+@pytest.mark.parametrize("overlap", [timedelta(seconds=-1), timedelta(days=31)])
+def test_the_overlap_is_bounded(platform: APIKey, overlap: timedelta) -> None:
+    with pytest.raises(WebhookError, match="0 to 720 hours"):
+        rotate_signing_key(client=platform, actor=ACTOR, overlap=overlap)
+
+
+def test_who_may_manage_keys(platform: APIKey) -> None:
+    user = User.objects.create_user("lea")
+    with pytest.raises(PermissionDenied):
+        Actor.for_user(user)
+    with pytest.raises(PermissionDenied):
+        Actor.for_client(platform)  # a new key has every scope but this one
+    platform.scopes = ["webhooks"]
+    assert Actor.for_client(platform).name.startswith("API key")
+
+
+def test_send_test_is_signed_and_returns_the_response(platform: APIKey, receiver: Receiver) -> None:
+    receiver.body = b"thank you"
+    _, secret = rotate_signing_key(client=platform, actor=ACTOR)
+    attempt = send_test(client=platform, url=receiver.url, actor=ACTOR)
+    assert (attempt.is_delivered, attempt.status, attempt.excerpt) == (True, 200, "thank you")
+    headers, body, _ = receiver.got[0]
+    assert json.loads(body)["event"] == "test"
+    time, signature = headers["Webhook-Signature"].split(", ")
+    signed = time.removeprefix("t=").encode() + b"." + body
+    assert signature.split("=")[1] == hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
+    receiver.status = 410
+    assert "410 Gone" in send_test(client=platform, url=receiver.url, actor=ACTOR).sentence
+    assert "public" not in send_test(client=None, url="http://", actor=ACTOR).sentence
+
+
+def test_only_two_tests_are_sent_at_a_time(platform: APIKey, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signing, "send", lambda **options: send_test(client=None, url="x", actor=ACTOR))
+    with pytest.raises(WebhookError, match="Try again"):
+        send_test(client=platform, url="https://platform.example/", actor=ACTOR)
+    assert actions._tests.acquire(blocking=False)
+    actions._tests.release()
+
+
+def run(*args: str, capsys: pytest.CaptureFixture[str]) -> str:
+    call_command("webhook_keys", *args)
+    return capsys.readouterr().out
+
+
+def test_the_command(platform: APIKey, receiver: Receiver, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "not signed" in run(capsys=capsys)
+    key_id, secret = run("test", "--rotate", capsys=capsys).split()
+    assert active(platform) == [key_id]
+    assert run(str(platform.pk), "--show", capsys=capsys).split() == [key_id, secret]
+    second = run("test", "--rotate", "--overlap", "1", capsys=capsys).split()[0]
+    listed = run(capsys=capsys)
+    assert second in listed
+    assert f"{key_id} until" in listed
+    assert "signs no more" in run("test", "--end", key_id, capsys=capsys)
+    assert "Delivered. The receiver responded 200." in run("test", "--test", receiver.url, capsys=capsys)
+    receiver.status = 404
+    for args, message in [
+        (["test", "--test", receiver.url], "404 Not Found"),
+        (["test", "--end", key_id], "no active signing secret"),
+        (["test", "--rotate", "--overlap", "1000"], "0 to 720 hours"),
+        (["nobody", "--rotate"], "no active API key nobody"),
+        (["--rotate"], "Name the platform"),
+    ]:
+        with pytest.raises(CommandError, match=message):
+            call_command("webhook_keys", *args)

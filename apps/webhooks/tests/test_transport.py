@@ -1,0 +1,274 @@
+"""The exchange with a receiver: deadline, size, addresses, TLS."""
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from pytest_django import Settings
+
+from apps.webhooks import transport
+from apps.webhooks.exceptions import InvalidEndpointError, NoResponseError, ResponseTimeoutError
+from apps.webhooks.tests.receivers import Receiver, drip, raw_server, read_request
+from apps.webhooks.transport import post
+
+SECONDS = 0.6
+# A busy machine may be late, but not by the time that these receivers would take.
+LATEST = 8.0
+
+
+@pytest.fixture
+def private(settings: Settings) -> None:
+    settings.WEBHOOK_ALLOW_PRIVATE = True
+
+
+def send(port: int, scheme: str = "http", host: str = "127.0.0.1", **options: Any) -> transport.Response:
+    return post(url=f"{scheme}://{host}:{port}/", body=b"{}", headers={}, seconds=SECONDS, **options)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"",
+        b"HTTP/1.1 ",
+        b"HTTP/1.1 200 OK\r\nX-Slow: ",
+        b"HTTP/1.1 200 OK\r\nX-One: 1\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+    ],
+)
+@pytest.mark.usefixtures("private")
+def test_a_receiver_that_drips_its_head_is_left_at_the_deadline(head: bytes) -> None:
+    with raw_server(drip(head)) as port:
+        start = time.monotonic()
+        with pytest.raises(ResponseTimeoutError, match=r"0\.6 seconds"):
+            send(port)
+        assert SECONDS <= time.monotonic() - start < LATEST
+
+
+@pytest.mark.usefixtures("private")
+def test_a_receiver_that_never_reads_is_left_at_the_deadline() -> None:
+    done = threading.Event()
+    with raw_server(lambda connection: done.wait(20) and None) as port:
+        start = time.monotonic()
+        try:
+            with pytest.raises(ResponseTimeoutError):
+                post(url=f"http://127.0.0.1:{port}/", body=b"x" * 50_000_000, headers={}, seconds=SECONDS)
+            assert time.monotonic() - start < LATEST
+        finally:
+            done.set()
+
+
+@pytest.mark.usefixtures("private")
+def test_a_body_that_drips_changes_nothing_about_the_status() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nhello"
+    with raw_server(drip(head)) as port:
+        start = time.monotonic()
+        assert send(port).status == 200
+        response = send(port, always_read=True)
+        assert (response.status, response.excerpt[:5]) == (200, "hello")
+        assert time.monotonic() - start < LATEST
+    with raw_server(drip(head.replace(b"200 OK", b"500 No"))) as port:
+        assert send(port).excerpt.startswith("hello")
+
+
+@pytest.mark.usefixtures("private")
+def test_a_response_is_bounded() -> None:
+    def flood(connection: socket.socket) -> None:
+        read_request(connection)
+        while True:
+            connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 1_000)
+
+    def long_head(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n")
+        for number in range(90):
+            connection.sendall(b"X-%d: %s\r\n" % (number, b"x" * 60_000))
+
+    def long_body(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(b"HTTP/1.1 500 No\r\n\r\n")
+        while True:
+            connection.sendall(b"x" * 65_536)
+
+    for serve in (flood, long_head):
+        with raw_server(serve) as port, pytest.raises(NoResponseError, match=r"larger than|HTTP"):
+            send(port)
+    with raw_server(long_body) as port:
+        assert len(send(port).excerpt) <= transport.EXCERPT_BYTES
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 abc OK\r\n\r\n", b"\x16\x03\x01\x02\x00" * 50]
+)
+@pytest.mark.usefixtures("private")
+def test_what_is_not_http_is_no_response(answer: bytes) -> None:
+    def serve(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(answer)
+        connection.shutdown(socket.SHUT_RDWR)
+
+    with raw_server(serve) as port, pytest.raises(NoResponseError):
+        send(port)
+
+
+@pytest.mark.usefixtures("private")
+def test_a_closed_port_is_no_response() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        with pytest.raises(NoResponseError, match="refused"):
+            send(closed.getsockname()[1])
+
+
+def test_a_redirect_is_a_response(receiver: Receiver) -> None:
+    receiver.status = 302
+    assert post(url=receiver.url, body=b"{}", headers={}).status == 302
+    assert len(receiver.got) == 1
+
+
+def test_international_urls_are_encoded(receiver: Receiver) -> None:
+    url = f"http://127.0.0.1:{receiver.server_port}/straße?q=ü b"
+    assert post(url=url, body=b"{}", headers={}).status == 200
+    assert receiver.got[0][2] == "/stra%C3%9Fe?q=%C3%BC%20b"
+
+
+@pytest.fixture
+def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.LeafCert:
+    """A certificate of an authority that this process trusts."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    return authority.issue_cert("localhost")
+
+
+def tls_context(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    return context
+
+
+@pytest.mark.usefixtures("private")
+def test_tls_is_verified_and_has_the_same_deadline(certificate: trustme.LeafCert) -> None:
+    def respond(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    with raw_server(respond, tls_context(certificate)) as port:
+        assert send(port, "https", "localhost", always_read=True).excerpt == "ok"
+        with pytest.raises(NoResponseError, match="certificate is not valid"):
+            send(port, "https", "127.0.0.1")
+    with raw_server(drip(b"HTTP/1.1 200 OK\r\nX: "), tls_context(certificate)) as port:
+        start = time.monotonic()
+        with pytest.raises(ResponseTimeoutError):
+            send(port, "https", "localhost")
+        assert time.monotonic() - start < LATEST
+    # The handshake itself drips.
+    with raw_server(drip(b"\x16\x03\x03\x40\x00")) as port:
+        start = time.monotonic()
+        with pytest.raises(ResponseTimeoutError):
+            send(port, "https", "localhost")
+        assert time.monotonic() - start < LATEST
+
+
+def test_a_resolver_that_hangs_is_left_at_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+
+    def hang(*args: Any, **kwargs: Any) -> Any:
+        released.wait(20)
+        raise OSError
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    monkeypatch.setattr(transport, "_lookups", threading.BoundedSemaphore(2))
+    start = time.monotonic()
+    for _ in range(2):
+        with pytest.raises(ResponseTimeoutError, match="resolved in time"):
+            send(80, host="platform.example")
+    with pytest.raises(NoResponseError, match="Too many"):
+        send(80, host="platform.example")
+    assert time.monotonic() - start < LATEST
+    released.set()
+
+
+def answer_with(*addresses: str) -> Callable[..., Any]:
+    return lambda host, port, **kwargs: [(0, 0, 0, "", (address, port)) for address in addresses]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::127.0.0.1", "fec0::1", "3fff::1", "169.254.169.254"])
+def test_a_name_with_any_private_address_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", answer_with("93.184.216.34", address))
+    with pytest.raises(InvalidEndpointError, match="public internet"):
+        send(80, host="rebind.example")
+
+
+def test_the_address_that_was_connected_to_is_checked(
+    receiver: Receiver, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if the first check were deceived, nothing is sent."""
+    settings.WEBHOOK_ALLOW_PRIVATE = False
+    checked: list[str] = []
+
+    def deceived(address: str) -> bool:
+        checked.append(address)
+        return len(checked) == 1
+
+    monkeypatch.setattr(transport, "is_public", deceived)
+    with pytest.raises(InvalidEndpointError, match="public internet"):
+        send(receiver.server_port)
+    assert checked == ["127.0.0.1", "127.0.0.1"]
+    assert receiver.got == []
+
+
+def test_a_name_is_resolved_once_and_the_next_address_is_tried(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that resolves differently a moment later gains nothing."""
+    names: list[str] = []
+
+    def resolve(host: str, port: int, **kwargs: Any) -> Any:
+        names.append(host)
+        return answer_with("127.0.0.2", "127.0.0.1")(host, port)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    assert send(receiver.server_port, host="platform.example").status == 200
+    assert names == ["platform.example"]
+    assert receiver.got[0][0]["Host"] == f"platform.example:{receiver.server_port}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://platform.example/",
+        "file:///etc/passwd",
+        "http://user:secret@platform.example/",  # pragma: allowlist secret
+        "http://",
+        "http://platform.example:99999/",
+        "http://platform.example:x/",
+        "http://[::1/",
+        f"http://{'a' * 70}.example/",
+        "http://2130706433/",
+        "http://0x7f.1/",
+        "http://0177.0.0.1/",
+        "http://127.1/",
+        "http://localhost/",
+        "http://[::1]/",
+        "http://[::ffff:127.0.0.1]/",
+        "http://[::127.0.0.1]/",
+        "http://[fe80::1%25lo]/",
+        "javascript:alert(1)",
+        "",
+    ],
+)
+def test_post_refuses_url(url: str) -> None:
+    with pytest.raises((InvalidEndpointError, NoResponseError)) as caught:
+        post(url=url, body=b"", headers={}, seconds=5)
+    assert isinstance(caught.value, InvalidEndpointError) or "resolved" in str(caught.value)
+
+
+def test_headers_can_not_be_smuggled_into_the_request(receiver: Receiver) -> None:
+    url = f"http://127.0.0.1:{receiver.server_port}/a\r\nX-Evil: 1"
+    assert post(url=url, body=b"{}", headers={}).status == 200
+    assert "X-Evil" not in receiver.got[0][0]
