@@ -12,6 +12,7 @@ from typing import Any
 
 from celery.schedules import maybe_schedule
 from celery.signals import task_failure, task_success
+from django.apps import apps as registry
 from django.conf import settings
 from django.db import DatabaseError, transaction
 from django.db.models import Q
@@ -128,8 +129,11 @@ def _failed(sender: Any, exception: BaseException, **kwargs: Any) -> None:
             logger.warning("The failure of %s was not recorded: %s", sender.name, describe(error))
 
 
-def create_rows(apps: Any, **kwargs: Any) -> None:
-    """Begin to wait for each schedule when the database is migrated: one that never runs is overdue then."""
+def create_rows(apps: Any = registry, **kwargs: Any) -> None:
+    """Begin to wait for each schedule when the database is migrated: one that never runs is overdue then.
+
+    `flush` sends the same signal without the migrations' `apps`.
+    """
     try:
         apps.get_model("monitoring", "ScheduledTask")
     except LookupError:  # migrated back

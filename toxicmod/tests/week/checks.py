@@ -554,7 +554,7 @@ class Day:
         page = "dashboard, system"
         tiles, series = self._panel("system")
         waiting = self.one("SELECT count(*) FROM moderation_delivery WHERE status IN ('pending', 'sending')")
-        dead = self.one("SELECT count(*) FROM moderation_delivery WHERE status = 'dead'")
+        dead = self.one("SELECT count(*) FROM moderation_delivery WHERE status = 'failed'")
         self.found.equal(page, "Webhooks waiting", tiles["Webhooks waiting"], f"{waiting:,}")
         self.found.equal(page, "Webhooks given up", tiles["Webhooks given up"], f"{dead:,}")
         until = self.one("SELECT until FROM monitoring_progress WHERE origin = 'database'")
@@ -866,7 +866,10 @@ class Day:
                 "toxicmod_webhooks_waiting",
                 "SELECT count(*) FROM moderation_delivery WHERE status IN ('pending', 'sending')",
             ),
-            ("toxicmod_webhooks_given_up", "SELECT count(*) FROM moderation_delivery WHERE status = 'dead'"),
+            (
+                "toxicmod_webhooks_given_up",
+                "SELECT count(*) FROM moderation_delivery WHERE status = 'failed'",
+            ),
             ("toxicmod_alerts_open", "SELECT count(*) FROM monitoring_alert WHERE closed_at IS NULL"),
         ):
             self.found.equal("/metrics", name, shown.get(name), float(self.one(query)))
@@ -944,13 +947,13 @@ class Day:
             "   WHERE d.submission_id = s.prediction_id AND v.status = 'delivered')"
             " AND NOT EXISTS (SELECT 1 FROM moderation_delivery v JOIN moderation_decision d ON d.id ="
             " v.decision_id"
-            "   WHERE d.submission_id = s.prediction_id AND v.status IN ('pending', 'sending', 'dead'))"
+            "   WHERE d.submission_id = s.prediction_id AND v.status IN ('pending', 'sending', 'failed'))"
         ):
             self.found.equal("webhooks", f"told of {row.id}", told.get(row.id), row.holds or "human_review")
         delivered = self.one("SELECT count(*) FROM moderation_delivery WHERE status = 'delivered'")
         self.found.equal("webhooks", "delivered", len(events), delivered)
         page = text_of(self.lea.get(f"{CONSOLE}webhooks/"))
-        dead = self.one("SELECT count(*) FROM moderation_delivery WHERE status = 'dead'")
+        dead = self.one("SELECT count(*) FROM moderation_delivery WHERE status = 'failed'")
         waiting = self.one(
             "SELECT count(*) FROM moderation_delivery WHERE status = 'pending' AND attempts > 0"
         )

@@ -209,8 +209,10 @@ class Site:
         }
         queues = [key for key in ("default", "webhooks") if self.broker.llen(key)]
         due = self.one(
-            "SELECT count(*) FROM moderation_delivery WHERE status IN ('pending', 'sending') AND send_after"
-            " < %s",
+            "SELECT count(*) FROM moderation_delivery v JOIN webhooks_endpoint e ON e.id = v.endpoint_id"
+            " WHERE v.status IN ('pending', 'sending') AND v.send_after < %s"
+            " AND (e.paused_until IS NULL OR e.paused_until < %s)",
+            self.clock.now() - timedelta(seconds=20),
             self.clock.now() - timedelta(seconds=20),
         )
         counted = dict(
