@@ -1,12 +1,13 @@
 """The admin site: moderators land on their console, and staff may have a second factor."""
 
+from contextlib import suppress
 from typing import Any
 
 from django.contrib.admin import AdminSite
 from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.urls import URLPattern, URLResolver, path, reverse
+from django.urls import Resolver404, URLPattern, URLResolver, path, resolve, reverse
 
 from apps.accounts import views
 from apps.accounts.forms import SignInForm
@@ -22,6 +23,18 @@ class Site(AdminSite):
     def get_urls(self) -> list[URLPattern | URLResolver]:
         page = path("second-factor/", self.admin_view(views.page), name="second_factor")
         return [page, *super().get_urls()]
+
+    def catch_all_view(self, request: HttpRequest, url: str) -> HttpResponse:
+        """Redirect to the admin's path with a slash at its end, where there is one.
+
+        Django does so only with `APPEND_SLASH`, which would look up every path of the site twice.
+        """
+        if not url.endswith("/") and request.method in ("GET", "HEAD"):
+            with suppress(Resolver404):
+                if resolve(f"{request.path_info}/").func.__name__ != "catch_all_view":
+                    query = request.META.get("QUERY_STRING", "")
+                    return redirect(f"{request.path}/{'?' if query else ''}{query}", permanent=True)
+        return super().catch_all_view(request, url)
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         try:
