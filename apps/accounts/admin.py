@@ -1,10 +1,12 @@
 """Users and API keys in the admin, and the base class of read-only evidence."""
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin
-from django.db.models import Model, QuerySet, URLField
+from django.db.models import FloatField, Model, QuerySet, URLField
 from django.http import HttpRequest
 
 from apps.accounts import actions, second_factor
@@ -28,8 +30,32 @@ class PersonAdmin(UserAdmin):
         messages.success(request, "Done. Their passwords alone sign them in until they set it up again.")
 
 
+def short_number(value: float | None) -> str:
+    """Return a number with as many digits as a person reads: four that count, or the whole number."""
+    if value is None:
+        return "–"
+    if 0 < abs(value) < 0.0001:
+        return "under 0.0001" if value > 0 else "above -0.0001"
+    return f"{value:.0f}" if abs(value) >= 1_000 else f"{value:.4g}"
+
+
+@cache
+def _short_column(model: type[Model], name: str) -> Callable[[Model], str]:
+    """Return a column of the admin that shows a float field by `short_number`."""
+
+    @admin.display(description=model._meta.get_field(name).verbose_name, ordering=name)  # type: ignore[union-attr]
+    def column(row: Model) -> str:
+        return short_number(getattr(row, name))
+
+    column.__name__ = name
+    return column
+
+
 class ReadOnlyAdmin(admin.ModelAdmin):
-    """Evidence: it can be looked at by those who may view it, and changed by nobody."""
+    """Evidence: it can be looked at by those who may view it, and changed by nobody.
+
+    Float fields are shown with four digits; the API and exports have all of them.
+    """
 
     show_full_result_count = False
     formfield_overrides = {URLField: {"assume_scheme": "https"}}  # Django 6's default, asked for by 5
@@ -42,6 +68,23 @@ class ReadOnlyAdmin(admin.ModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        return self._shorten(super().get_list_display(request))
+
+    def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        fieldsets = super().get_fieldsets(request, obj)
+        return [
+            (title, options | {"fields": self._shorten(options["fields"])}) for title, options in fieldsets
+        ]
+
+    def _shorten(self, columns: Any) -> list[Any]:
+        """Return the columns with those of float fields replaced by shorter ones."""
+        floats = {field.name for field in self.model._meta.fields if isinstance(field, FloatField)}
+        return [
+            _short_column(self.model, column) if isinstance(column, str) and column in floats else column
+            for column in columns
+        ]
 
 
 @admin.register(APIKey)

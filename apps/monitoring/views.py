@@ -1,6 +1,7 @@
 """The dashboard's page and its downloads."""
 
 import csv
+from typing import Any
 
 from csp.constants import SELF, UNSAFE_INLINE
 from csp.decorators import csp_update
@@ -36,6 +37,13 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     return render(request, "monitoring/dashboard.html", context | {"entry": mark_safe(entry)})
 
 
+def _csv_cell(cell: Any) -> Any:
+    """Return a cell without formulas, and a float with six digits that count: people read the file."""
+    if isinstance(cell, str):
+        return guard(cell)
+    return float(f"{cell:.6g}") if isinstance(cell, float) else cell
+
+
 @require_safe
 @access.page
 def download(request: HttpRequest, panel: str) -> HttpResponse:
@@ -51,5 +59,5 @@ def download(request: HttpRequest, panel: str) -> HttpResponse:
     )
     writer = csv.writer(response)
     for row in table(build(panel, filters)):
-        writer.writerow([guard(cell) if isinstance(cell, str) else cell for cell in row])
+        writer.writerow([_csv_cell(cell) for cell in row])
     return response

@@ -17,12 +17,17 @@ from apps.classifier.labels import LABELS
 from apps.classifier.recipes import RECIPES
 from apps.registry import actions as registry
 from apps.registry.admin import figures_table, gates_table, link, run_link
+from apps.registry.gates import summarize
 from apps.training import challenger, datasets, jigsaw, life, runs
 from apps.training.challenger import page, user_of
 from apps.training.models import Dataset, GateReport, TrainingRun
 from apps.training.sources import SourceError
 
 SHOWN_DECISIONS = 200
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
 
 
 class RunForm(forms.Form):
@@ -93,15 +98,19 @@ class DatasetAdmin(ReadOnlyAdmin):
 
 @admin.register(TrainingRun)
 class TrainingRunAdmin(ReadOnlyAdmin):
-    list_display = ("__str__", "status", "step", "version", "seconds", "mlflow_run_id", "created_at")
+    list_display = ("__str__", "status", "step", "result", "seconds", "mlflow_run_id", "created_at")
     list_filter = ("status", "recipe")
     list_select_related = ("dataset", "version")
     fields = (
-        "dataset_link", "recipe", "seed", "status", "step", "interruptions", "error", "version_link",
-        "metrics_table", "git_commit", "seconds", "peak_memory_mb", "mlflow_run", "created_by", "trigger",
-        "created_at", "finished_at",
+        "dataset_link", "recipe", "seed", "status", "step", "interruptions", "error", "result",
+        "version_link", "metrics_table", "git_commit", "seconds", "peak_memory_mb", "mlflow_run",
+        "created_by", "trigger", "created_at", "finished_at",
     )  # fmt: skip
     change_list_template = "training/list.html"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[TrainingRun]:
+        found: Any = super().get_queryset(request)
+        return found.with_result()
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
@@ -146,14 +155,16 @@ class TrainingRunAdmin(ReadOnlyAdmin):
 
     def watch(self, request: HttpRequest, pk: int) -> HttpResponse:
         """Show how far a run is; a post cancels it."""
-        run = get_object_or_404(TrainingRun.objects.select_related("dataset"), pk=pk)
+        rows = TrainingRun.objects.with_result().select_related("dataset", "version")
+        run = get_object_or_404(rows, pk=pk)
         if request.method == "POST":
             runs.cancel_run(run=run, by=user_of(request))
             return redirect("admin:training_trainingrun_watch", pk)
         self._require_view(request)
         going = run.status in (TrainingRun.Status.QUEUED, TrainingRun.Status.RUNNING)
         button = "Cancel this run" if going and request.user.has_perm(runs.RUN_PERMISSION) else ""
-        return page(request, str(run), run=run, going=going, button=button, refusal=run.error)
+        result = self.result(run) if run.status == TrainingRun.Status.SUCCEEDED else ""
+        return page(request, str(run), run=run, going=going, button=button, refusal=run.error, result=result)
 
     def _require_view(self, request: HttpRequest) -> None:
         if not self.has_view_permission(request):
@@ -171,6 +182,36 @@ class TrainingRunAdmin(ReadOnlyAdmin):
                 "share": run.share,
             }
         )
+
+    @admin.display(description="result")
+    def result(self, run: Any) -> SafeString | str:
+        """Say what a run produced: the version, its main figures beside the champion's, and its gates."""
+        if run.status != TrainingRun.Status.SUCCEEDED:
+            return "–"
+        own, champion = (metrics.get("mean", {}) for metrics in (run.metrics, run.champion_metrics or {}))
+        is_champion = run.version is not None and run.version.number == run.champion_number
+        beside = "" if is_champion else f" (champion v{run.champion_number}: {{}})"
+        figures = ", ".join(
+            f"{name} {_figure(own.get(key))}" + beside.format(_figure(champion.get(key)))
+            for name, key in (("ROC-AUC", "roc_auc"), ("PR-AUC", "pr_auc"), ("calibration error", "ece"))
+        )
+        if run.version is None:
+            return format_html("A reference for comparison, no model version.<br>Mean {}.", figures)
+        return format_html(
+            "{}{}<br>Mean {}, each on the held-out rows of its own data set.<br>{}",
+            link("registry_modelversion_change", f"Model version {run.version}", run.version_id),
+            ", the champion" if is_champion else "",
+            figures,
+            self._gates(run),
+        )
+
+    def _gates(self, run: Any) -> SafeString | str:
+        if run.gates is None:
+            return "Gates: not measured yet; a worker measures them after the training."
+        reports = link(
+            "training_gatereport_changelist", summarize(run.gates), version__id__exact=run.version_id
+        )
+        return format_html("Gates against the champion on the same rows: {}.", reports)
 
     @admin.display(description="MLflow run")
     def mlflow_run(self, run: TrainingRun) -> SafeString | str:

@@ -14,6 +14,7 @@ from apps.classifier.artifact import ArtifactError
 from apps.moderation.errors import ModerationError
 from apps.registry import actions as registry
 from apps.registry.admin import gates_table
+from apps.registry.gates import summarize
 from apps.registry.models import MAX_SHARE, Alias, Canary, CanaryEnd, ModelVersion
 from apps.training import rollout, shadow
 from apps.training.models import GateReport
@@ -102,6 +103,8 @@ def challenger(request: HttpRequest) -> HttpResponse:
         bands=gates_table(bands),
         report=report,
         gates=gates_table(report.gates if report else []),
+        gates_summary=summarize(report.gates) if report else "",
+        gates_failed=report is not None and not all(gate["passed"] for gate in report.gates),
         comparison=comparison,
         can_ask=any(not difference.is_queued for difference in comparison.differences),
         form=form,

@@ -84,6 +84,18 @@ class Dataset(models.Model):
         return settings.DATA_DIR / "datasets" / f"{self.sha256}.parquet"
 
 
+class TrainingRunQuerySet(models.QuerySet["TrainingRun"]):
+    def with_result(self) -> "TrainingRunQuerySet":
+        """Add `gates`, the version's newest gate report, and the champion's number and metrics."""
+        reports = GateReport.objects.filter(version=models.OuterRef("version")).order_by("-created_at", "-pk")
+        champion = ModelVersion.objects.filter(alias=Alias.CHAMPION)
+        return self.annotate(
+            gates=models.Subquery(reports.values("gates")[:1]),
+            champion_number=models.Subquery(champion.values("number")[:1]),
+            champion_metrics=models.Subquery(champion.values("metrics")[:1]),
+        )
+
+
 class TrainingRun(models.Model):
     """One fit of one recipe on one data set."""
 
@@ -126,6 +138,8 @@ class TrainingRun(models.Model):
     )
     created_at = models.DateTimeField(default=timezone.now)
     finished_at = models.DateTimeField(null=True)
+
+    objects = TrainingRunQuerySet.as_manager()
 
     class Meta:
         ordering = ("-created_at", "-pk")

@@ -1,5 +1,7 @@
 """Every page of the admin opens; evidence can be changed by nobody, not even the administrator."""
 
+import re
+
 import pytest
 from django.contrib import admin
 from django.db.models import Model
@@ -7,7 +9,7 @@ from django.test import Client
 from django.urls import reverse
 
 from apps.accounts.actions import create_api_key
-from apps.accounts.admin import ReadOnlyAdmin
+from apps.accounts.admin import ReadOnlyAdmin, short_number
 from apps.accounts.models import APIKey, User
 from apps.predictions.actions import give_feedback, score
 from apps.predictions.models import Feedback, Prediction
@@ -118,3 +120,29 @@ def test_a_new_key_is_shown_once(administrator: Client) -> None:
     assert key.name == "forum"
     assert key.created_by.username == "root"
     assert secret not in administrator.get(_url(APIKey, "changelist")).content.decode()
+
+
+@pytest.mark.parametrize("model", OURS, ids=lambda model: model._meta.label)
+def test_no_list_or_page_shows_more_digits_than_people_read(
+    administrator: Client, records: dict[type[Model], Model], model: type[Model]
+) -> None:
+    long = re.compile(r"[>\s]-?\d+\.\d{9,}")
+    assert not long.search(administrator.get(_url(model, "changelist")).content.decode())
+    if model in records:
+        page = administrator.get(_url(model, "change", records[model].pk)).content.decode()
+        assert not long.search(page)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.9966365110975774, "0.9966"),
+        (0.0, "0"),
+        (0.00000123, "under 0.0001"),
+        (-331.1234567, "-331.1"),
+        (12345.678, "12346"),
+        (None, "–"),
+    ],
+)
+def test_short_number(value: float | None, text: str) -> None:
+    assert short_number(value) == text

@@ -15,7 +15,7 @@ from apps.predictions import actions as predictions
 from apps.predictions.models import Prediction
 from apps.registry.models import Alias, Canary, CanaryEnd, ModelVersion, Promotion
 from apps.training import actions, runs, tasks
-from apps.training.models import Dataset, TrainingRun
+from apps.training.models import Dataset, GateReport, TrainingRun
 from apps.training.tests.test_gates import equal_version, reversed_version  # noqa: F401
 
 pytestmark = pytest.mark.django_db
@@ -199,3 +199,52 @@ def test_a_run_on_a_tracking_server_is_linked(
     assert 'href="https://mlflow.example/base/#/runs/abc123"' in client.get(page).text
     assert "secret" not in client.get(page).text
     assert CHALLENGER in client.get("/admin/registry/modelversion/").text
+
+
+def test_a_succeeded_run_says_what_it_produced(
+    staff: Callable[[str], Client],
+    dataset: Dataset,
+    equal_version: ModelVersion,  # noqa: F811
+    champion: ModelVersion,
+) -> None:
+    run = runs.queue_run(dataset=dataset)
+    metrics = {"mean": {"roc_auc": 0.9512, "pr_auc": 0.61234, "ece": 0.004}}
+    TrainingRun.objects.filter(pk=run.pk).update(
+        status="succeeded", version=equal_version, metrics=metrics, step=""
+    )
+    client = staff("engineer")
+    pages = (RUNS, f"{RUNS}{run.pk}/watch/", f"{RUNS}{run.pk}/change/")
+    for page in pages:
+        html = client.get(page).text
+        assert f"/registry/modelversion/{equal_version.pk}/change/" in html
+        assert f"Model version {equal_version}" in html
+        assert f"ROC-AUC 0.9512 (champion v1: {champion.metrics['mean']['roc_auc']:.4f})" in html
+        assert "Gates: not measured yet" in html
+    gates = [{"name": str(n), "figure": 0.1, "bound": 0.2, "passed": n > 5} for n in range(19)]
+    GateReport.objects.create(version=equal_version, champion=champion, dataset=dataset, gates=gates)
+    for page in pages:
+        assert "6 of 19 failed" in client.get(page).text
+    # A reference makes no version.
+    TrainingRun.objects.filter(pk=run.pk).update(version=None, recipe="plain")
+    assert "A reference for comparison" in client.get(f"{RUNS}{run.pk}/watch/").text
+    TrainingRun.objects.filter(pk=run.pk).update(status="failed", error="Broken.")
+    html = client.get(f"{RUNS}{run.pk}/watch/").text
+    assert "Broken." in html
+    assert "ROC-AUC" not in html
+
+
+def test_challenger_page_shows_failed_gates_first_with_their_rules(
+    staff: Callable[[str], Client],
+    dataset: Dataset,
+    equal_version: ModelVersion,  # noqa: F811
+    champion: ModelVersion,
+) -> None:
+    gate = {"figure": -0.1384, "bound": -0.01, "passed": False, "rule": "at_least"}
+    gates = [gate | {"name": f"good {n}", "figure": 0.0, "passed": True} for n in range(13)]
+    gates += [gate | {"name": f"bad {n}"} for n in range(6)]
+    GateReport.objects.create(version=equal_version, champion=champion, dataset=dataset, gates=gates)
+    html = staff("lead").get(CHALLENGER).text
+    assert html.index("6 of 19 failed") < html.index('id="rollout"')
+    assert html.index("bad 5") < html.index("good 0")
+    row = "<td>must be at least -0.0100</td><td>-0.1384</td><td>failed</td>"
+    assert html.count(row) == 6
