@@ -6,11 +6,13 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin
+from django.core.exceptions import PermissionDenied
 from django.db.models import FloatField, Model, QuerySet, URLField
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 
 from apps.accounts import actions, second_factor
 from apps.accounts.models import APIKey, User
+from apps.accounts.permissions import communities_of, in_communities_of
 
 
 @admin.register(User)
@@ -21,6 +23,19 @@ class PersonAdmin(UserAdmin):
         """Let only superusers change superusers: who sets somebody's password can sign in as them."""
         is_protected = isinstance(obj, User) and obj.is_superuser and not request.user.is_superuser
         return not is_protected and super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Let only those delete who see all communities: the page that asks lists what hangs on the user."""
+        return self._sees_all(request) and super().has_delete_permission(request, obj)
+
+    def history_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        """Show the history to those who see all communities: it names those that a user was given."""
+        if not self._sees_all(request):
+            raise PermissionDenied
+        return super().history_view(request, *args, **kwargs)
+
+    def _sees_all(self, request: HttpRequest) -> bool:
+        return isinstance(request.user, User) and communities_of(request.user) is None
 
     @admin.action(description="Switch off the second factor of the selected users", permissions=["change"])
     def switch_off_second_factor(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
@@ -57,8 +72,14 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     Float fields are shown with four digits; the API and exports have all of them.
     """
 
+    community_field = ""  # the look-up of a row's community, where rows belong to communities
     show_full_result_count = False
     formfield_overrides = {URLField: {"assume_scheme": "https"}}  # Django 6's default, asked for by 5
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        rows = super().get_queryset(request)
+        assert isinstance(request.user, User)
+        return in_communities_of(request.user, rows, self.community_field) if self.community_field else rows
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

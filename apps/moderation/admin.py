@@ -32,11 +32,19 @@ from apps.moderation.models import (
     Strike,
     Submission,
 )
-from apps.moderation.selectors import communities_for
+from apps.moderation.selectors import communities_for, visible
 from apps.predictions.admin import UncountedPaginator
 
 
-class EvidenceAdmin(ReadOnlyAdmin):
+class LimitedAdmin(ReadOnlyAdmin):
+    """A table of which users see what `selectors.visible` says."""
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        assert isinstance(request.user, User)
+        return visible(request.user, super().get_queryset(request))
+
+
+class EvidenceAdmin(LimitedAdmin):
     """A table too large to count, looked at by id."""
 
     paginator = UncountedPaginator
@@ -49,6 +57,14 @@ def _to_item(item_id: int | None) -> SafeString | str:
     return format_html('<a href="{}">{}</a>', reverse("admin:moderation_item", args=[item_id]), item_id)
 
 
+# Scores, and who decided before.
+_SWAYING = ("label", "score", "severity", "uncertainty", "history", "priority", "original", "not_for")
+
+
+def _is_blind(item: QueueItem) -> bool:
+    return item.is_blind and item.status == QueueItem.Status.OPEN
+
+
 @admin.register(QueueItem)
 class QueueItemAdmin(EvidenceAdmin):
     list_display = (
@@ -57,8 +73,8 @@ class QueueItemAdmin(EvidenceAdmin):
         "status",
         "lane",
         "kind",
-        "label",
-        "score",
+        "shown_label",
+        "shown_score",
         "community",
         "created_at",
         "due_at",
@@ -73,6 +89,18 @@ class QueueItemAdmin(EvidenceAdmin):
     @admin.display(description="console")
     def in_console(self, item: QueueItem) -> SafeString | str:
         return _to_item(item.pk)
+
+    @admin.display(description="label")
+    def shown_label(self, item: QueueItem) -> str:
+        return "–" if _is_blind(item) else item.get_label_display()
+
+    @admin.display(description="score")
+    def shown_score(self, item: QueueItem) -> str:
+        return "–" if _is_blind(item) else f"{item.score:.0%}"
+
+    def get_exclude(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        """Leave out what could sway somebody who is to decide the item blind."""
+        return _SWAYING if isinstance(obj, QueueItem) and _is_blind(obj) else None
 
 
 @admin.register(Decision)
@@ -233,7 +261,7 @@ class AutomaticDecisionAdmin(EvidenceAdmin):
 
 
 @admin.register(Policy)
-class PolicyAdmin(ReadOnlyAdmin):
+class PolicyAdmin(LimitedAdmin):
     list_display = ("__str__", "in_console", "status", "activated_at", "activated_by", "reason")
     list_filter = ("status",)
     list_select_related = ("activated_by",)

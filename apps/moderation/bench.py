@@ -53,7 +53,7 @@ def _card(user: User, items: list[int]) -> None:
     item.last_decision()
     if author := item.submission.author:
         author.active_strikes()
-        list(author.last_decisions())
+        list(author.decisions()[:5])
         list(author.open_appeals()[:5])
     insight.shift_of(user)
 

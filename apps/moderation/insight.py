@@ -1,6 +1,7 @@
 """What the console shows besides the queue: counts, figures of people, agreement, wellbeing. Reads only."""
 
 import hashlib
+import json
 import logging
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from django.db.models.functions import Floor, TruncDate
 from django.utils import timezone
 
 from apps.accounts.models import User
-from apps.accounts.permissions import access_key
+from apps.accounts.permissions import access_key, in_communities_of
 from apps.classifier.labels import LABELS
 from apps.moderation.models import (
     SEVERE,
@@ -84,10 +85,12 @@ def _view_count(visible: QueueItemQuerySet, view: str, user: User) -> ViewCount:
     return ViewCount(view=view, title=title, **figures)
 
 
-def oldest_open() -> datetime | None:
-    """Return when the oldest open item came; None where none is open."""
+def oldest_open(community: str | None = None) -> datetime | None:
+    """Return when the oldest open item came, of one community or of all; None where none is open."""
     # An index gives the oldest of each lane.
     arrivals = QueueItem.objects.open().order_by("created_at").values_list("created_at", flat=True)
+    if community is not None:
+        arrivals = arrivals.filter(community=community)
     return min((first for lane in Lane if (first := arrivals.filter(lane=lane).first())), default=None)
 
 
@@ -142,9 +145,10 @@ class OwnFigures:
 
 
 def own_figures(user: User, *, days: int = 30) -> OwnFigures:
-    """Return the user's figures of the last days."""
+    """Return the user's figures of the last days, of the communities that the user may see."""
     since = timezone.now() - timedelta(days=days)
     mine = Decision.objects.filter(by=user, created_at__gte=since).exclude(action=Decision.Action.REVERSE)
+    mine = in_communities_of(user, mine, "submission__community")
     figures = mine.aggregate(
         decisions=Count("pk"),
         approve=Count("pk", filter=Q(action="approve")),
@@ -200,19 +204,33 @@ def _said(action: str, corrected: int | None, predicted: int) -> int:
     return predicted if action == Decision.Action.REJECT else 0
 
 
-def agreement(*, days: int = 90) -> tuple[dict[str, Agreement], dict[tuple[str, str], Agreement]]:
+def agreement(
+    *, communities: list[str] | None = None, days: int = 90
+) -> tuple[dict[str, Agreement], dict[tuple[str, str], Agreement]]:
     """Return how far blind second reviews agree with the first ones, by label and by pair of moderators.
 
     The agreement of a pair is over the verdict, whether the comment may stay. The last 5,000 reviews count;
     the figures are at most five minutes old.
+
+    Args:
+        communities: count the reviews of these communities; None for all.
     """
-    return cache.get_or_set(f"moderation:agreement:{days}", lambda: _agreement(days), _AGREEMENT_SECONDS)  # type: ignore[return-value]
+    name = hashlib.sha256(json.dumps([communities, days]).encode()).hexdigest()
+    return cache.get_or_set(  # type: ignore[return-value]
+        f"moderation:agreement:{name}", lambda: _agreement(communities, days), _AGREEMENT_SECONDS
+    )
 
 
-def _agreement(days: int) -> tuple[dict[str, Agreement], dict[tuple[str, str], Agreement]]:
+def _agreement(
+    communities: list[str] | None, days: int
+) -> tuple[dict[str, Agreement], dict[tuple[str, str], Agreement]]:
+    decisions = Decision.objects.effective()
+    if communities is not None:
+        decisions = decisions.filter(submission__community__in=communities)
     seconds = list(
-        Decision.objects.effective()
-        .filter(item__kind=QueueItem.Kind.SECOND, created_at__gte=timezone.now() - timedelta(days=days))
+        decisions.filter(
+            item__kind=QueueItem.Kind.SECOND, created_at__gte=timezone.now() - timedelta(days=days)
+        )
         .exclude(action=Decision.Action.ESCALATE)
         .order_by("-pk")
         .values_list(
@@ -272,10 +290,17 @@ def shift_of(user: User) -> Shift:
     return Shift(severe=severe.count(), budget=Preference.of(user).severe_budget)
 
 
-def appeal_counts(*, days: int = 90) -> dict[str, int]:
-    """Return how many appeals are open, and how many of the last days were upheld and overturned."""
+def appeal_counts(*, communities: list[str] | None = None, days: int = 90) -> dict[str, int]:
+    """Return how many appeals are open, and how many of the last days were upheld and overturned.
+
+    Args:
+        communities: count the appeals of these communities; None for all.
+    """
     since = timezone.now() - timedelta(days=days)
-    return Appeal.objects.filter(Q(created_at__gte=since) | Q(status=Appeal.Status.OPEN)).aggregate(
+    appeals = Appeal.objects.all()
+    if communities is not None:
+        appeals = appeals.filter(item__community__in=communities)
+    return appeals.filter(Q(created_at__gte=since) | Q(status=Appeal.Status.OPEN)).aggregate(
         open=Count("pk", filter=Q(status=Appeal.Status.OPEN)),
         upheld=Count("pk", filter=Q(status=Appeal.Status.UPHELD)),
         overturned=Count("pk", filter=Q(status=Appeal.Status.OVERTURNED)),

@@ -194,18 +194,18 @@ class Author(models.Model):
 
     def active_strikes(self, now: datetime | None = None) -> int:
         """Return the sum of the strikes that have neither expired nor been lifted."""
-        return Strike.objects.active(now).filter(author=self).aggregate(sum=models.Sum("points"))["sum"] or 0
+        return Strike.objects.active(now).filter(author=self).points()
 
     def open_appeals(self) -> "models.QuerySet[Appeal]":
         """Return the author's appeals that wait for an answer."""
         return Appeal.objects.filter(decision__author=self, status=Appeal.Status.OPEN)
 
-    def last_decisions(self, count: int = 5) -> "models.QuerySet[Decision]":
-        """Return the newest decisions on the author's comments."""
+    def decisions(self) -> "models.QuerySet[Decision]":
+        """Return the decisions on the author's comments, the newest first."""
         return (
             Decision.objects.filter(author=self)
             .select_related("by", "rule", "submission__prediction")
-            .order_by("-pk")[:count]
+            .order_by("-pk")
         )
 
 
@@ -732,6 +732,10 @@ class StrikeQuerySet(models.QuerySet["Strike"]):
     def active(self, now: datetime | None = None) -> "StrikeQuerySet":
         """Return the strikes that have neither expired nor been lifted."""
         return self.filter(lifted_at=None, expires_at__gt=now or timezone.now())
+
+    def points(self) -> int:
+        """Return the sum of the strikes' points."""
+        return self.aggregate(sum=models.Sum("points"))["sum"] or 0
 
 
 class Strike(models.Model):

@@ -3,8 +3,9 @@
 from django.core.exceptions import PermissionDenied
 
 from apps.accounts.models import User
-from apps.accounts.permissions import in_communities_of, may_see_community
+from apps.accounts.permissions import communities_of, may_see_community
 from apps.moderation.models import Lane, Policy, QueueItem, QueueItemQuerySet
+from apps.moderation.selectors import visible
 
 LEAD_LANES = (Lane.ESCALATED, Lane.APPEAL)
 
@@ -85,15 +86,36 @@ def require(user: User, permission: str, *, community: str | None = None) -> Non
         raise PermissionDenied(f"{user.get_username()} has no access to the community “{community}”.")
 
 
+def may_manage_policy(user: User, community: str) -> bool:
+    """Return whether the user may change a community's policy; the default one is for those who see all."""
+    if not user.is_active or not user.has_perm("moderation.manage_policy"):
+        return False
+    return may_see_community(user, community) if community else communities_of(user) is None
+
+
+def require_policy(user: User, community: str) -> None:
+    """Let the user change a community's policy.
+
+    Raises:
+        PermissionDenied: the user may not.
+    """
+    if may_manage_policy(user, community):
+        return
+    require(user, "moderation.manage_policy", community=community or None)
+    raise PermissionDenied(
+        "The default policy holds for every community: only users who see all may change it."
+    )
+
+
 def visible_to(user: User, items: QueueItemQuerySet | None = None) -> QueueItemQuerySet:
-    """Return the items of the communities that the user may see.
+    """Return the items that the user may see: see `selectors`.
 
     Raises:
         PermissionDenied: the user may not see the queue.
     """
     require(user, "moderation.view_queueitem")
     items = QueueItem.objects.all() if items is None else items
-    return in_communities_of(user, items)  # type: ignore[return-value]
+    return visible(user, items)  # type: ignore[return-value]
 
 
 def decidable_by(user: User, items: QueueItemQuerySet | None = None) -> QueueItemQuerySet:

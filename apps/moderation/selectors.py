@@ -1,10 +1,82 @@
-"""Reads that reach a person, limited to what that person may see."""
+"""Reads that reach a person, limited to what that person may see.
+
+Two rules apply to every list, search, export and count:
+
+- A user sees the communities to which they have access (see `apps.accounts.permissions`).
+- Until a blind second review is decided, nobody who could decide it sees how the comment was decided before.
+  An appeal withdraws the review, because whoever answers the appeal has to see the decision.
+"""
+
+from typing import TypeVar
+
+from django.db.models import Exists, Model, OuterRef, Q, QuerySet
 
 from apps.accounts.models import User
-from apps.accounts.permissions import may_see_community
-from apps.moderation.models import Policy, Submission
+from apps.accounts.permissions import communities_of, in_communities_of, may_see_community
+from apps.moderation.models import (
+    Appeal,
+    Author,
+    BulkJob,
+    Decision,
+    Delivery,
+    Policy,
+    QueueItem,
+    Strike,
+    Submission,
+)
 
 MAX_COMMUNITIES = 1_000
+M = TypeVar("M", bound=Model)
+
+# The look-up of a row's community, and that of the comment whose decisions it reveals.
+_LOOKUPS: dict[type[Model], tuple[str, str | None]] = {
+    Submission: ("community", None),
+    QueueItem: ("community", "submission"),
+    Decision: ("submission__community", "submission"),
+    Author: ("community", None),
+    Strike: ("author__community", "decision__submission"),
+    Appeal: ("item__community", "decision__submission"),
+    Delivery: ("decision__submission__community", "decision__submission"),
+}
+
+
+def visible(user: User, rows: QuerySet[M]) -> QuerySet[M]:
+    """Return the rows of a moderation table that the user may see.
+
+    Raises:
+        KeyError: the table is not one that belongs to communities.
+    """
+    if rows.model is BulkJob:
+        return rows.filter(_own_or_of_communities(user))
+    if rows.model is Policy:
+        communities = communities_of(user)
+        # The default policy holds for every community.
+        return rows if communities is None else rows.filter(community__in=["", *communities])
+    community, submission = _LOOKUPS[rows.model]
+    rows = in_communities_of(user, rows, community)
+    if submission is None or not user.has_perm("moderation.decide_queueitem"):
+        return rows
+    reveals = Exists(
+        QueueItem.objects.open()
+        .filter(kind=QueueItem.Kind.SECOND, submission=OuterRef(submission))
+        .exclude(not_for=user)
+    )
+    # An open item reveals nothing, and the queue's indexes hold open items only.
+    return rows.filter(Q(status=QueueItem.Status.OPEN) | ~reveals if rows.model is QueueItem else ~reveals)
+
+
+def _own_or_of_communities(user: User) -> Q:
+    """Return which bulk jobs the user may see: all, or their own and those of one of their communities."""
+    communities = communities_of(user)
+    if communities is None:
+        return Q()
+    # A job without a community decides in all communities of whoever made it.
+    return Q(created_by=user) & ~Q(filter__has_key="community") | Q(filter__community__in=communities)
+
+
+def active_strikes(user: User, author: Author) -> int:
+    """Return the sum of the author's strikes that count and that the user may see."""
+    return visible(user, Strike.objects.active().filter(author=author)).points()  # type: ignore[attr-defined]
 
 
 def communities_for(user: User) -> list[str]:

@@ -12,7 +12,7 @@ from django.db.models import Avg, Exists, OuterRef
 from apps.accounts.models import User
 from apps.classifier.labels import LABELS
 from apps.moderation.models import Decision, Policy, QueueItem, Submission
-from apps.moderation.permissions import require
+from apps.moderation.permissions import require_policy
 from apps.moderation.triage import wilson
 from apps.predictions.models import Prediction
 
@@ -148,7 +148,7 @@ def simulate(
     Raises:
         PermissionDenied: the user may not manage this community's policy.
     """
-    require(user, "moderation.manage_policy", community=community)
+    require_policy(user, community)
     probabilities, days = _traffic(community)
     rejected = _reached(probabilities, rules, "reject_from")
     reviewed = _reached(probabilities, rules, "review_from") & ~rejected

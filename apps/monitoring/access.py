@@ -9,6 +9,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
+from apps.accounts.middleware import is_storable
 from apps.accounts.models import User
 from apps.accounts.permissions import communities_of, require_a_community
 
@@ -56,5 +57,7 @@ def page(view: View) -> View:
 
 def community_for(user: User, wanted: str | None) -> str | None:
     """Return the community to show: the wanted one, or the first of a user who is limited to others."""
+    if wanted is not None and not is_storable(wanted):
+        wanted = None
     allowed = communities_of(user)
     return wanted if allowed is None or wanted in allowed else allowed[0]

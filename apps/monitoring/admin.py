@@ -10,8 +10,9 @@ from django.http import HttpRequest
 
 from apps.accounts.admin import ReadOnlyAdmin
 from apps.accounts.models import User
+from apps.accounts.permissions import communities_of
 from apps.monitoring import alerts
-from apps.monitoring.models import Alert, AlertRule, Notice, ScheduledTask, UncountedHour
+from apps.monitoring.models import SITE_METRICS, Alert, AlertRule, Notice, ScheduledTask, UncountedHour
 from apps.webhooks.exceptions import WebhookError
 
 MAX_TESTS = 3  # each may take ten seconds
@@ -56,6 +57,10 @@ class AlertRuleAdmin(admin.ModelAdmin):
         return False
 
 
+def _sees_all(request: HttpRequest) -> bool:
+    return isinstance(request.user, User) and communities_of(request.user) is None
+
+
 class OpenFilter(admin.SimpleListFilter):
     title = "state"
     parameter_name = "state"
@@ -75,6 +80,11 @@ class AlertAdmin(ReadOnlyAdmin):
     list_per_page = 50
     actions = ("acknowledge",)
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Alert]:
+        """Return all alerts, or those on the machinery where the user does not see all communities."""
+        rows = super().get_queryset(request)
+        return rows if _sees_all(request) else rows.filter(metric__in=SITE_METRICS)
+
     def has_acknowledge_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm(alerts.ACKNOWLEDGE)
 
@@ -91,6 +101,10 @@ class NoticeAdmin(ReadOnlyAdmin):
     list_select_related = ("alert__rule",)
     list_filter = ("channel",)
     list_per_page = 50
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Notice]:
+        rows = super().get_queryset(request)
+        return rows if _sees_all(request) else rows.filter(alert__metric__in=SITE_METRICS)
 
 
 @admin.register(ScheduledTask)

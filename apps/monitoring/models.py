@@ -347,7 +347,22 @@ class AlertRule(models.Model):
         return self.name
 
 
+# Metrics of the machinery. All others count comments or decisions of all communities.
+SITE_METRICS = frozenset(
+    {
+        AlertRule.Metric.ERROR_SHARE,
+        AlertRule.Metric.LATENCY,
+        AlertRule.Metric.MIRROR_SECONDS,
+        AlertRule.Metric.BROKER_MESSAGES,
+    }
+)
+
+
 class AlertQuerySet(models.QuerySet["Alert"]):
+    def of_the_site(self) -> "AlertQuerySet":
+        """Return the alerts on the machinery, which say nothing of any community."""
+        return self.filter(metric__in=SITE_METRICS)
+
     def open(self) -> "AlertQuerySet":
         """Return the alerts whose figure is still beyond the threshold."""
         return self.filter(closed_at=None)

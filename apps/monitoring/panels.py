@@ -204,10 +204,13 @@ def now(filters: Filters) -> Panel:
     requests, errors = sum(row[0] for row in last), sum(row[1] for row in last)
     latency = sum((row[2] for row in last), np.zeros(len(LATENCY_EDGES) - 1))
     share = errors / requests if requests else None
-    depth = state.open_items()
-    oldest = insight.oldest_open()
+    depth = state.open_items(filters.community)
+    oldest = insight.oldest_open(filters.community)
     champion = ModelVersion.objects.with_alias(Alias.CHAMPION)
-    alerts = list(Alert.objects.open().select_related("rule")[:5])
+    is_whole = filters.community is None
+    alerts = list(
+        (Alert.objects.open() if is_whole else Alert.objects.open().of_the_site()).select_related("rule")[:5]
+    )
     work = freshness.of_background_work(at)
     p50, p95, p99 = (percentile(latency, LATENCY_EDGES, each) for each in (0.5, 0.95, 0.99))
     troubles = [
@@ -220,8 +223,9 @@ def now(filters: Filters) -> Panel:
         )
         if is_so
     ]
+    # Calls are counted over all communities, so how many came is not shown of one.
     tiles = [
-        Tile("Calls a minute", f"{rate:,.1f}", "last five minutes"),
+        *([Tile("Calls a minute", f"{rate:,.1f}", "last five minutes")] if is_whole else []),
         Tile(
             "Errors",
             _percent(None if share is None else share * 100),
@@ -260,7 +264,9 @@ def now(filters: Filters) -> Panel:
                 ],
                 "a minute",
             )
-        ],
+        ]
+        if is_whole
+        else [],
         work,
     )
 
@@ -417,7 +423,8 @@ def predicted(filters: Filters) -> Panel:
             events=events,
         )
     )
-    plots += _domain_plots()
+    if filters.community is None:  # the words are those of all communities
+        plots += _domain_plots()
     return Panel("What do we predict, and has traffic drifted?", share, plots=plots)
 
 
@@ -764,7 +771,7 @@ def queue(filters: Filters) -> Panel:
     whole = frame.total("waits")
     verdicts = float(decided.sum())
     grows = "grows" if pace > 0 else "shrinks" if pace < 0 else "stays as it is"
-    by_label, _ = insight.agreement()
+    by_label, _ = insight.agreement(communities=None if filters.community is None else [filters.community])
     return Panel(
         "Do moderators keep up?",
         f"{depth:,} items wait. In this window {int(came.sum()):,} came and {int(verdicts):,} were decided: "
@@ -908,8 +915,11 @@ def system(filters: Filters) -> Panel:
     behind = (at - counts.as_of).total_seconds() if counts.as_of else None
     states = schedules.states(at)
     failing = [state.name for state in states if state.problem]
-    waiting = dict(Delivery.objects.order_by().values_list("status").annotate(Count("pk")))
-    retried = Delivery.objects.filter(status__in=Delivery.UNFINISHED).exclude(error="").count()
+    deliveries = Delivery.objects.all()
+    if filters.community is not None:
+        deliveries = deliveries.filter(decision__submission__community=filters.community)
+    waiting = dict(deliveries.order_by().values_list("status").annotate(Count("pk")))
+    retried = deliveries.filter(status__in=Delivery.UNFINISHED).exclude(error="").count()
     disk = shutil.disk_usage(settings.DATA_DIR)
     free = disk.free / disk.total
     depths = state.broker_depths()

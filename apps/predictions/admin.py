@@ -19,6 +19,13 @@ class UncountedPaginator(Paginator):
 
 @admin.register(Prediction)
 class PredictionAdmin(ReadOnlyAdmin):
+    """Scored comments. A user sees those that came with the name of a community that the user sees.
+
+    Comments that came without a community, among them those of the public pages, are seen by users who have
+    access to comments without a community.
+    """
+
+    community_field = "community"
     list_display = (
         "id",
         "created_at",
@@ -43,6 +50,10 @@ class PredictionAdmin(ReadOnlyAdmin):
 
 @admin.register(Feedback)
 class FeedbackAdmin(ReadOnlyAdmin):
+    """Feedback. A user sees that on predictions that the user sees."""
+
+    community_field = "prediction__community"
+    list_select_related = ("prediction",)
     list_display = ("created_at", "prediction", "is_right", "true_labels", "remark")
     list_filter = ("is_right",)
     list_per_page = 50

@@ -13,8 +13,11 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from apps.accounts.admin import ReadOnlyAdmin
+from apps.accounts.models import User
 from apps.classifier.labels import LABELS
 from apps.classifier.recipes import RECIPES
+from apps.moderation.models import Decision
+from apps.moderation.selectors import visible
 from apps.registry import actions as registry
 from apps.registry.admin import figures_table, gates_table, link, run_link
 from apps.registry.gates import summarize
@@ -24,6 +27,7 @@ from apps.training.models import Dataset, GateReport, TrainingRun
 from apps.training.sources import SourceError
 
 SHOWN_DECISIONS = 200
+_LOOKED_UP = 10_000  # ids in one query
 
 
 def _figure(value: float | None) -> str:
@@ -39,6 +43,15 @@ class RunForm(forms.Form):
         help_text="base makes a model; plain and strong are measured for comparison only.",
     )
     seed = forms.IntegerField(min_value=0, max_value=2**31 - 1, initial=0)
+
+
+def _visible(user: User, decisions: list[int]) -> list[int]:
+    """Return the ids of those decisions that the user may see."""
+    kept: set[int] = set()
+    for start in range(0, len(decisions), _LOOKED_UP):
+        found = Decision.objects.filter(pk__in=decisions[start : start + _LOOKED_UP])
+        kept.update(visible(user, found).values_list("pk", flat=True))
+    return [pk for pk in decisions if pk in kept]
 
 
 @admin.register(Dataset)
@@ -71,6 +84,14 @@ class DatasetAdmin(ReadOnlyAdmin):
     def left_out(self, dataset: Dataset) -> SafeString:
         return format_html_join("", "{}<br>", ((sentence,) for sentence in jigsaw.sentences(dataset.report)))
 
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> Dataset | None:
+        dataset = super().get_object(request, object_id, from_field)
+        if dataset is not None:
+            dataset.viewer = user_of(request)  # for `decisions`, which the admin hands no request
+        return dataset
+
     @admin.display(description="decisions")
     def decisions(self, dataset: Dataset) -> SafeString | str:
         if not dataset.is_built:
@@ -79,13 +100,13 @@ class DatasetAdmin(ReadOnlyAdmin):
             found = datasets.ids(dataset.path, f"{life.MODERATOR}-")
         except SourceError as error:
             return str(error)
-        numbers = [identifier.rpartition("-")[2] for identifier in found]
+        numbers = _visible(dataset.viewer, [int(identifier.rpartition("-")[2]) for identifier in found])
         links = (
-            (link("moderation_decision_change", number, number),) for number in numbers[:SHOWN_DECISIONS]
+            (link("moderation_decision_change", str(number), number),) for number in numbers[:SHOWN_DECISIONS]
         )
         more = len(numbers) - SHOWN_DECISIONS
         return format_html(
-            "{} in all: {}{}",
+            "{} that you may see: {}{}",
             len(numbers),
             format_html_join(", ", "{}", links),
             f" and {more} more" if more > 0 else "",

@@ -10,6 +10,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from apps.accounts.models import User
+from apps.accounts.permissions import communities_of
 from apps.classifier.artifact import ArtifactError
 from apps.moderation.errors import ModerationError
 from apps.registry import actions as registry
@@ -67,7 +68,7 @@ def challenger(request: HttpRequest) -> HttpResponse:
     champion = ModelVersion.objects.with_alias(Alias.CHAMPION)
     if version is None or champion is None:
         return page(request, "The challenger", refusal="There is no challenger: train a model first.")
-    comparison = shadow.compare(challenger=version, champion=champion)
+    comparison = shadow.compare(challenger=version, champion=champion, communities=communities_of(user))
     form: forms.Form = ReasonForm() if canary else RolloutForm()
     refusal = ""
     if request.method == "POST":

@@ -105,9 +105,17 @@ class Comparison:
     differences: list[Difference]
 
 
-def compare(*, challenger: ModelVersion, champion: ModelVersion) -> Comparison:
-    """Compare two models on the newest comments that both have scored."""
+def compare(
+    *, challenger: ModelVersion, champion: ModelVersion, communities: list[str] | None = None
+) -> Comparison:
+    """Compare two models on the newest comments that both have scored.
+
+    Args:
+        communities: compare on the comments of these communities; None for all.
+    """
     found = ShadowScore.objects.filter(version=challenger, prediction__model_version=champion).order_by("-pk")
+    if communities is not None:
+        found = found.filter(prediction__community__in=communities)
     rows = list(
         found.values_list(
             "prediction",

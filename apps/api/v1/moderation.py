@@ -12,12 +12,14 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.accounts.models import Scope, User
+from apps.accounts.permissions import communities_of
 from apps.api.v1 import moderation_serializers as s
 from apps.api.v1.views import _PROBLEM, PROBLEMS
 from apps.moderation import actions, insight, webhooks
 from apps.moderation.errors import ConflictError, ModerationError, StaleError
 from apps.moderation.models import Decision, PolicyRule, QueueItem, Submission
 from apps.moderation.permissions import visible_to
+from apps.moderation.selectors import visible
 from apps.predictions.models import Prediction
 
 CONFLICTS = PROBLEMS | {(409, "application/problem+json"): _PROBLEM}
@@ -150,13 +152,14 @@ class ClaimNextView(QueueView):
     )
     def post(self, request: Request) -> Response:
         asked = _parsed(s.ClaimNextRequest(data=request.data or {}))
+        user = self.moderator()
         item = actions.claim_next(
-            user=self.moderator(),
+            user=user,
             view=asked.get("priority", "all"),
             community=asked.get("community"),
             label=asked.get("label"),
         )
-        return Response(status=204) if item is None else Response(s.QueueItemDetail(item).data)
+        return Response(status=204) if item is None else Response(_detail(item, user))
 
 
 class QueueItemView(QueueView):
@@ -164,8 +167,12 @@ class QueueItemView(QueueView):
 
     @extend_schema(responses={200: s.QueueItemDetail, **PROBLEMS}, operation_id="moderation_queue_item")
     def get(self, request: Request, pk: int) -> Response:
-        items = visible_to(self.moderator()).with_related()
-        return Response(s.QueueItemDetail(get_object_or_404(items, pk=pk)).data)
+        user = self.moderator()
+        return Response(_detail(get_object_or_404(visible_to(user).with_related(), pk=pk), user))
+
+
+def _detail(item: QueueItem, user: User) -> dict[str, Any]:
+    return s.QueueItemDetail(item, context={"user": user}).data
 
 
 class ItemActionView(QueueView):
@@ -182,7 +189,8 @@ class ClaimView(ItemActionView):
     @extend_schema(request=None, responses={200: s.QueueItemDetail, **CONFLICTS}, operation_id="claim")
     def post(self, request: Request, pk: int) -> Response:
         self.found(pk)
-        return Response(s.QueueItemDetail(actions.claim(item_id=pk, user=self.moderator())).data)
+        user = self.moderator()
+        return Response(_detail(actions.claim(item_id=pk, user=user), user))
 
 
 class ReleaseView(ItemActionView):
@@ -191,7 +199,8 @@ class ReleaseView(ItemActionView):
     @extend_schema(request=None, responses={200: s.QueueItemDetail, **CONFLICTS}, operation_id="release")
     def post(self, request: Request, pk: int) -> Response:
         self.found(pk)
-        return Response(s.QueueItemDetail(actions.release(item_id=pk, user=self.moderator())).data)
+        user = self.moderator()
+        return Response(_detail(actions.release(item_id=pk, user=user), user))
 
 
 class DecideView(ItemActionView):
@@ -201,8 +210,8 @@ class DecideView(ItemActionView):
         request=s.DecideRequest, responses={200: s.DecisionResult, **CONFLICTS}, operation_id="decide"
     )
     def post(self, request: Request, pk: int) -> Response:
-        asked = _parsed(s.DecideRequest(data=request.data))
         item = self.found(pk)
+        asked = _parsed(s.DecideRequest(data=request.data))
         options: dict[str, Any] = {
             "item_id": pk,
             "version": asked["version"],
@@ -242,7 +251,7 @@ class UndoView(QueueView):
     @extend_schema(request=None, responses={200: s.DecisionResult, **CONFLICTS}, operation_id="undo")
     def post(self, request: Request, pk: int) -> Response:
         user = self.moderator()
-        get_object_or_404(Decision, pk=pk, item__in=visible_to(user))
+        get_object_or_404(visible(user, Decision.objects.all()), pk=pk)
         undone = actions.undo(decision_id=pk, user=user)
         return Response(s.DecisionResult(undone.decision, context={"item": undone.item}).data)
 
@@ -255,7 +264,7 @@ class ModerationStatsView(QueueView):
         user = self.moderator()
         figures = {
             "views": insight.view_counts(user),
-            "appeals": insight.appeal_counts(),
+            "appeals": insight.appeal_counts(communities=communities_of(user)),
             "own": insight.own_figures(user),
         }
         return Response(s.ModerationStatsResult(figures).data)

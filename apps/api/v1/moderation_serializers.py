@@ -7,6 +7,7 @@ from rest_framework import serializers
 from apps.api.fields import CommentField, StrictBooleanField, StrictSerializer, StringField
 from apps.api.v1.serializers import LabelsField, ProbabilitiesField
 from apps.classifier.labels import LABELS
+from apps.moderation import selectors
 from apps.moderation.models import Appeal, Decision, Lane, QueueItem, Submission
 
 
@@ -147,7 +148,7 @@ class QueueItemDetail(QueueItemResult):
         source="policy.rules.all", many=True, help_text="The reasons that a rejection may have."
     )
     similar = serializers.SerializerMethodField(help_text="How many open items are like it.")
-    author_strikes = serializers.SerializerMethodField()
+    author_strikes = serializers.SerializerMethodField(help_text="Null in a blind second review.")
 
     class Meta(QueueItemResult.Meta):
         fields = (*QueueItemResult.Meta.fields, "rules", "similar", "author_strikes")  # type: ignore[assignment]
@@ -155,8 +156,11 @@ class QueueItemDetail(QueueItemResult):
     def get_similar(self, item: QueueItem) -> int:
         return item.similar().count()
 
-    def get_author_strikes(self, item: QueueItem) -> int:
-        return item.submission.author.active_strikes() if item.submission.author else 0
+    def get_author_strikes(self, item: QueueItem) -> int | None:
+        if item.is_blind:
+            return None
+        author = item.submission.author
+        return selectors.active_strikes(self.context["user"], author) if author else 0
 
 
 class QueuePage(serializers.Serializer):

@@ -2,6 +2,7 @@
 
 from django.core import signing
 from django.db import IntegrityError, transaction
+from django.db.models import F
 
 from apps.accounts.models import APIKey
 from apps.moderation import triage, webhooks
@@ -43,6 +44,10 @@ def _appeal(decision: Decision | None, text: str) -> Appeal:
     current = submission.current()
     if decision.action != Decision.Action.REJECT or current is None or current.pk != decision.pk:
         raise ModerationError("Only a rejection that still holds can be appealed.")
+    # Whoever answers the appeal sees the decision, so nobody can repeat it blind any more.
+    QueueItem.objects.open().filter(submission=submission, kind=QueueItem.Kind.SECOND).update(
+        status=QueueItem.Status.WITHDRAWN, lease_by=None, lease_until=None, version=F("version") + 1
+    )
     rules = [rule for rule in decision.policy.rules.all() if rule.label]
     label = decision.rule.label if decision.rule else ""
     item = queue(

@@ -12,6 +12,7 @@ from apps.moderation.actions.queue import decide_locked, lock_free
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import BulkJob, Decision, PolicyRule, QueueItem, QueueItemQuerySet
 from apps.moderation.permissions import decidable_by, require
+from apps.moderation.selectors import visible
 
 SAMPLE = 20
 _BATCH = 50
@@ -120,10 +121,10 @@ def cancel_bulk(*, job_id: int, user: User) -> BulkJob:
 
     Raises:
         PermissionDenied: the user may not decide in bulk.
-        ModerationError: there is no such job.
+        ModerationError: there is no such job, or the user may not see it.
     """
     require(user, "moderation.bulk_decide")
-    job = BulkJob.objects.select_for_update().filter(pk=job_id).first()
+    job = visible(user, BulkJob.objects.select_for_update()).filter(pk=job_id).first()
     if job is None:
         raise ModerationError("There is no such job.")
     if job.status in (BulkJob.Status.DRAFT, BulkJob.Status.QUEUED, BulkJob.Status.RUNNING):

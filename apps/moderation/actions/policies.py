@@ -11,7 +11,7 @@ from django.utils import timezone
 from apps.accounts.models import User
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Policy, PolicyRule
-from apps.moderation.permissions import require
+from apps.moderation.permissions import require_policy
 
 _COPIED = (
     "audit_share",
@@ -139,7 +139,7 @@ def draft_policy(
         PermissionDenied: the user may not manage this community's policy.
         ValidationError: a threshold, share or label is wrong.
     """
-    require(user, "moderation.manage_policy", community=community)
+    require_policy(user, community)
     if unknown := set(fields) - set(_COPIED):
         raise ValidationError(f"Unknown fields: {', '.join(sorted(unknown))}.")
     copied = {name: getattr(based_on, name) for name in _COPIED} if based_on else {}
@@ -161,7 +161,7 @@ def edit_draft(
     policy = Policy.objects.select_for_update().get(pk=policy.pk)
     if policy.status != Policy.Status.DRAFT:
         return draft_policy(user=user, community=policy.community, based_on=policy, rules=rules, **fields)
-    require(user, "moderation.manage_policy", community=policy.community)
+    require_policy(user, policy.community)
     if unknown := set(fields) - set(_COPIED):
         raise ValidationError(f"Unknown fields: {', '.join(sorted(unknown))}.")
     for name, value in fields.items():
@@ -179,7 +179,7 @@ def activate_policy(*, policy: Policy, user: User, reason: str) -> Policy:
         PermissionDenied: the user may not manage this community's policy.
         ModerationError: no reason was given, or it is active.
     """
-    require(user, "moderation.manage_policy", community=policy.community)
+    require_policy(user, policy.community)
     if not reason.strip():
         raise ModerationError("Give a reason: it is kept with the policy.")
     # All versions of the community are locked, so that two activations happen one after the other.

@@ -15,6 +15,7 @@ from apps.moderation.console.forms import BulkActionForm, BulkForm
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import BulkJob, Decision, Policy, PolicyRule
 from apps.moderation.permissions import decidable_by, require
+from apps.moderation.selectors import communities_for, visible
 
 BINS = 20
 
@@ -31,7 +32,7 @@ def bulk(request: HttpRequest) -> HttpResponse:
     require(user, "moderation.bulk_decide")
     data = (request.POST if request.method == "POST" else request.GET).copy()
     data.setdefault("label", "toxic")
-    form = BulkForm(data)
+    form = BulkForm(data, communities=communities_for(user))
     if request.method == "POST":
         return _prepare(request, user, form)
     chosen = form.filter() if form.is_valid() else actions.BulkFilter(label="toxic")
@@ -66,7 +67,7 @@ def _choice(user: User, form: BulkForm, chosen: actions.BulkFilter) -> dict[str,
         "rules": _rules(chosen.get("community", "")),
         "low": low,
         "high": high,
-        "jobs": BulkJob.objects.select_related("created_by", "rule").order_by("-pk")[:10],
+        "jobs": visible(user, BulkJob.objects.select_related("created_by", "rule")).order_by("-pk")[:10],
         "labels": LABELS,
     }
 
@@ -93,7 +94,8 @@ def job(request: HttpRequest, pk: int) -> HttpResponse:
     """Show a job: to be confirmed, under way, or over."""
     user = user_of(request)
     require(user, "moderation.bulk_decide")
-    found = BulkJob.objects.select_related("created_by", "rule", "cancelled_by").filter(pk=pk).first()
+    jobs = BulkJob.objects.select_related("created_by", "rule", "cancelled_by")
+    found = visible(user, jobs).filter(pk=pk).first()
     if found is None:
         raise Http404
     if request.method == "POST":

@@ -15,7 +15,7 @@ from django.utils import timezone
 from apps.accounts.models import APIKey, User
 from apps.accounts.permissions import NO_COMMUNITY, communities_of
 from apps.classifier.labels import LABELS
-from apps.moderation import actions, insight
+from apps.moderation import actions, insight, selectors
 from apps.moderation.console import comment
 from apps.moderation.console.doors import door, is_script, page, user_of
 from apps.moderation.console.forms import DecideForm
@@ -137,6 +137,8 @@ def skip(request: HttpRequest, pk: int) -> HttpResponse:
 def later(request: HttpRequest, pk: int) -> HttpResponse:
     """Give an item back and go to the one after it."""
     user, view = user_of(request), _view_of(request)
+    if not visible_to(user).filter(pk=pk).exists():
+        raise Http404
     current = actions.release(item_id=pk, user=user)
     found = actions.claim_next(user=user, view=view, after=current)
     return redirect(item_url(found, view) if found else desk_url(view))
@@ -189,10 +191,11 @@ def _find(user: User, wanted: str) -> list[QueueItem]:
         ids = []
     # Each look-up goes by an index: the platform's ids are unique for each key, authors within a community.
     keys = [*APIKey.objects.values_list("pk", flat=True)]
-    named = Submission.objects.filter(client__in=keys, external_id=wanted).values("pk")[:20]
-    unnamed = Submission.objects.filter(client=None, external_id=wanted).values("pk")[:20]
+    submissions = selectors.visible(user, Submission.objects.all())
+    named = submissions.filter(client__in=keys, external_id=wanted).values("pk")[:20]
+    unnamed = submissions.filter(client=None, external_id=wanted).values("pk")[:20]
     ids += [row["pk"] for row in [*named, *unnamed]]
-    authors = Author.objects.filter(ref=wanted).values_list("pk", flat=True)[:20]
+    authors = selectors.visible(user, Author.objects.filter(ref=wanted)).values_list("pk", flat=True)[:20]
     ids += (
         Submission.objects.filter(author__in=list(authors)).order_by("-pk").values_list("pk", flat=True)[:50]
     )
@@ -251,7 +254,7 @@ def _card(user: User, item: QueueItem, view: str, problem: str = "") -> dict[str
     prefetch_related_objects([item.policy], "rules")
     blind = item.is_blind and item.status == QueueItem.Status.OPEN
     alike = item.similar()[: _ALIKE_CAP + 1].count() if holds and not blind else 0
-    history = [] if blind else _history(item)
+    history = [] if blind else _history(user, item)
     decided = [event["decision"] for event in history if "decision" in event]
     return {
         "title": f"Item {item.pk}",
@@ -265,8 +268,8 @@ def _card(user: User, item: QueueItem, view: str, problem: str = "") -> dict[str
         "others": actions.look(item=item, user=user) if holds else [],
         "alike": min(alike, _ALIKE_CAP),
         "author": None if blind else author,
-        "strikes": author.active_strikes() if author and not blind else 0,
-        "decisions": list(author.last_decisions()) if author and not blind else [],
+        "strikes": selectors.active_strikes(user, author) if author and not blind else 0,
+        "decisions": list(selectors.visible(user, author.decisions())[:5]) if author and not blind else [],
         "appeals": author.open_appeals().count() if author and not blind else 0,
         "appeal": getattr(item, "appeal", None) if item.kind == QueueItem.Kind.APPEAL else None,
         "history": history,
@@ -292,19 +295,19 @@ def _bars(item: QueueItem, blind: bool) -> list[dict[str, Any]]:
     ]
 
 
-def _history(item: QueueItem) -> list[dict[str, Any]]:
+def _history(user: User, item: QueueItem) -> list[dict[str, Any]]:
     """Return the newest things that were done with the comment, the oldest first."""
     decisions = (
-        Decision.objects.filter(submission=item.submission_id)
+        selectors.visible(user, Decision.objects.filter(submission=item.submission_id))
         .exclude(item__kind=QueueItem.Kind.SECOND, item__status=QueueItem.Status.OPEN)
         .select_related("by", "rule", "policy", "reverses__by")
         .order_by("-pk")[:50]
     )
     skips = Skip.objects.filter(item=item).select_related("by").order_by("-pk")[:50]
-    sent = Delivery.objects.filter(decision__submission=item.submission_id).order_by("-pk")[:50]
+    sent = selectors.visible(user, Delivery.objects.filter(decision__submission=item.submission_id))
     events = [
         *({"at": decision.created_at, "decision": decision} for decision in decisions),
         *({"at": skip.created_at, "skip": skip} for skip in skips),
-        *({"at": delivery.created_at, "delivery": delivery} for delivery in sent),
+        *({"at": delivery.created_at, "delivery": delivery} for delivery in sent.order_by("-pk")[:50]),
     ]
     return sorted(events, key=lambda event: event["at"])

@@ -1,5 +1,6 @@
 """The console's forms: they read what a page sends and leave the judgement to the actions."""
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 from django import forms
@@ -83,8 +84,13 @@ class BulkForm(Sound):
     score_from = forms.FloatField(min_value=0, max_value=1, required=False)
     score_to = forms.FloatField(min_value=0, max_value=1, required=False)
     lane = forms.ChoiceField(choices=[("", "Any"), *Lane.choices], required=False)
-    community = forms.CharField(max_length=100, required=False, strip=True)
+    community = forms.ChoiceField(required=False)
     cluster = forms.IntegerField(required=False, widget=forms.HiddenInput)
+
+    def __init__(self, *args: Any, communities: Iterable[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        names = [(name, name) for name in communities if name]
+        self.fields["community"].choices = [("", "Any"), *names]  # type: ignore[attr-defined]
 
     def clean(self) -> dict[str, Any]:
         data = super().clean() or {}

@@ -6,13 +6,14 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, Stream
 from django.shortcuts import redirect
 from django.utils import timezone
 
-from apps.accounts.permissions import in_communities_of
+from apps.accounts.permissions import communities_of, in_communities_of
 from apps.moderation import actions, exports, insight
 from apps.moderation.console.doors import door, page, user_of
 from apps.moderation.console.forms import PreferenceForm
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Decision, Preference
 from apps.moderation.permissions import require
+from apps.moderation.selectors import visible
 
 DAYS = 30
 _LONGEST_EXPORT = 3_650
@@ -36,7 +37,7 @@ def me(request: HttpRequest) -> HttpResponse:
         "days": [(day, count, 100 * count / most) for day, count in figures.by_day],
         "span": DAYS,
         "shift": insight.shift_of(user),
-        "mine": Decision.objects.filter(by=user)
+        "mine": in_communities_of(user, Decision.objects.filter(by=user), "submission__community")
         .exclude(action=Decision.Action.REVERSE)
         .select_related("rule", "reversal", "item")
         .order_by("-created_at")[:20],
@@ -49,12 +50,13 @@ def quality(request: HttpRequest) -> HttpResponse:
     """Show how far blind second reviews agree with the first ones, and what became of appeals."""
     user = user_of(request)
     require(user, "moderation.view_decision")
-    labels, pairs = insight.agreement()
+    communities = communities_of(user)
+    labels, pairs = insight.agreement(communities=communities)
     context = {
         "title": "Quality",
         "agreement": labels.items(),
         "pairs": pairs.items() if user.has_perm("moderation.decide_escalated") else None,
-        "appeals": insight.appeal_counts(),
+        "appeals": insight.appeal_counts(communities=communities),
     }
     return page(request, "quality", context, here="quality")
 
@@ -71,8 +73,11 @@ def decisions_csv(request: HttpRequest) -> StreamingHttpResponse:
     found = Decision.objects.filter(created_at__gte=since)
     if request.GET.get("automatic") != "on":
         found = found.human()
-    found = in_communities_of(user, found, "submission__community")
-    rows = found.select_related("by", "rule", "policy", "model_version", "submission__author").order_by("pk")
+    rows = (
+        visible(user, found)
+        .select_related("by", "rule", "policy", "model_version", "submission__author")
+        .order_by("pk")
+    )
     return StreamingHttpResponse(
         exports.decisions_csv(rows.iterator(chunk_size=2_000)),
         content_type="text/csv; charset=utf-8",
@@ -85,7 +90,7 @@ def statement(request: HttpRequest, pk: int) -> HttpResponse:
     """Return a rejection's statement of reasons as the EU's transparency database takes it."""
     user = user_of(request)
     decision = (
-        Decision.objects.filter(pk=pk)
+        visible(user, Decision.objects.filter(pk=pk))
         .select_related("rule", "policy", "model_version", "submission__prediction")
         .first()
     )

@@ -6,13 +6,13 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
 from django.template.loader import render_to_string
 
-from apps.accounts.permissions import communities_of
 from apps.moderation import actions
 from apps.moderation.console.doors import door, is_script, page, user_of
 from apps.moderation.console.forms import PolicyForm, RuleFormSet
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Policy
-from apps.moderation.permissions import require
+from apps.moderation.permissions import may_manage_policy, require
+from apps.moderation.selectors import visible
 from apps.moderation.simulator import simulate
 
 
@@ -29,10 +29,8 @@ def policies(request: HttpRequest) -> HttpResponse:
             user=user, community=community, based_on=Policy.objects.active_for(community)
         )
         return redirect("admin:moderation_policy", draft.pk)
-    found = Policy.objects.select_related("created_by", "activated_by").order_by("community", "-version")
-    allowed = communities_of(user)
-    if allowed is not None:
-        found = found.filter(community__in=["", *allowed])
+    found = visible(user, Policy.objects.select_related("created_by", "activated_by"))
+    found = found.order_by("community", "-version")
     context = {
         "title": "Policies",
         "policies": found[:200],
@@ -46,14 +44,12 @@ def policy(request: HttpRequest, pk: int) -> HttpResponse:
     """Show a policy; try other thresholds on past traffic, save them as a draft, activate one."""
     user = user_of(request)
     require(user, "moderation.view_policy")
-    found = (
-        Policy.objects.prefetch_related("rules").select_related("created_by", "activated_by").filter(pk=pk)
-    )
-    stored = found.first()
+    found = Policy.objects.prefetch_related("rules").select_related("created_by", "activated_by")
+    stored = visible(user, found).filter(pk=pk).first()
     if stored is None:
         raise Http404
     rules = actions.rules_of(stored)
-    manages = user.has_perm("moderation.manage_policy")
+    manages = may_manage_policy(user, stored.community)
     if request.method != "POST":
         form, formset = PolicyForm(instance=stored), RuleFormSet(initial=rules, prefix="rule")
         before = simulate(
@@ -98,7 +94,7 @@ def _draw(
         "formset": formset,
         "before": before,
         "figures": after,
-        "manages": user_of(request).has_perm("moderation.manage_policy"),
+        "manages": may_manage_policy(user_of(request), stored.community),
     }
     return page(request, "policy", context, here="policies", status=status)
 

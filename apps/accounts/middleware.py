@@ -1,0 +1,49 @@
+"""Middleware of the pages for staff."""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+
+_STAFF_PATHS = ("/admin/", "/monitoring/")
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+_MESSAGE = (
+    "What you sent holds a NUL character or half of a surrogate pair, which can neither be stored nor "
+    "searched. Remove it and try again; it often comes along with copied text."
+)
+
+
+def is_storable(text: str) -> bool:
+    """Return whether PostgreSQL can store and compare the text: it takes neither NUL nor lone surrogates."""
+    return _UNSTORABLE.search(text) is None
+
+
+class RejectUnstorableText:
+    """Answers 400 to a request for a staff page of which a parameter is not storable.
+
+    Django's forms refuse NUL by themselves. Searches, filters and look-ups of the admin and the console read
+    parameters without a form, so PostgreSQL would raise an error.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_view(self, request: HttpRequest, *args: Any) -> HttpResponse | None:
+        if not request.path_info.startswith(_STAFF_PATHS) or all(map(is_storable, _texts(request))):
+            return None
+        if request.headers.get("X-Requested-With") == "fetch":
+            return JsonResponse({"message": _MESSAGE}, status=400)
+        return render(request, "400.html", {"message": _MESSAGE}, status=400)
+
+
+def _texts(request: HttpRequest) -> Iterator[str]:
+    yield request.path_info
+    for parameters in (request.GET, request.POST):
+        for name, values in parameters.lists():
+            yield name
+            yield from map(str, values)

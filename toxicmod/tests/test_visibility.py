@@ -1,0 +1,539 @@
+"""What a user may see: every admin page, staff URL, export and API list, by a user of one community.
+
+Two communities hold the same kinds of rows. Everything of the other community carries `MARKER`, which must
+appear nowhere. A new model in the admin needs a row in `VISIBLE` or `GLOBAL`; every URL is walked.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from django.apps import apps
+from django.contrib import admin
+from django.contrib.auth.models import Permission
+from django.db import transaction
+from django.db.models import Model, QuerySet
+from django.http import HttpResponse
+from django.test import Client
+from django.urls import reverse
+
+from apps.accounts.actions import create_api_key
+from apps.accounts.models import APIKey, User
+from apps.classifier.labels import LABELS
+from apps.moderation import actions, webhooks
+from apps.moderation.errors import ModerationError
+from apps.moderation.models import (
+    Appeal,
+    Author,
+    BulkJob,
+    Decision,
+    Delivery,
+    Policy,
+    QueueItem,
+    Strike,
+)
+from apps.moderation.tests.conftest import (  # noqa: F401
+    client_key,
+    limit_to,
+    model,
+    person,
+    policy,
+    queued,
+)
+from apps.monitoring import bench, panels
+from apps.monitoring.models import Alert, AlertRule, DomainCheck, HourlyRollup, Notice
+from apps.predictions.actions import give_feedback
+from apps.predictions.models import Feedback, Prediction
+from apps.registry.models import Alias, ModelVersion
+from apps.training.models import Dataset, ShadowScore
+from apps.training.runs import queue_run
+from toxicmod.tests.test_permissions import DOORS_OF_ALL, Door, address, is_model_page
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+HERE, MARKER = "alpha", "zebraquartz"
+BACKEND = "django.contrib.auth.backends.ModelBackend"
+# Each table of the admin that belongs to communities: which rows a user of `HERE` sees.
+VISIBLE: dict[str, Callable[[], QuerySet[Any]]] = {
+    "predictions.prediction": lambda: Prediction.objects.filter(community=HERE),
+    "predictions.feedback": lambda: Feedback.objects.filter(prediction__community=HERE),
+    "moderation.queueitem": lambda: QueueItem.objects.filter(submission__community=HERE),
+    "moderation.decision": lambda: Decision.objects.filter(submission__community=HERE),
+    "moderation.policy": lambda: Policy.objects.filter(community__in=["", HERE]),
+    "moderation.author": lambda: Author.objects.filter(community=HERE),
+    "moderation.strike": lambda: Strike.objects.filter(author__community=HERE),
+    "moderation.appeal": lambda: Appeal.objects.filter(item__community=HERE),
+    "moderation.delivery": lambda: Delivery.objects.filter(decision__submission__community=HERE),
+    "moderation.bulkjob": lambda: BulkJob.objects.filter(filter__community=HERE),
+    # Alerts compare figures of all communities, except those of the machinery.
+    "monitoring.alert": lambda: Alert.objects.filter(metric="error_share"),
+    "monitoring.notice": lambda: Notice.objects.filter(alert__metric="error_share"),
+}
+# Tables of which every row is the site's: users, keys, models and their training hold no comment.
+GLOBAL = {
+    "auth.group",
+    "accounts.user",
+    "accounts.apikey",
+    "registry.modelversion",
+    "registry.promotion",
+    "registry.canary",
+    "registry.canaryend",
+    "registry.canaryfailure",
+    "moderation.webhookkey",
+    "monitoring.alertrule",
+    "training.dataset",
+    "training.trainingrun",
+    "training.gatereport",
+}
+# Parts of URLs that name a row of the site's: see `GLOBAL`.
+SITE_KINDS = {"user", "trainingrun", "model", "monitoring", "appeal"}
+
+
+def fill(community: str, marker: str, key: APIKey, people: dict[str, User]) -> dict[str, Any]:
+    """Put one of everything into a community; every text carries the marker."""
+    lead, root, other = people["lead"], people["root"], people["other"]
+    rules = [
+        {"label": "insult", "title": f"Insults {marker}", "review_from": 0.6, "reason": f"reason {marker}"}
+    ]
+    draft = actions.draft_policy(user=root, community=community, rules=rules)
+    actions.activate_policy(policy=draft, user=root, reason=f"because {marker}")
+
+    def comment(number: int) -> QueueItem:
+        return queued(
+            f"insult=0.7 {marker} comment {number}",
+            community=community,
+            author_ref=f"author-{marker}-{number}",
+            external_id=f"external-{marker}-{number}",
+            context={"title": f"title {marker}"},
+            client=key,
+            callback_url=f"https://platform.example/{marker}",
+        )
+
+    def decide(item: QueueItem, action: str) -> Decision:
+        held = actions.claim(item_id=item.pk, user=lead)
+        return actions.decide(
+            item_id=item.pk,
+            version=held.version,
+            user=lead,
+            action=Decision.Action(action),
+            rule=held.rule() if action == "reject" else None,
+            note=f"note {marker}",
+        ).decision
+
+    rejected, approved, waiting = comment(1), comment(2), comment(3)
+    decision = decide(rejected, "reject")
+    decide(approved, "approve")
+    token = webhooks.appeal_token(decision)
+    actions.appeal(token=token, text=f"appeal {marker}")
+    Delivery.objects.filter(decision=decision).update(status=Delivery.Status.DEAD, error=f"error {marker}")
+    give_feedback(prediction=waiting.prediction, is_right=False, remark=f"remark {marker}")
+    job, _ = actions.preview_bulk(
+        user=lead,
+        filter={"label": "insult", "community": community},
+        action=Decision.Action.APPROVE,
+        note=f"bulk {marker}",
+    )
+    other.community_access.create(community=community)
+    return {
+        "decision": decision.pk,
+        "policies": draft.pk,
+        "webhooks": decision.deliveries.get().pk,
+        "bulk": job.pk,
+        "item": waiting.pk,
+        "queue": waiting.pk,
+        "predictions": waiting.submission_id,
+        "r": waiting.submission_id,
+        "appeal": token,
+        "author": f"author-{marker}-3",
+        "external": f"external-{marker}-3",
+    }
+
+
+class World:
+    """Both communities, the user of one of them, and a browser and an API key of that user."""
+
+    def __init__(self, key: APIKey, make: Callable[..., User]) -> None:
+        people = {"lead": make("lead", "lead"), "root": User.objects.create_superuser("root")}
+        people["other"] = make("other", all_communities=False)
+        self.here, self.there = (fill(name, name, key, people) for name in (HERE, MARKER))
+        self.user = make("limited", "lead")
+        self.user.user_permissions.set(Permission.objects.all())
+        User.objects.filter(pk=self.user.pk).update(is_staff=True)
+        self.user = User.objects.get(pk=self.user.pk)
+        limit_to(self.user, HERE)
+        self._beside()
+        self.client = Client()
+        self.client.force_login(self.user, backend=BACKEND)
+        self.secret = create_api_key(name="limited", acts_as=self.user)[1]
+
+    def _beside(self) -> None:
+        champion = ModelVersion.objects.get(alias=Alias.CHAMPION)
+        challenger = ModelVersion.objects.create(
+            number=champion.number + 1, alias=Alias.CHALLENGER, recipe="base", sha256="1" * 64,
+            manifest=champion.manifest, metrics=champion.metrics,
+        )  # fmt: skip
+        for prediction in Prediction.objects.all():
+            ShadowScore.objects.create(
+                prediction=prediction, version=challenger, label_mask=0, **dict.fromkeys(LABELS, 0.1)
+            )
+        DomainCheck.objects.create(
+            version=champion, compared="made-up v1", comments=10, auc=0.7, low=0.6, high=0.8,
+            phrases=[[MARKER, 0.001, 0.04, 9.0]],
+        )  # fmt: skip
+        for metric in ("error_share", "queue_items"):
+            rule = AlertRule.objects.create(name=metric, metric=metric, threshold=0.01)
+            alert = Alert.objects.create(
+                rule=rule, metric=metric, threshold=0.01, value=1, low=1, high=1, window_hours=1
+            )
+            Notice.objects.create(
+                alert=alert, event="alert.opened", channel="email", send_after=alert.opened_at
+            )
+        dataset = Dataset.objects.create(
+            name="ours", version=1, sha256="0" * 64, source="ours.csv", rows=2, labelled=1, positives={}
+        )
+        site = {
+            "user": User.objects.get(username="other").pk,
+            "trainingrun": queue_run(dataset=dataset).pk,
+            "model": champion.number,
+            "monitoring": "now",
+        }
+        self.here |= site
+        self.there |= site
+
+    def ask(self, method: str, url: str, **extra: Any) -> HttpResponse:
+        """Make a request whose changes are undone; nothing of the other community may be in the answer."""
+        if url.startswith("/api/"):
+            extra["headers"] = {"Authorization": f"Api-Key {self.secret}"}
+            if method == "post":
+                extra |= {"data": "{}", "content_type": "application/json"}
+        cookies = deepcopy(self.client.cookies)
+        with transaction.atomic():
+            response = getattr(self.client, method)(url, **extra)
+            body = response.getvalue()
+            transaction.set_rollback(True)
+        self.client.cookies = cookies
+        assert response.status_code < 500, (url, body[:300])
+        assert MARKER not in response.get("Location", ""), url
+        assert MARKER.encode() not in body.replace(url.encode(), b""), (method, url)
+        return response
+
+
+@pytest.fixture
+def world(model: Any, policy: Policy, client_key: APIKey, person: Callable[..., User]) -> World:  # noqa: F811
+    return World(client_key, person)
+
+
+def registered() -> list[type[Model]]:
+    return [each for each in apps.get_models() if admin.site.is_registered(each)]
+
+
+def names_of(door: Door) -> set[str]:
+    """Return the kinds of rows that a URL names."""
+    parts = door.path.split("/")
+    return {parts[at - 1].rstrip("s") for at, part in enumerate(parts) if "<" in part}
+
+
+def test_every_model_of_the_admin_is_classified() -> None:
+    assert {each._meta.label_lower for each in registered()} == {*VISIBLE, *GLOBAL}
+    assert not GLOBAL & set(VISIBLE)
+
+
+def test_admin_lists_pages_and_searches_hold_no_other_community(world: World) -> None:
+    for kind in registered():
+        label = kind._meta.label_lower
+        base = f"admin:{label.replace('.', '_')}"
+        for query in ("", "?_facets=True", "?all="):
+            response = world.ask("get", reverse(f"{base}_changelist") + query)
+        rows = response.context["cl"].result_count
+        expected = VISIBLE[label]() if label in VISIBLE else kind._default_manager.all()
+        assert rows == expected.count(), label
+        if label not in VISIBLE:
+            for row in kind._default_manager.all():
+                world.ask("get", reverse(f"{base}_change", args=[row.pk]))
+                world.ask("get", reverse(f"{base}_delete", args=[row.pk]))
+                world.ask("get", reverse(f"{base}_history", args=[row.pk]))
+            continue
+        assert expected.exists(), label
+        for row in expected[:1]:
+            assert world.ask("get", reverse(f"{base}_change", args=[row.pk])).status_code == 200, label
+        hidden = kind._default_manager.exclude(pk__in=expected.values("pk"))
+        assert hidden.exists(), label
+        for row in hidden:
+            for page in ("change", "history", "delete"):
+                response = world.ask("get", reverse(f"{base}_{page}", args=[row.pk]))
+                # The admin answers what it does not find by leading to its first page.
+                assert response.status_code in (302, 403, 404), (label, page)
+                assert response.get("Location", "/admin/") == "/admin/", (label, page)
+            words = [row.pk, *(getattr(row, name) for name in ("external_id", "ref") if hasattr(row, name))]
+            for word in words:
+                url = f"{reverse(f'{base}_changelist')}?{urlencode({'q': word})}"
+                if admin.site.get_model_admin(kind).search_fields:
+                    found = world.client.get(url).context["cl"]
+                    assert found.result_count == 0, (label, word)
+
+
+def test_autocomplete_and_links_hold_no_other_community(world: World) -> None:
+    for kind in registered():
+        for field in kind._meta.get_fields():
+            if field.many_to_one and admin.site.is_registered(field.related_model):
+                query = {
+                    "app_label": kind._meta.app_label,
+                    "model_name": kind._meta.model_name,
+                    "field_name": field.name,
+                    "term": "",
+                }
+                world.ask("get", f"{reverse('admin:autocomplete')}?{urlencode(query)}")
+
+
+def staff_doors() -> Iterator[Door]:
+    for name, door in DOORS_OF_ALL.items():
+        is_staff = door.path.startswith(("admin/", "monitoring/", "api/v1/")) and not is_model_page(door)
+        if is_staff and "the_django_plotly_dash" not in name:
+            yield door
+
+
+def test_no_url_shows_another_community(world: World) -> None:
+    walked = 0
+    for door in staff_doors():
+        kinds = names_of(door) - SITE_KINDS
+        here, there = address(door, world.here), address(door, world.there)
+        verdict = {"action": "approve", "version": 1}
+        for method in ("get", "post"):
+            data = {"data": verdict} if method == "post" else {}
+            response = world.ask(method, there, **data)
+            if here != there:
+                walked += 1
+                assert response.status_code in (403, 404, 405), (method, there, response.status_code)
+                for do in ("cancel", "activate", "save"):
+                    again = world.ask(method, there, data={"do": do, "reason": "x", "typed": "1"})
+                    assert again.status_code in (403, 404, 405), (method, there, do)
+        assert bool(kinds) >= (here != there), door
+        if here != there and door.name != "v1:prediction":  # which each key has of its own
+            answers = {world.ask(method, here).status_code for method in ("get", "post")}
+            assert answers - {403, 404, 405}, f"{here} is not there either"
+    assert walked >= 20
+
+
+@pytest.mark.parametrize("word", ["author", "external", "item", "predictions"])
+def test_console_search_finds_no_other_community(world: World, word: str) -> None:
+    url = reverse("admin:moderation_search")
+    assert world.client.get(url, {"q": world.here[word]}).status_code == 302
+    response = world.client.get(url, {"q": world.there[word]})
+    assert response.status_code == 200
+    assert response.context["found"] == []
+
+
+def test_search_is_not_crowded_out_by_other_communities(world: World, person: Callable[..., User]) -> None:  # noqa: F811
+    for number in range(25):
+        queued(f"insult=0.7 {MARKER} number {number}", community=f"{MARKER}-{number}", author_ref="ours")
+    mine = queued("insult=0.7 ours", community=HERE, author_ref="ours")
+    response = world.client.get(reverse("admin:moderation_search"), {"q": "ours"})
+    assert response["Location"] == reverse("admin:moderation_item", args=[mine.pk])
+
+
+def test_counts_are_those_of_the_community(world: World) -> None:
+    items = QueueItem.objects.filter(community=HERE, status="open")
+    appeals = Appeal.objects.filter(item__community=HERE, status="open").count()
+    views = {
+        view.view: view.count
+        for view in world.client.get(reverse("admin:moderation_desk"), follow=True).context["views"]
+    }
+    for name, count in views.items():
+        lane = items if name == "all" else items.filter(lane=name)
+        if name not in ("mine", "overdue"):
+            assert count == lane.count(), name
+    assert world.client.get(reverse("admin:moderation_quality")).context["appeals"]["open"] == appeals
+    figures = world.client.get(
+        "/api/v1/moderation/stats", headers={"Authorization": f"Api-Key {world.secret}"}
+    ).json()
+    assert figures["appeals"]["open"] == appeals
+    assert {view["view"]: view["count"] for view in figures["views"]}["all"] == items.count()
+    listed = world.client.get(
+        "/api/v1/moderation/queue", headers={"Authorization": f"Api-Key {world.secret}"}
+    ).json()["results"]
+    assert {each["id"] for each in listed} == set(items.values_list("pk", flat=True))
+    export = world.client.get(reverse("admin:moderation_decisions_csv") + "?automatic=on").getvalue().decode()
+    assert len(export.splitlines()) == 1 + Decision.objects.filter(submission__community=HERE).count()
+    jobs = world.client.get(reverse("admin:moderation_bulk")).context["jobs"]
+    assert [job.pk for job in jobs] == [world.here["bulk"]]
+    comparison = world.client.get(reverse("admin:training_challenger")).context["comparison"]
+    assert comparison.count == Prediction.objects.filter(community=HERE).count()
+
+
+def test_bulk_form_offers_the_communities_that_the_user_sees(world: World) -> None:
+    form = world.client.get(reverse("admin:moderation_bulk")).context["form"]
+    assert [value for value, _ in form.fields["community"].choices] == ["", HERE]
+    response = world.client.post(
+        reverse("admin:moderation_bulk"), {"label": "insult", "community": MARKER, "action": "approve"}
+    )
+    assert response.status_code == 422
+
+
+def test_a_bulk_job_of_all_communities_is_of_those_who_see_all(world: World) -> None:
+    lead = User.objects.get(username="lead")
+    everywhere, _ = actions.preview_bulk(
+        user=lead, filter={"label": "insult"}, action=Decision.Action.APPROVE
+    )
+    own, _ = actions.preview_bulk(user=world.user, filter={"label": "insult"}, action=Decision.Action.APPROVE)
+    for job, status in ((everywhere, 404), (own, 200)):
+        assert world.client.get(reverse("admin:moderation_job", args=[job.pk])).status_code == status
+    with pytest.raises(ModerationError, match="no such job"):
+        actions.cancel_bulk(job_id=everywhere.pk, user=world.user)
+    everywhere.refresh_from_db()
+    assert everywhere.status == "draft"
+    assert own.count == QueueItem.objects.filter(community=HERE, status="open", kind="review").count()
+
+
+def rollups(version: ModelVersion) -> None:
+    """An hour in which the other community had a thousand times as much of everything."""
+    hour = panels.rollups.floor(panels.timezone.now())
+    for community, weight in ((HERE, 3), (MARKER, 3_000), (None, 3_003)):
+        HourlyRollup.objects.create(
+            hour=hour, version=version, source="api", overall=community is None, community=community or "",
+            requests=weight, queued=weight, approved=weight, rejected=weight,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("panel", panels.PANELS)
+def test_dashboard_and_downloads_hold_no_other_community(world: World, panel: str) -> None:
+    rollups(ModelVersion.objects.get(alias=Alias.CHAMPION))
+    for number in range(40):
+        queued(f"insult=0.7 {MARKER} many {number}", community=MARKER)
+    texts = []
+    for community in ("", f"&community={MARKER}", "&community="):
+        texts.append(world.client.get(f"/monitoring/{panel}.csv?window=24h{community}").content.decode())
+        body = bench.body_of(f"?panel={panel}&window=24h{community}", "")
+        content = world.client.post(bench.CALLBACK, body, content_type="application/json").json()
+        assert [each["label"] for each in content["response"]["community"]["options"]] == [HERE]
+        texts.append(json.dumps(content["response"]["content"]))
+    waiting = QueueItem.objects.filter(status="open").count()
+    for text in texts:
+        assert MARKER not in text
+        for number in ("3000", "3,000", "3003", "3,003", f"{waiting} items", f'"{waiting}"'):
+            assert number not in text, number
+
+
+class Blind:
+    """A rejection that waits for a second review by somebody who may do everything but is no superuser."""
+
+    def __init__(self, key: APIKey, make: Callable[..., User]) -> None:
+        Policy.objects.update(second_review_share=1)
+        self.first, self.second = make("first"), make("second", "lead")
+        self.second.user_permissions.set(Permission.objects.all())
+        User.objects.update(is_staff=True)
+        self.second = User.objects.get(pk=self.second.pk)
+        self.original = queued("insult=0.7 first", client=key, callback_url="https://platform.example/hook")
+        self.sibling = queued("insult=0.8 another by the same author", client=key)
+        held = actions.claim(item_id=self.original.pk, user=self.first)
+        self.decision = actions.decide(
+            item_id=held.pk,
+            version=held.version,
+            user=self.first,
+            action=Decision.Action.REJECT,
+            rule=held.rule(),
+            note=MARKER,
+        ).decision
+        self.delivery = self.decision.deliveries.get()
+        self.review = QueueItem.objects.get(kind="second")
+        self.secret = create_api_key(name="second", acts_as=self.second)[1]
+
+    def browser(self, user: User) -> Client:
+        client = Client()
+        client.force_login(user, backend=BACKEND)
+        return client
+
+    def what_is_seen(self, user: User, secret: str = "") -> dict[str, Any]:
+        """Return what each list, search, page and export tells the user of the first decision."""
+        client, base = self.browser(user), "/admin/moderation/"
+        item = reverse("admin:moderation_item", args=[self.original.pk])
+        sibling = client.get(reverse("admin:moderation_item", args=[self.sibling.pk])).context
+        seen: dict[str, Any] = {
+            "list of decisions": client.get(f"{base}decision/").context["cl"].result_count
+            if user.has_perm("moderation.view_decision")
+            else 0,
+            "page of the decision": client.get(f"{base}decision/{self.decision.pk}/change/").status_code
+            == 200,
+            "history of the decision": client.get(f"{base}decision/{self.decision.pk}/history/").status_code
+            == 200,
+            "list of decided items": client.get(f"{base}queueitem/?status=rejected")
+            .context["cl"]
+            .result_count,
+            "item's page": client.get(item).status_code == 200,
+            "author's decisions": len(sibling["decisions"]),
+            "author's strikes": sibling["strikes"],
+            "search": len(
+                [
+                    found
+                    for found in client.get(reverse("admin:moderation_search"), {"q": "troll"}).context[
+                        "found"
+                    ]
+                    if found.status != "open"
+                ]
+            ),
+        }
+        actions.release(item_id=self.sibling.pk, user=user)
+        if user.has_perm("moderation.export_decision"):
+            export = client.get(reverse("admin:moderation_decisions_csv")).getvalue().decode()
+            statement = reverse("admin:moderation_statement", args=[self.decision.pk])
+            seen |= {
+                "export": len(export.splitlines()) - 1,
+                "statement": client.get(statement).status_code == 200,
+                "deliveries": client.get(f"{base}delivery/").context["cl"].result_count,
+            }
+        if secret:
+            headers = {"Authorization": f"Api-Key {secret}"}
+            queue = f"/api/v1/moderation/queue?status={self.original.__class__.Status.REJECTED}"
+            seen |= {
+                "API list": len(client.get(queue, headers=headers).json()["results"]),
+                "API item": client.get(
+                    f"/api/v1/moderation/queue/{self.original.pk}", headers=headers
+                ).status_code
+                == 200,
+                "API strikes": client.get(
+                    f"/api/v1/moderation/queue/{self.sibling.pk}", headers=headers
+                ).json()["author_strikes"],
+            }
+        return seen
+
+
+@pytest.fixture
+def blind(model: Any, policy: Policy, client_key: APIKey, person: Callable[..., User]) -> Blind:  # noqa: F811
+    return Blind(client_key, person)
+
+
+def test_first_decision_is_hidden_until_the_second_review_is_decided(blind: Blind) -> None:
+    seen = blind.what_is_seen(blind.second, blind.secret)
+    assert not any(seen.values()), seen
+    card = blind.browser(blind.second).get(reverse("admin:moderation_item", args=[blind.review.pk]))
+    assert MARKER not in card.content.decode()
+    change = blind.browser(blind.second).get(f"/admin/moderation/queueitem/{blind.review.pk}/change/")
+    for hidden in ("field-original", "field-not_for", "field-score", "field-label", "field-severity"):
+        assert hidden not in change.content.decode()
+    held = actions.claim(item_id=blind.review.pk, user=blind.second)
+    actions.decide(
+        item_id=held.pk, version=held.version, user=blind.second, action=Decision.Action.APPROVE, labels=[]
+    )
+    seen = blind.what_is_seen(blind.second, blind.secret)
+    assert all(seen.values()), seen
+
+
+def test_who_decided_first_sees_the_decision(blind: Blind) -> None:
+    seen = blind.what_is_seen(blind.first)
+    assert all(seen.values()), seen
+
+
+def test_an_undo_ends_the_blind_review(blind: Blind) -> None:
+    actions.undo(decision_id=blind.decision.pk, user=blind.first)
+    assert QueueItem.objects.get(pk=blind.review.pk).status == "withdrawn"
+    assert blind.browser(blind.second).get("/admin/moderation/decision/").context["cl"].result_count == 2
+
+
+def test_an_appeal_ends_the_blind_review(blind: Blind) -> None:
+    actions.claim(item_id=blind.review.pk, user=blind.second)
+    actions.appeal(token=webhooks.appeal_token(blind.decision))
+    review = QueueItem.objects.get(pk=blind.review.pk)
+    assert (review.status, review.lease_by) == ("withdrawn", None)
+    assert blind.browser(blind.second).get("/admin/moderation/decision/").context["cl"].result_count == 1
