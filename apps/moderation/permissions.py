@@ -83,7 +83,7 @@ def require(user: User, permission: str, *, community: str | None = None) -> Non
     if not user.is_active or not user.has_perm(permission):
         raise PermissionDenied(f"{user.get_username()} lacks the permission “{permission}”.")
     if community is not None and not may_see_community(user, community):
-        raise PermissionDenied(f"{user.get_username()} has no access to the community “{community}”.")
+        raise PermissionDenied(f"{user.get_username()} has no access to this community.")
 
 
 def may_manage_policy(user: User, community: str) -> bool:

@@ -89,7 +89,9 @@ def ahead(request: HttpRequest, pk: int) -> HttpResponse:
     """Lease and draw the item that comes after this one, so that it is there when this one is decided."""
     user, view = user_of(request), _view_of(request)
     current = visible_to(user).filter(pk=pk).first()
-    found = actions.claim_next(user=user, view=view, besides=current) if current else None
+    if current is None:
+        raise Http404
+    found = actions.claim_next(user=user, view=view, besides=current)
     if found is None:
         return JsonResponse({"url": desk_url(view)})
     return JsonResponse(_part(request, found, view, _card(user, found, view) | _around(user, view, found)))

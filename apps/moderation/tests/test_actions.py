@@ -330,7 +330,7 @@ def test_access_by_community(model: ModelVersion, policy: Policy, ann: User) -> 
     limit_to(ann, "mine")
     assert actions.claim_next(user=ann) == mine
     assert actions.claim_next(user=ann, after=mine) is None
-    with pytest.raises(PermissionDenied, match="other"):
+    with pytest.raises(PermissionDenied, match="no access to this community"):
         actions.claim(item_id=other.pk, user=ann)
 
 
