@@ -8,6 +8,7 @@ from django.core.cache import cache
 from django.urls import reverse
 from django_plotly_dash import DjangoDash
 
+from apps.accounts.middleware import is_storable
 from apps.accounts.models import User
 from apps.accounts.permissions import communities_of
 from apps.monitoring import access
@@ -55,8 +56,10 @@ def state_of(query: str) -> dict[str, str | None]:
 
 
 def query_of(state: dict[str, str | None]) -> str:
-    """Return the query string that `state_of` reads."""
-    return "?" + urlencode({name: value for name, value in state.items() if value is not None})
+    """Return the query string that `state_of` reads, without values that can't be looked up."""
+    return "?" + urlencode(
+        {name: value for name, value in state.items() if value is not None and is_storable(value)}
+    )
 
 
 def filters_of(state: dict[str, str | None], user: User) -> Filters:

@@ -1,5 +1,6 @@
 """The moderation part of `/api/v1/`: parse, act, reply."""
 
+from math import isfinite
 from typing import Any, NoReturn
 
 from django.core.exceptions import PermissionDenied
@@ -113,6 +114,23 @@ def _answer(answer: actions.Answer) -> dict[str, Any]:
 
 class QueuePagination(CursorPagination):
     page_size = 50
+
+    def decode_cursor(self, request: Request) -> Any:
+        """Return the cursor of the request, whose position is a number.
+
+        Raises:
+            NotFound: the cursor is not one that this view has returned.
+        """
+        cursor = super().decode_cursor(request)
+        if cursor is not None and cursor.position is not None:
+            number = int if self.ordering[0].endswith("pk") else float
+            try:
+                is_valid = isfinite(number(cursor.position))
+            except (ValueError, OverflowError):
+                is_valid = False
+            if not is_valid:
+                raise exceptions.NotFound(self.invalid_cursor_message)
+        return cursor
 
     def get_ordering(self, request: Request, queryset: Any, view: Any) -> tuple[str, ...]:
         return view.ordering

@@ -67,7 +67,7 @@ def decisions_csv(request: HttpRequest) -> StreamingHttpResponse:
     user = user_of(request)
     require(user, "moderation.export_decision")
     days = request.GET.get("days", str(DAYS))
-    if not days.isdecimal() or not 0 < int(days) <= _LONGEST_EXPORT:
+    if not days.isdecimal() or len(days) > 4 or not 0 < int(days) <= _LONGEST_EXPORT:
         raise ModerationError(f"Choose between 1 and {_LONGEST_EXPORT} days.")
     since = timezone.now() - timedelta(days=int(days))
     found = Decision.objects.filter(created_at__gte=since)

@@ -1,0 +1,180 @@
+"""Input that no database stores or searches, in every search, filter and form of staff pages and API."""
+
+import base64
+import json
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from django.apps import apps
+from django.contrib import admin
+from django.db import transaction
+from django.http import HttpResponse
+from django.test import Client
+from django.urls import reverse
+
+from apps.accounts.actions import create_api_key
+from apps.accounts.models import User
+from apps.moderation.models import Policy, QueueItem
+from apps.moderation.tests.conftest import client_key, item, model, person, policy  # noqa: F401
+from apps.monitoring import bench
+from apps.monitoring.panels import PANELS
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+INPUTS = {
+    "nul": "\0",
+    "nul within": "ab\0cd",
+    "long": "x" * 100_000,
+    "long number": "9" * 5_000,
+    "big number": "9" * 30,
+    "negative": "-1",
+    "pattern": "%_\\'\"();--",
+    "substitute": "\x1a\x7f\u202e",
+    "digits of another script": "٣" * 12,
+    "not Unicode": "\ufffe\uffff",
+}
+
+
+@pytest.fixture
+def staff(client: Client) -> Client:
+    """A browser of a superuser."""
+    client.force_login(
+        User.objects.create_superuser("root"), backend="django.contrib.auth.backends.ModelBackend"
+    )
+    return client
+
+
+def fine(response: HttpResponse, where: Any) -> None:
+    assert response.status_code < 500, (where, response.status_code)
+
+
+def ask(method: Callable[..., HttpResponse], url: str, *args: Any, where: Any = "", **options: Any) -> None:
+    """Make a request whose changes are undone, read its whole answer and check that it is no 500."""
+    with transaction.atomic():
+        response = method(url, *args, **options)
+        response.getvalue()
+        transaction.set_rollback(True)
+    fine(response, (url[:200], where))
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+def test_admin_lists(staff: Client, item: QueueItem, kind: str) -> None:  # noqa: F811
+    word = INPUTS[kind]
+    for each in apps.get_models():
+        if not admin.site.is_registered(each):
+            continue
+        lists = reverse(f"admin:{each._meta.app_label}_{each._meta.model_name}_changelist")
+        names = ["q", "o", "p", "e", "all", "_facets", "_to_field", "_popup"]
+        for field in each._meta.concrete_fields:
+            names += [field.name, f"{field.name}__exact"]
+        for name in names:
+            ask(staff.get, f"{lists}?{urlencode({name: word})}")
+        for page in ("change", "history"):
+            url = reverse(f"admin:{each._meta.app_label}_{each._meta.model_name}_{page}", args=["x"])
+            quoted = urlencode({"": word})[1:200]
+            ask(staff.get, url.replace("/x/", f"/{quoted}/"))
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+def test_autocomplete(staff: Client, kind: str) -> None:
+    for each in apps.get_models():
+        for field in each._meta.get_fields():
+            if field.many_to_one and admin.site.is_registered(field.related_model):
+                query = {
+                    "app_label": each._meta.app_label,
+                    "model_name": each._meta.model_name,
+                    "field_name": field.name,
+                    "term": INPUTS[kind],
+                }
+                ask(staff.get, f"{reverse('admin:autocomplete')}?{urlencode(query)}")
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+def test_console(staff: Client, item: QueueItem, policy: Policy, kind: str) -> None:  # noqa: F811
+    word = INPUTS[kind]
+
+    def url(name: str, *args: Any) -> str:
+        return reverse(f"admin:moderation_{name}", args=args)
+
+    for name, parameters in {
+        "desk": ["view"],
+        "search": ["q"],
+        "bulk": ["label", "score_from", "score_to", "lane", "community", "cluster"],
+        "decisions_csv": ["days", "automatic"],
+    }.items():
+        for parameter in parameters:
+            ask(staff.get, f"{url(name)}?{urlencode({parameter: word})}")
+    posts = {
+        url("policies"): ["community"],
+        url("policy", policy.pk): ["reason", "do", "audit_share", "rule-0-title"],
+        url("decide", item.pk): ["note", "labels", "rule", "action", "version", "view"],
+        url("skip", item.pk): ["note", "view"],
+        url("look", item.pk): ["renew", "view"],
+        url("bulk"): ["community", "note", "label", "rule"],
+        url("me"): ["severe_budget"],
+    }
+    for to, fields in posts.items():
+        for field in fields:
+            data = {"action": "approve", "version": 1, "do": "activate", "label": "insult", "reason": "x"}
+            ask(staff.post, to, data | {field: word}, where=field)
+
+
+@pytest.mark.parametrize("kind", [*INPUTS, "surrogate"])
+def test_dashboard(staff: Client, kind: str) -> None:
+    word = INPUTS.get(kind, "\ud800")
+    for panel in PANELS:
+        for name in ("window", "community", "source", "version", "panel"):
+            if kind != "surrogate":
+                ask(staff.get, f"/monitoring/{panel}.csv?{urlencode({name: word})}")
+    body = json.loads(bench.body_of("?panel=volume&window=24h", ""))
+    for changed in body["inputs"]:
+        sent = body | {
+            "inputs": [each | {"value": word} if each is changed else each for each in body["inputs"]],
+            "changedPropIds": [f"{changed['id']}.{changed['property']}"],
+        }
+        ask(staff.post, bench.CALLBACK, json.dumps(sent), content_type="application/json", where=changed)
+
+
+@pytest.mark.parametrize("kind", [*INPUTS, "surrogate"])
+def test_api(client: Client, item: QueueItem, person: Callable[..., User], kind: str) -> None:  # noqa: F811
+    word = INPUTS.get(kind, "\ud800")
+    secret = create_api_key(name="key", acts_as=person("api", "lead"))[1]
+    headers = {"Authorization": f"Api-Key {secret}"}
+    if kind != "surrogate":
+        cursors = [
+            base64.b64encode(f"{start}{word}".encode()).decode() for start in ("", "p=", "o=", "r=1&p=")
+        ]
+        for name in ("status", "priority", "label", "community", "mine", "cursor"):
+            for value in [word, *(cursors if name == "cursor" else [])]:
+                ask(client.get, f"/api/v1/moderation/queue?{urlencode({name: value})}", headers=headers)
+    bodies: dict[str, list[dict[str, Any]]] = {
+        "moderation/queue/claim": [{"community": word}, {"label": word}, {"priority": word}, {word: 1}],
+        f"moderation/queue/{item.pk}/decide": [
+            {"action": "approve", "version": 1} | field
+            for field in ({"note": word}, {"reason": word}, {"labels": {word: True}}, {"version": word})
+        ],
+        "appeals": [{"token": word}, {"decision_id": word}, {"decision_id": 1, "text": word}],
+        "feedback": [{"prediction_id": word}, {"prediction_id": str(item.submission_id), "remark": word}],
+        "moderate": [{"text": "a", name: word} for name in ("community", "author", "external_id")],
+    }
+    for path, found in bodies.items():
+        for body in found:
+            sent = json.dumps(body)
+            ask(client.post, f"/api/v1/{path}", sent, content_type="application/json", headers=headers)
+
+
+def test_the_message_names_what_is_wrong(staff: Client) -> None:
+    url = reverse("admin:moderation_search")
+    response = staff.get(url, {"q": "a\0b"})
+    assert response.status_code == 400
+    assert "NUL character" in response.content.decode()
+    response = staff.get(url, {"q": "a\0b"}, headers={"X-Requested-With": "fetch"})
+    assert "NUL character" in response.json()["message"]
+
+
+def test_signing_in_with_a_nul(client: Client, db: None) -> None:
+    for field in ("username", "password", "code", "next"):
+        form = {"username": "ann", "password": "x", field: "a\0b"}
+        fine(client.post(reverse("admin:login"), form), field)
