@@ -187,10 +187,6 @@ class AutomaticDecisionAdmin(EvidenceAdmin):
     actions = ("send_to_review",)
     fields = ("created_at", "outcome", "rule", "policy", "model_version", "community", "comment", "state")
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet:
-        assert isinstance(request.user, User)
-        return in_communities_of(request.user, super().get_queryset(request), "submission__community")
-
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         changelist = super().get_changelist_instance(request)
         changelist.result_list = changelist.result_list.with_state()

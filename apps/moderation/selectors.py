@@ -52,7 +52,7 @@ def visible(user: User, rows: QuerySet[M]) -> QuerySet[M]:
         communities = communities_of(user)
         # The default policy holds for every community.
         return rows if communities is None else rows.filter(community__in=["", *communities])
-    community, submission = _LOOKUPS[rows.model]
+    community, submission = _LOOKUPS[rows.model._meta.concrete_model]
     rows = in_communities_of(user, rows, community)
     if submission is None or not user.has_perm("moderation.decide_queueitem"):
         return rows
