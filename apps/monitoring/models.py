@@ -354,6 +354,7 @@ SITE_METRICS = frozenset(
         AlertRule.Metric.LATENCY,
         AlertRule.Metric.MIRROR_SECONDS,
         AlertRule.Metric.BROKER_MESSAGES,
+        AlertRule.Metric.BACKGROUND_PROBLEMS,
     }
 )
 

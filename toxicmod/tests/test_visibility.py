@@ -28,6 +28,7 @@ from apps.moderation.errors import ModerationError
 from apps.moderation.models import (
     Appeal,
     Author,
+    AutomaticDecision,
     BulkJob,
     Decision,
     Delivery,
@@ -44,7 +45,7 @@ from apps.moderation.tests.conftest import (  # noqa: F401
     queued,
 )
 from apps.monitoring import bench, panels
-from apps.monitoring.models import Alert, AlertRule, DomainCheck, HourlyRollup, Notice
+from apps.monitoring.models import SITE_METRICS, Alert, AlertRule, DomainCheck, HourlyRollup, Notice
 from apps.predictions.actions import give_feedback
 from apps.predictions.models import Feedback, Prediction
 from apps.registry.models import Alias, ModelVersion
@@ -62,6 +63,7 @@ VISIBLE: dict[str, Callable[[], QuerySet[Any]]] = {
     "predictions.feedback": lambda: Feedback.objects.filter(prediction__community=HERE),
     "moderation.queueitem": lambda: QueueItem.objects.filter(submission__community=HERE),
     "moderation.decision": lambda: Decision.objects.filter(submission__community=HERE),
+    "moderation.automaticdecision": lambda: AutomaticDecision.objects.filter(submission__community=HERE),
     "moderation.policy": lambda: Policy.objects.filter(community__in=["", HERE]),
     "moderation.author": lambda: Author.objects.filter(community=HERE),
     "moderation.strike": lambda: Strike.objects.filter(author__community=HERE),
@@ -84,6 +86,8 @@ GLOBAL = {
     "registry.canaryfailure",
     "moderation.webhookkey",
     "monitoring.alertrule",
+    "monitoring.scheduledtask",
+    "monitoring.uncountedhour",
     "training.dataset",
     "training.trainingrun",
     "training.gatereport",
@@ -96,7 +100,8 @@ def fill(community: str, marker: str, key: APIKey, people: dict[str, User]) -> d
     """Put one of everything into a community; every text carries the marker."""
     lead, root, other = people["lead"], people["root"], people["other"]
     rules = [
-        {"label": "insult", "title": f"Insults {marker}", "review_from": 0.6, "reason": f"reason {marker}"}
+        {"label": "insult", "title": f"Insults {marker}", "review_from": 0.6, "reason": f"reason {marker}"},
+        {"label": "threat", "title": f"Threats {marker}", "reject_from": 0.95, "reason": f"reason {marker}"},
     ]
     draft = actions.draft_policy(user=root, community=community, rules=rules)
     actions.activate_policy(policy=draft, user=root, reason=f"because {marker}")
@@ -130,6 +135,7 @@ def fill(community: str, marker: str, key: APIKey, people: dict[str, User]) -> d
     actions.appeal(token=token, text=f"appeal {marker}")
     Delivery.objects.filter(decision=decision).update(status=Delivery.Status.DEAD, error=f"error {marker}")
     give_feedback(prediction=waiting.prediction, is_right=False, remark=f"remark {marker}")
+    actions.moderate(text=f"threat=0.99 {marker}", community=community, client=key)
     job, _ = actions.preview_bulk(
         user=lead,
         filter={"label": "insult", "community": community},
@@ -236,6 +242,14 @@ def names_of(door: Door) -> set[str]:
     return {parts[at - 1].rstrip("s") for at, part in enumerate(parts) if "<" in part}
 
 
+def test_every_alert_metric_is_classified() -> None:
+    of_communities = {
+        "requests_per_hour", "flag_share", "flag_change", "score_psi", "length_psi", "unknown_change",
+        "training_psi", "wrong_share", "queue_growth", "queue_items", "queue_oldest_hours",
+    }  # fmt: skip
+    assert {*SITE_METRICS, *of_communities} == set(AlertRule.Metric.values)
+
+
 def test_every_model_of_the_admin_is_classified() -> None:
     assert {each._meta.label_lower for each in registered()} == {*VISIBLE, *GLOBAL}
     assert not GLOBAL & set(VISIBLE)
@@ -268,7 +282,7 @@ def test_admin_lists_pages_and_searches_hold_no_other_community(world: World) ->
                 assert response.status_code in (302, 403, 404), (label, page)
                 assert response.get("Location", "/admin/") == "/admin/", (label, page)
             words = [row.pk, *(getattr(row, name) for name in ("external_id", "ref") if hasattr(row, name))]
-            for word in words:
+            for word in filter(None, words):
                 url = f"{reverse(f'{base}_changelist')}?{urlencode({'q': word})}"
                 if admin.site.get_model_admin(kind).search_fields:
                     found = world.client.get(url).context["cl"]
