@@ -182,7 +182,7 @@ def test_a_built_data_set_names_its_decisions(
     decided = moderation.decide(item_id=item.pk, version=claimed.version, user=ann, action="approve")
     built, _ = actions.build_dataset(name="ours")
     page = staff("engineer").get(f"/admin/training/dataset/{built.pk}/change/").text
-    assert "1 in all: " in page
+    assert "1 that you may see: " in page
     assert f"/admin/moderation/decision/{decided.decision.pk}/change/" in page
     built.path.unlink()
     assert "is missing" in staff("administrator").get(f"/admin/training/dataset/{built.pk}/change/").text
