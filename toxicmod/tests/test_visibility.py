@@ -84,7 +84,8 @@ GLOBAL = {
     "registry.canary",
     "registry.canaryend",
     "registry.canaryfailure",
-    "moderation.webhookkey",
+    "webhooks.endpoint",
+    "webhooks.signingkey",
     "monitoring.alertrule",
     "monitoring.scheduledtask",
     "monitoring.uncountedhour",
@@ -93,7 +94,10 @@ GLOBAL = {
     "training.gatereport",
 }
 # What parts of URLs stand behind that name no row of a community: see `GLOBAL`.
-SITE_KINDS = {"user", "trainingrun", "model", "monitoring", "appeal", "admin", "r", "<path:content_type_id>"}
+SITE_KINDS = {
+    "user", "trainingrun", "model", "monitoring", "appeal", "signing", "key", "<int:pk>", "admin", "r",
+    "<path:content_type_id>",
+}  # fmt: skip
 
 
 def fill(community: str, marker: str, key: APIKey, people: dict[str, User]) -> dict[str, Any]:
@@ -133,7 +137,7 @@ def fill(community: str, marker: str, key: APIKey, people: dict[str, User]) -> d
     decide(approved, "approve")
     token = webhooks.appeal_token(decision)
     actions.appeal(token=token, text=f"appeal {marker}")
-    Delivery.objects.filter(decision=decision).update(status=Delivery.Status.DEAD, error=f"error {marker}")
+    Delivery.objects.filter(decision=decision).update(status=Delivery.Status.FAILED, error=f"error {marker}")
     give_feedback(prediction=waiting.prediction, is_right=False, remark=f"remark {marker}")
     actions.moderate(text=f"threat=0.99 {marker}", community=community, client=key)
     job, _ = actions.preview_bulk(
@@ -205,6 +209,8 @@ class World:
             "trainingrun": queue_run(dataset=dataset).pk,
             "model": champion.number,
             "monitoring": "now",
+            "signing": APIKey.objects.get(name="platform").pk,
+            "keys": "some-key",
         }
         self.here |= site
         self.there |= site

@@ -18,7 +18,8 @@ from apps.moderation.console.doors import door, page, user_of
 from apps.moderation.console.forms import RotateForm, TestWebhookForm
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Delivery
-from apps.moderation.permissions import in_communities_of, require
+from apps.moderation.permissions import require
+from apps.moderation.selectors import visible
 from apps.webhooks import actions as signing_actions
 from apps.webhooks import signing as signatures
 from apps.webhooks.actions import MANAGE_KEYS, Actor
@@ -33,13 +34,13 @@ OVERLAPS = [(0, "no time"), (1, "1 hour"), (24, "24 hours"), (168, "7 days"), (7
 
 
 def visible_deliveries(user: User) -> QuerySet[Delivery]:
-    """Return the deliveries of the user's communities.
+    """Return the deliveries that the user may see.
 
     Raises:
         PermissionDenied: the user may not see deliveries.
     """
     require(user, "moderation.view_delivery")
-    return in_communities_of(user, Delivery.objects.all(), "decision__submission__community")
+    return visible(user, Delivery.objects.all())
 
 
 @door()
@@ -114,7 +115,7 @@ def signing(request: HttpRequest, pk: int) -> HttpResponse:
 
 def _signing_page(request: HttpRequest, client: APIKey, context: dict[str, Any]) -> HttpResponse:
     keys = SigningKey.objects.filter(client=client)[:10]
-    last = Delivery.objects.filter(client=client).order_by("-pk").first()
+    last = visible(user_of(request), Delivery.objects.filter(client=client)).order_by("-pk").first()
     shared = {
         "title": f"Webhooks of {client.name}",
         "client": client,
