@@ -7,7 +7,11 @@ therefore identifies the whole model.
 import hashlib
 import io
 import json
+import math
+import struct
+import tokenize
 import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +29,16 @@ _NODE = {"node_input": np.int32, "node_threshold": np.float32, "node_left": np.i
 _REQUIRED = ("format_version", "labels", "weights_sha256", "thresholds", "normaliser", "features")
 
 
+# A model needs a tenth of these. Whatever a file claims, reading it takes no more memory than they allow.
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_WEIGHTS_BYTES = 1 << 24
+MAX_ARRAYS_BYTES = 1 << 26
+MAX_TREES = 1 << 14
+MAX_VALUE = 1e6  # of any coefficient: sums of them stay finite
+_FINITE = ("scale", "intercept", "base", "slope", "offset", "node_value")
+_ARRAYS = {"bits", "weights", "roots", "tree_end", *_NODE, *_FINITE}
+
+
 class ArtifactError(ValueError):
     """A model that cannot be used; the message is one sentence that says why and what to do."""
 
@@ -40,7 +54,10 @@ class Artifact:
     def read(cls, folder: Path) -> Self:
         """Read both files from `folder`; raises ArtifactError when one is missing or unreadable."""
         try:
-            return cls((folder / MANIFEST).read_bytes(), (folder / WEIGHTS).read_bytes())
+            return cls(
+                _read_bounded(folder / MANIFEST, MAX_MANIFEST_BYTES),
+                _read_bounded(folder / WEIGHTS, MAX_WEIGHTS_BYTES),
+            )
         except OSError as error:
             raise ArtifactError(
                 f"The model in {folder} cannot be read ({error.strerror}): "
@@ -82,10 +99,18 @@ class Artifact:
                 f"The model's SHA-256 is {self.sha256}, not {expected_sha256} as recorded: "
                 "fetch the artifact again or register it anew."
             )
+        for name, content, most in (
+            (MANIFEST, self.manifest, MAX_MANIFEST_BYTES),
+            (WEIGHTS, self.weights, MAX_WEIGHTS_BYTES),
+        ):
+            if len(content) > most:
+                raise ArtifactError(f"{name} has more than {most:,} bytes: train anew.")
         try:
-            manifest = json.loads(self.manifest)
-            version = int(manifest["format_version"])
-        except (ValueError, KeyError, TypeError) as error:
+            manifest = json.loads(self.manifest, parse_constant=_finite, parse_float=_finite)
+            version = manifest["format_version"]
+            if type(version) is not int or version < 1:
+                raise ValueError("format_version is no positive integer")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ArtifactError(f"{MANIFEST} is damaged: fetch the artifact again or train anew.") from error
         if version > FORMAT_VERSION:
             raise ArtifactError(
@@ -102,26 +127,86 @@ class Artifact:
                 f"{WEIGHTS} is damaged or truncated (its SHA-256 is not the manifest's): "
                 "fetch the artifact again."
             )
+        thresholds = manifest["thresholds"]
         if (
-            tuple(manifest["labels"]) != LABELS
+            manifest["labels"] != list(LABELS)
             or manifest["features"] != features_settings()
             or manifest["normaliser"] != {"table_sha256": table_sha256()}
-            or set(manifest["thresholds"]) != set(LABELS)
+            or not isinstance(thresholds, dict)
+            or set(thresholds) != set(LABELS)
         ):
             raise ArtifactError(
                 "The model was made for other labels, features or normaliser rules: train anew."
             )
+        if not all(type(value) in (int, float) and 0 <= value <= MAX_VALUE for value in thresholds.values()):
+            raise ArtifactError("A threshold is no number of 0 or more: train anew.")
         try:
-            with np.load(io.BytesIO(self.weights), allow_pickle=False) as data:
-                arrays = {name: data[name] for name in data.files}
+            arrays = _read_arrays(self.weights)
             lookup = index_of(arrays["bits"])
             _check(arrays)
             del arrays["bits"]
             nodes = nodes_of(**{name: arrays.pop(name) for name in _NODE})
             model = Model(lookup, nodes=nodes, **arrays)
-        except (ValueError, KeyError, TypeError, OSError, EOFError, IndexError, zipfile.BadZipFile) as error:
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            OSError,
+            EOFError,
+            IndexError,
+            OverflowError,
+            RecursionError,
+            MemoryError,
+            RuntimeError,  # an encrypted member
+            SyntaxError,  # of an array's header
+            tokenize.TokenError,
+            struct.error,
+            zlib.error,
+            zipfile.BadZipFile,
+        ) as error:
             raise ArtifactError(f"{WEIGHTS} does not hold a model ({error}): train anew.") from error
         return manifest, model
+
+
+def _read_bounded(path: Path, most: int) -> bytes:
+    """Read a file, or one byte more than `most`: `Artifact.open` refuses that."""
+    with path.open("rb") as file:
+        return file.read(most + 1)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no finite number")
+    return value
+
+
+def _read_arrays(weights: bytes) -> dict[str, np.ndarray]:
+    """Return the arrays of an .npz file; raise when they are others than a model's, or larger than allowed.
+
+    An array's header may claim any size, for which numpy would allocate memory: it is compared with the bytes
+    that are there before the array is read.
+    """
+    arrays = {}
+    with zipfile.ZipFile(io.BytesIO(weights)) as archive:
+        members = archive.infolist()
+        if sorted(member.filename for member in members) != sorted(f"{name}.npy" for name in _ARRAYS):
+            raise ValueError("its arrays are not those of a model")
+        if sum(member.file_size for member in members) > MAX_ARRAYS_BYTES:
+            raise ValueError(f"its arrays have more than {MAX_ARRAYS_BYTES:,} bytes")
+        for member in members:
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError("it is compressed in another way than numpy does")
+            file = io.BytesIO(archive.read(member))
+            if np.lib.format.read_magic(file) != (1, 0):
+                raise ValueError("an array has another format than 1.0")
+            shape, _, kind = np.lib.format.read_array_header_1_0(file)
+            size = len(file.getbuffer()) - file.tell()
+            if kind.hasobject or min(shape, default=0) < 0 or math.prod(shape) * kind.itemsize != size:
+                raise ValueError("an array's header does not match its content")
+            file.seek(0)
+            arrays[member.filename.removesuffix(".npy")] = np.lib.format.read_array(file, allow_pickle=False)
+    return arrays
 
 
 def features_settings() -> dict[str, Any]:
@@ -174,16 +259,21 @@ def _check(arrays: dict[str, np.ndarray]) -> None:
     roots, tree_end, left, wanted = (
         arrays[name] for name in ("roots", "tree_end", "node_left", "node_input")
     )
+    if any(not np.all(np.abs(arrays[name]) <= MAX_VALUE) for name in _FINITE):  # neither is NaN
+        raise ValueError("a coefficient is no finite number, or too large")
+    if np.any(np.isnan(arrays["node_threshold"]) | np.isneginf(arrays["node_threshold"])):
+        raise ValueError("a tree's threshold is no number")
     leaf = np.isposinf(arrays["node_threshold"])
     if (
-        nodes >= 1 << 24
+        trees > MAX_TREES
+        or nodes >= 1 << 24
         or int(np.bitwise_count(arrays["bits"]).sum()) != features
         or np.any((roots < 0) | (roots >= nodes))
         or np.any(np.diff(tree_end, prepend=0) < 0)
         or tree_end[-1] != trees
         or np.any((wanted < 0) | (wanted >= len(INPUTS)))
         or np.any(left[leaf] != np.flatnonzero(leaf))
-        or np.any((left[~leaf] < 0) | (left[~leaf] + 1 >= nodes))
+        or np.any((left[~leaf] < 0) | (left[~leaf] >= nodes - 1))
     ):
         raise ValueError("an index is out of bounds")
     node = np.repeat(roots[:, None], 2**DEPTH, axis=1)
