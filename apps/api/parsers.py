@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import IO, Any, NoReturn
 
 from django.conf import settings
+from django.http import UnreadablePostError
 from rest_framework import status
 from rest_framework.exceptions import APIException, ParseError
 from rest_framework.parsers import BaseParser
@@ -23,15 +24,19 @@ def read_body(stream: IO[bytes]) -> bytes:
 
     Raises:
         TooLargeError: it is larger than the site accepts.
+        ParseError: the client closed the connection before it had sent the whole body.
     """
     limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
-    body = stream.read(limit + 1)
-    if len(body) > limit:
-        # A client reads the answer only after it has sent all, so swallow what is left, within reason.
-        drained = 0
-        while drained < _DRAIN_BYTES and (chunk := stream.read(1 << 16)):
-            drained += len(chunk)
-        raise TooLargeError(TooLargeError.default_detail.format(limit))
+    try:
+        body = stream.read(limit + 1)
+        if len(body) > limit:
+            # A client reads the answer only after it has sent all, so swallow what is left, within reason.
+            drained = 0
+            while drained < _DRAIN_BYTES and (chunk := stream.read(1 << 16)):
+                drained += len(chunk)
+            raise TooLargeError(TooLargeError.default_detail.format(limit))
+    except UnreadablePostError as error:
+        raise ParseError("The connection was closed before the whole body had come.") from error
     return body
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from django.db import DatabaseError, connection
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
 
 from apps.monitoring import prometheus
@@ -138,3 +138,7 @@ class CountCalls:
         response = self._get_response(request)
         count(source, response.status_code, time.perf_counter() - start)
         return response
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """Answer 400 to a client that closed the connection inside its body: that is no failure of ours."""
+        return HttpResponse(status=400) if isinstance(exception, UnreadablePostError) else None

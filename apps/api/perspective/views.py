@@ -10,6 +10,7 @@ from django.core.exceptions import SuspiciousOperation
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
+from rest_framework.exceptions import ParseError
 
 from apps.accounts.models import APIKey, Scope
 from apps.api.parsers import TooLargeError, read_body
@@ -62,11 +63,11 @@ def body_of(request: HttpRequest) -> bytes:
     """Return the body, whatever its content type.
 
     Raises:
-        PerspectiveError: it is larger than the site accepts.
+        PerspectiveError: it is larger than the site accepts, or the client closed the connection.
     """
     try:
         return read_body(request)  # type: ignore[arg-type]  # a request reads like a file
-    except TooLargeError as error:
+    except (TooLargeError, ParseError) as error:
         raise invalid(str(error.detail), None) from error
 
 
