@@ -319,7 +319,9 @@ CORS_PREFLIGHT_MAX_AGE = 3600
 
 MAX_COMMENT_BYTES = 20_480
 MAX_BATCH = 1_000
-DATA_UPLOAD_MAX_MEMORY_SIZE = 8 * 1024 * 1024
+MAX_EXPLAINED = 10  # comments of a request that get an explanation, of up to 2 MB each
+MAX_BODY_BYTES = 8 * 1024 * 1024  # of a call to the APIs
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024  # of a form
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["apps.api.authentication.APIKeyAuthentication"],

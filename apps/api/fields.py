@@ -8,6 +8,8 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from apps.classifier.labels import LABELS
+
 
 class StringField(serializers.CharField):
     """A string that the database can hold: a real JSON string without NUL or lone surrogates."""
@@ -56,7 +58,19 @@ class CommentField(StringField):
         return text
 
 
-class CommentsField(serializers.ListField):
+class BoundedListField(serializers.ListField):
+    """A list whose length is checked before its members are."""
+
+    def __init__(self, *, max_length: int, **kwargs: Any) -> None:
+        super().__init__(max_length=max_length, **kwargs)
+
+    def to_internal_value(self, data: Any) -> list[Any]:
+        if isinstance(data, list) and len(data) > self.max_length:
+            self.fail("max_length", max_length=self.max_length)
+        return super().to_internal_value(data)
+
+
+class CommentsField(BoundedListField):
     """A list of comments."""
 
     child = CommentField()
@@ -89,6 +103,18 @@ class StrictBooleanField(serializers.Field):
 
     def to_representation(self, value: bool) -> bool:
         return value
+
+
+class TrueLabelsField(serializers.DictField):
+    """Booleans by label, read as the list of the labels that are true."""
+
+    child = StrictBooleanField()
+    default_error_messages = {"unknown": "Unknown: {names}. Labels: {labels}."}
+
+    def to_internal_value(self, data: Any) -> list[str]:  # type: ignore[override]
+        if isinstance(data, dict) and (unknown := sorted(set(data) - set(LABELS))):
+            self.fail("unknown", names=", ".join(unknown), labels=", ".join(LABELS))
+        return [label for label, flag in super().to_internal_value(data).items() if flag]
 
 
 class StrictSerializer(serializers.Serializer):

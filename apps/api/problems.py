@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from http import HTTPStatus
+from itertools import islice
 from typing import Any
 
 from django.db import DatabaseError
@@ -17,12 +18,19 @@ logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_SECONDS = 5
+MAX_ERRORS = 20  # in one response
+MAX_MESSAGE, MAX_FIELD = 500, 200  # characters
 
 
 class UnavailableError(exceptions.APIException):
     status_code = 503
     default_code = "unavailable"
     wait = RETRY_SECONDS
+
+
+def shorten(text: str, length: int = MAX_MESSAGE) -> str:
+    """Return a text that quotes what somebody sent, with an ellipsis where it is too long to be echoed."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def problem(status: int, detail: str, errors: list[dict[str, str]] | None = None) -> dict[str, Any]:
@@ -48,7 +56,7 @@ def _flatten(detail: Any, path: str = "") -> Iterator[dict[str, str]]:
             nested = isinstance(value, dict | list)
             yield from _flatten(value, f"{path}.{index}".strip(".") if nested else path)
     else:
-        yield {"field": path, "message": str(detail)}
+        yield {"field": shorten(path, MAX_FIELD), "message": shorten(str(detail))}
 
 
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
@@ -65,12 +73,15 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
         return None
     assert isinstance(error, exceptions.APIException)
     if isinstance(error, exceptions.ValidationError):
-        errors = list(_flatten(error.detail))
+        found = _flatten(error.detail)
+        errors = list(islice(found, MAX_ERRORS))
         first = errors[0]
         detail = f"{first['field']}: {first['message']}" if first["field"] else first["message"]
+        if more := sum(1 for _ in found):
+            detail += f" The first {MAX_ERRORS} errors are listed, and {more} more were found."
         response.data = problem(response.status_code, detail, errors)
     else:
-        response.data = problem(response.status_code, str(error.detail))
+        response.data = problem(response.status_code, shorten(str(error.detail)))
     response.content_type = CONTENT_TYPE
     return response
 

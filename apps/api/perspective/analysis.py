@@ -11,7 +11,7 @@ from django.db import transaction
 
 from apps.accounts.models import APIKey
 from apps.api.perspective import languages
-from apps.api.perspective.attributes import PROBABILITY, check_score_type, label_of, scored
+from apps.api.perspective.attributes import PROBABILITY, check_count, check_score_type, label_of, scored
 from apps.api.perspective.errors import invalid, language_not_supported
 from apps.api.perspective.spans import sentences, utf16_length
 from apps.classifier.labels import LABELS
@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 _SOURCE = Prediction.Source.PERSPECTIVE
 _PLAIN = ("PLAIN_TEXT", "TEXT_TYPE_UNSPECIFIED")
 _TRUE_FROM = 0.5  # a suggested score from here on says that the label is true
+MAX_LANGUAGES, MAX_LANGUAGE_TAG = 20, 35  # RFC 5646, section 4.4.1: longer tags are of no use
 COMMUNITY_LENGTH, TOKEN_LENGTH, REMARK_LENGTH = 100, 200, 2_000
 
 
@@ -51,6 +52,15 @@ def _text(message: Mapping[str, Any]) -> str:
             None,
         )
     return text
+
+
+def _languages(message: Mapping[str, Any]) -> list[str]:
+    requested = message.get("languages", [])
+    if len(requested) > MAX_LANGUAGES:
+        raise invalid(f"Too many languages: {len(requested)}. At most {MAX_LANGUAGES} may be named.")
+    if unknown := [tag for tag in requested if len(tag) > MAX_LANGUAGE_TAG]:
+        raise invalid(f"Unknown language: {unknown[0]}")
+    return requested
 
 
 def _check_context(message: Mapping[str, Any]) -> None:
@@ -101,7 +111,7 @@ def check(message: dict[str, Any], key: APIKey | None) -> Asked:
     drop = message.get("dropUnsupportedAttributes", False) or (key is not None and key.drop_unsupported)
     attributes = scored(asked, drop)
     _check_context(message)
-    requested = message.get("languages", [])
+    requested = _languages(message)
     detected = languages.detect(text, languages.HINT if requested else languages.HEAD)
     attributes = _read_by_model(attributes, requested, detected, drop)
     found = sentences(text) if message.get("spanAnnotations") and attributes else []
@@ -203,6 +213,7 @@ def suggest(message: dict[str, Any], key: APIKey | None) -> dict[str, Any]:
     suggested = message.get("attributeScores", {})
     if not suggested:
         raise invalid("Missing attribute_scores")
+    check_count(suggested)
     drop = key is not None and key.drop_unsupported
     said: dict[str, bool] = {}
     for attribute, scores in suggested.items():
@@ -213,7 +224,7 @@ def suggest(message: dict[str, Any], key: APIKey | None) -> dict[str, Any]:
         if label is not None and true is not None:
             said[label] = true
     _check_context(message)
-    requested = message.get("languages", [])
+    requested = _languages(message)
     detected = languages.detect(text, languages.HINT if requested else languages.HEAD)
     _read_by_model(dict.fromkeys(suggested, ""), requested, detected, drop=False)
     token = message.get("clientToken", "")

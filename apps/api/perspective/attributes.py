@@ -1,6 +1,7 @@
 """Perspective's attributes and the labels that answer for them."""
 
 import re
+from collections.abc import Sized
 from typing import Any
 
 from apps.api.perspective.errors import invalid
@@ -20,7 +21,8 @@ LABEL_OF: dict[str, str] = {
     **{f"{name}_EXPERIMENTAL": label for name, label in _PRODUCTION.items()},
     "TOXICITY_FAST": "toxic",
 }
-_VERSION = re.compile(r"@[\w.-]+\Z")
+MAX_ATTRIBUTES = 100  # of a request; Perspective had about sixty names
+_VERSION = re.compile(r"@[\w.-]{1,100}\Z")
 
 
 def label_of(attribute: str) -> str | None:
@@ -34,6 +36,7 @@ def scored(requested: dict[str, Any], drop: bool) -> dict[str, str]:
     Raises:
         PerspectiveError: the first attribute that is unknown or asked for in a unit that there isn't.
     """
+    check_count(requested)
     labels = {}
     for attribute, parameters in requested.items():
         label = label_of(attribute)
@@ -44,6 +47,12 @@ def scored(requested: dict[str, Any], drop: bool) -> dict[str, str]:
         check_score_type(attribute, parameters.get("scoreType", PROBABILITY))
         labels[attribute] = label
     return labels
+
+
+def check_count(attributes: Sized) -> None:
+    """Raise PerspectiveError where a request names too many attributes."""
+    if len(attributes) > MAX_ATTRIBUTES:
+        raise invalid(f"Too many attributes: {len(attributes)}. At most {MAX_ATTRIBUTES} may be named.")
 
 
 def check_score_type(attribute: str, score_type: str) -> None:

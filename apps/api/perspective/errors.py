@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from apps.accounts.models import APIKey
+from apps.api.problems import shorten
 
 SERVICE = "commentanalyzer.googleapis.com"
 _SERVICE_ERROR = "type.googleapis.com/google.commentanalyzer.v1alpha1.Error"
@@ -33,7 +34,7 @@ class PerspectiveError(Exception):
 def invalid(message: str, error_type: str | None = "INVALID_REQUEST", **more: Any) -> PerspectiveError:
     """Return the service's own refusal; without an error type it has no details."""
     details = [{"@type": _SERVICE_ERROR, "errorType": error_type, **more}] if error_type else []
-    return PerspectiveError(400, "INVALID_ARGUMENT", message, details)
+    return PerspectiveError(400, "INVALID_ARGUMENT", shorten(message), details)
 
 
 def language_not_supported(attribute: str, languages: Sequence[str], requested: bool) -> PerspectiveError:

@@ -14,14 +14,28 @@ from typing import Any
 from rest_framework.exceptions import ParseError
 
 from apps.api.parsers import parse_json
-from apps.api.perspective.errors import bad_json, bad_request
+from apps.api.perspective.errors import PerspectiveError, bad_json, bad_request
+from apps.api.problems import MAX_ERRORS
 
 DISCOVERY: dict[str, Any] = json.loads((Path(__file__).parent / "discovery.json").read_text())
 _PACKAGE = "type.googleapis.com/google.commentanalyzer.v1alpha1"
 _SHOWN = 200  # characters of a wrong value that are echoed
 _TYPES = {"string": "TYPE_STRING", "boolean": "TYPE_BOOL", "number": "TYPE_FLOAT", "integer": "TYPE_INT32"}
 
-Violations = list[dict[str, str]]
+
+class Violations:
+    """What is wrong with a body: the first MAX_ERRORS are described, further ones counted."""
+
+    def __init__(self) -> None:
+        self.described: list[dict[str, str]] = []
+        self.more = 0
+
+    def error(self) -> PerspectiveError:
+        """Return the response that names them."""
+        lines = [violation["description"] for violation in self.described]
+        if self.more:
+            lines.append(f"And {self.more} more errors.")
+        return bad_request("\n".join(lines), self.described)
 
 
 def _snake(name: str) -> str:
@@ -69,10 +83,10 @@ def parse(body: bytes, schema: str) -> dict[str, Any]:
         raise bad_json("Message too deep.") from error
     if not isinstance(value, dict):
         raise bad_json('Unknown name "": Root element must be a message.')
-    violations: Violations = []
+    violations = Violations()
     message = _message(value, schema, "", violations)
-    if violations:
-        raise bad_request("\n".join(violation["description"] for violation in violations), violations)
+    if violations.described:
+        raise violations.error()
     return message
 
 
@@ -153,9 +167,16 @@ _READERS = {"string": _string, "boolean": _boolean, "number": _number, "integer"
 
 
 def _wrong(violations: Violations, path: str, kind: str, value: Any) -> None:
+    if len(violations.described) == MAX_ERRORS:
+        violations.more += 1
+        return
     shown = json.dumps(value, ensure_ascii=False)[:_SHOWN]
     _violate(violations, path, f"Invalid value at '{path}' ({kind}), {shown}")
 
 
 def _violate(violations: Violations, path: str, description: str) -> None:
-    violations.append({"field": path, "description": description} if path else {"description": description})
+    if len(violations.described) == MAX_ERRORS:
+        violations.more += 1
+        return
+    violation = {"description": description}
+    violations.described.append({"field": path, **violation} if path else violation)

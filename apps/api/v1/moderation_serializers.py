@@ -4,7 +4,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from apps.api.fields import CommentField, StrictBooleanField, StrictSerializer, StringField
+from apps.api.fields import CommentField, StrictBooleanField, StrictSerializer, StringField, TrueLabelsField
 from apps.api.v1.serializers import LabelsField, ProbabilitiesField
 from apps.classifier.labels import LABELS
 from apps.moderation import selectors
@@ -178,8 +178,7 @@ class ClaimNextRequest(StrictSerializer):
 class DecideRequest(StrictSerializer):
     action = serializers.ChoiceField(choices=("approve", "reject", "escalate"))
     version = serializers.IntegerField(min_value=1, help_text="The item's version that `claim` returned.")
-    labels = serializers.DictField(
-        child=StrictBooleanField(),
+    labels = TrueLabelsField(
         required=False,
         allow_null=True,
         help_text="Which labels are true; those left out are false. Leave it out where you don't say.",
@@ -192,13 +191,6 @@ class DecideRequest(StrictSerializer):
     similar = StrictBooleanField(
         default=False, help_text="Decide the open items like it as well, at most 200."
     )
-
-    def validate_labels(self, labels: dict[str, bool] | None) -> list[str] | None:
-        if labels is None:
-            return None
-        if unknown := sorted(set(labels) - set(LABELS)):
-            raise serializers.ValidationError(f"Unknown: {', '.join(unknown)}. Labels: {', '.join(LABELS)}.")
-        return [label for label, flag in labels.items() if flag]
 
 
 class DecisionResult(serializers.ModelSerializer):

@@ -6,7 +6,15 @@ from django.conf import settings
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from apps.api.fields import CommentField, CommentsField, StrictBooleanField, StrictSerializer, StringField
+from apps.api.fields import (
+    BoundedListField,
+    CommentField,
+    CommentsField,
+    StrictBooleanField,
+    StrictSerializer,
+    StringField,
+    TrueLabelsField,
+)
 from apps.classifier.labels import LABELS
 from apps.predictions.models import Prediction
 from apps.registry.models import ModelVersion
@@ -38,8 +46,9 @@ class PredictRequest(StrictSerializer):
     external_id = StringField(
         default="", max_length=200, allow_blank=True, help_text="Your id of the comment."
     )
-    external_ids = serializers.ListField(
+    external_ids = BoundedListField(
         child=StringField(max_length=200, allow_blank=True),
+        max_length=settings.MAX_BATCH,
         required=False,
         help_text="With `texts`: your ids, in the same order.",
     )
@@ -64,7 +73,17 @@ class PredictRequest(StrictSerializer):
 
 
 class PredictProbaRequest(PredictRequest):
-    explain = StrictBooleanField(default=False, help_text="Add what each part of the text contributed.")
+    explain = StrictBooleanField(
+        default=False,
+        help_text="Add what each part of the text contributed; for at most 10 comments a request.",
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        attrs = super().validate(attrs)
+        if attrs["explain"] and len(attrs.get("texts", [])) > settings.MAX_EXPLAINED:
+            message = f"At most {settings.MAX_EXPLAINED} comments are explained in one request."
+            raise serializers.ValidationError({"explain": [message]})
+        return attrs
 
 
 class LabelsResult(serializers.Serializer):
@@ -149,20 +168,12 @@ class PredictionRecord(serializers.ModelSerializer):
 class FeedbackRequest(StrictSerializer):
     prediction_id = serializers.UUIDField()
     is_right = StrictBooleanField(help_text="Whether the prediction was right.")
-    labels = serializers.DictField(
-        child=StrictBooleanField(),
+    labels = TrueLabelsField(
         required=False,
         allow_null=True,
         help_text="Which labels are true, as in a result; labels left out are false.",
     )
     remark = StringField(default="", allow_blank=True, max_length=2_000)
-
-    def validate_labels(self, labels: dict[str, bool] | None) -> list[str] | None:
-        if labels is None:
-            return None
-        if unknown := sorted(set(labels) - set(LABELS)):
-            raise serializers.ValidationError(f"Unknown: {', '.join(unknown)}. Labels: {', '.join(LABELS)}.")
-        return [label for label, flag in labels.items() if flag]
 
 
 class FeedbackResult(serializers.Serializer):

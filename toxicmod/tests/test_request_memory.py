@@ -1,0 +1,183 @@
+"""The memory and the time that one request can take, measured in a real server for every way in.
+
+The bodies are made up from what the site says of itself (its OpenAPI document, Perspective's discovery
+document and the URL resolver), so that a new endpoint is measured as soon as there is one.
+"""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import requests
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from apps.api.parsers import MAX_MEMORY_BYTES
+from apps.api.perspective.messages import DISCOVERY
+from toxicmod.tests.site import PID, manage, site
+
+SIZE = 8 * 1024 * 1024 - 1_000  # as much as the site takes
+MAX_SECONDS = 5.0  # for what is refused; the machine may be busy
+MAX_ERROR_BYTES = 64 * 1024  # of the answer to what is refused
+_MAKE_KEY = """
+from apps.accounts.actions import create_api_key
+from apps.accounts.models import User
+user = User.objects.create_superuser("root", password="a password of the test")
+print("key", create_api_key(name="memory", rate_per_minute=10**6, acts_as=user)[1])
+"""
+
+
+class Server:
+    """A site with one process, whose memory is measured."""
+
+    def __init__(self, url: str, key: str, pid: int) -> None:
+        self.url, self.pid = url, pid
+        self.headers = {"Authorization": f"Api-Key {key}", "Content-Type": "application/json"}
+        self.baseline = self._status("VmRSS")
+
+    def _status(self, field: str) -> int:
+        """Return a figure of /proc/PID/status in bytes."""
+        found = re.search(rf"{field}:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
+        assert found is not None
+        return int(found[1]) * 1024
+
+    def measure(self, send: Any) -> tuple[requests.Response, int, float]:
+        """Return the response, by how much memory the process grew at most, and the seconds that it took."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")  # resets the peak
+        began = time.monotonic()
+        response = send()
+        return response, self._status("VmHWM") - self.baseline, time.monotonic() - began
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("memory")
+    with site(folder, WEB_CONCURRENCY="1", WEB_THREADS="2", LOG_LEVEL="CRITICAL") as (url, env):
+        manage("install_default_policy", env=env)
+        manage("collectstatic", "--noinput", "-v0", env=env)
+        key = manage("shell", "-v0", "-c", _MAKE_KEY, env=env).split()[-1]
+        master = (folder / PID).read_text().strip()
+        (pid,) = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+        for path in ("/", "/admin/login/", "/api/v1/schema?format=json", "/ready"):  # what is loaded once
+            assert requests.get(f"{url}{path}", timeout=60).status_code == 200
+        yield Server(url, key, int(pid))
+
+
+def repeated(unit: str, size: int = SIZE) -> str:
+    """Return a JSON text of about a size: a list of so many of a value."""
+    return "[" + ",".join([unit] * ((size - 500) // (len(unit) + 1))) + "]"
+
+
+def wide(unit: str) -> str:
+    """Return a JSON object with as many different members as fit."""
+    return "{" + ",".join(f'"{n:x}":{unit}' for n in range((SIZE - 500) // (len(unit) + 10))) + "}"
+
+
+VALUES = {
+    "integers": repeated("1"),
+    "fractions": repeated("0.5"),
+    "empty strings": repeated('""'),
+    "short strings": repeated('"ab"'),
+    "surrogates": repeated('"\\ud800"'),
+    "empty objects": repeated("{}"),
+    "empty lists": repeated("[]"),
+    "objects": repeated('{"a":{"b":1}}'),
+    "members": wide("1"),
+    "members with objects": wide("{}"),
+    "depth of lists": "[" * 4_000_000 + "]" * 4_000_000,
+    "moderate depth": "[" * 900 + "]" * 900,
+    "depth of objects": '{"a":' * 1_000_000 + "1" + "}" * 1_000_000,
+    "the same member": "{" + ",".join(['"a":1'] * 1_300_000) + "}",
+    "digits": "1" * (SIZE - 500),
+    "digits of a fraction": f"0.{'1' * (SIZE - 500)}",
+    "a large exponent": "1e400",
+    "a long integer": "1" * 90,
+    "a long string": f'"{"a" * (SIZE - 500)}"',
+    "a long string of commas": f'"{"," * (SIZE - 500)}"',
+    "a string that does not end": f'"{chr(92) * (SIZE - 501)}',
+    "wide characters": f'"{"😀" * ((SIZE - 500) // 4)}"',
+    "escapes": f'"{chr(92)}u0000{"a" * (SIZE - 600)}"',
+}
+
+
+class Schema(NamedTuple):
+    """The schema of a body: its definitions, and how a reference names one."""
+
+    definitions: dict[str, Any]
+    prefix: str
+
+    def resolve(self, field: dict[str, Any]) -> dict[str, Any]:
+        for each in (field, *field.get("allOf", ())):
+            if "$ref" in each:
+                return self.definitions[each["$ref"].removeprefix(self.prefix)]
+        return field
+
+    def bodies(self, root: dict[str, Any], depth: int = 3) -> Iterator[tuple[str, str]]:
+        """Yield texts with a hostile value in place of each field; `%s` stands for the value."""
+        root = self.resolve(root)
+        yield "", "%s"
+        if depth == 0:
+            return
+        members = dict(root.get("properties", {}))
+        if isinstance(extra := root.get("additionalProperties"), dict):
+            members["TOXICITY"] = extra
+        for name, field in members.items():
+            for path, inner in self.bodies(field, depth - 1):
+                yield f"{name}.{path}".strip("."), f'{{"{name}":{inner}}}'
+        if isinstance(items := root.get("items"), dict):
+            for path, inner in self.bodies(items, depth - 1):
+                yield f"0.{path}".strip("."), f"[{inner}]"
+
+
+def endpoints(server: Server) -> Iterator[tuple[str, str, str, str]]:
+    """Yield method, path, field and body template of everything that the site's documents describe."""
+    document = requests.get(f"{server.url}/api/v1/schema?format=json", timeout=60).json()
+    v1 = Schema(document["components"]["schemas"], "#/components/schemas/")
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            if method in ("post", "put", "patch"):
+                content = operation.get("requestBody", {}).get(
+                    "content", {"application/json": {"schema": {}}}
+                )
+                schema = content["application/json"]["schema"]
+                for field, body in v1.bodies(schema):
+                    yield method, re.sub(r"\{\w+\}", "1", path), field, body
+    google = Schema(DISCOVERY["schemas"], "")
+    for method in DISCOVERY["resources"]["comments"]["methods"].values():
+        for field, body in google.bodies(method["request"]):
+            yield method["httpMethod"].lower(), f"/{method['path']}", field, body
+
+
+def failures(server: Server, name: str, send: Any, is_refused: bool = True) -> list[str]:
+    response, memory, seconds = server.measure(send)
+    wrong = []
+    if response.status_code >= 500 or (is_refused and response.status_code < 300):
+        wrong.append(f"status {response.status_code}")
+    if memory > MAX_MEMORY_BYTES:
+        wrong.append(f"{memory >> 20} MB of memory")
+    if is_refused and seconds > MAX_SECONDS:
+        wrong.append(f"{seconds:.1f} s")
+    if is_refused and len(response.content) > MAX_ERROR_BYTES:
+        wrong.append(f"an answer of {len(response.content):,} bytes")
+    return [f"{name}: {', '.join(wrong)}"] if wrong else []
+
+
+@pytest.mark.slow
+def test_hostile_json_takes_bounded_memory_and_time(server: Server) -> None:
+    found, paths = [], set()
+    for method, path, field, template in endpoints(server):
+        paths.add(path)
+        for name, value in VALUES.items():
+            body = template.replace("%s", value).encode()
+
+            def send(method: str = method, path: str = path, body: bytes = body) -> requests.Response:
+                return requests.request(
+                    method, f"{server.url}{path}", data=body, headers=server.headers, timeout=60
+                )
+
+            found += failures(server, f"{path} {field or 'body'}: {name}", send, is_refused=False)
+    assert {"/api/v1/predict", "/api/v1/moderate", "/api/v1/appeals", "/v1alpha1/comments:analyze"} <= paths
+    assert not found, "\n".join(found)
