@@ -226,6 +226,13 @@ class Submission(AppendOnly):
     )
     client = models.ForeignKey("accounts.APIKey", null=True, on_delete=models.PROTECT, related_name="+")
     external_id = models.CharField("External ID", max_length=200, blank=True)
+    retry_key = models.CharField(
+        max_length=64,
+        null=True,
+        unique=True,
+        editable=False,
+        help_text="Where the external id may belong to several comments: a hash of id, comment and day.",
+    )
     community = models.CharField(max_length=100, blank=True)
     author = models.ForeignKey(Author, null=True, on_delete=models.PROTECT)
     context: Any = models.JSONField(
@@ -245,13 +252,13 @@ class Submission(AppendOnly):
         constraints = [
             models.UniqueConstraint(
                 fields=["client", "external_id"],
-                condition=~Q(external_id="") & Q(client__isnull=False),
+                condition=~Q(external_id="") & Q(client__isnull=False, retry_key__isnull=True),
                 name="moderation_one_answer_per_external_id",
                 violation_error_message="This external ID of this API key has been answered already.",
             ),
             models.UniqueConstraint(
                 fields=["external_id"],
-                condition=~Q(external_id="") & Q(client__isnull=True),
+                condition=~Q(external_id="") & Q(client__isnull=True, retry_key__isnull=True),
                 name="moderation_one_anonymous_answer",
                 violation_error_message="This external ID has been answered already.",
             ),
@@ -259,6 +266,9 @@ class Submission(AppendOnly):
         indexes = [
             models.Index(fields=["community", "-prediction"], name="moderation_by_community"),
             models.Index(fields=["author", "-prediction"], name="moderation_by_author"),
+            models.Index(
+                fields=["external_id"], condition=~Q(external_id=""), name="moderation_by_external_id"
+            ),
         ]
 
     def __str__(self) -> str:

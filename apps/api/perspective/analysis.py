@@ -190,7 +190,12 @@ def _reviewed(comment: predictions.Comment) -> Scores | Exception | None:
         return None
     try:
         return moderation.moderate(
-            text=comment.text, client=comment.client, community=comment.community, source=_SOURCE
+            text=comment.text,
+            client=comment.client,
+            community=comment.community,
+            external_id=comment.external_id,
+            is_shared_id=True,
+            source=_SOURCE,
         ).submission.prediction
     except ModerationError as error:
         # The client came for a score and gets it; that nobody reviews is for the operator to see.

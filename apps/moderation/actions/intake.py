@@ -1,8 +1,9 @@
 """Comments come in: scored, judged by the policy, and put before a human where it says so."""
 
 import hashlib
+import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -17,6 +18,8 @@ from apps.moderation.errors import ConflictError, ModerationError
 from apps.moderation.models import Author, Decision, Policy, QueueItem, Strike, Submission
 from apps.predictions import actions as predictions
 from apps.predictions.models import Prediction
+
+RETRY_WINDOW = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -39,18 +42,30 @@ def moderate(
     callback_url: str = "",
     source: Prediction.Source = Prediction.Source.API,
     example: bool = False,
+    is_shared_id: bool = False,
 ) -> Answer:
     """Score a comment, judge it by the community's policy and store all of it in one transaction.
 
     The same external id from the same client returns the first answer.
+
+    Args:
+        is_shared_id: the external id may belong to several comments, as a Perspective client's `clientToken`
+            may. Only the same comment, sent again with the same id within a day, returns the first answer.
 
     Raises:
         NoModelError: no model is in service.
         ModerationError: no policy is active.
         ConflictError: the external id came before, with another comment.
     """
-    if external_id and (earlier := _earlier(text, client, external_id)):
-        return earlier
+    retry_keys = _retry_keys(text, client, community, external_id) if is_shared_id and external_id else []
+
+    def earlier() -> Answer | None:
+        if retry_keys:
+            return _earlier_retry(retry_keys)
+        return _earlier(text, client, external_id) if external_id else None
+
+    if answer := earlier():
+        return answer
     try:
         with transaction.atomic():
             return _moderate(
@@ -63,22 +78,46 @@ def moderate(
                 callback_url=callback_url,
                 source=source,
                 example=example,
+                retry_key=retry_keys[0] if retry_keys else None,
             )
     except IntegrityError:
         # Somebody stored the same external id meanwhile: the unique constraint chose the winner.
-        if external_id and (earlier := _earlier(text, client, external_id)):
-            return earlier
+        if answer := earlier():
+            return answer
         raise
+
+
+def _retry_keys(text: str, client: APIKey | None, community: str, external_id: str) -> list[str]:
+    """Return the retry key of a comment that comes today, and the one that it had yesterday."""
+    content = [client and client.pk, community, external_id, predictions.text_hash(text)]
+    today = timezone.now().date()
+    return [
+        hashlib.sha256(json.dumps([*content, str(day)]).encode()).hexdigest()
+        for day in (today, today - timedelta(days=1))
+    ]
+
+
+def _earlier_retry(retry_keys: Sequence[str]) -> Answer | None:
+    since = timezone.now() - RETRY_WINDOW
+    submissions = Submission.objects.select_related("prediction").filter(created_at__gt=since)
+    submission = submissions.filter(retry_key__in=retry_keys).order_by("created_at").first()
+    return submission and _repeat(submission)
 
 
 def _earlier(text: str, client: APIKey | None, external_id: str) -> Answer | None:
     submission = (
-        Submission.objects.select_related("prediction").filter(client=client, external_id=external_id).first()
+        Submission.objects.select_related("prediction")
+        .filter(client=client, external_id=external_id, retry_key=None)
+        .first()
     )
     if submission is None:
         return None
     if submission.prediction.text_hash != predictions.text_hash(text):
         raise ConflictError(f"The external id “{external_id}” belongs to another comment.")
+    return _repeat(submission)
+
+
+def _repeat(submission: Submission) -> Answer:
     return Answer(submission, submission.items.order_by("pk").first(), is_repeat=True)
 
 
@@ -93,6 +132,7 @@ def _moderate(
     callback_url: str,
     source: Prediction.Source,
     example: bool,
+    retry_key: str | None,
 ) -> Answer:
     policy = Policy.objects.active_for(community)
     if policy is None:
@@ -108,6 +148,7 @@ def _moderate(
         prediction=prediction,
         client=client,
         external_id=external_id,
+        retry_key=retry_key,
         community=community,
         author=author,
         context=context,

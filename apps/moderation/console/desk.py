@@ -12,7 +12,7 @@ from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
 
-from apps.accounts.models import APIKey, User
+from apps.accounts.models import User
 from apps.accounts.permissions import NO_COMMUNITY, communities_of
 from apps.classifier.labels import LABELS
 from apps.moderation import actions, insight, selectors
@@ -191,16 +191,11 @@ def _find(user: User, wanted: str) -> list[QueueItem]:
         ids = [UUID(wanted)]
     except ValueError:
         ids = []
-    # Each look-up goes by an index: the platform's ids are unique for each key, authors within a community.
-    keys = [*APIKey.objects.values_list("pk", flat=True)]
-    submissions = selectors.visible(user, Submission.objects.all())
-    named = submissions.filter(client__in=keys, external_id=wanted).values("pk")[:20]
-    unnamed = submissions.filter(client=None, external_id=wanted).values("pk")[:20]
-    ids += [row["pk"] for row in [*named, *unnamed]]
+    # Each look-up goes by an index. Several comments may have the same external id: the newest are found.
+    submissions = selectors.visible(user, Submission.objects.order_by("-pk")).values_list("pk", flat=True)
+    ids += submissions.filter(external_id=wanted)[:50] if wanted else []
     authors = selectors.visible(user, Author.objects.filter(ref=wanted)).values_list("pk", flat=True)[:20]
-    ids += (
-        Submission.objects.filter(author__in=list(authors)).order_by("-pk").values_list("pk", flat=True)[:50]
-    )
+    ids += submissions.filter(author__in=list(authors))[:50]
     return list(visible.filter(submission__in=ids).order_by("-pk")[:50])
 
 

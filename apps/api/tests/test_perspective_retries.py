@@ -1,0 +1,147 @@
+"""A key that has Perspective calls reviewed: a call that is sent again is answered from the record."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from threading import Barrier
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from django.db import connection
+from django.db.models import QuerySet
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from apps.accounts.actions import create_api_key
+from apps.accounts.models import User
+from apps.api.tests.test_perspective import ANALYZE, IDIOT, asking, post
+from apps.api.tests.test_perspective_batch import answers, part, send
+from apps.api.tests.test_perspective_batch import asking as asking_text
+from apps.moderation.actions import install_default_policy, intake
+from apps.moderation.models import Policy, QueueItem, Submission
+from apps.predictions.models import Prediction
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+
+@pytest.fixture
+def path(champion: Any) -> str:
+    """The path with a key whose calls are all reviewed."""
+    install_default_policy()
+    rules = Policy.objects.active_for("").rules
+    rules.update(reject_from=None, review_from=None)
+    rules.filter(label="toxic").update(review_from=0.1)
+    return f"{ANALYZE}?key={create_api_key(name='reviewed', review_perspective=True)[1]}"
+
+
+def test_a_retry_is_answered_from_the_record_and_queued_once(client: Client, path: str) -> None:
+    first, second = (post(client, asking(clientToken="c-77", communityId="cats"), path) for _ in range(2))
+    assert first.status_code == 200
+    assert first.json() == second.json()
+    item = QueueItem.objects.get()
+    assert item.submission.external_id == item.submission.prediction.external_id == "c-77"
+    assert Prediction.objects.count() == 1
+
+
+def test_a_retry_may_ask_for_other_attributes(client: Client, path: str) -> None:
+    post(client, asking(clientToken="c-77"), path)
+    response = post(
+        client, asking(IDIOT, "TOXICITY", "INSULT", clientToken="c-77", spanAnnotations=True), path
+    )
+    assert set(response.json()["attributeScores"]) == {"TOXICITY", "INSULT"}
+    assert Prediction.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("other", "more"),
+    [
+        ("Another idiot", {"clientToken": "c-77"}),
+        (IDIOT, {"clientToken": "c-78"}),
+        (IDIOT, {"clientToken": "c-77", "communityId": "dogs"}),
+        (IDIOT, {}),
+    ],
+)
+def test_another_comment_is_no_retry(client: Client, path: str, other: str, more: dict[str, str]) -> None:
+    assert post(client, asking(clientToken="c-77"), path).status_code == 200
+    assert post(client, asking(other, **more), path).status_code == 200
+    assert QueueItem.objects.count() == 2
+
+
+def test_comments_without_a_token_are_all_queued(client: Client, path: str) -> None:
+    for _ in range(2):
+        assert post(client, asking(), path).status_code == 200
+    assert QueueItem.objects.count() == 2
+
+
+def test_another_key_and_moderate_have_ids_of_their_own(client: Client, path: str) -> None:
+    post(client, asking(clientToken="c-77"), path)
+    other, secret = create_api_key(name="other", review_perspective=True)
+    assert post(client, asking(clientToken="c-77"), f"{ANALYZE}?key={secret}").status_code == 200
+    moderate = {"text": "Another comment, idiot", "external_id": "c-77"}
+    headers = {"Authorization": f"Api-Key {secret}"}
+    for _ in range(2):
+        response = post(client, moderate, "/api/v1/moderate", headers=headers)
+        assert response.status_code == 200, response.content
+    assert QueueItem.objects.count() == 3
+    assert post(client, asking(clientToken="c-77"), f"{ANALYZE}?key={secret}").status_code == 200
+    assert QueueItem.objects.filter(submission__client=other).count() == 2
+
+
+@pytest.mark.parametrize(
+    ("hours", "count"), [(0, 1), (1, 1), (12, 1), (23.9, 1), (24.1, 2), (47, 2), (72, 2)]
+)
+@pytest.mark.parametrize("begin", [0, 6, 12, 23])  # o'clock
+def test_a_token_may_come_again_after_a_day(
+    client: Client, path: str, begin: int, hours: float, count: int
+) -> None:
+    first = timezone.now().replace(hour=begin, minute=30) - timedelta(days=5)
+    for moment in (first, first + timedelta(hours=hours)):
+        with patch.object(intake.timezone, "now", return_value=moment):
+            assert post(client, asking(clientToken="c-77"), path).status_code == 200
+        QuerySet(Submission).filter(created_at__gt=first + timedelta(days=4)).update(created_at=moment)
+    assert Submission.objects.count() == count
+
+
+def test_the_same_call_twice_in_a_batch_is_queued_once(client: Client, path: str) -> None:
+    line = f"POST {path} HTTP/1.1"
+    body = "".join(part(f"<{n}>", asking_text(IDIOT, clientToken="c-77"), line) for n in range(3)) + "--b--"
+    results = answers(send(client, body))
+    assert [status for _, status, _ in results] == [200] * 3
+    assert results[0][2] == results[2][2]
+    assert QueueItem.objects.count() == Prediction.objects.count() == 1
+
+
+def test_the_console_finds_every_comment_of_a_token(
+    client: Client, path: str, person: Callable[..., User]
+) -> None:
+    for text in ("You idiot", "He is an idiot"):
+        post(client, asking(text, clientToken="site-7"), path)
+    user = person("ann")
+    user.is_staff = True
+    user.save()
+    client.force_login(user)
+    page = client.get(reverse("admin:moderation_search"), {"q": "site-7"})
+    assert page.status_code == 200, page.headers
+    assert set(page.context["found"]) == set(QueueItem.objects.all())
+    assert len(page.context["found"]) == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_concurrent_retries_are_queued_once(path: str) -> None:
+    count = 8
+    barrier = Barrier(count)
+
+    def call(_: int) -> Any:
+        try:
+            barrier.wait()
+            return post(Client(), asking(clientToken="c-77"), path)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(count) as pool:
+        responses = list(pool.map(call, range(count)))
+    assert [response.status_code for response in responses] == [200] * count
+    assert all(response.json() == responses[0].json() for response in responses)
+    assert QueueItem.objects.count() == Prediction.objects.count() == 1
