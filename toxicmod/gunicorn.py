@@ -10,6 +10,9 @@ from typing import Any
 
 wsgi_app = "toxicmod.wsgi"
 bind = f"{os.environ.get('HOST', '127.0.0.1')}:{os.environ.get('PORT', '8000')}"
+# PostgreSQL gives up a slow statement itself; the longer limit is for a server that has stopped answering.
+os.environ.setdefault("DATABASE_TIMEOUT", "5")
+os.environ.setdefault("STATEMENT_TIMEOUT_MS", "4500")
 workers = int(os.environ.get("WEB_CONCURRENCY", os.cpu_count() or 1))
 threads = int(os.environ.get("WEB_THREADS", "16"))
 worker_class = "toxicmod.worker.Worker"  # threads

@@ -110,6 +110,10 @@ TEMPLATES = [
     }
 ]
 
+# How long to wait for an answer of PostgreSQL, and how long the server may work on a statement (0: no limit).
+# gunicorn.py sets both for web requests; migrations, rollups and other work in the background may take long.
+DATABASE_TIMEOUT = env.float("DATABASE_TIMEOUT", default=3_600.0)
+STATEMENT_TIMEOUT_MS = env.int("STATEMENT_TIMEOUT_MS", default=0)
 DATABASES = {
     "default": env.db_url_config(_required("DATABASE_URL") or f"sqlite:///{DATA_DIR / 'toxicmod.sqlite3'}")
 }
@@ -124,6 +128,8 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         "timeout": 10,
     }
 else:
+    if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
+        DATABASES["default"]["ENGINE"] = "toxicmod.postgresql"
     DATABASES["default"] |= {
         "CONN_MAX_AGE": 60,
         "CONN_HEALTH_CHECKS": True,
@@ -135,6 +141,7 @@ else:
             "keepalives_idle": 2,
             "keepalives_interval": 1,
         }
+        | ({"options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS}"} if STATEMENT_TIMEOUT_MS else {})
         | DATABASES["default"].get("OPTIONS", {}),
     }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -1,6 +1,9 @@
 """Every path of the site."""
 
+import sys
+
 from django.contrib import admin
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
 from django.views import defaults
@@ -10,8 +13,9 @@ from django_plotly_dash import urls as dash
 from django_plotly_dash.models import DashApp, StatelessApp
 
 from apps.api import health
-from apps.api.problems import json_problem
+from apps.api.problems import RETRY_SECONDS, json_problem
 from apps.monitoring import prometheus
+from apps.pages.errors import unavailable
 
 # Of django-plotly-dash's forty paths those of an application by name; one of the rest is open to anybody.
 _DASH = [
@@ -51,6 +55,13 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
+    """Return the answer to a defect, or to a database that cannot be reached."""
+    if isinstance(sys.exc_info()[1], (InterfaceError, OperationalError)):
+        if not _is_api(request):
+            return unavailable(request)
+        response = json_problem(request, 503, "The database can't be reached. Please try again.")
+        response["Retry-After"] = str(RETRY_SECONDS)
+        return response
     if _is_api(request):
         return json_problem(request, 500, "Something went wrong here. It was logged; please try again.")
     return defaults.server_error(request)

@@ -1,0 +1,85 @@
+"""PostgreSQL that may hang: a server that accepts what is sent and never answers.
+
+TCP's own time-outs do not notice this: the kernel of a stopped server still acknowledges. Every wait for an
+answer therefore has an end, after which the connection is closed. While the server is down, one thread at a
+time tries to connect and the others fail at once, so that a web process has threads left for its other work.
+"""
+
+import threading
+import time
+from functools import partial
+from typing import Any
+
+import psycopg
+from django.conf import settings
+from django.db.backends.postgresql import base
+
+RETRY_SECONDS = 1.0
+
+
+class _Outage:
+    """Whether the server failed to answer, and until when this process does not try it again."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_down = False
+        self._until = 0.0
+
+    def require_attempt(self) -> None:
+        """Let a thread connect, and while the server is down let no other do so meanwhile.
+
+        Raises:
+            OperationalError: the server is down, and it is not yet time to try again.
+        """
+        with self._lock:
+            now = time.monotonic()
+            if now < self._until:
+                raise psycopg.OperationalError("The database did not answer a moment ago.")
+            if self._is_down:
+                self._until = now + settings.DATABASE_TIMEOUT
+
+    def begin(self) -> None:
+        with self._lock:
+            self._is_down, self._until = True, time.monotonic() + RETRY_SECONDS
+
+    def end(self) -> None:
+        with self._lock:
+            self._is_down, self._until = False, 0.0
+
+
+_outage = _Outage()
+
+
+def _wait(connection: psycopg.Connection[Any], generator: Any, *args: Any, **options: Any) -> Any:
+    """Wait for the server as `Connection.wait` does, but for `DATABASE_TIMEOUT` seconds at most.
+
+    Raises:
+        OperationalError: the time is over; the connection is closed.
+    """
+    started = time.monotonic()
+    options.setdefault("timeout", settings.DATABASE_TIMEOUT)
+    try:
+        return psycopg.Connection.wait(connection, generator, *args, **options)
+    except psycopg.OperationalError:
+        if time.monotonic() - started < settings.DATABASE_TIMEOUT:
+            raise
+    connection.close()
+    _outage.begin()
+    raise psycopg.OperationalError(f"The database did not answer within {settings.DATABASE_TIMEOUT:g} s.")
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    def get_new_connection(self, conn_params: dict[str, Any]) -> psycopg.Connection[Any]:
+        _outage.require_attempt()
+        started = time.monotonic()
+        try:
+            connection = super().get_new_connection(conn_params)
+        except psycopg.OperationalError:
+            if time.monotonic() - started > RETRY_SECONDS:
+                _outage.begin()
+            else:  # refused at once: to try again costs nothing
+                _outage.end()
+            raise
+        _outage.end()
+        connection.wait = partial(_wait, connection)
+        return connection
