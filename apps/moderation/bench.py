@@ -187,13 +187,14 @@ def measure_pages(runs: int = 50) -> list[Timing]:
         assert item is not None
         answer = client.post(
             reverse("admin:moderation_decide", args=[item.pk]),
-            {"action": "approve", "version": item.version, "shown": item.prediction.label_mask, "seconds": 1},
+            {"action": "approve", "version": item.version, "seconds": 1},
             headers=fetch,
         )
         assert answer.status_code == 200, answer.content
 
     def ahead() -> None:
-        client.post(reverse("admin:moderation_ahead", args=[random.choice(items)]), headers=fetch)
+        data = {"tab": "bench", "besides": random.choice(items)}
+        client.post(reverse("admin:moderation_next"), data, headers=fetch)
 
     return [
         *(_time(name, get(url), runs) for name, url in PAGES.items()),

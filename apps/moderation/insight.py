@@ -4,29 +4,33 @@ import hashlib
 import json
 import logging
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.cache import cache
-from django.db.models import Avg, Count, F, Min, Q, QuerySet
+from django.db.models import Avg, Count, F, Min, Q, QuerySet, Value
 from django.db.models.functions import Floor, TruncDate
 from django.utils import timezone
 
 from apps.accounts.models import User
-from apps.accounts.permissions import access_key, in_communities_of
+from apps.accounts.permissions import access_key, communities_of, in_communities_of
 from apps.classifier.labels import LABELS
+from apps.moderation.availability import Obstacle, obstacle
 from apps.moderation.models import (
     SEVERE,
     VIEWS,
     Appeal,
     Decision,
     Lane,
+    Policy,
     Preference,
     QueueItem,
     QueueItemQuerySet,
 )
 from apps.moderation.permissions import visible_to
+from apps.predictions.models import ALL_LABELS, pack_labels
 
 logger = logging.getLogger(__name__)
 
@@ -40,18 +44,36 @@ _HISTOGRAM_SECONDS = 30
 
 @dataclass(frozen=True)
 class ViewCount:
-    """A saved view with its size; sizes are counted up to 1,000."""
+    """A saved view with its size; sizes are counted up to 1,000.
+
+    `count` is the number of open items, `available` of those that the user can take now; `overdue` and
+    `oldest` are theirs. `obstacles` says how many of the others are unavailable, and why.
+    """
 
     view: str
     title: str
     count: int
+    available: int
     overdue: int
     oldest: datetime | None
+    obstacles: dict[str, int]
 
     @property
     def count_text(self) -> str:
-        """The count as it is shown."""
-        return f"{CAP:,}+" if self.count > CAP else f"{self.count:,}"
+        """The size as it is shown: what the user can take, else why the items are unavailable."""
+        if self.count > CAP:
+            return f"{CAP:,}+"
+        if self.available or not self.obstacles:
+            return f"{self.available:,}"
+        reason, count = max(self.obstacles.items(), key=lambda pair: pair[1])
+        return f"{count:,}, {Obstacle(reason).label}"
+
+    @property
+    def title_text(self) -> str:
+        """The whole account of the view, for a tooltip."""
+        parts = [f"{self.available:,} you can take"]
+        parts += [f"{count:,} {Obstacle(reason).label}" for reason, count in self.obstacles.items()]
+        return "; ".join(parts)
 
 
 def capped(items: QuerySet[Any]) -> int:
@@ -59,30 +81,103 @@ def capped(items: QuerySet[Any]) -> int:
     return items.order_by().values("pk")[: CAP + 1].count()
 
 
+def _counts_key(user: User) -> str:
+    return f"moderation:counts:{user.pk}:{access_key(user)}"
+
+
 def view_counts(user: User) -> list[ViewCount]:
-    """Return the saved views with their sizes; those of the lanes are at most five seconds old.
+    """Return the saved views with their sizes, at most five seconds old; see `forget_counts`.
 
     Raises:
         PermissionDenied: the user may not see the queue.
     """
     visible = visible_to(user)
-    key = f"moderation:counts:{access_key(user)}"
-    shared: list[ViewCount] | None = cache.get(key)
-    if shared is None:
-        shared = [_view_count(visible, view, user) for view in VIEWS if view != "mine"]
-        cache.set(key, shared, _COUNT_SECONDS)
-    return [_view_count(visible, "mine", user), *shared]
+    found: list[ViewCount] | None = cache.get(_counts_key(user))
+    if found is None:
+        now = timezone.now()
+        decides = user.has_perm("moderation.decide_queueitem")
+        rows = visible.annotate(obstacle=obstacle(user, now) if decides else Value(""))
+        views = ("mine", *(view for view in VIEWS if view != "mine"))
+        found = [_view_count(view, rows.in_view(view, user, now), now) for view in views]
+        cache.set(_counts_key(user), found, _COUNT_SECONDS)
+    return found
 
 
-def _view_count(visible: QueueItemQuerySet, view: str, user: User) -> ViewCount:
-    now = timezone.now()
-    items = visible.in_view(view, user, now)
+def forget_counts(user: User) -> None:
+    """Have the user's views counted again: the user has changed them, or finds one empty."""
+    cache.delete(_counts_key(user))
+
+
+def _view_count(view: str, items: QueueItemQuerySet, now: datetime) -> ViewCount:
     title = Lane(view).label if view in Lane.values else view.capitalize()
-    # One query: an index gives the first due, among whom all that are overdue and the oldest come first.
+    free = Q(obstacle="")
+    # An index gives the first due, among whom all that are overdue and the oldest come first.
     figures = items.order_by("due_at")[: CAP + 1].aggregate(
-        count=Count("pk"), overdue=Count("pk", filter=Q(due_at__lt=now)), oldest=Min("created_at")
+        count=Count("pk"),
+        available=Count("pk", filter=free),
+        overdue=Count("pk", filter=free & Q(due_at__lt=now)),
+        oldest=Min("created_at", filter=free),
+        **{reason.value: Count("pk", filter=Q(obstacle=reason)) for reason in Obstacle},
     )
-    return ViewCount(view=view, title=title, **figures)
+    obstacles = {reason.value: figures.pop(reason.value) for reason in Obstacle}
+    return ViewCount(view, title, **figures, obstacles={k: v for k, v in obstacles.items() if v})
+
+
+def why_empty(user: User, view: str) -> list[str]:
+    """Return sentences that say why the user can take nothing in a view; none if nothing is open there.
+
+    Raises:
+        PermissionDenied: the user may not see the queue.
+    """
+    entry = next(entry for entry in view_counts(user) if entry.view == view)
+    sentences = []
+    if entry.available:
+        those = "1 item is" if entry.available == 1 else f"{entry.available:,} items are"
+        sentences.append(f"{those} on the screen of another moderator, or on another of your tabs.")
+    for reason, count in entry.obstacles.items():
+        sentences.append(_EXPLAINED[Obstacle(reason)](user, view, count))
+    communities = communities_of(user)
+    if communities:
+        sentences.append(f"You see these communities only: {', '.join(sorted(communities))}.")
+    return sentences
+
+
+def _items(count: int, one: str, many: str) -> str:
+    return f"1 item {one}" if count == 1 else f"{count:,} items {many}"
+
+
+def _explain_held(user: User, view: str, count: int) -> str:
+    now = timezone.now()
+    held = visible_to(user).in_view(view, user, now).filter(lease_until__gt=now).exclude(lease_by=user)
+    names = sorted(set(held.values_list("lease_by__username", flat=True)[:CAP]))
+    until = held.aggregate(first=Min("lease_until"))
+    who = f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''}"
+    if until["first"] is None:
+        return "The items that others held have just become free: refresh the page."
+    when = f"{'until' if count == 1 else 'the first until'} {until['first']:%H:%M:%S} UTC"
+    return f"{_items(count, 'is', 'are')} being reviewed by {who}; {when}."
+
+
+def _explain_policy(user: User, view: str, count: int) -> str:
+    barred = Policy.objects.filter(pk__in=Policy.objects.barring(user))
+    groups = sorted({group for names in barred.values_list("may_decide", flat=True) for group in names})
+    return f"{_items(count, 'is', 'are')} restricted by policy to: {', '.join(groups)}."
+
+
+_EXPLAINED: dict[Obstacle, Callable[[User, str, int], str]] = {
+    Obstacle.HELD: _explain_held,
+    Obstacle.LEADS: lambda user, view, count: (
+        f"{_items(count, 'waits', 'wait')} for a lead: appeals and escalated items are decided by leads only."
+    ),
+    Obstacle.DECIDED_FIRST: lambda user, view, count: (
+        f"{_items(count, 'needs', 'need')} another moderator: you decided the comment first."
+    ),
+    Obstacle.POLICY: _explain_policy,
+    Obstacle.SKIPPED: lambda user, view, count: (
+        f"{_items(count, 'was', 'were')} skipped by you. "
+        "For a day they are offered to others only; search for their numbers to open them."
+    ),
+}
 
 
 def oldest_open(community: str | None = None) -> datetime | None:
@@ -197,11 +292,18 @@ def cohen_kappa(pairs: Counter[tuple[bool, bool]]) -> Agreement:
     return Agreement(None if chance == 1 else (agreed / count - chance) / (1 - chance), agreed, count)
 
 
-def _said(action: str, corrected: int | None, predicted: int) -> int:
-    """Return the labels a moderator stands for: those said, else with a rejection the predicted ones."""
+def stated_labels(action: str, corrected: int | None, rule_label: str | None) -> tuple[int, int]:
+    """Return the labels that a decision says are true, and those of which it says anything, as masks.
+
+    Ticked labels speak of all six. Without them an approval says that none is true, and a rejection says only
+    that the label of its reason is: nothing is taken over from the model.
+    """
     if corrected is not None:
-        return corrected
-    return predicted if action == Decision.Action.REJECT else 0
+        return corrected, ALL_LABELS
+    if action == Decision.Action.APPROVE:
+        return 0, ALL_LABELS
+    bit = pack_labels(label == rule_label for label in LABELS)
+    return bit, bit
 
 
 def agreement(
@@ -237,26 +339,28 @@ def _agreement(
             "item__original",
             "action",
             "corrected_mask",
-            "submission__prediction__label_mask",
+            "rule__label",
             "by__username",
         )[:_PAIRS]
     )
     firsts = {
-        item: (action, corrected, name)
-        for item, action, corrected, name in Decision.objects.effective()
+        item: (action, corrected, label, name)
+        for item, action, corrected, label, name in Decision.objects.effective()
         .filter(item__in=[row[0] for row in seconds])
         .exclude(action=Decision.Action.ESCALATE)
-        .values_list("item", "action", "corrected_mask", "by__username")
+        .values_list("item", "action", "corrected_mask", "rule__label", "by__username")
     }
     by_label: dict[str, Counter[tuple[bool, bool]]] = {label: Counter() for label in LABELS}
     by_pair: dict[tuple[str, str], Counter[tuple[bool, bool]]] = defaultdict(Counter)
-    for item, action, corrected, predicted, name in seconds:
+    for item, action, corrected, rule_label, name in seconds:
         if item not in firsts:
             continue
-        first_action, first_corrected, first_name = firsts[item]
-        one, other = _said(first_action, first_corrected, predicted), _said(action, corrected, predicted)
+        first_action, first_corrected, first_rule_label, first_name = firsts[item]
+        one, one_known = stated_labels(first_action, first_corrected, first_rule_label)
+        other, other_known = stated_labels(action, corrected, rule_label)
         for bit, label in enumerate(LABELS):
-            by_label[label][bool(one >> bit & 1), bool(other >> bit & 1)] += 1
+            if one_known & other_known & 1 << bit:
+                by_label[label][bool(one >> bit & 1), bool(other >> bit & 1)] += 1
         verdicts = (first_action == Decision.Action.REJECT, action == Decision.Action.REJECT)
         # A pair is the same whoever was first.
         pair, ordered = (

@@ -16,6 +16,7 @@ from apps.webhooks.models import Endpoint
 
 LABEL_CHOICES = [(label, label.replace("_", " ")) for label in LABELS]
 OPEN = Q(status="open")
+UNLIKELY = 0.2  # below this probability a label is not called possible, unless a rule of the policy was met
 SEVERE = 0.5  # from this severity on an item is urgent and counts against a moderator's budget
 
 
@@ -515,33 +516,52 @@ class QueueItem(models.Model):
 
     @property
     def why_first(self) -> str:
-        """One sentence on why the item stands where it stands."""
-        parts = {
-            self.Kind.APPEAL: ["the author appeals"],
-            self.Kind.SECOND: ["a second, blind review"],
-            self.Kind.AUDIT: [f"a random check, one of {round(1 / self.sampling_chance):,}"],
-            self.Kind.LEARN: [f"to learn from, {self.get_lesson_display()}"],
-        }.get(self.kind, [])  # type: ignore[call-overload]
+        """One line that says why the item is in the queue and where it stands."""
+        parts = ["escalated by a colleague"] if self.lane == Lane.ESCALATED else []
         if self.requested_by_id:
-            parts.insert(0, "a colleague sent it to review")
-        if self.lane == Lane.ESCALATED:
-            parts.insert(0, "a colleague escalated it")
+            parts.append("sent to review by a colleague")
+        match self.kind:
+            case self.Kind.APPEAL:
+                parts.append("the author appeals")
+            case self.Kind.SECOND:
+                parts.append("second review, blind")
+            case self.Kind.AUDIT:
+                parts.append(f"random audit (1 in {round(1 / self.sampling_chance):,})")
+            case self.Kind.LEARN:
+                parts.append(f"training sample: {self.get_lesson_display()}")
+            case self.Kind.EXAMPLE:
+                parts.append("example comment")
         if not self.is_blind:
-            certainty = "probably" if self.score >= 0.5 else "perhaps"
-            parts.append(f"{certainty} {self.get_label_display()} ({self.score:.0%})")
+            parts.append(self.assessment)
             if self.severity >= SEVERE:
-                parts.append("severe")
+                parts.append("high severity")
             if self.uncertainty >= 0.8:
                 parts.append("close to a threshold")
             if self.history > 0:
                 parts.append("its author has strikes")
         if self.is_overdue:
             parts.append("overdue")
-        sentence = ", ".join(parts)
-        return f"{sentence[0].upper()}{sentence[1:]}."
+        line = " · ".join(parts)
+        return f"{line[0].upper()}{line[1:]}"
+
+    @property
+    def assessment(self) -> str:
+        """What the model says: the item's label with its probability, or that no label is likely."""
+        if self.is_unlikely:
+            label, score = max(self.prediction.probabilities.items(), key=lambda pair: pair[1])
+            share = "under 1%" if score < 0.01 else f"{score:.0%}"
+            return f"no label is likely (highest: {label.replace('_', ' ')} {share})"
+        return (
+            f"{'likely' if self.score >= 0.5 else 'possibly'} {self.get_label_display()} ({self.score:.0%})"
+        )
+
+    @property
+    def is_unlikely(self) -> bool:
+        """Whether no label is a reason to look at the item: all scores are low, and no rule was met."""
+        return not self.submission.reasons and max(self.prediction.probabilities.values()) < UNLIKELY
 
     def rule(self) -> "PolicyRule | None":
-        """Return the rule that is preselected for a rejection: that of the item's label, else the first."""
+        """Return the rule of the item's label, else the first: the API's default reason for a rejection."""
         rules = list(self.policy.rules.all())
         return next((rule for rule in rules if rule.label == self.label), rules[0] if rules else None)
 
@@ -642,6 +662,13 @@ class Decision(AppendOnly):
     job = models.ForeignKey(
         "BulkJob", null=True, on_delete=models.PROTECT, related_name="decisions", db_index=False
     )
+    applied_from = models.ForeignKey(
+        "self",
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="applied",
+        help_text="The decision that was applied to this similar comment as well.",
+    )
     created_at = models.DateTimeField(default=timezone.now)
 
     objects = DecisionQuerySet.as_manager()  # type: ignore[misc]
@@ -708,7 +735,7 @@ class Decision(AppendOnly):
 
     @property
     def labels(self) -> dict[str, bool] | None:
-        """The labels that the moderator says are true, or None where it was not said."""
+        """The labels that the moderator ticked, or None where the moderator ticked none."""
         return None if self.corrected_mask is None else unpack_labels(self.corrected_mask)
 
 
@@ -877,6 +904,8 @@ class BulkJob(models.Model):
         RUNNING = "running", "Running"
         DONE = "done", "Done"
         CANCELLED = "cancelled", "Cancelled"
+        UNDOING = "undoing", "Being undone"
+        UNDONE = "undone", "Undone"
 
     filter: Any = models.JSONField(help_text="Which items: see `actions.BulkFilter`.")
     action = models.CharField(max_length=8, choices=Decision.Action)
@@ -893,12 +922,28 @@ class BulkJob(models.Model):
     confirmed_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
     cancelled_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
+    undone = models.PositiveIntegerField(default=0, help_text="How many of its decisions were undone.")
+    not_undone: Any = models.JSONField(
+        default=list, help_text="Items whose decision could not be undone, each with the reason."
+    )
+    undo_cursor = models.BigIntegerField(default=0, help_text="The last decision that the undo looked at.")
+    undone_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
 
     class Meta:
         ordering = ("-pk",)
 
     def __str__(self) -> str:
         return f"{self.action} {self.count}: {self.status}"
+
+    @property
+    def is_active(self) -> bool:
+        """Whether a worker is to go on with the job."""
+        return self.status in (self.Status.QUEUED, self.Status.RUNNING, self.Status.UNDOING)
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether the job has ended and left decisions that can be undone."""
+        return self.status in (self.Status.DONE, self.Status.CANCELLED) and self.done > 0
 
     @property
     def progress(self) -> float:

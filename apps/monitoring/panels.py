@@ -30,7 +30,7 @@ from apps.monitoring.models import (
     Reference,
     RequestMinute,
 )
-from apps.predictions.models import ALL_LABELS, Prediction
+from apps.predictions.models import Prediction
 from apps.registry.models import Alias, ModelVersion, Promotion
 from apps.training import shadow
 from apps.training.models import ShadowScore
@@ -686,11 +686,11 @@ def _judged_both(challenger: ModelVersion, champion: ModelVersion) -> tuple[list
         )
     }
     both = [np.zeros((len(LABELS), JUDGED_BINS, 2, 2, 2)) for _ in range(2)]
-    for pk, action, corrected, chance, mask, *scores in verdicts:
+    for pk, action, corrected, rule_label, chance, mask, *scores in verdicts:
         other, *others = of_challenger[pk]
-        true = rollups.truth(action, corrected, mask)
-        rollups.add_verdict(both[0], scores, mask, true, ALL_LABELS, 1 / chance)
-        rollups.add_verdict(both[1], others, other, true, ALL_LABELS, 1 / chance)
+        true, known = insight.stated_labels(action, corrected, rule_label)
+        rollups.add_verdict(both[0], scores, mask, true, known, 1 / chance)
+        rollups.add_verdict(both[1], others, other, true, known, 1 / chance)
     return both, len(verdicts)
 
 

@@ -22,6 +22,7 @@ from django.utils import timezone
 
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
+from apps.moderation.insight import stated_labels
 from apps.moderation.models import Decision, QueueItem, Submission
 from apps.monitoring import origins, words
 from apps.monitoring.failures import describe
@@ -466,6 +467,7 @@ def add_verdict(
 VERDICT = (
     "action",
     "corrected_mask",
+    "rule__label",
     "item__sampling_chance",
     "submission__prediction__label_mask",
     *(f"submission__prediction__{label}" for label in LABELS),
@@ -482,11 +484,6 @@ def verdicts() -> QuerySet[Decision]:
     )
 
 
-def truth(action: str, corrected: int | None, predicted: int) -> int:
-    """Return the labels that a decision says are true."""
-    return corrected if corrected is not None else predicted if action == Decision.Action.REJECT else 0
-
-
 def _count_decisions(counted: HourCount, hour: datetime) -> None:
     made = (
         Decision.objects.human()
@@ -495,6 +492,7 @@ def _count_decisions(counted: HourCount, hour: datetime) -> None:
         .values_list(
             "action",
             "corrected_mask",
+            "rule__label",
             "reversal",
             "item__kind",
             "item__sampling_chance",
@@ -512,6 +510,7 @@ def _count_decision(
     rows: dict[Key, dict[str, Any]],
     action: str,
     corrected: int | None,
+    rule_label: str | None,
     reversal: int | None,
     kind: str,
     chance: float,
@@ -531,8 +530,8 @@ def _count_decision(
     row["waits"][bins_of(np.array([(at - came).total_seconds()]), WAIT_EDGES)] += 1
     # Whose item was not drawn by the policy or by chance says nothing of how often the model is right.
     if reversal is None and kind in _DRAWN:
-        true = truth(action, corrected, predicted)
-        add_verdict(row["judged"], scores, predicted, true, ALL_LABELS, weight)
+        true, known = stated_labels(action, corrected, rule_label)
+        add_verdict(row["judged"], scores, predicted, true, known, weight)
 
 
 def _count_feedback(counted: HourCount, given: Iterator[Said]) -> None:

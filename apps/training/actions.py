@@ -195,7 +195,7 @@ def learn_when_due() -> TrainingRun | None:
     if base is None:
         return None
     last = Dataset.objects.filter(is_built=True).newest() or base
-    fresh = life.statements(last.created_at).count()
+    fresh = life.statements(last.created_at, labeled=True).count()
     days = settings.TRAIN_AFTER_DAYS
     is_many = 0 < settings.TRAIN_AFTER_LABELS <= fresh
     is_late = bool(days and fresh) and last.created_at <= timezone.now() - timedelta(days=days)

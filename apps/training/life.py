@@ -24,8 +24,9 @@ FEEDBACK_WEIGHT = 0.5
 TOXIC = pack_labels(label == "toxic" for label in LABELS)
 KEYED = [("key", np.uint64), ("labels", np.int8, len(LABELS))]
 RULE = """One row for each text: a moderator's decision beats feedback, the newest of the same kind wins.
-- A moderator: the corrected labels; without them an approval means none of the six, a rejection the
-  model's labels and toxic. Automatic, undone and example decisions don't count; second reviews do.
+- A moderator: the ticked labels; without them an approval means none of the six. A rejection without
+  ticked labels doesn't say which are true: the text is left out, and counted. Automatic, undone and
+  example decisions don't count; second reviews do.
 - Feedback and suggested scores: the labels that were said. Of the others, none if toxic was said to be
   false, else what the model said. “Right” without labels: the model's labels. “Wrong” without labels
   says too little: the text is left out, and counted.
@@ -61,7 +62,9 @@ def rows(
     for said in _winners(since):
         mask = true_mask(said)
         key = datasets.text_key(said["comment"])
-        if mask is None:
+        if mask is None and said["origin"] == MODERATOR:
+            problems.add("rejected by a moderator who ticked no label")
+        elif mask is None:
             problems.add("said to be wrong, but not what is right")
         elif key in frozen:
             problems.add(f"held out from {base} to evaluate on")
@@ -97,7 +100,7 @@ def true_mask(said: Mapping[str, Any]) -> int | None:
         case Decision.Action.APPROVE, None:
             return 0
         case Decision.Action.REJECT, None:
-            return said["by_model"] | TOXIC
+            return None
         case "right", None:
             return said["by_model"]
         case "wrong", None:
@@ -108,8 +111,12 @@ def true_mask(said: Mapping[str, Any]) -> int | None:
     return true & known | said["by_model"] & ~known
 
 
-def statements(since: datetime | None) -> QuerySet[Any, dict[str, Any]]:
-    """Return what was said of stored comments, by text: one query, sorted by the database."""
+def statements(since: datetime | None, *, labeled: bool = False) -> QuerySet[Any, dict[str, Any]]:
+    """Return what was said of stored comments, by text: one query, sorted by the database.
+
+    Args:
+        labeled: leave out rejections without ticked labels, which teach nothing.
+    """
     after = Q(created_at__gte=since) if since else Q()
     decisions = (
         Decision.objects.human()
@@ -121,6 +128,8 @@ def statements(since: datetime | None) -> QuerySet[Any, dict[str, Any]]:
             submission__prediction__text__isnull=False,
         )
     )
+    if labeled:
+        decisions = decisions.exclude(action=Decision.Action.REJECT, corrected_mask=None)
     feedback = (
         Feedback.objects.filter(after, prediction__text__isnull=False)
         # Suggested scores of attributes that are none of ours say nothing.

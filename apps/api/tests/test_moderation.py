@@ -119,7 +119,7 @@ def test_a_key_works_on_the_queue_as_its_moderator(as_ann: Caller, as_ben: Calle
     item = queued("insult=0.7 you fool", community="news")
     claimed = as_ann.post(f"moderation/queue/{item.pk}/claim")
     assert (claimed["lease"]["by"], claimed["text"]) == ("ann", "insult=0.7 you fool")
-    assert "ann holds this" in as_ben.post(f"moderation/queue/{item.pk}/claim", status=409)["detail"]
+    assert "ann is reviewing this" in as_ben.post(f"moderation/queue/{item.pk}/claim", status=409)["detail"]
     assert as_ben.post("moderation/queue/claim", status=204) is None
     decided = as_ann.post(
         f"moderation/queue/{item.pk}/decide",
@@ -133,14 +133,22 @@ def test_a_key_works_on_the_queue_as_its_moderator(as_ann: Caller, as_ben: Calle
     decision = Decision.objects.get(pk=decided["id"])
     assert (decision.by, decision.client.name) == (ann, "ann's")  # type: ignore[union-attr]
     lost = as_ben.post(f"moderation/queue/{item.pk}/decide", {"action": "approve", "version": 2}, 409)
-    assert "ann rejected this at" in lost["detail"]
-    undone = as_ann.post(f"moderation/decisions/{decided['id']}/undo")
+    assert "Already handled by ann: rejected 0 s ago" in lost["detail"]
+    again = {"action": "approve", "version": claimed["version"]}
+    own = as_ann.post(f"moderation/queue/{item.pk}/decide", again, 409)
+    assert "You rejected this 0 s ago" in own["detail"]
+    undo = f"moderation/decisions/{decided['id']}/undo"
+    assert "Only ann or a lead" in as_ben.post(undo, status=403)["detail"]
+    undone = as_ann.post(undo)
     assert (undone["action"], undone["item_status"]) == ("reverse", "open")
+    assert undone["reverses"] == decided["id"]
+    assert "You undid this decision 0 s ago." in as_ann.post(undo, status=409)["detail"]
+    assert "undo itself" in as_ann.post(f"moderation/decisions/{undone['id']}/undo", status=400)["detail"]
     as_ann.post(f"moderation/queue/{item.pk}/release")
     assert as_ben.post("moderation/queue/claim")["id"] == item.pk
 
 
-def test_similar_items_are_decided_along(as_ann: Caller) -> None:
+def test_similar_items_are_decided_along_and_undone_along(as_ann: Caller, ann: User) -> None:
     items = [queued("insult=0.7 the same words again") for _ in range(4)]
     claimed = as_ann.post(f"moderation/queue/{items[0].pk}/claim")
     assert claimed["similar"] == 3
@@ -149,6 +157,21 @@ def test_similar_items_are_decided_along(as_ann: Caller) -> None:
         {"action": "approve", "version": claimed["version"], "similar": True},
     )
     assert decided["decided"] == 4
+    applied = Decision.objects.filter(applied_from=decided["id"])
+    assert applied.count() == 3
+    actions.undo(decision_id=applied[0].pk, user=ann)
+    undone = as_ann.post(f"moderation/decisions/{decided['id']}/undo", {"similar": True})
+    assert (undone["decided"], undone["not_undone"]) == (3, [])
+    assert QueueItem.objects.open().count() == 4
+    as_ann.post(f"moderation/decisions/{decided['id']}/undo", {"all": True}, 400)
+
+
+def test_an_undo_leaves_the_similar_ones_unless_it_is_told(as_ann: Caller) -> None:
+    items = [queued("insult=0.7 the same words again") for _ in range(2)]
+    body = {"action": "approve", "version": 1, "similar": True}
+    decided = as_ann.post(f"moderation/queue/{items[0].pk}/decide", body)
+    as_ann.post(f"moderation/decisions/{decided['id']}/undo")
+    assert list(QueueItem.objects.open()) == [items[0]]
 
 
 def test_a_reason_of_another_policy_is_refused_with_the_choice(as_ann: Caller) -> None:

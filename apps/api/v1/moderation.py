@@ -222,7 +222,7 @@ class ReleaseView(ItemActionView):
 
 
 class DecideView(ItemActionView):
-    """Decide an item that is held; 409 with who decided where somebody else was faster."""
+    """Decide an item that nobody else holds; 409 with who decided where it has been decided already."""
 
     @extend_schema(
         request=s.DecideRequest, responses={200: s.DecisionResult, **CONFLICTS}, operation_id="decide"
@@ -264,14 +264,24 @@ def _unknown_rule(item: QueueItem) -> NoReturn:
 
 
 class UndoView(QueueView):
-    """Take a decision back: within ten seconds the platform never hears of it, later it is corrected."""
+    """Undo a decision: within ten seconds the platform never hears of it, later it is corrected.
 
-    @extend_schema(request=None, responses={200: s.DecisionResult, **CONFLICTS}, operation_id="undo")
+    409 where it is no longer the last decision of its item; the detail says what happened since.
+    """
+
+    @extend_schema(request=s.UndoRequest, responses={200: s.UndoResult, **CONFLICTS}, operation_id="undo")
     def post(self, request: Request, pk: int) -> Response:
+        asked = _parsed(s.UndoRequest(data=request.data or {}))
         user = self.moderator()
         get_object_or_404(visible(user, Decision.objects.all()), pk=pk)
-        undone = actions.undo(decision_id=pk, user=user)
-        return Response(s.DecisionResult(undone.decision, context={"item": undone.item}).data)
+        failed: list[tuple[int, str]] = []
+        if asked["similar"]:
+            undone, failed = actions.undo_together(decision_id=pk, user=user)
+        else:
+            undone = [actions.undo(decision_id=pk, user=user)]
+        not_undone = [{"item": item, "reason": reason} for item, reason in failed]
+        context = {"item": undone[0].item, "decided": len(undone), "not_undone": not_undone}
+        return Response(s.UndoResult(undone[0].decision, context=context).data)
 
 
 class ModerationStatsView(QueueView):

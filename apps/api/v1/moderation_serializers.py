@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.api.fields import CommentField, StrictBooleanField, StrictSerializer, StringField, TrueLabelsField
@@ -177,11 +178,12 @@ class ClaimNextRequest(StrictSerializer):
 
 class DecideRequest(StrictSerializer):
     action = serializers.ChoiceField(choices=("approve", "reject", "escalate"))
-    version = serializers.IntegerField(min_value=1, help_text="The item's version that `claim` returned.")
+    version = serializers.IntegerField(min_value=1, help_text="The item's version that you saw.")
     labels = TrueLabelsField(
         required=False,
         allow_null=True,
-        help_text="Which labels are true; those left out are false. Leave it out where you don't say.",
+        help_text="Which labels are true; those left out are false. Leave it out where you don't say: a "
+        "rejection without labels teaches the model nothing.",
     )
     reason = serializers.IntegerField(
         required=False, help_text="The id of one of the item's rules; by default that of the item's label."
@@ -201,7 +203,7 @@ class DecisionResult(serializers.ModelSerializer):
     reason = serializers.CharField()
     by = serializers.CharField(source="actor")
     decided = serializers.SerializerMethodField(
-        help_text="How many items were decided, similar ones included."
+        help_text="How many items were decided or undone, similar ones included."
     )
 
     class Meta:
@@ -229,9 +231,35 @@ class DecisionResult(serializers.ModelSerializer):
         return self.context.get("decided", 1)
 
 
+class UndoRequest(StrictSerializer):
+    similar = StrictBooleanField(
+        default=False, help_text="Undo the decisions on similar items that were made along with it as well."
+    )
+
+
+class NotUndoneResult(serializers.Serializer):
+    item = serializers.IntegerField()
+    reason = serializers.CharField()
+
+
+class UndoResult(DecisionResult):
+    reverses = serializers.IntegerField(source="reverses_id", help_text="The decision that was undone.")
+    not_undone = serializers.SerializerMethodField(
+        help_text="Similar items whose decision could not be undone."
+    )
+
+    class Meta(DecisionResult.Meta):
+        fields = (*DecisionResult.Meta.fields, "reverses", "not_undone")  # type: ignore[assignment]
+
+    @extend_schema_field(NotUndoneResult(many=True))
+    def get_not_undone(self, decision: Decision) -> list[dict[str, Any]]:
+        return self.context["not_undone"]
+
+
 class ViewCountResult(serializers.Serializer):
     view = serializers.CharField()
-    count = serializers.IntegerField(help_text="Counted up to 1,000; 1,001 means more.")
+    count = serializers.IntegerField(help_text="Open items, counted up to 1,000; 1,001 means more.")
+    available = serializers.IntegerField(help_text="Of those, how many the moderator can take now.")
     overdue = serializers.IntegerField()
     oldest = serializers.DateTimeField(allow_null=True)
 

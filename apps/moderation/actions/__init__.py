@@ -11,6 +11,7 @@ from apps.moderation.actions.bulk import (
     run_bulk,
     sample_bulk,
     start_bulk,
+    undo_bulk,
 )
 from apps.moderation.actions.deliveries import (
     deliver,
@@ -31,28 +32,27 @@ from apps.moderation.actions.policies import (
     rules_of,
 )
 from apps.moderation.actions.queue import (
+    CLUSTER_LIMIT,
     LEASE,
-    SKIPPED,
     UNDO,
     Decided,
     claim,
     claim_next,
     decide,
     decide_cluster,
-    decided_first,
-    decided_together,
     escalate,
     expire_leases,
     look,
     release,
+    require_available,
     skip,
     undo,
     undo_together,
 )
 
 __all__ = [
+    "CLUSTER_LIMIT",
     "LEASE",
-    "SKIPPED",
     "UNDO",
     "Answer",
     "BulkFilter",
@@ -67,8 +67,6 @@ __all__ = [
     "claim_next",
     "decide",
     "decide_cluster",
-    "decided_first",
-    "decided_together",
     "deliver",
     "deliver_endpoint",
     "draft_policy",
@@ -84,6 +82,7 @@ __all__ = [
     "queue_to_learn_when_due",
     "release",
     "remove_examples",
+    "require_available",
     "resend",
     "resend_all",
     "resume_bulk_jobs",
@@ -96,5 +95,6 @@ __all__ = [
     "skip",
     "start_bulk",
     "undo",
+    "undo_bulk",
     "undo_together",
 ]

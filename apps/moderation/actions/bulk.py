@@ -1,14 +1,18 @@
-"""Many items decided alike: chosen by a filter, counted, confirmed by typing the count, done by Celery."""
+"""Many items decided alike: chosen by a filter, counted, confirmed by typing the count, done by Celery.
+
+A job can be undone as a whole, likewise by Celery.
+"""
 
 from typing import TypedDict
 
+from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
 
 from apps.accounts.models import User
 from apps.moderation.actions.background import enqueue
-from apps.moderation.actions.queue import decide_locked, lock_free
+from apps.moderation.actions.queue import decide_locked, lock_free, undo
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import BulkJob, Decision, PolicyRule, QueueItem, QueueItemQuerySet
 from apps.moderation.permissions import decidable_by, require
@@ -16,6 +20,7 @@ from apps.moderation.selectors import visible
 
 SAMPLE = 20
 _BATCH = 50
+_LISTED = 500  # items that a job names as not undone; the rest are only counted
 
 
 class BulkFilter(TypedDict, total=False):
@@ -117,7 +122,7 @@ def start_bulk(*, job_id: int, user: User, typed_count: int) -> BulkJob:
 
 @transaction.atomic
 def cancel_bulk(*, job_id: int, user: User) -> BulkJob:
-    """Stop a job after the items at hand; what was decided stays decided.
+    """Stop a job after the items at hand; what was decided stays decided until the job is undone.
 
     Raises:
         PermissionDenied: the user may not decide in bulk.
@@ -141,9 +146,40 @@ def _own_job(job_id: int, user: User) -> BulkJob:
     return job
 
 
+@transaction.atomic
+def undo_bulk(*, job_id: int, user: User, typed_count: int) -> BulkJob:
+    """Undo all decisions of a job that has ended, confirmed by typing their number; a worker begins with it.
+
+    Decisions that cannot be undone stay, and the job names them.
+
+    Raises:
+        PermissionDenied: the user may not decide in bulk, or the job is another's and the user no lead.
+        ModerationError: there is no such job, it has not ended, it was undone before, or the count is not
+            the number of its decisions.
+    """
+    require(user, "moderation.bulk_decide")
+    job = BulkJob.objects.select_for_update().filter(pk=job_id).first()
+    if job is None:
+        raise ModerationError("There is no such job.")
+    if job.created_by_id != user.pk:
+        require(user, "moderation.decide_escalated")
+    if job.is_active or job.status == BulkJob.Status.DRAFT:
+        raise ModerationError("Only a job that has ended can be undone: cancel it first.")
+    if not job.can_undo:
+        raise ModerationError("This job was undone before, or it decided nothing.")
+    if typed_count != job.done:
+        raise ModerationError(
+            f"You typed {typed_count}, but there are {job.done} decisions. Nothing was done."
+        )
+    job.status, job.undone_by, job.finished_at = BulkJob.Status.UNDOING, user, None
+    job.save(update_fields=["status", "undone_by", "finished_at"])
+    enqueue("run_bulk", job.pk)
+    return job
+
+
 def run_bulk(*, job_id: int) -> None:
-    """Work a confirmed job off, some items a transaction. After a crash it goes on where it was."""
-    while _run_batch(job_id):
+    """Do or undo a confirmed job, some items a transaction. After a crash it goes on where it was."""
+    while _run_batch(job_id) or _undo_batch(job_id):
         pass
 
 
@@ -183,6 +219,34 @@ def _run_batch(job_id: int) -> bool:
     return bool(batch)
 
 
+@transaction.atomic
+def _undo_batch(job_id: int) -> bool:
+    """Undo the job's next decisions; return whether there may be more."""
+    job = (
+        BulkJob.objects.select_for_update(skip_locked=True, of=("self",))
+        .select_related("undone_by")
+        .filter(pk=job_id, status=BulkJob.Status.UNDOING)
+        .first()
+    )
+    if job is None or job.undone_by is None:
+        return False
+    decisions = Decision.objects.filter(job=job, reverses=None, pk__gt=job.undo_cursor).order_by("pk")
+    batch = list(decisions.values_list("pk", "item")[:_BATCH])
+    for pk, item_id in batch:
+        try:
+            undo(decision_id=pk, user=job.undone_by, lease=False)
+            job.undone += 1
+        except (ModerationError, PermissionDenied) as error:
+            if len(job.not_undone) < _LISTED:
+                job.not_undone.append({"item": item_id, "reason": str(error)})
+    if batch:
+        job.undo_cursor = batch[-1][0]
+    else:
+        job.status, job.finished_at = BulkJob.Status.UNDONE, timezone.now()
+    job.save(update_fields=["undone", "not_undone", "undo_cursor", "status", "finished_at"])
+    return bool(batch)
+
+
 def _rule_for(item: QueueItem, rule: PolicyRule | None) -> PolicyRule | None:
     """Return the rule of the item's own policy that stands for the chosen one, or None."""
     if rule is None or rule.policy_id == item.policy_id:
@@ -193,7 +257,6 @@ def _rule_for(item: QueueItem, rule: PolicyRule | None) -> PolicyRule | None:
 
 def resume_bulk_jobs() -> None:
     """Queue again what a lost broker message or a dead worker left behind."""
-    for job_id in BulkJob.objects.filter(
-        status__in=(BulkJob.Status.QUEUED, BulkJob.Status.RUNNING)
-    ).values_list("pk", flat=True):
+    active = (BulkJob.Status.QUEUED, BulkJob.Status.RUNNING, BulkJob.Status.UNDOING)
+    for job_id in BulkJob.objects.filter(status__in=active).values_list("pk", flat=True):
         enqueue("run_bulk", job_id)

@@ -1,7 +1,7 @@
 """Claim, decide, undo. Every change of an item happens under its row lock and raises its version."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from apps.accounts.models import APIKey, User
 from apps.classifier.labels import LABELS
-from apps.moderation import triage, webhooks
+from apps.moderation import availability, triage, webhooks
 from apps.moderation.actions.deliveries import create_delivery
 from apps.moderation.actions.intake import strike
 from apps.moderation.errors import ModerationError, StaleError
@@ -21,7 +21,6 @@ from apps.moderation.models import (
     Appeal,
     BulkJob,
     Decision,
-    DecisionQuerySet,
     Delivery,
     Lane,
     PolicyRule,
@@ -35,10 +34,8 @@ from apps.predictions.models import pack_labels
 
 LEASE = timedelta(minutes=10)
 UNDO = timedelta(seconds=10)
-SKIPPED = timedelta(days=1)
 CLUSTER_LIMIT = 200
 _PRESENCE_SECONDS = 20
-_TOGETHER = timedelta(seconds=30)
 _FINAL = {
     Decision.Action.APPROVE: QueueItem.Status.APPROVED,
     Decision.Action.REJECT: QueueItem.Status.REJECTED,
@@ -66,20 +63,61 @@ def _locked(item_id: int) -> QueueItem:
     return QueueItem.objects.with_related().get(pk=item_id)
 
 
-def _refuse_decided(item: QueueItem) -> None:
+def _ago(moment: datetime, now: datetime) -> str:
+    """Return how long ago a moment is: `3 s ago`, `5 min ago`; from a day on, its date."""
+    seconds = max(0, round((now - moment).total_seconds()))
+    if seconds >= 86_400:
+        return f"on {moment:%Y-%m-%d}"
+    for unit, size in (("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size} {unit} ago"
+    return f"{seconds} s ago"
+
+
+def _refuse_decided(item: QueueItem, user: User, now: datetime) -> None:
     if item.status == QueueItem.Status.OPEN:
         return
     last = item.last_decision()
-    if last is None:
-        raise StaleError("This item was withdrawn.", item)
-    raise StaleError(f"{last.actor} {last.past_tense} this at {last.created_at:%H:%M:%S} UTC.", item)
+    if last is None or item.status == QueueItem.Status.WITHDRAWN:
+        raise StaleError("This item was withdrawn: the decision that it was to check was undone.", item)
+    raise StaleError(_handled(last, user, now), item)
+
+
+def _handled(last: Decision, user: User, now: datetime) -> str:
+    """Say who handled an item, how and when."""
+    when = f"{_ago(last.created_at, now)} (at {last.created_at:%H:%M:%S} UTC)"
+    if last.by_id == user.pk:
+        return f"You {last.past_tense} this {when}."
+    return f"Already handled by {last.actor}: {last.past_tense} {when}."
 
 
 def _refuse_held(item: QueueItem, user: User, now: datetime) -> None:
     if item.lease_by and item.lease_by_id != user.pk and item.lease_until and item.lease_until > now:
         raise StaleError(
-            f"{item.lease_by.get_username()} holds this until {item.lease_until:%H:%M:%S} UTC.", item
+            f"{item.lease_by.get_username()} is reviewing this until {item.lease_until:%H:%M:%S} UTC.", item
         )
+
+
+def _refuse_changed(item: QueueItem, user: User, version: int, now: datetime) -> None:
+    """Refuse a version that is older than the item's last decision: leases may come and go meanwhile."""
+    last = item.last_decision()
+    if last is not None and last.item_version is not None and last.item_version >= version:
+        raise StaleError(f"{_handled(last, user, now)} Open the item again before you decide.", item)
+    if version > item.version:
+        raise StaleError("The item has no such version. Open it again before you decide.", item)
+
+
+def require_available(*, item: QueueItem, user: User) -> None:
+    """Let the user decide the item now.
+
+    Raises:
+        PermissionDenied: the user may not decide it.
+        StaleError: it was decided, or somebody else holds it.
+    """
+    require_item(user, item)
+    now = timezone.now()
+    _refuse_decided(item, user, now)
+    _refuse_held(item, user, now)
 
 
 def _lease(item: QueueItem, user: User, now: datetime) -> QueueItem:
@@ -100,11 +138,8 @@ def claim(*, item_id: int, user: User) -> QueueItem:
         ModerationError: there is no such item.
     """
     item = _locked(item_id)
-    require_item(user, item)
-    now = timezone.now()
-    _refuse_decided(item)
-    _refuse_held(item, user, now)
-    return _lease(item, user, now)
+    require_available(item=item, user=user)
+    return _lease(item, user, timezone.now())
 
 
 @transaction.atomic
@@ -114,31 +149,22 @@ def claim_next(
     view: str = "all",
     community: str | None = None,
     label: str | None = None,
-    after: QueueItem | None = None,
-    besides: QueueItem | None = None,
 ) -> QueueItem | None:
     """Lease the most pressing free item that the user may decide and has not skipped, or return None.
 
     Args:
         view: one of `models.VIEWS`.
-        after: take the next one in the queue's order after this item.
-        besides: take another one than this.
 
     Raises:
         PermissionDenied: the user may not decide at all.
         ValueError: there is no such view.
     """
     now = timezone.now()
-    items = decidable_by(user, QueueItem.objects.in_view(view, user, now)).free(user, now)
-    items = items.exclude(pk__in=Skip.objects.filter(by=user, created_at__gt=now - SKIPPED).values("item"))
+    items = availability.takeable(user, view, now)
     if community is not None:
         items = items.filter(community=community)
     if label is not None:
         items = items.filter(label=label)
-    if after is not None:
-        items = items.filter(priority__lte=after.priority).exclude(pk=after.pk)
-    if besides is not None:
-        items = items.exclude(pk=besides.pk)
     # Two moderators who ask at once get two items: a row that the other has locked is passed over.
     found = (
         items.in_order().select_for_update(skip_locked=True, of=("self",)).values_list("pk", flat=True)[:1]
@@ -148,14 +174,17 @@ def claim_next(
 
 
 @transaction.atomic
-def release(*, item_id: int, user: User) -> QueueItem:
+def release(*, item_id: int, user: User, version: int | None = None) -> QueueItem:
     """Give an item back to the queue. Giving back what one does not hold does nothing.
+
+    Args:
+        version: release only the lease of this version; None for any.
 
     Raises:
         ModerationError: there is no such item.
     """
     item = _locked(item_id)
-    if item.lease_by_id == user.pk:
+    if item.lease_by_id == user.pk and version in (None, item.version):
         _free(item)
     return item
 
@@ -197,7 +226,7 @@ def expire_leases(*, limit: int = 1_000) -> int:
 
 
 def look(*, item: QueueItem, user: User) -> list[str]:
-    """Note that the user is looking at the item; return who else is. A courtesy, so it lives in the cache."""
+    """Note that the user is viewing the item; return who else is. Only the cache holds this."""
     key = f"moderation:looking:{item.pk}"
     now = timezone.now().timestamp()
     seen: dict[str, float] = cache.get(key) or {}
@@ -221,28 +250,26 @@ def decide(
     seconds: float | None = None,
     client: APIKey | None = None,
 ) -> Decided:
-    """Decide an item that the user holds. The platform is told ten seconds later, unless it is undone.
+    """Decide an item that nobody else holds. The platform is told ten seconds later, unless it is undone.
 
     Args:
-        version: the item's version that `claim` returned.
-        labels: the labels that are true, an empty list for none, None where the moderator did not say.
+        version: the item's version that the user saw. Leases that came and went since do no harm, a
+            decision does.
+        labels: the labels that the moderator ticked, an empty list where the moderator said that none
+            applies, None where the moderator did not say.
         rule: the policy reason; a rejection needs one, of the item's policy.
         seconds: how long it took; by default since the lease began.
         client: the API key through which it came.
 
     Raises:
         PermissionDenied: the user may not decide it.
-        StaleError: it was decided, somebody else holds it, or it was not claimed; the message says who.
+        StaleError: it was decided since the user saw it, or somebody else holds it; the message says who.
         ModerationError: there is no such item, the action is not one that a moderator takes, the rule is
             missing or of another policy, or a label is unknown.
     """
     item = _locked(item_id)
-    require_item(user, item)
-    _refuse_decided(item)
-    _refuse_held(item, user, timezone.now())
-    # A lease that ran out while nobody took the item still counts: the version is the guard.
-    if item.version != version or item.lease_by_id != user.pk:
-        raise StaleError("Your lease ran out and the item went back to the queue. Claim it again.", item)
+    require_available(item=item, user=user)
+    _refuse_changed(item, user, version, timezone.now())
     return _decide(
         item, user=user, action=action, labels=labels, rule=rule, note=note, seconds=seconds, client=client
     )
@@ -281,18 +308,19 @@ def _decide(
     seconds: float | None = None,
     client: APIKey | None = None,
     job: BulkJob | None = None,
+    applied_from: Decision | None = None,
 ) -> Decided:
     """Decide a locked, open item."""
     action = Decision.Action(action)
     if action == Decision.Action.REVERSE:
-        raise ModerationError("A decision is taken back with undo.")
+        raise ModerationError("A decision is reversed by undoing it.")
     if action == Decision.Action.REJECT and (rule is None or rule.policy_id != item.policy_id):
         raise ModerationError(f"Choose a reason of the policy {item.policy}: the author is told.")
     mask = _checked_mask(labels)
     if item.is_blind and action == Decision.Action.REJECT and mask is None:
-        raise ModerationError("In a blind review say which labels are true.")
+        raise ModerationError("In a blind review, tick the labels that apply, or “None of these”.")
     now = timezone.now()
-    if seconds is None and item.lease_until:
+    if seconds is None and item.lease_by_id == user.pk and item.lease_until:
         seconds = (now - (item.lease_until - LEASE)).total_seconds()
     before = None if item.is_blind else item.submission.current()
     decision = Decision.objects.create(
@@ -310,6 +338,7 @@ def _decide(
         by=user,
         client=client,
         job=job,
+        applied_from=applied_from,
         created_at=now,
     )
     item.lease_by = item.lease_until = None
@@ -407,34 +436,45 @@ def _maybe_second_review(item: QueueItem, user: User) -> None:
 
 
 @transaction.atomic
-def undo(*, decision_id: int, user: User) -> Decided:
-    """Take a decision back: append its reversal, reopen the item and lease it to the user again.
+def undo(*, decision_id: int, user: User, lease: bool = True) -> Decided:
+    """Undo a decision: append its reversal and reopen the item.
 
     Within ten seconds the platform never hears of it; later it is sent a correction.
 
+    Args:
+        lease: whether to lease the item to the user again, where the user may decide it.
+
     Raises:
         PermissionDenied: it is neither the user's own decision nor the user a lead.
-        StaleError: it was taken back before, or the item has moved on.
+        StaleError: it is not the item's last decision, or somebody else holds the item.
         ModerationError: there is no such decision, it was automatic, or its author has appealed.
     """
     decision = Decision.objects.select_related("by").filter(pk=decision_id).first()
     if decision is None or decision.item_id is None:
         raise ModerationError("There is no such decision of a moderator.")
     item = _locked(decision.item_id)
-    if decision.by_id == user.pk:
-        require(user, "moderation.decide_queueitem", community=item.community)
-    else:
-        require(user, "moderation.decide_escalated", community=item.community)
+    require(user, "moderation.decide_queueitem", community=item.community)
+    if decision.by_id != user.pk and not user.has_perm("moderation.decide_escalated"):
+        raise PermissionDenied(f"Only {decision.actor} or a lead can undo this decision.")
+    if decision.action == Decision.Action.REVERSE:
+        raise ModerationError("This is an undo itself: decide the item again instead.")
+    now = timezone.now()
     newest = item.last_decision()
     if newest is None or newest.pk != decision.pk:
-        who = f": {newest.actor} was last to decide" if newest else ""
-        raise StaleError(f"This decision was taken back or followed by another{who}.", item)
-    _refuse_held(item, user, timezone.now())
+        reversal = Decision.objects.filter(reverses=decision).select_related("by").first()
+        if reversal is not None:
+            who = "You" if reversal.by_id == user.pk else reversal.actor
+            raise StaleError(f"{who} undid this decision {_ago(reversal.created_at, now)}.", item)
+        handled = f" {_handled(newest, user, now)}" if newest else ""
+        raise StaleError(f"This is no longer the last decision on item {item.pk}.{handled}", item)
+    _refuse_held(item, user, now)
     if Appeal.objects.filter(decision=decision).exists():
-        raise ModerationError("The author has appealed: the appeal decides.")
+        raise ModerationError("It is too late to undo this: the author has appealed, and the appeal decides.")
     later = item.submission.current()
     if later and later.pk > decision.pk and not item.is_blind:
-        raise StaleError(f"{later.actor} has decided this comment anew since.", item)
+        raise StaleError(
+            f"It is too late to undo this: {later.actor} has decided the comment again since.", item
+        )
     reversal = Decision.objects.create(
         submission=item.submission,
         item=item,
@@ -451,8 +491,10 @@ def undo(*, decision_id: int, user: User) -> Decided:
     item.decided_at = None
     if decision.action == Decision.Action.ESCALATE:
         _place(item, escalated=False)
-    may_lease = item.not_for_id != user.pk and (
-        item.lane != Lane.ESCALATED or user.has_perm("moderation.decide_escalated")
+    may_lease = (
+        lease
+        and item.not_for_id != user.pk
+        and (item.lane != Lane.ESCALATED or user.has_perm("moderation.decide_escalated"))
     )
     item.lease_by, item.lease_until = (user, now + LEASE) if may_lease else (None, None)
     item.version += 1
@@ -468,49 +510,24 @@ def undo(*, decision_id: int, user: User) -> Decided:
     return Decided(reversal, item, delivery)
 
 
-def decided_together(decision: Decision) -> DecisionQuerySet:
-    """Return the other decisions that `decide_cluster` made along with this one and that still hold."""
-    if decision.item is None:
-        return Decision.objects.none()
-    return (
-        Decision.objects.effective()
-        .filter(by=decision.by, created_at__gte=decision.created_at, pk__gt=decision.pk)
-        .filter(created_at__lt=decision.created_at + _TOGETHER, action=decision.action, seconds=0.0, job=None)
-        .filter(item__cluster=decision.item.cluster)
-    )
-
-
-def decided_first(decision: Decision) -> Decision:
-    """Return the decision that `decide_cluster` began with when it made this one, or the decision itself."""
-    if decision.seconds != 0.0 or decision.item is None or decision.job_id:
-        return decision
-    return (
-        Decision.objects.effective()
-        .filter(by=decision.by, action=decision.action, job=None, item__cluster=decision.item.cluster)
-        .filter(created_at__gt=decision.created_at - _TOGETHER, pk__lt=decision.pk, seconds__gt=0.0)
-        .select_related("rule", "item")
-        .order_by("-created_at")
-        .first()
-    ) or decision
-
-
 @transaction.atomic
-def undo_together(*, decision_id: int, user: User) -> list[Decided]:
-    """Take a decision back, and those of `decide_cluster` with it where nobody has moved on from them.
+def undo_together(*, decision_id: int, user: User) -> tuple[list[Decided], list[tuple[int, str]]]:
+    """Undo a decision, and with it those that `decide_cluster` applied to similar items.
+
+    Returns:
+        What was undone, and of each similar item that was not the item's id and the reason.
 
     Raises:
-        PermissionDenied, StaleError, ModerationError: as in `undo`; nothing was taken back.
+        PermissionDenied, StaleError, ModerationError: as in `undo`; nothing was undone.
     """
-    first = undo(decision_id=decision_id, user=user)
-    assert first.decision.reverses is not None
-    undone = [first]
-    for decision in decided_together(first.decision.reverses).order_by("pk"):
+    undone, failed = [undo(decision_id=decision_id, user=user)], []
+    applied = Decision.objects.filter(applied_from=decision_id, reversal=None).order_by("pk")
+    for pk, item_id in applied.values_list("pk", "item"):
         try:
-            undone.append(undo(decision_id=decision.pk, user=user))
-        except ModerationError:
-            continue
-        release(item_id=undone[-1].item.pk, user=user)
-    return undone
+            undone.append(undo(decision_id=pk, user=user, lease=False))
+        except (ModerationError, PermissionDenied) as error:
+            failed.append((item_id, str(error)))
+    return undone, failed
 
 
 def _settle_strikes(item: QueueItem, now: datetime) -> None:
@@ -540,11 +557,16 @@ def decide_cluster(
     labels: Iterable[str] | None = None,
     rule: PolicyRule | None = None,
     note: str = "",
+    seconds: float | None = None,
     client: APIKey | None = None,
+    similar: Collection[int] | None = None,
 ) -> list[Decided]:
     """Decide an item and the open ones like it, at most 200 at a time, each with a decision of its own.
 
     Those that somebody else holds, that the user may not decide or that have another policy stay.
+
+    Args:
+        similar: the ids of the similar items that the user has seen; None for all of them.
 
     Raises:
         PermissionDenied, StaleError, ModerationError: as in `decide`; nothing was decided.
@@ -560,17 +582,28 @@ def decide_cluster(
         labels=said,
         rule=rule,
         note=note,
+        seconds=seconds,
         client=client,
     )
     if first.item.is_blind:
         return [first]
-    similar = QueueItem.objects.filter(pk__in=first.item.similar().values("pk"), policy=first.item.policy_id)
-    locked = lock_free(similar, user=user, limit=CLUSTER_LIMIT - 1)
+    found = QueueItem.objects.filter(pk__in=first.item.similar().values("pk"), policy=first.item.policy_id)
+    if similar is not None:
+        found = found.filter(pk__in=similar)
+    locked = lock_free(found, user=user, limit=CLUSTER_LIMIT - 1)
     return [
         first,
         *(
             _decide(
-                item, user=user, action=action, labels=said, rule=rule, note=note, client=client, seconds=0.0
+                item,
+                user=user,
+                action=action,
+                labels=said,
+                rule=rule,
+                note=note,
+                client=client,
+                seconds=0.0,
+                applied_from=first.decision,
             )
             for item in locked
         ),

@@ -8,7 +8,6 @@ from django.shortcuts import redirect
 from django.template.loader import render_to_string
 
 from apps.accounts.models import User
-from apps.classifier.labels import LABELS
 from apps.moderation import actions, insight
 from apps.moderation.console.doors import door, is_script, page, user_of
 from apps.moderation.console.forms import BulkActionForm, BulkForm
@@ -30,25 +29,26 @@ def bulk(request: HttpRequest) -> HttpResponse:
     """Choose items on a histogram of scores; a post asks for a job that waits to be confirmed."""
     user = user_of(request)
     require(user, "moderation.bulk_decide")
-    data = (request.POST if request.method == "POST" else request.GET).copy()
-    data.setdefault("label", "toxic")
-    form = BulkForm(data, communities=communities_for(user))
+    communities = communities_for(user)
     if request.method == "POST":
-        return _prepare(request, user, form)
-    chosen = form.filter() if form.is_valid() else actions.BulkFilter(label="toxic")
-    return page(request, "bulk", _choice(user, form, chosen), here="bulk")
+        return _prepare(request, user, BulkForm(request.POST, communities=communities))
+    form = BulkForm(request.GET or None, communities=communities)
+    jobs = visible(user, BulkJob.objects.select_related("created_by", "rule")).order_by("-pk")[:10]
+    context = {"title": "Decide many at once", "form": form, "jobs": jobs}
+    if form.is_valid():
+        context |= _choice(user, form, form.filter())
+    return page(request, "bulk", context, here="bulk")
 
 
 def _choice(user: User, form: BulkForm, chosen: actions.BulkFilter) -> dict[str, Any]:
     bins = insight.histogram(user=user, label=chosen["label"], community=chosen.get("community"), bins=BINS)
-    low, high = chosen.get("score_from", 0.0), chosen.get("score_to", 1.0)
+    low, high = chosen.get("score_from"), chosen.get("score_to")
     tallest = max([*bins, 1])
     # A big choice is not counted before somebody means it: the preview counts exactly.
-    count = insight.capped(actions.chosen(chosen, decidable_by(user)))
+    count = insight.capped(actions.chosen(chosen, decidable_by(user))) if form.is_complete else 0
     return {
-        "title": "Decide many at once",
-        "form": form,
         "chosen": chosen,
+        "is_complete": form.is_complete,
         "count": min(count, insight.CAP),
         "is_more": count > insight.CAP,
         "bins": [
@@ -60,21 +60,21 @@ def _choice(user: User, form: BulkForm, chosen: actions.BulkFilter) -> dict[str,
                 "count": count,
                 "begin": number / BINS,
                 "end": (number + 1) / BINS,
-                "is_in": low < (number + 1) / BINS and high > number / BINS,
+                "is_in": form.is_complete
+                and (low or 0.0) < (number + 1) / BINS
+                and (1.0 if high is None else high) > number / BINS,
             }
             for number, count in enumerate(bins)
         ],
         "rules": _rules(chosen.get("community", "")),
-        "low": low,
-        "high": high,
-        "jobs": visible(user, BulkJob.objects.select_related("created_by", "rule")).order_by("-pk")[:10],
-        "labels": LABELS,
     }
 
 
 def _prepare(request: HttpRequest, user: User, form: BulkForm) -> HttpResponse:
     if not form.is_valid():
         raise form.refusal()
+    if not form.is_complete:
+        raise ModerationError("Choose a range of scores: from and to.")
     what = BulkActionForm(request.POST, rules=_rules(form.cleaned_data["community"]))
     if not what.is_valid():
         raise what.refusal()
@@ -91,11 +91,11 @@ def _prepare(request: HttpRequest, user: User, form: BulkForm) -> HttpResponse:
 
 @door("GET", "HEAD", "POST")
 def job(request: HttpRequest, pk: int) -> HttpResponse:
-    """Show a job: to be confirmed, under way, or over."""
+    """Show a job: to be confirmed, under way, over, or being undone."""
     user = user_of(request)
     require(user, "moderation.bulk_decide")
-    jobs = BulkJob.objects.select_related("created_by", "rule", "cancelled_by")
-    found = visible(user, jobs).filter(pk=pk).first()
+    related = ("created_by", "rule", "cancelled_by", "undone_by")
+    found = visible(user, BulkJob.objects.select_related(*related)).filter(pk=pk).first()
     if found is None:
         raise Http404
     if request.method == "POST":
@@ -105,7 +105,7 @@ def job(request: HttpRequest, pk: int) -> HttpResponse:
         return JsonResponse(
             {
                 "html": render_to_string("moderation/_job.html", context, request),
-                "over": found.status in (BulkJob.Status.DONE, BulkJob.Status.CANCELLED),
+                "over": not found.is_active,
             }
         )
     if found.status == BulkJob.Status.DRAFT:
@@ -116,9 +116,16 @@ def job(request: HttpRequest, pk: int) -> HttpResponse:
 def _act(request: HttpRequest, user: User, found: BulkJob) -> HttpResponse:
     if request.POST.get("do") == "cancel":
         actions.cancel_bulk(job_id=found.pk, user=user)
+    elif request.POST.get("do") == "undo":
+        actions.undo_bulk(job_id=found.pk, user=user, typed_count=_typed(request, found.done))
     else:
-        typed = "".join(request.POST.get("typed", "").split()).replace(",", "").replace(".", "")
-        if not typed.isdecimal() or len(typed) > 12:
-            raise ModerationError(f"Type the number of items, {found.count}, to confirm. Nothing was done.")
-        actions.start_bulk(job_id=found.pk, user=user, typed_count=int(typed))
+        actions.start_bulk(job_id=found.pk, user=user, typed_count=_typed(request, found.count))
     return redirect("admin:moderation_job", found.pk)
+
+
+def _typed(request: HttpRequest, count: int) -> int:
+    """Return the number that was typed to confirm."""
+    typed = "".join(request.POST.get("typed", "").split()).replace(",", "").replace(".", "")
+    if not typed.isdecimal() or len(typed) > 12:
+        raise ModerationError(f"Type the number {count} to confirm. Nothing was done.")
+    return int(typed)

@@ -1,9 +1,11 @@
 """The desk: one comment at a time, its circumstances, and the four things that can be done with it."""
 
+from collections.abc import Collection, Sequence
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
+from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import prefetch_related_objects
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
@@ -15,10 +17,10 @@ from django.utils import timezone
 from apps.accounts.models import User
 from apps.accounts.permissions import NO_COMMUNITY, communities_of
 from apps.classifier.labels import LABELS
-from apps.moderation import actions, insight, selectors
+from apps.moderation import actions, availability, insight, selectors
 from apps.moderation.console import comment
 from apps.moderation.console.doors import door, is_script, page, user_of
-from apps.moderation.console.forms import DecideForm
+from apps.moderation.console.forms import DecideForm, NextForm, ReleaseForm
 from apps.moderation.errors import StaleError
 from apps.moderation.models import (
     VIEWS,
@@ -27,13 +29,13 @@ from apps.moderation.models import (
     Delivery,
     Preference,
     QueueItem,
+    QueueItemQuerySet,
     Skip,
     Submission,
 )
 from apps.moderation.permissions import decidable_by, visible_to
 
 NEXT = 10
-_ALIKE_CAP = 200
 
 
 def _view_of(request: HttpRequest) -> str:
@@ -55,120 +57,211 @@ def desk_url(view: str) -> str:
 
 @door()
 def desk(request: HttpRequest) -> HttpResponse:
-    """Go to the most pressing item of a saved view, or say that there is none."""
+    """Go to the most pressing item of a saved view, or say why there is none. Nothing is leased."""
     user, view = user_of(request), _view_of(request)
     if user.has_perm("moderation.decide_queueitem"):
-        found = actions.claim_next(user=user, view=view)
+        found = availability.first_item(user, view)
     else:
         found = visible_to(user).in_view(view, user).in_order().first()
     if found is not None:
         return redirect(item_url(found, view))
-    return page(request, "desk", _around(user, view, None) | {"title": "Queue"}, here="desk")
+    return page(request, "desk", _empty(user, view), here="desk")
 
 
 @door()
 def item(request: HttpRequest, pk: int) -> HttpResponse:
-    """Show an item and lease it, where it is free and the user may decide it."""
+    """Show an item. It is leased when its text is revealed or a decision begins, not before."""
     user, view = user_of(request), _view_of(request)
-    problem = ""
-    try:
-        found = actions.claim(item_id=pk, user=user)
-    except (StaleError, PermissionDenied) as error:
-        visible = visible_to(user, QueueItem.objects.with_related()).filter(pk=pk).first()
-        if visible is None:
-            raise Http404 from error
-        found, problem = visible, str(error)
-    context = _card(user, found, view, problem) | _around(user, view, found)
-    if is_script(request):
-        return JsonResponse(_part(request, found, view, context))
+    found = visible_to(user, QueueItem.objects.with_related()).filter(pk=pk).first()
+    if found is None:
+        raise Http404
+    context = _card(user, found, view, _problem(user, found)) | _around(user, view, found)
+    if "similar" in request.GET and context["alike"]:
+        context |= _similar(user, found)
     return page(request, "desk", context | {"title": f"Item {pk}"}, here="desk")
 
 
+def _problem(user: User, found: QueueItem) -> str:
+    """Return why the user cannot decide the item now, or an empty string."""
+    try:
+        actions.require_available(item=found, user=user)
+    except (StaleError, PermissionDenied) as error:
+        return str(error)
+    return ""
+
+
 @door("POST")
-def ahead(request: HttpRequest, pk: int) -> HttpResponse:
-    """Lease and draw the item that comes after this one, so that it is there when this one is decided."""
+def following(request: HttpRequest) -> HttpResponse:
+    """Draw the next item for the script, which names the items that it shows or is deciding."""
     user, view = user_of(request), _view_of(request)
-    current = visible_to(user).filter(pk=pk).first()
-    if current is None:
-        raise Http404
-    found = actions.claim_next(user=user, view=view, besides=current)
+    form = NextForm(request.POST)
+    if not form.is_valid():
+        raise form.refusal()
+    besides = form.cleaned_data["besides"]
+    found = availability.next_item(user, view, tab=form.cleaned_data["tab"], besides=besides)
     if found is None:
-        return JsonResponse({"url": desk_url(view)})
-    return JsonResponse(_part(request, found, view, _card(user, found, view) | _around(user, view, found)))
+        return JsonResponse(_part(request, None, view, _empty(user, view)))
+    context = _card(user, found, view) | _around(user, view, found, besides)
+    return JsonResponse(_part(request, found, view, context))
 
 
-def _part(request: HttpRequest, found: QueueItem, view: str, context: dict[str, Any]) -> dict[str, Any]:
+def _part(
+    request: HttpRequest, found: QueueItem | None, view: str, context: dict[str, Any]
+) -> dict[str, Any]:
     preference = {"preference": Preference.of(user_of(request))}
     return {
-        "url": item_url(found, view),
+        "item": found.pk if found else None,
+        "url": item_url(found, view) if found else desk_url(view),
         "html": render_to_string("moderation/_desk.html", context | preference, request),
     }
 
 
 @door("POST")
+def claim(request: HttpRequest, pk: int) -> HttpResponse:
+    """Lease an item for ten minutes, or renew the lease."""
+    user = user_of(request)
+    _require_visible(user, pk)
+    held = actions.claim(item_id=pk, user=user)
+    if not is_script(request):
+        return redirect(item_url(held, _view_of(request)))
+    return JsonResponse({"until": held.lease_until, "version": held.version})
+
+
+@door("POST")
+def release(request: HttpRequest, pk: int) -> HttpResponse:
+    """Give an item back: the page that showed it is left."""
+    user = user_of(request)
+    _require_visible(user, pk)
+    form = ReleaseForm(request.POST)
+    if not form.is_valid():
+        raise form.refusal()
+    for shown in (pk, form.cleaned_data["ahead"]):
+        if shown:
+            availability.withdraw_offer(shown, form.cleaned_data["tab"])
+    if form.cleaned_data["version"]:
+        actions.release(item_id=pk, user=user, version=form.cleaned_data["version"])
+    insight.forget_counts(user)
+    return HttpResponse(status=204)
+
+
+def _require_visible(user: User, pk: int) -> None:
+    if not visible_to(user).filter(pk=pk).exists():
+        raise Http404
+
+
+@door()
+def similar(request: HttpRequest, pk: int) -> HttpResponse:
+    """Return the part that shows the comments to which the next decision will apply as well."""
+    user = user_of(request)
+    found = visible_to(user, QueueItem.objects.with_related()).filter(pk=pk).first()
+    if found is None:
+        raise Http404
+    context = _similar(user, found) | {"item": found, "view": _view_of(request)}
+    html = render_to_string("moderation/_similar.html", context, request)
+    return JsonResponse({"html": html, "count": len(context["similar"])})
+
+
+def _similar(user: User, found: QueueItem) -> dict[str, Any]:
+    rows = _applicable(user, found).select_related("submission__prediction", "submission__author")
+    return {"similar": list(rows.order_by("pk")[: actions.CLUSTER_LIMIT - 1])}
+
+
+def _applicable(user: User, found: QueueItem) -> QueueItemQuerySet:
+    """Return the similar items to which the user's decision can apply."""
+    similar = QueueItem.objects.filter(pk__in=found.similar().values("pk"), policy=found.policy_id)
+    return decidable_by(user, similar).free(user)
+
+
+@door("POST")
 def decide(request: HttpRequest, pk: int) -> HttpResponse:
-    """Approve, reject or escalate, alone or with all that are alike; then the next item."""
+    """Approve, reject or escalate, alone or with the similar comments that were shown; then the next item."""
     user, view = user_of(request), _view_of(request)
     found = visible_to(user).select_related("policy").filter(pk=pk).first()
     if found is None:
         raise Http404
     form = DecideForm(request.POST, item=found)
-    form.full_clean()
     if not form.is_valid():
         raise form.refusal()
-    verb = actions.decide_cluster if form.cleaned_data["alike"] else actions.decide
-    try:
-        verb(item_id=pk, user=user, **form.verdict())
-    except StaleError as error:
-        # A second click on the same button asks for what has been done.
-        last = error.item.last_decision()
-        if last is None or last.by_id != user.pk or last.action != form.cleaned_data["action"]:
-            raise
-    return _done(request, user, view)
+    wanted = form.cleaned_data["similar"]
+    if wanted:
+        results = actions.decide_cluster(item_id=pk, user=user, similar=wanted, **form.verdict())
+    else:
+        results = [actions.decide(item_id=pk, user=user, **form.verdict())]
+    left_out = sorted(set(wanted) - {result.item.pk for result in results})
+    notice = ""
+    if left_out:
+        notice = f"Not applied to {_named(left_out)}: held or decided by another moderator."
+    return _done(request, user, view, results[0].decision, notice)
+
+
+def _named(pks: Sequence[int]) -> str:
+    """Return the items by number: `item 5`, `items 5, 6 and 9 others`."""
+    shown = ", ".join(str(pk) for pk in pks[:10])
+    more = f" and {len(pks) - 10} others" if len(pks) > 10 else ""
+    return f"item{'s' if len(pks) > 1 else ''} {shown}{more}"
 
 
 @door("POST")
 def skip(request: HttpRequest, pk: int) -> HttpResponse:
     """Leave an item to the others; what stands in the note is the reason."""
     user, view = user_of(request), _view_of(request)
-    actions.skip(item_id=pk, user=user, reason=request.POST.get("note", ""))
-    return _done(request, user, view)
+    skipped = actions.skip(item_id=pk, user=user, reason=request.POST.get("note", ""))
+    insight.forget_counts(user)
+    if not is_script(request):
+        messages.info(request, f"Skipped item {pk}. For a day it is offered to others only.")
+        return redirect(desk_url(view))
+    strip = render_to_string("moderation/_last.html", {"skipped": skipped, "view": view}, request)
+    return JsonResponse({"last": strip, "message": f"Skipped item {pk}.", "back": item_url(skipped, view)})
 
 
 @door("POST")
 def later(request: HttpRequest, pk: int) -> HttpResponse:
     """Give an item back and go to the one after it."""
     user, view = user_of(request), _view_of(request)
-    if not visible_to(user).filter(pk=pk).exists():
-        raise Http404
+    _require_visible(user, pk)
     current = actions.release(item_id=pk, user=user)
-    found = actions.claim_next(user=user, view=view, after=current)
-    return redirect(item_url(found, view) if found else desk_url(view))
+    found = availability.takeable(user, view).filter(priority__lte=current.priority).exclude(pk=pk)
+    after = found.in_order().first()
+    return redirect(item_url(after, view) if after else desk_url(view))
 
 
 @door("POST")
 def look(request: HttpRequest, pk: int) -> HttpResponse:
-    """Say that the user is still looking; answer who else is, and until when the lease lasts."""
+    """Say that the user is still viewing the item; answer who else is, and until when the lease lasts."""
     user = user_of(request)
     found = visible_to(user).filter(pk=pk).first()
     if found is None:
         raise Http404
-    if request.POST.get("renew"):
-        found = actions.claim(item_id=pk, user=user)
+    form = NextForm(request.POST)
+    if form.is_valid() and form.cleaned_data["begins"]:
+        availability.offer(pk, form.cleaned_data["tab"])
     others = actions.look(item=found, user=user)
     mine = found.lease_by_id == user.pk and found.lease_until
-    if not is_script(request):
-        return redirect(item_url(found, _view_of(request)))
     return JsonResponse(
-        {"others": others, "until": found.lease_until if mine else None, "version": found.version}
+        {"others": others, "until": found.lease_until if mine else None, "problem": _problem(user, found)}
     )
 
 
 @door("POST")
 def undo(request: HttpRequest, pk: int) -> HttpResponse:
-    """Take a decision back, with those that were made along with it, and show its item."""
-    undone = actions.undo_together(decision_id=pk, user=user_of(request))
-    return redirect(item_url(undone[0].item, _view_of(request)))
+    """Undo a decision, with those that were applied along with it, and show its item."""
+    user, view = user_of(request), _view_of(request)
+    decision = selectors.visible(user, Decision.objects.all()).filter(pk=pk).first()
+    if decision is None:
+        raise Http404
+    undone, failed = actions.undo_together(decision_id=pk, user=user)
+    insight.forget_counts(user)
+    message = f"Undone: {_NOUNS[decision.action]} of item {decision.item_id}"
+    message += f" and of {len(undone) - 1} similar." if len(undone) > 1 else "."
+    if failed:
+        reasons = " ".join(f"Item {item_id}: {reason}" for item_id, reason in failed[:10])
+        message += f" {len(failed)} could not be undone. {reasons}"
+    found = QueueItem.objects.with_related().get(pk=undone[0].item.pk)
+    if not is_script(request):
+        (messages.warning if failed else messages.info)(request, message)
+        return redirect(item_url(found, view))
+    context = _card(user, found, view, _problem(user, found)) | _around(user, view, found)
+    return JsonResponse(_part(request, found, view, context) | {"message": message})
 
 
 @door()
@@ -199,39 +292,67 @@ def _find(user: User, wanted: str) -> list[QueueItem]:
     return list(visible.filter(submission__in=ids).order_by("-pk")[:50])
 
 
-def _done(request: HttpRequest, user: User, view: str) -> HttpResponse:
-    if is_script(request):
-        return JsonResponse({"last": render_to_string("moderation/_last.html", _last(user, view), request)})
-    return redirect(desk_url(view))
+def _done(request: HttpRequest, user: User, view: str, decision: Decision, notice: str) -> HttpResponse:
+    insight.forget_counts(user)
+    if not is_script(request):
+        if notice:
+            messages.warning(request, notice)
+        return redirect(desk_url(view))
+    last = _strip(decision, view)
+    title = _OUTCOMES[decision.action]
+    more = f" and {last['together'] - 1} similar" if last["together"] > 1 else ""
+    return JsonResponse(
+        {
+            "last": render_to_string("moderation/_last.html", last, request),
+            "undo": reverse("admin:moderation_undo", args=[decision.pk]),
+            "message": f"{title} item {decision.item_id}{more}. {notice}".strip(),
+            "notice": notice,
+        }
+    )
+
+
+_OUTCOMES = {"approve": "Approved", "reject": "Rejected", "escalate": "Escalated", "reverse": "Undone"}
+_NOUNS = {"approve": "approval", "reject": "rejection", "escalate": "escalation"}
 
 
 def _last(user: User, view: str) -> dict[str, Any]:
     """Return the user's newest decision, with what undoing it means at this moment."""
-    mine = Decision.objects.filter(by=user).select_related("rule", "item", "by")
-    last = mine.order_by("-created_at").first()
-    if last is None or last.item is None or last.job_id:
+    mine = Decision.objects.filter(by=user).select_related("rule", "applied_from__rule", "reverses")
+    last = mine.order_by("-created_at", "-pk").first()
+    if last is None or last.item_id is None or last.job_id:
         return {"last": None}
-    last = actions.decided_first(last)
+    return _strip(last.applied_from or last, view)
+
+
+def _strip(last: Decision, view: str) -> dict[str, Any]:
     passed = timezone.now() - last.created_at
-    together = actions.decided_together(last).count() if last.action != Decision.Action.REVERSE else 0
+    can_undo = last.action != Decision.Action.REVERSE
+    together = Decision.objects.filter(applied_from=last, reversal=None).count() if can_undo else 0
     return {
         "last": last,
+        "outcome": _OUTCOMES[last.action],
+        "undone": _NOUNS[last.reverses.action] if last.reverses else "",
         "together": together + 1,
         "view": view,
         "seconds_left": max(0, round((actions.UNDO - passed).total_seconds())),
-        "can_undo": last.action != Decision.Action.REVERSE,
+        "can_undo": can_undo,
     }
 
 
-def _around(user: User, view: str, current: QueueItem | None) -> dict[str, Any]:
+def _empty(user: User, view: str) -> dict[str, Any]:
+    """Return what an empty view shows: why nothing is there to take."""
+    insight.forget_counts(user)
+    why = insight.why_empty(user, view) if user.has_perm("moderation.decide_queueitem") else []
+    return _around(user, view, None) | {"title": "Queue", "why": why}
+
+
+def _around(
+    user: User, view: str, current: QueueItem | None, besides: Collection[int] = ()
+) -> dict[str, Any]:
     """Return what stands round the comment: saved views, the next items, the last decision, the shift."""
     decides = user.has_perm("moderation.decide_queueitem")
-    rows = QueueItem.objects.in_view(view, user).select_related("submission__author", "lease_by")
-    if decides:
-        skipped = Skip.objects.filter(by=user, created_at__gt=timezone.now() - actions.SKIPPED)
-        rows = decidable_by(user, rows).free(user).exclude(pk__in=skipped.values("item"))
-    else:
-        rows = visible_to(user, rows)
+    rows = availability.takeable(user, view) if decides else visible_to(user).in_view(view, user)
+    rows = rows.exclude(pk__in=besides).select_related("submission__author", "submission__prediction")
     return {
         "view": view,
         "views": insight.view_counts(user),
@@ -246,24 +367,24 @@ def _around(user: User, view: str, current: QueueItem | None) -> dict[str, Any]:
 
 def _card(user: User, item: QueueItem, view: str, problem: str = "") -> dict[str, Any]:
     """Return the comment with all that helps to judge it; a blind review gets less."""
-    holds = item.lease_by_id == user.pk and item.status == QueueItem.Status.OPEN and not problem
+    can_decide = item.status == QueueItem.Status.OPEN and not problem
     author = item.submission.author
     prefetch_related_objects([item.policy], "rules")
     blind = item.is_blind and item.status == QueueItem.Status.OPEN
-    alike = item.similar()[: _ALIKE_CAP + 1].count() if holds and not blind else 0
+    alike = _applicable(user, item)[: actions.CLUSTER_LIMIT - 1].count() if can_decide and not blind else 0
     history = [] if blind else _history(user, item)
     decided = [event["decision"] for event in history if "decision" in event]
     return {
         "title": f"Item {item.pk}",
         "problem": problem,
-        "holds": holds,
+        "can_decide": can_decide,
+        "holds": can_decide and item.lease_by_id == user.pk and item.is_leased,
         "blind": blind,
         "comment": comment.shown(item),
         "bars": _bars(item, blind),
         "rules": list(item.policy.rules.all()),
-        "chosen_rule": item.rule(),
-        "others": actions.look(item=item, user=user) if holds else [],
-        "alike": min(alike, _ALIKE_CAP),
+        "others": [],
+        "alike": alike,
         "author": None if blind else author,
         "strikes": selectors.active_strikes(user, author) if author and not blind else 0,
         "decisions": list(selectors.visible(user, author.decisions())[:5]) if author and not blind else [],
@@ -277,7 +398,7 @@ def _card(user: User, item: QueueItem, view: str, problem: str = "") -> dict[str
 
 def _bars(item: QueueItem, blind: bool) -> list[dict[str, Any]]:
     rules = {rule.label: rule for rule in item.policy.rules.all()}
-    probabilities, flags = item.prediction.probabilities, item.prediction.labels
+    probabilities = item.prediction.probabilities
     return [
         {
             "key": number,
@@ -285,7 +406,6 @@ def _bars(item: QueueItem, blind: bool) -> list[dict[str, Any]]:
             "title": label.replace("_", " "),
             "probability": probabilities[label],
             "rule": rules.get(label),
-            "is_ticked": flags[label] and not blind,
             "is_main": label == item.label,
         }
         for number, label in enumerate(LABELS, 1)

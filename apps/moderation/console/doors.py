@@ -55,7 +55,7 @@ def door(*methods: str) -> Callable[[View], View]:
             try:
                 return view(request, *args, **kwargs)
             except StaleError as error:
-                return _refuse(request, 409, "Somebody was faster", str(error), item=error.item)
+                return _refuse(request, 409, "Your choice was not stored", str(error), item=error.item)
             except PermissionDenied as error:
                 return _refuse(request, 403, "Not yours to do", str(error) or "You may not do this.")
             except ModerationError as error:

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from django import forms
+from django.core.validators import validate_comma_separated_integer_list
 
-from apps.classifier.labels import LABELS
 from apps.moderation.actions import BulkFilter
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import (
@@ -17,7 +17,6 @@ from apps.moderation.models import (
     Preference,
     QueueItem,
 )
-from apps.predictions.models import pack_labels
 
 
 class Sound(forms.Form):
@@ -44,43 +43,72 @@ class TestWebhookForm(Sound):
     url = forms.URLField(max_length=500, assume_scheme="https")
 
 
+class IdsField(forms.CharField):
+    """Numbers of items, separated by commas, as a list."""
+
+    default_validators = [validate_comma_separated_integer_list]
+
+    def clean(self, value: Any) -> list[int]:
+        text = super().clean(value)
+        return [int(number) for number in text.split(",")] if text else []
+
+
+class NextForm(Sound):
+    """What the script says of the tab that wants the next item, or that shows one."""
+
+    tab = forms.CharField(max_length=40)
+    besides = IdsField(max_length=2_000, required=False)
+    begins = forms.BooleanField(required=False)
+
+
+class ReleaseForm(Sound):
+    """Which lease and which offers end when an item's page is left."""
+
+    tab = forms.CharField(max_length=40, required=False)
+    version = forms.IntegerField(min_value=1, required=False)
+    ahead = forms.IntegerField(min_value=1, required=False)
+
+
 class DecideForm(Sound):
-    """One verdict on one item."""
+    """One verdict on one item, and on the similar ones that were shown."""
 
     action = forms.ChoiceField(choices=[("approve", ""), ("reject", ""), ("escalate", "")])
     version = forms.IntegerField(min_value=1)
     labels = forms.MultipleChoiceField(choices=LABEL_CHOICES, required=False)
-    shown = forms.IntegerField(min_value=0, max_value=63, required=False)
+    none = forms.BooleanField(required=False)
     rule = forms.ModelChoiceField(queryset=PolicyRule.objects.none(), required=False)
     note = forms.CharField(max_length=2_000, required=False)
     seconds = forms.FloatField(min_value=0, max_value=86_400, required=False)
-    alike = forms.BooleanField(required=False)
+    similar = IdsField(max_length=4_000, required=False)
 
     def __init__(self, *args: Any, item: QueueItem, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.item = item
         self.fields["rule"].queryset = item.policy.rules.all()  # type: ignore[attr-defined]
 
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or {}
+        if data.get("none") and data.get("labels"):
+            raise forms.ValidationError("Tick labels or “None of these”, not both.")
+        return data
+
     def verdict(self) -> dict[str, Any]:
-        """Return the arguments of `actions.decide`. Labels left as the model set them were not spoken of."""
+        """Return the arguments of `actions.decide`. Only labels that the moderator ticked are labels."""
         data = self.cleaned_data
-        is_said = (
-            self.item.is_blind or pack_labels(label in data["labels"] for label in LABELS) != data["shown"]
-        )
-        verdict = {
+        labels = data["labels"] or ([] if data["none"] else None)
+        return {
             "version": data["version"],
             "action": Decision.Action(data["action"]),
-            "labels": data["labels"] if is_said and data["action"] != "escalate" else None,
+            "labels": None if data["action"] == "escalate" else labels,
             "rule": data["rule"] if data["action"] == "reject" else None,
             "note": data["note"],
+            "seconds": data["seconds"],
         }
-        return verdict if data["alike"] else verdict | {"seconds": data["seconds"]}
 
 
 class BulkForm(Sound):
-    """Which open items, as `actions.BulkFilter`."""
+    """Which open items, as `actions.BulkFilter`. Nothing is chosen in advance."""
 
-    label = forms.ChoiceField(choices=LABEL_CHOICES)
+    label = forms.ChoiceField(choices=[("", "Choose a label"), *LABEL_CHOICES])
     score_from = forms.FloatField(min_value=0, max_value=1, required=False)
     score_to = forms.FloatField(min_value=0, max_value=1, required=False)
     lane = forms.ChoiceField(choices=[("", "Any"), *Lane.choices], required=False)
@@ -104,11 +132,21 @@ class BulkForm(Sound):
         filled = {name: value for name, value in self.cleaned_data.items() if value not in ("", None)}
         return cast("BulkFilter", filled)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether a range of scores was chosen, or one cluster of similar comments."""
+        chosen = self.cleaned_data
+        has_range = chosen.get("score_from") is not None and chosen.get("score_to") is not None
+        return has_range or chosen.get("cluster") is not None
+
 
 class BulkActionForm(Sound):
     """What to do with them."""
 
-    action = forms.ChoiceField(choices=[("approve", "Approve"), ("reject", "Reject")])
+    action = forms.ChoiceField(
+        choices=[("approve", "Approve"), ("reject", "Reject")],
+        error_messages={"required": "Choose Approve or Reject."},
+    )
     rule = forms.ModelChoiceField(queryset=PolicyRule.objects.none(), required=False)
     note = forms.CharField(max_length=2_000, required=False)
 

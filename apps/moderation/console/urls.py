@@ -8,7 +8,10 @@ from apps.moderation.console import bulk, desk, people, policies, webhooks
 _PAGES = (
     ("", desk.desk, "desk"),
     ("item/<int:pk>/", desk.item, "item"),
-    ("item/<int:pk>/ahead/", desk.ahead, "ahead"),
+    ("next/", desk.following, "next"),
+    ("item/<int:pk>/claim/", desk.claim, "claim"),
+    ("item/<int:pk>/release/", desk.release, "release"),
+    ("item/<int:pk>/similar/", desk.similar, "similar"),
     ("item/<int:pk>/decide/", desk.decide, "decide"),
     ("item/<int:pk>/skip/", desk.skip, "skip"),
     ("item/<int:pk>/later/", desk.later, "later"),

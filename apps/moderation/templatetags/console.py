@@ -47,6 +47,12 @@ def plus(one: float, other: float) -> float:
 
 
 @register.filter
+def minus(one: float, other: float) -> float:
+    """Return the difference."""
+    return one - other
+
+
+@register.filter
 def words(label: str) -> str:
     """Return a label as words: `severe toxic`."""
     return label.replace("_", " ")

@@ -57,7 +57,7 @@ def test_send_to_review_queues_the_comment_and_keeps_the_decision(
     assert item is not None
     assert (item.kind, item.requested_by, item.label) == (QueueItem.Kind.REVIEW, ann, "insult")
     assert item.submission.current() == decision
-    assert "A colleague sent it to review" in item.why_first
+    assert "Sent to review by a colleague" in item.why_first
 
 
 def test_send_to_review_twice_queues_once(model: ModelVersion, policy: Policy, ann: User, ben: User) -> None:

@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 import pytest
 from django.core.exceptions import PermissionDenied
+from django.test import Client
+from django.urls import reverse
 
 from apps.accounts.models import User
-from apps.moderation import actions
+from apps.moderation import actions, webhooks
 from apps.moderation.actions import bulk
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import BulkJob, Decision, Policy, QueueItem
@@ -108,3 +110,57 @@ def test_the_schedule_goes_on_with_a_lost_job(
         actions.resume_bulk_jobs()
     assert [message[:2] for message in sent] == [("apps.moderation.tasks.run_bulk", (job.pk,))] * 2
     assert BulkJob.objects.get().status == "queued"
+
+
+def test_a_job_is_undone_as_a_whole_and_names_what_is_not(
+    items: list[QueueItem], policy: Policy, lea: User, ann: User, person: Callable[..., User]
+) -> None:
+    rule = policy.rules.get(label="insult")
+    job, _ = actions.preview_bulk(
+        user=lea, filter={"label": "insult"}, action=Decision.Action.REJECT, rule=rule
+    )
+    with pytest.raises(ModerationError, match="has ended"):
+        actions.undo_bulk(job_id=job.pk, user=lea, typed_count=60)
+    actions.start_bulk(job_id=job.pk, user=lea, typed_count=60)
+    actions.run_bulk(job_id=job.pk)
+    decisions = list(Decision.objects.filter(job=job).order_by("pk"))
+    appealed, undone = decisions[3], decisions[5]
+    actions.appeal(token=webhooks.appeal_token(appealed), text="No.")
+    actions.undo(decision_id=undone.pk, user=lea)
+    with pytest.raises(PermissionDenied):
+        actions.undo_bulk(job_id=job.pk, user=ann, typed_count=60)
+    with pytest.raises(ModerationError, match="typed 59"):
+        actions.undo_bulk(job_id=job.pk, user=lea, typed_count=59)
+    # Another lead may undo it too, as leads may undo single decisions of others.
+    actions.undo_bulk(job_id=job.pk, user=person("leo", "lead"), typed_count=60)
+    assert bulk._undo_batch(job.pk)
+    actions.resume_bulk_jobs()
+    actions.run_bulk(job_id=job.pk)
+    job.refresh_from_db()
+    assert (job.status, job.undone, job.is_active, job.can_undo) == ("undone", 58, False, False)
+    named = {entry["item"]: entry["reason"] for entry in job.not_undone}
+    assert set(named) == {appealed.item_id, undone.item_id}
+    assert "appealed" in named[appealed.item_id]
+    assert "lea undid this decision" in named[undone.item_id]
+    assert QueueItem.objects.open().exclude(kind="appeal").count() == 60
+    assert QueueItem.objects.filter(lease_by__isnull=False).count() == 1  # what lea undid herself
+    with pytest.raises(ModerationError, match="undone before"):
+        actions.undo_bulk(job_id=job.pk, user=lea, typed_count=60)
+
+
+@pytest.mark.parametrize("status", BulkJob.Status.values)
+def test_every_status_of_a_job_is_drawn_and_resumed_or_not(
+    items: list[QueueItem], lea: User, client: Client, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    job, _ = actions.preview_bulk(user=lea, filter={"label": "insult"}, action=Decision.Action.APPROVE)
+    BulkJob.objects.filter(pk=job.pk).update(status=status, done=2, undone_by=lea, undone=1)
+    User.objects.filter(pk=lea.pk).update(is_staff=True)
+    client.force_login(lea, backend="django.contrib.auth.backends.ModelBackend")
+    page = client.get(reverse("admin:moderation_job", args=[job.pk])).content.decode()
+    assert ("Type <b>60</b> to confirm" in page) == (status == "draft")
+    assert ("Undo all 2 decisions" in page) == (status in ("done", "cancelled"))
+    assert ("data-watch" in page) == (status in ("queued", "running", "undoing"))
+    sent: list[tuple] = []
+    monkeypatch.setattr(bulk, "enqueue", lambda *message: sent.append(message))
+    actions.resume_bulk_jobs()
+    assert bool(sent) == (status in ("queued", "running", "undoing"))

@@ -15,7 +15,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from apps.accounts.models import User
-from apps.moderation import actions, webhooks
+from apps.moderation import actions, insight, webhooks
 from apps.moderation.console import comment
 from apps.moderation.models import (
     BulkJob,
@@ -65,28 +65,21 @@ def lead(lea: User, enter: Callable[[User], Client]) -> Client:
 def verdict(item: QueueItem, action: str = "approve", **fields: Any) -> dict[str, Any]:
     """Return the form of the item as the page would send it."""
     item.refresh_from_db()
-    shown = [label for label, flag in item.prediction.labels.items() if flag]
     rule = item.rule()
     form = {
         "action": action,
         "version": item.version,
-        "shown": item.prediction.label_mask,
-        "labels": shown,
         "rule": rule.pk if rule else "",
         "seconds": "3.5",
     }
     return form | fields
 
 
-def test_the_desk_leads_to_the_most_pressing_item_and_leases_it(
-    item: QueueItem, ann: User, desk: Client
-) -> None:
+def test_the_desk_leads_to_the_most_pressing_item(item: QueueItem, ann: User, desk: Client) -> None:
     severe = queued("threat=0.9 you")
     answer = desk.get(url("desk"))
     assert answer["Location"] == url("item", severe.pk)
     html = desk.get(answer["Location"]).content.decode()
-    severe.refresh_from_db()
-    assert severe.lease_by == ann
     assert severe.why_first in html
     assert "Your comment threatens somebody." in html
     for key in "ARESJU":
@@ -102,7 +95,7 @@ def test_a_saved_view_is_kept_from_item_to_item(model: Any, policy: Policy, desk
     done = desk.post(url("decide", first.pk), verdict(first, view="urgent"))
     assert desk.get(done["Location"])["Location"] == url("item", second.pk, view="urgent")
     desk.post(url("decide", second.pk), verdict(second, view="urgent"))
-    assert "Nothing waits here." in desk.get(url("desk", view="urgent")).content.decode()
+    assert "Queue empty" in desk.get(url("desk", view="urgent")).content.decode()
 
 
 def test_decide_undo_decide(item: QueueItem, ann: User, desk: Client) -> None:
@@ -121,59 +114,128 @@ def test_decide_undo_decide(item: QueueItem, ann: User, desk: Client) -> None:
     assert back["Location"] == url("item", item.pk)
     assert Delivery.objects.get(decision=decision).status == "cancelled"
     html = desk.get(back["Location"]).content.decode()
-    assert "Taken back" in html
-    assert "took back what ann decided" in html
+    assert "Undone" in html
+    assert f'rejection of\n  <a href="{url("item", item.pk)}"' in html
+    assert "undid the decision of ann" in html
     assert desk.post(url("decide", item.pk), verdict(item)).status_code == 302
     item.refresh_from_db()
     assert item.status == "approved"
 
 
-def test_only_labels_that_were_changed_were_spoken_of(item: QueueItem, desk: Client) -> None:
+def test_only_ticked_labels_are_labels(model: Any, policy: Policy, desk: Client) -> None:
+    items = [queued(f"insult=0.7 number {number} {'x' * number}") for number in range(5)]
+    forms = [{}, {"labels": ["insult"]}, {"labels": ["insult", "threat"]}, {}, {"labels": ["obscene"]}]
+    done = ["reject", "reject", "approve", "approve", "escalate"]
+    for item, action, fields in zip(items, done, forms, strict=True):
+        html = desk.get(url("item", item.pk)).content.decode()
+        assert not re.search(r"<input[^>]* checked", html)
+        assert desk.post(url("decide", item.pk), verdict(item, action, **fields)).status_code == 302
+    stored = [Decision.objects.get(item=item).labels for item in items]
+    said = [labels and [label for label, flag in labels.items() if flag] for labels in stored]
+    assert said == [None, ["insult"], ["threat", "insult"], None, None]
+
+
+def test_looking_leases_nothing(
+    model: Any, policy: Policy, ann: User, ben: User, desk: Client, enter: Callable[[User], Client]
+) -> None:
+    urgent = queued("threat=0.9 one")
+    others = [queued(f"insult=0.7 number {number} {'x' * number}") for number in range(4)]
+    for view in ("all", "urgent", "normal", "uncertain", "mine", "overdue"):
+        desk.get(url("desk", view=view), follow=True)
+    for each in (urgent, *others):
+        desk.get(url("item", each.pk))
+    assert not QueueItem.objects.exclude(lease_by=None).exists()
+    assert enter(ben).get(url("desk"))["Location"] == url("item", urgent.pk)
+
+
+def test_the_reserved_item_is_released_on_leaving(item: QueueItem, ann: User, desk: Client) -> None:
     desk.get(url("item", item.pk))
-    desk.post(url("decide", item.pk), verdict(item, labels=["obscene"]))
-    decision = Decision.objects.get(item=item)
-    assert decision.labels
-    assert [label for label, flag in decision.labels.items() if flag] == ["obscene"]
+    lease = desk.post(url("claim", item.pk), headers=SCRIPT).json()
+    item.refresh_from_db()
+    assert (item.lease_by, item.version) == (ann, lease["version"])
+    desk.post(url("release", item.pk), {"tab": "t", "version": lease["version"] - 1})
+    item.refresh_from_db()
+    assert item.lease_by == ann  # an older page does not end the lease of a newer one
+    assert desk.post(url("release", item.pk), {"tab": "t", "version": lease["version"]}).status_code == 204
+    item.refresh_from_db()
+    assert item.lease_by is None
+    assert desk.post(url("release", item.pk), {"version": "x"}).status_code == 422
 
 
-def test_the_script_gets_the_next_item_ahead_and_the_last_decision(
+def test_the_script_gets_the_next_item_and_the_last_decision(
     item: QueueItem, ann: User, desk: Client
 ) -> None:
     other = queued("insult=0.65 and you")
-    desk.get(url("item", item.pk))
-    ahead = desk.post(url("ahead", item.pk), headers=SCRIPT).json()
-    assert ahead["url"] == url("item", other.pk)
-    assert f'name="version" value="{QueueItem.objects.get(pk=other.pk).version}"' in ahead["html"]
-    assert QueueItem.objects.get(pk=other.pk).lease_by == ann
+    about = {"tab": "one", "besides": str(item.pk)}
+    ahead = desk.post(url("next"), about, headers=SCRIPT).json()
+    assert (ahead["item"], ahead["url"]) == (other.pk, url("item", other.pk))
+    assert f'name="version" value="{other.version}"' in ahead["html"]
+    assert url("item", item.pk) not in ahead["html"]  # not in the list of the next ones either
+    other.refresh_from_db()
+    assert other.lease_by is None
     answer = desk.post(url("decide", item.pk), verdict(item), headers=SCRIPT).json()
+    decision = Decision.objects.get()
+    assert answer["undo"] == url("undo", decision.pk)
+    assert answer["message"] == f"Approved item {item.pk}."
     assert "Approved" in answer["last"]
-    assert desk.post(url("ahead", other.pk), headers=SCRIPT).json() == {"url": url("desk")}
+    undone = desk.post(answer["undo"], headers=SCRIPT).json()
+    assert undone["message"] == f"Undone: approval of item {item.pk}."
+    assert undone["url"] == url("item", item.pk)
+    assert desk.post(answer["undo"], headers=SCRIPT).status_code == 409
+    end = {"tab": "one", "besides": f"{item.pk},{other.pk}"}
+    nothing = desk.post(url("next"), end, headers=SCRIPT).json()
+    assert (nothing["item"], nothing["url"]) == (None, url("desk"))
+    assert desk.post(url("next"), {"tab": "one", "besides": "1;2"}, headers=SCRIPT).status_code == 422
+
+
+def test_no_item_is_given_to_two_tabs_and_none_is_kept_from_who_opens_the_queue(
+    model: Any, policy: Policy, ann: User, ben: User, desk: Client, enter: Callable[[User], Client]
+) -> None:
+    items = [queued(f"insult=0.7 number {number} {'x' * number}") for number in range(3)]
+    other = enter(ben)
+    given = [
+        who.post(url("next"), {"tab": tab}, headers=SCRIPT).json()["item"]
+        for who, tab in ((desk, "1"), (desk, "2"), (other, "3"), (other, "4"))
+    ]
+    assert sorted(given[:3]) == sorted(item.pk for item in items)
+    assert given[3] is None
+    assert other.get(url("desk"))["Location"] == url("item", given[0])
+    desk.post(url("release", given[1]), {"tab": "2"})
+    assert other.post(url("next"), {"tab": "4"}, headers=SCRIPT).json()["item"] == given[1]
 
 
 def test_the_slower_one_is_told_who_decided(
     item: QueueItem, ann: User, ben: User, desk: Client, enter: Callable[[User], Client]
 ) -> None:
-    desk.get(url("item", item.pk))
+    desk.post(url("claim", item.pk))
     mine = verdict(item)
     QueueItem.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
     actions.expire_leases()
     taken = actions.claim(item_id=item.pk, user=ben)
     held = desk.post(url("decide", item.pk), mine)
     assert held.status_code == 409
-    assert "ben holds this until" in held.content.decode()
+    assert "ben is reviewing this until" in held.content.decode()
     actions.decide(item_id=item.pk, version=taken.version, user=ben, action=Decision.Action.APPROVE)
     late = desk.post(url("decide", item.pk), verdict(item, "reject"))
     assert late.status_code == 409
-    assert "ben approved this at" in late.content.decode()
+    assert "Already handled by ben: approved 0 s ago" in late.content.decode()
     assert desk.post(url("decide", item.pk), mine, headers=SCRIPT).status_code == 409
-    assert "ben approved this at" in desk.get(url("item", item.pk)).content.decode()
+    assert "Already handled by ben: approved" in desk.get(url("item", item.pk)).content.decode()
     assert Decision.objects.filter(by=ann).count() == 0
 
 
-def test_a_second_click_is_no_conflict(item: QueueItem, desk: Client) -> None:
-    desk.get(url("item", item.pk))
+def test_a_second_decision_says_what_happened(item: QueueItem, desk: Client) -> None:
     form = verdict(item)
-    assert [desk.post(url("decide", item.pk), form).status_code for _ in range(2)] == [302, 302]
+    assert desk.post(url("decide", item.pk), form).status_code == 302
+    Decision._base_manager.update(created_at=timezone.now() - timedelta(seconds=3))
+    for action in ("approve", "reject", "escalate"):
+        again = desk.post(url("decide", item.pk), verdict(item, action))
+        assert again.status_code == 409
+        assert "You approved this 3 s ago (at " in again.content.decode()
+        script = desk.post(url("decide", item.pk), verdict(item, action), headers=SCRIPT)
+        assert script.json()["message"].startswith("You approved this 3 s ago")
+    assert "You approved this" in desk.post(url("claim", item.pk)).content.decode()
+    assert "You approved this" in desk.post(url("look", item.pk), headers=SCRIPT).json()["problem"]
     assert Decision.objects.count() == 1
 
 
@@ -197,25 +259,73 @@ def test_skip_and_later(item: QueueItem, ann: User, desk: Client) -> None:
     assert desk.get(url("desk"))["Location"] == url("item", item.pk)
 
 
-def test_the_similar_ones_are_decided_and_undone_together(model: Any, policy: Policy, desk: Client) -> None:
+def test_the_similar_ones_are_shown_decided_and_undone_together(
+    model: Any, policy: Policy, ben: User, lea: User, desk: Client
+) -> None:
     items = [queued("insult=0.7 buy my fine rings today", author_ref=f"a{n}") for n in range(4)]
     first = items[0]
-    html = desk.get(url("item", first.pk)).content.decode()
-    assert "<b>3</b> similar ones" in html
-    desk.post(url("decide", first.pk), verdict(first, alike="on"))
-    assert QueueItem.objects.filter(status="approved").count() == 4
-    assert "and 3 more" in desk.get(url("desk")).content.decode()
-    desk.post(url("undo", Decision.objects.get(item=first).pk))
-    assert QueueItem.objects.open().count() == 4
-    assert QueueItem.objects.filter(lease_by__isnull=False).count() == 1
+    assert "Show 3 similar comments" in desk.get(url("item", first.pk)).content.decode()
+    shown = desk.get(url("similar", first.pk), headers=SCRIPT).json()
+    ids = ",".join(str(item.pk) for item in items[1:])
+    assert shown["count"] == 3
+    assert "these 3 similar comments" in shown["html"]
+    assert shown["html"].count("buy my fine rings today") == 3
+    assert f'name="similar" form="decide" value="{ids}"' in shown["html"]
+    assert f'value="{ids}"' in desk.get(url("item", first.pk, similar="on")).content.decode()
+    queued("insult=0.7 buy my fine rings today", author_ref="nobody has seen this one")
+    held = actions.claim(item_id=items[3].pk, user=ben)
+    answer = desk.post(url("decide", first.pk), verdict(first, similar=ids), headers=SCRIPT).json()
+    assert answer["message"].startswith(f"Approved item {first.pk} and 2 similar.")
+    assert f"Not applied to item {items[3].pk}: held or decided by another moderator." in answer["notice"]
+    assert QueueItem.objects.filter(status="approved").count() == 3
+    actions.release(item_id=held.pk, user=ben)
+    assert "and 2 similar" in desk.get(url("desk"), follow=True).content.decode()
+    decisions = {decision.item_id: decision for decision in Decision.objects.all()}
+    actions.undo(decision_id=decisions[items[1].pk].pk, user=lea)  # a lead holds this one now
+    undone = desk.post(url("undo", decisions[first.pk].pk), headers=SCRIPT).json()
+    assert undone["message"] == f"Undone: approval of item {first.pk} and of 1 similar."
+    assert QueueItem.objects.open().count() == 5
+    assert set(QueueItem.objects.filter(lease_by__isnull=False)) == {first, items[1]}
+
+
+def test_what_of_similar_ones_could_not_be_undone_is_named(
+    model: Any, policy: Policy, ben: User, lea: User, desk: Client
+) -> None:
+    first, other = (queued("insult=0.7 buy my fine rings today", author_ref=name) for name in "ab")
+    desk.post(url("decide", first.pk), verdict(first, "reject", similar=str(other.pk)))
+    applied = Decision.objects.get(item=other)
+    actions.appeal(token=webhooks.appeal_token(applied), text="No.")
+    html = desk.post(url("undo", Decision.objects.get(item=first).pk), follow=True).content.decode()
+    assert (
+        f"Undone: rejection of item {first.pk}. 1 could not be undone. Item {other.pk}: It is too late"
+        in html
+    )
+
+
+def test_an_undo_says_why_it_cannot_be(
+    item: QueueItem, ann: User, ben: User, lea: User, desk: Client, enter: Callable[[User], Client]
+) -> None:
+    def message(who: Client, pk: int) -> tuple[int, str]:
+        answer = who.post(url("undo", pk), headers=SCRIPT)
+        return answer.status_code, answer.json()["message"]
+
+    desk.post(url("decide", item.pk), verdict(item))
+    first = Decision.objects.get()
+    assert message(enter(ben), first.pk) == (403, "Only ann or a lead can undo this decision.")
+    actions.undo(decision_id=first.pk, user=lea)
+    assert message(desk, first.pk) == (409, "lea undid this decision 0 s ago.")
+    held = actions.claim(item_id=item.pk, user=lea)
+    actions.decide(item_id=item.pk, version=held.version, user=lea, action=Decision.Action.APPROVE)
+    assert message(desk, first.pk)[0] == 409
 
 
 def test_who_else_is_looking(item: QueueItem, ann: User, lead: Client, desk: Client) -> None:
-    desk.get(url("item", item.pk))
-    seen = lead.post(url("look", item.pk), headers=SCRIPT).json()
+    desk.post(url("look", item.pk), {"tab": "a", "begins": "1"}, headers=SCRIPT)
+    seen = lead.post(url("look", item.pk), {"tab": "b"}, headers=SCRIPT).json()
     assert seen["others"] == ["ann"]
     assert seen["until"] is None
-    mine = desk.post(url("look", item.pk), {"renew": "1"}, headers=SCRIPT).json()
+    desk.post(url("claim", item.pk), headers=SCRIPT)
+    mine = desk.post(url("look", item.pk), {"tab": "a"}, headers=SCRIPT).json()
     assert mine["others"] == ["lea"]
     assert mine["until"]
 
@@ -234,7 +344,7 @@ def test_a_blind_review_hides_scores_verdicts_and_author(
         html = desk.get(url("item", of.pk)).content.decode()
         return re.sub(r'(datetime|data-until|value)="[^"]*"', "", html)
 
-    hidden = ("<mark>", 'class="gauge"', "<b>ben</b>", "troll", "70.0 %", " checked> <kbd>")
+    hidden = ("<mark>", 'class="gauge"', "<b>ben</b>", "troll", "70.0 %")
     for each in hidden:
         assert each not in drawn(second), each
     assert "you fool" in drawn(second)
@@ -243,8 +353,12 @@ def test_a_blind_review_hides_scores_verdicts_and_author(
     for each in hidden:
         assert each in drawn(second), each
     QueueItem.objects.filter(pk=second.pk).update(kind="second")
-    form = verdict(second, "reject", labels=["insult"])
-    assert desk.post(url("decide", second.pk), form).status_code == 302
+    silent = desk.post(url("decide", second.pk), verdict(second, "reject"))
+    assert (silent.status_code, "tick the labels that apply" in silent.content.decode()) == (422, True)
+    both = verdict(second, "reject", labels=["insult"], none="on")
+    assert desk.post(url("decide", second.pk), both).status_code == 422
+    assert desk.post(url("decide", second.pk), verdict(second, "reject", none="on")).status_code == 302
+    assert set((second.decisions.get().labels or {}).values()) == {False}
 
 
 def test_an_appeal_shows_what_the_author_says(item: QueueItem, ann: User, lead: Client) -> None:
@@ -295,7 +409,7 @@ def test_a_viewer_looks_and_does_not_decide(
     viewer = enter(person("val", "viewer"))
     assert viewer.get(url("desk"))["Location"] == url("item", item.pk)
     html = viewer.get(url("item", item.pk)).content.decode()
-    assert "You can look, not decide." in html
+    assert "View only." in html
     assert 'id="decide"' not in html
     assert viewer.post(url("decide", item.pk), verdict(item)).status_code == 403
     for name in ("bulk", "webhooks", "decisions_csv"):
@@ -344,6 +458,8 @@ def test_bulk(model: Any, policy: Policy, lea: User, lead: Client) -> None:
     assert "<b>3</b> items match." in html
     refused = lead.post(url("bulk"), chosen | {"action": "reject"})
     assert refused.status_code == 422
+    for missing in (chosen, {"label": "insult", "action": "approve"}, {"score_from": 0, "score_to": 1}):
+        assert lead.post(url("bulk"), missing).status_code == 422
     rule = policy.rules.get(label="insult")
     at = lead.post(url("bulk"), chosen | {"action": "reject", "rule": rule.pk, "note": "sweep"})["Location"]
     page = lead.get(at).content.decode()
@@ -359,12 +475,40 @@ def test_bulk(model: Any, policy: Policy, lea: User, lead: Client) -> None:
     assert seen["over"]
     assert "3 decided" in seen["html"]
     assert Decision.objects.filter(job=job, note="sweep").count() == 3
+    decided = Decision.objects.filter(job=job).order_by("pk")
+    actions.appeal(token=webhooks.appeal_token(decided[0]), text="No.")
+    assert "Undo all 3 decisions" in lead.get(at).content.decode()
+    assert lead.post(at, {"do": "undo"}).status_code == 422
+    assert lead.post(at, {"do": "undo", "typed": "2"}).status_code == 422
+    lead.post(at, {"do": "undo", "typed": "3"})
+    assert not lead.get(at, headers=SCRIPT).json()["over"]
+    actions.run_bulk(job_id=job.pk)
+    seen = lead.get(at, headers=SCRIPT).json()
+    assert seen["over"]
+    assert "2 of 3 decisions undone, 1 could not be undone" in seen["html"]
+    assert "the author has appealed" in seen["html"]
+    assert lead.post(at, {"do": "undo", "typed": "3"}).status_code == 422
     assert "Earlier jobs" in lead.get(url("bulk")).content.decode()
+
+
+def test_bulk_chooses_nothing_in_advance(model: Any, policy: Policy, lead: Client) -> None:
+    queued("toxic=0.8 x")
+    for query in ({}, {"label": "toxic"}, {"label": "toxic", "score_from": "0.5"}):
+        html = lead.get(url("bulk", **query)).content.decode()
+        assert "items match" not in html
+        assert "Preview sample" not in html
+        assert not re.search(r"<input[^>]* checked", html)
+    html = lead.get(url("bulk", label="toxic", score_from="0.5", score_to="1")).content.decode()
+    assert "<b>1</b> item matches." in html
+    assert not re.search(r"<input[^>]* checked", html)
+    assert '<option value="">Choose a reason</option>' in html
 
 
 def test_a_bulk_job_can_be_cancelled(model: Any, policy: Policy, lead: Client) -> None:
     queued("toxic=0.8 x")
-    at = lead.post(url("bulk"), {"label": "toxic", "action": "approve"})["Location"]
+    at = lead.post(url("bulk"), {"label": "toxic", "score_from": 0, "score_to": 1, "action": "approve"})[
+        "Location"
+    ]
     lead.post(at, {"do": "cancel"})
     assert "Cancelled" in lead.get(at).content.decode()
     assert lead.get(url("bulk", label="toxic", score_from="0.9", score_to="0.2")).status_code == 200
@@ -420,6 +564,52 @@ def test_a_community_gets_a_policy_of_its_own(policy: Policy, lead: Client, desk
     assert "On past traffic" not in desk.get(at).content.decode()
 
 
+def test_an_empty_view_says_why(
+    model: Any, policy: Policy, ann: User, ben: User, lea: User, desk: Client, enter: Callable[[User], Client]
+) -> None:
+    def seen(view: str) -> str:
+        html = desk.get(url("desk", view=view), follow=True).content.decode()
+        return re.sub(r"\s+", " ", html)
+
+    def beside(view: str) -> str:
+        cache.clear()
+        row = next(row for row in insight.view_counts(ann) if row.view == view)
+        return row.count_text
+
+    assert "Queue empty" in seen("all")
+    Policy.objects.update(second_review_share=1)
+    first = queued("insult=0.7 one of them")
+    held = actions.claim(item_id=first.pk, user=ann)
+    actions.decide(item_id=first.pk, version=held.version, user=ann, action=Decision.Action.APPROVE)
+    Policy.objects.update(second_review_share=0)
+    assert "1 item needs another moderator: you decided the comment first." in seen("second")
+    assert beside("second") == "1, you decided it first"
+
+    actions.claim(item_id=(other := queued("insult=0.65 two")).pk, user=ben)
+    assert "1 item is being reviewed by ben; until " in seen("normal")
+    assert beside("normal") == "1, held by others"
+    actions.release(item_id=other.pk, user=ben)
+    assert f"/item/{other.pk}/" in desk.get(url("desk", view="normal"))["Location"]
+    assert beside("normal") == "1"
+
+    actions.skip(item_id=other.pk, user=ann)
+    assert "1 item was skipped by you." in seen("normal")
+    held = actions.claim(item_id=other.pk, user=ben)
+    actions.escalate(item_id=other.pk, version=held.version, user=ben)
+    assert "1 item waits for a lead" in seen("escalated")
+    assert beside("escalated") == "1, leads only"
+    assert "Queue empty" in seen("normal")
+
+    barred = queued("threat=0.9 three")
+    Policy.objects.update(may_decide=["lead"])
+    assert "1 item is restricted by policy to: lead." in seen("urgent")
+    assert beside("urgent") == "1, restricted by policy"
+    assert enter(lea).get(url("desk", view="urgent"))["Location"] == url("item", barred.pk, view="urgent")
+    everything = seen("all")
+    for reason in ("needs another moderator", "waits for a lead", "restricted by policy"):
+        assert reason in everything
+
+
 def test_preferences(item: QueueItem, ann: User, desk: Client) -> None:
     assert 'id="comment">' in desk.get(url("item", item.pk)).content.decode()
     assert desk.post(url("me"), {"severe_budget": "0"}).status_code == 302
@@ -441,7 +631,7 @@ def test_a_budget_of_severe_comments(model: Any, policy: Policy, ann: User, desk
 def test_my_page_and_quality(item: QueueItem, desk: Client, lead: Client) -> None:
     desk.get(url("item", item.pk))
     desk.post(url("decide", item.pk), verdict(item))
-    assert "Take back" in desk.get(url("me")).content.decode()
+    assert f"Undo: approve of item {item.pk}" in desk.get(url("me")).content.decode()
     assert "By pair" not in desk.get(url("quality")).content.decode()
     assert "By pair" in lead.get(url("quality")).content.decode()
 

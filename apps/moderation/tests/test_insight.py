@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.core.exceptions import PermissionDenied, ValidationError
@@ -10,6 +11,7 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from apps.accounts.models import User
+from apps.classifier.labels import LABELS
 from apps.moderation import actions, insight
 from apps.moderation.models import Policy, Preference, QueueItem
 from apps.moderation.simulator import simulate
@@ -17,6 +19,8 @@ from apps.moderation.tasks import log_queue_age
 from apps.moderation.tests.conftest import limit_to, queued
 from apps.moderation.tests.test_actions import decided
 from apps.moderation.triage import wilson
+from apps.predictions import actions as predictions
+from apps.predictions.models import ALL_LABELS, Prediction
 from apps.registry.models import ModelVersion
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -188,3 +192,30 @@ def test_only_who_manages_policies_simulates(policy: Policy, ann: User) -> None:
 def test_who_else_is_looking(item: QueueItem, ann: User, ben: User, person: Callable[..., User]) -> None:
     assert actions.look(item=item, user=ann) == []
     assert actions.look(item=item, user=ben) == ["ann"]
+
+
+def test_a_rejection_without_labels_speaks_of_its_reason_only() -> None:
+    insult = 1 << LABELS.index("insult")
+    assert insight.stated_labels("approve", None, None) == (0, ALL_LABELS)
+    assert insight.stated_labels("reject", insult, "threat") == (insult, ALL_LABELS)
+    assert insight.stated_labels("reject", 0, "threat") == (0, ALL_LABELS)
+    assert insight.stated_labels("reject", None, "insult") == (insult, insult)
+    assert insight.stated_labels("reject", None, "") == (0, 0)
+
+
+def test_what_is_unlikely_is_not_called_possible(model: ModelVersion, policy: Policy) -> None:
+    def line(text: str, **options: Any) -> str:
+        return queued(text, **options).why_first
+
+    quiet = " ".join(f"{label}=0.001" for label in LABELS)
+    assert line(f"{quiet} toxic=0.002 fine", example=True) == (
+        "Example comment · no label is likely (highest: toxic under 1%)"
+    )
+    assert line("insult=0.13 fine", example=True).startswith("Example comment · no label is likely")
+    assert "possibly insult (35%)" in line("insult=0.35 well", example=True)
+    assert line("threat=0.9 you").startswith("Likely threat (90%) · high severity")
+    assert "Possibly threat (21%)" in line("threat=0.21 you")
+    prediction = predictions.score(texts=["fine"], source=Prediction.Source.API)[0][0]
+    asked = actions.ask_for_review(prediction=prediction, by=User.objects.create_superuser("root"))
+    assert asked is not None
+    assert asked.why_first.startswith("Sent to review by a colleague · no label is likely")

@@ -91,7 +91,7 @@ def test_where_champion_and_challenger_disagree(
         "toxic=0.45 both unsure of this": "uncertainty",
     }
     item = QueueItem.objects.get(lesson="disagreement")
-    assert item.why_first.startswith("To learn from, champion and challenger disagree, perhaps toxic (5%)")
+    assert item.why_first.startswith("Training sample: champion and challenger disagree · no label is likely")
 
 
 @pytest.mark.usefixtures("all_different")
@@ -208,6 +208,6 @@ def test_the_saved_view_says_why_it_asks(
     desk = f"{reverse('admin:moderation_desk')}?view=learn"
     with django_assert_max_num_queries(75):
         page = client.get(desk, follow=True).content.decode()
-    assert "To learn from, the model is unsure, perhaps toxic (45%)" in page
+    assert "Training sample: the model is unsure · possibly toxic (45%)" in page
     assert f'<a href="{desk}" aria-current="true">' in page
     assert page.count('class="dot lane-learn"') == len(items) - 1

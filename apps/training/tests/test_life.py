@@ -17,7 +17,7 @@ from apps.moderation.tests.conftest import queued
 from apps.predictions import actions as predictions
 from apps.predictions.models import Feedback, Prediction
 from apps.registry.models import ModelVersion
-from apps.training import actions, datasets, examples
+from apps.training import actions, datasets, examples, life
 from apps.training.models import Dataset, TrainingRun
 from apps.training.sources import SourceError
 from apps.training.tests.conftest import as_csv, made_up
@@ -109,7 +109,8 @@ def test_what_was_said_says_the_labels(model: ModelVersion) -> None:
 def test_what_a_moderator_did_says_the_labels(model: ModelVersion, policy: Policy, ann: User) -> None:
     done = [
         ("insult=0.7 approved", Decision.Action.APPROVE, None, NONE),
-        ("insult=0.7 rejected", Decision.Action.REJECT, None, both(TOXIC, INSULT)),
+        ("insult=0.7 rejected", Decision.Action.REJECT, None, None),
+        ("insult=0.7 rejected, none applies", Decision.Action.REJECT, [], NONE),
         ("insult=0.7 approved, labelled", Decision.Action.APPROVE, ["toxic"], TOXIC),
         ("insult=0.7 rejected, labelled", Decision.Action.REJECT, ["threat"], THREAT),
     ]
@@ -119,7 +120,28 @@ def test_what_a_moderator_did_says_the_labels(model: ModelVersion, policy: Polic
     assert moderation.moderate(text="insult=0.99 threat=0.99 toxic=0.99 automatic").item is None
     assert moderation.moderate(text="automatic too").item is None
     assert Decision.objects.filter(automatic=True).count() == 2
-    assert built() == {text: labels for text, _, _, labels in done}
+    assert built() == {text: labels for text, _, _, labels in done if labels is not None}
+    silent = {"rejected by a moderator who ticked no label": {"rows": 1, "lines": []}}
+    assert Dataset.objects.get().report == silent
+
+
+def test_a_rejection_without_labels_teaches_nothing(model: ModelVersion, policy: Policy, ann: User) -> None:
+    start = timezone.now() - timedelta(seconds=1)
+    spam = policy.rules.get(label="")
+    texts = [f"insult=0.7 buy our rings, offer {number} {'x' * number}" for number in range(4)]
+    items = [queued(text) for text in texts]
+    claimed = moderation.claim(item_id=items[0].pk, user=ann)
+    reject = Decision.Action.REJECT
+    moderation.decide(item_id=claimed.pk, version=claimed.version, user=ann, action=reject, rule=spam)
+    similar = [queued("insult=0.7 the very same words") for _ in range(2)]
+    claimed = moderation.claim(item_id=similar[0].pk, user=ann)
+    moderation.decide_cluster(item_id=claimed.pk, version=claimed.version, user=ann, action=reject, rule=spam)
+    predictions.give_feedback(prediction=items[0].prediction, is_right=True)
+    decide(queued("insult=0.7 labelled"), ann, reject, ["insult"])
+    assert built() == {"insult=0.7 labelled": INSULT}
+    # The feedback does not speak in place of the moderator who rejected and said no label.
+    assert life.statements(start).count() == 5
+    assert life.statements(start, labeled=True).count() == 2
 
 
 def test_examples_are_not_learned(model: ModelVersion, policy: Policy, ann: User) -> None:
@@ -131,8 +153,8 @@ def test_examples_are_not_learned(model: ModelVersion, policy: Policy, ann: User
 
 
 def test_an_undone_decision_is_not_learned(model: ModelVersion, policy: Policy, ann: User) -> None:
-    decided = decide(queued("insult=0.7 undone"), ann, Decision.Action.REJECT)
-    decide(queued("insult=0.7 kept"), ann, Decision.Action.REJECT)
+    decided = decide(queued("insult=0.7 undone"), ann, Decision.Action.REJECT, ["insult"])
+    decide(queued("insult=0.7 kept"), ann, Decision.Action.REJECT, ["insult"])
     moderation.undo(decision_id=decided.decision.pk, user=ann)
     assert set(built()) == {"insult=0.7 kept"}
 
@@ -154,7 +176,7 @@ def test_a_moderator_beats_feedback_and_the_newest_beats_the_older(
 def test_feedback_counts_half_of_what_a_moderator_says(
     model: ModelVersion, policy: Policy, ann: User, dataset: Dataset
 ) -> None:
-    decide(queued("insult=0.6 one"), ann, Decision.Action.REJECT)
+    decide(queued("insult=0.6 one"), ann, Decision.Action.REJECT, ["insult"])
     predictions.give_feedback(prediction=scored("insult=0.9 two"), is_right=True)
     (suggested,), _ = predictions.score(texts=["insult=0.9 three"], source=Prediction.Source.PERSPECTIVE)
     predictions.give_feedback(prediction=suggested, is_right=True)

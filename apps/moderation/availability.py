@@ -1,0 +1,119 @@
+"""Which queue items a moderator can take, and why the others are unavailable.
+
+The actions, the console and the statistics call it. Reads only.
+"""
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+
+from django.core.cache import cache
+from django.db.models import Case, CharField, Q, TextChoices, Value, When
+from django.utils import timezone
+
+from apps.accounts.models import User
+from apps.moderation.models import SEVERE, Policy, QueueItem, QueueItemQuerySet, Skip
+from apps.moderation.permissions import LEAD_LANES, decidable_by
+
+SKIPPED = timedelta(days=1)
+_OFFER_SECONDS = 60
+_CANDIDATES = 100
+
+
+class Obstacle(TextChoices):
+    """Why a user cannot take an open item that they can see."""
+
+    HELD = "held", "held by others"
+    LEADS = "leads", "leads only"
+    DECIDED_FIRST = "decided_first", "you decided it first"
+    POLICY = "policy", "restricted by policy"
+    SKIPPED = "skipped", "skipped by you"
+
+
+def skipped_by(user: User, now: datetime | None = None) -> list[int]:
+    """Return the ids of the items that the user skipped within the last day."""
+    since = (now or timezone.now()) - SKIPPED
+    return list(Skip.objects.filter(by=user, created_at__gt=since).values_list("item", flat=True))
+
+
+def takeable(user: User, view: str, now: datetime | None = None) -> QueueItemQuerySet:
+    """Return the items of a view that the user can take now.
+
+    Raises:
+        PermissionDenied: the user may not decide at all.
+        ValueError: there is no such view.
+    """
+    now = now or timezone.now()
+    items = decidable_by(user, QueueItem.objects.in_view(view, user, now)).free(user, now)
+    return items.exclude(pk__in=skipped_by(user, now))
+
+
+def obstacle(user: User, now: datetime) -> Case:
+    """Return the expression of why the user cannot take an item: an `Obstacle`, or an empty string."""
+    whens = []
+    if not user.has_perm("moderation.decide_escalated"):
+        whens.append(When(lane__in=LEAD_LANES, then=Value(Obstacle.LEADS.value)))
+    whens.append(When(not_for=user, then=Value(Obstacle.DECIDED_FIRST.value)))
+    if barred := Policy.objects.barring(user):
+        whens.append(When(policy__in=barred, then=Value(Obstacle.POLICY.value)))
+    held = Q(lease_by__isnull=False, lease_until__gt=now) & ~Q(lease_by=user)
+    whens.append(When(held, then=Value(Obstacle.HELD.value)))
+    if skipped := skipped_by(user, now):
+        whens.append(When(pk__in=skipped, then=Value(Obstacle.SKIPPED.value)))
+    return Case(*whens, default=Value(""), output_field=CharField())
+
+
+def _offer_key(item_id: int) -> str:
+    return f"moderation:offer:{item_id}"
+
+
+def offer(item_id: int, tab: str) -> bool:
+    """Offer an item to a browser tab for a minute; return False if another tab shows it.
+
+    An offer only keeps `next_item` from giving one item to two tabs. It blocks no claim and no decision, and
+    it hides the item from no list: the lease does that, once the text is revealed.
+    """
+    return bool(cache.add(_offer_key(item_id), tab, _OFFER_SECONDS) or cache.get(_offer_key(item_id)) == tab)
+
+
+def withdraw_offer(item_id: int, tab: str) -> None:
+    """End the offer of an item to a tab that shows it no longer."""
+    if cache.get(_offer_key(item_id)) == tab:
+        cache.delete(_offer_key(item_id))
+
+
+def next_item(
+    user: User, view: str, *, tab: str, besides: Collection[int] = (), after: QueueItem | None = None
+) -> QueueItem | None:
+    """Return the most pressing item that the user can take and that no other tab shows, and offer it.
+
+    Args:
+        tab: identifies the browser tab.
+        besides: items that the tab shows or is deciding.
+        after: begin after this item in the queue's order.
+
+    Raises:
+        PermissionDenied, ValueError: as in `takeable`.
+    """
+    items = takeable(user, view).exclude(pk__in=besides)
+    if after is not None:
+        items = items.filter(priority__lte=after.priority).exclude(pk=after.pk)
+    for pk in items.in_order().values_list("pk", flat=True)[:_CANDIDATES]:
+        if offer(pk, tab):
+            return QueueItem.objects.with_related().get(pk=pk)
+    return None
+
+
+def first_item(user: User, view: str) -> QueueItem | None:
+    """Return the item with which to begin a view.
+
+    A severe item comes first even while another moderator looks at it without having revealed it. Of the
+    others, those that no tab shows come first.
+
+    Raises:
+        PermissionDenied, ValueError: as in `takeable`.
+    """
+    rows = list(takeable(user, view).in_order().values_list("pk", "severity")[:_CANDIDATES])
+    offered = cache.get_many([_offer_key(pk) for pk, _ in rows])
+    preferred = (pk for pk, severity in rows if severity >= SEVERE or _offer_key(pk) not in offered)
+    pk = next(preferred, rows[0][0] if rows else None)
+    return None if pk is None else QueueItem.objects.with_related().get(pk=pk)
