@@ -158,7 +158,7 @@ def undo_bulk(*, job_id: int, user: User, typed_count: int) -> BulkJob:
             the number of its decisions.
     """
     require(user, "moderation.bulk_decide")
-    job = BulkJob.objects.select_for_update().filter(pk=job_id).first()
+    job = visible(user, BulkJob.objects.select_for_update()).filter(pk=job_id).first()
     if job is None:
         raise ModerationError("There is no such job.")
     if job.created_by_id != user.pk:
