@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('moderation', '0007_delivery_endpoint_required'),
+        ('moderation', '0008_perspective_retries'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
