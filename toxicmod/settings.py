@@ -342,7 +342,13 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "toxicmod",
-    "DESCRIPTION": "Scores comments for six kinds of toxicity and keeps a record of every answer.",
+    "DESCRIPTION": (
+        "Scores comments for six kinds of toxicity and keeps a record of every answer.\n\n"
+        "A comment can be toxic in two senses. `labels` and `is_toxic` compare its probabilities with the "
+        "thresholds of the model: use them to sort, count and compare comments. The `outcome` of "
+        "`/api/v1/moderate` compares them with the thresholds of your policy: use it to publish, hold or "
+        "remove a comment."
+    ),
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PUBLIC": True,

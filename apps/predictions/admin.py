@@ -43,7 +43,7 @@ class PredictionAdmin(ReadOnlyAdmin):
     search_fields = ("id__exact", "external_id__exact")
     search_help_text = "The prediction's id, or the platform's own, in full."
 
-    @admin.display(boolean=True, description="toxic?")
+    @admin.display(boolean=True, description="any label, at the model's thresholds")
     def is_toxic(self, prediction: Prediction) -> bool:
         return prediction.is_toxic
 

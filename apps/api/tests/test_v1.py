@@ -329,6 +329,19 @@ def test_a_database_that_fails_is_a_503_with_retry_after(client: Client) -> None
     assert response["Retry-After"] == "5"
 
 
+def test_the_schema_tells_labels_from_the_outcome(client: Client) -> None:
+    schema = client.get("/api/v1/schema", headers={"Accept": "application/json"}).json()
+    parts = schema["components"]["schemas"]
+    for name in ("LabelsResult", "LabelsAnswer", "ProbabilitiesResult", "PredictionRecord"):
+        fields = parts[name]["properties"]
+        assert "threshold of the model version" in fields["labels"]["description"]
+        assert "/api/v1/moderate" in fields["labels"]["description"]
+        assert "at the model's thresholds" in fields["is_toxic"]["description"]
+    assert "by the community's policy" in parts["ModerateResult"]["properties"]["outcome"]["description"]
+    assert "policy's threshold" in parts["ReasonResult"]["properties"]["threshold"]["description"]
+    assert "two senses" in schema["info"]["description"]
+
+
 def test_the_schema_is_valid_and_the_docs_are_our_own(client: Client) -> None:
     response = client.get("/api/v1/schema", headers={"Accept": "application/json"})
     schema = json.loads(response.content)

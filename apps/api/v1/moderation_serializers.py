@@ -6,7 +6,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.api.fields import CommentField, StrictBooleanField, StrictSerializer, StringField, TrueLabelsField
-from apps.api.v1.serializers import LabelsField, ProbabilitiesField
+from apps.api.v1.serializers import OUTCOME_HELP, LabelsField, ProbabilitiesField
 from apps.classifier.labels import LABELS
 from apps.moderation import selectors
 from apps.moderation.models import Appeal, Decision, Lane, QueueItem, Submission
@@ -48,12 +48,12 @@ class ReasonResult(serializers.Serializer):
     title = serializers.CharField()
     reason = serializers.CharField(help_text="For the author.")
     probability = serializers.FloatField()
-    threshold = serializers.FloatField()
+    threshold = serializers.FloatField(help_text="The policy's threshold, not the model's.")
 
 
 class ModerateResult(serializers.Serializer):
     id = serializers.UUIDField(help_text="Of the prediction.")
-    outcome = serializers.ChoiceField(choices=Submission.Outcome.choices)
+    outcome = serializers.ChoiceField(choices=Submission.Outcome.choices, help_text=OUTCOME_HELP)
     confidence = serializers.FloatField(help_text="The calibrated probability that speaks for the outcome.")
     reasons = ReasonResult(many=True)
     queue_id = serializers.IntegerField(allow_null=True, help_text="Of the item that a moderator will see.")
@@ -199,7 +199,7 @@ class DecisionResult(serializers.ModelSerializer):
     item = serializers.IntegerField(source="item_id")
     item_version = serializers.SerializerMethodField()
     item_status = serializers.SerializerMethodField()
-    labels = LabelsField(allow_null=True)
+    labels = LabelsField(allow_null=True, help_text="The labels that the moderator says are true.")
     reason = serializers.CharField()
     by = serializers.CharField(source="actor")
     decided = serializers.SerializerMethodField(

@@ -22,6 +22,22 @@ from apps.registry.models import ModelVersion
 _BY_LABEL = {"type": "object", "required": list(LABELS), "additionalProperties": False}
 
 
+# There are two thresholds for each label. Every description says which one it means.
+LABELS_HELP = (
+    "The labels whose probability reaches the threshold of the model version that scored the comment (see "
+    "`thresholds` in `/api/v1/models`). Use them to sort, count and compare comments. They are no decision: "
+    "for what is to happen to a comment, use the `outcome` of `/api/v1/moderate`, which your policy sets."
+)
+IS_TOXIC_HELP = (
+    "Whether any of `labels` is true, at the model's thresholds. It is no decision, see `outcome` of "
+    "`/api/v1/moderate`."
+)
+OUTCOME_HELP = (
+    "What is to happen to the comment by the community's policy, whose thresholds are its own and mostly "
+    "higher than the model's. Publish, hold or remove a comment by this, and not by `labels` or `is_toxic`."
+)
+
+
 @extend_schema_field({**_BY_LABEL, "properties": {label: {"type": "boolean"} for label in LABELS}})
 class LabelsField(serializers.DictField):
     """Six booleans by label."""
@@ -90,8 +106,8 @@ class LabelsResult(serializers.Serializer):
     """The labels of one comment."""
 
     id = serializers.UUIDField()
-    labels = LabelsField()
-    is_toxic = serializers.BooleanField(help_text="Whether any label is true.")
+    labels = LabelsField(help_text=LABELS_HELP)
+    is_toxic = serializers.BooleanField(help_text=IS_TOXIC_HELP)
     model_version = serializers.IntegerField()
 
 
@@ -137,8 +153,8 @@ class ProbabilitiesAnswer(ProbabilitiesResult):
 class PredictionRecord(serializers.ModelSerializer):
     """A stored prediction."""
 
-    labels = LabelsField()
-    is_toxic = serializers.BooleanField()
+    labels = LabelsField(help_text=LABELS_HELP)
+    is_toxic = serializers.BooleanField(help_text=IS_TOXIC_HELP)
     probabilities = ProbabilitiesField()
     max_probability = serializers.SerializerMethodField()
     model_version = serializers.IntegerField(source="model_version.number")
@@ -180,7 +196,9 @@ class FeedbackResult(serializers.Serializer):
     id = serializers.IntegerField()
     prediction_id = serializers.UUIDField()
     is_right = serializers.BooleanField()
-    labels = LabelsField(source="true_labels", allow_null=True)
+    labels = LabelsField(
+        source="true_labels", allow_null=True, help_text="The labels that the feedback says are true."
+    )
     remark = serializers.CharField()
     created_at = serializers.DateTimeField()
 
@@ -192,7 +210,10 @@ class ExampleResult(serializers.Serializer):
 
 class ModelResult(serializers.ModelSerializer):
     version = serializers.IntegerField(source="number")
-    thresholds = ProbabilitiesField()
+    thresholds = ProbabilitiesField(
+        help_text="The model's thresholds: from these on `labels` are true. The policy has thresholds of its "
+        "own, which set the `outcome` of `/api/v1/moderate`."
+    )
 
     class Meta:
         model = ModelVersion
@@ -204,7 +225,7 @@ class StatsResult(serializers.Serializer):
 
     since = serializers.DateTimeField()
     predictions = serializers.IntegerField()
-    toxic = serializers.IntegerField(help_text="With at least one label.")
+    toxic = serializers.IntegerField(help_text="Comments with at least one label at the model's thresholds.")
     mean_latency_us = serializers.FloatField(allow_null=True)
     model_version = serializers.IntegerField()
     feedback = serializers.IntegerField()
