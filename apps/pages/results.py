@@ -168,14 +168,14 @@ def verdict(probabilities: Mapping[str, float], policy: Policy) -> Verdict:
     if found.reasons:
         *others, last = [
             f"“{NAMES[str(reason['label'])].lower()}” is at {percent(float(reason['probability']))} "
-            f"(limit {100 * float(reason['threshold']):.3g}%)"
+            f"(threshold {100 * float(reason['threshold']):.3g}%)"
             for reason in found.reasons
         ]
         because = f"{', '.join(others)} and {last}" if others else last
     else:
         closest = NAMES[found.label].lower()
         because = (
-            f"no label reaches its limit. Closest is “{closest}” at {percent(probabilities[found.label])}"
+            f"no label reaches its threshold. Closest is “{closest}” at {percent(probabilities[found.label])}"
         )
     return Verdict(state, words, because, name)
 

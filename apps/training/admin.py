@@ -119,7 +119,7 @@ class DatasetAdmin(ReadOnlyAdmin):
 
 @admin.register(TrainingRun)
 class TrainingRunAdmin(ReadOnlyAdmin):
-    list_display = ("__str__", "status", "step", "result", "seconds", "mlflow_run_id", "created_at")
+    list_display = ("__str__", "status", "step", "brief_result", "seconds", "mlflow_run_id", "created_at")
     list_filter = ("status", "recipe")
     list_select_related = ("dataset", "version")
     fields = (
@@ -205,15 +205,33 @@ class TrainingRunAdmin(ReadOnlyAdmin):
         )
 
     @admin.display(description="result")
+    def brief_result(self, run: Any) -> SafeString | str:
+        """Say in a list row what a run produced."""
+        if run.status != TrainingRun.Status.SUCCEEDED:
+            return "–"
+        figure = _figure(run.metrics.get("mean", {}).get("roc_auc"))
+        if run.version is None:
+            return format_html("reference<br>ROC-AUC {}", figure)
+        champion = _figure((run.champion_metrics or {}).get("mean", {}).get("roc_auc"))
+        return format_html(
+            "{}<br>ROC-AUC {}<br>(champion v{}: {})<br>{}",
+            link("registry_modelversion_change", f"Model version {run.version}", run.version_id),
+            figure,
+            run.champion_number,
+            champion,
+            self._gates(run),
+        )
+
+    @admin.display(description="result")
     def result(self, run: Any) -> SafeString | str:
         """Say what a run produced: the version, its main figures beside the champion's, and its gates."""
         if run.status != TrainingRun.Status.SUCCEEDED:
             return "–"
-        own, champion = (metrics.get("mean", {}) for metrics in (run.metrics, run.champion_metrics or {}))
+        metrics, champion = (found.get("mean", {}) for found in (run.metrics, run.champion_metrics or {}))
         is_champion = run.version is not None and run.version.number == run.champion_number
-        beside = "" if is_champion else f" (champion v{run.champion_number}: {{}})"
         figures = ", ".join(
-            f"{name} {_figure(own.get(key))}" + beside.format(_figure(champion.get(key)))
+            f"{name} {_figure(metrics.get(key))}"
+            + ("" if is_champion else f" (champion v{run.champion_number}: {_figure(champion.get(key))})")
             for name, key in (("ROC-AUC", "roc_auc"), ("PR-AUC", "pr_auc"), ("calibration error", "ece"))
         )
         if run.version is None:
@@ -228,11 +246,9 @@ class TrainingRunAdmin(ReadOnlyAdmin):
 
     def _gates(self, run: Any) -> SafeString | str:
         if run.gates is None:
-            return "Gates: not measured yet; a worker measures them after the training."
-        reports = link(
-            "training_gatereport_changelist", summarize(run.gates), version__id__exact=run.version_id
-        )
-        return format_html("Gates against the champion on the same rows: {}.", reports)
+            return "Gates: not measured yet"
+        text = f"Gates: {summarize(run.gates)}"
+        return link("training_gatereport_changelist", text, version__id__exact=run.version_id)
 
     @admin.display(description="MLflow run")
     def mlflow_run(self, run: TrainingRun) -> SafeString | str:

@@ -80,20 +80,20 @@ def test_the_verdict_names_each_label_that_is_over_its_limit(policy: Policy) -> 
     verdict = results.verdict(_probabilities(insult=0.82, toxic=0.75), policy)
     assert verdict.state == "wait"
     assert verdict.words == "Would wait for a moderator"
-    assert verdict.because == "“insult” is at 82% (limit 60%) and “toxic” is at 75% (limit 60%)"
+    assert verdict.because == "“insult” is at 82% (threshold 60%) and “toxic” is at 75% (threshold 60%)"
     assert verdict.policy == "the default policy"
 
 
 def test_a_comment_under_every_limit_would_stay(policy: Policy) -> None:
     verdict = results.verdict(_probabilities(insult=0.5), policy)
     assert verdict.state == "stay"
-    assert verdict.because == "no label reaches its limit. Closest is “insult” at 50%"
+    assert verdict.because == "no label reaches its threshold. Closest is “insult” at 50%"
 
 
 def test_a_comment_over_the_upper_limit_would_be_removed(policy: Policy) -> None:
     verdict = results.verdict(_probabilities(threat=0.97), policy)
     assert verdict.state == "go"
-    assert verdict.because == "“threat” is at 97% (limit 95%)"
+    assert verdict.because == "“threat” is at 97% (threshold 95%)"
 
 
 def test_without_a_policy_the_bars_show_the_models_own_thresholds() -> None:

@@ -218,7 +218,8 @@ def test_a_succeeded_run_says_what_it_produced(
         html = client.get(page).text
         assert f"/registry/modelversion/{equal_version.pk}/change/" in html
         assert f"Model version {equal_version}" in html
-        assert f"ROC-AUC 0.9512 (champion v1: {champion.metrics['mean']['roc_auc']:.4f})" in html
+        assert "ROC-AUC 0.9512" in html
+        assert f"(champion v1: {champion.metrics['mean']['roc_auc']:.4f})" in html
         assert "Gates: not measured yet" in html
     gates = [{"name": str(n), "figure": 0.1, "bound": 0.2, "passed": n > 5} for n in range(19)]
     GateReport.objects.create(version=equal_version, champion=champion, dataset=dataset, gates=gates)
