@@ -28,7 +28,7 @@ from apps.webhooks.transport import DEADLINE_SECONDS
 
 PAUSE_AFTER = 3  # failures in a row
 MAX_PAUSE = timedelta(minutes=5)
-MAX_BUSY_PER_CLIENT = 2  # of its endpoints at a time, so that one platform can't occupy every worker
+MAX_BUSY_PER_CLIENT = 4  # of its endpoints at a time, so that one platform can't occupy every worker
 STEP_OVER_AFTER = timedelta(hours=2)
 MAX_RESEND = 1_000
 _BATCH_SECONDS = 20.0  # then the endpoint's deliveries queue up again behind those of others

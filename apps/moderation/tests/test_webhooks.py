@@ -343,7 +343,7 @@ def test_an_undo_while_it_is_being_sent(
     assert Delivery.objects.get(event="decision.reversed").status == "pending"
 
 
-def test_an_endpoint_is_sent_one_delivery_at_a_time_and_a_client_has_two(
+def test_an_endpoint_is_sent_one_delivery_at_a_time_and_a_client_has_few(
     delivery: Delivery, receiver: Receiver, ann: User, client_key: APIKey
 ) -> None:
     soon = timezone.now() + timedelta(minutes=1)
@@ -351,7 +351,7 @@ def test_an_endpoint_is_sent_one_delivery_at_a_time_and_a_client_has_two(
     assert actions.deliver(delivery_id=str(delivery.pk)) is None
     assert run_schedule() == []
     Endpoint.objects.update(busy_until=None)
-    for number in range(2):
+    for number in range(deliveries.MAX_BUSY_PER_CLIENT):
         Endpoint.objects.create(client=client_key, origin=f"http://{number}.example", busy_until=soon)
     assert run_schedule() == []
     Endpoint.objects.filter(origin="http://0.example").update(busy_until=timezone.now())

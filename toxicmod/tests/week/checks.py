@@ -556,7 +556,7 @@ class Day:
         waiting = self.one("SELECT count(*) FROM moderation_delivery WHERE status IN ('pending', 'sending')")
         dead = self.one("SELECT count(*) FROM moderation_delivery WHERE status = 'failed'")
         self.found.equal(page, "Webhooks waiting", tiles["Webhooks waiting"], f"{waiting:,}")
-        self.found.equal(page, "Webhooks given up", tiles["Webhooks given up"], f"{dead:,}")
+        self.found.equal(page, "Webhooks failed", tiles["Webhooks failed"], f"{dead:,}")
         until = self.one("SELECT until FROM monitoring_progress WHERE origin = 'database'")
         age = self.site.clock.now() - until
         self.found.true(page, f"counted {tiles['Counted']}, not {age}", tiles["Counted"] in spans(age))
