@@ -145,6 +145,8 @@ def rotate_signing_key(request: HttpRequest, pk: int) -> HttpResponse:
             overlap=signing_actions.DEFAULT_OVERLAP if hours is None else timedelta(hours=hours),
         )
     except WebhookError as error:
+        if _NEW_KEY in request.session.load():  # a second click, before the page has shown the secret
+            return redirect("admin:moderation_signing", pk)
         raise ModerationError(str(error)) from error
     request.session[_NEW_KEY] = key.key_id
     return redirect("admin:moderation_signing", pk)
