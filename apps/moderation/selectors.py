@@ -3,8 +3,11 @@
 Two rules apply to every list, search, export and count:
 
 - A user sees the communities to which they have access (see `apps.accounts.permissions`).
-- Until a blind second review is decided, nobody who could decide it sees how the comment was decided before.
-  An appeal withdraws the review, because whoever answers the appeal has to see the decision.
+- Until a blind second review is decided, nobody who could decide it sees how the comment was decided before:
+  such decisions, and the items, strikes and deliveries that reveal them, follow once it is decided. An appeal
+  withdraws the review, because whoever answers the appeal has to see the decision.
+
+Superusers see everything; only the page on which they decide a blind review hides the first decision.
 """
 
 from typing import TypeVar
@@ -54,7 +57,7 @@ def visible(user: User, rows: QuerySet[M]) -> QuerySet[M]:
         return rows if communities is None else rows.filter(community__in=["", *communities])
     community, submission = _LOOKUPS[rows.model._meta.concrete_model]
     rows = in_communities_of(user, rows, community)
-    if submission is None or not user.has_perm("moderation.decide_queueitem"):
+    if submission is None or user.is_superuser or not user.has_perm("moderation.decide_queueitem"):
         return rows
     reveals = Exists(
         QueueItem.objects.open()

@@ -540,6 +540,11 @@ def test_first_decision_is_hidden_until_the_second_review_is_decided(blind: Blin
     assert all(seen.values()), seen
 
 
+def test_superusers_see_everything(blind: Blind) -> None:
+    seen = blind.what_is_seen(User.objects.create_superuser("root"))
+    assert all(seen.values()), seen
+
+
 def test_who_decided_first_sees_the_decision(blind: Blind) -> None:
     seen = blind.what_is_seen(blind.first)
     assert all(seen.values()), seen

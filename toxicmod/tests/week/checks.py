@@ -976,7 +976,7 @@ class Day:
         self.found.equal("mail", "notices that were not sent", due, self.seen.get("unsent notices", 0))
 
     def export(self) -> None:
-        """The export of decisions has each decision, with its labels."""
+        """The export has each decision with its labels, except those that the lead is yet to repeat blind."""
         answer = self.lea.get(f"{CONSOLE}decisions.csv?days=30&automatic=on")
         shown = {
             row["decision"]: (
@@ -996,6 +996,9 @@ class Day:
             " d.reverses_id, d.corrected_mask FROM moderation_decision d"
             " JOIN moderation_submission s ON s.prediction_id = d.submission_id"
             " LEFT JOIN accounts_user u ON u.id = d.by_id LEFT JOIN moderation_author a ON a.id = s.author_id"
+            " WHERE NOT EXISTS (SELECT 1 FROM moderation_queueitem q"
+            " JOIN accounts_user n ON n.id = q.not_for_id WHERE q.submission_id = d.submission_id AND q.kind = 'second' AND q.status = 'open'"
+            " AND n.username <> 'lea')"
         ):
             labels = "" if row.corrected_mask is None else " ".join(
                 label for bit, label in enumerate(LABELS) if row.corrected_mask >> bit & 1
