@@ -12,7 +12,7 @@ from apps.moderation.console.forms import PolicyForm, RuleFormSet
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Policy
 from apps.moderation.permissions import may_manage_policy, require
-from apps.moderation.selectors import visible
+from apps.moderation.selectors import communities_for, visible
 from apps.moderation.simulator import simulate
 
 
@@ -34,6 +34,7 @@ def policies(request: HttpRequest) -> HttpResponse:
     context = {
         "title": "Policies",
         "policies": found[:200],
+        "communities": [name for name in communities_for(user) if name],
         "manages": user.has_perm("moderation.manage_policy"),
     }
     return page(request, "policies", context, here="policies")

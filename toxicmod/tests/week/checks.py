@@ -997,7 +997,8 @@ class Day:
             " JOIN moderation_submission s ON s.prediction_id = d.submission_id"
             " LEFT JOIN accounts_user u ON u.id = d.by_id LEFT JOIN moderation_author a ON a.id = s.author_id"
             " WHERE NOT EXISTS (SELECT 1 FROM moderation_queueitem q"
-            " JOIN accounts_user n ON n.id = q.not_for_id WHERE q.submission_id = d.submission_id AND q.kind = 'second' AND q.status = 'open'"
+            " JOIN accounts_user n ON n.id = q.not_for_id"
+            " WHERE q.submission_id = d.submission_id AND q.kind = 'second' AND q.status = 'open'"
             " AND n.username <> 'lea')"
         ):
             labels = "" if row.corrected_mask is None else " ".join(
