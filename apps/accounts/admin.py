@@ -7,12 +7,18 @@ from typing import Any
 from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin
 from django.core.exceptions import PermissionDenied
-from django.db.models import FloatField, Model, QuerySet, URLField
+from django.db.models import FloatField, ForeignKey, Model, QuerySet, URLField
+from django.forms import ModelChoiceField
 from django.http import HttpRequest, HttpResponse
 
 from apps.accounts import actions, second_factor
 from apps.accounts.models import APIKey, User
-from apps.accounts.permissions import communities_of, in_communities_of
+from apps.accounts.permissions import communities_of, in_communities_of, users_within_access_of
+
+
+def _within_access(request: HttpRequest) -> QuerySet[User]:
+    assert isinstance(request.user, User)
+    return users_within_access_of(request.user)
 
 
 @admin.register(User)
@@ -20,9 +26,10 @@ class PersonAdmin(UserAdmin):
     actions = ("switch_off_second_factor",)
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """Let only superusers change superusers: who sets somebody's password can sign in as them."""
-        is_protected = isinstance(obj, User) and obj.is_superuser and not request.user.is_superuser
-        return not is_protected and super().has_change_permission(request, obj)
+        """Let nobody change a user who sees more: who sets somebody's password can sign in as them."""
+        if obj is not None and not _within_access(request).filter(pk=obj.pk).exists():
+            return False
+        return super().has_change_permission(request, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         """Let only those delete who see all communities: the page that asks lists what hangs on the user."""
@@ -39,7 +46,7 @@ class PersonAdmin(UserAdmin):
 
     @admin.action(description="Switch off the second factor of the selected users", permissions=["change"])
     def switch_off_second_factor(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
-        for user in queryset:
+        for user in queryset.filter(pk__in=_within_access(request).values("pk")):
             second_factor.switch_off(user)
             self.log_change(request, user, "Switched off the second factor.")
         messages.success(request, "Done. Their passwords alone sign them in until they set it up again.")
@@ -116,6 +123,14 @@ class APIKeyAdmin(admin.ModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
+
+    def formfield_for_foreignkey(
+        self, db_field: "ForeignKey[Any, Any]", request: HttpRequest, **kwargs: Any
+    ) -> ModelChoiceField | None:
+        """Offer only moderators who see no more than the user: whoever has the key sees what they see."""
+        if db_field.name == "acts_as":
+            kwargs["queryset"] = _within_access(request)
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
     def save_model(self, request: HttpRequest, obj: APIKey, form: Any, change: bool) -> None:
         if change:

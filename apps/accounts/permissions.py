@@ -38,6 +38,18 @@ def may_see_community(user: User, community: str) -> bool:
     return communities is None or community in communities
 
 
+def users_within_access_of(user: User) -> QuerySet[User]:
+    """Return the users who see no more than the user does: those whom the user may change or act as."""
+    if user.is_superuser:
+        return User.objects.all()
+    others = User.objects.filter(is_superuser=False)
+    communities = communities_of(user)
+    if communities is None:
+        return others
+    beyond = CommunityAccess.objects.exclude(community__in=communities)
+    return others.filter(all_communities=False).exclude(pk__in=beyond.values("user"))
+
+
 def require_a_community(user: User) -> None:
     """Raise PermissionDenied, with what to do about it, where the user has access to no community."""
     if communities_of(user) == []:

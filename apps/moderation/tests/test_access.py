@@ -115,16 +115,21 @@ def test_nobody_gives_more_access_than_they_have(
     root = User.objects.create_superuser("root")
     User.objects.update(is_staff=True)
     limit_to(administrator, "news")
-    limit_to(new, "secret")
+    other = person("other", all_communities=False)
+    limit_to(other, "secret")
+    User.objects.update(is_staff=True)
     client.force_login(administrator, backend="django.contrib.auth.backends.ModelBackend")
     assert communities_for(administrator) == ["news"]
-    assert b"secret" not in client.get(reverse("admin:accounts_user_change", args=[new.pk])).content
+    assert b"secret" not in client.get(reverse("admin:accounts_user_change", args=[other.pk])).content
     assert change_user(client, new, "=secret").status_code == 200
     change_user(client, new, "=news", all_communities="on", is_superuser="on")
     new = User.objects.get(pk=new.pk)
-    assert (communities_of(new), new.is_superuser) == (["news", "secret"], False)
-    assert change_user(client, root).status_code == 403
-    assert client.get(reverse("admin:auth_user_password_change", args=[root.pk])).status_code == 403
+    assert (communities_of(new), new.is_superuser) == (["news"], False)
+    for user in (root, other, person("everywhere")):
+        assert change_user(client, user).status_code == 403
+        assert client.get(reverse("admin:auth_user_password_change", args=[user.pk])).status_code == 403
+    form = client.get(reverse("admin:accounts_apikey_add")).context["adminform"].form
+    assert set(form.fields["acts_as"].queryset) == {administrator, new}
 
 
 @pytest.mark.slow
