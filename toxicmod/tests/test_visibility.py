@@ -107,7 +107,8 @@ def fill(community: str, marker: str, key: APIKey, people: dict[str, User]) -> d
         {"label": "insult", "title": f"Insults {marker}", "review_from": 0.6, "reason": f"reason {marker}"},
         {"label": "threat", "title": f"Threats {marker}", "reject_from": 0.95, "reason": f"reason {marker}"},
     ]
-    draft = actions.draft_policy(user=root, community=community, rules=rules)
+    without_chance = dict.fromkeys(("audit_share", "reject_audit_share", "second_review_share"), 0.0)
+    draft = actions.draft_policy(user=root, community=community, rules=rules, **without_chance)
     actions.activate_policy(policy=draft, user=root, reason=f"because {marker}")
 
     def comment(number: int) -> QueueItem:
