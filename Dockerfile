@@ -20,7 +20,7 @@ RUN DATA_DIR=/tmp/data /opt/venv/bin/python manage.py collectstatic --noinput --
     && /opt/venv/bin/python -m compileall -q .
 
 FROM ${BASE}
-RUN useradd --system --uid 10001 --no-create-home toxicmod && install -d -o toxicmod -g toxicmod /data
+RUN useradd --system --uid 10001 --no-create-home toxicmod && install -d -m 0700 -o toxicmod -g toxicmod /data
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /srv/toxicmod /srv/toxicmod
 WORKDIR /srv/toxicmod

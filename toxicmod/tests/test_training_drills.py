@@ -75,21 +75,14 @@ class Place:
     def status(self, run: int) -> str:
         return self.rows(f"SELECT status FROM training_trainingrun WHERE id = {run}")[0][0]
 
+    def worker(self, *options: str) -> "contextmanager":
+        """Run a Celery worker."""
+        return self.process("-m", "celery", "-q", "-A", "toxicmod", "worker", "-l", "WARNING", *options)
+
     @contextmanager
-    def worker(self, *options: str) -> Iterator[subprocess.Popen]:
-        """Run a Celery worker in a process group of its own."""
-        command = [
-            sys.executable,
-            "-m",
-            "celery",
-            "-q",
-            "-A",
-            "toxicmod",
-            "worker",
-            "-l",
-            "WARNING",
-            *options,
-        ]
+    def process(self, *arguments: str) -> Iterator[subprocess.Popen]:
+        """Run Python in a process group of its own."""
+        command = [sys.executable, *arguments]
         with (self.folder / "worker.log").open("a") as log:
             process = subprocess.Popen(
                 command, cwd=ROOT, env=self.env, stdout=log, stderr=log, start_new_session=True
@@ -190,6 +183,18 @@ def test_sigterm_queues_the_run_again_and_the_next_start_takes_it_up(place: Plac
         manage("shell", "-v0", "-c", TEND, env=place.env)  # the schedule does so every 15 s
         wait_for(lambda: place.status(run) == "succeeded", 120, place)
     assert place.rows(f"SELECT id FROM training_trainingrun WHERE retry_of_id = {run}") == []
+
+
+def test_stop_of_all_workers_interrupts_training(place: Place) -> None:
+    schedule = str(place.folder / "beat")
+    with place.process("manage.py", "run_workers", "--schedule", schedule) as workers:
+        run = place.queue("large")
+        wait_for(lambda: place.status(run) == "running", 120, place)
+        workers.terminate()  # as supervisord does on Ctrl-C; it kills what is left after 20 s
+        assert workers.wait(20) == 0
+    query = f"SELECT status, step, interruptions, error FROM training_trainingrun WHERE id = {run}"
+    assert place.rows(query) == [("queued", "interrupted", 1, "")]
+    place.change(f"UPDATE training_trainingrun SET status = 'cancelled' WHERE id = {run}")
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
