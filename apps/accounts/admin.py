@@ -10,6 +10,9 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import FloatField, ForeignKey, Model, QuerySet, URLField
 from django.forms import ModelChoiceField
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
 from apps.accounts import actions, second_factor
 from apps.accounts.models import APIKey, User
@@ -118,8 +121,15 @@ class ReadOnlyAdmin(admin.ModelAdmin):
 @admin.register(APIKey)
 class APIKeyAdmin(admin.ModelAdmin):
     list_display = ("name", "hint", "scopes", "rate_per_minute", "created_at", "last_used_at", "revoked_at")
-    readonly_fields = ("hint", "created_at", "created_by", "last_used_at", "revoked_at")
+    readonly_fields = ("hint", "webhooks", "created_at", "created_by", "last_used_at", "revoked_at")
     actions = ("revoke",)
+
+    @admin.display(description="webhooks")
+    def webhooks(self, key: APIKey) -> SafeString | str:
+        if key.pk is None or key._state.adding:
+            return "–"
+        url = reverse("admin:moderation_signing", args=[key.pk])
+        return format_html('<a href="{}">Signing secret and test</a>', url)
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False

@@ -161,3 +161,9 @@ def test_the_page_documents_verification(client_key: APIKey, admin: Client) -> N
     html = admin.get(url("signing", client_key.pk)).content.decode()
     for expected in ("Webhook-Signature", "hmac.compare_digest", "timingSafeEqual", "hash_equals"):
         assert expected in html
+
+
+def test_the_admin_of_api_keys_leads_to_the_secret(client_key: APIKey, admin: Client) -> None:
+    page = admin.get(reverse("admin:accounts_apikey_change", args=[client_key.pk]))
+    assert url("signing", client_key.pk) in page.content.decode()
+    assert admin.get(reverse("admin:accounts_apikey_add")).status_code == 200
