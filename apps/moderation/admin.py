@@ -235,7 +235,8 @@ class AutomaticDecisionAdmin(EvidenceAdmin):
 
     @admin.display(description="outcome", ordering="action")
     def outcome(self, decision: Decision) -> str:
-        return Submission.Outcome(decision.action).label
+        labels = dict(Submission.Outcome.choices)
+        return labels.get(decision.action, decision.get_action_display())
 
     @admin.display(description="community")
     def community(self, decision: Decision) -> str:

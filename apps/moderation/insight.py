@@ -40,6 +40,7 @@ _COUNT_SECONDS = 5
 _PAIRS = 5_000
 _AGREEMENT_SECONDS = 300
 _HISTOGRAM_SECONDS = 30
+_VERDICTS = (Decision.Action.APPROVE, Decision.Action.REJECT)
 
 
 @dataclass(frozen=True)
@@ -244,11 +245,10 @@ def own_figures(user: User, *, days: int = 30) -> OwnFigures:
     since = timezone.now() - timedelta(days=days)
     mine = Decision.objects.filter(by=user, created_at__gte=since).exclude(action=Decision.Action.REVERSE)
     mine = in_communities_of(user, mine, "submission__community")
+    actions = [action for action in Decision.Action if action != Decision.Action.REVERSE]
     figures = mine.aggregate(
         decisions=Count("pk"),
-        approve=Count("pk", filter=Q(action="approve")),
-        reject=Count("pk", filter=Q(action="reject")),
-        escalate=Count("pk", filter=Q(action="escalate")),
+        **{action.value: Count("pk", filter=Q(action=action)) for action in actions},
         # Items decided together took no time of their own.
         seconds=Avg("seconds", filter=Q(seconds__gt=0)),
         appealed=Count("appeal"),
@@ -263,7 +263,7 @@ def own_figures(user: User, *, days: int = 30) -> OwnFigures:
     )
     return OwnFigures(
         decisions=figures["decisions"],
-        actions={name: figures[name] for name in ("approve", "reject", "escalate")},
+        actions={action.value: figures[action.value] for action in actions},
         mean_seconds=figures["seconds"],
         by_day=list(by_day),
         appealed=figures["appealed"],
@@ -333,7 +333,7 @@ def _agreement(
         decisions.filter(
             item__kind=QueueItem.Kind.SECOND, created_at__gte=timezone.now() - timedelta(days=days)
         )
-        .exclude(action=Decision.Action.ESCALATE)
+        .filter(action__in=_VERDICTS)
         .order_by("-pk")
         .values_list(
             "item__original",
@@ -347,7 +347,7 @@ def _agreement(
         item: (action, corrected, label, name)
         for item, action, corrected, label, name in Decision.objects.effective()
         .filter(item__in=[row[0] for row in seconds])
-        .exclude(action=Decision.Action.ESCALATE)
+        .filter(action__in=_VERDICTS)
         .values_list("item", "action", "corrected_mask", "rule__label", "by__username")
     }
     by_label: dict[str, Counter[tuple[bool, bool]]] = {label: Counter() for label in LABELS}
@@ -405,7 +405,5 @@ def appeal_counts(*, communities: list[str] | None = None, days: int = 90) -> di
     if communities is not None:
         appeals = appeals.filter(item__community__in=communities)
     return appeals.filter(Q(created_at__gte=since) | Q(status=Appeal.Status.OPEN)).aggregate(
-        open=Count("pk", filter=Q(status=Appeal.Status.OPEN)),
-        upheld=Count("pk", filter=Q(status=Appeal.Status.UPHELD)),
-        overturned=Count("pk", filter=Q(status=Appeal.Status.OVERTURNED)),
+        **{status.value: Count("pk", filter=Q(status=status)) for status in Appeal.Status}
     )

@@ -721,7 +721,8 @@ class Decision(AppendOnly):
     @property
     def past_tense(self) -> str:
         """What happened, as a verb: `approved`."""
-        return _PAST_TENSE[self.Action(self.action)]
+        # Keys are strings; an action that another release stored has its stored name.
+        return _PAST_TENSE.get(self.action, self.action)  # type: ignore[call-overload]
 
     @property
     def actor(self) -> str:

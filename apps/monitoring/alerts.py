@@ -210,7 +210,12 @@ def _send(notice: Notice) -> bool:
     if not claimed.update(attempts=notice.attempts + 1, send_after=again):
         return False
     notice.attempts += 1
-    attempt = _SENDERS[notice.channel](notice)
+    try:
+        attempt = _SENDERS[notice.channel](notice)
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception as error:  # the other notices must go out
+        attempt = Attempt(error=describe(error))
     if attempt.retry_after is not None:
         again = now + max(attempt.retry_after, timedelta(seconds=1))
     Notice.objects.filter(pk=notice.pk).update(

@@ -379,3 +379,15 @@ def test_default_rules_are_added_where_their_metric_has_none() -> None:
     assert AlertRule.objects.filter(metric=AlertRule.Metric.LATENCY).count() == 1
     assert AlertRule.objects.filter(metric=AlertRule.Metric.BACKGROUND_PROBLEMS, is_active=True).exists()
     assert alerts.install_default_rules() == 0
+
+
+def test_notices_go_out_after_one_that_fails(
+    rule: AlertRule, traffic: Callable[..., HourlyRollup], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    AlertRule.objects.update(webhook_url="https://example.org/hook")
+    traffic(requests=1_000, errors=500)
+    alerts.evaluate(now=NOW)
+    Notice.objects.filter(channel="webhook").update(channel="pager", send_after=NOW - timedelta(hours=1))
+    assert alerts.send_due_notices() == 1
+    assert len(mail.outbox) == 1
+    assert Notice.objects.get(channel="pager").error.startswith("KeyError in apps/monitoring/alerts.py")

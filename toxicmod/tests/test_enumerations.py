@@ -1,0 +1,255 @@
+"""Whatever one component can write, every component that reads it can handle.
+
+Each value of each enumeration, and one that no release knows, is stored and then sent through every reader:
+rollups from the database and from DynamoDB, alerts, panels and their downloads, metrics, exports, data sets,
+scheduled tasks, every admin list, every page and every API.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.conf import settings
+from django.contrib import admin
+from django.db import IntegrityError, connection, models, transaction
+from django.test import Client
+from django.utils import timezone
+
+from apps.accounts.models import Scope
+from apps.moderation import insight, mirrored
+from apps.moderation import models as moderation
+from apps.moderation.errors import ModerationError
+from apps.moderation.models import Appeal, Decision, QueueItem, Submission
+from apps.monitoring import alerts, measures, rollups
+from apps.monitoring.models import Alert, AlertRule, Notice, RequestMinute
+from apps.monitoring.panels import PANELS, Filters, build
+from apps.monitoring.prometheus import exposition
+from apps.pages import results
+from apps.predictions import mirror
+from apps.registry.models import ModelArtifact, ModelVersion
+from apps.training import life
+from toxicmod.tests import test_permissions as site
+from toxicmod.tests.test_permissions import (  # noqa: F401
+    client_key,
+    item,
+    model,
+    person,
+    policy,
+    world,
+)
+
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
+UNKNOWN = "other"
+# Stored in a list, not in a column of its own.
+WITHOUT_FIELD = {Scope}
+# Workers' tasks that compute for long or need MLflow; their own tests cover them.
+NOT_RUN = {"apps.monitoring.tasks.look_deeper", "apps.registry.tasks.sync_tracking"}
+# What a row of this value has besides, by the constraints of the database.
+BESIDES: dict[tuple[str, str, str], dict[str, Any]] = {
+    ("moderation_queueitem", "kind", "learn"): {"lesson": "uncertainty"},
+    ("registry_modelversion", "alias", "canary"): {"share": 0.1},
+}
+
+
+def enumerations() -> set[type[models.Choices]]:
+    """Every enumeration of this project's models."""
+    found, left = set(), [models.TextChoices, models.IntegerChoices]
+    while left:
+        kinds = left.pop().__subclasses__()
+        left += kinds
+        found |= {kind for kind in kinds if kind.__module__.startswith(("apps.", "toxicmod."))}
+    return found
+
+
+def fields() -> Iterator[tuple[type[models.Model], models.Field, list[str]]]:
+    """Every column that holds a value of an enumeration, and its values."""
+    known = {tuple(each.values) for each in enumerations()}
+    for found in apps.get_models():
+        if found.__module__.startswith("apps."):
+            for field in found._meta.concrete_fields:
+                values = [value for value, _ in field.flatchoices]
+                if tuple(values) in known:
+                    yield found, field, values
+
+
+FIELDS = list(fields())
+ROUNDS = max(len(values) for kind, _, values in FIELDS if kind not in (Alert, AlertRule))
+
+
+def test_every_enumeration_has_a_column() -> None:
+    held = {tuple(values) for _, _, values in FIELDS}
+    assert {each for each in enumerations() if tuple(each.values) not in held} == WITHOUT_FIELD
+
+
+@pytest.mark.parametrize(
+    ("lists", "enumeration"),
+    [
+        (rollups.DECISION_COLUMNS, Decision.Action),
+        (measures._MEASURES, AlertRule.Metric),
+        (alerts._SENDERS, Notice.Channel),
+        (moderation._PAST_TENSE, Decision.Action),
+        ([*results.VERDICTS, Submission.Outcome.UNASKED], Submission.Outcome),
+        (insight.appeal_counts, Appeal.Status),
+    ],
+)
+@pytest.mark.django_db
+def test_lists_of_values_are_complete(lists: Any, enumeration: type[models.Choices]) -> None:
+    """Where values need more than their name, each has it: a new one fails here."""
+    assert set(lists() if callable(lists) else lists) == set(enumeration)
+
+
+def store(row: models.Model, field: models.Field, value: str) -> bool:
+    """Write a value as another release might have; False where a constraint forbids it on this row."""
+    table = row._meta.db_table
+    columns = {field.column: value} | BESIDES.get((table, field.column, value), {})
+    assignments = ", ".join(f'"{column}" = %s' for column in columns)
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            pk = row._meta.pk
+            cursor.execute(
+                f'UPDATE "{table}" SET {assignments} WHERE "{pk.column}" = %s',
+                [*columns.values(), pk.get_db_prep_value(row.pk, connection)],
+            )
+    except IntegrityError:
+        return False
+    return True
+
+
+@pytest.fixture
+def full(world: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:  # noqa: F811
+    """One of everything, the rows of monitoring included; other releases' values pass every CHECK."""
+    for metric in AlertRule.Metric:
+        rule = AlertRule.objects.create(name=f"Rule {metric}", metric=metric, threshold=0.01)
+        figures = {"threshold": 0.01, "value": 1, "low": 1, "high": 1, "window_hours": 1}
+        Alert.objects.create(rule=rule, metric=metric, **figures)
+    rollups.roll_up()
+    champion = ModelVersion.objects.get(alias="champion")
+    other = ModelVersion.objects.create(
+        number=champion.number + 1,
+        recipe=champion.recipe,
+        sha256=champion.sha256,
+        manifest=champion.manifest,
+        metrics=champion.metrics,
+    )
+    artifact = ModelArtifact.objects.filter(version=champion).first()
+    if artifact:
+        ModelArtifact.objects.create(version=other, manifest=artifact.manifest, weights=artifact.weights)
+    RequestMinute.objects.create(
+        minute=timezone.now(), source="api", process="a:1", requests=5, refused=1, errors=2, latency=[0] * 60
+    )
+    monkeypatch.setattr("apps.monitoring.state.broker_depths", lambda: None)
+    if connection.vendor == "sqlite":
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA ignore_check_constraints = ON")
+    return world
+
+
+@pytest.fixture(autouse=True)
+def _checks_again() -> Iterator[None]:
+    yield
+    if connection.vendor == "sqlite" and connection.connection is not None:
+        connection.connection.execute("PRAGMA ignore_check_constraints = OFF")
+
+
+def readers(world: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]:  # noqa: F811
+    """Every reader by name; one that can't handle what it reads raises."""
+    administrator, moderator = Client(raise_request_exception=True), Client(raise_request_exception=True)
+    for client, letter in ((administrator, "a"), (moderator, "m")):
+        client.force_login(world["people"][letter], backend="django.contrib.auth.backends.ModelBackend")
+    for name, (method, roles) in site.DOORS.items():
+        if method == "get":
+            url = site.address(site.DOORS_OF_ALL[name], world)
+            yield url, lambda url=url: fetch(administrator, url)
+            if "m" in roles:
+                yield f"{url} as a moderator", lambda url=url: fetch(moderator, url)
+    for view in insight.VIEWS:
+        yield f"view {view}", lambda view=view: fetch(moderator, f"/admin/moderation/queue/?view={view}")
+    for kind in admin.site._registry:
+        base = f"/admin/{kind._meta.label_lower.replace('.', '/')}/"
+        yield base, lambda base=base: fetch(administrator, base)
+        for pk in kind._default_manager.values_list("pk", flat=True)[:2]:
+            yield f"{base}{pk}", lambda url=f"{base}{pk}/change/": fetch(administrator, url)
+        for _, field, _ in (each for each in FIELDS if each[0] is kind):
+            for value in kind._default_manager.order_by().values_list(field.name, flat=True).distinct()[:2]:
+                url = f"{base}?{field.name}__exact={value}"
+                yield url, lambda url=url: fetch(administrator, url)
+    for name, (method, scope) in site.API.items():
+        if method == "get":
+            secret = world["secrets"].get(scope) or world["secrets"]["read"]
+            url = site.address(site.DOORS_OF_ALL[name], world)
+            queries = [""]
+            if name == "v1:queue":
+                queries += [f"?status={status}" for status in QueueItem.Status.values]
+            for query in queries:
+                yield (
+                    f"API {url}{query}",
+                    lambda url=url + query, secret=secret: fetch(
+                        Client(), url, headers={"Authorization": f"Api-Key {secret}"}
+                    ),
+                )
+    for panel in PANELS:
+        yield f"panel {panel}", lambda panel=panel: build(panel, Filters())
+        yield f"{panel}.csv", lambda panel=panel: fetch(administrator, f"/monitoring/{panel}.csv")
+    yield "metrics", exposition
+    yield "alert rules", alerts.evaluate
+    yield "notices", alerts.send_due_notices
+    yield "statements", lambda: [life.true_mask(row) for row in life.statements(None)]
+    for stream in mirrored.STREAMS:
+        yield (
+            f"mirror {stream.kind}",
+            lambda stream=stream: [mirror.record(stream, mirror.item(stream, row)) for row in stream.rows()],
+        )
+    for task in sorted({each["task"] for each in settings.CELERY_BEAT_SCHEDULE.values()} - NOT_RUN):
+        yield task, lambda task=task: run(task)
+
+
+def fetch(client: Client, url: str, **extra: Any) -> None:
+    response = client.get(url, **extra)
+    assert response.status_code < 500, response.content[:500]
+    b"".join(response) if response.streaming else response.content
+
+
+def run(task: str) -> None:
+    from toxicmod.celery import app
+
+    app.loader.import_default_modules()
+    app.tasks[task].run()
+
+
+def failures(world: dict[str, Any], ignored: tuple[type[Exception], ...] = ()) -> list[str]:  # noqa: F811
+    ignored += (ModerationError,)  # in some rounds no policy is active
+    found = []
+    for name, reader in readers(world):
+        with transaction.atomic():
+            try:
+                reader()
+            except ignored:
+                pass
+            except Exception as error:
+                found.append(f"{name}: {type(error).__name__}: {error}")
+            transaction.set_rollback(True)
+    return found
+
+
+@pytest.mark.parametrize("number", range(ROUNDS))
+def test_every_reader_handles_every_value(full: dict[str, Any], number: int) -> None:
+    """In each round every column holds its next value, in the newest row and where it can in all rows."""
+    for kind, field, values in FIELDS:
+        rows = list(kind._default_manager.order_by("-pk")[:20])
+        assert rows, f"the test has no {kind._meta.label}"
+        value = values[number % len(values)]
+        # Rules and alerts have a row for each metric; elsewhere all rows get the round's value.
+        chosen = rows[number % len(rows) :][:1] if kind in (Alert, AlertRule) else rows
+        written = [store(row, field, value) for row in chosen]
+        assert any(written) or kind._default_manager.filter(**{field.name: value}).exists(), (kind, value)
+    assert not (found := failures(full)), "\n".join(found)
+
+
+def test_every_reader_handles_a_value_of_another_release(full: dict[str, Any]) -> None:
+    for kind, field, _ in FIELDS:
+        rows = list(kind._default_manager.order_by("-pk")[:20])
+        written = [store(row, field, UNKNOWN) for row in rows]
+        assert any(written), (kind, field.name)
+    found = failures(full, ignored=(rollups.IncompleteCountError, alerts.EvaluationError))
+    assert not found, "\n".join(found)
