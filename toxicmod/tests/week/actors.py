@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from playwright.sync_api import Browser, BrowserContext, Page, Route
+from playwright.sync_api import Browser, BrowserContext, Page, Route, TimeoutError
 
 from apps.classifier.labels import LABELS
 from toxicmod.tests.browser import SIZES
@@ -28,7 +28,7 @@ ROLES = {
     "ann": "moderator", "ben": "moderator", "pat": "moderator", LIMITED: "moderator",
     "lea": "lead", "eli": "engineer", "vic": "viewer",
 }  # fmt: skip
-SLOW = 0.5  # seconds that a decision's answer is held back, as on a train
+SLOW = 0.5  # seconds that a decision is on its way, as on a train
 MAX_SKEW = 300  # seconds
 _HIRE = """
 import json
@@ -291,14 +291,13 @@ class Desk:
         self.ready()
 
     def _slowly(self, route: Route) -> None:
-        response = route.fetch(max_redirects=0)
         self.page.wait_for_timeout(SLOW * 1000)
-        route.fulfill(response=response)
+        route.continue_()
 
     def item(self) -> int | None:
         """Return the number of the item that is shown, or None where there is none."""
-        found = re.search(r"/item/(\d+)/", self.page.url)
-        return int(found[1]) if found else None
+        item = self.page.evaluate("document.querySelector('#centre')?.dataset.item")
+        return int(item) if item else None
 
     def ready(self) -> None:
         """Wait until the next item is in hand."""
@@ -358,14 +357,16 @@ class Desk:
 
     def moved_on(self, intent: Intent) -> None:
         """Wait until another item is shown, or none."""
-        self.page.wait_for_url(lambda url: f"/item/{intent.item}/" not in url, wait_until="commit")
+        self.page.wait_for_function(
+            "item => document.querySelector('#centre')?.dataset.item != item", arg=str(intent.item)
+        )
 
     def undo(self, intent: Intent) -> None:
         """Press U right after a decision, while its answer is on its way; wait for the item to come back."""
         self.page.keyboard.press("u")
         intent.undone = True
-        with contextlib.suppress(Exception):  # the check at the day's end says what was undone instead
-            self.page.wait_for_url(f"**/item/{intent.item}/**", timeout=15_000, wait_until="commit")
+        with contextlib.suppress(TimeoutError):  # the checks say what was undone instead
+            self.page.locator("#said", has_text="Undone").wait_for(timeout=15_000)
         self.ready()
 
     def close(self) -> None:

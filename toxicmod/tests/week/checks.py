@@ -39,7 +39,12 @@ NOT_COMPUTED = {
     ("predicted", "unknown n-grams"), ("predicted", "changed words"),
 }  # fmt: skip
 # Lines above INFO that the scenario itself provokes.
-EXPLAINED = (("SecurityWarning", "in a container of tests the workers run as root"),)
+EXPLAINED = (
+    ("SecurityWarning", "where tests run as root, so do the workers"),
+    ("Forbidden", "the limited moderator tries pages that are not hers"),
+    (f"Not Found: {CONSOLE}item/", "the limited moderator tries an item that is not hers"),
+    ("Substantial drift from", "Celery's workers meet messages from before the clock was moved on"),
+)
 
 
 @dataclass
@@ -54,7 +59,7 @@ class Findings:
         """Compare a number on a page with the one that the database gives."""
         self.compared[page] += 1
         if isinstance(shown, float | int) and isinstance(expected, float | int):
-            bound = max(within, 1e-9 * max(abs(shown), abs(expected)))
+            bound = max(within, 5e-6 * max(abs(shown), abs(expected)))  # downloads have six digits
             if abs(shown - expected) <= bound:
                 return
         elif shown == expected:
@@ -123,6 +128,13 @@ def percentile(
             return first * 10 ** ((place + part) * width)
         before += bins[place]
     return None
+
+
+def stated(action: str, said: int | None, rule: str | None) -> dict[int, bool]:
+    """Return what a decision says of which label: ticks speak of all, a bare rejection of its reason."""
+    if said is not None or action == "approve":
+        return {bit: bool((said or 0) >> bit & 1) for bit in range(len(LABELS))}
+    return {LABELS.index(rule): True} if rule else {}
 
 
 @dataclass(frozen=True)
@@ -376,21 +388,22 @@ class Day:
     def _verdicts(self, part: Part) -> np.ndarray:
         """What moderators said of items that policy or chance drew: (label, predicted, true, w and w²)."""
         rows = self.rows(
-            "SELECT d.action, d.corrected_mask AS said, i.sampling_chance AS chance, p.label_mask AS"
-            " predicted"
-            " FROM moderation_decision d JOIN moderation_queueitem i ON i.id = d.item_id"
+            "SELECT d.action, d.corrected_mask AS said, u.label AS rule, i.sampling_chance AS chance,"
+            " p.label_mask AS predicted FROM moderation_decision d"
+            " JOIN moderation_queueitem i ON i.id = d.item_id"
             " JOIN predictions_prediction p ON p.id = d.submission_id"
+            " LEFT JOIN moderation_policyrule u ON u.id = d.rule_id"
             " WHERE NOT d.automatic AND d.action IN ('approve', 'reject') AND i.kind IN ('review', 'audit')"
             " AND NOT EXISTS (SELECT 1 FROM moderation_decision r WHERE r.reverses_id = d.id)"
             f" AND {part.where} AND d.created_at >= %s AND d.created_at < %s",
-            part.begin, part.end,
-        )  # fmt: skip
+            part.begin,
+            part.end,
+        )
         found = np.zeros((6, 2, 2, 2))
         for row in rows:
-            true = row.said if row.said is not None else row.predicted if row.action == "reject" else 0
             weight = 1 / row.chance
-            for bit in range(6):
-                found[bit, row.predicted >> bit & 1, true >> bit & 1] += (weight, weight**2)
+            for bit, true in stated(row.action, row.said, row.rule).items():
+                found[bit, row.predicted >> bit & 1, int(true)] += (weight, weight**2)
         return found
 
     def _said(self, part: Part) -> tuple[np.ndarray, int, int]:
@@ -494,7 +507,7 @@ class Day:
                 if (value := percentile(each, share, per_decade=5, first=1, last=1e7))
             }
             self._series(page, part, series, "time to decision", title, expected, within=0.01, empty=None)
-        kappas = self._kappas()[0]
+        kappas = self._kappas()
         for (name, y, _, _), label in zip(
             series.get(("agreement", "Cohen's kappa, 90 days"), ()), LABELS, strict=False
         ):
@@ -554,9 +567,9 @@ class Day:
         page = "dashboard, system"
         tiles, series = self._panel("system")
         waiting = self.one("SELECT count(*) FROM moderation_delivery WHERE status IN ('pending', 'sending')")
-        dead = self.one("SELECT count(*) FROM moderation_delivery WHERE status = 'failed'")
+        failed = self.one("SELECT count(*) FROM moderation_delivery WHERE status = 'failed'")
         self.found.equal(page, "Webhooks waiting", tiles["Webhooks waiting"], f"{waiting:,}")
-        self.found.equal(page, "Webhooks failed", tiles["Webhooks failed"], f"{dead:,}")
+        self.found.equal(page, "Webhooks failed", tiles["Webhooks failed"], f"{failed:,}")
         until = self.one("SELECT until FROM monitoring_progress WHERE origin = 'database'")
         age = self.site.clock.now() - until
         self.found.true(page, f"counted {tiles['Counted']}, not {age}", tiles["Counted"] in spans(age))
@@ -576,24 +589,43 @@ class Day:
         )  # fmt: skip
 
     def console(self) -> None:
-        """The saved views' counts, of somebody who sees everything and of somebody who does not."""
+        """The saved views' counts, of a lead, of a moderator and of one who sees one community only."""
         for name in ("lea", "ann", LIMITED):
             page = f"console of {name}"
-            communities = [LIMITED_TO] if name == LIMITED else None
             shown = self._views(self.cast.staff[name])
-            now = self.site.clock.now()
-            self.found.equal(page, "all", shown.get("all"), self._open(communities))
-            self.found.equal(
-                page, "overdue", shown.get("overdue"), self._open(communities, "due_at < %s", now)
-            )
-            for lane in LANES:
-                self.found.equal(page, lane, shown.get(lane), self._open(communities, "lane = %s", lane))
+            expected: dict[str, Counter[str]] = defaultdict(Counter)
+            for row in self.rows(
+                "SELECT i.lane, i.due_at < %s AS overdue, CASE"
+                " WHEN NOT %s AND i.lane IN ('escalated', 'appeal') THEN 'leads only'"
+                " WHEN i.not_for_id = u.id THEN 'you decided it first'"
+                " WHEN i.lease_until > %s AND i.lease_by_id <> u.id THEN 'held by others'"
+                " WHEN EXISTS (SELECT 1 FROM moderation_skip s WHERE s.item_id = i.id AND s.by_id = u.id"
+                "   AND s.created_at > %s) THEN 'skipped by you' ELSE '' END AS obstacle"
+                " FROM moderation_queueitem i, accounts_user u"
+                " WHERE i.status = 'open' AND u.username = %s AND (%s OR i.community = %s)",
+                self.site.clock.now(), name == "lea", self.site.clock.now(),
+                self.site.clock.now() - timedelta(days=1), name, name != LIMITED, LIMITED_TO,
+            ):  # fmt: skip
+                for view in ("all", row.lane, *(["overdue"] if row.overdue else [])):
+                    expected[view][row.obstacle] += 1
+            for view in ("all", "overdue", *LANES):
+                counts = expected[view]
+                free = counts.pop("", 0)
+                wanted = {str(free)}
+                if not free and counts:
+                    most = max(counts.values())
+                    wanted = {f"{most}, {reason}" for reason, count in counts.items() if count == most}
+                self.found.true(
+                    page, f"{view}: shown {shown.get(view)}, expected {wanted}", shown.get(view) in wanted
+                )
 
-    def _views(self, staff: Staff) -> dict[str, int]:
+    def _views(self, staff: Staff) -> dict[str, str]:
         answer = staff.call("GET", f"{CONSOLE}?view=all", expect=(200, 302))
         page = answer.text if answer.status_code == 200 else staff.get(answer.headers["Location"])
-        found = re.findall(r'(?s)\?view=(\w+)"[^>]*>.*?<span class="count">([\d,+]+)</span>', page)
-        return {view: int(count.replace(",", "").rstrip("+")) for view, count in found}
+        found = re.findall(
+            r'(?s)\?view=(\w+)"[^>]*>(?:(?!</a>).)*?<span class="count"[^>]*>(.*?)</span>', page
+        )
+        return {view: text_of(count) for view, count in found}
 
     def my_pages(self) -> None:
         """Each moderator's own figures."""
@@ -639,39 +671,36 @@ class Day:
             name, since,
         )[0]  # fmt: skip
 
-    def _kappas(self) -> tuple[dict[str, tuple[float | None, int, int]], int]:
+    def _kappas(self) -> dict[str, tuple[float | None, int, int]]:
         """Cohen's kappa of first and second reviews by label, with how many agree of how many."""
         rows = self.rows(
-            "SELECT one.action AS action, one.corrected_mask AS said, two.action AS action2,"
-            " two.corrected_mask AS said2, p.label_mask AS predicted"
-            " FROM moderation_decision two JOIN moderation_queueitem i ON i.id = two.item_id AND i.kind ="
-            " 'second'"
+            "SELECT one.action, one.corrected_mask AS said, r1.label AS rule,"
+            " two.action AS action2, two.corrected_mask AS said2, r2.label AS rule2"
+            " FROM moderation_decision two"
+            " JOIN moderation_queueitem i ON i.id = two.item_id AND i.kind = 'second'"
             " JOIN moderation_decision one ON one.item_id = i.original_id"
-            " JOIN predictions_prediction p ON p.id = two.submission_id"
+            " LEFT JOIN moderation_policyrule r1 ON r1.id = one.rule_id"
+            " LEFT JOIN moderation_policyrule r2 ON r2.id = two.rule_id"
             " WHERE one.action IN ('approve', 'reject') AND two.action IN ('approve', 'reject')"
             " AND NOT EXISTS (SELECT 1 FROM moderation_decision r WHERE r.reverses_id IN (one.id, two.id))"
         )
-
-        def labels(action: str, said: int | None, predicted: int) -> int:
-            return said if said is not None else predicted if action == "reject" else 0
-
         found = {}
         for bit, label in enumerate(LABELS):
-            pairs = Counter(
-                (
-                    labels(r.action, r.said, r.predicted) >> bit & 1,
-                    labels(r.action2, r.said2, r.predicted) >> bit & 1,
-                )
-                for r in rows
-            )
-            total, agreed = pairs.total(), pairs[0, 0] + pairs[1, 1]
+            pairs: Counter[tuple[bool, bool]] = Counter()
+            for row in rows:
+                one = stated(row.action, row.said, row.rule)
+                two = stated(row.action2, row.said2, row.rule2)
+                if bit in one and bit in two:
+                    pairs[one[bit], two[bit]] += 1
+            total, agreed = pairs.total(), pairs[False, False] + pairs[True, True]
             kappa = None
             if total:
-                one, two = (pairs[1, 0] + pairs[1, 1]) / total, (pairs[0, 1] + pairs[1, 1]) / total
-                chance = one * two + (1 - one) * (1 - two)
+                first = (pairs[True, False] + pairs[True, True]) / total
+                second = (pairs[False, True] + pairs[True, True]) / total
+                chance = first * second + (1 - first) * (1 - second)
                 kappa = None if chance == 1 else (agreed / total - chance) / (1 - chance)
             found[label] = (kappa, agreed, total)
-        return found, len(rows)
+        return found
 
     def quality(self) -> None:
         """Appeals, and how far second reviews agree."""
@@ -680,7 +709,7 @@ class Day:
         for status in ("open", "upheld", "overturned"):
             count = self.one("SELECT count(*) FROM moderation_appeal WHERE status = %s", status)
             self.found.equal("quality", f"appeals {status}", shown.get(status.capitalize()), str(count))
-        kappas, _ = self._kappas()
+        kappas = self._kappas()
         rows = {row[0]: row[1:] for table in tables_of(page) for row in table if len(row) == 3}
         for label, (kappa, agreed, count) in kappas.items():
             expected = ["–" if kappa is None else f"{kappa:.2f}", f"{agreed} of {count}"]
@@ -953,16 +982,14 @@ class Day:
         delivered = self.one("SELECT count(*) FROM moderation_delivery WHERE status = 'delivered'")
         self.found.equal("webhooks", "delivered", len(events), delivered)
         page = text_of(self.lea.get(f"{CONSOLE}webhooks/"))
-        dead = self.one("SELECT count(*) FROM moderation_delivery WHERE status = 'failed'")
-        waiting = self.one(
-            "SELECT count(*) FROM moderation_delivery WHERE status = 'pending' AND attempts > 0"
-        )
-        if dead == 0 and waiting > 0:
-            self.found.true(
-                "webhooks page",
-                f"{waiting} wait, yet it says that every platform was told",
-                "every platform has been told" not in page,
-            )
+        for status, pattern, none in (
+            ("status = 'failed'", r"([\d,]+) webhooks? failed", "No webhook has failed"),
+            ("status = 'pending' AND attempts > 0", r"([\d,]+) (?:is|are) being retried", ""),
+        ):
+            count = self.one(f"SELECT count(*) FROM moderation_delivery WHERE {status}")
+            shown = re.search(pattern, page)
+            self.found.equal("webhooks page", status, shown and int(shown[1].replace(",", "")), count or None)
+            self.found.true("webhooks page", f"says not: {none}", count or none in page)
 
     def mail(self) -> None:
         """Each e-mail of an alert was sent once."""
@@ -996,10 +1023,7 @@ class Day:
             " d.reverses_id, d.corrected_mask FROM moderation_decision d"
             " JOIN moderation_submission s ON s.prediction_id = d.submission_id"
             " LEFT JOIN accounts_user u ON u.id = d.by_id LEFT JOIN moderation_author a ON a.id = s.author_id"
-            " WHERE NOT EXISTS (SELECT 1 FROM moderation_queueitem q"
-            " JOIN accounts_user n ON n.id = q.not_for_id"
-            " WHERE q.submission_id = d.submission_id AND q.kind = 'second' AND q.status = 'open'"
-            " AND n.username <> 'lea')"
+            f" WHERE NOT {awaits_second_review('lea', 'd.submission_id')}"
         ):
             labels = "" if row.corrected_mask is None else " ".join(
                 label for bit, label in enumerate(LABELS) if row.corrected_mask >> bit & 1
@@ -1077,8 +1101,8 @@ class Day:
         opened: set[Any] = self.seen.setdefault(f"details of {table}", set())
         combination = f"ARRAY[{', '.join(short)}]" if short else "ARRAY['all']"
         rows = self.rows(
-            f'SELECT DISTINCT ON (kind) {combination}::text AS kind, "{key}" AS key FROM "{table}" ORDER BY'
-            " kind, key DESC"
+            f'SELECT DISTINCT ON (kind) {combination}::text AS kind, "{key}" AS key FROM "{table}"'
+            " ORDER BY kind, key DESC"
         )
         fresh = [row for row in rows if row.kind not in opened][:DETAILS]
         for row in fresh:
@@ -1139,6 +1163,15 @@ class Day:
                 self.found.true(
                     "limited moderator", f"{path} answers {answer.status_code}", answer.status_code != 200
                 )
+
+
+def awaits_second_review(name: str, submission: str) -> str:
+    """Return the condition that somebody may yet review a comment blind, who must not see its decisions."""
+    return (
+        "EXISTS (SELECT 1 FROM moderation_queueitem b WHERE b.kind = 'second' AND b.status = 'open'"
+        f" AND b.submission_id = {submission} AND b.not_for_id IS DISTINCT FROM"
+        f" (SELECT n.id FROM accounts_user n WHERE n.username = '{name}'))"
+    )
 
 
 def _number(cell: str) -> float | None:

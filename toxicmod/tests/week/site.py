@@ -343,7 +343,7 @@ def week_site(folder: Path, *, environment: dict[str, str] | None = None) -> Ite
             "MLFLOW_TRACKING_PASSWORD": mlflow.PASSWORD,
             "METRICS_TOKEN": METRICS_TOKEN,
             "PUBLIC_URL": f"https://127.0.0.1:{port}",
-            "EMAIL_URL": f"filemail://{folder}/mail",
+            "EMAIL_URL": f"filemail:///{folder}/mail",
             "WEBHOOK_ALLOW_PRIVATE": "1",
             "WEB_CONCURRENCY": "2",
             "DATA_DIR": str(folder / "data"),
