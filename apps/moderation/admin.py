@@ -223,6 +223,8 @@ class AutomaticDecisionAdmin(EvidenceAdmin):
             except (ModerationError, PermissionDenied) as error:
                 results[str(error)] += 1
             else:
+                if item:
+                    self.log_change(request, decision, f"Sent to review as item {item.pk}.")
                 results["" if item else "already in the queue, or decided by a moderator since"] += 1
         sent = results.pop("", 0)
         if sent:

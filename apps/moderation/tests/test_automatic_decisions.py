@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.core.exceptions import PermissionDenied
 from django.db import connection
 from django.test import Client
@@ -152,6 +153,9 @@ def test_list_shows_automatic_decisions_with_their_state(
     assert "Rejected" in page
     page = send(client, decision).content.decode()
     assert "Sent 1 comment to review" in page
+    assert LogEntry.objects.get().get_change_message().startswith("Sent to review as item")
+    history = reverse("admin:moderation_automaticdecision_history", args=[decision.pk])
+    assert "Sent to review as item" in client.get(history).content.decode()
     assert "In review" in page
     page = send(client, decision).content.decode()
     assert "Not sent: 1 (already in the queue" in page
