@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import time
+from contextlib import suppress
 from typing import Any
 
 from django.core.management import BaseCommand
@@ -26,6 +27,7 @@ RESTART_SECONDS = 1.0
 
 
 class Command(BaseCommand):
+    requires_system_checks = []  # they load every page; `manage.py serve` has done them
     help = "Run the Celery workers for all queues and the scheduler. `manage.py serve` runs it."
 
     def add_arguments(self, parser: Any) -> None:
@@ -33,34 +35,43 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         self._is_stopping = False
+        self._names: dict[int, str] = {}
+        self._schedule = options["schedule"]
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         app.loader.import_default_modules()
         connections.close_all()
         gc.collect()
         gc.freeze()
-        self._names = {self._start(name, options["schedule"]): name for name in WORKERS}
+        for name in WORKERS:
+            self._start(name)
         while self._names:
             pid, _ = os.wait()
-            name = self._names.pop(pid, None)
-            if name and not self._is_stopping:
-                time.sleep(RESTART_SECONDS)
-                self._names[self._start(name, options["schedule"])] = name
+            if name := self._names.pop(pid, ""):
+                time.sleep(0 if self._is_stopping else RESTART_SECONDS)
+                self._start(name)
 
-    def _start(self, name: str, schedule: str) -> int:
+    def _start(self, name: str) -> None:
+        """Fork a worker, unless all of them are to stop."""
+        if self._is_stopping:
+            return
         if pid := os.fork():
-            return pid
+            self._names[pid] = name
+            if self._is_stopping:  # the signal came meanwhile
+                os.kill(pid, STOP_SIGNALS.get(name, signal.SIGTERM))
+            return
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         end_with_parent()
         os.nice(NICENESS.get(name, 0))
         arguments = WORKERS[name].split()
         if "--beat" in arguments:
-            arguments += ["--schedule", schedule]
+            arguments += ["--schedule", self._schedule]
         app.worker_main(["-q", "worker", "-l", "WARNING", "-n", f"{name}@%h", *arguments])
         os._exit(0)
 
     def _stop(self, number: int, frame: Any) -> None:
         self._is_stopping = True
         for pid, name in self._names.items():
-            os.kill(pid, STOP_SIGNALS.get(name, signal.SIGTERM))
+            with suppress(ProcessLookupError):
+                os.kill(pid, STOP_SIGNALS.get(name, signal.SIGTERM))
