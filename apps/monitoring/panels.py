@@ -391,7 +391,9 @@ def predicted(filters: Filters) -> Panel:
     scores, lengths = frame.total("scores"), frame.total("lengths")
     _, grams = frame.over_time("words", filters)
     share = (
-        f"{hits / total:.2%} of the comments got a label." if total else "Nothing was scored in this window."
+        f"{hits / total:.2%} of the comments got a label, at the model's thresholds."
+        if total
+        else "Nothing was scored in this window."
     )
     plots = [
         Plot(
