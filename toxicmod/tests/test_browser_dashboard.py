@@ -3,11 +3,15 @@
 import csv
 import io
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
+from django.utils import timezone
 from playwright.sync_api import expect
 
 from apps.accounts.models import User
+from apps.monitoring import schedules
+from apps.monitoring.models import Progress, UncountedHour
 from apps.monitoring.panels import PANELS
 from apps.monitoring.tests.test_dashboard import beside, fill
 from apps.registry.models import ModelVersion
@@ -47,6 +51,40 @@ def test_every_panel_draws(
         assert violations(page, but=DASH) == []
     assert opened.errors == []
     assert opened.elsewhere == []
+
+
+@pytest.mark.parametrize(("width", "theme"), LOOKS)
+def test_late_data_are_marked_in_words_and_in_red(
+    visit: Callable[..., Visit], champion: ModelVersion, width: int, theme: str
+) -> None:
+    now = timezone.now()
+    fill(champion)
+    Progress.objects.update_or_create(pk="database", defaults={"until": now - timedelta(minutes=14)})
+    UncountedHour.objects.create(
+        origin="database",
+        hour=now - timedelta(hours=5),
+        error="ValueError in apps/monitoring/rollups.py, line 289",
+        retry_at=now,
+    )
+    schedules.record_failure(schedules.EVALUATE_RULES, ValueError())
+    opened = visit("/monitoring/", user=User.objects.create_superuser("root"), width=width, theme=theme)
+    page = opened.page
+    for panel in ("now", "volume", "system"):
+        page.goto(f"/monitoring/?panel={panel}")
+        mark = page.locator(".as-of.late")
+        expect(mark).to_contain_text("Late: Data as of 20")
+        expect(page.locator(".reasons")).to_contain_text("Traffic has not been counted since")
+        expect(page.locator(".reasons")).to_contain_text("could not be counted and is tried again")
+        screenshot(opened, f"late-{panel}")
+        assert overflow(page) <= 0
+        assert violations(page, but=DASH) == []
+    Progress.objects.update(until=now)
+    UncountedHour.objects.all().delete()
+    page.goto("/monitoring/?panel=volume")
+    expect(page.locator(".as-of.current")).to_contain_text("Data as of 20")
+    expect(page.locator(".reasons")).to_have_count(0)
+    screenshot(opened, "current-volume")
+    assert opened.errors == []
 
 
 @pytest.mark.usefixtures("one_hour")
