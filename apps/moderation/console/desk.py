@@ -33,7 +33,7 @@ from apps.moderation.models import (
     Skip,
     Submission,
 )
-from apps.moderation.permissions import decidable_by, visible_to
+from apps.moderation.permissions import decidable_by, require, visible_to
 
 NEXT = 10
 
@@ -94,6 +94,7 @@ def _problem(user: User, found: QueueItem) -> str:
 def following(request: HttpRequest) -> HttpResponse:
     """Draw the next item for the script, which names the items that it shows or is deciding."""
     user, view = user_of(request), _view_of(request)
+    require(user, "moderation.decide_queueitem")
     form = NextForm(request.POST)
     if not form.is_valid():
         raise form.refusal()
@@ -131,6 +132,7 @@ def claim(request: HttpRequest, pk: int) -> HttpResponse:
 def release(request: HttpRequest, pk: int) -> HttpResponse:
     """Give an item back: the page that showed it is left."""
     user = user_of(request)
+    require(user, "moderation.decide_queueitem")
     _require_visible(user, pk)
     form = ReleaseForm(request.POST)
     if not form.is_valid():
