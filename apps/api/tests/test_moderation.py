@@ -275,4 +275,4 @@ def test_a_platform_hears_of_a_decision_on_its_comment(platform: Caller, as_ann:
     assert delivery.client == APIKey.objects.get(name="platform")
     appeal = platform.post("appeals", {"decision_id": delivery.decision_id}, 201)
     assert appeal["decision_id"] == delivery.decision_id
-    assert actions.due_deliveries() == []
+    assert actions.due_endpoints() == []
