@@ -3,9 +3,10 @@
 from csp.constants import SELF
 from csp.decorators import csp_update
 from django.urls import path
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+from drf_spectacular.views import SpectacularSwaggerSplitView
 
 from apps.api.v1 import moderation, views, webhooks
+from apps.api.v1.schema import SchemaView
 
 app_name = "v1"
 
@@ -37,7 +38,7 @@ urlpatterns = [
     path("webhooks/keys", webhooks.SigningKeysView.as_view(), name="webhook_keys"),
     path("webhooks/keys/<slug:key_id>", webhooks.SigningKeyView.as_view(), name="webhook_key"),
     path("webhooks/test", webhooks.TestWebhookView.as_view(), name="webhook_test"),
-    path("schema", SpectacularAPIView.as_view(authentication_classes=[], throttle_classes=[]), name="schema"),
+    path("schema", SchemaView.as_view(authentication_classes=[], throttle_classes=[]), name="schema"),
     path(
         "docs",
         csp_update(DOCS_POLICY)(

@@ -1,0 +1,21 @@
+"""The OpenAPI document of `/api/v1/`."""
+
+import threading
+from typing import Any
+
+from drf_spectacular.views import SpectacularAPIView
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+_lock = threading.Lock()
+
+
+class SchemaView(SpectacularAPIView):
+    """Generates the document for one request at a time.
+
+    drf-spectacular imports the classes that its extensions name on first use, which is not safe in threads.
+    """
+
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        with _lock:
+            return super().get(request, *args, **kwargs)
