@@ -14,17 +14,18 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import django
-from django.test import Client
-from django.urls import reverse
+from django.test import RequestFactory
+from django.urls import resolve
 
 django.setup()
-reverse("health")  # imports every view, as a worker does before it serves
-sys.setswitchinterval(1e-5)
+view = resolve("/api/v1/schema").func  # imports every view, as a worker does before it serves
+sys.setswitchinterval(1e-4)
 barrier = Barrier(12)
 
 def call(_):
+    request = RequestFactory().get("/api/v1/schema")
     barrier.wait()
-    response = Client(raise_request_exception=False).get("/api/v1/schema")
+    response = view(request).render()
     return response.status_code, hash(response.content)
 
 with ThreadPoolExecutor(12) as pool:

@@ -1,0 +1,324 @@
+"""What clients do to connections: bodies in other encodings, requests in a row, slow and idle clients.
+
+The server that answers them is replaced by uvicorn in issue 18; what it gets wrong until then is expected to
+fail.
+"""
+
+import gzip
+import json
+import re
+import resource
+import socket
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from django.urls import URLResolver, get_resolver
+
+from toxicmod.tests.site import manage, site
+
+ISSUE_18 = "issue 18: served by uvicorn"
+TIMEOUT = 5.0  # seconds until an answer counts as lost
+IDLE_SECONDS = 20  # by then a client that sends or reads nothing must have lost its connection
+_MAKE_KEY = """
+from apps.accounts.actions import create_api_key
+from apps.accounts.models import User
+user = User.objects.create_superuser("root", password="a password of the test")
+print("key", create_api_key(name="connections", rate_per_minute=10**6, acts_as=user)[1])
+"""
+
+
+class Server:
+    def __init__(self, url: str, key: str) -> None:
+        self.address = (urlsplit(url).hostname, urlsplit(url).port)
+        self.key = key
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(self.address, timeout=TIMEOUT)
+
+    def head(self, path: str, *headers: str, method: str = "POST") -> bytes:
+        """Return the head of a request, which names the key as both APIs do."""
+        lines = [
+            f"{method} {path} HTTP/1.1",
+            "Host: localhost",
+            f"Authorization: Api-Key {self.key}",
+            *headers,
+        ]
+        return "\r\n".join([*lines, "", ""]).encode()
+
+    def request(self, path: str, body: bytes, kind: str = "application/json") -> bytes:
+        return self.head(path, f"Content-Type: {kind}", f"Content-Length: {len(body)}") + body
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One process, which has few threads: what blocks one is noticed."""
+    few = {"WEB_CONCURRENCY": "1", "WEB_THREADS": "2", "LOG_LEVEL": "CRITICAL"}
+    with site(tmp_path_factory.mktemp("connections"), **few) as (url, env):
+        manage("install_default_policy", env=env)
+        yield Server(url, manage("shell", "-v0", "-c", _MAKE_KEY, env=env).split()[-1])
+
+
+def answers(connection: socket.socket, count: int) -> list[tuple[int, bytes]]:
+    """Return status and body of up to `count` answers, fewer where the others do not come in time."""
+    received = []
+    connection.settimeout(TIMEOUT)
+    with connection.makefile("rb") as file:
+        try:
+            for _ in range(count):
+                line = file.readline()
+                if not line:
+                    break
+                length = 0
+                while header := file.readline().strip():
+                    name, _, value = header.partition(b":")
+                    if name.lower() == b"content-length":
+                        length = int(value)
+                received.append((int(line.split()[1]), file.read(length)))
+        except OSError:
+            pass
+    return received
+
+
+def ask(server: Server, data: bytes) -> tuple[int, bytes]:
+    """Return the answer to a request on a connection of its own."""
+    with closing(server.connect()) as connection:
+        connection.sendall(data)
+        received = answers(connection, 1)
+    assert received, "no answer came"
+    return received[0]
+
+
+ANALYZE = {"comment": {"text": "Good day"}, "requestedAttributes": {"TOXICITY": {}}}
+BODIES: dict[str, Any] = {
+    "predict": {"text": "Good day"},
+    "predict_proba": {"text": "Good day"},
+    "moderate": {"text": "Good day"},
+    "v1alpha1/comments:analyze": ANALYZE,
+    "v1alpha1/comments:suggestscore": {
+        "comment": {"text": "Good day"},
+        "attributeScores": {"TOXICITY": {"summaryScore": {"value": 0}}},
+    },
+    "batch": f"--b\r\n\r\nPOST /v1alpha1/comments:analyze HTTP/1.1\r\n\r\n{json.dumps(ANALYZE)}\r\n--b--",
+}
+
+
+def posts(patterns: Sequence[Any] | None = None, prefix: str = "") -> Iterator[str]:
+    """Yield the path of each pattern of the APIs that takes a body by POST."""
+    for pattern in get_resolver().url_patterns if patterns is None else patterns:
+        path = prefix + str(pattern.pattern)
+        if isinstance(pattern, URLResolver):
+            yield from posts(pattern.url_patterns, path)
+            continue
+        if path.startswith("api/v1/"):
+            view = getattr(pattern.callback, "cls", None)
+            takes = view is not None and hasattr(view, "post")
+        else:
+            takes = path in BODIES
+        if takes:
+            yield re.sub(r"<int:\w+>", "1", re.sub(r"<(slug|str|uuid):\w+>", "1", path))
+
+
+def body_of(path: str) -> tuple[bytes, str]:
+    """Return a body for a path and its type: a valid one, or one whose error shows that it was read."""
+    body = BODIES.get(path.removeprefix("api/v1/"), {"not_a_field": "is read"})
+    if isinstance(body, str):
+        return body.encode(), "multipart/mixed; boundary=b"
+    return json.dumps(body).encode(), "application/json"
+
+
+def chunked(body: bytes) -> bytes:
+    middle = len(body) // 2
+    return b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:middle], body[middle:], b""))
+
+
+ENCODED = {
+    "chunked": lambda body: (["Transfer-Encoding: chunked"], chunked(body)),
+    "gzip": lambda body: (["Content-Encoding: gzip"], gzip.compress(body)),
+    "deflate": lambda body: (["Content-Encoding: deflate"], zlib.compress(body)),
+    "gzip and chunked": lambda body: (
+        ["Content-Encoding: gzip", "Transfer-Encoding: chunked"],
+        chunked(gzip.compress(body)),
+    ),
+}
+PATHS = sorted(set(posts()))
+
+
+def without_ids(answer: tuple[int, bytes]) -> tuple[int, bytes]:
+    """Return an answer without what differs from call to call."""
+    boundary = rb"batch_[\w-]+"
+    body = re.sub(rb'"(id|prediction_id|queue_id|appeal_token)":\s*("[^"]*"|\d+|null)', b"", answer[1])
+    return answer[0], re.sub(boundary, b"batch_", body)
+
+
+def takes_a_body(server: Server, path: str) -> bool:
+    """Return whether the answer depends on the body: some POSTs act on the path alone."""
+    body, kind = body_of(path)
+    read = ask(server, server.request(f"/{path}", body, kind))
+    empty = ask(server, server.request(f"/{path}", b"", kind))
+    return without_ids(read) != without_ids(empty)
+
+
+def test_the_paths_are_those_of_every_api() -> None:
+    assert {*(f"api/v1/{name}" for name in ("predict", "moderate", "feedback", "appeals"))} <= set(PATHS)
+    assert {"batch", "v1alpha1/comments:analyze", "v1alpha1/comments:suggestscore"} <= set(PATHS)
+
+
+@pytest.mark.parametrize("encoding", ENCODED)
+@pytest.mark.xfail(strict=True, reason=ISSUE_18)
+def test_a_body_in_another_encoding_is_read(server: Server, encoding: str) -> None:
+    wrong = []
+    for path in PATHS:
+        body, kind = body_of(path)
+        if not takes_a_body(server, path):
+            continue
+        headers, data = ENCODED[encoding](body)
+        if "chunked" not in encoding:
+            headers.append(f"Content-Length: {len(data)}")
+        plain = ask(server, server.request(f"/{path}", body, kind))
+        encoded = ask(server, server.head(f"/{path}", f"Content-Type: {kind}", *headers) + data)
+        if without_ids(encoded) != without_ids(plain):
+            wrong.append(f"/{path}: {encoded[0]} {encoded[1][:80]!r}, not {plain[0]}")
+    assert not wrong, "\n".join(wrong)
+
+
+HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+REFUSED = {
+    "a wrong key": b"Authorization: Api-Key wrong\r\n",
+    "a wrong type": b"Content-Type: text/csv\r\n",
+}
+
+
+@pytest.mark.parametrize("refused", REFUSED)
+@pytest.mark.xfail(strict=True, reason=ISSUE_18)
+def test_a_request_after_a_refused_one_is_answered(server: Server, refused: str) -> None:
+    """The first is refused before its body has all come; the rest comes together with the next request."""
+    head = b"POST /api/v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n" + REFUSED[refused]
+    with closing(server.connect()) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(head + b"\r\n" + b" " * 10)
+        time.sleep(0.5)
+        connection.sendall(b" " * 90 + HEALTH)
+        received = [status for status, _ in answers(connection, 2)]
+    assert received[0] in (401, 415)
+    # A server may close the connection instead, as long as it says so: then a client asks again elsewhere.
+    assert received[1:] == [200]
+
+
+PIPELINED = {
+    "health, health": ["/health", "/health"],
+    "predict, predict": ["/api/v1/predict", "/api/v1/predict"],
+    "predict, health": ["/api/v1/predict", "/health"],
+    "health, predict": ["/health", "/api/v1/predict"],
+    "analyze, predict": ["/v1alpha1/comments:analyze", "/api/v1/predict"],
+}
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["new connection", "kept connection"])
+@pytest.mark.parametrize("paths", PIPELINED.values(), ids=PIPELINED)
+@pytest.mark.xfail(strict=True, reason=ISSUE_18)
+def test_requests_that_come_together_are_all_answered(server: Server, paths: list[str], kept: bool) -> None:
+    """Pipelining, RFC 9112, section 9.3.2."""
+    data = b"".join(
+        HEALTH if path == "/health" else server.request(path, body_of(path.removeprefix("/"))[0])
+        for path in paths
+    )
+    with closing(server.connect()) as connection:
+        if kept:
+            connection.sendall(server.request("/api/v1/predict", body_of("predict")[0]))
+            assert [status for status, _ in answers(connection, 1)] == [200]
+        connection.sendall(data)
+        received = [status for status, _ in answers(connection, len(paths))]
+    assert received == [200] * len(paths)
+
+
+HALF = {
+    "heads": b"GET / HTTP/1.1\r\nHost: localhost\r\nX-a: ",
+    "bodies": b"POST /api/v1/feedback HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 1000\r\n\r\n{",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("half", HALF)
+@pytest.mark.xfail(strict=True, reason=ISSUE_18)
+def test_half_sent_requests_keep_nobody_waiting(server: Server, half: str) -> None:
+    """As many clients as there are threads, and some more, stop in the middle of a request."""
+    assert ask(server, HEALTH)[0] == 200
+    with ExitStack() as stack:
+        for _ in range(8):
+            connection = stack.enter_context(closing(server.connect()))
+            connection.sendall(HALF[half])
+        time.sleep(1)
+        with closing(server.connect()) as other:
+            other.sendall(HEALTH)
+            received = [status for status, _ in answers(other, 1)]
+        assert received == [200]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("half", HALF)
+@pytest.mark.xfail(strict=True, reason=ISSUE_18)
+def test_a_half_sent_request_is_given_up(server: Server, half: str) -> None:
+    with closing(server.connect()) as connection:
+        connection.sendall(HALF[half])
+        connection.settimeout(IDLE_SECONDS)
+        try:
+            received = connection.recv(65_536)
+        except TimeoutError:
+            received = None
+        assert received is not None, f"the connection was open after {IDLE_SECONDS} s"
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason=ISSUE_18)
+def test_clients_that_read_nothing_keep_nobody_waiting(server: Server) -> None:
+    """Each asks for more than the kernel's buffers take, on the path of a thread."""
+    body = json.dumps({"texts": ["a b " * 5_000] * 10, "explain": True}).encode()
+    data = server.head(
+        "/api/v1/predict_proba",
+        "Origin: https://forum.example.org",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+    )
+    assert ask(server, HEALTH)[0] == 200
+    with ExitStack() as stack:
+        for _ in range(6):
+            connection = stack.enter_context(closing(socket.socket()))
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            connection.connect(server.address)
+            connection.sendall(data + body)
+        time.sleep(10)
+        with closing(server.connect()) as other:
+            other.sendall(HEALTH)
+            received = [status for status, _ in answers(other, 1)]
+        assert received == [200]
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason=ISSUE_18)
+def test_idle_connections_beyond_the_file_descriptors_keep_nobody_out(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """The server may open few files and cannot raise that limit, as on a system whose hard limit is low."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+        try:
+            few = {"WEB_CONCURRENCY": "1", "WEB_THREADS": "2", "LOG_LEVEL": "CRITICAL"}
+            url, _ = stack.enter_context(site(tmp_path_factory.mktemp("files"), **few))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        server = Server(url, "")
+        assert ask(server, HEALTH)[0] == 200
+        for _ in range(400):
+            stack.enter_context(closing(server.connect()))
+        time.sleep(2)
+        with closing(server.connect()) as other:
+            other.sendall(HEALTH)
+            received = [status for status, _ in answers(other, 1)]
+        assert received == [200]
