@@ -7,12 +7,11 @@ fail.
 import gzip
 import json
 import re
-import resource
 import socket
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,7 +22,6 @@ from toxicmod.tests.site import manage, site
 
 ISSUE_18 = "issue 18: served by uvicorn"
 TIMEOUT = 5.0  # seconds until an answer counts as lost
-IDLE_SECONDS = 20  # by then a client that sends or reads nothing must have lost its connection
 _MAKE_KEY = """
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import User
@@ -234,91 +232,3 @@ def test_requests_that_come_together_are_all_answered(server: Server, paths: lis
         connection.sendall(data)
         received = [status for status, _ in answers(connection, len(paths))]
     assert received == [200] * len(paths)
-
-
-HALF = {
-    "heads": b"GET / HTTP/1.1\r\nHost: localhost\r\nX-a: ",
-    "bodies": b"POST /api/v1/feedback HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    b"Content-Length: 1000\r\n\r\n{",
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("half", HALF)
-@pytest.mark.xfail(strict=True, reason=ISSUE_18)
-def test_half_sent_requests_keep_nobody_waiting(server: Server, half: str) -> None:
-    """As many clients as there are threads, and some more, stop in the middle of a request."""
-    assert ask(server, HEALTH)[0] == 200
-    with ExitStack() as stack:
-        for _ in range(8):
-            connection = stack.enter_context(closing(server.connect()))
-            connection.sendall(HALF[half])
-        time.sleep(1)
-        with closing(server.connect()) as other:
-            other.sendall(HEALTH)
-            received = [status for status, _ in answers(other, 1)]
-        assert received == [200]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("half", HALF)
-@pytest.mark.xfail(strict=True, reason=ISSUE_18)
-def test_a_half_sent_request_is_given_up(server: Server, half: str) -> None:
-    with closing(server.connect()) as connection:
-        connection.sendall(HALF[half])
-        connection.settimeout(IDLE_SECONDS)
-        try:
-            received = connection.recv(65_536)
-        except TimeoutError:
-            received = None
-        assert received is not None, f"the connection was open after {IDLE_SECONDS} s"
-
-
-@pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason=ISSUE_18)
-def test_clients_that_read_nothing_keep_nobody_waiting(server: Server) -> None:
-    """Each asks for more than the kernel's buffers take, on the path of a thread."""
-    body = json.dumps({"texts": ["a b " * 5_000] * 10, "explain": True}).encode()
-    data = server.head(
-        "/api/v1/predict_proba",
-        "Origin: https://forum.example.org",
-        "Content-Type: application/json",
-        f"Content-Length: {len(body)}",
-    )
-    assert ask(server, HEALTH)[0] == 200
-    with ExitStack() as stack:
-        for _ in range(6):
-            connection = stack.enter_context(closing(socket.socket()))
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-            connection.connect(server.address)
-            connection.sendall(data + body)
-        time.sleep(10)
-        with closing(server.connect()) as other:
-            other.sendall(HEALTH)
-            received = [status for status, _ in answers(other, 1)]
-        assert received == [200]
-
-
-@pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason=ISSUE_18)
-def test_idle_connections_beyond_the_file_descriptors_keep_nobody_out(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    """The server may open few files and cannot raise that limit, as on a system whose hard limit is low."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with ExitStack() as stack:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-        try:
-            few = {"WEB_CONCURRENCY": "1", "WEB_THREADS": "2", "LOG_LEVEL": "CRITICAL"}
-            url, _ = stack.enter_context(site(tmp_path_factory.mktemp("files"), **few))
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        server = Server(url, "")
-        assert ask(server, HEALTH)[0] == 200
-        for _ in range(400):
-            stack.enter_context(closing(server.connect()))
-        time.sleep(2)
-        with closing(server.connect()) as other:
-            other.sendall(HEALTH)
-            received = [status for status, _ in answers(other, 1)]
-        assert received == [200]
