@@ -95,7 +95,7 @@ def test_a_saved_view_is_kept_from_item_to_item(model: Any, policy: Policy, desk
     done = desk.post(url("decide", first.pk), verdict(first, view="urgent"))
     assert desk.get(done["Location"])["Location"] == url("item", second.pk, view="urgent")
     desk.post(url("decide", second.pk), verdict(second, view="urgent"))
-    assert "Queue empty" in desk.get(url("desk", view="urgent")).content.decode()
+    assert "No items in this view" in desk.get(url("desk", view="urgent")).content.decode()
 
 
 def test_decide_undo_decide(item: QueueItem, ann: User, desk: Client) -> None:
@@ -598,7 +598,7 @@ def test_an_empty_view_says_why(
     actions.escalate(item_id=other.pk, version=held.version, user=ben)
     assert "1 item waits for a lead" in seen("escalated")
     assert beside("escalated") == "1, leads only"
-    assert "Queue empty" in seen("normal")
+    assert "No items in this view" in seen("normal")
 
     barred = queued("threat=0.9 three")
     Policy.objects.update(may_decide=["lead"])
