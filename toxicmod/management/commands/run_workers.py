@@ -23,6 +23,8 @@ WORKERS = {
 NICENESS = {"trainer": 10}
 # A training takes longer than a stop may: it is interrupted (Celery's cold shutdown) and starts again later.
 STOP_SIGNALS = {"trainer": signal.SIGQUIT}
+# A worker whose broker has gone may never end by itself.
+STOP_SECONDS = 18
 RESTART_SECONDS = 1.0
 
 
@@ -39,6 +41,7 @@ class Command(BaseCommand):
         self._schedule = options["schedule"]
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
+        signal.signal(signal.SIGALRM, self._kill)
         app.loader.import_default_modules()
         connections.close_all()
         gc.collect()
@@ -60,6 +63,7 @@ class Command(BaseCommand):
             if self._is_stopping:  # the signal came meanwhile
                 os.kill(pid, STOP_SIGNALS.get(name, signal.SIGTERM))
             return
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         end_with_parent()
@@ -71,7 +75,14 @@ class Command(BaseCommand):
         os._exit(0)
 
     def _stop(self, number: int, frame: Any) -> None:
+        if not self._is_stopping:
+            signal.alarm(STOP_SECONDS)
         self._is_stopping = True
         for pid, name in self._names.items():
             with suppress(ProcessLookupError):
                 os.kill(pid, STOP_SIGNALS.get(name, signal.SIGTERM))
+
+    def _kill(self, number: int, frame: Any) -> None:
+        for pid in self._names:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
