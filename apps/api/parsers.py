@@ -4,6 +4,7 @@ Parsing a body takes at most MAX_MEMORY_BYTES of memory, and so does answering i
 their members are validated, at most twenty errors are reported and what they quote is shortened.
 """
 
+import gc
 import itertools
 import json
 import re
@@ -21,6 +22,7 @@ MAX_TOKENS = 200_000  # a batch of a thousand comments with their ids has about 
 MAX_DEPTH = 64
 MAX_DIGITS = 100  # of a number
 _DRAIN_BYTES = 64 * 1024 * 1024
+_LARGE_BYTES = 1024 * 1024
 # A string, even one that does not end, or what separates values.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.?)*+(?:"|\Z)|[,:\[{]', re.DOTALL)
 
@@ -49,6 +51,9 @@ def read_body(stream: IO[bytes]) -> bytes:
             raise TooLargeError(TooLargeError.default_detail.format(limit))
     except UnreadablePostError as error:
         raise ParseError("The connection was closed before the whole body had come.") from error
+    if len(body) > _LARGE_BYTES:
+        # DRF's requests are reference cycles: without this, the bodies of earlier ones would pile up.
+        gc.collect()
     return body
 
 
