@@ -19,6 +19,7 @@ from django.utils import timezone
 from apps.accounts.models import Scope
 from apps.moderation import insight, mirrored
 from apps.moderation import models as moderation
+from apps.moderation.availability import Obstacle
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Appeal, Decision, QueueItem, Submission
 from apps.monitoring import alerts, measures, rollups
@@ -41,8 +42,8 @@ from toxicmod.tests.test_permissions import (  # noqa: F401
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 UNKNOWN = "other"
-# Stored in a list, not in a column of its own.
-WITHOUT_FIELD = {Scope}
+# Stored in a list, and computed by each query.
+WITHOUT_FIELD = {Scope, Obstacle}
 # Workers' tasks that compute for long or need MLflow; their own tests cover them.
 NOT_RUN = {"apps.monitoring.tasks.look_deeper", "apps.registry.tasks.sync_tracking"}
 # What a row of this value has besides, by the constraints of the database.

@@ -253,7 +253,7 @@ def undo(request: HttpRequest, pk: int) -> HttpResponse:
         raise Http404
     undone, failed = actions.undo_together(decision_id=pk, user=user)
     insight.forget_counts(user)
-    message = f"Undone: {_NOUNS[decision.action]} of item {decision.item_id}"
+    message = f"Undone: {_NOUNS.get(decision.action, decision.action)} of item {decision.item_id}"
     message += f" and of {len(undone) - 1} similar." if len(undone) > 1 else "."
     if failed:
         reasons = " ".join(f"Item {item_id}: {reason}" for item_id, reason in failed[:10])
@@ -301,7 +301,7 @@ def _done(request: HttpRequest, user: User, view: str, decision: Decision, notic
             messages.warning(request, notice)
         return redirect(desk_url(view))
     last = _strip(decision, view)
-    title = _OUTCOMES[decision.action]
+    title = _OUTCOMES.get(decision.action, decision.action)
     more = f" and {last['together'] - 1} similar" if last["together"] > 1 else ""
     return JsonResponse(
         {
@@ -332,7 +332,7 @@ def _strip(last: Decision, view: str) -> dict[str, Any]:
     together = Decision.objects.filter(applied_from=last, reversal=None).count() if can_undo else 0
     return {
         "last": last,
-        "outcome": _OUTCOMES[last.action],
+        "outcome": _OUTCOMES.get(last.action, last.action),
         "undone": _NOUNS[last.reverses.action] if last.reverses else "",
         "together": together + 1,
         "view": view,
