@@ -55,7 +55,8 @@ def visible(user: User, rows: QuerySet[M]) -> QuerySet[M]:
         communities = communities_of(user)
         # The default policy holds for every community.
         return rows if communities is None else rows.filter(community__in=["", *communities])
-    community, submission = _LOOKUPS[rows.model._meta.concrete_model or rows.model]
+    table: type[Model] = rows.model._meta.concrete_model or rows.model
+    community, submission = _LOOKUPS[table]
     rows = in_communities_of(user, rows, community)
     if submission is None or user.is_superuser or not user.has_perm("moderation.decide_queueitem"):
         return rows

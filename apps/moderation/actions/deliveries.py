@@ -72,7 +72,7 @@ def deliver(*, delivery_id: str) -> Delivery | None:
     if delivery is None:
         return None
     with _lease(delivery.endpoint_id) as lease:
-        return lease and _send_next(lease, only=delivery_id)
+        return _send_next(lease, only=delivery_id) if lease else None
 
 
 def deliver_endpoint(

@@ -101,7 +101,7 @@ def _earlier_retry(retry_keys: Sequence[str]) -> Answer | None:
     since = timezone.now() - RETRY_WINDOW
     submissions = Submission.objects.select_related("prediction").filter(created_at__gt=since)
     submission = submissions.filter(retry_key__in=retry_keys).order_by("created_at").first()
-    return submission and _repeat(submission)
+    return _repeat(submission) if submission else None
 
 
 def _earlier(text: str, client: APIKey | None, external_id: str) -> Answer | None:
