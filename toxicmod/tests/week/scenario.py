@@ -19,7 +19,7 @@ from toxicmod.tests.week.site import Site
 from toxicmod.tests.week.traffic import COMMUNITIES, Comment, Visitor, Writers
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-ROWS = 1_200  # of a data set
+ROWS = 800  # of a data set
 CHALLENGER = "/admin/training/trainingrun/challenger/"
 ENOUGH = 1_000  # comments that a canary scores before it is promoted
 TRAINED = 500  # statements from which on the site trains by itself
@@ -104,19 +104,16 @@ class Week:
         self.traffic()
         self.moderate()
         self.import_rows("corrected")
-        self.statements()
-        self._at(14)  # the schedule finds that enough was said, and has a model trained
-        self.site.wait(
-            lambda: self.site.one("SELECT count(*) FROM training_trainingrun WHERE trigger IS NOT NULL"),
-            lambda: "nothing was learned",
-        )
-        self.site.settle()
+        self.train()
+        self._at(14)
+        self.force_promotion()
         self.traffic()
 
     def _friday(self) -> None:
         self._at(9)
         self.traffic()
-        self.measure()
+        self.statements()
+        self.learn()
         self.canary(force=False)
         self.site.wait(
             lambda: self._outcomes()[-1:] == ["completed"], lambda: f"the canary goes on: {self._outcomes()}"
@@ -399,19 +396,30 @@ class Week:
         form = {"dataset": dataset, "recipe": "base", "seed": "0"}
         eli.post("/admin/training/trainingrun/start/", form)
         self.site.settle()
-        run = self.site.rows("SELECT status, error FROM training_trainingrun ORDER BY id DESC LIMIT 1")[0]
-        assert run.status == "succeeded", run
+        self.trained()
 
-    def measure(self) -> None:
-        """Have the challenger measured at its gates anew: a report counts for a day."""
-        page = self.cast.staff["lea"].get(CHALLENGER)
-        if 'name="measure"' in page:
-            before = self.site.one("SELECT count(*) FROM training_gatereport")
-            self.cast.staff["lea"].post(CHALLENGER, {"measure": "1"})
-            self.site.wait(
-                lambda: self.site.one("SELECT count(*) FROM training_gatereport") > before,
-                lambda: "the gates are not measured",
-            )
+    def learn(self) -> None:
+        """Wait until the schedule has found that enough was said, and a model has been trained on it."""
+        self.site.forward(minutes=16)
+        self.site.wait(
+            lambda: self.site.one("SELECT count(*) FROM training_trainingrun WHERE trigger IS NOT NULL"),
+            lambda: "nothing was learned",
+        )
+        self.site.settle()
+        self.trained()
+
+    def trained(self) -> None:
+        """See that the newest run succeeded, and wait until its model is measured at its gates."""
+        run = self.site.rows(
+            "SELECT status, error, version_id FROM training_trainingrun ORDER BY id DESC LIMIT 1"
+        )[0]
+        assert run.status == "succeeded", run
+        self.site.wait(
+            lambda: self.site.one(
+                "SELECT count(*) FROM training_gatereport WHERE version_id = %s", run.version_id
+            ),
+            lambda: "the gates are not measured",
+        )
 
     def gates(self) -> list[str]:
         """Return the gates that the newest report says were failed."""
@@ -460,6 +468,13 @@ class Week:
         )
         kind = self.site.one("SELECT kind FROM registry_promotion ORDER BY id DESC LIMIT 1")
         assert kind == "rollback", kind
+        self._wait_for_processes()
+
+    def force_promotion(self) -> None:
+        """Have a lead promote the challenger, although it treats groups worse: it knows this site's words."""
+        form = {"reason": "It knows how people write here.", "share": "5", "promote": "1", "force": "on"}
+        self.cast.staff["lea"].post(CHALLENGER, form)
+        assert self.site.one("SELECT forced FROM registry_promotion ORDER BY id DESC LIMIT 1")
         self._wait_for_processes()
 
     def promote(self) -> None:
