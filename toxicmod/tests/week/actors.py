@@ -300,7 +300,8 @@ class Desk:
         return int(item) if item else None
 
     def ready(self) -> None:
-        """Wait until the next item is in hand."""
+        """Wait until the decisions are stored and the next item is in hand."""
+        self.page.wait_for_function("!document.querySelector('#last')?.textContent.includes('Saving')")
         self.page.wait_for_load_state("networkidle")
 
     def _text(self) -> str:

@@ -235,8 +235,7 @@ class Week:
         phone = Desk(self.browser, self.site, "pat", self.cast.intents, width=390)
         for number in range(4):
             intent = desk.decide()
-            if intent is None:
-                break
+            assert intent is not None, f"too few comments of {LIMITED}'s community wait"
             if number == 2:
                 desk.undo(intent)
                 desk.decide()
