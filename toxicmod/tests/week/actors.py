@@ -301,7 +301,7 @@ class Desk:
 
     def ready(self) -> None:
         """Wait until the decisions are stored and the next item is in hand."""
-        self.page.wait_for_function("!document.querySelector('#last')?.textContent.includes('Saving')")
+        self.page.locator("#last", has_text="Saving").wait_for(state="hidden")
         self.page.wait_for_load_state("networkidle")
 
     def _text(self) -> str:
