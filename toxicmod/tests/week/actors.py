@@ -331,7 +331,7 @@ class Desk:
             box = self.page.locator(f"input[name=labels][value={label}]")
             if not box.is_checked():
                 if self.is_phone:
-                    box.tap()
+                    box.dispatch_event("click")  # wherever the page was scrolled to
                 else:
                     self.page.keyboard.press(str(LABELS.index(label) + 1))
         if not labels and self.page.locator("[name=none]").count():
