@@ -507,7 +507,7 @@ class Day:
                 if (value := percentile(each, share, per_decade=5, first=1, last=1e7))
             }
             self._series(page, part, series, "time to decision", title, expected, within=0.01, empty=None)
-        kappas = self._kappas()
+        kappas = self._kappas(part.community)
         for (name, y, _, _), label in zip(
             series.get(("agreement", "Cohen's kappa, 90 days"), ()), LABELS, strict=False
         ):
@@ -671,7 +671,7 @@ class Day:
             name, since,
         )[0]  # fmt: skip
 
-    def _kappas(self) -> dict[str, tuple[float | None, int, int]]:
+    def _kappas(self, community: str | None = None) -> dict[str, tuple[float | None, int, int]]:
         """Cohen's kappa of first and second reviews by label, with how many agree of how many."""
         rows = self.rows(
             "SELECT one.action, one.corrected_mask AS said, r1.label AS rule,"
@@ -683,6 +683,9 @@ class Day:
             " LEFT JOIN moderation_policyrule r2 ON r2.id = two.rule_id"
             " WHERE one.action IN ('approve', 'reject') AND two.action IN ('approve', 'reject')"
             " AND NOT EXISTS (SELECT 1 FROM moderation_decision r WHERE r.reverses_id IN (one.id, two.id))"
+            " AND (%s::text IS NULL OR i.community = %s)",
+            community,
+            community,
         )
         found = {}
         for bit, label in enumerate(LABELS):
