@@ -218,6 +218,46 @@ LARGEST = {
 }
 
 
+BATCHES = {
+    "lines": b"--b\r\n" + b"\n" * (SIZE - 100) + b"--b--\r\n",
+    "headers": b"--b\n" + b"a:\n" * (SIZE // 3 - 100) + b"\n\n--b--\n",
+    "parts": b"--b\n\n" * (SIZE // 6),
+    "nested parts": b"--b\nContent-Type: multipart/mixed; boundary=c\n\n"
+    + b"--c\n\n" * (SIZE // 6 - 100)
+    + b"--b--",
+}
+
+
+@pytest.mark.slow
+def test_hostile_batches_take_bounded_memory_and_time(server: Server) -> None:
+    headers = server.headers | {"Content-Type": "multipart/mixed; boundary=b"}
+    found = []
+    for name, body in BATCHES.items():
+        send = partial(requests.post, f"{server.url}/batch", body, headers=headers, timeout=60)
+        found += failures(server, f"/batch: {name}", send)
+    assert not found, "\n".join(found)
+
+
+WORDS = [f"{n:05}" for n in range(90_000)]
+MANY = {
+    "/api/v1/predict": {"texts": WORDS},
+    "/api/v1/moderate": {"text": "Hello", "context": WORDS},
+    "/api/v1/feedback": {"prediction_id": WORDS},
+    "/v1alpha1/comments:analyze": {"comment": {"text": "Hello"}, "languages": WORDS},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", MANY)
+def test_many_requests_take_bounded_memory(server: Server, path: str) -> None:
+    body = json.dumps(MANY[path])
+    for _ in range(60):
+        send = partial(requests.post, f"{server.url}{path}", body, headers=server.headers, timeout=60)
+        response, memory, _ = server.measure(send)
+        assert response.status_code == 400
+        assert memory <= MAX_MEMORY_BYTES, f"{memory >> 20} MB"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LARGEST)
 def test_the_largest_valid_requests_take_bounded_memory(server: Server, name: str) -> None:
