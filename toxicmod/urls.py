@@ -18,8 +18,11 @@ from apps.monitoring import prometheus
 from apps.pages.errors import unavailable
 
 # Of django-plotly-dash's forty paths those of an application by name; one of the rest is open to anybody.
+# The view of `app-routes` raises NotImplementedError.
 _DASH = [
-    each for each in dash.urlpatterns if each.name.startswith("app-") and not each.name.endswith("--args")
+    each
+    for each in dash.urlpatterns
+    if each.name.startswith("app-") and not each.name.endswith("--args") and each.name != "app-routes"
 ]
 admin.autodiscover()
 # The devices' pages show each person's key; everybody has a page of their own for it. The dashboard is not

@@ -5,6 +5,7 @@ from urllib.parse import parse_qs, urlencode
 
 from dash import Input, Output, dcc, html
 from django.core.cache import cache
+from django.http import Http404
 from django.urls import reverse
 from django_plotly_dash import DjangoDash
 
@@ -37,9 +38,15 @@ class Dashboard(DjangoDash):
         return self._instance
 
 
-def find(name: str) -> DjangoDash | None:
-    """Return the application of that name; django-plotly-dash asks (`stateless_loader`)."""
-    return app if name == NAME else None
+def find(name: str) -> DjangoDash:
+    """Return the application of that name. django-plotly-dash calls this (`stateless_loader`).
+
+    Raises:
+        Http404: the name is unknown. django-plotly-dash itself would answer with a server error.
+    """
+    if name != NAME:
+        raise Http404(f"There is no Dash application called {name}.")
+    return app
 
 
 def state_of(query: str) -> dict[str, str | None]:

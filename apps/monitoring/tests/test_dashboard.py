@@ -154,6 +154,15 @@ def test_a_moderator_without_the_permission_gets_neither(client: Client, ann: Us
     assert ask(client).status_code == 403
 
 
+@pytest.mark.parametrize(
+    "part", ["", "_dash-layout", "_dash-dependencies", "_dash-routes", "_dash-update-component", "assets/1"]
+)
+def test_unknown_dash_application_is_not_found(engineer: Client, part: str) -> None:
+    path = f"/monitoring/dash/app/unknown/{part}"
+    assert engineer.get(path).status_code == 404
+    assert engineer.post(path, {"text": "a"}).status_code == 404
+
+
 def test_a_misspelt_decorator_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "monitoring.E001" not in [message.id for message in run_checks()]
     monkeypatch.setattr(dash_access, "dash_view_decorator", None)
