@@ -33,7 +33,9 @@ def manage(*args: str, env: Mapping[str, str]) -> str:
 
 
 @contextmanager
-def site(data_dir: Path, **environment: str) -> Iterator[tuple[str, dict[str, str]]]:
+def site(
+    data_dir: Path, *, file_descriptors: int | None = None, **environment: str
+) -> Iterator[tuple[str, dict[str, str]]]:
     """Migrate, install the base model and run gunicorn; yield the site's URL and its environment."""
     env = os.environ | {
         "DATA_DIR": str(data_dir),
@@ -44,19 +46,25 @@ def site(data_dir: Path, **environment: str) -> Iterator[tuple[str, dict[str, st
     manage("migrate", env=env)
     manage("install_base_model", env=env)
     env["PORT"] = str(free_port())  # at the last moment: others look for one, too
-    with gunicorn(env) as (url, _):
+    with gunicorn(env, file_descriptors) as (url, _):
         yield url, env
 
 
 @contextmanager
-def gunicorn(env: Mapping[str, str]) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Run gunicorn in the environment of a site; yield its URL and its first process."""
+def gunicorn(
+    env: Mapping[str, str], file_descriptors: int | None = None
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Run gunicorn in the environment of a site; yield its URL and its first process.
+
+    Args:
+        env: Environment, which has to name PORT and DATA_DIR.
+        file_descriptors: Soft and hard limit for each process, or None for the limits of the caller.
+    """
     pid = Path(env["DATA_DIR"]) / PID
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gunicorn", "--config", "python:toxicmod.gunicorn", "--pid", pid],
-        cwd=ROOT,
-        env=env,
-    )
+    command = [sys.executable, "-m", "gunicorn", "--config", "python:toxicmod.gunicorn", "--pid", pid]
+    if file_descriptors is not None:
+        command = ["bash", "-c", f'ulimit -n {file_descriptors}; exec "$@"', "bash", *command]
+    process = subprocess.Popen(command, cwd=ROOT, env=env)
     url = f"http://127.0.0.1:{env['PORT']}"
     try:
         wait_until_answered(process, f"{url}/ready")

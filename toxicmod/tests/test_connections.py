@@ -7,21 +7,27 @@ fail.
 import gzip
 import json
 import re
+import resource
 import socket
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from django.conf import settings
 from django.urls import URLResolver, get_resolver
 
 from toxicmod.tests.site import manage, site
 
 ISSUE_18 = "issue 18: served by uvicorn"
 TIMEOUT = 5.0  # seconds until an answer counts as lost
+CLIENT_TIMEOUT = 30  # seconds after which the server must have closed a connection whose client does nothing
+IDLE_CONNECTIONS = 1_020  # more than gunicorn's thread worker accepts by default
+FEW_THREADS = {"WEB_CONCURRENCY": "1", "WEB_THREADS": "2", "LOG_LEVEL": "CRITICAL"}
 _MAKE_KEY = """
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import User
@@ -55,8 +61,7 @@ class Server:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One process, which has few threads: what blocks one is noticed."""
-    few = {"WEB_CONCURRENCY": "1", "WEB_THREADS": "2", "LOG_LEVEL": "CRITICAL"}
-    with site(tmp_path_factory.mktemp("connections"), **few) as (url, env):
+    with site(tmp_path_factory.mktemp("connections"), **FEW_THREADS) as (url, env):
         manage("install_default_policy", env=env)
         yield Server(url, manage("shell", "-v0", "-c", _MAKE_KEY, env=env).split()[-1])
 
@@ -232,3 +237,194 @@ def test_requests_that_come_together_are_all_answered(server: Server, paths: lis
         connection.sendall(data)
         received = [status for status, _ in answers(connection, len(paths))]
     assert received == [200] * len(paths)
+
+
+@contextmanager
+def many_files() -> Iterator[None]:
+    """Let this process open as many files as its hard limit allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.fixture
+def free_server(server: Server) -> Iterator[Server]:
+    """The server, before and after a test whose connections occupy it."""
+    assert ask(server, HEALTH)[0] == 200
+    yield server
+    end = time.monotonic() + 30
+    while not answered(server, HEALTH):
+        assert time.monotonic() < end, "the server does not recover from the test"
+
+
+def answered(server: Server, data: bytes) -> bool:
+    """Return whether a request on a connection of its own is answered with a 200 in time."""
+    try:
+        with closing(server.connect()) as connection:
+            connection.sendall(data)
+            return [status for status, _ in answers(connection, 1)] == [200]
+    except OSError:
+        return False
+
+
+def is_open(connection: socket.socket) -> bool:
+    """Return whether the server keeps a connection open, after reading what it has sent."""
+    connection.setblocking(False)
+    try:
+        while connection.recv(1 << 20):
+            pass
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def half(path: str) -> bytes:
+    """Return a request whose body stops after its first byte."""
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        "Content-Length: 1000\r\n\r\n{"
+    ).encode()
+
+
+HALF_SENT = {
+    "request line": b"GET /heal",
+    "head": b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Header: ",
+    "body": half("/api/v1/feedback"),
+    "body of a comment to score": half("/api/v1/predict"),
+    "body of a Perspective call": half("/v1alpha1/comments:analyze"),
+    "body of a batch": half("/batch"),
+    "body of a form": half("/admin/login/"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", HALF_SENT.values(), ids=HALF_SENT)
+@pytest.mark.xfail(strict=True, reason=ISSUE_18)
+def test_half_sent_requests_do_not_block_others(free_server: Server, data: bytes) -> None:
+    """More clients than the server has threads stop in the middle of a request."""
+    with ExitStack() as stack:
+        for _ in range(8):
+            stack.enter_context(closing(free_server.connect())).sendall(data)
+        time.sleep(1)
+        is_answered = answered(free_server, HEALTH)
+    assert is_answered
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason=ISSUE_18)
+def test_half_sent_requests_time_out(free_server: Server) -> None:
+    with ExitStack() as stack:
+        connections = {}
+        for name, data in HALF_SENT.items():
+            connections[name] = stack.enter_context(closing(free_server.connect()))
+            connections[name].sendall(data)
+        time.sleep(CLIENT_TIMEOUT)
+        still_open = [name for name, connection in connections.items() if is_open(connection)]
+    assert still_open == []
+
+
+def large_answers(server: Server) -> dict[str, bytes]:
+    """Return requests whose answers, of several megabytes, are larger than the buffers of a connection."""
+    words = " ".join(f"w{number}" for number in range(3_000))
+    texts = {"texts": [words] * settings.MAX_EXPLAINED, "explain": True}
+    static = "/static/dash/component/plotly/package_data/plotly.min.js"
+    return {
+        "static file": server.head(static, method="GET"),
+        "explanations": server.request("/api/v1/predict_proba", json.dumps(texts).encode()),
+    }
+
+
+@contextmanager
+def unread(server: Server, data: bytes, count: int) -> Iterator[list[socket.socket]]:
+    """Send a request on several connections with small buffers and read nothing."""
+    with ExitStack() as stack:
+        connections = []
+        for _ in range(count):
+            connection = stack.enter_context(closing(socket.socket()))
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            connection.settimeout(TIMEOUT)
+            connection.connect(server.address)
+            connection.sendall(data)
+            connections.append(connection)
+        yield connections
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["static file", "explanations"])
+@pytest.mark.xfail(strict=True, reason=ISSUE_18)
+def test_clients_that_do_not_read_do_not_block_others(free_server: Server, kind: str) -> None:
+    """More clients than the server has threads ask for a large answer and do not read it."""
+    with unread(free_server, large_answers(free_server)[kind], 8):
+        time.sleep(10)  # all answers have been computed
+        is_answered = answered(free_server, HEALTH)
+    assert is_answered
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason=ISSUE_18)
+def test_clients_that_do_not_read_time_out(free_server: Server) -> None:
+    requests = large_answers(free_server)
+    with ExitStack() as stack:
+        connections = {
+            kind: stack.enter_context(unread(free_server, data, 1))[0] for kind, data in requests.items()
+        }
+        time.sleep(CLIENT_TIMEOUT)
+        complete = {kind: answers(connection, 1) for kind, connection in connections.items()}
+    assert {kind: len(received[0][1]) for kind, received in complete.items() if received} == {}
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason=ISSUE_18)
+def test_idle_new_connections_do_not_block_others(free_server: Server) -> None:
+    """Without a proxy, as with `make run`, any client can hold connections on which it sends nothing."""
+    with many_files(), ExitStack() as stack:
+        for _ in range(IDLE_CONNECTIONS):
+            stack.enter_context(closing(free_server.connect()))
+        time.sleep(2)
+        is_answered = answered(free_server, HEALTH)
+    assert is_answered
+
+
+@pytest.mark.slow
+def test_idle_kept_connections_do_not_block_others(free_server: Server) -> None:
+    """The connections are idle after one answered request each."""
+    with many_files(), ExitStack() as stack:
+        for _ in range(IDLE_CONNECTIONS):
+            connection = stack.enter_context(closing(free_server.connect()))
+            connection.sendall(HEALTH)
+            assert [status for status, _ in answers(connection, 1)] == [200]
+        is_answered = answered(free_server, HEALTH)
+    assert is_answered
+
+
+@pytest.fixture
+def limited_server(tmp_path: Path) -> Iterator[Server]:
+    """A server whose soft and hard limits allow fewer file descriptors than clients open connections."""
+    with site(tmp_path, **FEW_THREADS, file_descriptors=1_000) as (url, _):
+        yield Server(url, "")
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason=ISSUE_18)
+def test_server_survives_lack_of_file_descriptors(limited_server: Server) -> None:
+    """When `accept` fails with EMFILE, earlier connections are kept and new ones are answered later."""
+    with many_files(), ExitStack() as stack:
+        earlier = stack.enter_context(closing(limited_server.connect()))
+        earlier.sendall(HEALTH)
+        assert [status for status, _ in answers(earlier, 1)] == [200]
+        for _ in range(IDLE_CONNECTIONS):
+            stack.enter_context(closing(limited_server.connect()))
+        time.sleep(2)
+        with suppress(OSError):
+            earlier.sendall(HEALTH)
+        received = [status for status, _ in answers(earlier, 1)]
+        end = time.monotonic() + CLIENT_TIMEOUT
+        while not (is_answered := answered(limited_server, HEALTH)) and time.monotonic() < end:
+            pass
+    assert received == [200]
+    assert is_answered
