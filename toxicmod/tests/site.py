@@ -61,7 +61,7 @@ def gunicorn(
         file_descriptors: Soft and hard limit for each process, or None for the limits of the caller.
     """
     pid = Path(env["DATA_DIR"]) / PID
-    command = [sys.executable, "-m", "gunicorn", "--config", "python:toxicmod.gunicorn", "--pid", pid]
+    command = [sys.executable, "-m", "gunicorn", "--config", "python:toxicmod.gunicorn", "--pid", str(pid)]
     if file_descriptors is not None:
         command = ["bash", "-c", f'ulimit -n {file_descriptors}; exec "$@"', "bash", *command]
     process = subprocess.Popen(command, cwd=ROOT, env=env)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from toxicmod.tests.site import ROOT
 
-# drf-spectacular imports the targets of its extensions on first use, so a new process is needed. Slow imports make
-# sure that all callers are in the middle of the same one, which raises AttributeError without the view's lock.
+# drf-spectacular imports the targets of its extensions on first use, so a new process is needed. Slow imports
+# make sure that all callers are in the middle of the same one, which raises AttributeError without a lock.
 FIRST_CALLERS = """
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
