@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.shortcuts import render
 
 _STAFF_PATHS = ("/admin/", "/monitoring/")
@@ -34,8 +34,13 @@ class RejectUnstorableText:
         return self.get_response(request)
 
     def process_view(self, request: HttpRequest, *args: Any) -> HttpResponse | None:
-        if not request.path_info.startswith(_STAFF_PATHS) or all(map(is_storable, _texts(request))):
+        if not request.path_info.startswith(_STAFF_PATHS):
             return None
+        try:
+            if all(map(is_storable, _texts(request))):
+                return None
+        except UnreadablePostError:  # the client closed the connection inside the body
+            return HttpResponse(status=400)
         if request.headers.get("X-Requested-With") == "fetch":
             return JsonResponse({"message": _MESSAGE}, status=400)
         return render(request, "400.html", {"message": _MESSAGE}, status=400)

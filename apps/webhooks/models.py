@@ -53,7 +53,10 @@ class Endpoint(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["client", "origin"], name="webhooks_one_endpoint"),
             models.UniqueConstraint(
-                fields=["origin"], condition=Q(client=None), name="webhooks_one_endpoint_without_client"
+                fields=["origin"],
+                condition=Q(client=None),
+                name="webhooks_one_endpoint_without_client",
+                violation_error_message="There is an endpoint with this address already.",
             ),
         ]
 

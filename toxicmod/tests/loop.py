@@ -27,6 +27,7 @@ from apps.moderation.models import Decision, Policy  # noqa: E402
 from apps.registry import actions as registry  # noqa: E402
 from apps.registry import tracking  # noqa: E402
 from apps.registry.models import Alias, ModelVersion, Promotion  # noqa: E402
+from apps.registry.tasks import sync_tracking  # noqa: E402
 from apps.training import rollout, runs, shadow, tasks  # noqa: E402
 from apps.training.actions import import_dataset  # noqa: E402
 from apps.training.jigsaw import COLUMNS  # noqa: E402
@@ -146,7 +147,7 @@ def main() -> None:
 
     print("MLFLOW", flush=True)
     assert sys.stdin.readline().strip() == "up"
-    tasks.sync_tracking.delay()
+    sync_tracking.delay()
     client = tracking._mlflow().MlflowClient()
     loop.wait(
         lambda: ModelVersion.objects.exclude(mlflow_version="").filter(pk=trained.pk).exists(), "MLflow knows"
@@ -193,7 +194,7 @@ def main() -> None:
     registry.rollback(reason="to see that it works", actor="lea", by=lead)
     loop.serves(trained, time.monotonic())
     assert loop.flagged(new_insults(100, seed=4))[0] < 0.2
-    tasks.sync_tracking.delay()
+    sync_tracking.delay()
     loop.wait(
         lambda: (
             str(client.get_model_version_by_alias("toxicmod", "champion").version) == trained.mlflow_version

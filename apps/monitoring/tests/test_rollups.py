@@ -278,16 +278,17 @@ def test_roll_up_counts_other_hours_when_one_fails(champion: ModelVersion, hour:
     for number in range(3):
         stored(champion, hour - number * HOUR, id=f"01900000-0000-7000-8000-00000000000{number}")
     origin = BrokenHour(hour - HOUR)
+    now = hour + 2 * HOUR + timedelta(minutes=40)  # late enough in its hour to leave the hour before alone
     with pytest.raises(rollups.IncompleteCountError, match="1 of 5 hours"):
-        rollups.roll_up(origin=origin)
+        rollups.roll_up(origin=origin, now=now)
     rows = HourlyRollup.objects.overall()
     assert {row.hour for row in rows} == {hour, hour - 2 * HOUR}
     failed = UncountedHour.objects.get()
     assert (failed.hour, failed.skipped, failed.attempts) == (hour - HOUR, None, 1)
     assert failed.error.startswith("ValueError in apps/monitoring/tests/test_rollups.py, line ")
-    Progress.objects.update(recounted_at=timezone.now())
-    assert rollups.roll_up(origin=origin) == 1  # it is not due to be tried again yet
-    later = timezone.now() + timedelta(minutes=6)
+    Progress.objects.update(recounted_at=now)
+    assert rollups.roll_up(origin=origin, now=now) == 1  # it is not due to be tried again yet
+    later = now + timedelta(minutes=6)
     with pytest.raises(rollups.IncompleteCountError):
         rollups.roll_up(origin=origin, now=later)
     failed.refresh_from_db()

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.database]
 @pytest.fixture
 def canary(champion: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> Canary:
     """A canary that has served nothing yet; MLflow hears nothing."""
-    monkeypatch.setattr(tasks.sync_tracking, "delay", lambda: None)
+    monkeypatch.setattr(tasks, "enqueue", lambda *args, **options: None)
     return registry.start_canary(version=another(champion), share=0.5, reason="a trial", actor="lea")
 
 
@@ -68,7 +68,7 @@ def test_it_becomes_champion_once_it_has_served_enough(canary: Canary, champion:
 
 
 def test_forced_canary_waits_for_a_person(champion: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks.sync_tracking, "delay", lambda: None)
+    monkeypatch.setattr(tasks, "enqueue", lambda *args, **options: None)
     gates = [{"name": "mean ROC-AUC", "figure": 0.5, "bound": 0.9, "passed": False}]
     canary = registry.start_canary(
         version=another(champion), share=0.5, reason="a trial", actor="lea", gates=gates, forced=True

@@ -41,7 +41,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'ordering': ('client', 'origin'),
-                'constraints': [models.UniqueConstraint(fields=('client', 'origin'), name='webhooks_one_endpoint'), models.UniqueConstraint(condition=models.Q(('client', None)), fields=('origin',), name='webhooks_one_endpoint_without_client')],
+                'constraints': [models.UniqueConstraint(fields=('client', 'origin'), name='webhooks_one_endpoint'), models.UniqueConstraint(condition=models.Q(('client', None)), fields=('origin',), name='webhooks_one_endpoint_without_client', violation_error_message='There is an endpoint with this address already.')],
             },
         ),
     ]
