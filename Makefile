@@ -6,7 +6,7 @@ UV := $(BIN)/uv pip
 # uv is many times faster; where the index is one that only pip's own settings know, pip does it.
 INSTALL = $(UV) install -q --system-certs --python $(BIN)/python -r $(1) || $(BIN)/pip install -q --disable-pip-version-check -r $(1)
 
-.PHONY: run test test-all test-cloud test-infra audit bench lock fix clean
+.PHONY: run test test-all test-long test-week test-cloud test-infra audit bench lock fix clean
 
 run: .venv/static
 	@exec $(BIN)/python manage.py serve
@@ -26,13 +26,18 @@ test: .venv/dev .venv/static
 	$(BIN)/pytest -n 2 --dist loadfile -m "not $(LONG)"
 	$(BIN)/python -m toxicmod.tests.servers $(BIN)/pytest -n 2 --dist loadfile -m "database and not $(LONG)"
 
-# Everything that one machine without a cloud can check within an hour.
-test-all: test
+# Everything that one machine without a cloud can check.
+test-all: test test-long test-week test-cloud
+
+# Browsers, faults, real processes; what measures time runs alone.
+test-long: .venv/dev .venv/static
 	$(BIN)/pytest -n 2 --dist loadfile -m "(slow or browser) and not (alone or week)"
 	$(BIN)/python -m toxicmod.tests.servers $(BIN)/pytest -n 2 --dist loadfile -m "database and (slow or browser) and not (alone or week)"
 	$(BIN)/pytest -m alone
-	$(BIN)/pytest -m week
-	$(MAKE) test-cloud
+
+# A simulated week with every service running.
+test-week: .venv/dev .venv/static
+	$(BIN)/pytest -m week toxicmod/tests/week
 
 # Terraform's stack and the mirror in DynamoDB, against an AWS of our own.
 test-cloud: .venv/dev .venv/infra

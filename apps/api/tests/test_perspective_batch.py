@@ -1,5 +1,6 @@
 """Google's batch format: what is echoed, what is refused, and how long hostile bodies take."""
 
+import gc
 import json
 import time
 from collections import Counter
@@ -285,9 +286,12 @@ def test_a_hostile_body_is_answered_at_once(
 ) -> None:
     settings.ANONYMOUS_API = is_anonymous
     send(client, part("<a>", asking("warm")) + "--b--")
+    gc.freeze()  # as gunicorn does: the tests' own objects are not to be collected while time is measured
     began = time.process_time()
     response = send(client, body)
-    assert time.process_time() - began < 0.5
+    seconds = time.process_time() - began
+    gc.unfreeze()
+    assert seconds < 0.5
     assert response.status_code in (200, 400, 403)
     if response.status_code == 200:
         assert all(status in (400, 404) for _, status, _ in answers(response))
