@@ -25,6 +25,7 @@ from apps.predictions import store
 from apps.registry import serving
 from apps.registry.actions import install_base_model
 from apps.registry.models import Alias, ModelVersion
+from toxicmod.postgresql import base as postgresql
 from toxicmod.tests import aws as amazon
 from toxicmod.tests import browser as browsers
 from toxicmod.tests import servers
@@ -47,6 +48,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "chromium" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.browser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Forget that an earlier test has seen the database down, before the fixtures connect to it."""
+    postgresql._outage.end()
 
 
 @pytest.fixture(scope="session", autouse=True)
