@@ -26,6 +26,8 @@ _SIX = ("TOXICITY", "SEVERE_TOXICITY", "IDENTITY_ATTACK", "INSULT", "PROFANITY",
 ALL: dict[str, Any] = {"requestedAttributes": {name: {} for name in _SIX}}
 _MAKE_KEYS = """
 from apps.accounts.actions import create_api_key
+
+pytestmark = pytest.mark.slow
 for review in (False, True):
     print("key", create_api_key(name="lane", rate_per_minute=10**6, review_perspective=review)[1])
 """

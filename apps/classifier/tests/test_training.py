@@ -9,6 +9,8 @@ from apps.classifier.linear import fit_logistic
 from apps.classifier.scorer import Scorer
 from apps.classifier.training import Fitted, fit, telling_words
 
+pytestmark = pytest.mark.slow
+
 
 def test_solver_finds_scikit_learns_optimum() -> None:
     rng = np.random.default_rng(0)

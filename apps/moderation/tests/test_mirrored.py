@@ -21,7 +21,7 @@ from apps.predictions.actions import give_feedback, score
 from apps.predictions.models import Feedback, MirrorState, Outbox, Prediction
 from apps.registry.models import ModelVersion
 
-pytestmark = [pytest.mark.django_db, pytest.mark.database]
+pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.slow]
 
 
 @pytest.fixture

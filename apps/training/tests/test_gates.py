@@ -22,7 +22,7 @@ from apps.registry.models import EvaluationArtifact, ModelArtifact, ModelVersion
 from apps.training import actions, datasets, gates, rollout
 from apps.training.models import Dataset, Gate, GateReport
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 
 def variant(champion: ModelVersion, **arrays: Any) -> Artifact:
