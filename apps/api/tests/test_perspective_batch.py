@@ -223,8 +223,10 @@ def test_a_part_without_a_key_has_the_key_of_the_batch(client: Client, api_key: 
 
 @pytest.mark.parametrize(
     ("number", "name"),
-    enumerate(
-        ["X-Forwarded-For", "x-forwarded-for", "X_Forwarded_For", "Forwarded", "X-Real-IP", "Client-IP"]
+    list(
+        enumerate(
+            ["X-Forwarded-For", "x-forwarded-for", "X_Forwarded_For", "Forwarded", "X-Real-IP", "Client-IP"]
+        )
     ),
 )
 def test_the_address_of_a_part_is_the_batchs_own(
