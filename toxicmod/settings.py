@@ -359,6 +359,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "QueueItemStatus": "apps.moderation.models.QueueItem.Status",
         "AppealStatus": "apps.moderation.models.Appeal.Status",
+        "DecisionAction": "apps.moderation.models.Decision.Action",
     },
 }
 

@@ -3,6 +3,7 @@
 import threading
 from typing import Any
 
+from drf_spectacular.utils import extend_schema
 from drf_spectacular.views import SpectacularAPIView
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -16,6 +17,7 @@ class SchemaView(SpectacularAPIView):
     drf-spectacular imports the classes that its extensions name on first use, which is not safe in threads.
     """
 
+    @extend_schema(exclude=True)
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         with _lock:
             return super().get(request, *args, **kwargs)
