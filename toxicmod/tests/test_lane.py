@@ -19,6 +19,8 @@ import pytest
 from toxicmod.tests.load import post
 from toxicmod.tests.site import PID, manage, site
 
+pytestmark = pytest.mark.slow
+
 PATH = "/v1alpha1/comments:analyze"
 KEEP_ALIVE = 3
 SENTENCES = "What a day. " * 1_500
@@ -27,7 +29,6 @@ ALL: dict[str, Any] = {"requestedAttributes": {name: {} for name in _SIX}}
 _MAKE_KEYS = """
 from apps.accounts.actions import create_api_key
 
-pytestmark = pytest.mark.slow
 for review in (False, True):
     print("key", create_api_key(name="lane", rate_per_minute=10**6, review_perspective=review)[1])
 """
