@@ -53,7 +53,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """Forget that an earlier test has seen the database down, before the fixtures connect to it."""
-    postgresql._outage.end()
+    postgresql.outage.end()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -522,3 +522,11 @@ def measure_gates(*, version: ModelVersion) -> GateReport:
         dataset=dataset,
         gates=gates.verdicts(version, champion, dataset),
     )
+
+
+def unmeasured() -> ModelVersion | None:
+    """Return the model of the last successful run where it was never measured at its gates."""
+    run = TrainingRun.objects.filter(status=TrainingRun.Status.SUCCEEDED).order_by("-pk").first()
+    if run is None or run.version is None or GateReport.objects.filter(version=run.version).exists():
+        return None
+    return run.version

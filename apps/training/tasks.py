@@ -52,7 +52,12 @@ def build_dataset(name: str, base_id: int | None) -> None:
 
 @shared_task(throws=(runs.TrainingError, SourceError))
 def learn_when_due() -> None:
-    """Build a data set and queue a run where enough was said since the last one."""
+    """Build a data set and queue a run where enough was said since the last one.
+
+    First it measures the last trained model, if the message that asked for this was lost.
+    """
+    if version := actions.unmeasured():
+        measure_gates(version.pk)
     try:
         actions.learn_when_due()
     except (runs.TrainingError, SourceError) as error:

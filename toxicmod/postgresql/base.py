@@ -17,7 +17,7 @@ from django.db.backends.postgresql import base
 RETRY_SECONDS = 1.0
 
 
-class _Outage:
+class Outage:
     """Whether the server failed to answer, and until when this process does not try it again."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class _Outage:
             self._is_down, self._until = False, 0.0
 
 
-_outage = _Outage()
+outage = Outage()
 
 
 def _wait(connection: psycopg.Connection[Any], generator: Any, *args: Any, **options: Any) -> Any:
@@ -64,22 +64,22 @@ def _wait(connection: psycopg.Connection[Any], generator: Any, *args: Any, **opt
         if time.monotonic() - started < settings.DATABASE_TIMEOUT:
             raise
     connection.close()
-    _outage.begin()
+    outage.begin()
     raise psycopg.OperationalError(f"The database did not answer within {settings.DATABASE_TIMEOUT:g} s.")
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
     def get_new_connection(self, conn_params: dict[str, Any]) -> psycopg.Connection[Any]:
-        _outage.require_attempt()
+        outage.require_attempt()
         started = time.monotonic()
         try:
             connection = super().get_new_connection(conn_params)
         except psycopg.OperationalError:
             if time.monotonic() - started > RETRY_SECONDS:
-                _outage.begin()
+                outage.begin()
             else:  # refused at once: to try again costs nothing
-                _outage.end()
+                outage.end()
             raise
-        _outage.end()
+        outage.end()
         connection.wait = partial(_wait, connection)
         return connection

@@ -17,7 +17,7 @@ from apps.predictions import actions as predictions
 from apps.predictions.models import Prediction
 from apps.registry.models import ModelVersion
 from apps.training import actions, runs, tasks
-from apps.training.models import Dataset, TrainingRun
+from apps.training.models import Dataset, Gate, TrainingRun
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 Status = TrainingRun.Status
@@ -180,3 +180,22 @@ def test_an_alert_asks_for_one_run(
     run = TrainingRun.objects.get()
     assert (run.trigger, run.dataset.rows) == ("alert 12", 401)
     assert sent == [run.pk]
+
+
+def test_a_model_whose_measuring_was_lost_is_measured_by_the_schedule(
+    dataset: Dataset, champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[ModelVersion] = []
+
+    def verdicts(version: ModelVersion, *args: Any) -> list[Gate]:
+        measured.append(version)
+        return []
+
+    monkeypatch.setattr(actions.gates, "verdicts", verdicts)
+    tasks.learn_when_due()
+    assert measured == []
+    run = runs.queue_run(dataset=dataset)
+    TrainingRun.objects.filter(pk=run.pk).update(status=Status.SUCCEEDED, version=champion)
+    for _ in range(2):
+        tasks.learn_when_due()
+        assert measured == [champion]

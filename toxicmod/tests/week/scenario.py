@@ -51,6 +51,7 @@ class Week:
         getattr(self, f"_{name.lower()}")()
         self.morning += timedelta(days=1)
         self._until(self.morning)
+        self.site.forward(minutes=6)  # what the schedules of the morning did is counted
         return Day(self.site, self.cast, self.day, began, self.seen).all()
 
     def _until(self, moment: datetime) -> None:
@@ -399,11 +400,10 @@ class Week:
 
     def learn(self) -> None:
         """Wait until the schedule has found that enough was said, and a model has been trained on it."""
+        query = "SELECT count(*) FROM training_trainingrun WHERE trigger IS NOT NULL"
+        before = self.site.one(query)
         self.site.forward(minutes=16)
-        self.site.wait(
-            lambda: self.site.one("SELECT count(*) FROM training_trainingrun WHERE trigger IS NOT NULL"),
-            lambda: "nothing was learned",
-        )
+        self.site.wait(lambda: self.site.one(query) > before, lambda: "nothing was learned")
         self.site.settle()
         self.trained()
 
