@@ -1,4 +1,4 @@
-"""gunicorn's configuration: threads for waiting on the database, one process per core for scoring."""
+"""gunicorn's configuration: a process per core, each with uvicorn's event loop."""
 
 import gc
 import os
@@ -8,14 +8,13 @@ import sys
 import tempfile
 from typing import Any
 
-wsgi_app = "toxicmod.wsgi"
+wsgi_app = "toxicmod.asgi:application"
 bind = f"{os.environ.get('HOST', '127.0.0.1')}:{os.environ.get('PORT', '8000')}"
 # PostgreSQL gives up a slow statement itself; the longer limit is for a server that has stopped answering.
 os.environ.setdefault("DATABASE_TIMEOUT", "5")
 os.environ.setdefault("STATEMENT_TIMEOUT_MS", "4500")
 workers = int(os.environ.get("WEB_CONCURRENCY", os.cpu_count() or 1))
-threads = int(os.environ.get("WEB_THREADS", "16"))
-worker_class = "toxicmod.worker.Worker"  # threads
+worker_class = "toxicmod.server.Worker"
 # The model and the compiled code are loaded before the fork: workers share their pages and start at once.
 preload_app = True
 # What is loaded stays: to look for garbage among it, again and again, took 0.4 s of the start.

@@ -92,7 +92,6 @@ MIDDLEWARE = [
 ]
 
 ROOT_URLCONF = "toxicmod.urls"
-WSGI_APPLICATION = "toxicmod.wsgi.application"
 APPEND_SLASH = False
 TEMPLATES = [
     {
@@ -328,6 +327,7 @@ MAX_COMMENT_BYTES = 20_480
 MAX_BATCH = 1_000
 MAX_EXPLAINED = 10  # comments of a request that get an explanation, of up to 2 MB each
 MAX_BODY_BYTES = 8 * 1024 * 1024  # of a call to the APIs
+WEB_THREADS = env.int("WEB_THREADS", 16)  # of a web process, for all requests but those scored in batches
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024  # of a form
 
 REST_FRAMEWORK = {

@@ -1,8 +1,4 @@
-"""What clients do to connections: bodies in other encodings, requests in a row, slow and idle clients.
-
-The server that answers them is replaced by uvicorn in issue 18; what it gets wrong until then is expected to
-fail.
-"""
+"""What clients do to connections: bodies in other encodings, requests in a row, slow and idle clients."""
 
 import gzip
 import json
@@ -23,7 +19,6 @@ from django.urls import URLResolver, get_resolver
 
 from toxicmod.tests.site import manage, site
 
-ISSUE_18 = "issue 18: served by uvicorn"
 TIMEOUT = 5.0  # seconds until an answer counts as lost
 CLIENT_TIMEOUT = 30  # seconds after which the server must have closed a connection whose client does nothing
 IDLE_CONNECTIONS = 1_020  # more than gunicorn's thread worker accepts by default
@@ -81,7 +76,10 @@ def answers(connection: socket.socket, count: int) -> list[tuple[int, bytes]]:
                     name, _, value = header.partition(b":")
                     if name.lower() == b"content-length":
                         length = int(value)
-                received.append((int(line.split()[1]), file.read(length)))
+                body = file.read(length)
+                if len(body) < length:  # the server has closed the connection
+                    break
+                received.append((int(line.split()[1]), body))
         except OSError:
             pass
     return received
@@ -172,7 +170,6 @@ def test_the_paths_are_those_of_every_api() -> None:
 
 
 @pytest.mark.parametrize("encoding", ENCODED)
-@pytest.mark.xfail(strict=True, reason=ISSUE_18)
 def test_a_body_in_another_encoding_is_read(server: Server, encoding: str) -> None:
     wrong = []
     for path in PATHS:
@@ -197,7 +194,6 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("refused", REFUSED)
-@pytest.mark.xfail(strict=True, reason=ISSUE_18)
 def test_a_request_after_a_refused_one_is_answered(server: Server, refused: str) -> None:
     """The first is refused before its body has all come; the rest comes together with the next request."""
     head = b"POST /api/v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n" + REFUSED[refused]
@@ -223,7 +219,6 @@ PIPELINED = {
 
 @pytest.mark.parametrize("kept", [False, True], ids=["new connection", "kept connection"])
 @pytest.mark.parametrize("paths", PIPELINED.values(), ids=PIPELINED)
-@pytest.mark.xfail(strict=True, reason=ISSUE_18)
 def test_requests_that_come_together_are_all_answered(server: Server, paths: list[str], kept: bool) -> None:
     """Pipelining, RFC 9112, section 9.3.2."""
     data = b"".join(
@@ -304,7 +299,6 @@ HALF_SENT = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("data", HALF_SENT.values(), ids=HALF_SENT)
-@pytest.mark.xfail(strict=True, reason=ISSUE_18)
 def test_half_sent_requests_do_not_block_others(free_server: Server, data: bytes) -> None:
     """More clients than the server has threads stop in the middle of a request."""
     with ExitStack() as stack:
@@ -316,7 +310,6 @@ def test_half_sent_requests_do_not_block_others(free_server: Server, data: bytes
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason=ISSUE_18)
 def test_half_sent_requests_time_out(free_server: Server) -> None:
     with ExitStack() as stack:
         connections = {}
@@ -356,7 +349,6 @@ def unread(server: Server, data: bytes, count: int) -> Iterator[list[socket.sock
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["static file", "explanations"])
-@pytest.mark.xfail(strict=True, reason=ISSUE_18)
 def test_clients_that_do_not_read_do_not_block_others(free_server: Server, kind: str) -> None:
     """More clients than the server has threads ask for a large answer and do not read it."""
     with unread(free_server, large_answers(free_server)[kind], 8):
@@ -366,7 +358,6 @@ def test_clients_that_do_not_read_do_not_block_others(free_server: Server, kind:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason=ISSUE_18)
 def test_clients_that_do_not_read_time_out(free_server: Server) -> None:
     requests = large_answers(free_server)
     with ExitStack() as stack:
@@ -379,7 +370,6 @@ def test_clients_that_do_not_read_time_out(free_server: Server) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason=ISSUE_18)
 def test_idle_new_connections_do_not_block_others(free_server: Server) -> None:
     """Without a proxy, as with `make run`, any client can hold connections on which it sends nothing."""
     with many_files(), ExitStack() as stack:
@@ -406,7 +396,6 @@ def test_idle_kept_connections_do_not_block_others(free_server: Server) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason=ISSUE_18)
 def test_clients_that_do_not_close_do_not_block_others(free_server: Server) -> None:
     """Clients ask the server to close their connections and then leave them open."""
     with ExitStack() as stack:
@@ -426,7 +415,6 @@ def limited_server(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason=ISSUE_18)
 def test_server_survives_lack_of_file_descriptors(limited_server: Server) -> None:
     """When `accept` fails with EMFILE, earlier connections are kept and new ones are answered later."""
     with many_files(), ExitStack() as stack:

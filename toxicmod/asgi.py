@@ -1,0 +1,228 @@
+"""The ASGI application: reads bodies, answers what scores comments in batches, and leaves the rest to Django.
+
+All that a first request needs is loaded and compiled before gunicorn forks: workers share the pages, and no
+first request waits for the compiler.
+"""
+
+import asyncio
+import logging
+import os
+import string
+import time
+import zlib
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from threading import Thread
+from typing import Any
+from urllib.parse import quote
+
+from a2wsgi import WSGIMiddleware
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+
+from apps.api.perspective import languages
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "toxicmod.settings")
+# Most of it is to decompress, which another core can do meanwhile.
+loading = Thread(target=languages.load)
+loading.start()
+django = get_wsgi_application()
+
+from django.core.handlers.asgi import ASGIRequest  # noqa: E402  (needs the settings)
+from django.db import connections  # noqa: E402
+from django.http import HttpResponse  # noqa: E402
+from django.urls import reverse  # noqa: E402
+
+from apps.api import batched  # noqa: E402
+from apps.classifier.scorer import warm  # noqa: E402
+from apps.monitoring import counting  # noqa: E402
+from apps.registry import serving  # noqa: E402
+from toxicmod.batcher import Admission, Batcher, OverloadedError  # noqa: E402
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+# Those that ask for these would take a busy site for a dead one: they have threads of their own.
+ALWAYS_ANSWERED = ("/health", "/ready", "/metrics")
+# Of a body that is too large so much more is read: a client reads the answer only after it has sent all.
+DRAINED_BYTES = 64 * 1024 * 1024
+# The weight of a request tells how long its answer takes: its bytes, and some for each comma, for a thousand
+# words may be a thousand comments.
+SHORT, COMMA = 8_192, 64
+QUEUED_CHUNKS = 4_096  # of a response, while its client reads more slowly than Django writes
+RETRY_SECONDS = 1
+OVERLOADED = "The server is overloaded. Please try again in a moment."
+_PRINTABLE = string.ascii_letters + string.digits + string.punctuation
+
+logger = logging.getLogger(__name__)
+
+
+class BodyError(Exception):
+    """A request body that cannot be read."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class DisconnectedError(Exception):
+    """The client closed the connection before it had sent the whole request."""
+
+
+async def read_body(scope: Scope, receive: Receive) -> bytes:
+    """Return a request's body, decompressed, and one byte too much where it is larger than any view accepts.
+
+    Raises:
+        BodyError: it is compressed in a way that is unknown or wrong, or it does not end.
+        DisconnectedError: the client is gone.
+    """
+    limit = settings.MAX_BODY_BYTES + 1
+    parts, size = [], 0
+    more = True
+    while more:
+        if size > limit + DRAINED_BYTES:
+            raise BodyError(413, "The body is too large.")
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise DisconnectedError
+        more = message.get("more_body", False)
+        if size < limit:
+            parts.append(message["body"])
+        size += len(message["body"])
+    body = (parts[0] if len(parts) == 1 else b"".join(parts))[:limit]
+    encoding = next((value for name, value in scope["headers"] if name == b"content-encoding"), b"").lower()
+    if encoding in (b"", b"identity") or not body:
+        return body
+    if encoding not in (b"gzip", b"x-gzip", b"deflate"):
+        raise BodyError(415, "The body's Content-Encoding is not supported: use gzip, deflate or none.")
+    return await asyncio.to_thread(_decompress, body, limit)
+
+
+def _decompress(body: bytes, limit: int) -> bytes:
+    """Return at most `limit` bytes of a decompressed body: gzip, zlib, or deflate without a header."""
+    for window_bits in (zlib.MAX_WBITS | 32, -zlib.MAX_WBITS):
+        stream = zlib.decompressobj(window_bits)
+        try:
+            found = stream.decompress(body, limit)
+        except zlib.error:
+            continue
+        if stream.eof or len(found) == limit:
+            return found
+    raise BodyError(400, "The body is not what its Content-Encoding says.")
+
+
+def _normalized(scope: Scope, body: bytes) -> Scope:
+    """Return the scope with headers that speak of the body as it was read.
+
+    Names with an underscore are left out: in a WSGI environment they look like those with a hyphen.
+    """
+    changed = (b"content-length", b"content-encoding", b"transfer-encoding")
+    headers = [(name, value) for name, value in scope["headers"] if name not in changed and b"_" not in name]
+    if body or scope["method"] not in ("GET", "HEAD"):
+        headers.append((b"content-length", b"%d" % len(body)))
+    query = scope["query_string"]
+    if not query.isascii():
+        query = quote(query, safe=_PRINTABLE).encode()
+    return {**scope, "headers": headers, "query_string": query}
+
+
+def _replay(body: bytes) -> Receive:
+    messages: Iterator[dict[str, Any]] = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def receive() -> dict[str, Any]:
+        return next(messages, {"type": "http.disconnect"})
+
+    return receive
+
+
+async def _respond(send: Send, response: HttpResponse) -> None:
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.items()]
+    headers.append((b"content-length", b"%d" % len(response.content)))
+    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+    await send({"type": "http.response.body", "body": response.content})
+
+
+class Application:
+    """The site. Each worker process uses one, whose threads start after the fork."""
+
+    def __init__(self) -> None:
+        threads = settings.WEB_THREADS
+        self._django = WSGIMiddleware(django, workers=threads, send_queue_size=QUEUED_CHUNKS)
+        self._always = WSGIMiddleware(django, workers=2)
+        # Single comments do not wait behind batches.
+        self._short: Batcher[ASGIRequest, HttpResponse | None] = Batcher(batched.answer, "batcher")
+        self._long: Batcher[ASGIRequest, HttpResponse | None] = Batcher(batched.answer, "batcher", threads=2)
+        self._threads, self._running = threads, 0
+        self._admission = Admission()
+        self._refused: Counter[str | None] = Counter()  # by source, since it was last logged
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
+        path = scope["path"]
+        try:
+            body = await read_body(scope, receive)
+        except DisconnectedError:
+            return
+        except BodyError as error:
+            await self._refuse(path, send, error.status, str(error))
+            return
+        scope = _normalized(scope, body)
+        try:
+            response = None
+            if request := batched.request_of(scope, body):
+                weight = len(body) + COMMA * body.count(b",")
+                response = await (self._short if weight <= SHORT else self._long).submit(request, weight)
+            if response is not None:
+                source = counting.source_of(path)
+                assert source is not None
+                counting.count(source, response.status_code, time.perf_counter() - began)
+                await _respond(send, response)
+            elif path in ALWAYS_ANSWERED:
+                await self._always(scope, _replay(body), send)
+            else:
+                await self._answer_alone(scope, body, send)
+        except OverloadedError:
+            if not self._refused:
+                asyncio.get_running_loop().call_later(1, self._log_refused)
+            self._refused[counting.source_of(path)] += 1
+            await self._refuse(path, send, 503, OVERLOADED, RETRY_SECONDS)
+
+    async def _answer_alone(self, scope: Scope, body: bytes, send: Send) -> None:
+        if not self._admission.accepts(max(0, self._running - self._threads)):
+            raise OverloadedError
+        start = time.monotonic()
+        self._running += 1
+        try:
+            await self._django(scope, _replay(body), send)
+        finally:
+            self._running -= 1
+            self._admission.record(time.monotonic() - start, 1, self._threads)
+
+    async def _refuse(
+        self, path: str, send: Send, status: int, message: str, retry_after: int | None = None
+    ) -> None:
+        if status != 503:
+            self._count(counting.source_of(path), status, 1)
+        await _respond(send, batched.refusal(batched.api_of(path), status, message, retry_after))
+
+    def _log_refused(self) -> None:
+        refused, self._refused = self._refused, Counter()
+        logger.warning("The server is overloaded: %d requests were refused", refused.total())
+        for source, times in refused.items():
+            self._count(source, 503, times)
+
+    def _count(self, source: str | None, status: int, times: int) -> None:
+        if source is not None:
+            counting.count(source, status, None, times)
+
+
+application = Application()
+try:
+    warm(serving.current().scorer)
+except serving.NoModelError as error:
+    logger.warning("%s", error)
+reverse("health")  # imports every view
+loading.join()
+languages.load()  # an error where the thread could not
+connections.close_all()

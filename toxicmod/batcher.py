@@ -1,0 +1,132 @@
+"""Dynamic batching: requests that wait at the same time are answered together."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+logger = logging.getLogger(__name__)
+
+MAX_ITEMS, MAX_WEIGHT = 64, 3 << 18  # of a batch
+MAX_DELAY, STANDING = 0.1, 0.25  # seconds
+TYPICAL_OF = 64  # items, over which times are averaged
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class OverloadedError(Exception):
+    """The item would wait for too long."""
+
+
+class Admission:
+    """Decides which items a queue accepts while more come than can be answered.
+
+    A burst is worked off. Once the queue has not been empty for STANDING seconds, it accepts only items that
+    will have their turn within MAX_DELAY seconds, or within twice the time of a batch where that is longer.
+    After controlled delay (Nichols and Jacobson, 2012; for requests Maurer, "Fail at Scale", 2015).
+    """
+
+    def __init__(self) -> None:
+        self._batch_seconds = 0.0
+        self._seconds_per_item = 0.0
+        self._empty_at = time.monotonic()
+
+    def record(self, seconds: float, items: int, parallel: int = 1) -> None:
+        """Take note of how long it took to answer items, and how many batches are answered at once."""
+        weight = min(items / TYPICAL_OF, 1)
+        self._batch_seconds += (seconds - self._batch_seconds) * weight
+        self._seconds_per_item += (seconds / items / parallel - self._seconds_per_item) * weight
+
+    def accepts(self, waiting: int) -> bool:
+        """Whether one more item may wait behind those that wait already."""
+        now = time.monotonic()
+        if not waiting:
+            self._empty_at = now
+        if now - self._empty_at <= STANDING:
+            return True
+        return waiting * self._seconds_per_item < max(MAX_DELAY, 2 * self._batch_seconds)
+
+
+class _Waiting(NamedTuple, Generic[Item, Result]):
+    item: Item
+    weight: int
+    future: asyncio.Future[Result]
+
+
+class Batcher(Generic[Item, Result]):
+    """Answers whatever waits as one batch, in threads of its own, for an event loop that awaits the results.
+
+    As in Triton, Ray Serve and BentoML, but nothing lingers: a thread that is free takes what has come while
+    the batch before was answered, at most MAX_ITEMS items and as many as weigh MAX_WEIGHT. With two threads
+    one can compute while the other waits for the database.
+    """
+
+    def __init__(
+        self, answer: Callable[[Sequence[Item]], Sequence[Result]], name: str, threads: int = 1
+    ) -> None:
+        """`answer` returns a result for each item, in their order. Threads start with the first item."""
+        self._answer, self._name, self._threads = answer, name, threads
+        self._admission = Admission()
+        self._waiting: deque[_Waiting[Item, Result]] = deque()
+        self._changed = threading.Condition()
+        self._is_started = False
+
+    async def submit(self, item: Item, weight: int = 0) -> Result:
+        """Return the result for an item.
+
+        Raises:
+            OverloadedError: it would wait for too long.
+            Exception: the whole batch failed.
+        """
+        loop = asyncio.get_running_loop()
+        with self._changed:
+            if not self._admission.accepts(len(self._waiting)):
+                raise OverloadedError
+            future: asyncio.Future[Result] = loop.create_future()
+            self._waiting.append(_Waiting(item, weight, future))
+            self._changed.notify()
+        if not self._is_started:
+            self._is_started = True
+            for _ in range(self._threads):
+                threading.Thread(target=self._run, args=[loop], name=self._name, daemon=True).start()
+        return await future
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        while True:
+            batch = self._take()
+            start = time.monotonic()
+            results: Sequence[Result | Exception]
+            try:
+                results = self._answer([each.item for each in batch])
+            except Exception as error:
+                logger.exception("A batch of %d failed", len(batch))
+                results = [error] * len(batch)
+            with self._changed:
+                self._admission.record(time.monotonic() - start, len(batch), self._threads)
+            loop.call_soon_threadsafe(_resolve, batch, results)
+
+    def _take(self) -> list[_Waiting[Item, Result]]:
+        """Wait until there are items; return those that make up the next batch."""
+        with self._changed:
+            while not self._waiting:
+                self._changed.wait()
+            batch: list[_Waiting[Item, Result]] = []
+            weight = 0
+            while self._waiting and len(batch) < MAX_ITEMS and weight < MAX_WEIGHT:
+                batch.append(self._waiting.popleft())
+                weight += batch[-1].weight
+            return batch
+
+
+def _resolve(batch: Sequence[_Waiting[Item, Result]], results: Sequence[Result | Exception]) -> None:
+    for waiting, result in zip(batch, results, strict=True):
+        if waiting.future.done():
+            continue
+        if isinstance(result, Exception):
+            waiting.future.set_exception(result)
+        else:
+            waiting.future.set_result(result)

@@ -1,0 +1,113 @@
+"""What gunicorn runs: uvicorn's worker, with limits for clients that send or read slowly."""
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn_worker import UvicornWorker
+
+CHECK_SECONDS, MIN_BYTES = 10.0, 64 * 1024
+MAX_HEAD_BYTES = 64 * 1024
+MAX_CONNECTIONS = 16_384  # of a process
+LINGER_SECONDS = 2.0
+
+
+class Connection(HttpToolsProtocol):
+    """A client's connection.
+
+    While a request arrives or a response is read, MIN_BYTES have to pass in each CHECK_SECONDS, or all that
+    is left, else the connection is closed. uvicorn itself waits without end for anything but a next request.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head_bytes: int | None = 0  # of the request that arrives; None once the head has come
+        self._is_arriving = True  # a new connection has to ask for something
+        self._checks = self._received = self._unsent = 0
+        self._is_last = False
+        self._timer = self.loop.call_later(CHECK_SECONDS, self._check)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.abort()
+        else:
+            transport.set_write_buffer_limits(0)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._head_bytes is not None and self._head_bytes > MAX_HEAD_BYTES:
+            self.send_400_response("The request's headers are too large.")
+            return
+        self._received += len(data)
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
+        super().data_received(data)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answer what a client asked before it closed its half of the connection."""
+        if self.scheme == "https" or self._is_arriving or self.cycle is None or self.cycle.response_complete:
+            return False
+        self.cycle.keep_alive = False
+        return True
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_bytes, self._is_arriving, self._checks = 0, True, 0
+
+    def on_headers_complete(self) -> None:
+        self._head_bytes = None
+        super().on_headers_complete()
+        if self._is_last:
+            self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._is_arriving = False
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._unsent = 0
+
+    def shutdown(self) -> None:
+        """End the connection after a last response: a client may be asking for something just now."""
+        self._is_last = True
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(LINGER_SECONDS, self._close_if_idle)
+        else:
+            self.cycle.keep_alive = False
+
+    def _close_if_idle(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+
+    def _check(self) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        sends_slowly = self._is_arriving and self._checks > 0 and self._received < MIN_BYTES
+        reads_slowly = self._unsent > 0 and unsent > self._unsent - MIN_BYTES
+        if (sends_slowly and not self.flow.read_paused) or reads_slowly:
+            self.transport.abort()
+            return
+        self._checks += 1
+        self._received, self._unsent = 0, unsent
+        self._timer = self.loop.call_later(CHECK_SECONDS, self._check)
+
+
+class Worker(UvicornWorker):
+    """uvicorn in gunicorn's process model.
+
+    Django itself reads what proxies say of the client (TRUSTED_PROXIES, SECURE_PROXY_SSL_HEADER).
+    """
+
+    CONFIG_KWARGS: dict[str, Any] = {
+        "loop": "uvloop",
+        "http": Connection,
+        "ws": "none",
+        "lifespan": "off",
+        "proxy_headers": False,
+        "server_header": False,
+    }
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.config.timeout_graceful_shutdown = self.cfg.graceful_timeout
