@@ -21,7 +21,6 @@ from apps.accounts import actions as accounts
 from apps.accounts.actions import create_api_key
 from apps.accounts.limits import rate_limiter
 from apps.accounts.models import APIKey
-from apps.predictions import store
 from apps.registry import serving
 from apps.registry.actions import install_base_model
 from apps.registry.models import Alias, ModelVersion
@@ -76,12 +75,10 @@ def django_db_modify_db_settings(
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
-    """Give the test database its champion once; let go of it before it is dropped."""
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
+    """Give the test database its champion once."""
     with django_db_blocker.unblock():
         install_base_model()
-    yield
-    store.close()
 
 
 def _begin_early(period: int, seconds: float) -> None:

@@ -30,7 +30,7 @@ _MAKE_KEYS = """
 from apps.accounts.actions import create_api_key
 
 for review in (False, True):
-    print("key", create_api_key(name="lane", rate_per_minute=10**6, review_perspective=review)[1])
+    print("key", create_api_key(name="batches", rate_per_minute=10**6, review_perspective=review)[1])
 """
 
 Site = tuple[str, dict[str, str]]
@@ -38,9 +38,9 @@ Site = tuple[str, dict[str, str]]
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """One process with two threads beside the lane: what blocks a thread is soon noticed."""
+    """One process with two threads beside the batches: what blocks a thread is soon noticed."""
     few = {"WEB_CONCURRENCY": "1", "WEB_THREADS": "2", "GUNICORN_CMD_ARGS": f"--keep-alive {KEEP_ALIVE}"}
-    with site(tmp_path_factory.mktemp("lane"), **few) as (url, env):
+    with site(tmp_path_factory.mktemp("batches"), **few) as (url, env):
         manage("install_default_policy", env=env)
         yield url, env
 
@@ -254,15 +254,16 @@ def test_a_worker_that_is_told_to_end_answers_first(tmp_path: Path) -> None:
         assert caller.is_closed()
 
 
-def test_who_was_promised_that_its_connection_is_kept_may_ask_once_more(tmp_path: Path) -> None:
-    with site(tmp_path, WEB_CONCURRENCY="1") as (url, _), client(url) as caller:
+def test_a_worker_that_is_told_to_end_finishes_what_it_has_begun(tmp_path: Path) -> None:
+    with site(tmp_path, WEB_CONCURRENCY="1") as (url, _), client(url) as caller, client(url) as alone:
         with closing(sqlite3.connect(tmp_path / "toxicmod.sqlite3", isolation_level=None)) as database:
-            database.execute("BEGIN IMMEDIATE")  # a thread waits for it
+            database.execute("BEGIN IMMEDIATE")  # both wait for it
             origin = b"\r\nOrigin: https://forum.example\r\n\r\n"
-            caller.socket.sendall(caller.request("Good evening").replace(b"\r\n\r\n", origin, 1))
+            alone.socket.sendall(alone.request("Good evening").replace(b"\r\n\r\n", origin, 1))
+            caller.socket.sendall(caller.request("Good evening"))
             time.sleep(0.5)
             _end_worker(tmp_path)
             database.execute("ROLLBACK")
-        assert caller.read()[0] == 200
-        assert caller.ask("Are you still there?")
-        assert caller.is_closed()
+        for each in (alone, caller):
+            assert each.read()[0] == 200
+            assert each.is_closed()
