@@ -9,7 +9,9 @@ from django.shortcuts import render
 
 _STAFF_PATHS = ("/admin/", "/monitoring/")
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-_MESSAGE = (
+MAX_PARAMETER = 5_000  # characters of a value in an address; SQLite searches for no more than 50,000 bytes
+_TOO_LONG = f"What you search for has more than {MAX_PARAMETER:,} characters. Shorten it and try again."
+_NOT_STORABLE = (
     "What you sent holds a NUL character or half of a surrogate pair, which can neither be stored nor "
     "searched. Remove it and try again; it often comes along with copied text."
 )
@@ -21,10 +23,10 @@ def is_storable(text: str) -> bool:
 
 
 class RejectUnstorableText:
-    """Answers 400 to a request for a staff page of which a parameter is not storable.
+    """Answers 400 to a request for a staff page with a parameter that cannot be stored or searched for.
 
     Django's forms refuse NUL by themselves. Searches, filters and look-ups of the admin and the console read
-    parameters without a form, so PostgreSQL would raise an error.
+    parameters without a form, so the database would raise an error.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
@@ -37,13 +39,21 @@ class RejectUnstorableText:
         if not request.path_info.startswith(_STAFF_PATHS):
             return None
         try:
-            if all(map(is_storable, _texts(request))):
-                return None
+            message = _problem(request)
         except UnreadablePostError:  # the client closed the connection inside the body
             return HttpResponse(status=400)
+        if message is None:
+            return None
         if request.headers.get("X-Requested-With") == "fetch":
-            return JsonResponse({"message": _MESSAGE}, status=400)
-        return render(request, "400.html", {"message": _MESSAGE}, status=400)
+            return JsonResponse({"message": message}, status=400)
+        return render(request, "400.html", {"message": message}, status=400)
+
+
+def _problem(request: HttpRequest) -> str | None:
+    if not all(map(is_storable, _texts(request))):
+        return _NOT_STORABLE
+    is_long = any(len(value) > MAX_PARAMETER for _, values in request.GET.lists() for value in values)
+    return _TOO_LONG if is_long else None
 
 
 def _texts(request: HttpRequest) -> Iterator[str]:

@@ -8,9 +8,12 @@ class ModerationError(Exception):
 
 
 class StaleError(ModerationError):
-    """Somebody else was faster; the message names who did what and when."""
+    """Somebody else was faster; the message names who did what and when.
 
-    def __init__(self, message: str, item: QueueItem) -> None:
+    Where the user may not see the item any more, `item` is None.
+    """
+
+    def __init__(self, message: str, item: QueueItem | None = None) -> None:
         super().__init__(message)
         self.item = item
 

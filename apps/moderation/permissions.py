@@ -1,9 +1,11 @@
 """Who may do what: the groups, and the checks that every action makes itself."""
 
 from django.core.exceptions import PermissionDenied
+from django.http import Http404
 
 from apps.accounts.models import User
 from apps.accounts.permissions import communities_of, may_see_community
+from apps.moderation.errors import StaleError
 from apps.moderation.models import Lane, Policy, QueueItem, QueueItemQuerySet
 from apps.moderation.selectors import visible
 
@@ -116,6 +118,23 @@ def visible_to(user: User, items: QueueItemQuerySet | None = None) -> QueueItemQ
     require(user, "moderation.view_queueitem")
     items = QueueItem.objects.all() if items is None else items
     return visible(user, items)  # type: ignore[return-value]
+
+
+def visible_item(user: User, pk: int) -> QueueItem:
+    """Return an item that the user may see, with what belongs to it.
+
+    Raises:
+        PermissionDenied: the user may not see the queue.
+        Http404: there is no such item for the user.
+        StaleError: another moderator has decided it meanwhile, and how is hidden until the second review.
+    """
+    found = visible_to(user, QueueItem.objects.with_related()).filter(pk=pk).first()
+    if found is not None:
+        return found
+    hidden = QueueItem.objects.exclude(status=QueueItem.Status.OPEN).filter(pk=pk).first()
+    if hidden is None or not may_see_community(user, hidden.community):
+        raise Http404(f"There is no item {pk}.")
+    raise StaleError("Another moderator has decided this item meanwhile.")
 
 
 def decidable_by(user: User, items: QueueItemQuerySet | None = None) -> QueueItemQuerySet:

@@ -71,11 +71,11 @@ def _work(url: str, key: str) -> dict[int, int]:
             idle += 1
             time.sleep(0.1)
             continue
-        assert status == 200, item
+        assert status == 200, (status, item)
         idle = 0
         decide = f"{url}/api/v1/moderation/queue/{item['id']}/decide"
         status, answer = _post(decide, key, {"action": "approve", "version": item["version"]})
-        assert status in (200, 409), answer
+        assert status in (200, 409), (status, answer)
         seen[status] = seen.get(status, 0) + 1
     return seen
 
@@ -102,8 +102,10 @@ def test_eight_moderators_decide_every_item_exactly_once(tmp_path: Path, expirin
         _fill(url, keys[0])
         with ThreadPoolExecutor(MODERATORS + 1) as pool:
             expirer = pool.submit(expire, database) if expiring else None
-            seen = list(pool.map(lambda key: _work(url, key), keys))
-            stop.set()
+            try:
+                seen = list(pool.map(lambda key: _work(url, key), keys))
+            finally:
+                stop.set()
             if expirer:
                 expirer.result()
         with psycopg.connect(database) as connection:

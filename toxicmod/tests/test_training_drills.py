@@ -201,7 +201,15 @@ def test_stop_of_all_workers_interrupts_training(place: Place) -> None:
 def test_a_stopped_command_queues_its_run_again(place: Place, stop: signal.Signals) -> None:
     command = [sys.executable, "manage.py", "train_model", "--dataset", "large"]
     running = "SELECT id FROM training_trainingrun WHERE status = 'running'"
-    process = subprocess.Popen(command, cwd=ROOT, env=place.env, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=place.env,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Tests that run in the background of a shell ignore SIGINT, and so would this process.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     wait_for(lambda: place.rows(running), 60, place)
     ((run,),) = place.rows(running)
     process.send_signal(stop)

@@ -19,7 +19,7 @@ from apps.api.v1.views import _PROBLEM, PROBLEMS
 from apps.moderation import actions, insight, webhooks
 from apps.moderation.errors import ConflictError, ModerationError, StaleError
 from apps.moderation.models import Decision, PolicyRule, QueueItem, Submission
-from apps.moderation.permissions import visible_to
+from apps.moderation.permissions import visible_item, visible_to
 from apps.moderation.selectors import visible
 from apps.predictions.models import Prediction
 
@@ -183,10 +183,10 @@ class ClaimNextView(QueueView):
 class QueueItemView(QueueView):
     """An item of the queue."""
 
-    @extend_schema(responses={200: s.QueueItemDetail, **PROBLEMS}, operation_id="moderation_queue_item")
+    @extend_schema(responses={200: s.QueueItemDetail, **CONFLICTS}, operation_id="moderation_queue_item")
     def get(self, request: Request, pk: int) -> Response:
         user = self.moderator()
-        return Response(_detail(get_object_or_404(visible_to(user).with_related(), pk=pk), user))
+        return Response(_detail(visible_item(user, pk), user))
 
 
 def _detail(item: QueueItem, user: User) -> dict[str, Any]:
@@ -197,8 +197,8 @@ class ItemActionView(QueueView):
     """Something that is done to one item."""
 
     def found(self, pk: int) -> QueueItem:
-        """Return the item, or raise a 404 where the moderator can't see it."""
-        return get_object_or_404(visible_to(self.moderator()).with_related(), pk=pk)
+        """Return the item, or raise what `visible_item` raises where the moderator can't see it."""
+        return visible_item(self.moderator(), pk)
 
 
 class ClaimView(ItemActionView):

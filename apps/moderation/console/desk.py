@@ -33,7 +33,7 @@ from apps.moderation.models import (
     Skip,
     Submission,
 )
-from apps.moderation.permissions import decidable_by, require, visible_to
+from apps.moderation.permissions import decidable_by, require, visible_item, visible_to
 
 NEXT = 10
 
@@ -72,9 +72,7 @@ def desk(request: HttpRequest) -> HttpResponse:
 def item(request: HttpRequest, pk: int) -> HttpResponse:
     """Show an item. It is leased when its text is revealed or a decision begins, not before."""
     user, view = user_of(request), _view_of(request)
-    found = visible_to(user, QueueItem.objects.with_related()).filter(pk=pk).first()
-    if found is None:
-        raise Http404
+    found = visible_item(user, pk)
     context = _card(user, found, view, _problem(user, found)) | _around(user, view, found)
     if "similar" in request.GET and context["alike"]:
         context |= _similar(user, found)
@@ -121,7 +119,7 @@ def _part(
 def claim(request: HttpRequest, pk: int) -> HttpResponse:
     """Lease an item for ten minutes, or renew the lease."""
     user = user_of(request)
-    _require_visible(user, pk)
+    visible_item(user, pk)
     held = actions.claim(item_id=pk, user=user)
     if not is_script(request):
         return redirect(item_url(held, _view_of(request)))
@@ -133,7 +131,7 @@ def release(request: HttpRequest, pk: int) -> HttpResponse:
     """Give an item back: the page that showed it is left."""
     user = user_of(request)
     require(user, "moderation.decide_queueitem")
-    _require_visible(user, pk)
+    visible_item(user, pk)
     form = ReleaseForm(request.POST)
     if not form.is_valid():
         raise form.refusal()
@@ -146,18 +144,11 @@ def release(request: HttpRequest, pk: int) -> HttpResponse:
     return HttpResponse(status=204)
 
 
-def _require_visible(user: User, pk: int) -> None:
-    if not visible_to(user).filter(pk=pk).exists():
-        raise Http404
-
-
 @door()
 def similar(request: HttpRequest, pk: int) -> HttpResponse:
     """Return the part that shows the comments to which the next decision will apply as well."""
     user = user_of(request)
-    found = visible_to(user, QueueItem.objects.with_related()).filter(pk=pk).first()
-    if found is None:
-        raise Http404
+    found = visible_item(user, pk)
     context = _similar(user, found) | {"item": found, "view": _view_of(request)}
     html = render_to_string("moderation/_similar.html", context, request)
     return JsonResponse({"html": html, "count": len(context["similar"])})
@@ -178,9 +169,7 @@ def _applicable(user: User, found: QueueItem) -> QueueItemQuerySet:
 def decide(request: HttpRequest, pk: int) -> HttpResponse:
     """Approve, reject or escalate, alone or with the similar comments that were shown; then the next item."""
     user, view = user_of(request), _view_of(request)
-    found = visible_to(user).select_related("policy").filter(pk=pk).first()
-    if found is None:
-        raise Http404
+    found = visible_item(user, pk)
     form = DecideForm(request.POST, item=found)
     if not form.is_valid():
         raise form.refusal()
@@ -220,7 +209,7 @@ def skip(request: HttpRequest, pk: int) -> HttpResponse:
 def later(request: HttpRequest, pk: int) -> HttpResponse:
     """Give an item back and go to the one after it."""
     user, view = user_of(request), _view_of(request)
-    _require_visible(user, pk)
+    visible_item(user, pk)
     current = actions.release(item_id=pk, user=user)
     found = availability.takeable(user, view).filter(priority__lte=current.priority).exclude(pk=pk)
     after = found.in_order().first()
@@ -231,9 +220,7 @@ def later(request: HttpRequest, pk: int) -> HttpResponse:
 def look(request: HttpRequest, pk: int) -> HttpResponse:
     """Say that the user is still viewing the item; answer who else is, and until when the lease lasts."""
     user = user_of(request)
-    found = visible_to(user).filter(pk=pk).first()
-    if found is None:
-        raise Http404
+    found = visible_item(user, pk)
     form = NextForm(request.POST)
     if form.is_valid() and form.cleaned_data["begins"]:
         availability.offer(pk, form.cleaned_data["tab"])

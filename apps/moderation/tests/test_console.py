@@ -361,6 +361,25 @@ def test_a_blind_review_hides_scores_verdicts_and_author(
     assert set((second.decisions.get().labels or {}).values()) == {False}
 
 
+def test_a_late_decision_is_refused_without_a_word_of_what_a_second_review_hides(
+    item: QueueItem, ann: User, ben: User, desk: Client
+) -> None:
+    Policy.objects.update(second_review_share=1.0)
+    held = actions.claim(item_id=item.pk, user=ben)
+    actions.decide(
+        item_id=held.pk, version=held.version, user=ben, action=Decision.Action.REJECT, rule=held.rule()
+    )
+    for answer in (desk.post(url("decide", item.pk), verdict(item)), desk.get(url("item", item.pk))):
+        page = answer.content.decode()
+        assert answer.status_code == 409
+        assert "Another moderator has decided this item meanwhile." in page
+        assert "ben" not in page
+    QueueItem.objects.filter(pk=item.pk).update(community="elsewhere")
+    ann.all_communities = False
+    ann.save()
+    assert desk.get(url("item", item.pk)).status_code == 404
+
+
 def test_an_appeal_shows_what_the_author_says(item: QueueItem, ann: User, lead: Client) -> None:
     held = actions.claim(item_id=item.pk, user=ann)
     decided = actions.decide(
