@@ -10,9 +10,9 @@ import os
 import string
 import time
 import zlib
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from threading import Thread
+from contextlib import closing
+from threading import Lock, Thread
 from typing import Any
 from urllib.parse import quote
 
@@ -143,78 +143,75 @@ async def _respond(send: Send, response: HttpResponse) -> None:
     await send({"type": "http.response.body", "body": response.content})
 
 
+class DjangoThreads:
+    """Django in a bounded number of threads, which refuses requests that would wait for one for too long."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads, self._unfinished = threads, 0
+        self._admission, self._lock = Admission(), Lock()
+        self._answer = WSGIMiddleware(self._run, workers=threads, send_queue_size=QUEUED_CHUNKS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request. Raises OverloadedError where it may not wait."""
+        with self._lock:
+            if not self._admission.accepts(max(0, self._unfinished - self._threads)):
+                raise OverloadedError
+            self._unfinished += 1
+        await self._answer(scope, receive, send)
+
+    def _run(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterator[bytes]:
+        start = time.monotonic()
+        try:
+            with closing(django(environ, start_response)) as response:
+                yield from response
+        finally:
+            with self._lock:
+                self._unfinished -= 1
+                self._admission.record(time.monotonic() - start, 1, self._threads)
+
+
 class Application:
     """The site. Each worker process uses one, whose threads start after the fork."""
 
     def __init__(self) -> None:
-        threads = settings.WEB_THREADS
-        self._django = WSGIMiddleware(django, workers=threads, send_queue_size=QUEUED_CHUNKS)
+        self._django = DjangoThreads(settings.WEB_THREADS)
         self._always = WSGIMiddleware(django, workers=2)
         # Single comments do not wait behind batches.
         self._short: Batcher[ASGIRequest, HttpResponse | None] = Batcher(batched.answer, "batcher")
         self._long: Batcher[ASGIRequest, HttpResponse | None] = Batcher(batched.answer, "batcher", threads=2)
-        self._threads, self._running = threads, 0
-        self._admission = Admission()
-        self._refused: Counter[str | None] = Counter()  # by source, since it was last logged
+        self._refused = 0  # since it was last logged
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
         path = scope["path"]
+        response: HttpResponse | None = None
+        seconds: float | None = None  # of requests that were answered in a batch
         try:
             body = await read_body(scope, receive)
-        except DisconnectedError:
-            return
-        except BodyError as error:
-            await self._refuse(path, send, error.status, str(error))
-            return
-        scope = _normalized(scope, body)
-        try:
-            response = None
+            scope = _normalized(scope, body)
             if request := batched.request_of(scope, body):
                 weight = len(body) + COMMA * body.count(b",")
                 response = await (self._short if weight <= SHORT else self._long).submit(request, weight)
-            if response is not None:
-                source = counting.source_of(path)
-                assert source is not None
-                counting.count(source, response.status_code, time.perf_counter() - began)
-                await _respond(send, response)
-            elif path in ALWAYS_ANSWERED:
-                await self._always(scope, _replay(body), send)
-            else:
-                await self._answer_alone(scope, body, send)
+                seconds = time.perf_counter() - began
+            if response is None:
+                answer = self._always if path in ALWAYS_ANSWERED else self._django
+                return await answer(scope, _replay(body), send)
+        except DisconnectedError:
+            return None
+        except BodyError as error:
+            response = batched.refusal(batched.api_of(path), error.status, str(error))
         except OverloadedError:
             if not self._refused:
                 asyncio.get_running_loop().call_later(1, self._log_refused)
-            self._refused[counting.source_of(path)] += 1
-            await self._refuse(path, send, 503, OVERLOADED, RETRY_SECONDS)
-
-    async def _answer_alone(self, scope: Scope, body: bytes, send: Send) -> None:
-        if not self._admission.accepts(max(0, self._running - self._threads)):
-            raise OverloadedError
-        start = time.monotonic()
-        self._running += 1
-        try:
-            await self._django(scope, _replay(body), send)
-        finally:
-            self._running -= 1
-            self._admission.record(time.monotonic() - start, 1, self._threads)
-
-    async def _refuse(
-        self, path: str, send: Send, status: int, message: str, retry_after: int | None = None
-    ) -> None:
-        if status != 503:
-            self._count(counting.source_of(path), status, 1)
-        await _respond(send, batched.refusal(batched.api_of(path), status, message, retry_after))
+            self._refused += 1
+            response = batched.refusal(batched.api_of(path), 503, OVERLOADED, RETRY_SECONDS)
+        if source := counting.source_of(path):  # Django's middleware counts what it answers
+            counting.count(source, response.status_code, seconds)
+        return await _respond(send, response)
 
     def _log_refused(self) -> None:
-        refused, self._refused = self._refused, Counter()
-        logger.warning("The server is overloaded: %d requests were refused", refused.total())
-        for source, times in refused.items():
-            self._count(source, 503, times)
-
-    def _count(self, source: str | None, status: int, times: int) -> None:
-        if source is not None:
-            counting.count(source, status, None, times)
+        logger.warning("The server is overloaded: %d requests were refused", self._refused)
+        self._refused = 0
 
 
 application = Application()

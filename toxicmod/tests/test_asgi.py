@@ -1,0 +1,218 @@
+"""Both paths through the server, the batcher's and Django's, give the same answers, whatever is sent."""
+
+import gzip
+import itertools
+import json
+import random
+import re
+import socket
+import sqlite3
+import time
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+from toxicmod.tests.site import ROOT, manage, site
+
+ANALYZE, PREDICT, PROBA = "/v1alpha1/comments:analyze", "/api/v1/predict", "/api/v1/predict_proba"
+SECONDS = 120.0  # of the mixed load
+CONNECTIONS = 64
+_MAKE_KEYS = """
+from apps.accounts.actions import create_api_key, revoke_api_key
+print("key", create_api_key(name="good", rate_per_minute=10**6)[1])
+print("key", create_api_key(name="few", rate_per_minute=1)[1])
+print("key", create_api_key(name="unscoped", rate_per_minute=10**6, scopes=["read"])[1])
+key, secret = create_api_key(name="revoked", rate_per_minute=10**6)
+revoke_api_key(key=key)
+print("key", secret)
+"""
+# Of each answer: what is of this call alone, and what only a page of another origin gets.
+_OWN = re.compile(rb'"(id)":\s*"[^"]*"')
+_CORS = {"access-control-allow-origin", "access-control-expose-headers", "vary", "date", "content-length"}
+
+Served = tuple[str, dict[str, str], list[str]]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("asgi")
+    with site(folder, WEB_CONCURRENCY="1", WEB_THREADS="4", ALLOWED_HOSTS="127.0.0.1") as (url, env):
+        manage("install_default_policy", env=env)
+        said = manage("shell", "-v0", "-c", _MAKE_KEYS, env=env).splitlines()
+        yield url, env, [line.split()[1] for line in said if line.startswith("key ")]
+
+
+def calls(keys: list[str]) -> Iterator[tuple[str, dict[str, str], bytes]]:
+    """Yield path, headers and body of a hundred calls, good and bad."""
+    good, few, unscoped, revoked = keys
+    texts: list[Any] = ["You idiot", "Thank you 😀", "x" * 20_481, " ", "", None, 7, "\ud83d", "a\0b", ["a"]]
+    json_type = {"Content-Type": "application/json"}
+    for path in (ANALYZE, PREDICT, PROBA):
+
+        def body(text: Any, path: str = path, **more: Any) -> bytes:
+            asked = {"comment": {"text": text}, "languages": ["en"], "requestedAttributes": {"TOXICITY": {}}}
+            return json.dumps((asked if path == ANALYZE else {"text": text}) | more).encode()
+
+        for text in texts:
+            yield path, json_type, body(text)
+        for key in (good, unscoped, revoked, "unknown", "", "a b"):
+            yield path, json_type | {"Authorization": f"Api-Key {key}"}, body("Good day")
+            yield f"{path}?key={key}", json_type, body("Good day")
+        for kind in ("text/plain", "application/json; charset=hex", "application/json; a*=nosuch''x", ""):
+            yield path, {"Content-Type": kind}, body("Good day")
+        for data in (b"", b"{", b"[]", b"null", b"\xff", b"[" * 1_000, body("Good day") + b"x"):
+            yield path, json_type, data
+        yield path, json_type | {"Host": "elsewhere.example"}, body("Good day")
+        yield path, json_type | {"Accept": "text/html"}, body("Good day")
+        yield path, json_type | {"Content-Encoding": "gzip"}, gzip.compress(body("Good day"))
+        yield path, json_type | {"Content-Encoding": "gzip"}, b"not gzip"
+        yield path, json_type | {"Content-Encoding": "br"}, body("Good day")
+        yield path, json_type, body("Good day", unknown=1)
+        yield f"{path}?{'a=1&' * 1_100}", json_type, body("Good day")
+        yield f"{path}?callback=f&prettyPrint=false&fields=languages", json_type, body("Good day")
+    for count in (0, 2, 1_001):
+        yield PREDICT, json_type, json.dumps({"texts": ["Good day"] * count}).encode()
+    for _ in range(3):
+        yield PREDICT, json_type | {"Authorization": f"Api-Key {few}"}, b'{"text": "Good day"}'
+
+
+def test_both_paths_give_the_same_answers(served: Served) -> None:
+    url, _, keys = served
+    session = requests.Session()
+
+    def ask(path: str, headers: dict[str, str], body: bytes, **more: str) -> tuple[int, Any, bytes]:
+        answer = session.post(url + path, body, headers=headers | more, timeout=20)
+        kept = {name.lower(): value for name, value in answer.headers.items() if name.lower() not in _CORS}
+        if "retry-after" in kept:
+            kept["retry-after"] = "some"
+        return answer.status_code, kept, _OWN.sub(b"", re.sub(rb"\d+ seconds?", b"", answer.content))
+
+    seen: Counter[int] = Counter()
+    for path, headers, body in calls(keys):
+        batched = ask(path, headers, body)
+        alone = ask(path, headers, body, Origin="https://forum.example")
+        seen[batched[0]] += 1
+        if batched[0] == 200 and alone[0] == 429:
+            continue  # the second call of a key that may make one a minute
+        assert batched[0] == alone[0], (path, headers, body[:100], batched, alone)
+        assert batched[2] == alone[2], (path, headers, body[:100])
+        pages = {"x-frame-options", "content-security-policy"}  # for pages; an answer in JSON needs neither
+        assert batched[1] == {name: value for name, value in alone[1].items() if name not in pages} or (
+            batched[1] == alone[1]
+        ), (path, headers, body[:100])
+    assert sum(seen.values()) >= 100
+    assert {200, 400, 401, 403, 406, 415, 429} <= set(seen)
+    assert 500 not in seen
+
+
+class Mix:
+    """Clients that send short, long, invalid, pipelined, chunked, compressed and aborted requests."""
+
+    def __init__(self, url: str, key: str) -> None:
+        split = urlsplit(url)
+        self.address, self.key = (split.hostname, split.port), key
+        self.statuses: Counter[int] = Counter()
+        self.stored: dict[str, str] = {}
+        self.end = time.monotonic() + SECONDS
+
+    def request(self, body: bytes, *headers: str, path: str = PREDICT) -> bytes:
+        lines = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", f"Authorization: Api-Key {self.key}"]
+        return "\r\n".join([*lines, "Content-Type: application/json", *headers, "", ""]).encode() + body
+
+    def encoded(self, body: bytes, how: str) -> bytes:
+        if how == "chunked":
+            parts = (body[:5], body[5:], b"")
+            data = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
+            return self.request(data, "Transfer-Encoding: chunked")
+        if how in ("gzip", "deflate"):
+            body = gzip.compress(body) if how == "gzip" else zlib.compress(body)
+            return self.request(body, f"Content-Encoding: {how}", f"Content-Length: {len(body)}")
+        return self.request(body, f"Content-Length: {len(body)}")
+
+    def talk(self, number: int) -> None:
+        chance = random.Random(number)
+        turns = itertools.count()
+        while time.monotonic() < self.end:
+            with closing(socket.create_connection(self.address, timeout=30)) as connection:
+                with connection.makefile("rb") as file:
+                    for _ in range(20):
+                        self.turn(connection, file, f"{number}-{next(turns)}", chance)
+                if chance.random() < 0.5:  # hang up in the middle of a body
+                    half = self.encoded(b'{"text": "aborted"}', "plain")
+                    with suppress(OSError):
+                        connection.sendall(half[: -chance.randint(1, 19)])
+
+    def turn(self, connection: socket.socket, file: Any, name: str, chance: random.Random) -> None:
+        count = 1 if chance.random() < 0.7 else 3  # pipelined
+        sent: list[list[str] | None] = []
+        data = b""
+        for part in range(count):
+            kind = chance.choice(("short", "short", "long", "invalid"))
+            how = chance.choice(("plain", "plain", "chunked", "gzip", "deflate"))
+            ids = [f"{name}-{part}-{place}" for place in range(30 if kind == "long" else 1)]
+            body: dict[str, Any] = {
+                "texts": [f"Comment {each}. {'Good day. ' * 20}" for each in ids],
+                "external_ids": ids,
+            }
+            if kind == "short":
+                body = {"texts": [f"Comment {ids[0]}"], "external_ids": ids}
+            if kind == "invalid":
+                body = {"text": 7}
+            sent.append(None if kind == "invalid" else ids)
+            data += self.encoded(json.dumps(body).encode(), how)
+        connection.sendall(data)
+        for ids_sent in sent:
+            status = int(file.readline().split()[1])
+            length = 0
+            while line := file.readline().strip():
+                header, _, value = line.partition(b":")
+                if header.lower() == b"content-length":
+                    length = int(value)
+            answer = json.loads(file.read(length))
+            self.statuses[status] += 1
+            if status == 503:
+                continue
+            if ids_sent is None:
+                assert (status, answer["errors"][0]["field"]) == (400, "text"), answer
+                continue
+            assert status == 200, answer
+            assert len(answer["results"]) == len(ids_sent)
+            for external_id, result in zip(ids_sent, answer["results"], strict=True):
+                self.stored[result["id"].replace("-", "")] = external_id
+
+
+@pytest.mark.slow
+def test_a_mix_of_requests_is_answered_rightly_and_stored_once(served: Served) -> None:
+    url, env, (key, *_) = served
+    mix = Mix(url, key)
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        list(pool.map(mix.talk, range(CONNECTIONS)))
+    print(f"{dict(mix.statuses)}, {len(mix.stored)} comments in {SECONDS:g} s")
+    assert set(mix.statuses) <= {200, 400, 503}
+    assert mix.statuses[200] > 1_000
+    with closing(sqlite3.connect(Path(env["DATA_DIR"], "toxicmod.sqlite3"))) as database:
+        rows = database.execute(
+            "SELECT id, external_id FROM predictions_prediction WHERE external_id <> ''"
+        ).fetchall()
+    stored = {row_id: external_id for row_id, external_id in rows if "-" in external_id}
+    assert {row: stored.get(row) for row in mix.stored} == mix.stored
+    assert max(Counter(stored.values()).values()) == 1, "a comment was stored twice"
+    assert len(stored) == len(mix.stored), "a comment was stored whose client got no 200"
+
+
+def test_no_private_name_of_the_server_is_used() -> None:
+    names = ("asgi", "batcher", "server", "gunicorn")
+    source = "\n".join((ROOT / "toxicmod" / f"{name}.py").read_text() for name in names)
+    own = re.findall(r"(?:def|class) (_\w+)|self\.(_\w+)(?:,|:? [^=]*=)", source)
+    used = set(re.findall(r"[\w)\]]\.(_[a-z]\w*)", source))
+    assert used
+    assert used <= {name for pair in own for name in pair}
+    assert not re.search(r"import .*\b_", source)
