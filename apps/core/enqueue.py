@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from celery import current_app
+from celery.signals import worker_process_shutdown, worker_shutdown
 from django.db import transaction
 
 logger = logging.getLogger(__name__)
@@ -129,4 +130,11 @@ def flush(timeout: float = _EXIT_SECONDS) -> bool:
     return _publisher.flush(timeout)
 
 
+def _flush(**_: Any) -> None:
+    flush()
+
+
 atexit.register(flush)
+# Celery's processes end without running what is registered with atexit; the trainer's after each task.
+worker_process_shutdown.connect(_flush)
+worker_shutdown.connect(_flush)

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import redis
+from celery.signals import worker_process_shutdown, worker_shutdown
+from celery.utils.dispatch import Signal
 from kombu.exceptions import OperationalError
 
 from apps.core import enqueue as module
@@ -93,6 +95,16 @@ def test_a_forked_process_publishes_its_own_tasks_only(broker: Broker) -> None:
         is_right = not module._publisher._messages and module._publisher._thread is None
         os._exit(0 if is_right else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("ending", [worker_process_shutdown, worker_shutdown])
+def test_a_worker_that_ends_publishes_first(broker: Broker, ending: Signal) -> None:
+    """The trainer's process ends after each task, and what the task has enqueued must not end with it."""
+    broker.answers.clear()
+    enqueue("apps.training.tasks.measure_gates", 1)
+    threading.Timer(0.2, broker.answers.set).start()
+    ending.send(sender=None)
+    assert broker.published == [("apps.training.tasks.measure_gates", (1,))]
 
 
 _SCRIPT = """

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from playwright.sync_api import Browser, BrowserContext, Page, Route, TimeoutError
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Route, TimeoutError
 
 from apps.classifier.labels import LABELS
 from toxicmod.tests.browser import SIZES
@@ -282,13 +282,18 @@ class Desk:
         self.context.on("response", lambda answer: site.tally.add(urlsplit(answer.url).path, answer.status))
         self.page: Page = self.context.new_page()
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
+        self.page.on("console", self._note_error)
         self.page.goto(f"/admin/login/?next={CONSOLE}")
         self.page.fill("#id_username", name)
         self.page.fill("#id_password", PASSWORD)
         self.page.press("#id_password", "Enter")
         self.page.wait_for_url(f"**{CONSOLE}**")
         self.ready()
+
+    def _note_error(self, said: ConsoleMessage) -> None:
+        # Another moderator was faster: the page says so.
+        if said.type == "error" and "409 (Conflict)" not in said.text:
+            self.errors.append(said.text)
 
     def _slowly(self, route: Route) -> None:
         self.page.wait_for_timeout(SLOW * 1000)
@@ -312,11 +317,16 @@ class Desk:
 
     def decide(self, action: str | None = None) -> Intent | None:
         """Read the comment and decide it; return what was decided, None where nothing is left."""
-        item = self.item()
-        if item is None:
-            return None
+        while True:
+            item = self.item()
+            if item is None:
+                return None
+            text = self._text()
+            self.page.wait_for_load_state("networkidle")  # the item is reserved now, or held by another
+            if not self.page.locator(".notice", has_text="View only").count():
+                break
+            self._go_on(item)
         self.shown.append(item)
-        text = self._text()
         action = action or ("reject" if labels_of(text) else "approve")
         self._tick(labels_of(text))
         self._act(action)
@@ -324,6 +334,16 @@ class Desk:
         if action != "skip":
             self.intents.append(intent)
         return intent
+
+    def _go_on(self, item: int) -> None:
+        """Leave an item that another moderator holds."""
+        if self.is_phone:
+            self.page.locator(".later").first.tap()
+        else:
+            self.page.keyboard.press("j")
+        self.page.wait_for_function(
+            "item => document.querySelector('#centre')?.dataset.item != item", arg=str(item)
+        )
 
     def _tick(self, labels: tuple[str, ...]) -> None:
         """Say which labels are true; in a blind review also that none is."""

@@ -178,10 +178,10 @@ class Day:
     def all(self) -> Findings:
         """Make every check."""
         for check in (
-            self.schedules, self.logs, self.calls, self.dashboard, self.console, self.my_pages, self.quality,
-            self.policies, self.bulk, self.model_page, self.results, self.api, self.metrics, self.challenger,
-            self.roles, self.webhooks, self.mail, self.export, self.intents, self.admin,
-            self.limited_moderator,
+            self.calls, self.console, self.my_pages, self.quality, self.policies, self.bulk, self.model_page,
+            self.results, self.api, self.challenger, self.roles, self.webhooks, self.mail, self.export,
+            self.intents, self.admin, self.limited_moderator, self.schedules, self.logs, self.dashboard,
+            self.metrics,
         ):  # fmt: skip
             try:
                 check()
@@ -731,7 +731,7 @@ class Day:
         page = self.lea.get(f"{CONSOLE}policies/{policy}/")
         reached = {
             bound: " OR ".join(
-                f"{rule.label}::float4 >= {getattr(rule, bound)}::float4"
+                f"greatest({rule.label}, 1e-30)::float4 >= {getattr(rule, bound)}::float4"
                 for rule in rules
                 if rule.label and getattr(rule, bound) is not None
             )
