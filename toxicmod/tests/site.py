@@ -65,7 +65,8 @@ def gunicorn(
     if file_descriptors is not None:
         command = ["bash", "-c", f'ulimit -n {file_descriptors}; exec "$@"', "bash", *command]
     process = subprocess.Popen(command, cwd=ROOT, env=env)
-    url = f"http://127.0.0.1:{env['PORT']}"
+    scheme = "https" if "--certfile" in env.get("GUNICORN_CMD_ARGS", "") else "http"
+    url = f"{scheme}://127.0.0.1:{env['PORT']}"
     try:
         wait_until_answered(process, f"{url}/ready")
         yield url, process

@@ -5,6 +5,8 @@ import json
 import re
 import resource
 import socket
+import ssl
+import subprocess
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -34,10 +36,13 @@ print("key", create_api_key(name="connections", rate_per_minute=10**6, acts_as=u
 class Server:
     def __init__(self, url: str, key: str) -> None:
         self.address = (urlsplit(url).hostname, urlsplit(url).port)
-        self.key = key
+        self.key, self.is_tls = key, url.startswith("https:")
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(self.address, timeout=TIMEOUT)
+        connection = socket.create_connection(self.address, timeout=TIMEOUT)
+        if not self.is_tls:
+            return connection
+        return ssl.create_default_context().wrap_socket(connection, server_hostname="127.0.0.1")
 
     def head(self, path: str, *headers: str, method: str = "POST") -> bytes:
         """Return the head of a request, which names the key as both APIs do."""
@@ -59,6 +64,28 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with site(tmp_path_factory.mktemp("connections"), **FEW_THREADS) as (url, env):
         manage("install_default_policy", env=env)
         yield Server(url, manage("shell", "-v0", "-c", _MAKE_KEY, env=env).split()[-1])
+
+
+@pytest.fixture(scope="module")
+def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that speaks TLS itself."""
+    folder = tmp_path_factory.mktemp("tls")
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    options = {"GUNICORN_CMD_ARGS": f"--certfile {certificate} --keyfile {key}"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(certificate))
+        with site(folder, **FEW_THREADS, **options) as (url, env):
+            manage("install_default_policy", env=env)
+            yield Server(url, manage("shell", "-v0", "-c", _MAKE_KEY, env=env).split()[-1])
+
+
+@pytest.fixture(params=["plain", pytest.param("TLS", marks=pytest.mark.slow)])
+def any_server(request: pytest.FixtureRequest) -> Server:
+    """The server, and one that speaks TLS."""
+    return request.getfixturevalue("server" if request.param == "plain" else "tls_server")
 
 
 def answers(connection: socket.socket, count: int) -> list[tuple[int, bytes]]:
@@ -170,17 +197,17 @@ def test_the_paths_are_those_of_every_api() -> None:
 
 
 @pytest.mark.parametrize("encoding", ENCODED)
-def test_a_body_in_another_encoding_is_read(server: Server, encoding: str) -> None:
+def test_a_body_in_another_encoding_is_read(any_server: Server, encoding: str) -> None:
     wrong = []
     for path in PATHS:
         body, kind = body_of(path)
-        if not takes_a_body(server, path):
+        if not takes_a_body(any_server, path):
             continue
         headers, data = ENCODED[encoding](body)
         if "chunked" not in encoding:
             headers.append(f"Content-Length: {len(data)}")
-        plain = ask(server, server.request(f"/{path}", body, kind))
-        encoded = ask(server, server.head(f"/{path}", f"Content-Type: {kind}", *headers) + data)
+        plain = ask(any_server, any_server.request(f"/{path}", body, kind))
+        encoded = ask(any_server, any_server.head(f"/{path}", f"Content-Type: {kind}", *headers) + data)
         if without_ids(encoded) != without_ids(plain):
             wrong.append(f"/{path}: {encoded[0]} {encoded[1][:80]!r}, not {plain[0]}")
     assert not wrong, "\n".join(wrong)
@@ -194,10 +221,10 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("refused", REFUSED)
-def test_a_request_after_a_refused_one_is_answered(server: Server, refused: str) -> None:
+def test_a_request_after_a_refused_one_is_answered(any_server: Server, refused: str) -> None:
     """The first is refused before its body has all come; the rest comes together with the next request."""
     head = b"POST /api/v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n" + REFUSED[refused]
-    with closing(server.connect()) as connection:
+    with closing(any_server.connect()) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.sendall(head + b"\r\n" + b" " * 10)
         time.sleep(0.5)
@@ -219,15 +246,17 @@ PIPELINED = {
 
 @pytest.mark.parametrize("kept", [False, True], ids=["new connection", "kept connection"])
 @pytest.mark.parametrize("paths", PIPELINED.values(), ids=PIPELINED)
-def test_requests_that_come_together_are_all_answered(server: Server, paths: list[str], kept: bool) -> None:
+def test_requests_that_come_together_are_all_answered(
+    any_server: Server, paths: list[str], kept: bool
+) -> None:
     """Pipelining, RFC 9112, section 9.3.2."""
     data = b"".join(
-        HEALTH if path == "/health" else server.request(path, body_of(path.removeprefix("/"))[0])
+        HEALTH if path == "/health" else any_server.request(path, body_of(path.removeprefix("/"))[0])
         for path in paths
     )
-    with closing(server.connect()) as connection:
+    with closing(any_server.connect()) as connection:
         if kept:
-            connection.sendall(server.request("/api/v1/predict", body_of("predict")[0]))
+            connection.sendall(any_server.request("/api/v1/predict", body_of("predict")[0]))
             assert [status for status, _ in answers(connection, 1)] == [200]
         connection.sendall(data)
         received = [status for status, _ in answers(connection, len(paths))]
@@ -310,11 +339,11 @@ def test_half_sent_requests_do_not_block_others(free_server: Server, data: bytes
 
 
 @pytest.mark.slow
-def test_half_sent_requests_time_out(free_server: Server) -> None:
+def test_half_sent_requests_time_out(any_server: Server) -> None:
     with ExitStack() as stack:
         connections = {}
         for name, data in HALF_SENT.items():
-            connections[name] = stack.enter_context(closing(free_server.connect()))
+            connections[name] = stack.enter_context(closing(any_server.connect()))
             connections[name].sendall(data)
         time.sleep(CLIENT_TIMEOUT)
         still_open = [name for name, connection in connections.items() if is_open(connection)]
