@@ -14,10 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from apps.api.perspective.errors import unavailable
-from apps.api.perspective.rendering import CONTENT_TYPE
 from apps.monitoring.counting import WRITE_SECONDS, source_of
-from toxicmod import worker
 from toxicmod.tests.load import CONNECTIONS, Load, load, post, site_on_one_core
 
 
@@ -76,9 +73,3 @@ def test_more_connections_than_it_can_serve_leave_the_accepted_their_time(path: 
     # Whoever comes once the rush is over is answered, within the first second.
     assert not len(after.refused)
     assert after.p99 < full.p99 + 250
-
-
-def test_a_perspective_client_reads_the_refusal_it_knows() -> None:
-    kind, body = worker._ANSWERS[b" /v1alpha1/"]
-    assert kind == CONTENT_TYPE
-    assert json.loads(body) == unavailable().body
