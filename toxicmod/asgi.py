@@ -16,7 +16,7 @@ from threading import Lock, Thread
 from typing import Any
 from urllib.parse import quote
 
-from a2wsgi import WSGIMiddleware
+import a2wsgi
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 
@@ -56,6 +56,7 @@ OVERLOADED = "The server is overloaded. Please try again in a moment."
 _PRINTABLE = string.ascii_letters + string.digits + string.punctuation
 
 logger = logging.getLogger(__name__)
+WSGIMiddleware: Any = a2wsgi.WSGIMiddleware  # its types of messages are not the general ones used here
 
 
 class BodyError(Exception):
