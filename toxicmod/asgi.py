@@ -196,9 +196,10 @@ class Application:
                 seconds = time.perf_counter() - began
             if response is None:
                 answer = self._always if path in ALWAYS_ANSWERED else self._django
-                return await answer(scope, _replay(body), send)
+                await answer(scope, _replay(body), send)
+                return
         except DisconnectedError:
-            return None
+            return
         except BodyError as error:
             response = batched.refusal(batched.api_of(path), error.status, str(error))
         except OverloadedError:
@@ -208,7 +209,7 @@ class Application:
             response = batched.refusal(batched.api_of(path), 503, OVERLOADED, RETRY_SECONDS)
         if source := counting.source_of(path):  # Django's middleware counts what it answers
             counting.count(source, response.status_code, seconds)
-        return await _respond(send, response)
+        await _respond(send, response)
 
     def _log_refused(self) -> None:
         logger.warning("The server is overloaded: %d requests were refused", self._refused)
