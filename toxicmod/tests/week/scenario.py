@@ -115,7 +115,7 @@ class Week:
         self.traffic()
         self.statements()
         self.learn()
-        # What is learned from so few comments may treat one group worse by chance; then a lead has to force it.
+        # A model of so few comments may treat one group worse by chance; then a lead has to force it.
         self.canary(force=bool(self.gates()))
         self.site.wait(
             lambda: self._outcomes()[-1:] == ["completed"], lambda: f"the canary goes on: {self._outcomes()}"
