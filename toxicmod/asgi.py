@@ -32,6 +32,7 @@ from django.core.handlers.asgi import ASGIRequest  # noqa: E402  (needs the sett
 from django.db import connections  # noqa: E402
 from django.http import HttpResponse  # noqa: E402
 from django.urls import reverse  # noqa: E402
+from django.utils.http import parse_header_parameters  # noqa: E402
 
 from apps.api import batched  # noqa: E402
 from apps.classifier.scorer import warm  # noqa: E402
@@ -75,7 +76,7 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
     """Return a request's body, decompressed, and one byte too much where it is larger than any view accepts.
 
     Raises:
-        BodyError: it is compressed in a way that is unknown or wrong, or it does not end.
+        BodyError: its type or compression is unknown or wrong, or it does not end.
         DisconnectedError: the client is gone.
     """
     limit = settings.MAX_BODY_BYTES + 1
@@ -92,7 +93,13 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
             parts.append(message["body"])
         size += len(message["body"])
     body = (parts[0] if len(parts) == 1 else b"".join(parts))[:limit]
-    encoding = next((value for name, value in scope["headers"] if name == b"content-encoding"), b"").lower()
+    headers = dict(scope["headers"])
+    if b"*" in (kind := headers.get(b"content-type", b"")):
+        try:
+            parse_header_parameters(kind.decode("latin-1"))
+        except ValueError:
+            raise BodyError(400, "The Content-Type names an unknown encoding.") from None
+    encoding = headers.get(b"content-encoding", b"").lower()
     if encoding in (b"", b"identity") or not body:
         return body
     if encoding not in (b"gzip", b"x-gzip", b"deflate"):

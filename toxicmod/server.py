@@ -28,7 +28,7 @@ class Connection(HttpToolsProtocol):
         self._timer = self.loop.call_later(CHECK_SECONDS, self._check)
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
-        else:
+        elif self.scheme == "http":  # uvloop never resumes a TLS transport without a buffer
             transport.set_write_buffer_limits(0)
 
     def connection_lost(self, exc: Exception | None) -> None:

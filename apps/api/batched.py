@@ -67,6 +67,7 @@ def answer(requests: Sequence[ASGIRequest]) -> list[HttpResponse | None]:
 def _is_batchable(request: ASGIRequest) -> bool:
     """Whether nothing but the store has to be asked: what waits for more holds up nobody else."""
     try:
+        request.get_host()
         if _security.process_request(request) is not None:
             return False
         if request.path_info in _PREDICT:
