@@ -4,6 +4,7 @@
 on TLS-only cookies, JSON logs and key-only API access.
 """
 
+import logging
 from pathlib import Path
 
 import environ
@@ -413,9 +414,18 @@ if PRODUCTION:
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = True
 
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Leave the traceback out of a warning: Django logs one for each page that it refuses."""
+    if record.levelno < logging.ERROR:
+        record.exc_info = record.exc_text = None
+    return True
+
+
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
+    "filters": {"without traceback": {"()": lambda: _without_traceback}},
     "formatters": {
         "console": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"},
         "json": {
@@ -424,8 +434,12 @@ LOGGING = {
         },
     },
     "handlers": {
-        "console": {"class": "logging.StreamHandler", "formatter": "json" if PRODUCTION else "console"}
+        "console": {
+            "class": "logging.StreamHandler",
+            "formatter": "json" if PRODUCTION else "console",
+        }
     },
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
-    "loggers": {name: {"level": "WARNING"} for name in ("mlflow", "alembic", "matplotlib", "botocore")},
+    "loggers": {name: {"level": "WARNING"} for name in ("mlflow", "alembic", "matplotlib", "botocore")}
+    | {"django.request": {"filters": ["without traceback"]}},
 }

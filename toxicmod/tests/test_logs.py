@@ -16,6 +16,26 @@ app.log.setup(loglevel="INFO")
 logging.getLogger("apps").info("Waited", extra={"queue_age_seconds": 7})
 """
 
+REFUSED = """
+import logging, django
+django.setup()
+for level in (logging.WARNING, logging.ERROR):
+    try:
+        raise PermissionError("said")
+    except PermissionError as error:
+        logging.getLogger("django.request").log(level, "Forbidden: /monitoring/", exc_info=error)
+"""
+
+
+def test_a_refused_page_is_logged_without_a_traceback() -> None:
+    environment = os.environ | {"DJANGO_SETTINGS_MODULE": "toxicmod.settings"}
+    command = [sys.executable, "-c", REFUSED]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    warning, error = done.stderr.split("ERROR")
+    assert "Forbidden" in warning
+    assert "Traceback" not in warning
+    assert "Traceback" in error
+
 
 def test_a_workers_line_is_json_in_production_with_its_figures_as_fields(tmp_path: Path) -> None:
     environment = os.environ | {
