@@ -118,7 +118,7 @@ def test_figures_by_label_become_flat() -> None:
 
 def test_a_web_process_imports_none_of_the_heavy_libraries() -> None:
     code = (
-        "import sys, toxicmod.wsgi, toxicmod.urls\n"
+        "import sys, toxicmod.asgi, toxicmod.urls\n"
         "heavy = {'mlflow', 'sklearn', 'scipy.special', 'matplotlib', 'pandas', 'boto3'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
