@@ -80,7 +80,7 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
         DisconnectedError: the client is gone.
     """
     limit = settings.MAX_BODY_BYTES + 1
-    parts, size = [], 0
+    received, size = bytearray(), 0
     more = True
     while more:
         if size > limit + DRAINED_BYTES:
@@ -90,9 +90,10 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
             raise DisconnectedError
         more = message.get("more_body", False)
         if size < limit:
-            parts.append(message["body"])
+            received += message["body"]
         size += len(message["body"])
-    body = (parts[0] if len(parts) == 1 else b"".join(parts))[:limit]
+    body = bytes(received[:limit] if size > limit else received)
+    del received
     headers = dict(scope["headers"])
     if b"*" in (kind := headers.get(b"content-type", b"")):
         try:
@@ -135,13 +136,14 @@ def _normalized(scope: Scope, body: bytes) -> Scope:
     return {**scope, "headers": headers, "query_string": query}
 
 
-def _replay(body: bytes) -> Receive:
-    messages: Iterator[dict[str, Any]] = iter([{"type": "http.request", "body": body, "more_body": False}])
+class _Replay:
+    """A body that has been read, as the messages of ASGI's `receive`."""
 
-    async def receive() -> dict[str, Any]:
-        return next(messages, {"type": "http.disconnect"})
+    def __init__(self, body: bytes) -> None:
+        self.messages = [{"type": "http.request", "body": body, "more_body": False}]
 
-    return receive
+    async def __call__(self) -> dict[str, Any]:
+        return self.messages.pop() if self.messages else {"type": "http.disconnect"}
 
 
 async def _respond(send: Send, response: HttpResponse) -> None:
@@ -203,7 +205,11 @@ class Application:
                 seconds = time.perf_counter() - began
             if response is None:
                 answer = self._always if path in ALWAYS_ANSWERED else self._django
-                await answer(scope, _replay(body), send)
+                replay = _Replay(body)
+                try:
+                    await answer(scope, replay, send)
+                finally:
+                    replay.messages.clear()  # a2wsgi's objects refer to each other, and would keep the body
                 return
         except DisconnectedError:
             return
