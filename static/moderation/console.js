@@ -306,6 +306,14 @@ function startDesk(desk) {
     if (form().reportValidity()) press(find("#reasons .confirm"));
   }
 
+  // The second click of a double click was meant for the item before; a key's click has no detail.
+  desk.addEventListener("click", (event) => {
+    const again = event.detail > 1 && event.target.closest(".act :is(button, a), #reasons button, #undo button");
+    const early = event.detail && Date.now() - since < 500 && !event.target.closest(".left");
+    if (!again && !early) return;
+    event.preventDefault();
+    event.stopPropagation();
+  }, true);
   desk.classList.add("live");
   desk.addEventListener("submit", async (event) => {
     const { submitter } = event;
