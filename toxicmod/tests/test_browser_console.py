@@ -406,7 +406,9 @@ def test_undo_right_after_a_decision(queue: list[QueueItem], visit: Callable[...
     assert at_item(page) == second
     assert list(Decision.objects.effective().values_list("item", flat=True)) == [first.pk]
     page.keyboard.press("u")
-    expect(page.locator("#said")).to_contain_text("There is nothing to undo here.")
+    expect(page.locator("#said")).to_contain_text(
+        "There is nothing to undo here. My page lists your last decisions."
+    )
     assert Decision.objects.effective().get().item == first
 
 
@@ -423,7 +425,7 @@ def test_undo_right_after_a_decision_that_is_not_stored_and_after_a_skip(
     page.keyboard.press("a")
     page.keyboard.press("u")
     expect(page.locator("#said")).to_contain_text(
-        f"Nothing was undone: approve of item {second.pk} had not been stored."
+        f"Nothing was undone: approval of item {second.pk} had not been stored."
     )
     expect(page.locator("#unsaved")).to_contain_text(f"Approve item {second.pk} was not stored.")
     assert Decision.objects.effective().count() == 1
