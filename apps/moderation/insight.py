@@ -178,6 +178,10 @@ _EXPLAINED: dict[Obstacle, Callable[[User, str, int], str]] = {
         f"{_items(count, 'was', 'were')} skipped by you. "
         "For a day they are offered to others only; search for their numbers to open them."
     ),
+    Obstacle.ESCALATED: lambda user, view, count: (
+        f"{_items(count, 'was', 'were')} escalated by you, for another lead to decide. "
+        "If there is none, open them from the list of the Escalated view."
+    ),
 }
 
 

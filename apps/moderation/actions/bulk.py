@@ -234,7 +234,7 @@ def _undo_batch(job_id: int) -> bool:
     batch = list(decisions.values_list("pk", "item")[:_BATCH])
     for pk, item_id in batch:
         try:
-            undo(decision_id=pk, user=job.undone_by, lease=False)
+            undo(decision_id=pk, user=job.undone_by, lease=False, job=job)
             job.undone += 1
         except (ModerationError, PermissionDenied) as error:
             if len(job.not_undone) < _LISTED:

@@ -600,7 +600,12 @@ class Day:
                 " WHEN i.not_for_id = u.id THEN 'you decided it first'"
                 " WHEN i.lease_until > %s AND i.lease_by_id <> u.id THEN 'held by others'"
                 " WHEN EXISTS (SELECT 1 FROM moderation_skip s WHERE s.item_id = i.id AND s.by_id = u.id"
-                "   AND s.created_at > %s) THEN 'skipped by you' ELSE '' END AS obstacle"
+                "   AND s.created_at > %s) THEN 'skipped by you'"
+                " WHEN i.lane = 'escalated' AND i.lease_by_id IS DISTINCT FROM u.id AND u.id = ("
+                "   SELECT d.by_id FROM moderation_decision d"
+                "   LEFT JOIN moderation_decision r ON r.reverses_id = d.id"
+                "   WHERE d.item_id = i.id AND d.action = 'escalate' AND r.id IS NULL"
+                "   ORDER BY d.id DESC LIMIT 1) THEN 'escalated by you' ELSE '' END AS obstacle"
                 " FROM moderation_queueitem i, accounts_user u"
                 " WHERE i.status = 'open' AND u.username = %s AND (%s OR i.community = %s)",
                 self.site.clock.now(), name == "lea", self.site.clock.now(),
