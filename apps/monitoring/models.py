@@ -112,6 +112,9 @@ class HourlyRollup(models.Model):
     rejected = models.PositiveIntegerField(default=0, help_text="By moderators.")
     escalated = models.PositiveIntegerField(default=0)
     reversed = models.PositiveIntegerField(default=0, help_text="Decisions taken back, appeals included.")
+    escalations_reversed = models.PositiveIntegerField(
+        default=0, help_text="Those of `reversed` that took back an escalation; 0 in rows counted before."
+    )
     right = models.PositiveIntegerField(default=0, help_text="Feedback that the prediction is right.")
     wrong = models.PositiveIntegerField(default=0, help_text="Feedback that it is wrong.")
     flagged = ArrayField(shape=(len(LABELS),), grows=True)

@@ -742,10 +742,11 @@ def _before_and_after(filters: Filters) -> list[Plot]:
 
 def queue(filters: Filters) -> Panel:
     """Whether moderators keep up."""
-    frame = load(filters, "queued", "approved", "rejected", "reversed", "waits")
+    frame = load(filters, "queued", "approved", "rejected", "reversed", "escalations_reversed", "waits")
     times, came = frame.over_time("queued", filters)
     decided = frame.over_time("approved", filters)[1] + frame.over_time("rejected", filters)[1]
-    _, taken_back = frame.over_time("reversed", filters)
+    # An item whose escalation was taken back had never left the queue.
+    taken_back = frame.over_time("reversed", filters)[1] - frame.over_time("escalations_reversed", filters)[1]
     _, waits = frame.over_time("waits", filters)
     items = QueueItem.objects.open()
     if filters.community is not None:
@@ -764,7 +765,7 @@ def queue(filters: Filters) -> Panel:
             else None
         )
         ages[name] = None if moment is None else (at - moment).total_seconds()
-    net = came - decided
+    net = came + taken_back - decided
     backlog = depth - np.concatenate([np.cumsum(net[::-1])[::-1][1:], [0]])
     steps = max(1, round(DAY / filters.step))
     pace = float(net[-7 * steps :].mean()) if len(net) else 0.0
@@ -786,14 +787,14 @@ def queue(filters: Filters) -> Panel:
             Tile(
                 "Taken back",
                 _percent(100 * float(taken_back.sum()) / verdicts if verdicts else None),
-                "of the decisions",
+                "of approvals and rejections",
             ),
             Tile("Time to decision", span(percentile(whole, WAIT_EDGES, 0.5)), "median, of this window"),
         ],
         [
             Plot(
                 "flow",
-                "Items that came and items that were decided.",
+                "Items that came, that were decided, and that wait again as their decision was taken back.",
                 [
                     Series("came", times, [float(each) for each in came]),
                     Series("decided", times, [float(each) for each in decided]),

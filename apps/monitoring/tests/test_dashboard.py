@@ -303,6 +303,19 @@ def test_the_challenger_is_held_against_the_champion_on_the_same_comments(
     assert "challenger" not in [plot.key for plot in of_one]
 
 
+def test_what_is_taken_back_waits_again(champion: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """15 came in every hour, 12 were decided and 3 verdicts taken back, besides an escalation."""
+    fill(champion)
+    HourlyRollup.objects.overall().update(reversed=4, escalations_reversed=1)
+    monkeypatch.setattr("apps.monitoring.state.open_items", lambda community: 1_000)
+    panel = PANELS["queue"][1](Filters("24h"))
+    tiles = {tile.name: tile.value for tile in panel.tiles}
+    assert (tiles["In a day"], tiles["Taken back"]) == ("1,144", "25.0 %")
+    drawn = {series.name: series.y for plot in panel.plots for series in plot.series}
+    assert drawn["taken back"][-2:] == [3, 3]
+    assert drawn["open"][-3:] == [988, 994, 1_000]
+
+
 def test_promotions_are_marked(engineer: Client, champion: ModelVersion) -> None:
     fill(champion)
     Promotion.objects.create(kind="promote", version=champion, replaced=champion, actor="a", reason="b")

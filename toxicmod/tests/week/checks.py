@@ -459,12 +459,12 @@ class Day:
         decisions = (
             "SELECT date_trunc('hour', d.created_at), count(*) FROM moderation_decision d"
             " JOIN predictions_prediction p ON p.id = d.submission_id"
-            " WHERE NOT d.automatic AND d.action = ANY(%s) AND {where} AND d.created_at >= %s AND"
-            " d.created_at < %s"
-            " GROUP BY 1"
+            " LEFT JOIN moderation_decision b ON b.id = d.reverses_id"
+            " WHERE NOT d.automatic AND {of}.action IN ('approve', 'reject') AND {{where}}"
+            " AND d.created_at >= %s AND d.created_at < %s GROUP BY 1"
         )
-        decided = self._by_hour(decisions, part, ["approve", "reject"])
-        reversed_ = self._by_hour(decisions, part, ["reverse"])
+        decided = self._by_hour(decisions.format(of="d"), part)
+        reversed_ = self._by_hour(decisions.format(of="b"), part)
         for title, expected in (("came", came), ("decided", decided), ("taken back", reversed_)):
             self._series(page, part, series, "flow", title, expected)
         community = "TRUE" if part.community is None else f"community = '{part.community}'"
@@ -485,7 +485,7 @@ class Day:
         backlog, expected_open = depth, {}
         for hour in reversed(part.hours()):
             expected_open[hour] = max(0.0, float(backlog))
-            backlog -= came.get(hour, 0) - decided.get(hour, 0)
+            backlog -= came.get(hour, 0) + reversed_.get(hour, 0) - decided.get(hour, 0)
         if not part.source:
             self._series(page, part, series, "backlog", "open", expected_open)
         waits = self.rows(
