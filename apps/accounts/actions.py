@@ -34,7 +34,7 @@ def create_api_key(
         secret: a secret chosen by the operator; a random one by default.
 
     Raises:
-        ValidationError: an unknown scope, no name, or a secret that is in use.
+        ValidationError: an unknown scope, no name, a rate below 1, or a secret that is in use.
     """
     secret = secret or APIKey.new_secret()
     key = APIKey(

@@ -76,6 +76,19 @@ def _short_column(model: type[Model], name: str) -> Callable[[Model], str]:
     return column
 
 
+@cache
+def _plain_column(model: type[Model], name: str) -> Callable[[Model], str]:
+    """Return a column of the admin that names a related object without a link to it."""
+
+    @admin.display(description=model._meta.get_field(name).verbose_name)  # type: ignore[union-attr]
+    def column(row: Model) -> str:
+        related = getattr(row, name)
+        return "–" if related is None else str(related)
+
+    column.__name__ = name
+    return column
+
+
 class ReadOnlyAdmin(admin.ModelAdmin):
     """Evidence: it can be looked at by those who may view it, and changed by nobody.
 
@@ -106,7 +119,22 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
         fieldsets = super().get_fieldsets(request, obj)
         return [
-            (title, options | {"fields": self._shorten(options["fields"])}) for title, options in fieldsets
+            (title, options | {"fields": self._unlink(request, self._shorten(options["fields"]))})
+            for title, options in fieldsets
+        ]
+
+    def _unlink(self, request: HttpRequest, columns: list[Any]) -> list[Any]:
+        """Return the columns with those of related objects that the user may not view without a link."""
+        closed = {
+            field.name
+            for field in self.model._meta.fields
+            if isinstance(field, ForeignKey)
+            and (its := self.admin_site._registry.get(field.remote_field.model))
+            and not its.has_view_permission(request)
+        }
+        return [
+            _plain_column(self.model, column) if isinstance(column, str) and column in closed else column
+            for column in columns
         ]
 
     def _shorten(self, columns: Any) -> list[Any]:
@@ -156,7 +184,7 @@ class APIKeyAdmin(admin.ModelAdmin):
             review_perspective=obj.review_perspective,
             drop_unsupported=obj.drop_unsupported,
         )
-        obj.pk = key.pk
+        obj.pk, obj.hint = key.pk, key.hint
         obj._state.adding = False
         messages.warning(request, f"The secret, shown this once: {secret}")
 

@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 from django.contrib.auth.models import AbstractUser
 from django.core.exceptions import ValidationError
+from django.core.validators import MinValueValidator
 from django.db import models
 from django.utils import timezone
 
@@ -110,7 +111,13 @@ class APIKey(models.Model):
     hint = models.CharField(max_length=8, editable=False, help_text="The first characters of the secret.")
     secret_hash = models.CharField(max_length=64, unique=True, editable=False)
     scopes = models.JSONField(default=default_scopes, validators=[validate_scopes])
-    rate_per_minute = models.PositiveIntegerField(default=6_000, help_text="Requests a minute.")
+    rate_per_minute = models.PositiveIntegerField(
+        default=6_000,
+        validators=[
+            MinValueValidator(1, "Allow at least one request a minute; to refuse all, revoke the key.")
+        ],
+        help_text="Requests a minute.",
+    )
     acts_as = models.ForeignKey(
         User,
         null=True,

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from django.db import DatabaseError
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, JsonResponse
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -84,6 +85,18 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
         response.data = problem(response.status_code, shorten(str(error.detail)))
     response.content_type = CONTENT_TYPE
     return response
+
+
+def found(rows: QuerySet[Any], **wanted: Any) -> Any:
+    """Return the row that is wanted.
+
+    Raises:
+        NotFound: there is none; the message says so in plain words.
+    """
+    row = rows.filter(**wanted).first()
+    if row is None:
+        raise exceptions.NotFound(f"There is no such {rows.model._meta.verbose_name}.")
+    return row
 
 
 def json_problem(request: HttpRequest, status: int, detail: str) -> JsonResponse:

@@ -27,6 +27,7 @@ class Obstacle(TextChoices):
     DECIDED_FIRST = "decided_first", "you decided it first"
     POLICY = "policy", "restricted by policy"
     SKIPPED = "skipped", "skipped by you"
+    ESCALATED = "escalated", "escalated by you"
 
 
 def skipped_by(user: User, now: datetime | None = None) -> list[int]:
@@ -35,8 +36,22 @@ def skipped_by(user: User, now: datetime | None = None) -> list[int]:
     return list(Skip.objects.filter(by=user, created_at__gt=since).values_list("item", flat=True))
 
 
-def takeable(user: User, view: str, now: datetime | None = None) -> QueueItemQuerySet:
+def escalated_by(user: User, now: datetime | None = None) -> list[int]:
+    """Return the ids of the items that the user handed to another lead and has not opened again since."""
+    if not user.has_perm("moderation.decide_escalated"):
+        return []  # only leads are offered escalated items
+    held = Q(lease_by=user, lease_until__gt=now or timezone.now())
+    items = QueueItem.objects.escalated_by(user).exclude(pk__in=QueueItem.objects.filter(held).values("pk"))
+    return list(items.values_list("pk", flat=True))
+
+
+def takeable(
+    user: User, view: str, now: datetime | None = None, *, own_escalations: bool = False
+) -> QueueItemQuerySet:
     """Return the items of a view that the user can take now.
+
+    Args:
+        own_escalations: with those that the user escalated, which another lead is to take.
 
     Raises:
         PermissionDenied: the user may not decide at all.
@@ -44,7 +59,8 @@ def takeable(user: User, view: str, now: datetime | None = None) -> QueueItemQue
     """
     now = now or timezone.now()
     items = decidable_by(user, QueueItem.objects.in_view(view, user, now)).free(user, now)
-    return items.exclude(pk__in=skipped_by(user, now))
+    left = skipped_by(user, now) + ([] if own_escalations else escalated_by(user, now))
+    return items.exclude(pk__in=left)
 
 
 def obstacle(user: User, now: datetime) -> Case:
@@ -59,6 +75,8 @@ def obstacle(user: User, now: datetime) -> Case:
     whens.append(When(held, then=Value(Obstacle.HELD.value)))
     if skipped := skipped_by(user, now):
         whens.append(When(pk__in=skipped, then=Value(Obstacle.SKIPPED.value)))
+    if escalated := escalated_by(user, now):
+        whens.append(When(pk__in=escalated, then=Value(Obstacle.ESCALATED.value)))
     return Case(*whens, default=Value(""), output_field=CharField())
 
 

@@ -17,6 +17,7 @@ from django.utils import timezone
 from apps.accounts.models import User
 from apps.accounts.permissions import access_key, communities_of, in_communities_of
 from apps.classifier.labels import LABELS
+from apps.core.wording import many
 from apps.moderation.availability import Obstacle, obstacle
 from apps.moderation.models import (
     SEVERE,
@@ -133,7 +134,7 @@ def why_empty(user: User, view: str) -> list[str]:
     entry = next(entry for entry in view_counts(user) if entry.view == view)
     sentences = []
     if entry.available:
-        those = "1 item is" if entry.available == 1 else f"{entry.available:,} items are"
+        those = many(entry.available, "item is", "items are")
         sentences.append(f"{those} on the screen of another moderator, or on another of your tabs.")
     for reason, count in entry.obstacles.items():
         sentences.append(_EXPLAINED[Obstacle(reason)](user, view, count))
@@ -143,8 +144,8 @@ def why_empty(user: User, view: str) -> list[str]:
     return sentences
 
 
-def _items(count: int, one: str, many: str) -> str:
-    return f"1 item {one}" if count == 1 else f"{count:,} items {many}"
+def _items(count: int, one: str, several: str) -> str:
+    return many(count, f"item {one}", f"items {several}")
 
 
 def _explain_held(user: User, view: str, count: int) -> str:
@@ -177,6 +178,10 @@ _EXPLAINED: dict[Obstacle, Callable[[User, str, int], str]] = {
     Obstacle.SKIPPED: lambda user, view, count: (
         f"{_items(count, 'was', 'were')} skipped by you. "
         "For a day they are offered to others only; search for their numbers to open them."
+    ),
+    Obstacle.ESCALATED: lambda user, view, count: (
+        f"{_items(count, 'was', 'were')} escalated by you, for another lead to decide. "
+        "If there is none, open them from the list of the Escalated view."
     ),
 }
 

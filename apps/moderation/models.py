@@ -325,6 +325,17 @@ class QueueItemQuerySet(models.QuerySet["QueueItem"]):
                 return items.filter(lane=view)
         raise ValueError(f"There is no view “{view}”: choose one of {', '.join(VIEWS)}.")
 
+    def escalated_by(self, user: User) -> "QueueItemQuerySet":
+        """Return the items that wait for a lead because the user was the last to escalate them."""
+        escalations = Decision.objects.filter(item=OuterRef("pk"), action="escalate", reversal=None)
+        newest = Subquery(escalations.order_by("-pk").values("by")[:1])
+        return (
+            self.open()
+            .filter(lane=Lane.ESCALATED)
+            .alias(last_escalated_by=newest)
+            .filter(last_escalated_by=user.pk)
+        )
+
     def in_order(self) -> "QueueItemQuerySet":
         """Return the items, the most pressing first."""
         return self.order_by("-priority", "-pk")
@@ -517,9 +528,17 @@ class QueueItem(models.Model):
     @property
     def why_first(self) -> str:
         """One line that says why the item is in the queue and where it stands."""
-        parts = ["escalated by a colleague"] if self.lane == Lane.ESCALATED else []
+        return self.why_first_for(None)
+
+    def why_first_for(self, user: User | None) -> str:
+        """Return `why_first` in words for the user, who may be the one who escalated it or asked for it."""
+        parts = []
+        if self.lane == Lane.ESCALATED:
+            mine = user and QueueItem.objects.filter(pk=self.pk).escalated_by(user).exists()
+            parts.append(f"escalated by {'you' if mine else 'a colleague'}")
         if self.requested_by_id:
-            parts.append("sent to review by a colleague")
+            mine = user and self.requested_by_id == user.pk
+            parts.append(f"sent to review by {'you' if mine else 'a colleague'}")
         match self.kind:
             case self.Kind.APPEAL:
                 parts.append("the author appeals")
@@ -725,6 +744,11 @@ class Decision(AppendOnly):
         return _PAST_TENSE.get(self.action, self.action)  # type: ignore[call-overload]
 
     @property
+    def noun(self) -> str:
+        """What happened, as a noun: `approval`."""
+        return _NOUNS.get(self.action, self.action)  # type: ignore[call-overload]
+
+    @property
     def actor(self) -> str:
         """Who decided: the user's name, or “policy”."""
         return self.by.get_username() if self.by else "policy"
@@ -740,6 +764,11 @@ class Decision(AppendOnly):
         return None if self.corrected_mask is None else unpack_labels(self.corrected_mask)
 
 
+_NOUNS = {
+    Decision.Action.APPROVE: "approval",
+    Decision.Action.REJECT: "rejection",
+    Decision.Action.ESCALATE: "escalation",
+}
 _PAST_TENSE = {
     Decision.Action.APPROVE: "approved",
     Decision.Action.REJECT: "rejected",

@@ -76,6 +76,26 @@ ROLES: dict[str, tuple[str, ...]] = {
 }
 
 
+_REFUSALS = {
+    "moderation.view_queueitem": "see the queue",
+    "moderation.view_decision": "see decisions",
+    "moderation.view_policy": "see policies",
+    "moderation.view_delivery": "see webhooks",
+    "moderation.bulk_decide": "decide many items at once",
+    "moderation.decide_escalated": "decide escalated items and appeals",
+    "moderation.manage_policy": "change policies",
+    "moderation.export_decision": "export decisions",
+    "moderation.resend_delivery": "send webhooks again",
+}
+
+
+def _refusal(user: User, permission: str) -> str:
+    """Return in words that the user lacks a permission."""
+    if permission == "moderation.decide_queueitem" and user.has_perm("moderation.view_queueitem"):
+        return "Your role lets you read the queue, not decide."
+    return f"Your role does not let you {_REFUSALS.get(permission, 'do this')}."
+
+
 def require(user: User, permission: str, *, community: str | None = None) -> None:
     """Let the user pass.
 
@@ -83,7 +103,7 @@ def require(user: User, permission: str, *, community: str | None = None) -> Non
         PermissionDenied: the user is inactive, lacks the permission or has no access to the community.
     """
     if not user.is_active or not user.has_perm(permission):
-        raise PermissionDenied(f"{user.get_username()} lacks the permission “{permission}”.")
+        raise PermissionDenied(_refusal(user, permission))
     if community is not None and not may_see_community(user, community):
         raise PermissionDenied(f"{user.get_username()} has no access to this community.")
 

@@ -186,7 +186,8 @@ def _queue_growth(traffic: Traffic) -> Estimate | None:
     if not traffic.current:
         return None
     decided = sum(_sum(traffic.current, name) for name in ("approved", "rejected"))
-    return _exactly(_sum(traffic.current, "queued") - decided)
+    taken_back = _sum(traffic.current, "reversed") - _sum(traffic.current, "escalations_reversed")
+    return _exactly(_sum(traffic.current, "queued") + taken_back - decided)
 
 
 def _queue_hours(traffic: Traffic) -> Estimate | None:

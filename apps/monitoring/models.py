@@ -33,6 +33,7 @@ from django.utils import timezone
 from uuid_utils.compat import uuid7
 
 from apps.classifier.labels import LABELS
+from apps.core.wording import many
 from apps.predictions.models import Prediction
 
 SCORE_BINS = 50
@@ -112,6 +113,9 @@ class HourlyRollup(models.Model):
     rejected = models.PositiveIntegerField(default=0, help_text="By moderators.")
     escalated = models.PositiveIntegerField(default=0)
     reversed = models.PositiveIntegerField(default=0, help_text="Decisions taken back, appeals included.")
+    escalations_reversed = models.PositiveIntegerField(
+        default=0, help_text="Those of `reversed` that took back an escalation; 0 in rows counted before."
+    )
     right = models.PositiveIntegerField(default=0, help_text="Feedback that the prediction is right.")
     wrong = models.PositiveIntegerField(default=0, help_text="Feedback that it is wrong.")
     flagged = ArrayField(shape=(len(LABELS),), grows=True)
@@ -183,7 +187,7 @@ class UncountedHour(models.Model):
         ]
 
     def __str__(self) -> str:
-        what = "not counted" if self.skipped is None else f"{self.skipped:,} rows left out"
+        what = "not counted" if self.skipped is None else f"{many(self.skipped, 'row')} left out"
         return f"{self.hour:%Y-%m-%d %H:00}, {what}: {self.error}"
 
 

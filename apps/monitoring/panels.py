@@ -13,6 +13,7 @@ from django.db.models import Count, QuerySet
 from django.utils import timezone
 
 from apps.classifier.labels import LABELS
+from apps.core.wording import many
 from apps.moderation import insight
 from apps.moderation.models import Delivery, QueueItem, Submission
 from apps.monitoring import drift, freshness, rollups, schedules, state
@@ -255,7 +256,7 @@ def now(filters: Filters) -> Panel:
         [
             Plot(
                 "calls",
-                f"{requests:,} calls came in the last hour, {errors:,} of them failed."
+                f"{many(requests, 'call')} came in the last hour, {errors:,} of them failed."
                 if requests
                 else "No call was counted in the last hour.",
                 [
@@ -286,7 +287,7 @@ def _outcomes(filters: Filters) -> Plot:
     times = [begin + step * number for number in range(count)]
     return Plot(
         "by outcome",
-        f"The policy was asked about {total:,} comments: {shares}."
+        f"The policy was asked about {many(total, 'comment')}: {shares}."
         if total
         else "The policy was not asked about any comment.",
         [Series(label, times, [float(count) for count in counts]) for label, counts in counted.items()],
@@ -318,7 +319,9 @@ def volume(filters: Filters) -> Panel:
     busiest = max(by_source, key=lambda series: sum(y or 0 for y in series.y)).name if by_source else ""
     return Panel(
         "How much comes, and how fast is it answered?",
-        f"{total:,} comments were scored in this window." if total else "Nothing was scored in this window.",
+        f"{many(total, 'comment was', 'comments were')} scored in this window."
+        if total
+        else "Nothing was scored in this window.",
         plots=[
             Plot(
                 "by source",
@@ -329,7 +332,8 @@ def volume(filters: Filters) -> Panel:
             ),
             Plot(
                 "by version",
-                f"{len(set(frame.versions))} model version(s) served; a dashed line marks each promotion.",
+                f"{many(len(set(frame.versions)), 'model version')} served; a dashed line marks each "
+                "promotion.",
                 split(frame.versions, lambda number: f"v{number}"),
                 f"comments {every}",
                 events=events,
@@ -349,7 +353,7 @@ def volume(filters: Filters) -> Panel:
             ),
             Plot(
                 "errors",
-                f"{int(errors.sum()):,} calls were answered by an error of ours (5xx).",
+                f"{many(int(errors.sum()), 'call was', 'calls were')} answered by an error of ours (5xx).",
                 [Series("errors", times, [float(count) for count in errors], Kind.BAR)],
                 f"errors {every}",
                 events=events,
@@ -568,8 +572,9 @@ def right(filters: Filters) -> Panel:
     worst = min(known, key=lambda each: each[1][0], default=None)
     good, bad = int(frame.total("right")), int(frame.total("wrong"))
     sentence = (
-        f"Moderators' verdicts stand for {cases:,} comments; where the model says {worst[0]} it is right in "
-        f"{worst[1][0]:.0%} of them ({worst[1][1]:.0%} to {worst[1][2]:.0%}), the lowest of all labels."
+        f"Moderators' verdicts stand for {many(cases, 'comment')}; where the model says {worst[0]} it is "
+        f"right in {worst[1][0]:.0%} of them ({worst[1][1]:.0%} to {worst[1][2]:.0%}), the lowest of all "
+        "labels."
         if worst
         else "No moderator has decided an item in this window, so nobody knows."
     )
@@ -607,7 +612,8 @@ def right(filters: Filters) -> Panel:
             ),
             Plot(
                 "by feedback",
-                f"Feedback says right {good:,} times and wrong {bad:,} times; who gives it chose to.",
+                f"Feedback says right {many(good, 'time')} and wrong {many(bad, 'time')}; "
+                "who gives it chose to.",
                 [
                     _intervals(name, NAMES, (getattr(each, name) for each in by_feedback))
                     for name in (accuracy, precision, recall)
@@ -646,7 +652,7 @@ def _challenger(filters: Filters) -> list[Plot]:
     return [
         Plot(
             "challenger",
-            f"{challenger} scored {found.count:,} comments that {champion} answered; they agree on "
+            f"{challenger} scored {many(found.count, 'comment')} that {champion} answered; they agree on "
             f"{found.agreement:.1%} of them whether there is any label."
             if found.agreement is not None
             else f"{challenger} is in the shadow and has scored nothing yet.",
@@ -742,10 +748,11 @@ def _before_and_after(filters: Filters) -> list[Plot]:
 
 def queue(filters: Filters) -> Panel:
     """Whether moderators keep up."""
-    frame = load(filters, "queued", "approved", "rejected", "reversed", "waits")
+    frame = load(filters, "queued", "approved", "rejected", "reversed", "escalations_reversed", "waits")
     times, came = frame.over_time("queued", filters)
     decided = frame.over_time("approved", filters)[1] + frame.over_time("rejected", filters)[1]
-    _, taken_back = frame.over_time("reversed", filters)
+    # An item whose escalation was taken back had never left the queue.
+    taken_back = frame.over_time("reversed", filters)[1] - frame.over_time("escalations_reversed", filters)[1]
     _, waits = frame.over_time("waits", filters)
     items = QueueItem.objects.open()
     if filters.community is not None:
@@ -764,7 +771,7 @@ def queue(filters: Filters) -> Panel:
             else None
         )
         ages[name] = None if moment is None else (at - moment).total_seconds()
-    net = came - decided
+    net = came + taken_back - decided
     backlog = depth - np.concatenate([np.cumsum(net[::-1])[::-1][1:], [0]])
     steps = max(1, round(DAY / filters.step))
     pace = float(net[-7 * steps :].mean()) if len(net) else 0.0
@@ -776,8 +783,8 @@ def queue(filters: Filters) -> Panel:
     by_label, _ = insight.agreement(communities=None if filters.community is None else [filters.community])
     return Panel(
         "Do moderators keep up?",
-        f"{depth:,} items wait. In this window {int(came.sum()):,} came and {int(verdicts):,} were decided: "
-        f"the queue {grows}.",
+        f"{many(depth, 'item waits', 'items wait')}. In this window {int(came.sum()):,} came and "
+        f"{many(int(verdicts), 'was', 'were')} decided: the queue {grows}.",
         [
             Tile("Age, median", span(ages["p50"]), "of open items"),
             Tile("Age, p90", span(ages["p90"]), "of open items"),
@@ -786,14 +793,14 @@ def queue(filters: Filters) -> Panel:
             Tile(
                 "Taken back",
                 _percent(100 * float(taken_back.sum()) / verdicts if verdicts else None),
-                "of the decisions",
+                "of approvals and rejections",
             ),
             Tile("Time to decision", span(percentile(whole, WAIT_EDGES, 0.5)), "median, of this window"),
         ],
         [
             Plot(
                 "flow",
-                "Items that came and items that were decided.",
+                "Items that came, that were decided, and that wait again as their decision was taken back.",
                 [
                     Series("came", times, [float(each) for each in came]),
                     Series("decided", times, [float(each) for each in decided]),
@@ -803,7 +810,7 @@ def queue(filters: Filters) -> Panel:
             ),
             Plot(
                 "backlog",
-                f"At the pace of this window {forecast[-1]:,.0f} items will wait in a day.",
+                f"At the pace of this window {many(round(forecast[-1]), 'item')} will wait in a day.",
                 [
                     Series("open", times, [max(0.0, float(each)) for each in backlog]),
                     Series("forecast", ahead, forecast),
@@ -933,8 +940,8 @@ def system(filters: Filters) -> Panel:
             ("counts are late or incomplete", counts.is_late),
             ("the broker does not answer", depths is None),
             ("the mirror is behind", mirror is not None and mirror > 900),
-            (f"{waiting.get('failed', 0):,} webhooks failed", bool(waiting.get("failed"))),
-            (f"{retried:,} webhooks are being retried", bool(retried)),
+            (f"{many(waiting.get('failed', 0), 'webhook')} failed", bool(waiting.get("failed"))),
+            (f"{many(retried, 'webhook is', 'webhooks are')} being retried", bool(retried)),
             (f"only {free:.0%} of the disk is free", free < 0.1),
         )
         if is_so
@@ -975,7 +982,7 @@ def system(filters: Filters) -> Panel:
                 "broker",
                 "The broker does not answer, or is in memory."
                 if depths is None
-                else f"{sum(depths.values()):,} messages wait in the broker.",
+                else f"{many(sum(depths.values()), 'message waits', 'messages wait')} in the broker.",
                 [
                     Series(
                         "messages",

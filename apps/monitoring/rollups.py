@@ -494,6 +494,7 @@ def _count_decisions(counted: HourCount, hour: datetime) -> None:
             "corrected_mask",
             "rule__label",
             "reversal",
+            "reverses__action",
             "item__kind",
             "item__sampling_chance",
             "item__created_at",
@@ -512,6 +513,7 @@ def _count_decision(
     corrected: int | None,
     rule_label: str | None,
     reversal: int | None,
+    taken_back: str | None,
     kind: str,
     chance: float,
     came: datetime,
@@ -525,6 +527,7 @@ def _count_decision(
     _finite(scores)
     row = rows[Key(version, source, community)]
     row[column] += 1
+    row["escalations_reversed"] += taken_back == Decision.Action.ESCALATE
     if action not in _VERDICTS:
         return
     row["waits"][bins_of(np.array([(at - came).total_seconds()]), WAIT_EDGES)] += 1

@@ -27,6 +27,7 @@ from apps.classifier.artifact import Artifact
 from apps.classifier.evaluation import evaluate
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
+from apps.core.wording import many
 from apps.registry import actions as registry
 from apps.registry import tracking
 from apps.registry.models import Alias, ModelVersion
@@ -77,7 +78,9 @@ def import_dataset(
     try:
         wrong = "; ".join(jigsaw.sentences(problems.found))
         if problems and strict:
-            raise SourceError(f"{len(problems)} rows are wrong, nothing was imported. {wrong}")
+            raise SourceError(
+                f"{many(len(problems), 'row is', 'rows are')} wrong, nothing was imported. {wrong}"
+            )
         if not stored.rows:
             raise SourceError(f"{sources.public_name(source)} holds no sound row. {wrong}".strip())
         datasets.share(stored)

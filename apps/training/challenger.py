@@ -12,6 +12,7 @@ from django.urls import reverse
 from apps.accounts.models import User
 from apps.accounts.permissions import communities_of
 from apps.classifier.artifact import ArtifactError
+from apps.core.wording import many
 from apps.moderation.errors import ModerationError
 from apps.registry import actions as registry
 from apps.registry.admin import gates_table
@@ -116,7 +117,8 @@ def challenger(request: HttpRequest) -> HttpResponse:
 def _do(post: Any, user: User, version: ModelVersion, form: forms.Form, comparison: shadow.Comparison) -> str:
     """Do what the button says; return what was done."""
     if "label" in post:
-        return f"{shadow.ask_for_labels(comparison=comparison, by=user)} comments wait in the queue."
+        asked = shadow.ask_for_labels(comparison=comparison, by=user)
+        return f"{many(asked, 'comment waits', 'comments wait')} in the queue."
     by: dict[str, Any] = {"reason": form.cleaned_data["reason"], "actor": user.get_username(), "by": user}
     if "withdraw" in post:
         registry.end_canary(outcome=CanaryEnd.Outcome.WITHDRAWN, **by)

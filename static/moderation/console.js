@@ -1,6 +1,7 @@
 "use strict";
 // What the console's forms do without a script, this does with keys and without loading whole pages.
 
+const NOUNS = { Approve: "approval", Reject: "rejection", Escalate: "escalation", Skip: "skip" };
 const ASKED = { "X-Requested-With": "fetch" };
 
 async function ask(url, body, options = {}) {
@@ -252,11 +253,11 @@ function startDesk(desk) {
       if (entry && !entry.answer && !entry.error) say(`Waiting until item ${entry.at} is stored…`);
       await entry?.done;
       newest = null;
-      if (entry?.error) return say(`Nothing was undone: ${entry.name.toLowerCase()} of item ${entry.at} had not been stored.`, true);
+      if (entry?.error) return say(`Nothing was undone: ${NOUNS[entry.name]} of item ${entry.at} had not been stored.`, true);
       const link = entry?.answer?.back || (!entry && find("#undo-skip")?.href);
       if (link) return void location.assign(link);
       const url = entry ? entry.answer.undo : find("#undo")?.action;
-      if (!url) return say("There is nothing to undo here. Your profile lists your last decisions.");
+      if (!url) return say("There is nothing to undo here. My page lists your last decisions.");
       const answer = await ask(url, token());
       show(answer);
       say(answer.message);
@@ -306,6 +307,14 @@ function startDesk(desk) {
     if (form().reportValidity()) press(find("#reasons .confirm"));
   }
 
+  // The second click of a double click was meant for the item before; a key's click has no detail.
+  desk.addEventListener("click", (event) => {
+    const again = event.detail > 1 && event.target.closest(".act :is(button, a), #reasons button, #undo button");
+    const early = event.detail && Date.now() - since < 500 && !event.target.closest(".left");
+    if (!again && !early) return;
+    event.preventDefault();
+    event.stopPropagation();
+  }, true);
   desk.classList.add("live");
   desk.addEventListener("submit", async (event) => {
     const { submitter } = event;

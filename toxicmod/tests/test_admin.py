@@ -4,6 +4,7 @@ import re
 
 import pytest
 from django.contrib import admin
+from django.contrib.auth.models import Permission
 from django.db.models import Model
 from django.test import Client
 from django.urls import reverse
@@ -115,11 +116,31 @@ def test_a_new_key_is_shown_once(administrator: Client) -> None:
         {"name": "forum", "scopes": '["predict"]', "rate_per_minute": "60"},
         follow=True,
     )
-    secret = response.content.decode().split("shown this once: ")[1].split("<")[0].strip()
+    page = response.content.decode()
+    secret = page.split("shown this once: ")[1].split("<")[0].strip()
     key = APIKey.objects.for_secret(secret)
+    assert f"forum ({secret[:8]}…)" in page.split("was added")[0]
     assert key.name == "forum"
     assert key.created_by.username == "root"
     assert secret not in administrator.get(_url(APIKey, "changelist")).content.decode()
+
+
+def test_a_key_lets_one_request_a_minute_through_at_least(administrator: Client) -> None:
+    response = administrator.post(
+        _url(APIKey, "add"), {"name": "forum", "scopes": '["predict"]', "rate_per_minute": "0"}
+    )
+    assert "at least one request a minute" in response.content.decode()
+    assert not APIKey.objects.exists()
+
+
+def test_links_lead_only_where_the_user_may_go(client: Client, records: dict[type[Model], Model]) -> None:
+    viewer = User.objects.create_user("vera", is_staff=True, all_communities=True)
+    viewer.user_permissions.add(Permission.objects.get(codename="view_prediction"))
+    client.force_login(viewer)
+    page = client.get(_url(Prediction, "change", records[Prediction].pk)).content.decode()
+    assert str(records[ModelVersion]) in page
+    for target in (ModelVersion, APIKey):
+        assert _url(target, "change", records[target].pk) not in page
 
 
 @pytest.mark.parametrize("model", OURS, ids=lambda model: model._meta.label)

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from apps.accounts.models import User
 from apps.moderation import actions, webhooks
-from apps.moderation.models import BulkJob, Decision, Delivery, Policy, QueueItem
+from apps.moderation.models import BulkJob, Decision, Delivery, Policy, QueueItem, Skip
 from apps.moderation.roles import create_roles
 from apps.moderation.tests.test_console import HOSTILE
 from apps.registry.models import ModelVersion
@@ -344,6 +344,52 @@ def test_two_at_one_queue_with_slow_answers(policy: Policy, visit: Callable[...,
     expect(other.locator("#unsaved")).to_be_empty()
 
 
+@pytest.mark.parametrize("name", ["approve", "escalate", "skip", "confirm"])
+def test_a_double_click_decides_one_item(
+    queue: list[QueueItem], visit: Callable[..., Visit], name: str
+) -> None:
+    page = visit(DESK, user=moderator("ann")).page
+    settled(page)
+    first = at_item(page)
+    if name == "confirm":
+        page.locator(".verdicts .reject").click()
+        page.locator("#reasons .rule").first.click()
+        page.wait_for_timeout(600)  # the double click is the next two
+    box = page.locator(f"#reasons .{name}" if name == "confirm" else f".verdicts .{name}").bounding_box()
+    assert box
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    for count in (1, 2):
+        page.mouse.down(click_count=count)
+        page.mouse.up(click_count=count)
+        if count == 1:
+            expect(page.locator("#centre")).not_to_have_attribute("data-item", str(first.pk))
+    expect(page.locator("#last .verdict")).to_be_visible()
+    page.wait_for_timeout(600)
+    second = at_item(page)
+    assert Decision.objects.count() + Skip.objects.count() == 1
+    expect(page.locator("[name=labels]:checked")).to_have_count(0)
+    expect(page.locator("#reasons")).to_be_hidden()
+    page.locator(".verdicts .approve").click()
+    expect(page.locator("#last .verdict")).to_have_text("Approved")
+    expect(page.locator("#last a").first).to_have_text(f"item {second.pk}")
+    assert Decision.objects.filter(item=second, action="approve").exists()
+
+
+@pytest.mark.parametrize("key", ["a", "Enter"])
+def test_a_held_key_decides_one_item(queue: list[QueueItem], visit: Callable[..., Visit], key: str) -> None:
+    page = visit(DESK, user=moderator("ann")).page
+    settled(page)
+    first = at_item(page)
+    page.locator(".verdicts .approve").focus()
+    page.keyboard.down(key)
+    expect(page.locator("#centre")).not_to_have_attribute("data-item", str(first.pk))
+    for _ in range(5):
+        page.keyboard.down(key)  # Playwright sends these as repeats
+    page.keyboard.up(key)
+    expect(page.locator("#last .verdict")).to_have_text("Approved")
+    assert [decision.item for decision in Decision.objects.all()] == [first]
+
+
 def test_undo_right_after_a_decision(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
     page = visit(DESK, user=moderator("ann")).page
     settled(page)
@@ -360,7 +406,9 @@ def test_undo_right_after_a_decision(queue: list[QueueItem], visit: Callable[...
     assert at_item(page) == second
     assert list(Decision.objects.effective().values_list("item", flat=True)) == [first.pk]
     page.keyboard.press("u")
-    expect(page.locator("#said")).to_contain_text("There is nothing to undo here.")
+    expect(page.locator("#said")).to_contain_text(
+        "There is nothing to undo here. My page lists your last decisions."
+    )
     assert Decision.objects.effective().get().item == first
 
 
@@ -377,7 +425,7 @@ def test_undo_right_after_a_decision_that_is_not_stored_and_after_a_skip(
     page.keyboard.press("a")
     page.keyboard.press("u")
     expect(page.locator("#said")).to_contain_text(
-        f"Nothing was undone: approve of item {second.pk} had not been stored."
+        f"Nothing was undone: approval of item {second.pk} had not been stored."
     )
     expect(page.locator("#unsaved")).to_contain_text(f"Approve item {second.pk} was not stored.")
     assert Decision.objects.effective().count() == 1

@@ -31,6 +31,12 @@ def test_revoking_twice_keeps_the_first_time() -> None:
     assert key.revoked_at == first
 
 
+def test_a_rate_that_lets_no_request_through_is_refused() -> None:
+    with pytest.raises(ValidationError, match="at least one request a minute"):
+        create_api_key(name="forum", rate_per_minute=0)
+    assert not APIKey.objects.exists()
+
+
 @pytest.mark.parametrize("scopes", [["everything"], "predict", [1], {"predict": True}])
 def test_unknown_scopes_are_refused(scopes: list[str]) -> None:
     with pytest.raises(ValidationError):

@@ -250,7 +250,8 @@ def test_a_key_sees_its_own_predictions_only(client: Client, auth: dict[str, Any
     assert client.get(f"/api/v1/predictions/{mine}", **auth).status_code == 200
     assert_problem(client.get(f"/api/v1/predictions/{mine}", **other), 404)
     assert_problem(client.get(f"/api/v1/predictions/{mine}"), 404)
-    assert_problem(post(client, "feedback", {"prediction_id": mine, "is_right": True}, **other), 404)
+    said = post(client, "feedback", {"prediction_id": mine, "is_right": True}, **other)
+    assert assert_problem(said, 404)["detail"] == "There is no such prediction."
 
 
 def test_keys_are_checked(
@@ -304,7 +305,10 @@ def test_models_and_stats(client: Client) -> None:
     assert 0.5 < current["metrics"]["mean"]["roc_auc"] <= 1
     assert current["version"] in [model["version"] for model in client.get("/api/v1/models").json()]
     post(client, "predict", {"texts": [RUDE, KIND]})
+    for prediction, latency in zip(Prediction.objects.values_list("pk", flat=True), (100, 101), strict=True):
+        Prediction._base_manager.filter(pk=prediction).update(latency_us=latency)
     stats = client.get("/api/v1/stats").json()
+    assert stats["mean_latency_us"] == 100
     assert (stats["predictions"], stats["toxic"]) == (2, 1)
     assert stats["model_version"] == champion.number
 

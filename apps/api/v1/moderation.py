@@ -4,7 +4,6 @@ from math import isfinite
 from typing import Any, NoReturn
 
 from django.core.exceptions import PermissionDenied
-from django.shortcuts import get_object_or_404
 from drf_spectacular.utils import extend_schema
 from rest_framework import exceptions
 from rest_framework.pagination import CursorPagination
@@ -14,6 +13,7 @@ from rest_framework.views import APIView
 
 from apps.accounts.models import Scope, User
 from apps.accounts.permissions import communities_of
+from apps.api import problems
 from apps.api.v1 import moderation_serializers as s
 from apps.api.v1.views import _PROBLEM, PROBLEMS
 from apps.moderation import actions, insight, webhooks
@@ -273,7 +273,7 @@ class UndoView(QueueView):
     def post(self, request: Request, pk: int) -> Response:
         asked = _parsed(s.UndoRequest(data=request.data or {}))
         user = self.moderator()
-        get_object_or_404(visible(user, Decision.objects.all()), pk=pk)
+        problems.found(visible(user, Decision.objects.all()), pk=pk)
         failed: list[tuple[int, str]] = []
         if asked["similar"]:
             undone, failed = actions.undo_together(decision_id=pk, user=user)

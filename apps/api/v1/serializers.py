@@ -226,7 +226,7 @@ class StatsResult(serializers.Serializer):
     since = serializers.DateTimeField()
     predictions = serializers.IntegerField()
     toxic = serializers.IntegerField(help_text="Comments with at least one label at the model's thresholds.")
-    mean_latency_us = serializers.FloatField(allow_null=True)
+    mean_latency_us = serializers.IntegerField(allow_null=True)
     model_version = serializers.IntegerField()
     feedback = serializers.IntegerField()
 

@@ -8,7 +8,6 @@ from typing import Any
 from django.core.handlers.exception import response_for_exception
 from django.db.models import Avg, Count, Q
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.request import Request
@@ -16,6 +15,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.accounts.models import Scope
+from apps.api import problems
 from apps.api.fields import StrictSerializer
 from apps.api.v1 import serializers as s
 from apps.classifier.labels import LABELS
@@ -167,7 +167,7 @@ class PredictionView(APIView):
 
     @extend_schema(responses={200: s.PredictionRecord, **PROBLEMS})
     def get(self, request: Request, pk: str) -> Response:
-        prediction = get_object_or_404(
+        prediction = problems.found(
             Prediction.objects.select_related("model_version"), pk=pk, client=request.auth
         )
         return Response(s.PredictionRecord(prediction).data)
@@ -183,7 +183,7 @@ class FeedbackView(APIView):
         serializer = s.FeedbackRequest(data=request.data)
         serializer.is_valid(raise_exception=True)
         said = serializer.validated_data
-        prediction = get_object_or_404(Prediction, pk=said["prediction_id"], client=request.auth)
+        prediction = problems.found(Prediction.objects.all(), pk=said["prediction_id"], client=request.auth)
         feedback = actions.give_feedback(
             prediction=prediction,
             is_right=said["is_right"],
@@ -238,9 +238,11 @@ class StatsView(APIView):
             toxic=Count("pk", filter=~Q(label_mask=0)),
             mean_latency_us=Avg("latency_us"),
         )
+        mean = figures["mean_latency_us"]
         return Response(
             figures
             | {
+                "mean_latency_us": None if mean is None else round(mean),
                 "since": since,
                 "model_version": serving.current().number,
                 "feedback": Feedback.objects.filter(created_at__gte=since).count(),

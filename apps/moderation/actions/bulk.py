@@ -11,6 +11,7 @@ from django.db.models import Max
 from django.utils import timezone
 
 from apps.accounts.models import User
+from apps.core.wording import many
 from apps.moderation.actions.background import enqueue
 from apps.moderation.actions.queue import decide_locked, lock_free, undo
 from apps.moderation.errors import ModerationError
@@ -113,7 +114,8 @@ def start_bulk(*, job_id: int, user: User, typed_count: int) -> BulkJob:
     if job.status != BulkJob.Status.DRAFT:
         raise ModerationError("This job was started or cancelled before.")
     if typed_count != job.count:
-        raise ModerationError(f"You typed {typed_count}, but there are {job.count} items. Nothing was done.")
+        there = many(job.count, "item")
+        raise ModerationError(f"You typed {typed_count}, but the job has {there}. Nothing was done.")
     job.status, job.confirmed_at = BulkJob.Status.QUEUED, timezone.now()
     job.save(update_fields=["status", "confirmed_at"])
     enqueue("run_bulk", job.pk)
@@ -168,9 +170,8 @@ def undo_bulk(*, job_id: int, user: User, typed_count: int) -> BulkJob:
     if not job.can_undo:
         raise ModerationError("This job was undone before, or it decided nothing.")
     if typed_count != job.done:
-        raise ModerationError(
-            f"You typed {typed_count}, but there are {job.done} decisions. Nothing was done."
-        )
+        made = many(job.done, "decision")
+        raise ModerationError(f"You typed {typed_count}, but the job made {made}. Nothing was done.")
     job.status, job.undone_by, job.finished_at = BulkJob.Status.UNDOING, user, None
     job.save(update_fields=["status", "undone_by", "finished_at"])
     enqueue("run_bulk", job.pk)
@@ -234,7 +235,7 @@ def _undo_batch(job_id: int) -> bool:
     batch = list(decisions.values_list("pk", "item")[:_BATCH])
     for pk, item_id in batch:
         try:
-            undo(decision_id=pk, user=job.undone_by, lease=False)
+            undo(decision_id=pk, user=job.undone_by, lease=False, job=job)
             job.undone += 1
         except (ModerationError, PermissionDenied) as error:
             if len(job.not_undone) < _LISTED:

@@ -3,6 +3,7 @@
 from django.db import transaction
 from django.db.models import Q
 
+from apps.classifier.scorer import warm
 from apps.moderation.actions.intake import moderate
 from apps.moderation.examples import EXAMPLES
 from apps.moderation.models import (
@@ -16,6 +17,7 @@ from apps.moderation.models import (
     Submission,
 )
 from apps.predictions.models import Feedback, Prediction
+from apps.registry import serving
 
 
 def seed_examples() -> int:
@@ -24,6 +26,7 @@ def seed_examples() -> int:
     Raises:
         NoModelError, ModerationError: as in `moderate`.
     """
+    warm(serving.current().scorer)  # or the first example's time of scoring would be the compiler's
     seeded = 0
     for number, (community, author, text) in enumerate(EXAMPLES, start=1):
         answer = moderate(

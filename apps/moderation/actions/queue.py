@@ -436,13 +436,22 @@ def _maybe_second_review(item: QueueItem, user: User) -> None:
 
 
 @transaction.atomic
-def undo(*, decision_id: int, user: User, lease: bool = True) -> Decided:
+def undo(
+    *,
+    decision_id: int,
+    user: User,
+    lease: bool = True,
+    job: BulkJob | None = None,
+    applied_from: Decision | None = None,
+) -> Decided:
     """Undo a decision: append its reversal and reopen the item.
 
     Within ten seconds the platform never hears of it; later it is sent a correction.
 
     Args:
         lease: whether to lease the item to the user again, where the user may decide it.
+        job: the bulk job that is being undone.
+        applied_from: the undo along with which this decision is undone as well.
 
     Raises:
         PermissionDenied: it is neither the user's own decision nor the user a lead.
@@ -485,6 +494,8 @@ def undo(*, decision_id: int, user: User, lease: bool = True) -> Decided:
         model_version=item.prediction.model_version,
         policy=item.policy,
         by=user,
+        job=job,
+        applied_from=applied_from,
     )
     now = reversal.created_at
     item.status = QueueItem.Status.OPEN
@@ -524,7 +535,7 @@ def undo_together(*, decision_id: int, user: User) -> tuple[list[Decided], list[
     applied = Decision.objects.filter(applied_from=decision_id, reversal=None).order_by("pk")
     for pk, item_id in applied.values_list("pk", "item"):
         try:
-            undone.append(undo(decision_id=pk, user=user, lease=False))
+            undone.append(undo(decision_id=pk, user=user, lease=False, applied_from=undone[0].decision))
         except (ModerationError, PermissionDenied) as error:
             failed.append((item_id, str(error)))
     return undone, failed

@@ -27,6 +27,7 @@ from apps.moderation.models import (
     Author,
     Decision,
     Delivery,
+    Lane,
     Preference,
     QueueItem,
     QueueItemQuerySet,
@@ -240,7 +241,7 @@ def undo(request: HttpRequest, pk: int) -> HttpResponse:
         raise Http404
     undone, failed = actions.undo_together(decision_id=pk, user=user)
     insight.forget_counts(user)
-    message = f"Undone: {_NOUNS.get(decision.action, decision.action)} of item {decision.item_id}"
+    message = f"Undone: {decision.noun} of item {decision.item_id}"
     message += f" and of {len(undone) - 1} similar." if len(undone) > 1 else "."
     if failed:
         reasons = " ".join(f"Item {item_id}: {reason}" for item_id, reason in failed[:10])
@@ -301,14 +302,13 @@ def _done(request: HttpRequest, user: User, view: str, decision: Decision, notic
 
 
 _OUTCOMES = {"approve": "Approved", "reject": "Rejected", "escalate": "Escalated", "reverse": "Undone"}
-_NOUNS = {"approve": "approval", "reject": "rejection", "escalate": "escalation"}
 
 
 def _last(user: User, view: str) -> dict[str, Any]:
     """Return the user's newest decision, with what undoing it means at this moment."""
     mine = Decision.objects.filter(by=user).select_related("rule", "applied_from__rule", "reverses")
     last = mine.order_by("-created_at", "-pk").first()
-    if last is None or last.item_id is None or last.job_id:
+    if last is None or last.item_id is None or last.job_id:  # of a bulk job, its undo included
         return {"last": None}
     return _strip(last.applied_from or last, view)
 
@@ -316,11 +316,11 @@ def _last(user: User, view: str) -> dict[str, Any]:
 def _strip(last: Decision, view: str) -> dict[str, Any]:
     passed = timezone.now() - last.created_at
     can_undo = last.action != Decision.Action.REVERSE
-    together = Decision.objects.filter(applied_from=last, reversal=None).count() if can_undo else 0
+    together = Decision.objects.filter(applied_from=last, reversal=None).count()
     return {
         "last": last,
         "outcome": _OUTCOMES.get(last.action, last.action),
-        "undone": _NOUNS[last.reverses.action] if last.reverses else "",
+        "undone": last.reverses.noun if last.reverses else "",
         "together": together + 1,
         "view": view,
         "seconds_left": max(0, round((actions.UNDO - passed).total_seconds())),
@@ -340,7 +340,10 @@ def _around(
 ) -> dict[str, Any]:
     """Return what stands round the comment: saved views, the next items, the last decision, the shift."""
     decides = user.has_perm("moderation.decide_queueitem")
-    rows = availability.takeable(user, view) if decides else visible_to(user).in_view(view, user)
+    if decides:
+        rows = availability.takeable(user, view, own_escalations=view == Lane.ESCALATED)
+    else:
+        rows = visible_to(user).in_view(view, user)
     rows = rows.exclude(pk__in=besides).select_related("submission__author", "submission__prediction")
     return {
         "view": view,
@@ -365,6 +368,7 @@ def _card(user: User, item: QueueItem, view: str, problem: str = "") -> dict[str
     decided = [event["decision"] for event in history if "decision" in event]
     return {
         "title": f"Item {item.pk}",
+        "why_first": item.why_first_for(user),
         "problem": problem,
         "can_decide": can_decide,
         "holds": can_decide and item.lease_by_id == user.pk and item.is_leased,

@@ -2,6 +2,7 @@
 
 import gzip
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from django.contrib.auth.models import Group
@@ -10,6 +11,7 @@ from django.db import connection
 
 from apps.accounts.models import User
 from apps.moderation import actions, scale
+from apps.moderation.actions.examples import seed_examples
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Author, Decision, Policy, QueueItem, Submission
 from apps.moderation.tests.conftest import queued
@@ -120,3 +122,17 @@ def test_comments_are_read_from_a_csv(tmp_path: Path) -> None:
     path.write_text("comment_text\n")
     with pytest.raises(ModerationError, match="no comments"):
         scale.read_comments(path, 1)
+
+
+def test_the_compiler_is_not_timed_as_scoring(model: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def moderate(**kwargs: object) -> SimpleNamespace:
+        done.append("scored")
+        return SimpleNamespace(is_repeat=True)
+
+    monkeypatch.setattr("apps.moderation.actions.examples.warm", lambda scorer: done.append("warm"))
+    monkeypatch.setattr("apps.moderation.actions.examples.moderate", moderate)
+    seed_examples()
+    assert done[0] == "warm"
+    assert done.count("warm") == 1

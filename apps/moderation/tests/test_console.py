@@ -288,6 +288,65 @@ def test_the_similar_ones_are_shown_decided_and_undone_together(
     assert set(QueueItem.objects.filter(lease_by__isnull=False)) == {first, items[1]}
 
 
+def test_the_strip_names_what_was_undone_together(model: Any, policy: Policy, desk: Client) -> None:
+    items = [queued("insult=0.7 buy my fine rings today", author_ref=f"a{n}") for n in range(4)]
+    first, *others = items
+    ids = ",".join(str(item.pk) for item in others)
+    desk.post(url("decide", first.pk), verdict(first, similar=ids))
+
+    def strip() -> str:
+        html = desk.get(url("item", first.pk)).content.decode()
+        return re.sub(r"<[^>]*>|\s+", " ", html.split('id="last">')[1].split("</div>")[0])
+
+    def undo(item: QueueItem) -> str:
+        decision = Decision.objects.effective().get(item=item)
+        return desk.post(url("undo", decision.pk), headers=SCRIPT).json()["message"]
+
+    assert undo(others[0]) == f"Undone: approval of item {others[0].pk}."
+    assert re.search(rf"Undone\s+: approval of\s+item {others[0].pk}\s+·", strip())
+    assert undo(first) == f"Undone: approval of item {first.pk} and of 2 similar."
+    assert re.search(rf"Undone\s+: approval of\s+item {first.pk}\s+and 2 similar", strip())
+
+
+def test_the_strip_names_no_item_of_a_bulk_job(model: Any, policy: Policy, lea: User, lead: Client) -> None:
+    for n in range(3):
+        queued(f"insult=0.7 number {n} {'x' * n}", author_ref=f"a{n}")
+    job, _ = actions.preview_bulk(user=lea, filter={"label": "insult"}, action=Decision.Action.APPROVE)
+    actions.start_bulk(job_id=job.pk, user=lea, typed_count=3)
+    actions.run_bulk(job_id=job.pk)
+    actions.undo_bulk(job_id=job.pk, user=lea, typed_count=3)
+    actions.run_bulk(job_id=job.pk)
+    assert QueueItem.objects.open().count() == 3
+    assert 'class="last"' not in lead.get(url("desk"), follow=True).content.decode()
+
+
+def test_an_escalation_is_for_another_lead(
+    item: QueueItem, lea: User, person: Callable[..., User], lead: Client, enter: Callable[[User], Client]
+) -> None:
+    lead.post(url("decide", item.pk), verdict(item, "escalate"))
+    for view in ("all", "escalated"):
+        html = re.sub(r"\s+", " ", lead.get(url("desk", view=view)).content.decode())
+        assert "1 item was escalated by you" in html
+        assert (f'href="{url("item", item.pk)}?view=escalated"' in html) == (view == "escalated")
+        assert lead.post(url("next"), {"tab": "t", "view": view}, headers=SCRIPT).json()["item"] is None
+    assert actions.claim_next(user=lea) is None
+    html = lead.get(url("item", item.pk)).content.decode()
+    assert "Escalated by you" in html
+    assert "by a colleague" not in html
+    leo = enter(person("leo", "lead"))
+    assert leo.get(url("desk"))["Location"] == url("item", item.pk)
+    assert "Escalated by a colleague" in leo.get(url("item", item.pk)).content.decode()
+    escalation = Decision.objects.get()
+    lead.post(url("undo", escalation.pk))
+    assert lead.get(url("desk"))["Location"] == url("item", item.pk)
+    lead.post(url("decide", item.pk), verdict(item, "escalate"))
+    leo.post(url("decide", item.pk), verdict(item, "escalate"))  # sends it back
+    assert lead.get(url("desk"))["Location"] == url("item", item.pk)
+    leo.post(url("claim", item.pk))
+    assert leo.get(url("desk", view="mine"))["Location"] == url("item", item.pk, view="mine")
+    assert leo.post(url("decide", item.pk), verdict(item)).status_code == 302
+
+
 def test_what_of_similar_ones_could_not_be_undone_is_named(
     model: Any, policy: Policy, ben: User, lea: User, desk: Client
 ) -> None:
@@ -389,6 +448,7 @@ def test_an_appeal_shows_what_the_author_says(item: QueueItem, ann: User, lead: 
     html = lead.get(url("item", appeal.item_id)).content.decode()
     assert "&lt;b&gt;It was a quote" in html
     assert "Approve: overturn" in html
+    assert f"Reject the appeal of item {appeal.item_id}: choose a reason" in html
     lead.post(url("decide", appeal.item_id), verdict(appeal.item))
     appeal.refresh_from_db()
     assert appeal.status == "overturned"
@@ -428,11 +488,14 @@ def test_a_viewer_looks_and_does_not_decide(
     viewer = enter(person("val", "viewer"))
     assert viewer.get(url("desk"))["Location"] == url("item", item.pk)
     html = viewer.get(url("item", item.pk)).content.decode()
-    assert "View only." in html
+    assert "View only.</strong> Your role lets you read the queue, not decide." in html
     assert 'id="decide"' not in html
     assert viewer.post(url("decide", item.pk), verdict(item)).status_code == 403
     for name in ("bulk", "webhooks", "decisions_csv"):
-        assert viewer.get(url(name)).status_code == 403
+        refused = viewer.get(url(name))
+        assert refused.status_code == 403
+        assert "Your role does not let you " in refused.content.decode()
+        assert "moderation." not in refused.content.decode()
 
 
 def test_another_community_is_not_there(model: Any, policy: Policy, ann: User, desk: Client) -> None:
@@ -650,7 +713,7 @@ def test_a_budget_of_severe_comments(model: Any, policy: Policy, ann: User, desk
 def test_my_page_and_quality(item: QueueItem, desk: Client, lead: Client) -> None:
     desk.get(url("item", item.pk))
     desk.post(url("decide", item.pk), verdict(item))
-    assert f"Undo: approve of item {item.pk}" in desk.get(url("me")).content.decode()
+    assert f"Undo: approval of item {item.pk}" in desk.get(url("me")).content.decode()
     assert "By pair" not in desk.get(url("quality")).content.decode()
     assert "By pair" in lead.get(url("quality")).content.decode()
 

@@ -20,7 +20,7 @@ from django_plotly_dash import access as dash_access
 from apps.accounts.models import User
 from apps.classifier.labels import LABELS
 from apps.moderation import actions as moderation
-from apps.moderation.models import Decision, Policy
+from apps.moderation.models import Decision, Delivery, Policy
 from apps.moderation.tests.conftest import limit_to
 from apps.monitoring import bench, rollups
 from apps.monitoring.bench import CALLBACK, PAGE
@@ -29,6 +29,7 @@ from apps.monitoring.panels import PANELS, Filters, percentile, rates, wilson
 from apps.predictions.models import MirrorState, Outbox, Prediction
 from apps.registry.models import Alias, ModelVersion, Promotion
 from apps.training.models import ShadowScore
+from apps.webhooks.models import Endpoint
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.usefixtures("one_hour")]
 
@@ -301,6 +302,61 @@ def test_the_challenger_is_held_against_the_champion_on_the_same_comments(
     assert accuracy.series[1].low[0] == pytest.approx(0.342, abs=1e-3)
     of_one = PANELS["right"][1](Filters(community="forum")).plots
     assert "challenger" not in [plot.key for plot in of_one]
+
+
+def test_what_is_taken_back_waits_again(champion: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """15 came in every hour, 12 were decided and 3 verdicts taken back, besides an escalation."""
+    fill(champion)
+    HourlyRollup.objects.overall().update(reversed=4, escalations_reversed=1)
+    monkeypatch.setattr("apps.monitoring.state.open_items", lambda community: 1_000)
+    panel = PANELS["queue"][1](Filters("24h"))
+    tiles = {tile.name: tile.value for tile in panel.tiles}
+    assert (tiles["In a day"], tiles["Taken back"]) == ("1,144", "25.0 %")
+    drawn = {series.name: series.y for plot in panel.plots for series in plot.series}
+    assert drawn["taken back"][-2:] == [3, 3]
+    assert drawn["open"][-3:] == [988, 994, 1_000]
+
+
+def test_one_of_a_kind_is_told_in_the_singular(
+    model: ModelVersion, policy: Policy, ann: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = timezone.now()
+    answer = moderation.moderate(text="toxic=0.7 you", community="forum", author_ref="x")
+    assert answer.item is not None
+    item = moderation.claim(item_id=answer.item.pk, user=ann)
+    decided = moderation.decide(
+        item_id=item.pk, version=item.version, user=ann, action=Decision.Action.APPROVE
+    )
+    endpoint = Endpoint.objects.create(origin="https://example.org")
+    for status, error in ((Delivery.Status.FAILED, ""), (Delivery.Status.PENDING, "refused")):
+        Delivery.objects.create(
+            decision=decided.decision, endpoint=endpoint, url="https://example.org/", payload={},
+            event=Delivery.Event.DECIDED, status=status, error=error, send_after=now, retry_until=now,
+        )  # fmt: skip
+    HourlyRollup.objects.create(
+        hour=rollups.floor(now), version=model, source="api", overall=True, requests=1, errors=1, right=1,
+        queued=1, approved=1, outcomes={"approve": 1},
+    )  # fmt: skip
+    RequestMinute.objects.create(minute=now, source="api", process="a:1", requests=1, refused=0, errors=1)
+    monkeypatch.setattr("apps.monitoring.state.open_items", lambda community: 1)
+    monkeypatch.setattr("apps.monitoring.state.broker_depths", lambda: {"default": 1})
+    told = {}
+    for name, (_, build) in PANELS.items():
+        panel = build(Filters("24h"))
+        told[name] = " ".join([panel.sentence, *(plot.sentence for plot in panel.plots)])
+    for name, sentence in (
+        ("now", "1 call came in the last hour, 1 of them failed."),
+        ("volume", "1 comment was scored in this window."),
+        ("volume", "1 model version served; "),
+        ("volume", "The policy was asked about 1 comment: "),
+        ("volume", "1 call was answered by an error of ours"),
+        ("right", "Feedback says right 1 time and wrong 0 times; "),
+        ("queue", "1 item waits. In this window 1 came and 1 was decided: "),
+        ("queue", "At the pace of this window 1 item will wait in a day."),
+        ("system", "1 webhook failed, 1 webhook is being retried"),
+        ("system", "1 message waits in the broker."),
+    ):
+        assert sentence in told[name]
 
 
 def test_promotions_are_marked(engineer: Client, champion: ModelVersion) -> None:

@@ -203,8 +203,16 @@ def test_decisions_outcomes_and_feedback_are_counted(
     moderation.undo(decision_id=decided.decision.pk, user=ann)
     rollups.roll_up()
     row.refresh_from_db()
-    assert (row.approved, row.reversed) == (1, 1)
+    assert (row.approved, row.reversed, row.escalations_reversed) == (1, 1, 0)
     assert row.judged[0, 7, 1].tolist() == [[0, 0], [1, 1]]
+    reopened = moderation.claim(item_id=kept.pk, user=ann)
+    escalated = moderation.decide(
+        item_id=kept.pk, version=reopened.version, user=ann, action=Decision.Action.ESCALATE
+    )
+    moderation.undo(decision_id=escalated.decision.pk, user=ann)
+    rollups.roll_up()
+    row.refresh_from_db()
+    assert (row.approved, row.escalated, row.reversed, row.escalations_reversed) == (1, 1, 2, 1)
 
 
 def test_errors_count_under_the_version_that_served(champion: ModelVersion, hour: datetime) -> None:

@@ -312,6 +312,7 @@ class Desk:
     def _text(self) -> str:
         comment = self.page.locator("#comment > .text")
         if not comment.is_visible():
+            self.page.wait_for_timeout(500)  # no click counts right after an item is drawn
             self.page.locator("#comment > summary").click()
         return comment.inner_text()
 

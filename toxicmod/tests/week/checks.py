@@ -344,7 +344,7 @@ class Day:
             )  # fmt: skip
             self._series(page, part, series, "errors", "errors", {row.hour: row.count for row in failed})
         words = self._sentences("volume", part)
-        shown_total = re.search(r"([\d,]+) comments were scored in this window", words)
+        shown_total = re.search(r"([\d,]+) comments? (?:was|were) scored in this window", words)
         self.found.equal(
             page, "comments scored", int(shown_total[1].replace(",", "")) if shown_total else 0, len(rows)
         )
@@ -444,7 +444,8 @@ class Day:
                     ):
                         self.found.equal(page, f"{plot}, {title} of {name}{what}", shown, wanted, within=1e-6)
         words = self._sentences("right", part)
-        sentence = f"Feedback says right {good:,} times and wrong {bad:,} times"
+        times = [f"{count:,} time{'' if count == 1 else 's'}" for count in (good, bad)]
+        sentence = f"Feedback says right {times[0]} and wrong {times[1]}"
         self.found.true(page, f"says not: {sentence}; it says {words[:900]}", sentence in words)
 
     def _queue(self, part: Part) -> None:
@@ -459,20 +460,24 @@ class Day:
         decisions = (
             "SELECT date_trunc('hour', d.created_at), count(*) FROM moderation_decision d"
             " JOIN predictions_prediction p ON p.id = d.submission_id"
-            " WHERE NOT d.automatic AND d.action = ANY(%s) AND {where} AND d.created_at >= %s AND"
-            " d.created_at < %s"
-            " GROUP BY 1"
+            " LEFT JOIN moderation_decision b ON b.id = d.reverses_id"
+            " WHERE NOT d.automatic AND {of}.action IN ('approve', 'reject') AND {{where}}"
+            " AND d.created_at >= %s AND d.created_at < %s GROUP BY 1"
         )
-        decided = self._by_hour(decisions, part, ["approve", "reject"])
-        reversed_ = self._by_hour(decisions, part, ["reverse"])
+        decided = self._by_hour(decisions.format(of="d"), part)
+        reversed_ = self._by_hour(decisions.format(of="b"), part)
         for title, expected in (("came", came), ("decided", decided), ("taken back", reversed_)):
             self._series(page, part, series, "flow", title, expected)
         community = "TRUE" if part.community is None else f"community = '{part.community}'"
         depth = self.one(f"SELECT count(*) FROM moderation_queueitem WHERE status = 'open' AND {community}")
         words = self._sentences("queue", part)
-        sentence = f"{depth:,} items wait"
+        sentence = "1 item waits" if depth == 1 else f"{depth:,} items wait"
         self.found.true(page, f"says not: {sentence}; it says {words[:300]}", sentence in words)
-        for count, verb in ((sum(came.values()), "came"), (sum(decided.values()), "were decided")):
+        done = sum(decided.values())
+        for count, verb in (
+            (sum(came.values()), "came"),
+            (done, f"{'was' if done == 1 else 'were'} decided"),
+        ):
             self.found.true(
                 page, f"says not: {count:,} {verb}; it says {words[:300]}", f"{count:,} {verb}" in words
             )
@@ -485,7 +490,7 @@ class Day:
         backlog, expected_open = depth, {}
         for hour in reversed(part.hours()):
             expected_open[hour] = max(0.0, float(backlog))
-            backlog -= came.get(hour, 0) - decided.get(hour, 0)
+            backlog -= came.get(hour, 0) + reversed_.get(hour, 0) - decided.get(hour, 0)
         if not part.source:
             self._series(page, part, series, "backlog", "open", expected_open)
         waits = self.rows(
@@ -559,7 +564,9 @@ class Day:
         )
         words = self._sentences("now")
         sentence = (
-            f"{calls:,} calls came in the last hour" if calls else "No call was counted in the last hour"
+            f"{calls:,} call{'' if calls == 1 else 's'} came in the last hour"
+            if calls
+            else "No call was counted in the last hour"
         )
         self.found.true(page, f"says not: {sentence}; it says {words[:400]}", sentence in words)
 
@@ -600,7 +607,12 @@ class Day:
                 " WHEN i.not_for_id = u.id THEN 'you decided it first'"
                 " WHEN i.lease_until > %s AND i.lease_by_id <> u.id THEN 'held by others'"
                 " WHEN EXISTS (SELECT 1 FROM moderation_skip s WHERE s.item_id = i.id AND s.by_id = u.id"
-                "   AND s.created_at > %s) THEN 'skipped by you' ELSE '' END AS obstacle"
+                "   AND s.created_at > %s) THEN 'skipped by you'"
+                " WHEN i.lane = 'escalated' AND i.lease_by_id IS DISTINCT FROM u.id AND u.id = ("
+                "   SELECT d.by_id FROM moderation_decision d"
+                "   LEFT JOIN moderation_decision r ON r.reverses_id = d.id"
+                "   WHERE d.item_id = i.id AND d.action = 'escalate' AND r.id IS NULL"
+                "   ORDER BY d.id DESC LIMIT 1) THEN 'escalated by you' ELSE '' END AS obstacle"
                 " FROM moderation_queueitem i, accounts_user u"
                 " WHERE i.status = 'open' AND u.username = %s AND (%s OR i.community = %s)",
                 self.site.clock.now(), name == "lea", self.site.clock.now(),
