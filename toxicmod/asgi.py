@@ -35,6 +35,7 @@ from django.urls import reverse  # noqa: E402
 from django.utils.http import parse_header_parameters  # noqa: E402
 
 from apps.api import batched  # noqa: E402
+from apps.api.parsers import collect_garbage  # noqa: E402
 from apps.classifier.scorer import warm  # noqa: E402
 from apps.monitoring import counting  # noqa: E402
 from apps.registry import serving  # noqa: E402
@@ -192,6 +193,12 @@ class Application:
         self._refused = 0  # since it was last logged
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            collect_garbage()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
         path = scope["path"]
         response: HttpResponse | None = None
@@ -206,6 +213,7 @@ class Application:
             if response is None:
                 answer = self._always if path in ALWAYS_ANSWERED else self._django
                 replay = _Replay(body)
+                del body  # Django reads a copy of it
                 try:
                     await answer(scope, replay, send)
                 finally:

@@ -108,6 +108,7 @@ class Batcher(Generic[Item, Result]):
             with self._changed:
                 self._admission.record(time.monotonic() - start, len(batch), self._threads)
             loop.call_soon_threadsafe(_resolve, batch, results)
+            del batch, results  # they may be large, and the next batch may be long in coming
 
     def _take(self) -> list[_Waiting[Item, Result]]:
         """Wait until there are items; return those that make up the next batch."""
