@@ -218,7 +218,7 @@ def test_the_slower_one_is_told_who_decided(
     actions.decide(item_id=item.pk, version=taken.version, user=ben, action=Decision.Action.APPROVE)
     late = desk.post(url("decide", item.pk), verdict(item, "reject"))
     assert late.status_code == 409
-    assert "Already handled by ben: approved 0 s ago" in late.content.decode()
+    assert re.search(r"Already handled by ben: approved \d+ s ago", late.content.decode())
     assert desk.post(url("decide", item.pk), mine, headers=SCRIPT).status_code == 409
     assert "Already handled by ben: approved" in desk.get(url("item", item.pk)).content.decode()
     assert Decision.objects.filter(by=ann).count() == 0
@@ -231,9 +231,9 @@ def test_a_second_decision_says_what_happened(item: QueueItem, desk: Client) -> 
     for action in ("approve", "reject", "escalate"):
         again = desk.post(url("decide", item.pk), verdict(item, action))
         assert again.status_code == 409
-        assert "You approved this 3 s ago (at " in again.content.decode()
+        assert re.search(r"You approved this \d+ s ago \(at ", again.content.decode())
         script = desk.post(url("decide", item.pk), verdict(item, action), headers=SCRIPT)
-        assert script.json()["message"].startswith("You approved this 3 s ago")
+        assert re.match(r"You approved this \d+ s ago", script.json()["message"])
     assert "You approved this" in desk.post(url("claim", item.pk)).content.decode()
     assert "You approved this" in desk.post(url("look", item.pk), headers=SCRIPT).json()["problem"]
     assert Decision.objects.count() == 1

@@ -90,9 +90,7 @@ def test_a_quote_left_open_costs_its_field_only(tmp_path: Path) -> None:
 
 
 def test_strict_refuses_and_stores_nothing(tmp_path: Path) -> None:
-    with pytest.raises(
-        SourceError, match=r"1 rows are wrong, nothing was imported. empty text: 1 \(line 7\)"
-    ):
+    with pytest.raises(SourceError, match=r"1 row is wrong, nothing was imported. empty text: 1 \(line 7\)"):
         imported(tmp_path, CSV + b"x,,0,0,0,0,0,0\r\n", strict=True)
     assert not Dataset.objects.exists()
     assert list((tmp_path / "data/datasets").iterdir()) == []
