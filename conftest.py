@@ -55,6 +55,12 @@ def pytest_runtest_setup() -> None:
     postgresql.outage.end()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown() -> None:
+    """Forget that the test itself has seen the database down, before the fixtures clean up."""
+    postgresql.outage.end()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _plain_static_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Serve static files under their own names, so that tests need no collected ones."""
