@@ -201,6 +201,7 @@ class Application:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
         path = scope["path"]
+        source = counting.source_of(path)
         response: HttpResponse | None = None
         seconds: float | None = None  # of requests that were answered in a batch
         try:
@@ -222,13 +223,13 @@ class Application:
         except DisconnectedError:
             return
         except BodyError as error:
-            response = batched.refusal(batched.api_of(path), error.status, str(error))
+            response = batched.refusal(source, error.status, str(error))
         except OverloadedError:
             if not self._refused:
                 asyncio.get_running_loop().call_later(1, self._log_refused)
             self._refused += 1
-            response = batched.refusal(batched.api_of(path), 503, OVERLOADED, RETRY_SECONDS)
-        if source := counting.source_of(path):  # Django's middleware counts what it answers
+            response = batched.refusal(source, 503, OVERLOADED, RETRY_SECONDS)
+        if source:  # Django's middleware counts what it answers
             counting.count(source, response.status_code, seconds)
         await _respond(send, response)
 

@@ -22,6 +22,7 @@ from apps.api.perspective.errors import PerspectiveError
 from apps.api.perspective.rendering import refusal as perspective_refusal
 from apps.api.problems import json_problem
 from apps.api.v1 import views as v1
+from apps.predictions.models import Prediction
 
 Act = Callable[[Sequence[HttpRequest]], list[HttpResponse]]
 _ANALYZE = "/v1alpha1/comments:analyze"
@@ -82,27 +83,23 @@ def _predict(requests: Sequence[HttpRequest]) -> list[HttpResponse]:
 
 
 @cache
-def refusal(path: str, status: int, message: str, retry_after: int | None = None) -> HttpResponse:
-    """Return the response to a request that no view has seen, in the form of the API that its path is of.
+def refusal(source: str | None, status: int, message: str, retry_after: int | None = None) -> HttpResponse:
+    """Return the response to a request that no view has seen, in the format of the API that was called.
 
     Args:
-        path: the beginning of the path that tells the API, see `api_of`.
-        status: 400, 415 or 503.
+        source: the API, one of `Prediction.Source`; anything else stands for a page.
+        status: 400, 413, 415 or 503.
+        retry_after: seconds after which the client may try again.
     """
     request = HttpRequest()
     response: HttpResponse
-    if path == "/v1alpha1/":
+    if source == Prediction.Source.PERSPECTIVE:
         name = "UNAVAILABLE" if status == 503 else "INVALID_ARGUMENT"
         response = perspective_refusal(request, PerspectiveError(status, name, message))
-    elif path == "/api/":
+    elif source == Prediction.Source.API:
         response = json_problem(request, status, message)
     else:
         response = HttpResponse(message, status=status, content_type="text/plain; charset=utf-8")
     if retry_after is not None:
         response["Retry-After"] = str(retry_after)
     return response
-
-
-def api_of(path: str) -> str:
-    """Return the beginning of a path that tells which API it is of; "" is for pages."""
-    return next((prefix for prefix in ("/v1alpha1/", "/api/") if path.startswith(prefix)), "")
