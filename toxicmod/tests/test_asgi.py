@@ -20,6 +20,10 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
+from apps.api import batched
+from apps.api.perspective.errors import unavailable
+from apps.api.perspective.rendering import CONTENT_TYPE
+from apps.monitoring import counting
 from toxicmod.tests.site import ROOT, manage, site
 
 ANALYZE, PREDICT, PROBA = "/v1alpha1/comments:analyze", "/api/v1/predict", "/api/v1/predict_proba"
@@ -216,3 +220,19 @@ def test_no_private_name_of_the_server_is_used() -> None:
     assert used
     assert used <= {name for pair in own for name in pair}
     assert not re.search(r"import .*\b_", source)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/v1alpha1/comments:analyze", CONTENT_TYPE),
+        ("/batch", CONTENT_TYPE),
+        ("/api/v1/predict", "application/problem+json"),
+        ("/try", "text/plain; charset=utf-8"),
+    ],
+)
+def test_a_refusal_has_the_form_of_its_api(path: str, kind: str) -> None:
+    response = batched.refusal(counting.source_of(path), 503, "The service is currently unavailable.", 1)
+    assert (response.status_code, response["Content-Type"], response["Retry-After"]) == (503, kind, "1")
+    if kind == CONTENT_TYPE:
+        assert json.loads(response.content) == unavailable().body

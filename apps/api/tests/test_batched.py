@@ -19,11 +19,8 @@ from apps.accounts.actions import find_api_key, touch_api_key
 from apps.accounts.models import APIKey
 from apps.api import batched
 from apps.api.perspective import access
-from apps.api.perspective.errors import unavailable
-from apps.api.perspective.rendering import CONTENT_TYPE
 from apps.api.tests.test_perspective import ANALYZE, asking
 from apps.api.v1 import views as v1_views
-from apps.monitoring import counting
 from apps.predictions import actions, store
 from apps.predictions.models import Prediction
 
@@ -193,19 +190,3 @@ def test_a_database_that_is_out_is_asked_for_a_key_once_a_second(
     assert asked.call_count == 1
     with patch.object(time, "monotonic", return_value=now + accounts.LOOKUP_SECONDS):
         assert batch(call) != [None]
-
-
-@pytest.mark.parametrize(
-    ("path", "kind"),
-    [
-        ("/v1alpha1/comments:analyze", CONTENT_TYPE),
-        ("/batch", CONTENT_TYPE),
-        ("/api/v1/predict", "application/problem+json"),
-        ("/try", "text/plain; charset=utf-8"),
-    ],
-)
-def test_a_refusal_has_the_form_of_its_api(path: str, kind: str) -> None:
-    response = batched.refusal(counting.source_of(path), 503, "The service is currently unavailable.", 1)
-    assert (response.status_code, response["Content-Type"], response["Retry-After"]) == (503, kind, "1")
-    if kind == CONTENT_TYPE:
-        assert json.loads(response.content) == unavailable().body
