@@ -28,6 +28,7 @@ from apps.moderation.actions import install_default_policy
 from apps.moderation.models import Policy, QueueItem
 from apps.predictions.models import Feedback, Prediction
 from apps.registry import serving
+from apps.registry.exceptions import NoModelError
 from apps.training.examples import COMMENTS
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -689,7 +690,7 @@ def test_outages_are_unavailable(client: Client) -> None:
         response = post(client, asking())
     error_of(response, 503, "The service is currently unavailable.", status="UNAVAILABLE")
     assert response["Retry-After"] == "5"
-    with patch.object(analysis.predictions, "score_each", side_effect=serving.NoModelError("none")):
+    with patch.object(analysis.predictions, "score_each", side_effect=NoModelError("none")):
         assert post(client, asking()).status_code == 503
 
 
