@@ -1,6 +1,6 @@
 """Real servers for tests and benches: PostgreSQL, Redis-protocol, MLflow's, and an S3 played by moto.
 
-`python -m toxicmod.testing.servers COMMAND …` runs a command with DATABASE_URL and REDIS_URL of fresh servers.
+`python -m toxicmod.testing.servers COMMAND …` runs a command with DATABASE_URL and REDIS_URL of new servers.
 """
 
 import os
