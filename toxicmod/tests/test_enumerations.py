@@ -45,7 +45,7 @@ UNKNOWN = "other"
 # Stored in a list, and computed by each query.
 WITHOUT_FIELD = {Scope, Obstacle}
 # Workers' tasks that compute for long or need MLflow; their own tests cover them.
-NOT_RUN = {"apps.monitoring.tasks.look_deeper", "apps.registry.tasks.sync_tracking"}
+NOT_RUN = {"apps.monitoring.tasks.refresh_baselines", "apps.registry.tasks.sync_tracking"}
 # What a row of this value has besides, by the constraints of the database.
 BESIDES: dict[tuple[str, str, str], dict[str, Any]] = {
     ("moderation_queueitem", "kind", "learn"): {"lesson": "uncertainty"},

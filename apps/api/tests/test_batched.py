@@ -168,7 +168,7 @@ def test_odd_requests_are_left_to_django(settings: Settings, odd: dict[str, str]
 
 def test_a_request_without_tls_is_left_to_django_where_it_is_redirected(settings: Settings) -> None:
     settings.SECURE_SSL_REDIRECT = True
-    with patch.object(batched, "_security", batched.SecurityMiddleware(lambda request: HttpResponse())):
+    with patch.object(batched, "security", batched.SecurityMiddleware(lambda request: HttpResponse())):
         assert batch((scope_of(), b"{}")) == [None]
 
 
