@@ -174,6 +174,25 @@ def test_an_undo_leaves_the_similar_ones_unless_it_is_told(as_ann: Caller) -> No
     assert list(QueueItem.objects.open()) == [items[0]]
 
 
+def test_undo_of_cluster_leaves_other_decisions_with_zero_seconds(as_ann: Caller) -> None:
+    """An API client that sends `seconds: 0` makes no decision part of a cluster."""
+    decide = {"action": "approve", "version": 1}
+    clusters = []
+    for _ in range(2):
+        items = [queued("insult=0.7 the same words again") for _ in range(3)]
+        url = f"moderation/queue/{items[0].pk}/decide"
+        clusters.append((items, as_ann.post(url, decide | {"seconds": 0, "similar": True})))
+    single = queued("insult=0.7 the same words again")
+    as_ann.post(f"moderation/queue/{single.pk}/decide", decide | {"seconds": 0})
+    for items, first in clusters:
+        undone = as_ann.post(f"moderation/decisions/{first['id']}/undo", {"similar": True})
+        assert (undone["decided"], undone["not_undone"]) == (3, [])
+        assert {item.pk for item in items} <= set(QueueItem.objects.open().values_list("pk", flat=True))
+    single.refresh_from_db()
+    assert single.status == "approved"
+    assert Decision.objects.filter(action="reverse").count() == 6
+
+
 def test_a_reason_of_another_policy_is_refused_with_the_choice(as_ann: Caller) -> None:
     item = create_queue_item("insult=0.7")
     claimed = as_ann.post(f"moderation/queue/{item.pk}/claim")

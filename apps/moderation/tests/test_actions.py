@@ -372,3 +372,45 @@ def test_editing_an_active_policy_makes_a_version(policy: Policy, lea: User) -> 
 
 def test_the_default_policy_is_installed_once(policy: Policy) -> None:
     assert actions.install_default_policy() is None
+
+
+def decide_two_clusters(ann: User, seconds: float | None = None) -> list[list[actions.Decided]]:
+    """Decide three similar items, and three more copies of them that arrive within seconds."""
+    results = []
+    for _ in range(2):
+        items = [queued("insult=0.7 the very same words") for _ in range(3)]
+        held = actions.claim(item_id=items[0].pk, user=ann)
+        results.append(
+            actions.decide_cluster(
+                item_id=held.pk, version=held.version, user=ann, action=Action.APPROVE, seconds=seconds
+            )
+        )
+    return results
+
+
+@pytest.mark.parametrize("seconds", [None, 0.0, 3.5])
+def test_undo_together_with_two_recent_clusters_undoes_only_one(
+    model: ModelVersion, policy: Policy, ann: User, seconds: float | None
+) -> None:
+    first, second = decide_two_clusters(ann, seconds)
+    undone, failed = actions.undo_together(decision_id=first[0].decision.pk, user=ann)
+    assert failed == []
+    assert {result.item.pk for result in undone} == {result.item.pk for result in first}
+    assert set(QueueItem.objects.open()) == {result.item for result in first}
+    undone, failed = actions.undo_together(decision_id=second[0].decision.pk, user=ann)
+    assert failed == []
+    assert {result.item.pk for result in undone} == {result.item.pk for result in second}
+
+
+def test_undo_together_leaves_single_decision_with_zero_seconds(
+    model: ModelVersion, policy: Policy, ann: User
+) -> None:
+    cluster, _ = decide_two_clusters(ann)
+    single = decided(queued("insult=0.7 the very same words"), ann, Action.APPROVE, seconds=0.0)
+    actions.undo_together(decision_id=cluster[0].decision.pk, user=ann)
+    single.item.refresh_from_db()
+    assert single.item.status == "approved"
+    actions.undo_together(decision_id=single.decision.pk, user=ann)
+    single.item.refresh_from_db()
+    assert single.item.status == "open"
+    assert Decision.objects.filter(action=Action.REVERSE).count() == 4

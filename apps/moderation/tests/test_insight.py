@@ -13,7 +13,7 @@ from pytest_django import DjangoAssertNumQueries
 from apps.accounts.models import User
 from apps.classifier.labels import LABELS
 from apps.moderation import actions, insight
-from apps.moderation.models import Policy, Preference, QueueItem
+from apps.moderation.models import Decision, Policy, Preference, QueueItem
 from apps.moderation.simulator import simulate
 from apps.moderation.tasks import log_queue_age
 from apps.moderation.triage import wilson
@@ -127,6 +127,19 @@ def test_own_figures(model: ModelVersion, policy: Policy, ann: User, lea: User) 
         0.5,
     )
     assert figures.by_day == [(timezone.now().date(), 2)]
+
+
+def test_mean_seconds_counts_zero_but_no_applied_decision(
+    model: ModelVersion, policy: Policy, ann: User, lea: User
+) -> None:
+    decided(queued("insult=0.7 one"), ann, "approve", seconds=0.0)
+    items = [queued("insult=0.7 the very same words") for _ in range(3)]
+    held = actions.claim(item_id=items[0].pk, user=ann)
+    actions.decide_cluster(
+        item_id=held.pk, version=held.version, user=ann, action=Decision.Action.APPROVE, seconds=30.0
+    )
+    assert insight.own_figures(ann).mean_seconds == 15.0
+    assert simulate(user=lea, rules=[]).seconds_per_item == 15.0
 
 
 def test_a_pause_is_suggested_when_the_budget_is_spent(
