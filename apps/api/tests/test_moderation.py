@@ -179,10 +179,10 @@ def test_undo_of_cluster_leaves_other_decisions_with_zero_seconds(as_ann: Caller
     decide = {"action": "approve", "version": 1}
     clusters = []
     for _ in range(2):
-        items = [queued("insult=0.7 the same words again") for _ in range(3)]
+        items = [create_queue_item("insult=0.7 the same words again") for _ in range(3)]
         url = f"moderation/queue/{items[0].pk}/decide"
         clusters.append((items, as_ann.post(url, decide | {"seconds": 0, "similar": True})))
-    single = queued("insult=0.7 the same words again")
+    single = create_queue_item("insult=0.7 the same words again")
     as_ann.post(f"moderation/queue/{single.pk}/decide", decide | {"seconds": 0})
     for items, first in clusters:
         undone = as_ann.post(f"moderation/decisions/{first['id']}/undo", {"similar": True})

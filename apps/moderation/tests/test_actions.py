@@ -378,7 +378,7 @@ def decide_two_clusters(ann: User, seconds: float | None = None) -> list[list[ac
     """Decide three similar items, and three more copies of them that arrive within seconds."""
     results = []
     for _ in range(2):
-        items = [queued("insult=0.7 the very same words") for _ in range(3)]
+        items = [create_queue_item("insult=0.7 the very same words") for _ in range(3)]
         held = actions.claim(item_id=items[0].pk, user=ann)
         results.append(
             actions.decide_cluster(
@@ -406,7 +406,9 @@ def test_undo_together_leaves_single_decision_with_zero_seconds(
     model: ModelVersion, policy: Policy, ann: User
 ) -> None:
     cluster, _ = decide_two_clusters(ann)
-    single = decided(queued("insult=0.7 the very same words"), ann, Action.APPROVE, seconds=0.0)
+    single = decide_item(
+        create_queue_item("insult=0.7 the very same words"), ann, Action.APPROVE, seconds=0.0
+    )
     actions.undo_together(decision_id=cluster[0].decision.pk, user=ann)
     single.item.refresh_from_db()
     assert single.item.status == "approved"

@@ -132,8 +132,8 @@ def test_own_figures(model: ModelVersion, policy: Policy, ann: User, lea: User) 
 def test_mean_seconds_counts_zero_but_no_applied_decision(
     model: ModelVersion, policy: Policy, ann: User, lea: User
 ) -> None:
-    decided(queued("insult=0.7 one"), ann, "approve", seconds=0.0)
-    items = [queued("insult=0.7 the very same words") for _ in range(3)]
+    decide_item(create_queue_item("insult=0.7 one"), ann, "approve", seconds=0.0)
+    items = [create_queue_item("insult=0.7 the very same words") for _ in range(3)]
     held = actions.claim(item_id=items[0].pk, user=ann)
     actions.decide_cluster(
         item_id=held.pk, version=held.version, user=ann, action=Decision.Action.APPROVE, seconds=30.0
