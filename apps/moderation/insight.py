@@ -254,8 +254,8 @@ def own_figures(user: User, *, days: int = 30) -> OwnFigures:
     figures = mine.aggregate(
         decisions=Count("pk"),
         **{action.value: Count("pk", filter=Q(action=action)) for action in actions},
-        # Items decided together took no time of their own.
-        seconds=Avg("seconds", filter=Q(seconds__gt=0)),
+        # A decision that was applied along with another one, or by a bulk job, took no time of its own.
+        seconds=Avg("seconds", filter=Q(applied_from=None, job=None)),
         appealed=Count("appeal"),
         overturned=Count(
             "pk",

@@ -15,11 +15,11 @@ from apps.core import aws as aws_clients
 from apps.moderation import actions, tasks
 from apps.moderation.mirrored import DECISIONS, STREAMS
 from apps.moderation.models import Decision, Policy, QueueItem
-from apps.moderation.tests.conftest import queued
 from apps.predictions import mirror, outbox
 from apps.predictions.actions import give_feedback, score
 from apps.predictions.models import Feedback, MirrorState, Outbox, Prediction
 from apps.registry.models import ModelVersion
+from toxicmod.testing.factories import create_queue_item
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.slow]
 
@@ -39,7 +39,7 @@ def scored(*texts: str, **options: Any) -> list[Prediction]:
 
 
 def said_and_decided(ann: User) -> tuple[Feedback, Decision]:
-    item = queued("insult=0.7 you fool")
+    item = create_queue_item("insult=0.7 you fool")
     feedback = give_feedback(
         prediction=item.prediction, is_right=False, remark="not me", true_labels=["toxic"]
     )

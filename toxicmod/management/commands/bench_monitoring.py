@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from apps.core.management import ProjectCommand
 from apps.monitoring import bench
-from toxicmod.tests.browser import chromium
-from toxicmod.tests.site import site
+from toxicmod.testing.browser import chromium
+from toxicmod.testing.site import site
 
 
 class Command(ProjectCommand):
