@@ -92,6 +92,11 @@ def test_document_make_targets_exist(name: str) -> None:
     assert set(MAKE.findall((ROOT / name).read_text())) <= targets
 
 
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_document_names_no_package_index(name: str) -> None:
+    assert not re.findall(r"https?://\S*(?:pypi|npm|pythonhosted|debian)\S*", (ROOT / name).read_text())
+
+
 def test_readme_has_at_most_200_lines() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 200
 
