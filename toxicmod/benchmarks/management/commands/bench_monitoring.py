@@ -10,8 +10,8 @@ from django.conf import settings
 from django.core.management import CommandError
 from tqdm import tqdm
 
-from apps.monitoring import bench
 from apps.registry.management import base
+from toxicmod.benchmarks import monitoring as bench
 from toxicmod.testing.browser import chromium
 from toxicmod.testing.site import site
 
@@ -19,7 +19,7 @@ from toxicmod.testing.site import site
 class Command(base.Command):
     help = """Fill a PostgreSQL up to so many predictions, count them by the hour, and time the dashboard.
 
-Run `manage.py seed_scale` first, and never on a database that is in use: what it adds is not removed."""
+Run `manage.py seed_benchmark` first, and never on a database that is in use: what it adds is not removed."""
     examples = "  manage.py bench_monitoring\n  manage.py bench_monitoring --predictions 2000000"
     refusals = (bench.BenchError,)
 
