@@ -91,7 +91,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
-    "apps.accounts.middleware.RejectUnstorableText",
+    "apps.core.middleware.RejectUnstorableTextMiddleware",
 ]
 
 ROOT_URLCONF = "toxicmod.urls"

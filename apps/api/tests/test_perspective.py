@@ -28,6 +28,7 @@ from apps.moderation.actions import install_default_policy
 from apps.moderation.models import Policy, QueueItem
 from apps.predictions.models import Feedback, Prediction
 from apps.registry import serving
+from apps.registry.exceptions import NoModelError
 from apps.training.examples import COMMENTS
 from toxicmod.testing.perspective import ANALYZE, IDIOT, analyze_request, post_json
 
@@ -696,7 +697,7 @@ def test_outages_are_unavailable(client: Client) -> None:
         response = post_json(client, analyze_request())
     error_of(response, 503, "The service is currently unavailable.", status="UNAVAILABLE")
     assert response["Retry-After"] == "5"
-    with patch.object(analysis.predictions, "score_each", side_effect=serving.NoModelError("none")):
+    with patch.object(analysis.predictions, "score_each", side_effect=NoModelError("none")):
         assert post_json(client, analyze_request()).status_code == 503
 
 

@@ -16,7 +16,6 @@ from apps.moderation import actions, insight
 from apps.moderation.models import Decision, Policy, Preference, QueueItem
 from apps.moderation.simulator import simulate
 from apps.moderation.tasks import log_queue_age
-from apps.moderation.triage import wilson
 from apps.predictions import actions as predictions
 from apps.predictions.models import ALL_LABELS, Prediction
 from apps.registry.models import ModelVersion
@@ -156,12 +155,6 @@ def test_a_pause_is_suggested_when_the_budget_is_spent(
     assert (preference.masked, preference.greyscale, preference.severe_budget) == (True, True, 2)
     with pytest.raises(ValidationError, match="volume"):
         actions.set_preferences(user=ann, volume=11)
-
-
-def test_wilsons_interval() -> None:
-    # Newcombe 1998, table I: 81 of 263.
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
-    assert wilson(0, 0) is None
 
 
 def test_the_simulator_sees_what_thresholds_would_do(model: ModelVersion, policy: Policy, lea: User) -> None:

@@ -22,7 +22,7 @@ from apps.moderation import actions as moderation
 from apps.moderation.models import Decision, Delivery, Policy
 from apps.monitoring import rollups
 from apps.monitoring.models import HourlyRollup, Reference, RequestMinute
-from apps.monitoring.panels import PANELS, Filters, percentile, rates, wilson
+from apps.monitoring.panels import PANELS, Filters, percentile, rates, weighted_share
 from apps.registry.models import Alias, ModelVersion, Promotion
 from apps.training.models import ShadowScore
 from apps.webhooks.models import Endpoint
@@ -284,10 +284,12 @@ def test_a_download_holds_no_formula(engineer: Client, champion: ModelVersion) -
 
 
 def test_intervals_are_wilsons_and_weights_count() -> None:
-    assert wilson(8, 10, 10) == pytest.approx((0.8, 0.4902, 0.9433), abs=1e-3)  # Wilson's own, unweighted
-    found = wilson(80, 100, 1000)  # ten cases of weight ten
+    assert weighted_share(8, 10, 10) == pytest.approx(
+        (0.8, 0.4902, 0.9433), abs=1e-3
+    )  # Wilson's own, unweighted
+    found = weighted_share(80, 100, 1000)  # ten cases of weight ten
     assert found == pytest.approx((0.8, 0.4902, 0.9433), abs=1e-3)
-    assert wilson(0, 0, 0) is None
+    assert weighted_share(0, 0, 0) is None
     judged = np.zeros((10, 2, 2, 2))
     judged[9, 1, 1], judged[9, 1, 0], judged[0, 0, 1] = (8, 8), (2, 2), (2, 2)
     found_rates = rates(judged)

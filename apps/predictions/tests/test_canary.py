@@ -9,6 +9,7 @@ from apps.classifier.scorer import Scorer
 from apps.predictions import actions as predictions
 from apps.predictions.models import Prediction
 from apps.registry import actions, serving
+from apps.registry.exceptions import RegistryError
 from apps.registry.models import (
     Alias,
     Canary,
@@ -121,19 +122,19 @@ def test_a_promotion_ends_the_canary(champion: ModelVersion) -> None:
 def test_what_a_canary_refuses(champion: ModelVersion) -> None:
     version = register_copy(champion)
     for share in (0, -1, 0.51, float("nan")):
-        with pytest.raises(actions.RegistryError, match="share"):
+        with pytest.raises(RegistryError, match="share"):
             start(version, share)
-    with pytest.raises(actions.RegistryError, match="reason"):
+    with pytest.raises(RegistryError, match="reason"):
         actions.start_canary(version=version, share=0.1, reason=" ", actor="ann")
-    with pytest.raises(actions.RegistryError, match="other than itself"):
+    with pytest.raises(RegistryError, match="other than itself"):
         start(champion)
-    with pytest.raises(actions.RegistryError, match="No canary is running"):
+    with pytest.raises(RegistryError, match="No canary is running"):
         end()
     ben = User.objects.create_user("ben")
     with pytest.raises(PermissionDenied):
         actions.start_canary(version=version, share=0.1, reason="r", actor="ben", by=ben)
     start(version)
-    with pytest.raises(actions.RegistryError, match="is running: end it first"):
+    with pytest.raises(RegistryError, match="is running: end it first"):
         start(register_copy(champion))
     with pytest.raises(PermissionDenied):
         actions.end_canary(outcome=CanaryEnd.Outcome.WITHDRAWN, reason="r", actor="ben", by=ben)

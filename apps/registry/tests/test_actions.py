@@ -6,8 +6,8 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import IntegrityError, transaction
 
-from apps.accounts.models import AppendOnlyError
 from apps.classifier.artifact import Artifact, ArtifactError
+from apps.core.models import AppendOnlyError
 from apps.registry import actions, serving, tracking
 from apps.registry.actions import RegistryError
 from apps.registry.models import Alias, ModelArtifact, ModelVersion, Promotion

@@ -14,6 +14,7 @@ from django.core.management import call_command
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
 from apps.registry import actions, tracking
+from apps.registry.exceptions import TrackingError
 from apps.registry.models import Alias, ModelVersion
 from toxicmod.testing.factories import register_copy
 
@@ -84,7 +85,7 @@ def test_the_registered_model_loads_in_a_fresh_process_without_the_project(
 def test_an_outage_is_one_sentence_and_stops_nothing(
     champion: ModelVersion, mlflow_outage: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(tracking.TrackingError, match="MLflow could not be reached or refused"):
+    with pytest.raises(TrackingError, match="MLflow could not be reached or refused"):
         tracking.sync()
     actions.promote(version=register_copy(champion), reason="better", actor="ann")
     call_command("rollback_model", reason="worse")

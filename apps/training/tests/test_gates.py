@@ -17,6 +17,7 @@ from apps.predictions import actions as predictions
 from apps.predictions.models import Prediction
 from apps.registry import actions as registry
 from apps.registry import tracking
+from apps.registry.exceptions import RegistryError
 from apps.registry.gates import describe
 from apps.registry.models import EvaluationArtifact, ModelArtifact, ModelVersion, Promotion
 from apps.training import actions, datasets, gates, rollout
@@ -121,7 +122,7 @@ def test_only_a_lead_overrides_a_gate(
     for user in (ann, engineer):
         with pytest.raises(PermissionDenied):
             measure_and_promote(version=reversed_version, reason="r", actor="x", by=user, force=True)
-    with pytest.raises(registry.RegistryError, match="fails its gates"):
+    with pytest.raises(RegistryError, match="fails its gates"):
         measure_and_promote(version=reversed_version, reason="r", actor="lea", by=lead)
     made = measure_and_promote(version=reversed_version, reason="a drill", actor="lea", by=lead, force=True)
     assert made.forced
@@ -140,7 +141,7 @@ def test_a_twin_stands_in_for_its_version(
 
 def test_without_rows_nothing_passes_but_by_force(equal_version: ModelVersion, dataset: Dataset) -> None:
     dataset.path.unlink()
-    with pytest.raises(registry.RegistryError, match="import a data set"):
+    with pytest.raises(RegistryError, match="import a data set"):
         measure_and_promote(version=equal_version, reason="r", actor="ann")
     assert measure_and_promote(version=equal_version, reason="r", actor="ann", force=True).forced
 

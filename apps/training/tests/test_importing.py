@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from apps.predictions import aws as door
+from apps.core import aws as aws_clients
 from apps.training import actions, datasets, sources
 from apps.training.models import Dataset
 from apps.training.sources import SourceError
@@ -269,7 +269,7 @@ def test_boxes_share_their_data_sets_by_s3(
     client.delete_object(Bucket="shared", Key=key)
     with pytest.raises(SourceError, match="is missing"):
         datasets.read(dataset.path)
-    monkeypatch.setattr(door, "ATTEMPTS", 1)
+    monkeypatch.setattr(aws_clients, "MAX_ATTEMPTS", 1)
     aws.fault = lambda operation: "cut"
     with pytest.raises(SourceError, match="Check endpoint and network"):
         datasets.read(dataset.path)

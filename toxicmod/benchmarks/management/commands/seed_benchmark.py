@@ -4,13 +4,13 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
+from apps.core.management import ProjectCommand
 from apps.moderation.errors import ModerationError
-from apps.registry.management import base
 from apps.registry.serving import NoModelError
 from toxicmod.benchmarks import seeding
 
 
-class Command(base.Command):
+class Command(ProjectCommand):
     help = """Fill a PostgreSQL with predictions and queue items made of real comments, for benches.
 
 Never run it on a database that is in use: what it adds looks real and is not removed."""
