@@ -15,6 +15,7 @@ CODE_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 INLINE_CODE = re.compile(r"`([^`\n]+)`")
 FOLDERS = ("apps/", "toxicmod/", "templates/", "static/", "ansible/", "terraform/", ".github/", ".ci/")
 MANAGE = re.compile(r"(?:manage\.py|sudo toxicmod) ([a-z_]+)([^`\n|&]*)")
+MODULE = re.compile(r"python -m ((?:apps|toxicmod)[\w.]+)")
 MAKE = re.compile(r"(?:^|`)make ([a-z][a-z-]*)", re.MULTILINE)
 
 
@@ -84,6 +85,12 @@ def test_document_management_commands_exist(name: str) -> None:
         known = {option for action in parser._actions for option in action.option_strings}
         options = re.findall(r"(?<![\w-])--[a-z][a-z-]*", arguments.split(" #")[0])
         assert set(options) <= known, f"{command}: {set(options) - known}"
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_document_python_modules_exist(name: str) -> None:
+    for module in MODULE.findall((ROOT / name).read_text()):
+        assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
