@@ -26,7 +26,7 @@ from apps.api.perspective.exceptions import (
 from apps.api.perspective.messages import DISCOVERY, parse
 from apps.api.perspective.rendering import CONTENT_TYPE, error_response, json_response
 from apps.core.batches import map_batch, map_each
-from apps.registry.serving import NoModelError
+from apps.registry.exceptions import NoModelError
 
 logger = logging.getLogger(__name__)
 
