@@ -95,7 +95,7 @@ def _wheels(folder: Path, needed: list[str]) -> None:
     # Debian 12's C library is 2.36.
     platforms = [f"manylinux_2_{minor}_{machine}" for minor in range(36, 4, -1)]
     platforms += [f"manylinux{year}_{machine}" for year in ("2014", "2010", "1")]
-    # What has no wheel comes as source, for the hosts to build as they would without this cache.
+    # What has no wheel comes as source, for the hosts to build as they would in production.
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--prefer-binary"]
     command += ["--python-version", "3.11", "--dest", str(folder), *needed]
     run(*command, *(f"--platform={name}" for name in platforms))
