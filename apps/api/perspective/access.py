@@ -13,7 +13,13 @@ from django.db import DatabaseError
 from django.http import HttpRequest
 from limits import RateLimitItemPerMinute
 
-from apps.accounts.actions import LOOKUP_SECONDS, find_api_key, is_touch_due, touch_api_key, was_found
+from apps.accounts.actions import (
+    LOOKUP_SECONDS,
+    get_api_key,
+    is_cached,
+    needs_last_used_update,
+    update_last_used,
+)
 from apps.accounts.limits import (
     UNKNOWN_KEYS,
     anonymous_wait,
@@ -47,7 +53,7 @@ def caller(request: HttpRequest) -> APIKey | None:
     secret = secret_of(request)
     if not secret:
         return None
-    key = find_api_key(secret=secret)
+    key = get_api_key(secret=secret)
     if key is None:
         if (seconds := unknown_key_wait(request)) is not None:
             raise quota_exceeded(None, UNKNOWN_KEYS.amount, seconds)
@@ -60,15 +66,15 @@ def is_known(secret: str) -> bool:
     global _out_until
     if not secret:
         return True
-    if not was_found(secret=secret) or time.monotonic() < _out_until:
+    if not is_cached(secret=secret) or time.monotonic() < _out_until:
         return False
     try:
-        key = find_api_key(secret=secret)
+        key = get_api_key(secret=secret)
     except DatabaseError:
         # Those behind it in the queue are not to wait for the same, one after the other.
         _out_until = time.monotonic() + LOOKUP_SECONDS
         return False
-    return key is not None and not key.review_perspective and not is_touch_due(key=key)
+    return key is not None and not key.review_perspective and not needs_last_used_update(key=key)
 
 
 def admit(request: HttpRequest, *, scope: Scope, method: str) -> APIKey | None:
@@ -90,7 +96,7 @@ def admit(request: HttpRequest, *, scope: Scope, method: str) -> APIKey | None:
     if seconds is not None:
         raise quota_exceeded(key, limit, seconds)
     if key is not None:
-        touch_api_key(key=key)
+        update_last_used(key=key)
     return key
 
 
@@ -121,7 +127,7 @@ def unknown_keys(requests: Iterable[HttpRequest], batch: HttpRequest) -> set[str
         _check_quota(None, settings.ANONYMOUS_RATE_PER_MINUTE, f"address:{client_network(batch)}")
     if len(secrets) > MAX_BATCH_KEYS:
         raise invalid(f"The batch has more than {MAX_BATCH_KEYS} different API keys.", None)
-    return {secret for secret in secrets if secret and find_api_key(secret=secret) is None}
+    return {secret for secret in secrets if secret and get_api_key(secret=secret) is None}
 
 
 def _check_quota(key: APIKey | None, limit: int, who: str) -> None:

@@ -15,7 +15,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from apps.accounts import actions as accounts
-from apps.accounts.actions import find_api_key, touch_api_key
+from apps.accounts.actions import get_api_key, update_last_used
 from apps.accounts.models import APIKey
 from apps.api import batched
 from apps.api.perspective import access
@@ -177,8 +177,8 @@ def test_a_database_that_is_out_is_asked_for_a_key_once_a_second(
 ) -> None:
     monkeypatch.setattr(access, "_out_until", 0.0)
     secret = api_key[1]
-    find_api_key(secret=secret)
-    touch_api_key(key=accounts._found[secret][0])
+    get_api_key(secret=secret)
+    update_last_used(key=accounts._cache[secret][0])
     call = (scope_of(query=f"key={secret}"), b"{}")
     assert batch(call) != [None]
     now = time.monotonic() + accounts.LOOKUP_SECONDS
