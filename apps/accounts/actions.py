@@ -66,7 +66,7 @@ def revoke_api_key(*, actor: Actor, key: APIKey) -> None:
     APIKey.objects.active().filter(pk=key.pk).update(revoked_at=timezone.now())
 
 
-def get_api_key(*, secret: str) -> APIKey | None:
+def find_api_key(*, secret: str) -> APIKey | None:
     """Return the active API key with this secret, or None. Each process caches it for a second."""
     key, expires_at = _cache.get(secret, (None, 0.0))
     if key is None or time.monotonic() >= expires_at:

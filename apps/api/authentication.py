@@ -5,7 +5,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed, Throttled
 from rest_framework.request import Request
 
-from apps.accounts.actions import get_api_key, update_last_used
+from apps.accounts.actions import find_api_key, update_last_used
 from apps.accounts.limits import unknown_key_wait
 from apps.accounts.models import APIKey
 
@@ -27,7 +27,7 @@ class APIKeyAuthentication(BaseAuthentication):
             return None
         if keyword.lower() != self.keyword.lower() or not secret.strip():
             raise AuthenticationFailed("Send the key as `Authorization: Api-Key YOUR-KEY`.")
-        key = get_api_key(secret=secret.strip())
+        key = find_api_key(secret=secret.strip())
         if key is None:
             if (seconds := unknown_key_wait(request._request)) is not None:
                 raise Throttled(seconds, "Too many unknown API keys came from your address.")

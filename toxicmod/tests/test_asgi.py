@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from apps.api.perspective.errors import unavailable
+from apps.api.perspective.exceptions import unavailable
 from apps.api.perspective.rendering import CONTENT_TYPE
 from apps.api.refusals import refusal
 from apps.monitoring import counting

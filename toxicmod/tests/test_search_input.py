@@ -18,8 +18,8 @@ from apps.accounts.actions import create_api_key
 from apps.accounts.models import User
 from apps.core.permissions import SYSTEM
 from apps.moderation.models import Policy, QueueItem
-from apps.monitoring import bench
 from apps.monitoring.panels import PANELS
+from toxicmod.testing.dashboard import CALLBACK, callback_body
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -132,13 +132,13 @@ def test_dashboard(staff: Client, kind: str) -> None:
         for name in ("window", "community", "source", "version", "panel"):
             if kind != "surrogate":
                 ask(staff.get, f"/monitoring/{panel}.csv?{urlencode({name: word})}")
-    body = json.loads(bench.body_of("?panel=volume&window=24h", ""))
+    body = json.loads(callback_body("?panel=volume&window=24h", ""))
     for changed in body["inputs"]:
         sent = body | {
             "inputs": [each | {"value": word} if each is changed else each for each in body["inputs"]],
             "changedPropIds": [f"{changed['id']}.{changed['property']}"],
         }
-        ask(staff.post, bench.CALLBACK, json.dumps(sent), content_type="application/json", where=changed)
+        ask(staff.post, CALLBACK, json.dumps(sent), content_type="application/json", where=changed)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "surrogate"])

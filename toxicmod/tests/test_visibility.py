@@ -37,13 +37,14 @@ from apps.moderation.models import (
     QueueItem,
     Strike,
 )
-from apps.monitoring import bench, panels
+from apps.monitoring import panels
 from apps.monitoring.models import SITE_METRICS, Alert, AlertRule, DomainCheck, HourlyRollup, Notice
 from apps.predictions.actions import give_feedback
 from apps.predictions.models import Feedback, Prediction
 from apps.registry.models import Alias, ModelVersion
 from apps.training.models import Dataset, ShadowScore
 from apps.training.runs import queue_run
+from toxicmod.testing.dashboard import CALLBACK, callback_body
 from toxicmod.testing.endpoints import ENDPOINTS, Endpoint, build_url, is_model_page
 from toxicmod.testing.factories import create_queue_item, restrict_to_communities
 
@@ -424,8 +425,8 @@ def test_dashboard_and_downloads_hold_no_other_community(world: World, panel: st
     texts = []
     for community in ("", f"&community={MARKER}", "&community="):
         texts.append(world.client.get(f"/monitoring/{panel}.csv?window=24h{community}").content.decode())
-        body = bench.body_of(f"?panel={panel}&window=24h{community}", "")
-        content = world.client.post(bench.CALLBACK, body, content_type="application/json").json()
+        body = callback_body(f"?panel={panel}&window=24h{community}", "")
+        content = world.client.post(CALLBACK, body, content_type="application/json").json()
         assert [each["label"] for each in content["response"]["community"]["options"]] == [HERE]
         texts.append(json.dumps(content["response"]["content"]))
     waiting = QueueItem.objects.filter(status="open").count()

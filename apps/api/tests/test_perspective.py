@@ -18,11 +18,11 @@ from pytest_django import Settings
 
 from apps.accounts.actions import LOOKUP_SECONDS, create_api_key, revoke_api_key
 from apps.accounts.models import APIKey
-from apps.api.perspective import analysis, languages
+from apps.api.perspective import actions, languages
 from apps.api.perspective.attributes import LABEL_OF
-from apps.api.perspective.errors import PerspectiveError
-from apps.api.perspective.rendering import ANSWER, parse_mask, select
-from apps.api.perspective.spans import sentences, utf16_length
+from apps.api.perspective.exceptions import PerspectiveError
+from apps.api.perspective.rendering import RESPONSE_FIELDS, parse_mask, select
+from apps.api.perspective.spans import find_sentences, utf16_length
 from apps.classifier.labels import LABELS
 from apps.core.permissions import SYSTEM
 from apps.moderation.actions import install_default_policy
@@ -511,7 +511,7 @@ def test_do_not_store_leaves_no_text_anywhere(client: Client, caplog: pytest.Log
     )
     assert Prediction.objects.get().text is None
     assert not QueueItem.objects.exists()
-    with patch.object(analysis.languages, "detect", side_effect=RuntimeError(text)):
+    with patch.object(actions.languages, "detect", side_effect=RuntimeError(text)):
         assert (
             post_json(client, analyze_request(text, doNotStore=True)).json()["error"]["status"] == "INTERNAL"
         )
@@ -657,7 +657,7 @@ def test_discovery_is_the_contracts_on_this_host(client: Client, settings: Setti
     assert client.get("/$discovery/rest?version=v2").status_code == 404
     answer = document["schemas"]["AnalyzeCommentResponse"]["properties"]
     suggested = document["schemas"]["SuggestCommentScoreResponse"]["properties"]
-    assert set(ANSWER) == set(answer) | set(suggested)
+    assert set(RESPONSE_FIELDS) == set(answer) | set(suggested)
 
 
 def test_browsers_may_call_from_anywhere_but_only_these_paths(client: Client) -> None:
@@ -694,11 +694,11 @@ def test_cors_can_be_narrowed(client: Client, settings: Settings) -> None:
 
 
 def test_outages_are_unavailable(client: Client) -> None:
-    with patch.object(analysis.predictions, "score_each", side_effect=OperationalError("secret words")):
+    with patch.object(actions.predictions, "score_batches", side_effect=OperationalError("secret words")):
         response = post_json(client, analyze_request())
     error_of(response, 503, "The service is currently unavailable.", status="UNAVAILABLE")
     assert response["Retry-After"] == "5"
-    with patch.object(analysis.predictions, "score_each", side_effect=NoModelError("none")):
+    with patch.object(actions.predictions, "score_batches", side_effect=NoModelError("none")):
         assert post_json(client, analyze_request()).status_code == 503
 
 
@@ -780,7 +780,7 @@ def is_low(unit: bytes) -> bool:
 def test_sentences_are_ordered_pieces_of_the_text(text: str) -> None:
     units = text.encode("utf-16-le", "surrogatepass")
     last = 0
-    for begin, end, sentence in sentences(text):
+    for begin, end, sentence in find_sentences(text):
         assert last <= begin < end <= utf16_length(text)
         assert units[2 * begin : 2 * end].decode("utf-16-le", "surrogatepass") == sentence
         last = end

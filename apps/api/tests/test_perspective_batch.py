@@ -360,7 +360,7 @@ def test_what_is_around_the_parts_is_ignored(client: Client, begin: bytes, end: 
 
 
 def test_the_span_scores_of_a_batch_are_limited(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "MAX_SPANS", 11)
+    monkeypatch.setattr(batches, "MAX_SPAN_SCORES", 11)
     text = "One. Two. Three."
     body = "".join(batch_part(f"<{n}>", analyze_json(f"{n}. {text}", spanAnnotations=True)) for n in range(3))
     results = batch_responses(

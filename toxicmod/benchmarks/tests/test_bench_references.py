@@ -10,7 +10,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from apps.classifier.labels import LABELS
-from toxicmod.management.commands.bench_references import PYTHON
+from toxicmod.benchmarks.management.commands.bench_references import PYTHON
 from toxicmod.testing.site import ROOT
 
 

@@ -5,18 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from apps.core.management import ProjectCommand
-from apps.moderation import scale
 from apps.moderation.errors import ModerationError
-from apps.registry.exceptions import NoModelError
+from apps.registry.serving import NoModelError
+from toxicmod.benchmarks import seeding
 
 
 class Command(ProjectCommand):
     help = """Fill a PostgreSQL with predictions and queue items made of real comments, for benches.
 
 Never run it on a database that is in use: what it adds looks real and is not removed."""
-    examples = """  manage.py seed_scale train.csv.gz
-  manage.py seed_scale train.csv --predictions 50000 --items 5000"""
-    expected_errors = (ModerationError, NoModelError, OSError)
+    examples = """  manage.py seed_benchmark train.csv.gz
+  manage.py seed_benchmark train.csv --predictions 50000 --items 5000"""
+    refusals = (ModerationError, NoModelError, OSError)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("path", type=Path, help="A CSV file with a column comment_text, gzipped or not.")
@@ -24,8 +24,8 @@ Never run it on a database that is in use: what it adds looks real and is not re
         parser.add_argument("--items", type=int, default=200_000)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        scale.seed(path=options["path"], predictions=options["predictions"], items=options["items"])
-        scale.analyse()
+        seeding.seed(path=options["path"], predictions=options["predictions"], items=options["items"])
+        seeding.analyse()
         self.stdout.write(
             f"Added {options['predictions']:,} predictions and {options['items']:,} queue items."
         )

@@ -1,6 +1,5 @@
 """The dashboard with ten million predictions behind it: what counting and looking at them takes."""
 
-import json
 import os
 import subprocess
 import sys
@@ -22,15 +21,14 @@ from apps.monitoring import rollups
 from apps.monitoring.models import HourlyRollup, Progress
 from apps.monitoring.panels import PANELS, WINDOWS
 from apps.predictions.models import Prediction
+from toxicmod.testing.dashboard import CALLBACK, PAGE, callback_body
 
 DAYS = 90  # the dashboard's longest window
 SAMPLE = 20_000
 VISITS = 5
 RUNS = 5
 FEEDBACK_SHARE = 0.01
-PAGE, CALLBACK = "/monitoring/", "/monitoring/dash/app/dashboard/_dash-update-component"
 FIRST_VIEW_MS, CALLBACK_MS = 1_000.0, 300.0
-_NAMES = ("panel", "window", "community", "source", "version")
 
 _DRAW = f"""CREATE TEMP TABLE sample AS
 SELECT row_number() OVER (ORDER BY id) - 1 AS place, * FROM predictions_prediction
@@ -69,7 +67,7 @@ def require_room() -> None:
     if connection.vendor != "postgresql" or connection.pg_version < 180_000:  # type: ignore[attr-defined]
         raise BenchError("This fills a PostgreSQL 18, which makes UUIDs of version 7: set DATABASE_URL.")
     if not Prediction.objects.exists():
-        raise BenchError("Run `manage.py seed_scale` first: what it stores is copied.")
+        raise BenchError("Run `manage.py seed_benchmark` first: what it stores is copied.")
 
 
 def fill(*, count: int) -> Iterator[datetime]:
@@ -143,24 +141,6 @@ def sign_in() -> str:
     return client.cookies["sessionid"].value
 
 
-def body_of(search: str = "", changed: str = "", **values: str) -> str:
-    """Return what Dash's script posts to have a panel drawn."""
-    outputs = [("content", "children"), ("url", "search"), *((name, "value") for name in _NAMES)]
-    outputs += [("community", "options"), ("version", "options")]
-    return json.dumps(
-        {
-            "output": "..{}..".format("...".join(".".join(output) for output in outputs)),
-            "outputs": [{"id": name, "property": prop} for name, prop in outputs],
-            "inputs": [
-                {"id": "url", "property": "search", "value": search},
-                *({"id": name, "property": "value", "value": values.get(name)} for name in _NAMES),
-                {"id": "tick", "property": "n_intervals", "value": 0},
-            ],
-            "changedPropIds": [changed] if changed else [],
-        }
-    )
-
-
 @dataclass(frozen=True)
 class Timing:
     """How long a panel's callbacks take, over all windows and kinds of filters, in milliseconds."""
@@ -182,7 +162,7 @@ def time_callbacks(url: str, cookie: str) -> list[Timing]:
     for panel in PANELS:
         took, sizes = [], []
         for number, (window, chosen) in product(range(-1, RUNS), product(WINDOWS, filters)):
-            body = body_of(f"?panel={panel}&window={window}{chosen}")
+            body = callback_body(f"?panel={panel}&window={window}{chosen}")
             start = time.perf_counter()
             answer = session.post(
                 url + CALLBACK, body, headers={"Content-Type": "application/json"}, timeout=60

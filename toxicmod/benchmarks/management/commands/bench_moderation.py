@@ -4,16 +4,16 @@ from argparse import ArgumentParser
 from typing import Any
 
 from apps.core.management import ProjectCommand
-from apps.moderation import bench
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import QueueItem
 from apps.predictions.models import Prediction
+from toxicmod.benchmarks import moderation as bench
 
 
 class Command(ProjectCommand):
     help = """Time the console's reads, actions and pages on the database as it is and print a table.
 
-Fill it with `manage.py seed_scale` first."""
+Fill it with `manage.py seed_benchmark` first."""
     examples = "  manage.py bench_moderation\n  manage.py bench_moderation --runs 20"
     expected_errors = (ModerationError,)
 

@@ -22,10 +22,10 @@ import numpy as np
 from django.core.management import BaseCommand, CommandError
 
 from apps.classifier.artifact import Artifact
-from apps.classifier.bench import machine, read
 from apps.classifier.scorer import Scorer, warm
 from apps.registry.actions import BASE_MODEL
-from toxicmod import references
+from toxicmod.benchmarks import references
+from toxicmod.benchmarks.classifier import machine, read
 from toxicmod.testing.load import Load, load, post, site_on_one_core
 from toxicmod.testing.site import free_port, gunicorn, manage, site, wait_until_answered
 

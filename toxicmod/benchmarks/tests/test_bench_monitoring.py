@@ -7,16 +7,17 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.utils import timezone
 
-from apps.monitoring import bench, rollups
+from apps.monitoring import rollups
 from apps.monitoring.models import HourlyRollup
 from apps.predictions.models import Feedback, Prediction
 from apps.registry.models import ModelVersion
+from toxicmod.benchmarks import monitoring as bench
 from toxicmod.testing.factories import create_prediction
 
 
 @pytest.mark.django_db
 def test_only_a_postgresql_with_something_to_copy_is_filled() -> None:
-    expected = "seed_scale" if connection.vendor == "postgresql" else "set DATABASE_URL"
+    expected = "seed_benchmark" if connection.vendor == "postgresql" else "set DATABASE_URL"
     with pytest.raises(CommandError, match=expected):
         call_command("bench_monitoring", "--predictions", "10", "--only", "fill")
 

@@ -11,7 +11,7 @@ from django.core.management import CommandError
 from tqdm import tqdm
 
 from apps.core.management import ProjectCommand
-from apps.monitoring import bench
+from toxicmod.benchmarks import monitoring as bench
 from toxicmod.testing.browser import chromium
 from toxicmod.testing.site import site
 
@@ -19,7 +19,7 @@ from toxicmod.testing.site import site
 class Command(ProjectCommand):
     help = """Fill a PostgreSQL up to so many predictions, count them by the hour, and time the dashboard.
 
-Run `manage.py seed_scale` first, and never on a database that is in use: what it adds is not removed."""
+Run `manage.py seed_benchmark` first, and never on a database that is in use: what it adds is not removed."""
     examples = "  manage.py bench_monitoring\n  manage.py bench_monitoring --predictions 2000000"
     expected_errors = (bench.BenchError,)
 

@@ -90,7 +90,7 @@ def measure(runs: int = 100) -> list[Timing]:
     policy = Policy.objects.active_for("")
     if user is None or policy is None or not items:
         raise ModerationError(
-            "Run `manage.py seed_scale` first: the bench needs a lead, a policy and a queue."
+            "Run `manage.py seed_benchmark` first: the bench needs a lead, a policy and a queue."
         )
     rules = actions.rules_of(policy)
     community = QueueItem.objects.open().values_list("community", flat=True)[0]
@@ -163,7 +163,7 @@ def measure_pages(runs: int = 50) -> list[Timing]:
     policy = Policy.objects.active_for("")
     author = Author.objects.order_by("-pk").first()
     if user is None or policy is None or author is None or not items:
-        raise ModerationError("Run `manage.py seed_scale` first: the bench needs a lead and a queue.")
+        raise ModerationError("Run `manage.py seed_benchmark` first: the bench needs a lead and a queue.")
     User.objects.filter(pk=user.pk).update(is_staff=True, is_superuser=False)
     client = Client()
     client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")

@@ -1,4 +1,4 @@
-"""Quality, speed and cost of the model beside its references: `python -m apps.classifier.bench CSV`."""
+"""Quality, latency and cost of the model and baselines: `python -m toxicmod.benchmarks.classifier CSV`."""
 
 import argparse
 import csv
@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from .evaluation import calibration_error, natural_weights
-from .labels import LABELS
-from .obfuscation import KINDS, obfuscate
-from .scorer import Scorer, warm
-from .templates import audit_sentences, bias_report, worst_group
-from .training import Fitted, fit
+from apps.classifier.evaluation import calibration_error, natural_weights
+from apps.classifier.labels import LABELS
+from apps.classifier.obfuscation import KINDS, obfuscate
+from apps.classifier.scorer import Scorer, warm
+from apps.classifier.templates import audit_sentences, bias_report, worst_group
+from apps.classifier.training import Fitted, fit
 
 Rows = list[tuple[str, str, float]]  # what, of whom, how much
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management import BaseCommand, CommandError
 
-from apps.pages import bench
+from toxicmod.benchmarks import pages as bench
 from toxicmod.testing.browser import chromium
 from toxicmod.testing.site import site
 
