@@ -12,7 +12,10 @@ from django.db.models.functions import Length, TruncHour
 from django.utils import timezone
 
 from apps.classifier.labels import LABELS
-from apps.predictions import mirror
+from apps.mirror import reader
+from apps.mirror.exceptions import UnreadableRecordError
+from apps.mirror.replicated import FEEDBACK
+from apps.mirror.table import oldest_kept
 from apps.predictions.models import Feedback, Prediction
 
 HOUR = timedelta(hours=1)
@@ -105,11 +108,11 @@ class Mirror:
     def __init__(self) -> None:
         self.unreadable = 0
 
-    def _leave_out(self, error: mirror.UnreadableRecordError) -> None:
+    def _leave_out(self, error: UnreadableRecordError) -> None:
         self.unreadable += 1
 
     def first(self) -> datetime | None:
-        oldest = next(mirror.read(mirror.oldest_kept(), timezone.now()), None)
+        oldest = next(reader.read(oldest_kept(), timezone.now()), None)
         return oldest and oldest["created_at"]
 
     def late(self, since: datetime) -> set[datetime]:
@@ -117,13 +120,13 @@ class Mirror:
         return {hour - HOUR * number for number in range(LATE // HOUR + 1)}
 
     def counts(self, since: datetime) -> dict[datetime, int]:
-        return dict(mirror.counts(since, timezone.now()))
+        return dict(reader.count_by_hour(since, timezone.now()))
 
     def scored(self, hour: datetime) -> Iterator[Scored]:
         # The texts to sample are met on the way: reading them again would be paid again.
         self._sample: list[Sample] = []
         taken = [0] * SLICES
-        for row in mirror.read(hour, hour + HOUR, on_unreadable=self._leave_out):
+        for row in reader.read(hour, hour + HOUR, on_unreadable=self._leave_out):
             text = row["text"]
             key = row["model_version_id"], row["source"], row["community"], row["label_mask"]
             place = int((row["created_at"] - hour) * SLICES / HOUR)
@@ -137,9 +140,11 @@ class Mirror:
         yield from self._sample
 
     def feedback(self, hour: datetime) -> Iterator[Said]:
-        given = mirror.read(hour, hour + HOUR, stream=mirror.FEEDBACK, on_unreadable=self._leave_out)
+        given = reader.read(hour, hour + HOUR, replicated=FEEDBACK, on_unreadable=self._leave_out)
         for some in batches(given, 100):
-            about = mirror.find({row["prediction_id"] for row in some}, on_unreadable=self._leave_out)
+            about = reader.find_predictions(
+                {row["prediction_id"] for row in some}, on_unreadable=self._leave_out
+            )
             for row in some:
                 if prediction := about.get(row["prediction_id"]):
                     columns = ("model_version_id", *PREDICTED[1:])

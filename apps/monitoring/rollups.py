@@ -22,6 +22,7 @@ from django.utils import timezone
 
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
+from apps.mirror.exceptions import MirrorError
 from apps.moderation.insight import stated_labels
 from apps.moderation.models import Decision, QueueItem, Submission
 from apps.monitoring import origins, words
@@ -38,7 +39,6 @@ from apps.monitoring.models import (
     UncountedHour,
 )
 from apps.monitoring.origins import HOUR, PREDICTED, Origin, Said, Sample, Scored, batches
-from apps.predictions.mirror import MirrorError
 from apps.predictions.models import ALL_LABELS, Prediction
 from apps.registry.models import Alias, ModelVersion, Promotion
 

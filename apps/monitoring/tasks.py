@@ -6,8 +6,8 @@ from uuid import UUID
 from celery import shared_task
 
 from apps.core.enqueue import enqueue
+from apps.mirror.exceptions import MirrorError
 from apps.monitoring import alerts, references, rollups
-from apps.predictions.mirror import MirrorError
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,9 @@ from django.test import Client
 from django.utils import timezone
 
 from apps.accounts.models import Scope
-from apps.moderation import insight, mirrored
+from apps.mirror.codec import decode_item, encode_item
+from apps.mirror.replicated import REPLICATED_MODELS
+from apps.moderation import insight
 from apps.moderation import models as moderation
 from apps.moderation.availability import Obstacle
 from apps.moderation.errors import ModerationError
@@ -27,7 +29,6 @@ from apps.monitoring.models import Alert, AlertRule, Notice, RequestMinute
 from apps.monitoring.panels import PANELS, Filters, build
 from apps.monitoring.prometheus import exposition
 from apps.pages import results
-from apps.predictions import mirror
 from apps.registry.models import ModelArtifact, ModelVersion
 from apps.training import life
 from toxicmod.testing.endpoints import API_ENDPOINTS, ENDPOINTS, PAGES, build_url
@@ -188,10 +189,10 @@ def readers(site_data: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]
     yield "alert rules", alerts.evaluate
     yield "notices", alerts.send_due_notices
     yield "statements", lambda: [life.true_mask(row) for row in life.statements(None)]
-    for stream in mirrored.STREAMS:
+    for replicated in REPLICATED_MODELS:
         yield (
-            f"mirror {stream.kind}",
-            lambda stream=stream: [mirror.record(stream, mirror.item(stream, row)) for row in stream.rows()],
+            f"mirror {replicated.kind}",
+            lambda model=replicated: [decode_item(model, encode_item(model, row)) for row in model.rows()],
         )
     for task in sorted({each["task"] for each in settings.CELERY_BEAT_SCHEDULE.values()} - NOT_RUN):
         yield task, lambda task=task: run(task)

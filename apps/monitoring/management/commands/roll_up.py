@@ -8,8 +8,8 @@ from django.conf import settings
 from tqdm import tqdm
 
 from apps.core.management import ProjectCommand, parse_datetime
+from apps.mirror.exceptions import MirrorError
 from apps.monitoring import origins, rollups
-from apps.predictions.mirror import MirrorError
 
 
 class Command(ProjectCommand):
