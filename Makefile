@@ -24,7 +24,7 @@ test: .venv/dev .venv/static
 		$(BIN)/python manage.py check --deploy --fail-level WARNING
 	$(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/pytest -n 2 --dist loadfile -m "not $(LONG)"
-	$(BIN)/python -m toxicmod.tests.servers $(BIN)/pytest -n 2 --dist loadfile -m "database and not $(LONG)"
+	$(BIN)/python -m toxicmod.testing.servers $(BIN)/pytest -n 2 --dist loadfile -m "database and not $(LONG)"
 
 # Everything that one machine without a cloud can check.
 test-all: test test-long test-week test-cloud
@@ -32,7 +32,7 @@ test-all: test test-long test-week test-cloud
 # Browsers, faults, real processes; what measures time runs alone.
 test-long: .venv/dev .venv/static
 	$(BIN)/pytest -n 2 --dist loadfile -m "(slow or browser) and not (alone or week)"
-	$(BIN)/python -m toxicmod.tests.servers $(BIN)/pytest -n 2 --dist loadfile -m "database and (slow or browser) and not (alone or week)"
+	$(BIN)/python -m toxicmod.testing.servers $(BIN)/pytest -n 2 --dist loadfile -m "database and (slow or browser) and not (alone or week)"
 	$(BIN)/pytest -m alone
 
 # A simulated week with every service running.
@@ -51,21 +51,21 @@ test-infra: .venv/dev .venv/infra .venv/spark
 
 # Published vulnerabilities of what is pinned, as PyPI tells them. What is let pass is never mended: signing with
 # python-ecdsa leaks by its timing, but checkov, which brings it, signs nothing here.
-AUDITED := requirements.txt requirements-dev.txt terraform/requirements.txt toxicmod/references/requirements.txt toxicmod/tests/infra/requirements.txt
+AUDITED := requirements.txt requirements-dev.txt terraform/requirements.txt toxicmod/benchmarks/references/requirements.txt toxicmod/tests/infra/requirements.txt
 audit: .venv/dev
 	@status=0; for file in $(AUDITED); do echo "$$file"; \
 		$(BIN)/pip-audit --strict --progress-spinner off --disable-pip --no-deps --ignore-vuln CVE-2024-23342 -r "$$file" || status=1; done; exit $$status
 
 bench: .venv/dev .venv/static .venv/references
 	@test -f "$(JIGSAW_CSV)" || { echo 'Give real comments: make bench JIGSAW_CSV=train.csv.gz (the Jigsaw data)'; exit 1; }
-	$(BIN)/python -m apps.classifier.bench $(JIGSAW_CSV)
+	$(BIN)/python -m toxicmod.benchmarks.classifier $(JIGSAW_CSV)
 	$(BIN)/python manage.py bench_references $(JIGSAW_CSV)
 	$(BIN)/python manage.py bench_perspective
 	$(BIN)/python manage.py bench_pages
-	$(BIN)/python -m toxicmod.tests.servers sh -ec '\
+	$(BIN)/python -m toxicmod.testing.servers sh -ec '\
 		$(BIN)/python manage.py migrate -v0; $(BIN)/python manage.py install_base_model; \
 		$(BIN)/python manage.py install_default_policy; $(BIN)/python manage.py create_roles; \
-		$(BIN)/python manage.py seed_scale $(JIGSAW_CSV); $(BIN)/python manage.py bench_moderation; \
+		$(BIN)/python manage.py seed_benchmark $(JIGSAW_CSV); $(BIN)/python manage.py bench_moderation; \
 		$(BIN)/python manage.py bench_monitoring'
 
 # Pins the requirements anew; the tests check that they are what the short lists say.
@@ -106,9 +106,9 @@ clean:
 	@touch $@
 
 # What we are measured against has libraries of its own. By pip, which finds a build of torch without CUDA.
-.venv/references: .venv/bin/uv toxicmod/references/requirements.txt
+.venv/references: .venv/bin/uv toxicmod/benchmarks/references/requirements.txt
 	$(PYTHON) -m venv $@
-	$@/bin/pip install -q --disable-pip-version-check -r toxicmod/references/requirements.txt
+	$@/bin/pip install -q --disable-pip-version-check -r toxicmod/benchmarks/references/requirements.txt
 	@touch $@
 
 # The scanner pins libraries that the site has newer: it lives by itself.

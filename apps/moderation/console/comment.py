@@ -10,6 +10,7 @@ from django.utils.safestring import SafeString, mark_safe
 from apps.classifier.labels import LABELS
 from apps.moderation.models import QueueItem
 from apps.registry import serving
+from apps.registry.exceptions import NoModelError
 
 MAX_TERMS = 9
 MIN_CONTRIBUTION = 0.15  # as a fraction of the strongest term's contribution
@@ -62,7 +63,7 @@ def render(item: QueueItem) -> RenderedComment:
         return RenderedComment(escape_text(text), [], None)
     try:
         served = serving.current()
-    except serving.NoModelError:
+    except NoModelError:
         return RenderedComment(escape_text(text), [], None)
     label = LABELS.index(item.label)
     contributions = [

@@ -3,7 +3,7 @@
 from django.contrib import admin
 from django.urls import URLPattern, path
 
-from apps.moderation.console import bulk, policies, profile, quality, review, search, webhooks
+from apps.moderation.console import bulk, guide, policies, profile, quality, review, search, webhooks
 
 _VIEWS = (
     ("", review.review, "review"),
@@ -33,6 +33,7 @@ _VIEWS = (
     ("webhooks/signing/<int:pk>/<slug:key_id>/end/", webhooks.end_signing_key, "end_signing_key"),
     ("webhooks/signing/<int:pk>/test/", webhooks.test_webhook, "test_webhook"),
     ("profile/", profile.profile, "profile"),
+    ("help/", guide.guide, "help"),
 )
 
 

@@ -1,0 +1,146 @@
+"""Load on a server over kept HTTP connections, for benches."""
+
+import asyncio
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from toxicmod.testing import servers
+from toxicmod.testing.site import manage, site
+
+CONNECTIONS = 32
+_MAKE_KEY = (
+    "from apps.accounts.actions import create_api_key;"
+    "print('key', create_api_key(name='bench', rate_per_minute=10**9)[1])"
+)
+
+
+class Load(NamedTuple):
+    """What a client saw: milliseconds of each answer, answers a second, milliseconds of each 503."""
+
+    milliseconds: np.ndarray
+    rate: float
+    refused: np.ndarray
+
+    def __str__(self) -> str:
+        p50, p99 = np.percentile(self.milliseconds, [50, 99])
+        return f"{self.rate:6.0f} requests/s   p50 {p50:6.2f} ms   p99 {p99:6.2f} ms"
+
+    @property
+    def p99(self) -> float:
+        return float(np.percentile(self.milliseconds, 99))
+
+
+class RefusedError(Exception):
+    """The server answered something else than 200."""
+
+
+def post(url: str, body: bytes) -> bytes:
+    """Return the bytes of a request with a JSON body."""
+    split = urlsplit(url)
+    target = f"{split.path}?{split.query}" if split.query else split.path
+    head = f"POST {target} HTTP/1.1\r\nHost: {split.netloc}\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def load(
+    url: str,
+    requests: Iterator[bytes],
+    *,
+    seconds: float,
+    rate: float | None = None,
+    connections: int = CONNECTIONS,
+    may_refuse: bool = False,
+) -> Load:
+    """Send requests over kept connections: as fast as answers come, or at random times at a mean rate.
+
+    At a rate, a call's time counts from when it was due, so that a stalled server is not spared the calls
+    that a waiting client would have made.
+
+    Raises:
+        RefusedError: an answer is neither a 200 nor, where the server may refuse, a 503.
+    """
+    return asyncio.run(_load(url, requests, seconds, rate, connections, may_refuse))
+
+
+async def _load(
+    url: str,
+    requests: Iterator[bytes],
+    seconds: float,
+    rate: float | None,
+    connections: int,
+    may_refuse: bool,
+) -> Load:
+    split = urlsplit(url)
+    milliseconds: list[float] = []
+    refused: list[float] = []
+    start = time.perf_counter()
+    due = start
+    end = start + seconds
+
+    def next_due() -> float:
+        nonlocal due
+        if rate is None:
+            return time.perf_counter()
+        due += random.expovariate(rate)
+        return due
+
+    async def client(due_at: Callable[[], float]) -> None:
+        reader, writer = await asyncio.open_connection(split.hostname, split.port)
+        try:
+            while (at := due_at()) < end:
+                if (wait := at - time.perf_counter()) > 0:
+                    await asyncio.sleep(wait)
+                writer.write(next(requests))
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+                answer = await reader.readexactly(length)
+                passed = (time.perf_counter() - at) * 1e3
+                if head.startswith(b"HTTP/1.1 200"):
+                    milliseconds.append(passed)
+                elif may_refuse and head.startswith(b"HTTP/1.1 503"):
+                    refused.append(passed)
+                    if b"\r\nconnection: close" in head.lower():
+                        writer.close()
+                        reader, writer = await asyncio.open_connection(split.hostname, split.port)
+                else:
+                    raise RefusedError(answer.decode())
+        finally:
+            writer.close()
+
+    await asyncio.gather(*[client(next_due) for _ in range(connections)])
+    rate_seen = len(milliseconds) / (time.perf_counter() - start)
+    return Load(np.array(milliseconds), rate_seen, np.array(refused))
+
+
+@contextmanager
+def site_on_one_core(database: str) -> Iterator[tuple[str, dict[str, str], str]]:
+    """Run gunicorn with one worker on the first core, and put this process on the others.
+
+    Database and Redis may use any core: their time is not the server's.
+
+    Args:
+        database: "sqlite" or "postgres".
+
+    Yields:
+        The site's URL, its environment, and the secret of a key without a limit.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    with ExitStack() as stack:
+        stack.callback(os.sched_setaffinity, 0, cores)
+        environment = {"WEB_CONCURRENCY": "1", "REDIS_URL": stack.enter_context(servers.redis())}
+        if database == "postgres":
+            environment["DATABASE_URL"] = stack.enter_context(servers.postgres())
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        os.sched_setaffinity(0, cores[:1])  # a child inherits the core on which it is started
+        url, env = stack.enter_context(site(Path(folder), **environment))
+        os.sched_setaffinity(0, cores[1:])
+        yield url, env, manage("shell", "-v0", "-c", _MAKE_KEY, env=env).split()[-1]

