@@ -16,6 +16,7 @@ from django.urls import reverse
 
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import User
+from apps.core.permissions import SYSTEM
 from apps.moderation.models import Policy, QueueItem
 from apps.monitoring.panels import PANELS
 from toxicmod.testing.dashboard import CALLBACK, callback_body
@@ -143,7 +144,7 @@ def test_dashboard(staff: Client, kind: str) -> None:
 @pytest.mark.parametrize("kind", [*KINDS, "surrogate"])
 def test_api(client: Client, item: QueueItem, person: Callable[..., User], kind: str) -> None:
     word = INPUTS.get(kind, "\ud800")
-    secret = create_api_key(name="key", acts_as=person("api", "lead"))[1]
+    secret = create_api_key(actor=SYSTEM, name="key", acts_as=person("api", "lead"))[1]
     headers = {"Authorization": f"Api-Key {secret}"}
     if kind != "surrogate":
         cursors = [

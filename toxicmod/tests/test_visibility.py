@@ -23,6 +23,7 @@ from django.urls import reverse
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import APIKey, User
 from apps.classifier.labels import LABELS
+from apps.core.permissions import SYSTEM
 from apps.moderation import actions, webhooks
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import (
@@ -172,7 +173,7 @@ class World:
         self._beside()
         self.client = Client()
         self.client.force_login(self.user, backend=BACKEND)
-        self.secret = create_api_key(name="limited", acts_as=self.user)[1]
+        self.secret = create_api_key(actor=SYSTEM, name="limited", acts_as=self.user)[1]
 
     def _beside(self) -> None:
         champion = ModelVersion.objects.get(alias=Alias.CHAMPION)
@@ -459,7 +460,7 @@ class Blind:
         ).decision
         self.delivery = self.decision.deliveries.get()
         self.review = QueueItem.objects.get(kind="second")
-        self.secret = create_api_key(name="second", acts_as=self.second)[1]
+        self.secret = create_api_key(actor=SYSTEM, name="second", acts_as=self.second)[1]
 
     def browser(self, user: User) -> Client:
         client = Client()
