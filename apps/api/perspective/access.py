@@ -13,7 +13,13 @@ from django.db import DatabaseError
 from django.http import HttpRequest
 from limits import RateLimitItemPerMinute
 
-from apps.accounts.actions import LOOKUP_SECONDS, find_api_key, is_touch_due, touch_api_key, was_found
+from apps.accounts.actions import (
+    LOOKUP_SECONDS,
+    find_api_key,
+    is_cached,
+    needs_last_used_update,
+    update_last_used,
+)
 from apps.accounts.limits import (
     UNKNOWN_KEYS,
     anonymous_wait,
@@ -66,7 +72,7 @@ def is_known(secret: str) -> bool:
     global _no_lookup_before
     if not secret:
         return True
-    if not was_found(secret=secret) or time.monotonic() < _no_lookup_before:
+    if not is_cached(secret=secret) or time.monotonic() < _no_lookup_before:
         return False
     try:
         key = find_api_key(secret=secret)
@@ -74,7 +80,7 @@ def is_known(secret: str) -> bool:
         # Other requests in the batch must not wait for the same timeout one after the other.
         _no_lookup_before = time.monotonic() + LOOKUP_SECONDS
         return False
-    return key is not None and not key.review_perspective and not is_touch_due(key=key)
+    return key is not None and not key.review_perspective and not needs_last_used_update(key=key)
 
 
 def authorize(request: HttpRequest, *, scope: Scope, method: str) -> APIKey | None:
@@ -97,7 +103,7 @@ def authorize(request: HttpRequest, *, scope: Scope, method: str) -> APIKey | No
     if seconds is not None:
         raise quota_exceeded(key, limit, seconds)
     if key is not None:
-        touch_api_key(key=key)
+        update_last_used(key=key)
     return key
 
 

@@ -15,7 +15,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from apps.accounts import actions as accounts
-from apps.accounts.actions import find_api_key, touch_api_key
+from apps.accounts.actions import find_api_key, update_last_used
 from apps.accounts.models import APIKey
 from apps.api import batched
 from apps.api.perspective import access
@@ -178,7 +178,7 @@ def test_a_database_that_is_out_is_asked_for_a_key_once_a_second(
     monkeypatch.setattr(access, "_no_lookup_before", 0.0)
     secret = api_key[1]
     find_api_key(secret=secret)
-    touch_api_key(key=accounts._found[secret][0])
+    update_last_used(key=accounts._cache[secret][0])
     call = (scope_of(query=f"key={secret}"), b"{}")
     assert batch(call) != [None]
     now = time.monotonic() + accounts.LOOKUP_SECONDS

@@ -24,6 +24,7 @@ from apps.api.perspective.exceptions import PerspectiveError
 from apps.api.perspective.rendering import RESPONSE_FIELDS, parse_mask, select
 from apps.api.perspective.spans import find_sentences, utf16_length
 from apps.classifier.labels import LABELS
+from apps.core.permissions import SYSTEM
 from apps.moderation.actions import install_default_policy
 from apps.moderation.models import Policy, QueueItem
 from apps.predictions.models import Feedback, Prediction
@@ -256,7 +257,7 @@ def test_a_bad_key_is_refused_even_where_none_is_needed(client: Client, api_key:
     error_of(client.get("/$discovery/rest?version=v1alpha1&key=wrong"), 400, message, details)
     path = f"{ANALYZE}?key={api_key[1]}"
     assert post_json(client, analyze_request(), path).status_code == 200
-    revoke_api_key(key=api_key[0])
+    revoke_api_key(actor=SYSTEM, key=api_key[0])
     with patch.object(time, "monotonic", return_value=time.monotonic() + LOOKUP_SECONDS):
         error_of(post_json(client, analyze_request(), path), 400, message, details)
 
@@ -275,7 +276,7 @@ def test_no_key_is_refused_where_keys_are_needed(client: Client, settings: Setti
 
 
 def test_a_key_without_the_scope_is_blocked(client: Client) -> None:
-    _, secret = create_api_key(name="reader", scopes=["read"])
+    _, secret = create_api_key(actor=SYSTEM, name="reader", scopes=["read"])
     for path in (ANALYZE, SUGGEST):
         response = post_json(client, analyze_request(), f"{path}?key={secret}")
         assert response.status_code == 403
@@ -284,7 +285,7 @@ def test_a_key_without_the_scope_is_blocked(client: Client) -> None:
 
 @pytest.mark.usefixtures("one_minute")
 def test_quota_is_the_keys_own_and_refused_as_recorded(client: Client) -> None:
-    key, secret = create_api_key(name="slow", rate_per_minute=2)
+    key, secret = create_api_key(actor=SYSTEM, name="slow", rate_per_minute=2)
     path = f"{ANALYZE}?key={secret}"
     assert [post_json(client, analyze_request(), path).status_code for _ in range(3)] == [200, 200, 429]
     response = post_json(client, analyze_request("b"), path)
@@ -339,7 +340,7 @@ def test_unsupported_attributes_are_dropped_where_asked(client: Client) -> None:
     body = analyze_request(IDIOT, "TOXICITY", "FLIRTATION", "SEXUALLY_EXPLICIT")
     answered = post_json(client, body | {"dropUnsupportedAttributes": True}).json()
     assert list(answered["attributeScores"]) == ["TOXICITY"]
-    _, secret = create_api_key(name="lenient", drop_unsupported=True)
+    _, secret = create_api_key(actor=SYSTEM, name="lenient", drop_unsupported=True)
     answered = post_json(client, body, f"{ANALYZE}?key={secret}").json()
     assert list(answered["attributeScores"]) == ["TOXICITY"]
     answered = post_json(
@@ -501,7 +502,7 @@ def test_text_that_no_database_takes_is_stored_cleaned(client: Client) -> None:
 
 def test_do_not_store_leaves_no_text_anywhere(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     install_default_policy()
-    _, secret = create_api_key(name="reviewed", review_perspective=True)
+    _, secret = create_api_key(actor=SYSTEM, name="reviewed", review_perspective=True)
     caplog.set_level(logging.DEBUG)
     text = "I will find you and kill you, zxqv idiot"
     assert (
@@ -519,7 +520,7 @@ def test_do_not_store_leaves_no_text_anywhere(client: Client, caplog: pytest.Log
 
 
 def test_a_key_that_has_it_so_sends_comments_through_the_policy(client: Client) -> None:
-    _, secret = create_api_key(name="reviewed", review_perspective=True)
+    _, secret = create_api_key(actor=SYSTEM, name="reviewed", review_perspective=True)
     path = f"{ANALYZE}?key={secret}"
     assert post_json(client, analyze_request(), path).status_code == 200  # no policy: scored all the same
     install_default_policy()

@@ -14,6 +14,7 @@ from pytest_django.live_server_helper import LiveServer
 
 from apps.accounts.actions import create_api_key
 from apps.api.perspective import comparison
+from apps.core.permissions import SYSTEM
 from apps.predictions.models import Prediction
 from apps.registry import serving
 from apps.registry.models import ModelVersion
@@ -115,7 +116,7 @@ def test_comments_without_scores_are_sent_to_the_service(
 ) -> None:
     path, saved = tmp_path / "comments.csv", tmp_path / "saved.jsonl"
     path.write_text("text\n" + "".join(f'"{text}"\n' for text in [*COMMENTS[:5], ""]))
-    _, secret = create_api_key(name="upstream")
+    _, secret = create_api_key(actor=SYSTEM, name="upstream")
     monkeypatch.setenv("PERSPECTIVE_API_KEY", secret)
     told = run(path, "--url", live_server.url, "--per-second", "1000", "--save", saved)
     assert "1 comments were rejected" in told

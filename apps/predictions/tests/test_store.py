@@ -13,6 +13,7 @@ from uuid_utils.compat import uuid7
 
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import APIKey
+from apps.core.permissions import SYSTEM
 from apps.predictions import actions, store
 from apps.predictions.models import Prediction, Row
 from apps.registry.models import ModelVersion
@@ -69,7 +70,7 @@ def test_one_bad_comment_harms_no_other_that_came_with_it(champion: ModelVersion
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.database
 def test_what_is_stored_is_what_was_meant(champion: ModelVersion) -> None:
-    key, _ = create_api_key(name="test")
+    key, _ = create_api_key(actor=SYSTEM, name="test")
     comments = [
         actions.Comment("Guten Morgen, schöne Welt \U0001f600\n", key, "forum", "nº 1"),
         actions.Comment("Good night", do_not_store=True),
