@@ -359,7 +359,7 @@ def test_counts_are_those_of_the_community(world: World) -> None:
     appeals = Appeal.objects.filter(item__community=HERE, status="open").count()
     views = {
         view.view: view.count
-        for view in world.client.get(reverse("admin:moderation_desk"), follow=True).context["views"]
+        for view in world.client.get(reverse("admin:moderation_review"), follow=True).context["views"]
     }
     for name, count in views.items():
         lane = items if name == "all" else items.filter(lane=name)
