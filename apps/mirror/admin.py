@@ -1,17 +1,9 @@
-"""The mirror in the admin: read-only."""
+"""The state of the mirror in the admin. The change log is left out: its keys belong to communities."""
 
 from django.contrib import admin
 
-from apps.core.admin import LargeTablePaginator, ReadOnlyAdmin
-from apps.mirror.models import ChangeLogEntry, MirrorState
-
-
-@admin.register(ChangeLogEntry)
-class ChangeLogEntryAdmin(ReadOnlyAdmin):
-    list_display = ("id", "created_at", "kind", "key")
-    list_filter = ("kind",)
-    list_per_page = 50
-    paginator = LargeTablePaginator
+from apps.core.admin import ReadOnlyAdmin
+from apps.mirror.models import MirrorState
 
 
 @admin.register(MirrorState)

@@ -81,6 +81,7 @@ GLOBAL = {
     "registry.canaryfailure",
     "webhooks.endpoint",
     "webhooks.signingkey",
+    "mirror.mirrorstate",
     "monitoring.alertrule",
     "monitoring.scheduledtask",
     "monitoring.uncountedhour",
