@@ -12,7 +12,7 @@ from apps.accounts.admin import ReadOnlyAdmin
 from apps.accounts.models import User
 from apps.accounts.permissions import communities_of
 from apps.monitoring import alerts
-from apps.monitoring.models import SITE_METRICS, Alert, AlertRule, Notice, ScheduledTask, UncountedHour
+from apps.monitoring.models import SITE_METRICS, Alert, AlertRule, Notification, ScheduledTask, IncompleteHour
 from apps.webhooks.exceptions import WebhookError
 
 MAX_TESTS = 3  # each may take ten seconds
@@ -21,7 +21,7 @@ MAX_TESTS = 3  # each may take ten seconds
 class AlertRuleForm(forms.ModelForm):
     def clean(self) -> dict[str, Any]:
         given = super().clean() or {}
-        if given.get("webhook_client") and not given.get("webhook_url"):
+        if given.get("webhook_api_key") and not given.get("webhook_url"):
             raise ValidationError({"webhook_url": "Give the address that the signed webhook goes to."})
         return given
 
@@ -95,14 +95,14 @@ class AlertAdmin(ReadOnlyAdmin):
         messages.success(request, f"Acknowledged {count}; nobody is reminded of them any more.")
 
 
-@admin.register(Notice)
+@admin.register(Notification)
 class NoticeAdmin(ReadOnlyAdmin):
     list_display = ("id", "alert", "event", "channel", "attempts", "sent_at", "failed_at", "error")
     list_select_related = ("alert__rule",)
     list_filter = ("channel",)
     list_per_page = 50
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Notice]:
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Notification]:
         rows = super().get_queryset(request)
         return rows if _sees_all(request) else rows.filter(alert__metric__in=SITE_METRICS)
 
@@ -112,7 +112,7 @@ class ScheduledTaskAdmin(ReadOnlyAdmin):
     list_display = ("task", "succeeded_at", "failures", "failing_since", "error")
 
 
-@admin.register(UncountedHour)
+@admin.register(IncompleteHour)
 class UncountedHourAdmin(ReadOnlyAdmin):
     list_display = ("hour", "origin", "skipped", "error", "attempts", "first_failed_at", "retry_at")
     list_per_page = 50

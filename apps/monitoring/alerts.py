@@ -18,7 +18,7 @@ from apps.moderation.permissions import require
 from apps.monitoring.drift import Estimate
 from apps.monitoring.failures import describe
 from apps.monitoring.measures import Traffic, measure
-from apps.monitoring.models import Alert, AlertRule, Notice
+from apps.monitoring.models import Alert, AlertRule, Notification
 from apps.training import runs
 from apps.webhooks import actions as webhooks
 from apps.webhooks import retries, signing
@@ -32,16 +32,16 @@ _FIRST_WAIT = timedelta(minutes=1)
 _AT_ONCE = 20
 _ABOVE = AlertRule.Comparison.ABOVE
 _RULES: tuple[tuple[str, AlertRule.Metric, float, int], ...] = (
-    ("Calls fail", AlertRule.Metric.ERROR_SHARE, 0.01, 1),
+    ("Calls fail", AlertRule.Metric.ERROR_RATE, 0.01, 1),
     ("Scoring is slow", AlertRule.Metric.LATENCY, 50, 1),
-    ("The flag rate has changed", AlertRule.Metric.FLAG_CHANGE, 1.1, 1),
-    ("The scores have shifted", AlertRule.Metric.SCORE_SHIFT, 0.1, 1),
-    ("The texts' length has shifted", AlertRule.Metric.LENGTH_SHIFT, 0.1, 1),
-    ("People write unknown words", AlertRule.Metric.WORD_CHANGE, 1.1, 1),
-    ("Traffic is not what the model learned from", AlertRule.Metric.TRAINING_SHIFT, 0.25, 168),
-    ("Feedback says the model is wrong", AlertRule.Metric.WRONG_SHARE, 0.5, 24),
+    ("The flag rate has changed", AlertRule.Metric.FLAG_RATE_CHANGE, 1.1, 1),
+    ("The scores have shifted", AlertRule.Metric.SCORE_DRIFT, 0.1, 1),
+    ("The texts' length has shifted", AlertRule.Metric.LENGTH_DRIFT, 0.1, 1),
+    ("People write unknown words", AlertRule.Metric.UNKNOWN_NGRAM_CHANGE, 1.1, 1),
+    ("Traffic is not what the model learned from", AlertRule.Metric.TRAINING_DRIFT, 0.25, 168),
+    ("Feedback says the model is wrong", AlertRule.Metric.NEGATIVE_FEEDBACK, 0.5, 24),
     ("An item waits for more than a day", AlertRule.Metric.QUEUE_HOURS, 24, 1),
-    ("The mirror is behind", AlertRule.Metric.MIRROR_SECONDS, 900, 1),
+    ("The mirror is behind", AlertRule.Metric.MIRROR_LAG, 900, 1),
     ("Background work piles up", AlertRule.Metric.BROKER_MESSAGES, 1_000, 1),
     ("Background work fails or is overdue", AlertRule.Metric.BACKGROUND_PROBLEMS, 0, 1),
 )
@@ -146,26 +146,26 @@ def _open(rule: AlertRule, found: Estimate, now: datetime) -> Alert | None:
 
 @transaction.atomic
 def _close(alert: Alert, now: datetime) -> None:
-    if Alert.objects.open().filter(pk=alert.pk).update(closed_at=now) and alert.told_at:
-        _write_notices(alert, Notice.Event.CLOSED, now)
+    if Alert.objects.open().filter(pk=alert.pk).update(closed_at=now) and alert.notified_at:
+        _write_notices(alert, Notification.Event.CLOSED, now)
 
 
 @transaction.atomic
 def _tell_if_due(alert: Alert, now: datetime) -> None:
     """Tell of an open alert that nobody acknowledged, unless somebody was told of its rule lately."""
-    quiet = timedelta(minutes=alert.rule.quiet_minutes)
+    quiet = timedelta(minutes=alert.rule.notification_interval_minutes)
     if alert.acknowledged_at or alert.rule.alerts.filter(told_at__gt=now - quiet).exists():
         return
-    event = Notice.Event.REMINDER if alert.told_at else Notice.Event.OPENED
-    if Alert.objects.filter(pk=alert.pk, told_at=alert.told_at).update(told_at=now):
+    event = Notification.Event.REMINDER if alert.notified_at else Notification.Event.OPENED
+    if Alert.objects.filter(pk=alert.pk, notified_at=alert.notified_at).update(notified_at=now):
         _write_notices(alert, event, now)
 
 
-def _write_notices(alert: Alert, event: Notice.Event, now: datetime) -> None:
+def _write_notices(alert: Alert, event: Notification.Event, now: datetime) -> None:
     rule = alert.rule
-    channels = {Notice.Channel.EMAIL: rule.emails, Notice.Channel.WEBHOOK: rule.webhook_url}
-    Notice.objects.bulk_create(
-        Notice(alert=alert, event=event, channel=channel, send_after=now)
+    channels = {Notification.Channel.EMAIL: rule.emails, Notification.Channel.WEBHOOK: rule.webhook_url}
+    Notification.objects.bulk_create(
+        Notification(alert=alert, event=event, channel=channel, send_after=now)
         for channel, address in channels.items()
         if address
     )
@@ -173,11 +173,11 @@ def _write_notices(alert: Alert, event: Notice.Event, now: datetime) -> None:
 
 def due_notices() -> list[UUID]:
     """Return the ids of the notices to be sent now; of webhooks, one to each URL."""
-    notices = Notice.objects.due(timezone.now()).select_related("alert__rule")
+    notices = Notification.objects.due(timezone.now()).select_related("alert__rule")
     receivers: set[str] = set()
     due = []
     for notice in notices[: 10 * _AT_ONCE]:
-        url = notice.alert.rule.webhook_url if notice.channel == Notice.Channel.WEBHOOK else ""
+        url = notice.alert.rule.webhook_url if notice.channel == Notification.Channel.WEBHOOK else ""
         if url in receivers:
             continue
         if url:
@@ -194,7 +194,7 @@ def send_due_notices() -> int:
 def send_notice(*, notice_id: UUID) -> bool:
     """Send a notice that is due; return whether it was sent."""
     notice = (
-        Notice.objects.due(timezone.now())
+        Notification.objects.due(timezone.now())
         .filter(pk=notice_id)
         .select_related("alert__rule__webhook_client")
         .first()
@@ -202,11 +202,11 @@ def send_notice(*, notice_id: UUID) -> bool:
     return notice is not None and _send(notice)
 
 
-def _send(notice: Notice) -> bool:
+def _send(notice: Notification) -> bool:
     # Whoever moves the time of the next attempt makes this one; a sender that dies leaves it to the next.
     now = timezone.now()
     again = now + _FIRST_WAIT * 2**notice.attempts
-    claimed = Notice.objects.filter(pk=notice.pk, sent_at=None, attempts=notice.attempts)
+    claimed = Notification.objects.filter(pk=notice.pk, sent_at=None, attempts=notice.attempts)
     if not claimed.update(attempts=notice.attempts + 1, send_after=again):
         return False
     notice.attempts += 1
@@ -218,18 +218,18 @@ def _send(notice: Notice) -> bool:
         attempt = Attempt(error=describe(error))
     if attempt.retry_after is not None:
         again = now + max(attempt.retry_after, timedelta(seconds=1))
-    Notice.objects.filter(pk=notice.pk).update(
+    Notification.objects.filter(pk=notice.pk).update(
         error=attempt.error[:300],
         send_after=again,
         sent_at=timezone.now() if attempt.is_delivered else None,
         failed_at=timezone.now() if attempt.is_permanent else None,
     )
     if attempt.error:
-        logger.warning("Notice %s could not be sent: %s", notice.pk, attempt.error)
+        logger.warning("Notification %s could not be sent: %s", notice.pk, attempt.error)
     return attempt.is_delivered
 
 
-def _email(notice: Notice) -> Attempt:
+def _email(notice: Notification) -> Attempt:
     """Send an e-mail; return how that ended."""
     alert = notice.alert
     message = EmailMessage(
@@ -244,7 +244,7 @@ def _email(notice: Notice) -> Attempt:
     return Attempt()
 
 
-def _webhook(notice: Notice) -> Attempt:
+def _webhook(notice: Notification) -> Attempt:
     """Sign and send a webhook; return how that ended."""
     rule = notice.alert.rule
     return retries.attempt(
@@ -253,7 +253,7 @@ def _webhook(notice: Notice) -> Attempt:
             attempt=notice.attempts,
             url=rule.webhook_url,
             payload=payload(notice),
-            client=rule.webhook_client,
+            client=rule.webhook_api_key,
         )
     )
 
@@ -269,17 +269,17 @@ def send_test(*, rule: AlertRule, user: User) -> Attempt:
     if not rule.webhook_url:
         raise WebhookError(f"The rule “{rule.name}” sends no webhook.")
     return webhooks.send_test(
-        client=rule.webhook_client, url=rule.webhook_url, actor=webhooks.Actor(user.get_username())
+        client=rule.webhook_api_key, url=rule.webhook_url, actor=webhooks.Actor(user.get_username())
     )
 
 
-_SENDERS: dict[str, Callable[[Notice], Attempt]] = {
-    Notice.Channel.EMAIL: _email,
-    Notice.Channel.WEBHOOK: _webhook,
+_SENDERS: dict[str, Callable[[Notification], Attempt]] = {
+    Notification.Channel.EMAIL: _email,
+    Notification.Channel.WEBHOOK: _webhook,
 }
 
 
-def payload(notice: Notice) -> dict[str, Any]:
+def payload(notice: Notification) -> dict[str, Any]:
     """Return what a webhook says of an alert: figures only, nobody's words or names."""
     alert = notice.alert
     return {

@@ -19,7 +19,7 @@ from playwright.sync_api import Browser
 
 from apps.accounts.models import User
 from apps.monitoring import rollups
-from apps.monitoring.models import HourlyRollup, Progress
+from apps.monitoring.models import HourlyRollup, RollupProgress
 from apps.monitoring.panels import PANELS, WINDOWS
 from apps.predictions.models import Prediction
 
@@ -111,7 +111,7 @@ class Counting:
 def count_all() -> Counting:
     """Count everything anew, and make sure that nothing is missing."""
     HourlyRollup.objects.all().delete()
-    Progress.objects.all().delete()
+    RollupProgress.objects.all().delete()
     connection.close()
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, "manage.py", "roll_up"], stdout=subprocess.DEVNULL)

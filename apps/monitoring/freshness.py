@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from apps.core.wording import many
 from apps.monitoring import schedules
-from apps.monitoring.models import Progress, ScheduledTask, UncountedHour
+from apps.monitoring.models import RollupProgress, ScheduledTask, IncompleteHour
 
 RECENT = timedelta(days=7)
 _NAMED = 3  # hours that are named one by one
@@ -44,9 +44,9 @@ def of_counts(
     """
     now = now or timezone.now()
     origin = settings.ROLL_UP_FROM
-    until = Progress.objects.filter(pk=origin).values_list("until", flat=True).first()
+    until = RollupProgress.objects.filter(pk=origin).values_list("until", flat=True).first()
     hours = list(
-        UncountedHour.objects.filter(
+        IncompleteHour.objects.filter(
             Q(hour__gte=(begin or now - RECENT) - _HOUR) | Q(hour__gte=now - 2 * _HOUR), origin=origin
         ).order_by("hour")
     )
@@ -76,7 +76,7 @@ def _is_late(as_of: datetime | None, now: datetime) -> bool:
     return since is None or now - since > schedules.allowed_age(schedules.ROLL_UP)
 
 
-def _sentence(row: UncountedHour) -> str:
+def _sentence(row: IncompleteHour) -> str:
     when = f"{row.hour:%Y-%m-%d %H:%M} UTC"
     if row.skipped is None:
         return f"The hour {when} could not be counted and is tried again: {row.error}"

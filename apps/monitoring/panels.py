@@ -19,12 +19,12 @@ from apps.moderation.models import Delivery, QueueItem, Submission
 from apps.monitoring import drift, freshness, rollups, schedules, state
 from apps.monitoring.figures import Kind, Panel, Plot, Series, Tile, Y
 from apps.monitoring.models import (
-    GROUPS,
-    JUDGED_BINS,
+    IDENTITY_GROUPS,
+    CONFUSION_BINS,
     LATENCY_EDGES,
     LENGTH_EDGES,
     SCORE_BINS,
-    WAIT_EDGES,
+    DECISION_TIME_EDGES,
     Alert,
     DomainCheck,
     HourlyRollup,
@@ -578,7 +578,7 @@ def right(filters: Filters) -> Panel:
         if worst
         else "No moderator has decided an item in this window, so nobody knows."
     )
-    middle = [(place + 0.5) / JUDGED_BINS for place in range(JUDGED_BINS)]
+    middle = [(place + 0.5) / CONFUSION_BINS for place in range(CONFUSION_BINS)]
     calibration = [
         _intervals(
             name,
@@ -589,7 +589,7 @@ def right(filters: Filters) -> Panel:
                     judged[bit, place, ..., 0].sum(),
                     judged[bit, place, ..., 1].sum(),
                 )
-                for place in range(JUDGED_BINS)
+                for place in range(CONFUSION_BINS)
             ),
         )
         for bit, name in enumerate(NAMES)
@@ -693,7 +693,7 @@ def _judged_both(challenger: ModelVersion, champion: ModelVersion) -> tuple[list
             "prediction", "label_mask", *LABELS
         )
     }
-    both = [np.zeros((len(LABELS), JUDGED_BINS, 2, 2, 2)) for _ in range(2)]
+    both = [np.zeros((len(LABELS), CONFUSION_BINS, 2, 2, 2)) for _ in range(2)]
     for pk, action, corrected, rule_label, chance, mask, *scores in verdicts:
         other, *others = of_challenger[pk]
         true, known = insight.stated_labels(action, corrected, rule_label)
@@ -795,7 +795,7 @@ def queue(filters: Filters) -> Panel:
                 _percent(100 * float(taken_back.sum()) / verdicts if verdicts else None),
                 "of approvals and rejections",
             ),
-            Tile("Time to decision", span(percentile(whole, WAIT_EDGES, 0.5)), "median, of this window"),
+            Tile("Time to decision", span(percentile(whole, DECISION_TIME_EDGES, 0.5)), "median, of this window"),
         ],
         [
             Plot(
@@ -819,10 +819,10 @@ def queue(filters: Filters) -> Panel:
             ),
             Plot(
                 "time to decision",
-                f"Half of the items were decided within {span(percentile(whole, WAIT_EDGES, 0.5))}, "
-                f"95 in 100 within {span(percentile(whole, WAIT_EDGES, 0.95))}.",
+                f"Half of the items were decided within {span(percentile(whole, DECISION_TIME_EDGES, 0.5))}, "
+                f"95 in 100 within {span(percentile(whole, DECISION_TIME_EDGES, 0.95))}.",
                 [
-                    Series(name, times, _percentiles(waits, WAIT_EDGES, share, 60))
+                    Series(name, times, _percentiles(waits, DECISION_TIME_EDGES, share, 60))
                     for name, share in (("p50", 0.5), ("p95", 0.95))
                 ],
                 "minutes",
@@ -875,7 +875,7 @@ def fairness(filters: Filters) -> Panel:
         ]
     else:
         sentence, plots = "No evaluation is stored yet: the worker makes one every day.", []
-    most = sorted(range(len(GROUPS)), key=lambda place: -total[place, 0])
+    most = sorted(range(len(IDENTITY_GROUPS)), key=lambda place: -total[place, 0])
     bars = [place for place in most if total[place, 0]]
     plots.append(
         Plot(
@@ -886,7 +886,7 @@ def fairness(filters: Filters) -> Panel:
             [
                 _intervals(
                     "any label",
-                    [GROUPS[place] for place in bars],
+                    [IDENTITY_GROUPS[place] for place in bars],
                     (wilson(total[place, 1], total[place, 0], total[place, 0]) for place in bars),
                 )
             ],
@@ -900,7 +900,7 @@ def fairness(filters: Filters) -> Panel:
             "over time",
             "The same over time, for the groups that are named most.",
             [
-                Series(GROUPS[place], times, _ratio(named[:, place, 1], named[:, place, 0]))
+                Series(IDENTITY_GROUPS[place], times, _ratio(named[:, place, 1], named[:, place, 0]))
                 for place in bars[:5]
             ],
             "share with any label",

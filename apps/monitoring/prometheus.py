@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 
 from apps.moderation.models import Delivery, QueueItem
 from apps.monitoring import freshness, schedules, state
-from apps.monitoring.models import Alert, UncountedHour
+from apps.monitoring.models import Alert, IncompleteHour
 from apps.registry.models import Alias, ModelVersion
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -108,7 +108,7 @@ def _rollups() -> Iterator[GaugeMetricFamily]:
     yield _gauge(
         "toxicmod_rollup_incomplete_hours",
         "Hours of which something could not be counted.",
-        UncountedHour.objects.count(),
+        IncompleteHour.objects.count(),
     )
 
 

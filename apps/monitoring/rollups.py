@@ -27,15 +27,15 @@ from apps.moderation.models import Decision, QueueItem, Submission
 from apps.monitoring import origins, words
 from apps.monitoring.failures import describe
 from apps.monitoring.models import (
-    JUDGED_BINS,
+    CONFUSION_BINS,
     LATENCY_EDGES,
     LENGTH_EDGES,
     SCORE_BINS,
-    WAIT_EDGES,
+    DECISION_TIME_EDGES,
     HourlyRollup,
-    Progress,
+    RollupProgress,
     RequestMinute,
-    UncountedHour,
+    IncompleteHour,
 )
 from apps.monitoring.origins import HOUR, PREDICTED, Origin, Said, Sample, Scored, batches
 from apps.predictions.mirror import MirrorError
@@ -104,7 +104,7 @@ def roll_up(
     a review requested since then, those that are due to be retried, and, looked for every six hours, those of
     the last week whose number of predictions differs.
 
-    An hour that fails, or of which rows had to be left out, is recorded as an `UncountedHour` and retried
+    An hour that fails, or of which rows had to be left out, is recorded as an `IncompleteHour` and retried
     later; the other hours go on.
 
     Args:
@@ -119,14 +119,14 @@ def roll_up(
     """
     origin, now = origin or origins.configured(), now or timezone.now()
     me = uuid.uuid4()
-    Progress.objects.get_or_create(origin=origin.name)
+    RollupProgress.objects.get_or_create(origin=origin.name)
     free = Q(held_by=None) | Q(held_until__lte=timezone.now())
-    mine = Progress.objects.filter(pk=origin.name)
+    mine = RollupProgress.objects.filter(pk=origin.name)
     if not mine.filter(free).update(held_by=me, held_until=timezone.now() + LEASE):
         return 0
     mine = mine.filter(held_by=me)
     try:
-        progress = Progress.objects.get(pk=origin.name)
+        progress = RollupProgress.objects.get(pk=origin.name)
         is_first = progress.until is None
         hours = sorted(_hours(origin, progress, since, now))
         queued = _queued(hours[0]) if hours else {}
@@ -171,13 +171,13 @@ def _count_and_store(
             logger.error(
                 "%d rows of the hour %s were left out: %s", skipped, f"{hour:%Y-%m-%d %H:%M}", failure
             )
-    known = UncountedHour.objects.filter(origin=origin.name, hour=hour)
+    known = IncompleteHour.objects.filter(origin=origin.name, hour=hour)
     if skipped == 0:
         known.delete()
         return None
     attempts = 1 + (known.values_list("attempts", flat=True).first() or 0)
     wait = min(_FIRST_RETRY * 2 ** min(attempts, 16), RECOUNT_EVERY)
-    UncountedHour.objects.update_or_create(
+    IncompleteHour.objects.update_or_create(
         origin=origin.name,
         hour=hour,
         defaults={"skipped": skipped, "error": failure, "attempts": attempts, "retry_at": now + wait},
@@ -191,7 +191,7 @@ def _count_and_store(
     return failure
 
 
-def _hours(origin: Origin, progress: Progress, since: datetime | None, now: datetime) -> set[datetime]:
+def _hours(origin: Origin, progress: RollupProgress, since: datetime | None, now: datetime) -> set[datetime]:
     hours: set[datetime] = set()
     begin = since
     if progress.until is None:
@@ -203,11 +203,11 @@ def _hours(origin: Origin, progress: Progress, since: datetime | None, now: date
         reversals = Decision.objects.filter(created_at__gte=changed, reverses__isnull=False)
         hours |= {floor(moment) for moment in reversals.values_list("reverses__created_at", flat=True)}
         hours |= _moderated_later(changed)
-        retries = UncountedHour.objects.filter(origin=origin.name, retry_at__lte=now)
+        retries = IncompleteHour.objects.filter(origin=origin.name, retry_at__lte=now)
         hours |= set(retries.values_list("hour", flat=True))
         if progress.recounted_at is None or progress.recounted_at <= now - RECOUNT_EVERY:
             hours |= _different(origin, floor(now - RECOUNT_BACK))
-            Progress.objects.filter(pk=progress.pk).update(recounted_at=now)
+            RollupProgress.objects.filter(pk=progress.pk).update(recounted_at=now)
     hour = floor(begin)
     while hour <= now:
         hours.add(hour)
@@ -457,7 +457,7 @@ def add_verdict(
         if known >> bit & 1:
             place = (
                 bit,
-                min(int(score * JUDGED_BINS), JUDGED_BINS - 1),
+                min(int(score * CONFUSION_BINS), CONFUSION_BINS - 1),
                 predicted >> bit & 1,
                 true >> bit & 1,
             )
@@ -530,7 +530,7 @@ def _count_decision(
     row["escalations_reversed"] += taken_back == Decision.Action.ESCALATE
     if action not in _VERDICTS:
         return
-    row["waits"][bins_of(np.array([(at - came).total_seconds()]), WAIT_EDGES)] += 1
+    row["waits"][bins_of(np.array([(at - came).total_seconds()]), DECISION_TIME_EDGES)] += 1
     # Whose item was not drawn by the policy or by chance says nothing of how often the model is right.
     if reversal is None and kind in _DRAWN:
         true, known = stated_labels(action, corrected, rule_label)

@@ -7,7 +7,7 @@ import numpy as np
 from apps.classifier.kernels import Room, hash_words, normalise_codes
 from apps.classifier.normalise import codes_of, table
 from apps.classifier.scorer import Scorer
-from apps.monitoring.models import GROUPS
+from apps.monitoring.models import IDENTITY_GROUPS
 
 _NAMES = {
     "women": r"wom[ae]n|girls?|females?|feminists?",
@@ -26,13 +26,13 @@ _NAMES = {
     "old": r"old(?:er)? people|elderly|old m[ae]n|old wom[ae]n",
 }
 _ANY = re.compile(rf"\b(?:{'|'.join(_NAMES.values())})\b", re.IGNORECASE)
-_NAMED = [re.compile(rf"\b(?:{_NAMES[group]})\b", re.IGNORECASE) for group in GROUPS]
+_NAMED = [re.compile(rf"\b(?:{_NAMES[group]})\b", re.IGNORECASE) for group in IDENTITY_GROUPS]
 
 
 def groups_named(text: str) -> np.ndarray:
-    """(groups,) 0 or 1: which of `GROUPS` the text names."""
+    """(groups,) 0 or 1: which of `IDENTITY_GROUPS` the text names."""
     if not _ANY.search(text):
-        return np.zeros(len(GROUPS), int)
+        return np.zeros(len(IDENTITY_GROUPS), int)
     return np.array([int(pattern.search(text) is not None) for pattern in _NAMED])
 
 

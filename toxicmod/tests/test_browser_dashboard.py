@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 
 from apps.accounts.models import User
 from apps.monitoring import schedules
-from apps.monitoring.models import Progress, UncountedHour
+from apps.monitoring.models import RollupProgress, IncompleteHour
 from apps.monitoring.panels import PANELS
 from apps.monitoring.tests.test_dashboard import beside, fill
 from apps.registry.models import ModelVersion
@@ -59,8 +59,8 @@ def test_late_data_are_marked_in_words_and_in_red(
 ) -> None:
     now = timezone.now()
     fill(champion)
-    Progress.objects.update_or_create(pk="database", defaults={"until": now - timedelta(minutes=14)})
-    UncountedHour.objects.create(
+    RollupProgress.objects.update_or_create(pk="database", defaults={"until": now - timedelta(minutes=14)})
+    IncompleteHour.objects.create(
         origin="database",
         hour=now - timedelta(hours=5),
         error="ValueError in apps/monitoring/rollups.py, line 289",
@@ -78,8 +78,8 @@ def test_late_data_are_marked_in_words_and_in_red(
         screenshot(opened, f"late-{panel}")
         assert overflow(page) <= 0
         assert violations(page, but=DASH) == []
-    Progress.objects.update(until=now)
-    UncountedHour.objects.all().delete()
+    RollupProgress.objects.update(until=now)
+    IncompleteHour.objects.all().delete()
     page.goto("/monitoring/?panel=volume")
     expect(page.locator(".as-of.current")).to_contain_text("Data as of 20")
     expect(page.locator(".reasons")).to_have_count(0)

@@ -23,7 +23,7 @@ from apps.moderation.availability import Obstacle
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Appeal, Decision, QueueItem, Submission
 from apps.monitoring import alerts, measures, rollups
-from apps.monitoring.models import Alert, AlertRule, Notice, RequestMinute
+from apps.monitoring.models import Alert, AlertRule, Notification, RequestMinute
 from apps.monitoring.panels import PANELS, Filters, build
 from apps.monitoring.prometheus import exposition
 from apps.pages import results
@@ -88,7 +88,7 @@ def test_every_enumeration_has_a_column() -> None:
     [
         (rollups.DECISION_COLUMNS, Decision.Action),
         (measures._MEASURES, AlertRule.Metric),
-        (alerts._SENDERS, Notice.Channel),
+        (alerts._SENDERS, Notification.Channel),
         (moderation._PAST_TENSE, Decision.Action),
         ([*results.VERDICTS, Submission.Outcome.UNASKED], Submission.Outcome),
         (insight.appeal_counts, Appeal.Status),

@@ -25,7 +25,7 @@ from apps.moderation.tests.conftest import (  # noqa: F401
     policy,
     queued,
 )
-from apps.monitoring.models import Alert, AlertRule, Notice, UncountedHour
+from apps.monitoring.models import Alert, AlertRule, Notification, IncompleteHour
 from apps.predictions.actions import give_feedback
 from apps.registry.models import Canary, CanaryEnd, CanaryFailure, ModelVersion
 from apps.training.models import Dataset, GateReport
@@ -124,9 +124,9 @@ MODELS: dict[str, tuple[str, str, str]] = {
     "moderation.bulkjob": ("la", "", ""),
     "monitoring.alertrule": ("ea", "ea", ""),
     "monitoring.alert": ("lea", "", ""),
-    "monitoring.notice": ("ea", "", ""),
+    "monitoring.notification": ("ea", "", ""),
     "monitoring.scheduledtask": ("ea", "", ""),
-    "monitoring.uncountedhour": ("ea", "", ""),
+    "monitoring.incompletehour": ("ea", "", ""),
     "training.dataset": ("ea", "", ""),
     "training.trainingrun": ("lea", "", ""),
     "training.gatereport": ("lea", "", ""),
@@ -228,10 +228,10 @@ def world(item: QueueItem, client_key: APIKey, person: Callable[..., User]) -> d
     alert = Alert.objects.create(
         rule=rule, metric=rule.metric, threshold=0.01, value=1, low=1, high=1, window_hours=1
     )
-    UncountedHour.objects.create(
+    IncompleteHour.objects.create(
         origin="database", hour=alert.opened_at, error="ValueError", retry_at=alert.opened_at
     )
-    Notice.objects.create(alert=alert, event="alert.opened", channel="email", send_after=alert.opened_at)
+    Notification.objects.create(alert=alert, event="alert.opened", channel="email", send_after=alert.opened_at)
     waiting = queued("insult=0.7 you other fool", client=client_key)
     keys = {
         scope: create_api_key(name=scope, scopes=[scope], acts_as=people["m"])[1] for scope in Scope.values

@@ -45,7 +45,7 @@ from apps.moderation.tests.conftest import (  # noqa: F401
     queued,
 )
 from apps.monitoring import bench, panels
-from apps.monitoring.models import SITE_METRICS, Alert, AlertRule, DomainCheck, HourlyRollup, Notice
+from apps.monitoring.models import SITE_METRICS, Alert, AlertRule, DomainCheck, HourlyRollup, Notification
 from apps.predictions.actions import give_feedback
 from apps.predictions.models import Feedback, Prediction
 from apps.registry.models import Alias, ModelVersion
@@ -72,7 +72,7 @@ VISIBLE: dict[str, Callable[[], QuerySet[Any]]] = {
     "moderation.bulkjob": lambda: BulkJob.objects.filter(filter__community=HERE),
     # Alerts compare figures of all communities, except those of the machinery.
     "monitoring.alert": lambda: Alert.objects.filter(metric="error_share"),
-    "monitoring.notice": lambda: Notice.objects.filter(alert__metric="error_share"),
+    "monitoring.notification": lambda: Notification.objects.filter(alert__metric="error_share"),
 }
 # Tables of which every row is the site's: users, keys, models and their training hold no comment.
 GLOBAL = {
@@ -88,7 +88,7 @@ GLOBAL = {
     "webhooks.signingkey",
     "monitoring.alertrule",
     "monitoring.scheduledtask",
-    "monitoring.uncountedhour",
+    "monitoring.incompletehour",
     "training.dataset",
     "training.trainingrun",
     "training.gatereport",
@@ -199,7 +199,7 @@ class World:
             alert = Alert.objects.create(
                 rule=rule, metric=metric, threshold=0.01, value=1, low=1, high=1, window_hours=1
             )
-            Notice.objects.create(
+            Notification.objects.create(
                 alert=alert, event="alert.opened", channel="email", send_after=alert.opened_at
             )
         dataset = Dataset.objects.create(

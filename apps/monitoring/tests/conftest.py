@@ -5,7 +5,7 @@ from django.utils import timezone
 
 from apps.moderation.tests.conftest import ann, ben, lea, model, person, policy  # noqa: F401
 from apps.monitoring import schedules
-from apps.monitoring.models import Progress, ScheduledTask
+from apps.monitoring.models import RollupProgress, ScheduledTask
 from apps.webhooks.tests.conftest import receiver  # noqa: F401
 
 
@@ -14,4 +14,4 @@ def on_time(db: None) -> None:
     """Every scheduled task has just succeeded, and traffic is counted up to this moment."""
     for task in schedules.tasks():
         ScheduledTask.objects.update_or_create(pk=task, defaults={"succeeded_at": timezone.now()})
-    Progress.objects.update_or_create(pk="database", defaults={"until": timezone.now()})
+    RollupProgress.objects.update_or_create(pk="database", defaults={"until": timezone.now()})

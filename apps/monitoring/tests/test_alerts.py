@@ -22,7 +22,7 @@ from apps.moderation import actions as moderation
 from apps.moderation.models import Policy, QueueItem
 from apps.monitoring import alerts, measures, tasks
 from apps.monitoring.measures import Traffic, measure
-from apps.monitoring.models import Alert, AlertRule, HourlyRollup, Notice
+from apps.monitoring.models import Alert, AlertRule, HourlyRollup, Notification
 from apps.predictions.models import MirrorState, Outbox, Prediction
 from apps.registry.models import ModelVersion
 from apps.webhooks.actions import Actor, rotate_signing_key
@@ -37,10 +37,10 @@ def rule() -> AlertRule:
     """Calls fail: more than one in a hundred."""
     return AlertRule.objects.create(
         name="Calls fail",
-        metric=AlertRule.Metric.ERROR_SHARE,
+        metric=AlertRule.Metric.ERROR_RATE,
         threshold=0.01,
         emails="ann@example.org, ben@example.org",
-        quiet_minutes=60,
+        notification_interval_minutes=60,
     )
 
 
@@ -71,13 +71,13 @@ def test_an_alert_opens_once_and_closes_once(rule: AlertRule, traffic: Callable[
     for _ in range(3):
         assert alerts.evaluate(now=NOW) == []
     assert Alert.objects.count() == 1
-    assert Notice.objects.count() == 1
+    assert Notification.objects.count() == 1
     traffic(requests=100_000, errors=50)
     alerts.evaluate(now=_minutes(5))
     alerts.evaluate(now=_minutes(10))
     alert.refresh_from_db()
     assert alert.closed_at == _minutes(5)
-    assert [notice.event for notice in Notice.objects.order_by("id")] == ["alert.opened", "alert.closed"]
+    assert [notice.event for notice in Notification.objects.order_by("id")] == ["alert.opened", "alert.closed"]
 
 
 def test_an_alert_asks_for_a_model_once_where_its_rule_says_so(
@@ -116,23 +116,23 @@ def test_nobody_is_told_again_within_the_quiet_period_nor_of_what_somebody_sees_
     traffic(requests=1_000, errors=500)
     assert len(alerts.evaluate(now=NOW)) == 1
     alerts.evaluate(now=_minutes(29))
-    assert Notice.objects.count() == 1
+    assert Notification.objects.count() == 1
     # It closes and opens again: listed, but not told before the hour is over.
     Alert.objects.update(closed_at=_minutes(20))
     (again,) = alerts.evaluate(now=_minutes(25))
-    assert again.told_at is None
-    assert Notice.objects.count() == 1
+    assert again.notified_at is None
+    assert Notification.objects.count() == 1
     alerts.evaluate(now=_minutes(61))
-    assert Notice.objects.latest("id").event == "alert.opened"
+    assert Notification.objects.latest("id").event == "alert.opened"
     alerts.evaluate(now=_minutes(90))
-    assert Notice.objects.count() == 2
+    assert Notification.objects.count() == 2
     traffic(_minutes(125), requests=1_000, errors=500)
     alerts.evaluate(now=_minutes(125))
-    assert Notice.objects.latest("id").event == "alert.reminder"
+    assert Notification.objects.latest("id").event == "alert.reminder"
     assert alerts.acknowledge(alert=again, user=ann)
     assert not alerts.acknowledge(alert=again, user=ann)
     alerts.evaluate(now=_minutes(149))
-    assert Notice.objects.count() == 3
+    assert Notification.objects.count() == 3
     again.refresh_from_db()
     assert again.acknowledged_by == ann
 
@@ -170,23 +170,23 @@ def test_mail_goes_to_everybody_named(rule: AlertRule, traffic: Callable[..., Ho
     assert message.to == ["ann@example.org", "ben@example.org"]
     assert message.subject == "toxicmod: Calls fail (opened)"
     assert "Share of calls that failed" in message.body
-    assert Notice.objects.get().sent_at
+    assert Notification.objects.get().sent_at
 
 
 def test_a_webhook_is_signed_and_tried_until_it_is_taken(
     rule: AlertRule, traffic: Callable[..., HourlyRollup], api_key: tuple[APIKey, str], receiver: Receiver
 ) -> None:
-    AlertRule.objects.update(emails="", webhook_url=receiver.url, webhook_client=api_key[0])
+    AlertRule.objects.update(emails="", webhook_url=receiver.url, webhook_api_key=api_key[0])
     _, secret = rotate_signing_key(client=api_key[0], actor=Actor("ann"))
     traffic(hour=timezone.now(), requests=1_000, errors=500)
     alerts.evaluate()
     for status, expected in ((500, "responded 500"), (503, "responded 503"), (204, "")):
         receiver.status = status
-        Notice.objects.update(send_after=timezone.now())
+        Notification.objects.update(send_after=timezone.now())
         alerts.send_due_notices()
-        assert expected in Notice.objects.get().error
+        assert expected in Notification.objects.get().error
         assert alerts.send_due_notices() == 0  # not before its time
-    assert Notice.objects.get().sent_at
+    assert Notification.objects.get().sent_at
     assert [headers["Webhook-Attempt"] for headers, _, _ in receiver.got] == ["1", "2", "3"]
     headers, body, _ = receiver.got[0]
     assert json.loads(body)["event"] == "alert.opened"
@@ -203,10 +203,10 @@ def test_a_webhook_that_the_receiver_refuses_is_not_tried_again(
     traffic(hour=timezone.now(), requests=1_000, errors=500)
     alerts.evaluate()
     alerts.send_due_notices()
-    notice = Notice.objects.get()
+    notice = Notification.objects.get()
     assert notice.failed_at
     assert "410 Gone" in notice.error
-    Notice.objects.update(send_after=timezone.now())
+    Notification.objects.update(send_after=timezone.now())
     assert alerts.due_notices() == []
 
 
@@ -218,7 +218,7 @@ def test_retry_after_of_a_receiver_is_obeyed(
     traffic(hour=timezone.now(), requests=1_000, errors=500)
     alerts.evaluate()
     alerts.send_due_notices()
-    wait = Notice.objects.get().send_after - timezone.now()
+    wait = Notification.objects.get().send_after - timezone.now()
     assert timedelta(minutes=29) < wait <= timedelta(minutes=30)
 
 
@@ -230,8 +230,8 @@ def test_a_slow_receiver_of_many_rules_gets_one_webhook_at_a_time(
     AlertRule.objects.update(webhook_url="https://ops.example.org/hook")
     AlertRule.objects.filter(pk=other.pk).update(emails="")
     alerts.evaluate()
-    channels = Notice.objects.filter(pk__in=alerts.due_notices()).values_list("channel", flat=True)
-    assert Notice.objects.count() == 3
+    channels = Notification.objects.filter(pk__in=alerts.due_notices()).values_list("channel", flat=True)
+    assert Notification.objects.count() == 3
     assert sorted(channels) == ["email", "webhook"]
 
 
@@ -259,7 +259,7 @@ def test_a_webhook_may_not_reach_into_this_network(
     traffic(hour=timezone.now(), requests=1_000, errors=500)
     alerts.evaluate()
     assert alerts.send_due_notices() == 0
-    assert "not on the public internet" in Notice.objects.get().error
+    assert "not on the public internet" in Notification.objects.get().error
 
 
 def test_a_rule_that_is_turned_off_closes_its_alert(
@@ -304,7 +304,7 @@ def test_every_metric_has_a_figure_or_says_that_it_knows_too_little(
         for hour in (0, 1):
             traffic(NOW - timedelta(days=day, hours=hour), **counts, **rows)
     found = measure(metric, Traffic(NOW, hours=1))
-    if metric == AlertRule.Metric.TRAINING_SHIFT:
+    if metric == AlertRule.Metric.TRAINING_DRIFT:
         assert found is None  # no reference
         return
     assert found is not None
@@ -388,7 +388,7 @@ def test_notices_go_out_after_one_that_fails(
     AlertRule.objects.update(webhook_url="https://example.org/hook")
     traffic(requests=1_000, errors=500)
     alerts.evaluate(now=NOW)
-    Notice.objects.filter(channel="webhook").update(channel="pager", send_after=NOW - timedelta(hours=1))
+    Notification.objects.filter(channel="webhook").update(channel="pager", send_after=NOW - timedelta(hours=1))
     assert alerts.send_due_notices() == 1
     assert len(mail.outbox) == 1
-    assert Notice.objects.get(channel="pager").error.startswith("KeyError in apps/monitoring/alerts.py")
+    assert Notification.objects.get(channel="pager").error.startswith("KeyError in apps/monitoring/alerts.py")

@@ -112,7 +112,7 @@ def beside(champion: ModelVersion) -> None:
         version=champion, compared="rows of made-up v1", comments=2_000, auc=0.71, low=0.68, high=0.74,
         phrases=[["no cap", 0.001, 0.04, 9.0], ["skibidi", 0.0, 0.02, 7.0], ["regards", 0.03, 0.01, -5.0]],
     )  # fmt: skip
-    rule = AlertRule.objects.create(name="Calls fail", metric=AlertRule.Metric.ERROR_SHARE, threshold=0.01)
+    rule = AlertRule.objects.create(name="Calls fail", metric=AlertRule.Metric.ERROR_RATE, threshold=0.01)
     Alert.objects.create(
         rule=rule, metric=rule.metric, threshold=0.01, value=0.04, low=0.02, high=0.06, window_hours=1
     )

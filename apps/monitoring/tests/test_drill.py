@@ -165,13 +165,13 @@ def test_the_right_alert_fires_within_two_hours_and_calm_traffic_is_left_in_peac
     shifts = {
         "new slang in a third of the comments": (
             {"other": Pool(_comments(2_000, slang=True)), "share": 0.33},
-            AlertRule.Metric.WORD_CHANGE,
+            AlertRule.Metric.UNKNOWN_NGRAM_CHANGE,
         ),
         "a third of the comments three times as long": (
             {"other": Pool(_comments(2_000, longer=3)), "share": 0.33},
-            AlertRule.Metric.LENGTH_SHIFT,
+            AlertRule.Metric.LENGTH_DRIFT,
         ),
-        "two and a half times as many toxic comments": ({"ruder": 2.5}, AlertRule.Metric.FLAG_CHANGE),
+        "two and a half times as many toxic comments": ({"ruder": 2.5}, AlertRule.Metric.FLAG_RATE_CHANGE),
     }
     for name, (options, expected) in shifts.items():
         with transaction.atomic():

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from apps.moderation.mirrored import STREAMS
 from apps.monitoring import origins, rollups
-from apps.monitoring.models import HourlyRollup, Progress
+from apps.monitoring.models import HourlyRollup, RollupProgress
 from apps.monitoring.tests.test_rollups import contents, stored
 from apps.predictions import mirror
 from apps.predictions.actions import give_feedback
@@ -58,7 +58,7 @@ def _traffic(version: ModelVersion, hour: datetime) -> list[Prediction]:
 
 def _anew(count: Callable[[], object]) -> list[str]:
     HourlyRollup.objects.all().delete()
-    Progress.objects.all().delete()
+    RollupProgress.objects.all().delete()
     count()
     return _rows()
 
@@ -77,7 +77,7 @@ def test_both_give_the_same_rollups(
     since = hour.isoformat()
     here = _anew(lambda: call_command("roll_up", "--since", since))
     there = _anew(lambda: call_command("roll_up", "--from", "dynamodb", "--since", since))
-    assert Progress.objects.get().origin == "dynamodb"
+    assert RollupProgress.objects.get().origin == "dynamodb"
     assert there == here
     overall = HourlyRollup.objects.overall()
     assert sum(row.requests for row in overall) == 100
@@ -99,12 +99,12 @@ def test_what_the_mirror_gets_late_is_caught(
     stored(champion, hour - 2 * HOUR)
     mirror.send_due(STREAMS)
     rollups.roll_up(origin=origins.Mirror(), since=hour - 2 * HOUR)
-    Progress.objects.update(recounted_at=timezone.now())
+    RollupProgress.objects.update(recounted_at=timezone.now())
     arrives(hour)
     assert rows.get(hour=hour).requests == 1
     arrives(hour - 2 * HOUR)
     assert rows.get(hour=hour - 2 * HOUR).requests == 1
-    Progress.objects.update(recounted_at=None)
+    RollupProgress.objects.update(recounted_at=None)
     rollups.roll_up(origin=origins.Mirror())
     assert rows.get(hour=hour - 2 * HOUR).requests == 2
 
@@ -123,7 +123,7 @@ def test_a_version_that_is_not_here_is_told_in_words(
     with pytest.raises(CommandError, match="dumpdata registry"):
         call_command("roll_up", "--from", "dynamodb", "--since", hour.isoformat())
     assert not HourlyRollup.objects.exists()
-    assert Progress.objects.get().held_by is None
+    assert RollupProgress.objects.get().held_by is None
 
 
 def test_a_mirror_that_does_not_answer_is_told_in_words(table: Any, champion: ModelVersion) -> None:

@@ -15,7 +15,7 @@ from apps.classifier.labels import LABELS
 from apps.moderation import actions as moderation
 from apps.moderation.models import Decision, Policy, QueueItem, Submission
 from apps.monitoring import origins, rollups
-from apps.monitoring.models import GROUPS, HourlyRollup, Progress, RequestMinute, UncountedHour
+from apps.monitoring.models import IDENTITY_GROUPS, HourlyRollup, RollupProgress, RequestMinute, IncompleteHour
 from apps.predictions import actions as predictions
 from apps.predictions.actions import give_feedback
 from apps.predictions.models import Prediction
@@ -87,7 +87,7 @@ def test_an_hour_is_counted_by_community_and_in_all(champion: ModelVersion, hour
     assert np.flatnonzero(of_a.latency).tolist() == [19]  # from 794 to 1,000 µs
     assert np.flatnonzero(of_a.lengths).tolist() == [12]  # from 100 characters
     assert of_a.words[0] > of_a.words[1] > 0
-    assert of_a.groups[GROUPS.index("women")].tolist() == [1, 1]
+    assert of_a.groups[IDENTITY_GROUPS.index("women")].tolist() == [1, 1]
     assert HourlyRollup.objects.of_community("b").get().lengths.sum() == 0
     both = HourlyRollup.objects.overall().get(hour=hour)
     assert (both.requests, both.any_flagged, both.source) == (2, 2, "api")
@@ -132,7 +132,7 @@ def test_a_row_that_was_committed_hours_late_is_caught_by_the_recount(
 
 def test_a_run_leaves_alone_what_another_is_at(champion: ModelVersion, hour: datetime) -> None:
     stored(champion, hour)
-    progress = Progress.objects.create(
+    progress = RollupProgress.objects.create(
         origin="database", held_by="01900000-0000-7000-8000-000000000000", held_until=timezone.now() + HOUR
     )
     assert rollups.roll_up() == 0
@@ -150,11 +150,11 @@ def test_a_run_that_lost_its_lease_writes_nothing_more(champion: ModelVersion, h
 
     def take_over(at: datetime, left: int) -> None:
         if at == hour + HOUR:
-            Progress.objects.update(held_by="01900000-0000-7000-8000-000000000000")
+            RollupProgress.objects.update(held_by="01900000-0000-7000-8000-000000000000")
 
     assert rollups.roll_up(report=take_over) == 0
     assert {row.hour for row in HourlyRollup.objects.all()} == {hour}
-    assert Progress.objects.get().held_by is not None
+    assert RollupProgress.objects.get().held_by is not None
 
 
 def test_decisions_outcomes_and_feedback_are_counted(
@@ -267,7 +267,7 @@ def test_roll_up_counts_comments_queued_by_active_learning(
     assert (row.requests, row.queued, row.right) == (2, 2, 2)
     assert row.outcomes == {"human_review": 1}
     rollups.roll_up()
-    assert Progress.objects.get().until is not None
+    assert RollupProgress.objects.get().until is not None
 
 
 class BrokenHour(origins.Database):
@@ -291,10 +291,10 @@ def test_roll_up_counts_other_hours_when_one_fails(champion: ModelVersion, hour:
         rollups.roll_up(origin=origin, now=now)
     rows = HourlyRollup.objects.overall()
     assert {row.hour for row in rows} == {hour, hour - 2 * HOUR}
-    failed = UncountedHour.objects.get()
+    failed = IncompleteHour.objects.get()
     assert (failed.hour, failed.skipped, failed.attempts) == (hour - HOUR, None, 1)
     assert failed.error.startswith("ValueError in apps/monitoring/tests/test_rollups.py, line ")
-    Progress.objects.update(recounted_at=now)
+    RollupProgress.objects.update(recounted_at=now)
     assert rollups.roll_up(origin=origin, now=now) == 1  # it is not due to be tried again yet
     later = now + timedelta(minutes=6)
     with pytest.raises(rollups.IncompleteCountError):
@@ -303,7 +303,7 @@ def test_roll_up_counts_other_hours_when_one_fails(champion: ModelVersion, hour:
     assert (failed.attempts, failed.retry_at - later) == (2, timedelta(minutes=20))
     origin.broken = None
     rollups.roll_up(origin=origin, now=later + timedelta(minutes=21))
-    assert not UncountedHour.objects.exists()
+    assert not IncompleteHour.objects.exists()
     assert rows.get(hour=hour - HOUR).requests == 1
 
 
@@ -329,7 +329,7 @@ def test_roll_up_leaves_out_rows_that_cannot_be_counted(
     assert HourlyRollup.objects.of_community("forum").get(hour=hour).requests == 1
     now = HourlyRollup.objects.of_community("forum").get(hour=rollups.floor(timezone.now()))
     assert (now.requests, now.approved) == (2, 1)
-    assert list(UncountedHour.objects.order_by("hour").values_list("skipped", "error")) == [
+    assert list(IncompleteHour.objects.order_by("hour").values_list("skipped", "error")) == [
         (1, "A score, a time or a length is missing or is no finite number."),
         (1, "No column counts decisions of the kind “pause”."),
     ]
@@ -361,10 +361,10 @@ def test_array_field_reads_shorter_and_longer_values_by_name() -> None:
     field = HourlyRollup._meta.get_field("groups")
     older = np.arange(4, dtype="<u4").tobytes()
     found = field.from_db_value(older, None, None)
-    assert found.shape == (len(GROUPS), 2)
+    assert found.shape == (len(IDENTITY_GROUPS), 2)
     assert found[:2].tolist() == [[0, 1], [2, 3]]
     assert found[2:].sum() == 0
-    newer = np.ones(2 * len(GROUPS) + 2, dtype="<u4").tobytes()
-    assert field.from_db_value(newer, None, None).shape == (len(GROUPS), 2)
+    newer = np.ones(2 * len(IDENTITY_GROUPS) + 2, dtype="<u4").tobytes()
+    assert field.from_db_value(newer, None, None).shape == (len(IDENTITY_GROUPS), 2)
     with pytest.raises(ValueError, match="reshape"):
         HourlyRollup._meta.get_field("latency").from_db_value(older, None, None)

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from apps.monitoring import alerts, freshness, rollups, schedules, tasks
-from apps.monitoring.models import Alert, Notice, Progress, ScheduledTask, UncountedHour
+from apps.monitoring.models import Alert, Notification, RollupProgress, ScheduledTask, IncompleteHour
 from apps.monitoring.panels import PANELS, Filters, build
 from apps.monitoring.prometheus import exposition
 from apps.registry import tracking
@@ -106,13 +106,13 @@ def test_failing_schedules_open_an_alert_that_names_them(well: None) -> None:
     schedules.record_success("apps.training.tasks.watch_canary")
     alerts.evaluate()
     assert not Alert.objects.open().exists()
-    assert not Notice.objects.exists()  # nobody is to be told
+    assert not Notification.objects.exists()  # nobody is to be told
 
 
 def test_counts_that_are_late_open_an_alert_although_the_task_succeeds(well: None) -> None:
     """Another run holds the lease for ever: the task ends well and counts nothing."""
     alerts.install_default_rules()
-    Progress.objects.update(until=timezone.now() - HOUR)
+    RollupProgress.objects.update(until=timezone.now() - HOUR)
     (alert,) = alerts.evaluate()
     assert alert.subjects == ["late counts"]
 
@@ -123,7 +123,7 @@ def test_every_panel_says_when_its_data_are_of(well: None, name: str) -> None:
     assert found is not None
     assert found.as_of is not None
     assert (found.status, found.problems) == ("current", [])
-    Progress.objects.update(until=timezone.now() - timedelta(minutes=14, seconds=18))
+    RollupProgress.objects.update(until=timezone.now() - timedelta(minutes=14, seconds=18))
     found = build(name, Filters()).freshness
     assert found is not None
     assert found.status == "late"
@@ -137,32 +137,32 @@ def test_all_is_well_only_while_everything_is(well: None, name: str) -> None:
     ScheduledTask.objects.filter(pk=schedules.EVALUATE_RULES).update(succeeded_at=timezone.now() - HOUR)
     assert build(name, Filters()).sentence.startswith("Not ")
     schedules.record_success(schedules.EVALUATE_RULES)
-    Progress.objects.update(until=timezone.now() - timedelta(minutes=14))
+    RollupProgress.objects.update(until=timezone.now() - timedelta(minutes=14))
     assert build(name, Filters()).sentence.startswith("Not ")
-    Progress.objects.update(until=timezone.now())
-    UncountedHour.objects.create(origin="database", hour=hour, error="ValueError", retry_at=timezone.now())
+    RollupProgress.objects.update(until=timezone.now())
+    IncompleteHour.objects.create(origin="database", hour=hour, error="ValueError", retry_at=timezone.now())
     assert build(name, Filters()).sentence.startswith("Not ")
 
 
 def test_data_are_of_the_time_before_the_hours_that_failed(well: None) -> None:
-    until = Progress.objects.get().until
+    until = RollupProgress.objects.get().until
     assert until is not None
     hour = rollups.floor(until)
     for number in (0, 1, 5):
-        UncountedHour.objects.create(
+        IncompleteHour.objects.create(
             origin="database", hour=hour - number * HOUR, error="ValueError", retry_at=until
         )
     found = freshness.of_counts(now=until)
     assert found.as_of == hour - HOUR
     assert sum("could not be counted and is tried again: ValueError" in each for each in found.problems) == 3
     # A week's old rows that were left out are no news, but the panel that shows their hour names them.
-    UncountedHour.objects.all().delete()
+    IncompleteHour.objects.all().delete()
     old = hour - timedelta(days=8)
-    UncountedHour.objects.create(origin="database", hour=old, skipped=2, error="no number", retry_at=until)
+    IncompleteHour.objects.create(origin="database", hour=old, skipped=2, error="no number", retry_at=until)
     assert not freshness.of_counts(now=until).is_late
     shown = build("volume", Filters("30d")).freshness
     assert shown is not None
-    assert shown.as_of == Progress.objects.get().until
+    assert shown.as_of == RollupProgress.objects.get().until
     assert "2 rows could not be counted: no number" in shown.problems[0]
 
 
@@ -170,13 +170,13 @@ def test_the_site_that_counts_from_dynamodb_looks_at_that_progress(well: None, s
     settings.ROLL_UP_FROM = "dynamodb"
     ScheduledTask.objects.update(created_at=timezone.now() - HOUR)
     assert freshness.of_counts().is_late
-    Progress.objects.create(origin="dynamodb", until=timezone.now())
-    Progress.objects.filter(pk="database").delete()
+    RollupProgress.objects.create(origin="dynamodb", until=timezone.now())
+    RollupProgress.objects.filter(pk="database").delete()
     assert not freshness.of_counts().is_late
 
 
 def test_a_new_site_is_not_late_before_its_first_count(well: None) -> None:
-    Progress.objects.all().delete()
+    RollupProgress.objects.all().delete()
     ScheduledTask.objects.update(created_at=timezone.now(), succeeded_at=None)
     found = build("volume", Filters()).freshness
     assert found is not None

@@ -577,7 +577,7 @@ class Day:
         failed = self.one("SELECT count(*) FROM moderation_delivery WHERE status = 'failed'")
         self.found.equal(page, "Webhooks waiting", tiles["Webhooks waiting"], f"{waiting:,}")
         self.found.equal(page, "Webhooks failed", tiles["Webhooks failed"], f"{failed:,}")
-        until = self.one("SELECT until FROM monitoring_progress WHERE origin = 'database'")
+        until = self.one("SELECT counted_until FROM monitoring_rollupprogress WHERE origin = 'database'")
         age = self.site.clock.now() - until
         self.found.true(page, f"counted {tiles['Counted']}, not {age}", tiles["Counted"] in spans(age))
         count = len(self.site.schedules)
@@ -1010,13 +1010,13 @@ class Day:
     def mail(self) -> None:
         """Each e-mail of an alert was sent once."""
         sent = self.one(
-            "SELECT count(*) FROM monitoring_notice WHERE channel = 'email' AND sent_at IS NOT NULL"
+            "SELECT count(*) FROM monitoring_notification WHERE channel = 'email' AND sent_at IS NOT NULL"
         )
         folder = self.site.folder / "mail"
         count = sum(path.read_text(errors="replace").count("Subject: ") for path in folder.iterdir())
         self.found.equal("mail", "e-mails", count, sent)
         late = self.one(
-            "SELECT count(*) FROM monitoring_notice WHERE sent_at IS NULL AND send_after < %s",
+            "SELECT count(*) FROM monitoring_notification WHERE sent_at IS NULL AND send_after < %s",
             self.site.clock.now() - timedelta(minutes=2),
         )
         self.found.equal("mail", "notices that are late", late, 0)
