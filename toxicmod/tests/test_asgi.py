@@ -24,7 +24,7 @@ from apps.api.perspective.errors import unavailable
 from apps.api.perspective.rendering import CONTENT_TYPE
 from apps.api.refusals import refusal
 from apps.monitoring import counting
-from toxicmod.tests.site import ROOT, manage, site
+from toxicmod.testing.site import ROOT, manage, site
 
 ANALYZE, PREDICT, PROBA = "/v1alpha1/comments:analyze", "/api/v1/predict", "/api/v1/predict_proba"
 SECONDS = 120.0  # of the mixed load

@@ -15,7 +15,7 @@ from apps.moderation.models import BulkJob, Decision, Delivery, Policy, QueueIte
 from apps.moderation.roles import create_roles
 from apps.moderation.tests.test_console import HOSTILE
 from apps.registry.models import ModelVersion
-from toxicmod.tests.browser import LOOKS, Visit, assert_sound, overflow
+from toxicmod.testing.browser import LOOKS, Visit, assert_sound, overflow
 
 DESK = "/admin/moderation/queueitem/console/"
 COMMENTS = (

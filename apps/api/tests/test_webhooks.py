@@ -9,7 +9,7 @@ from apps.accounts.actions import create_api_key
 from apps.accounts.models import APIKey, Scope
 from apps.webhooks.models import SigningKey
 from apps.webhooks.tests.conftest import receiver  # noqa: F401
-from apps.webhooks.tests.receivers import Receiver
+from toxicmod.testing.receivers import Receiver
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 KEYS = "/api/v1/webhooks/keys"

@@ -13,7 +13,7 @@ from apps.accounts.models import APIKey, User
 from apps.moderation.models import Delivery, QueueItem
 from apps.moderation.tests.test_actions import decided
 from apps.webhooks.models import Endpoint, SigningKey
-from apps.webhooks.tests.receivers import Receiver
+from toxicmod.testing.receivers import Receiver
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 

@@ -25,7 +25,7 @@ from apps.webhooks import signing
 from apps.webhooks.actions import Actor, rotate_signing_key
 from apps.webhooks.models import Endpoint
 from apps.webhooks.retries import Attempt
-from apps.webhooks.tests.receivers import Receiver, drip, raw_server
+from toxicmod.testing.receivers import Receiver, drip, raw_server
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 

@@ -26,7 +26,7 @@ from apps.monitoring.models import Alert, AlertRule, HourlyRollup, Notification
 from apps.predictions.models import MirrorState, Outbox, Prediction
 from apps.registry.models import ModelVersion
 from apps.webhooks.actions import Actor, rotate_signing_key
-from apps.webhooks.tests.receivers import Receiver
+from toxicmod.testing.receivers import Receiver
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 NOW = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)

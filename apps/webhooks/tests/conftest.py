@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from pytest_django import Settings
 
-from apps.webhooks.tests.receivers import Receiver, running_receiver
+from toxicmod.testing.receivers import Receiver, running_receiver
 
 
 @pytest.fixture

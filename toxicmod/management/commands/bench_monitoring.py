@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from apps.monitoring import bench
 from apps.registry.management import base
-from toxicmod.tests.browser import chromium
-from toxicmod.tests.site import site
+from toxicmod.testing.browser import chromium
+from toxicmod.testing.site import site
 
 
 class Command(base.Command):

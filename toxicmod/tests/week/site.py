@@ -24,9 +24,9 @@ import redis
 import yaml
 from psycopg.rows import namedtuple_row
 
-from toxicmod.tests import servers
-from toxicmod.tests.clock import Clock, environ
-from toxicmod.tests.site import ROOT, free_port, manage, wait_until_answered
+from toxicmod.testing import servers
+from toxicmod.testing.clock import Clock, environ
+from toxicmod.testing.site import ROOT, free_port, manage, wait_until_answered
 
 PASSWORD = "correct horse battery staple"
 METRICS_TOKEN = "the week's token"
