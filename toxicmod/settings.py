@@ -76,7 +76,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    "apps.monitoring.counting.CountCalls",
+    "apps.monitoring.request_metrics.RequestMetricsMiddleware",
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -374,8 +374,8 @@ STATICFILES_FINDERS = [
 ]
 # The loader is named, not imported: settings come before the apps.
 PLOTLY_DASH = {
-    "view_decorator": "apps.monitoring.access.guarded",
-    "stateless_loader": "apps.monitoring.dashboard.find",
+    "view_decorator": "apps.monitoring.permissions.dashboard_required",
+    "stateless_loader": "apps.monitoring.dashboard.app.find_app",
     "serve_locally": True,
 }
 STORAGES = {

@@ -25,7 +25,7 @@ from apps.moderation.tests.conftest import (  # noqa: F401
     policy,
     queued,
 )
-from apps.monitoring.models import Alert, AlertRule, Notification, IncompleteHour
+from apps.monitoring.models import Alert, AlertRule, IncompleteHour, Notification
 from apps.predictions.actions import give_feedback
 from apps.registry.models import Canary, CanaryEnd, CanaryFailure, ModelVersion
 from apps.training.models import Dataset, GateReport
@@ -232,7 +232,9 @@ def world(item: QueueItem, client_key: APIKey, person: Callable[..., User]) -> d
     IncompleteHour.objects.create(
         origin="database", hour=alert.opened_at, error="ValueError", retry_at=alert.opened_at
     )
-    Notification.objects.create(alert=alert, event="alert.opened", channel="email", send_after=alert.opened_at)
+    Notification.objects.create(
+        alert=alert, event="alert.opened", channel="email", send_after=alert.opened_at
+    )
     waiting = queued("insult=0.7 you other fool", client=client_key)
     keys = {
         scope: create_api_key(name=scope, scopes=[scope], acts_as=people["m"])[1] for scope in Scope.values
@@ -253,7 +255,7 @@ def world(item: QueueItem, client_key: APIKey, person: Callable[..., User]) -> d
         "appeal": token,
         "model": champion.number,
         "user": people["v"].pk,
-        "monitoring": "now",
+        "monitoring": "health",
     }
 
 

@@ -19,7 +19,7 @@ from apps.accounts.models import User
 from apps.moderation.models import Policy, QueueItem
 from apps.moderation.tests.conftest import client_key, item, model, person, policy  # noqa: F401
 from apps.monitoring import bench
-from apps.monitoring.panels import PANELS
+from apps.monitoring.dashboard import PANELS
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 

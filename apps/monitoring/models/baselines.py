@@ -37,7 +37,7 @@ class Baseline(models.Model):
 
 
 class DomainCheck(models.Model):
-    """How well a classifier distinguishes last week's comments from the baseline's, and the changed phrases."""
+    """How well a classifier distinguishes last week's comments from a baseline, and the changed phrases."""
 
     version = models.ForeignKey("registry.ModelVersion", on_delete=models.CASCADE, related_name="+")
     baseline_name = models.CharField(max_length=200, help_text="Source of the texts that it compares with.")
@@ -46,7 +46,7 @@ class DomainCheck(models.Model):
     low = models.FloatField(help_text="Lower end of the 95 % interval.")
     high = models.FloatField(help_text="Upper end of the 95 % interval.")
     phrases: Any = models.JSONField(
-        help_text="Word or pair of words, fraction of comments before, fraction after, strength of the change."
+        help_text="Word or pair of words, fraction of comments before and after, strength of the change."
     )
     created_at = models.DateTimeField(default=timezone.now, db_index=True)
 

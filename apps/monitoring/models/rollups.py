@@ -37,9 +37,9 @@ class HourlyRollup(models.Model):
     """An hour's traffic of one model version, source and community, or of all communities together.
 
     Each prediction is counted twice: in the row of its community and in the overall row. Read either
-    `overall()` or `of_community(name)`. A prediction is counted in the hour in which it was made. Decisions and
-    feedback are counted in the hour in which they were given, under the model version, source and community
-    of their prediction.
+    `overall()` or `of_community(name)`. A prediction is counted in the hour in which it was made. Decisions
+    and feedback are counted in the hour in which they were given, under the model version, source and
+    community of their prediction.
 
     Arrays are histograms and counts; a value outside the range of a histogram is counted in its first or last
     bin:
@@ -50,7 +50,7 @@ class HourlyRollup(models.Model):
     - `lengths` (30,): comments that are stored with their text by number of characters, six bins per decade
       from 1 to 100,000.
     - `ngrams` (2,): n-grams of the sampled comments: all of them, and those unknown to the model.
-    - `identity_groups` (14, 2): sampled comments that name each of IDENTITY_GROUPS: all, and those with a label.
+    - `identity_groups` (14, 2): sampled comments that name each group: all, and those with a label.
     - `decision_times` (35,): approvals and rejections by the time since the item was queued, five bins per
       decade from 1 to 10,000,000 s.
     - `moderator_confusion` (6, 10, 2, 2, 2): moderators' decisions by label, decile of the probability,

@@ -12,6 +12,6 @@ from apps.webhooks.tests.conftest import receiver  # noqa: F401
 @pytest.fixture
 def on_time(db: None) -> None:
     """Every scheduled task has just succeeded, and traffic is counted up to this moment."""
-    for task in schedules.tasks():
+    for task in schedules.scheduled_tasks():
         ScheduledTask.objects.update_or_create(pk=task, defaults={"succeeded_at": timezone.now()})
-    RollupProgress.objects.update_or_create(pk="database", defaults={"until": timezone.now()})
+    RollupProgress.objects.update_or_create(pk="database", defaults={"counted_until": timezone.now()})

@@ -19,7 +19,7 @@ from apps.accounts import actions as accounts
 from apps.accounts.models import APIKey, User
 from apps.moderation import actions as moderation
 from apps.moderation.roles import create_roles
-from apps.monitoring.alerts import install_default_rules
+from apps.monitoring.actions import install_default_rules
 from apps.registry.actions import install_base_model
 
 _CONFIG = """
