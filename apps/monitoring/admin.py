@@ -8,8 +8,8 @@ from django.core.exceptions import ValidationError
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 
-from apps.accounts.admin import ReadOnlyAdmin
 from apps.accounts.models import User
+from apps.core.admin import ReadOnlyAdmin
 from apps.monitoring import actions, selectors
 from apps.monitoring.models import Alert, AlertRule, IncompleteHour, Notification, ScheduledTask
 from apps.webhooks.exceptions import WebhookError

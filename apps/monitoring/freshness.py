@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
 
-from apps.core.wording import many
+from apps.core.text import pluralize
 from apps.monitoring import schedules
 from apps.monitoring.models import IncompleteHour, RollupProgress, ScheduledTask
 
@@ -73,7 +73,9 @@ def of_rollups(
     listed = [row for row in incomplete if end is None or row.hour < end]
     problems += [_describe(row) for row in listed[:_MAX_LISTED]]
     if len(listed) > _MAX_LISTED:
-        problems.append(f"{many(len(listed) - _MAX_LISTED, 'more hour is', 'more hours are')} incomplete.")
+        problems.append(
+            f"{pluralize(len(listed) - _MAX_LISTED, 'more hour is', 'more hours are')} incomplete."
+        )
     if listed:
         subjects.append("incomplete hours")
     return Freshness(as_of, problems, subjects)
@@ -101,4 +103,4 @@ def _describe(row: IncompleteHour) -> str:
     hour = f"{row.hour:%Y-%m-%d %H:%M} UTC"
     if row.skipped is None:
         return f"The hour {hour} could not be counted and will be retried: {row.error}"
-    return f"In the hour {hour} {many(row.skipped, 'row')} could not be counted: {row.error}"
+    return f"In the hour {hour} {pluralize(row.skipped, 'row')} could not be counted: {row.error}"

@@ -5,13 +5,13 @@ from functools import wraps
 from typing import Any
 
 from django.contrib.auth.views import redirect_to_login
-from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from apps.accounts.middleware import is_storable
 from apps.accounts.models import User
-from apps.accounts.permissions import communities_of, require_a_community
+from apps.accounts.permissions import communities_of, require, require_a_community
+from apps.core.exceptions import PermissionDeniedError
+from apps.core.text import is_storable
 
 VIEW_DASHBOARD = "monitoring.view_dashboard"
 
@@ -22,11 +22,12 @@ def require_dashboard(user: Any) -> User:
     """Return the user if the user may see the dashboard.
 
     Raises:
-        PermissionDenied: the user is not signed in, is not staff, lacks the permission or has access to no
+        PermissionDeniedError: the user is not signed in, is not staff, lacks the permission or has access to no
             community.
     """
-    if not isinstance(user, User) or not (user.is_active and user.is_staff and user.has_perm(VIEW_DASHBOARD)):
-        raise PermissionDenied(f"The dashboard requires the permission “{VIEW_DASHBOARD}”.")
+    if not isinstance(user, User) or not user.is_staff:
+        raise PermissionDeniedError("You do not have permission to see the dashboard.")
+    require(user, VIEW_DASHBOARD)
     require_a_community(user)
     return user
 

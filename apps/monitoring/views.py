@@ -12,7 +12,7 @@ from django.views.decorators.http import require_safe
 from django_plotly_dash.middleware import EmbeddedHolder
 from django_plotly_dash.models import DashApp
 
-from apps.moderation.exports import guard
+from apps.core.text import escape_formula
 from apps.monitoring.dashboard import PANELS, build_panel
 from apps.monitoring.dashboard.app import NAME, filters_for, parse_state
 from apps.monitoring.dashboard.charts import csv_rows
@@ -58,5 +58,5 @@ def download(request: HttpRequest, panel: str) -> HttpResponse:
 def _csv_cell(cell: Any) -> Any:
     """Return a text safe from formula injection, or a float with six significant digits."""
     if isinstance(cell, str):
-        return guard(cell)
+        return escape_formula(cell)
     return float(f"{cell:.6g}") if isinstance(cell, float) else cell

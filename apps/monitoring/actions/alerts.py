@@ -7,7 +7,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from apps.accounts.models import User
-from apps.moderation.permissions import require
+from apps.accounts.permissions import require
 from apps.monitoring.alert_metrics import TrafficWindow, estimate
 from apps.monitoring.drift import Estimate
 from apps.monitoring.exceptions import RuleEvaluationError
@@ -82,7 +82,7 @@ def acknowledge(*, alert: Alert, user: User) -> bool:
     """Acknowledge an alert, which stops its reminders. Return False if it was acknowledged already.
 
     Raises:
-        PermissionDenied: the user may not acknowledge alerts.
+        PermissionDeniedError: the user may not acknowledge alerts.
     """
     require(user, "monitoring.acknowledge_alert")
     unacknowledged = Alert.objects.filter(pk=alert.pk, acknowledged_at=None)

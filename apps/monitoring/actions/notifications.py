@@ -13,7 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from apps.accounts.models import User
-from apps.moderation.permissions import require
+from apps.accounts.permissions import require
 from apps.monitoring.failures import describe
 from apps.monitoring.models import Alert, AlertRule, Notification
 from apps.webhooks import actions as webhooks
@@ -66,7 +66,7 @@ def send_test_webhook(*, rule: AlertRule, user: User) -> Attempt:
     """Send a test webhook to the rule's URL and return the result.
 
     Raises:
-        PermissionDenied: the user may not change alert rules.
+        PermissionDeniedError: the user may not change alert rules.
         WebhookError: the rule has no URL, or too many tests are being sent.
     """
     require(user, "monitoring.change_alertrule")

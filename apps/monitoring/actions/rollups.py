@@ -1,17 +1,15 @@
 """Counts the hours that have changed and stores their rollups."""
 
 import logging
-import uuid
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
 
 from celery.exceptions import SoftTimeLimitExceeded
 from django.db import transaction
-from django.db.models import Q
 from django.utils import timezone
 
+from apps.core.leases import Lease
 from apps.monitoring.exceptions import IncompleteRollupError
 from apps.monitoring.failures import describe
 from apps.monitoring.models import HourlyRollup, IncompleteHour, RequestMinute, RollupProgress
@@ -55,17 +53,14 @@ def roll_up(
         IncompleteRollupError: hours failed, or rows were left out.
     """
     origin, now = origin or configured_origin(), now or timezone.now()
-    owner = uuid.uuid4()
     RollupProgress.objects.get_or_create(origin=origin.name)
-    progress = RollupProgress.objects.filter(pk=origin.name)
-    is_free = Q(lease_owner=None) | Q(lease_expires_at__lte=timezone.now())
-    if not progress.filter(is_free).update(lease_owner=owner, lease_expires_at=timezone.now() + LEASE):
+    lease = Lease.acquire(RollupProgress.objects.filter(pk=origin.name), LEASE)
+    if lease is None:
         return 0
-    lease = progress.filter(lease_owner=owner)
     try:
-        before = RollupProgress.objects.get(pk=origin.name)
-        is_first_run = before.counted_until is None
-        hours = sorted(hours_to_count(origin, before, since, now))
+        progress = RollupProgress.objects.get(pk=origin.name)
+        is_first_run = progress.counted_until is None
+        hours = sorted(hours_to_count(origin, progress, since, now))
         queued = count_queued_items(hours[0]) if hours else {}
         errors: dict[datetime, str] = {}
         for number, hour in enumerate(hours):
@@ -86,11 +81,11 @@ def roll_up(
     except _LeaseLostError:
         return 0
     finally:
-        lease.update(lease_owner=None, lease_expires_at=None)
+        lease.release()
 
 
 def _roll_up_hour(
-    origin: Origin, hour: datetime, queued: Counter[Key], lease: Any, now: datetime
+    origin: Origin, hour: datetime, queued: Counter[Key], lease: Lease, now: datetime
 ) -> str | None:
     """Count and store one hour. Return the error that made it incomplete, after recording it, or None."""
     skipped: int | None = None
@@ -126,7 +121,7 @@ def _roll_up_hour(
     return error
 
 
-def _store(hour: datetime, rows: Rows, lease: Any) -> None:
+def _store(hour: datetime, rows: Rows, lease: Lease) -> None:
     """Replace an hour's rollups, and extend the lease.
 
     Raises:
@@ -144,7 +139,7 @@ def _store(hour: datetime, rows: Rows, lease: Any) -> None:
         for key, fields in rows.items()
     ]
     with transaction.atomic():
-        if not lease.update(lease_expires_at=timezone.now() + LEASE):
+        if not lease.update():
             raise _LeaseLostError
         stored = HourlyRollup.objects.filter(hour=hour).values_list(
             "pk", "version", "source", "overall", "community"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from apps.moderation.triage import wilson
+from apps.core.statistics import wilson
 from apps.monitoring.dashboard.charts import Values
 from apps.monitoring.drift import Z_95
 

@@ -7,7 +7,8 @@ from django.db import models
 from django.utils import timezone
 
 from apps.classifier.labels import LABELS
-from apps.core.wording import many
+from apps.core.models import Leasable
+from apps.core.text import pluralize
 from apps.monitoring.models.fields import ArrayField
 from apps.predictions.models import Prediction
 
@@ -116,7 +117,7 @@ class HourlyRollup(models.Model):
         return f"{self.hour:%Y-%m-%d %H:00}, {scope}"
 
 
-class RollupProgress(models.Model):
+class RollupProgress(Leasable):
     """How far rollups have come and which process holds the lease; one row for each origin of predictions."""
 
     origin = models.CharField(max_length=10, primary_key=True)
@@ -124,8 +125,6 @@ class RollupProgress(models.Model):
         null=True, help_text="Everything stored before this time has been counted."
     )
     recounted_at = models.DateTimeField(null=True, help_text="Last search for hours whose counts differ.")
-    lease_owner = models.UUIDField(null=True)
-    lease_expires_at = models.DateTimeField(null=True, help_text="Another process may take over after this.")
 
     class Meta:
         verbose_name_plural = "rollup progress"
@@ -154,7 +153,7 @@ class IncompleteHour(models.Model):
         ]
 
     def __str__(self) -> str:
-        state = "not counted" if self.skipped is None else f"{many(self.skipped, 'row')} left out"
+        state = "not counted" if self.skipped is None else f"{pluralize(self.skipped, 'row')} left out"
         return f"{self.hour:%Y-%m-%d %H:00}, {state}: {self.error}"
 
 

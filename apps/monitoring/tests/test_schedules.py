@@ -14,6 +14,7 @@ from apps.monitoring.models import Alert, IncompleteHour, Notification, RollupPr
 from apps.monitoring.prometheus import exposition
 from apps.monitoring.rollups.hours import start_of_hour
 from apps.registry import tracking
+from apps.registry.exceptions import TrackingError
 from apps.registry.models import ModelVersion
 from apps.registry.tasks import sync_tracking
 
@@ -83,7 +84,7 @@ def test_a_task_that_fails_and_recovers_is_recorded(well: None, monkeypatch: pyt
 
 def test_a_task_whose_work_failed_does_not_count_as_run(well: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
-        raise tracking.TrackingError("MLflow does not answer.")
+        raise TrackingError("MLflow does not answer.")
 
     monkeypatch.setattr(tracking, "sync", fail)
     sync_tracking.apply()

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import numpy as np
 from django.utils import timezone
 
-from apps.core.wording import many
+from apps.core.text import pluralize
 from apps.moderation import insight
 from apps.monitoring import freshness, live_metrics
 from apps.monitoring.dashboard.charts import Panel, Plot, Stat, line
@@ -102,7 +102,7 @@ def health_panel(filters: Filters) -> Panel:
         plots.append(
             Plot(
                 "requests",
-                f"{many(requests, 'request was', 'requests were')} answered in the last hour; "
+                f"{pluralize(requests, 'request was', 'requests were')} answered in the last hour; "
                 f"{errors:,} failed."
                 if requests
                 else "No requests were counted in the last hour.",

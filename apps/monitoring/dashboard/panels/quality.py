@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from apps.classifier.labels import LABELS
-from apps.core.wording import many
+from apps.core.text import pluralize
 from apps.moderation.insight import stated_labels
 from apps.moderation.models import Decision
 from apps.monitoring.dashboard.charts import Panel, Plot, Series, interval_points, line
@@ -51,8 +51,8 @@ def quality_panel(filters: Filters) -> Panel:
             ),
             _rates_plot(
                 "by feedback",
-                f"By feedback: right {many(right, 'time')}, wrong {many(wrong, 'time')}. Feedback is "
-                "self-selected, so it may be biased.",
+                f"By feedback: right {pluralize(right, 'time')}, wrong {pluralize(wrong, 'time')}. Feedback "
+                "is self-selected, so it may be biased.",
                 feedback_rates,
             ),
             _calibration_plot(by_moderators),
@@ -70,8 +70,8 @@ def _answer(comments: int, rates: list[Rates]) -> str:
         return "Unknown: no moderator has decided an item in this window."
     name, (precision, low, high) = min(precisions, key=lambda pair: pair[1][0])
     return (
-        f"Moderators' decisions represent {many(comments, 'comment')}. The label with the lowest precision "
-        f"is {name}: {precision:.0%} of its predictions are right ({low:.0%} to {high:.0%})."
+        f"Moderators' decisions represent {pluralize(comments, 'comment')}. The label with the lowest "
+        f"precision is {name}: {precision:.0%} of its predictions are right ({low:.0%} to {high:.0%})."
     )
 
 
@@ -122,8 +122,8 @@ def _challenger_plots(filters: Filters) -> list[Plot]:
     return [
         Plot(
             "challenger",
-            f"{challenger} scored {many(comparison.count, 'comment')} that {champion} had scored. They agree "
-            f"on {comparison.agreement:.1%} of them whether there is any label."
+            f"{challenger} scored {pluralize(comparison.count, 'comment')} that {champion} had scored. They "
+            f"agree on {comparison.agreement:.1%} of them whether there is any label."
             if comparison.agreement is not None
             else f"{challenger} is in shadow evaluation and has not scored any comments yet.",
             [

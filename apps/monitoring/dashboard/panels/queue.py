@@ -6,7 +6,7 @@ import numpy as np
 from django.utils import timezone
 
 from apps.classifier.labels import LABELS
-from apps.core.wording import many
+from apps.core.text import pluralize
 from apps.moderation import insight
 from apps.moderation.models import QueueItem
 from apps.monitoring import live_metrics
@@ -40,8 +40,9 @@ def queue_panel(filters: Filters) -> Panel:
     agreement, _ = insight.agreement(communities=None if filters.community is None else [filters.community])
     return Panel(
         "Do moderators keep up?",
-        f"{many(depth, 'item is', 'items are')} open. In this window {many(int(added.sum()), 'was', 'were')} "
-        f"added and {many(int(total), 'was', 'were')} decided: the queue {trend}.",
+        f"{pluralize(depth, 'item is', 'items are')} open. In this window "
+        f"{pluralize(int(added.sum()), 'was', 'were')} added and "
+        f"{pluralize(int(total), 'was', 'were')} decided: the queue {trend}.",
         [
             Stat("Age, median", format_duration(p50), "of open items"),
             Stat("Age, p90", format_duration(p90), "of open items"),
@@ -63,7 +64,7 @@ def queue_panel(filters: Filters) -> Panel:
             ),
             Plot(
                 "backlog",
-                f"At the rate of this window {many(round(forecast[-1]), 'item')} will be open in a day.",
+                f"At the rate of this window {pluralize(round(forecast[-1]), 'item')} will be open in a day.",
                 [line("open", times, backlog), line("forecast", forecast_times, forecast)],
                 "open items",
             ),

@@ -7,7 +7,7 @@ from django.conf import settings
 from django.db.models import Count
 from django.utils import timezone
 
-from apps.core.wording import many
+from apps.core.text import pluralize
 from apps.moderation.models import Delivery
 from apps.monitoring import freshness, live_metrics, schedules
 from apps.monitoring.dashboard.charts import Kind, Panel, Plot, Series, Stat
@@ -37,6 +37,7 @@ def system_panel(filters: Filters) -> Panel:
     disk = shutil.disk_usage(settings.DATA_DIR)
     free = disk.free / disk.total
     depths = live_metrics.broker_depths()
+    messages = sum((depths or {}).values())
     lag = live_metrics.mirror_lag()
     mirror_is_late = lag is not None and lag > MAX_MIRROR_LAG
     problems = [
@@ -46,8 +47,8 @@ def system_panel(filters: Filters) -> Panel:
             ("rollups are late or incomplete", rollups.is_late),
             ("the broker does not respond", depths is None),
             ("the mirror lags behind", mirror_is_late),
-            (f"{many(failed, 'webhook')} failed", bool(failed)),
-            (f"{many(retried, 'webhook is', 'webhooks are')} being retried", bool(retried)),
+            (f"{pluralize(failed, 'webhook')} failed", bool(failed)),
+            (f"{pluralize(retried, 'webhook is', 'webhooks are')} being retried", bool(retried)),
             (f"only {free:.0%} of the disk is free", free < MIN_FREE_DISK),
         )
         if is_present
@@ -86,7 +87,7 @@ def system_panel(filters: Filters) -> Panel:
                 "broker",
                 "The broker does not respond, or is in memory."
                 if depths is None
-                else f"{many(sum(depths.values()), 'message is', 'messages are')} waiting in the broker.",
+                else f"{pluralize(messages, 'message is', 'messages are')} waiting in the broker.",
                 [
                     Series(
                         "messages",

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from apps.core.wording import many
+from apps.core.text import pluralize
 from apps.moderation.models import Submission
 from apps.monitoring.dashboard.charts import Kind, Panel, Plot, Series, line
 from apps.monitoring.dashboard.queries import HOUR, Filters, filter_rollups, load_promotions, load_rollups
@@ -29,6 +29,7 @@ def traffic_panel(filters: Filters) -> Panel:
     latency, errors = rollups.by_step("latency"), rollups.by_step("errors")
     requests, total_latency = int(rollups.total("requests")), rollups.total("latency")
     p50, p99 = (percentile(total_latency, LATENCY_EDGES, fraction) for fraction in (0.5, 0.99))
+    versions = len(set(rollups.versions))
     hours = filters.step / HOUR
     per_step = "per hour" if hours == 1 else f"per {hours:.0f} h"
     source_names = dict(Prediction.Source.choices)
@@ -36,7 +37,7 @@ def traffic_panel(filters: Filters) -> Panel:
     busiest = max(by_source, key=lambda series: sum(y or 0 for y in series.y)).name if by_source else ""
     return Panel(
         "How much traffic is there, and how fast is it answered?",
-        f"{many(requests, 'comment was', 'comments were')} scored in this window."
+        f"{pluralize(requests, 'comment was', 'comments were')} scored in this window."
         if requests
         else "No comments were scored in this window.",
         plots=[
@@ -49,7 +50,7 @@ def traffic_panel(filters: Filters) -> Panel:
             ),
             Plot(
                 "by version",
-                f"{many(len(set(rollups.versions)), 'model version was', 'model versions were')} in service. "
+                f"{pluralize(versions, 'model version was', 'model versions were')} in service. "
                 "Dashed lines mark promotions.",
                 split(rollups.versions, lambda number: f"v{number}"),
                 f"comments {per_step}",
@@ -70,7 +71,7 @@ def traffic_panel(filters: Filters) -> Panel:
             ),
             Plot(
                 "errors",
-                f"{many(int(errors.sum()), 'request was', 'requests were')} answered with a "
+                f"{pluralize(int(errors.sum()), 'request was', 'requests were')} answered with a "
                 "server error (5xx).",
                 [Series("errors", filters.times, [float(count) for count in errors], Kind.BAR)],
                 f"errors {per_step}",
@@ -94,7 +95,7 @@ def _outcome_plot(filters: Filters, promotions: list[tuple[datetime, str]]) -> P
     fractions = ", ".join(f"{name.lower()} {row.sum() / total:.1%}" for name, row in by_name.items())
     return Plot(
         "by outcome",
-        f"The policy was applied to {many(total, 'comment')}: {fractions}."
+        f"The policy was applied to {pluralize(total, 'comment')}: {fractions}."
         if total
         else "The policy was not applied to any comment.",
         [line(name, times, row) for name, row in by_name.items()],

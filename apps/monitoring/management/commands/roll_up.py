@@ -7,26 +7,26 @@ from typing import Any
 from django.conf import settings
 from tqdm import tqdm
 
+from apps.core.management import ProjectCommand, parse_datetime
 from apps.monitoring import actions
 from apps.monitoring.exceptions import IncompleteRollupError
 from apps.monitoring.rollups.origins import ORIGINS
 from apps.predictions.mirror import MirrorError
-from apps.registry.management import base
 
 
-class Command(base.Command):
+class Command(ProjectCommand):
     help = """Count the predictions, decisions and feedback of every hour that has changed since the last run.
 
 The scheduler does this every five minutes. A second run changes nothing."""
     examples = (
         "  manage.py roll_up\n  manage.py roll_up --since 2026-11-01\n  manage.py roll_up --from dynamodb"
     )
-    refusals = (MirrorError, IncompleteRollupError)
+    expected_errors = (MirrorError, IncompleteRollupError)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
             "--since",
-            type=base.moment,
+            type=parse_datetime,
             help="Count all hours from this day or time on, whether they have changed or not.",
         )
         parser.add_argument(
