@@ -22,8 +22,8 @@ def require_dashboard(user: Any) -> User:
     """Return the user if the user may see the dashboard.
 
     Raises:
-        PermissionDeniedError: the user is not signed in, is not staff, lacks the permission or has access to no
-            community.
+        PermissionDeniedError: the user is not signed in, is not staff, lacks the permission or has no
+            access to any community.
     """
     if not isinstance(user, User) or not user.is_staff:
         raise PermissionDeniedError("You do not have permission to see the dashboard.")

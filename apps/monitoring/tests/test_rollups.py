@@ -309,7 +309,7 @@ def test_roll_up_leaves_out_rows_that_cannot_be_counted(
     now = HourlyRollup.objects.of_community("forum").get(hour=start_of_hour(timezone.now()))
     assert (now.requests, now.approved) == (2, 1)
     assert list(IncompleteHour.objects.order_by("hour").values_list("skipped", "error")) == [
-        (1, "A score, a time or a length is missing or is no finite number."),
+        (1, "A score, a time or a length is missing or is not a finite number."),
         (1, "No column counts decisions with the action “pause”."),
     ]
 
