@@ -6,6 +6,7 @@ on TLS-only cookies, JSON logs and key-only API access.
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import environ
 from corsheaders.defaults import default_headers
@@ -194,7 +195,7 @@ CELERY_TASK_ROUTES = {
     "apps.monitoring.tasks.refresh_baselines": {"queue": "training"},
 }
 # Each may run twice, or in two schedulers at once: it does only what the database says is due.
-CELERY_BEAT_SCHEDULE = {
+CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "recover-runs": {
         "task": "apps.training.tasks.tend_runs",
         "schedule": 15.0,

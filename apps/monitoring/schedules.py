@@ -116,16 +116,10 @@ def create_rows(apps: Any = registry, **kwargs: Any) -> None:
 
 
 def _state(name: str, task: str, row: ScheduledTask | None, now: datetime) -> ScheduleState:
-    since = row and (row.succeeded_at or row.created_at)
-    return ScheduleState(
-        name=name,
-        task=task,
-        succeeded_at=row and row.succeeded_at,
-        is_overdue=since is None or now - since > allowed_age(task),
-        failures=row.failures if row else 0,
-        failing_since=row and row.failing_since,
-        error=row.error if row else "",
-    )
+    if row is None:
+        return ScheduleState(name, task, None, True, 0, None, "")
+    is_overdue = now - (row.succeeded_at or row.created_at) > allowed_age(task)
+    return ScheduleState(name, task, row.succeeded_at, is_overdue, row.failures, row.failing_since, row.error)
 
 
 @task_success.connect

@@ -101,12 +101,9 @@ def _version_options() -> list[dict[str, str]]:
 
 
 def _filter(name: str, title: str, component: Any) -> Any:
-    return html.Div(
-        [html.Span(title, id=f"{name}-title", className="title"), component],
-        className=f"filter {name}",
-        role="group",
-        **{"aria-labelledby": f"{name}-title"},
-    )
+    label: Any = {"aria-labelledby": f"{name}-title"}
+    title_element = html.Span(title, id=f"{name}-title", className="title")
+    return html.Div([title_element, component], className=f"filter {name}", role="group", **label)
 
 
 def _radio(name: str, options: dict[str, str], value: str) -> Any:
@@ -146,7 +143,8 @@ def _layout() -> Any:
 
 def _render_plot(panel: str, plot: Plot) -> Any:
     element_id = f"{panel}-{plot.key}".replace(" ", "-").replace(",", "")
-    config = {"displayModeBar": False, "responsive": True}
+    config: Any = {"displayModeBar": False, "responsive": True}
+    key: Any = {"data-plot": plot.key}
     is_empty = not any(value is not None for series in plot.series for value in series.y)
     body = (
         html.P("There are no data for this plot yet.", className="empty")
@@ -155,13 +153,16 @@ def _render_plot(panel: str, plot: Plot) -> Any:
             id=element_id, figure=plotly_figure(plot), config=config, style={"height": f"{plot.height}px"}
         )
     )
-    return html.Figure([html.Figcaption(plot.caption), body], **{"data-plot": plot.key})
+    return html.Figure([html.Figcaption(plot.caption), body], **key)
 
 
 def _render_freshness(freshness: Freshness) -> list[Any]:
-    late = [html.Strong("Late: ")] if freshness.is_late else []
+    late: list[Any] = [html.Strong("Late: ")] if freshness.is_late else []
     if as_of := freshness.as_of:
-        text = ["Data as of ", html.Time(f"{as_of:%Y-%m-%d %H:%M} UTC", dateTime=as_of.isoformat())]
+        text: list[Any] = [
+            "Data as of ",
+            html.Time(f"{as_of:%Y-%m-%d %H:%M} UTC", dateTime=as_of.isoformat()),
+        ]
     else:
         text = ["No traffic has been counted yet."]
     problems = [html.Li(problem) for problem in freshness.problems]

@@ -27,6 +27,7 @@ from apps.monitoring.models import (
     LATENCY_EDGES,
     LENGTH_EDGES,
     SCORE_BINS,
+    ArrayField,
     HourlyRollup,
     RequestMinute,
 )
@@ -66,7 +67,7 @@ COUNT_FIELDS = [
 _ARRAYS = {
     field.name: (field.shape, field.dtype)
     for field in HourlyRollup._meta.concrete_fields
-    if hasattr(field, "shape")
+    if isinstance(field, ArrayField)
 }
 _NUMBERS = [name for name in COUNT_FIELDS if name not in _ARRAYS]
 
@@ -354,5 +355,6 @@ class HourCounter:
             promotions.values_list("version", flat=True).first()
             or champions.values_list("pk", flat=True).first()
         )
-        for source, count in errors.items() if version else ():
-            self.rows[Key(version, source, None)]["errors"] += count
+        if version is not None:
+            for source, count in errors.items():
+                self.rows[Key(version, source, None)]["errors"] += count

@@ -116,7 +116,7 @@ class Mirror:
 
     def first_prediction_at(self) -> datetime | None:
         oldest = next(mirror.read(mirror.oldest_kept(), timezone.now()), None)
-        return oldest and oldest["created_at"]
+        return oldest["created_at"] if oldest else None
 
     def hours_stored_since(self, since: datetime) -> set[datetime]:
         hour = since.replace(minute=0, second=0, microsecond=0)
@@ -137,7 +137,7 @@ class Mirror:
                 sampled[index] += 1
                 self._sample.append((*key, text))
             characters = None if text is None else len(text)
-            yield (*key, row["latency_us"], characters, *(row[label] for label in LABELS))  # type: ignore[misc]
+            yield (*key, row["latency_us"], characters, *(row[label] for label in LABELS))
 
     def sampled_texts(self, hour: datetime) -> Iterator[TextRow]:
         yield from self._sample

@@ -86,7 +86,7 @@ def _distance_plot(measure: drift.Measure, shifts: list[drift.Shift | None], bas
         caption = "The same with another measure, which is robust to empty bins."
     moderate, major = drift.BANDS[measure]
     estimates = [shift.estimate if shift else None for shift in shifts]
-    values = (estimate and (estimate.value, estimate.low, estimate.high) for estimate in estimates)
+    values = [(estimate.value, estimate.low, estimate.high) if estimate else None for estimate in estimates]
     return Plot(
         measure.value,
         caption,
