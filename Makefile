@@ -24,7 +24,7 @@ test: .venv/dev .venv/static
 		$(BIN)/python manage.py check --deploy --fail-level WARNING
 	$(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/pytest -n 2 --dist loadfile -m "not $(LONG)"
-	$(BIN)/python -m toxicmod.tests.servers $(BIN)/pytest -n 2 --dist loadfile -m "database and not $(LONG)"
+	$(BIN)/python -m toxicmod.testing.servers $(BIN)/pytest -n 2 --dist loadfile -m "database and not $(LONG)"
 
 # Everything that one machine without a cloud can check.
 test-all: test test-long test-week test-cloud
@@ -32,7 +32,7 @@ test-all: test test-long test-week test-cloud
 # Browsers, faults, real processes; what measures time runs alone.
 test-long: .venv/dev .venv/static
 	$(BIN)/pytest -n 2 --dist loadfile -m "(slow or browser) and not (alone or week)"
-	$(BIN)/python -m toxicmod.tests.servers $(BIN)/pytest -n 2 --dist loadfile -m "database and (slow or browser) and not (alone or week)"
+	$(BIN)/python -m toxicmod.testing.servers $(BIN)/pytest -n 2 --dist loadfile -m "database and (slow or browser) and not (alone or week)"
 	$(BIN)/pytest -m alone
 
 # A simulated week with every service running.
@@ -62,7 +62,7 @@ bench: .venv/dev .venv/static .venv/references
 	$(BIN)/python manage.py bench_references $(JIGSAW_CSV)
 	$(BIN)/python manage.py bench_perspective
 	$(BIN)/python manage.py bench_pages
-	$(BIN)/python -m toxicmod.tests.servers sh -ec '\
+	$(BIN)/python -m toxicmod.testing.servers sh -ec '\
 		$(BIN)/python manage.py migrate -v0; $(BIN)/python manage.py install_base_model; \
 		$(BIN)/python manage.py install_default_policy; $(BIN)/python manage.py create_roles; \
 		$(BIN)/python manage.py seed_scale $(JIGSAW_CSV); $(BIN)/python manage.py bench_moderation; \

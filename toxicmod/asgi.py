@@ -21,6 +21,7 @@ from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 
 from apps.api.perspective import languages
+from apps.registry.exceptions import NoModelError
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "toxicmod.settings")
 # Most of it is to decompress, which another core can do meanwhile.
@@ -36,6 +37,7 @@ from django.utils.http import parse_header_parameters  # noqa: E402
 
 from apps.api import batched  # noqa: E402
 from apps.api.parsers import collect_garbage  # noqa: E402
+from apps.api.refusals import refusal  # noqa: E402
 from apps.classifier.scorer import warm  # noqa: E402
 from apps.monitoring import counting  # noqa: E402
 from apps.registry import serving  # noqa: E402
@@ -55,7 +57,6 @@ SHORT, COMMA = 8_192, 64
 QUEUED_CHUNKS = 4_096  # of a response, while its client reads more slowly than Django writes
 RETRY_SECONDS = 1
 OVERLOADED = "The server is overloaded. Please try again in a moment."
-_PRINTABLE = string.ascii_letters + string.digits + string.punctuation
 
 logger = logging.getLogger(__name__)
 WSGIMiddleware: Any = a2wsgi.WSGIMiddleware  # its types of messages are not the general ones used here
@@ -133,7 +134,7 @@ def _normalized(scope: Scope, body: bytes) -> Scope:
         headers.append((b"content-length", b"%d" % len(body)))
     query = scope["query_string"]
     if not query.isascii():
-        query = quote(query, safe=_PRINTABLE).encode()
+        query = quote(query, safe=string.printable).encode()
     return {**scope, "headers": headers, "query_string": query}
 
 
@@ -223,12 +224,12 @@ class Application:
         except DisconnectedError:
             return
         except BodyError as error:
-            response = batched.refusal(source, error.status, str(error))
+            response = refusal(source, error.status, str(error))
         except OverloadedError:
             if not self._refused:
                 asyncio.get_running_loop().call_later(1, self._log_refused)
             self._refused += 1
-            response = batched.refusal(source, 503, OVERLOADED, RETRY_SECONDS)
+            response = refusal(source, 503, OVERLOADED, RETRY_SECONDS)
         if source:  # Django's middleware counts what it answers
             counting.count(source, response.status_code, seconds)
         await _respond(send, response)
@@ -241,7 +242,7 @@ class Application:
 application = Application()
 try:
     warm(serving.current().scorer)
-except serving.NoModelError as error:
+except NoModelError as error:
     logger.warning("%s", error)
 reverse("health")  # imports every view
 loading.join()

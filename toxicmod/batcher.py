@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, NamedTuple, TypeVar
 
 logger = logging.getLogger(__name__)
@@ -62,18 +62,18 @@ class Batcher(Generic[Item, Result]):
 
     As in Triton, Ray Serve and BentoML, but nothing lingers: a thread that is free takes what has come while
     the batch before was answered, at most MAX_ITEMS items and as many as weigh MAX_WEIGHT. With two threads
-    one can compute while the other waits for the database.
+    one can compute while the other waits for the database. Only the event loop's thread may call it.
     """
 
     def __init__(
         self, answer: Callable[[Sequence[Item]], Sequence[Result]], name: str, threads: int = 1
     ) -> None:
         """`answer` returns a result for each item, in their order. Threads start with the first item."""
-        self._answer, self._name, self._threads = answer, name, threads
+        self._answer, self._threads = answer, threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._admission = Admission()
         self._waiting: deque[_Waiting[Item, Result]] = deque()
-        self._changed = threading.Condition()
-        self._is_started = False
+        self._workers: set[asyncio.Task[None] | None] = set()
 
     async def submit(self, item: Item, weight: int = 0) -> Result:
         """Return the result for an item.
@@ -82,52 +82,46 @@ class Batcher(Generic[Item, Result]):
             OverloadedError: it would wait for too long.
             Exception: the whole batch failed.
         """
+        if not self._admission.accepts(len(self._waiting)):
+            raise OverloadedError
         loop = asyncio.get_running_loop()
-        with self._changed:
-            if not self._admission.accepts(len(self._waiting)):
-                raise OverloadedError
-            future: asyncio.Future[Result] = loop.create_future()
-            self._waiting.append(_Waiting(item, weight, future))
-            self._changed.notify()
-        if not self._is_started:
-            self._is_started = True
-            for _ in range(self._threads):
-                threading.Thread(target=self._run, args=[loop], name=self._name, daemon=True).start()
+        future: asyncio.Future[Result] = loop.create_future()
+        self._waiting.append(_Waiting(item, weight, future))
+        if len(self._workers) < self._threads:
+            self._workers.add(loop.create_task(self._work()))
         return await future
 
-    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        while True:
+    async def _work(self) -> None:
+        """Have batches answered until nothing waits."""
+        loop = asyncio.get_running_loop()
+        while self._waiting:
             batch = self._take()
-            start = time.monotonic()
-            results: Sequence[Result | Exception]
-            try:
-                results = self._answer([each.item for each in batch])
-            except Exception as error:
-                logger.exception("A batch of %d failed", len(batch))
-                results = [error] * len(batch)
-            with self._changed:
-                self._admission.record(time.monotonic() - start, len(batch), self._threads)
-            loop.call_soon_threadsafe(_resolve, batch, results)
-            del batch, results  # they may be large, and the next batch may be long in coming
+            results, seconds = await loop.run_in_executor(self._pool, self._timed, batch)
+            self._admission.record(seconds, len(batch), self._threads)
+            for waiting, result in zip(batch, results, strict=True):
+                if waiting.future.done():  # its client is gone
+                    continue
+                if isinstance(result, Exception):
+                    waiting.future.set_exception(result)
+                else:
+                    waiting.future.set_result(result)
+        # Here and not in a callback of the task: what is submitted before that one runs would wait for ever.
+        self._workers.discard(asyncio.current_task())
 
     def _take(self) -> list[_Waiting[Item, Result]]:
-        """Wait until there are items; return those that make up the next batch."""
-        with self._changed:
-            while not self._waiting:
-                self._changed.wait()
-            batch: list[_Waiting[Item, Result]] = []
-            weight = 0
-            while self._waiting and len(batch) < MAX_ITEMS and weight < MAX_WEIGHT:
-                batch.append(self._waiting.popleft())
-                weight += batch[-1].weight
-            return batch
+        batch: list[_Waiting[Item, Result]] = []
+        weight = 0
+        while self._waiting and len(batch) < MAX_ITEMS and weight < MAX_WEIGHT:
+            batch.append(self._waiting.popleft())
+            weight += batch[-1].weight
+        return batch
 
-
-def _resolve(batch: Sequence[_Waiting[Item, Result]], results: Sequence[Result | Exception]) -> None:
-    for waiting, result in zip(batch, results, strict=True):
-        if waiting.future.done():
-            continue
-        if isinstance(result, Exception):
-            waiting.future.set_exception(result)
-        else:
-            waiting.future.set_result(result)
+    def _timed(self, batch: list[_Waiting[Item, Result]]) -> tuple[Sequence[Result | Exception], float]:
+        start = time.monotonic()
+        results: Sequence[Result | Exception]
+        try:
+            results = self._answer([each.item for each in batch])
+        except Exception as error:
+            logger.exception("A batch of %d failed", len(batch))
+            results = [error] * len(batch)
+        return results, time.monotonic() - start

@@ -89,7 +89,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
-    "apps.accounts.middleware.RejectUnstorableText",
+    "apps.core.middleware.RejectUnstorableTextMiddleware",
 ]
 
 ROOT_URLCONF = "toxicmod.urls"
@@ -188,79 +188,79 @@ CELERY_TASK_ROUTES = {
     "apps.registry.tasks.sync_tracking": {"queue": "training"},
     "apps.moderation.tasks.deliver": {"queue": "webhooks"},
     "apps.moderation.tasks.deliver_endpoint": {"queue": "webhooks"},
-    "apps.monitoring.tasks.send_notice": {"queue": "webhooks"},
-    "apps.monitoring.tasks.look_deeper": {"queue": "training"},
+    "apps.monitoring.tasks.send_notification": {"queue": "webhooks"},
+    "apps.monitoring.tasks.refresh_baselines": {"queue": "training"},
 }
 # Each may run twice, or in two schedulers at once: it does only what the database says is due.
 CELERY_BEAT_SCHEDULE = {
-    "tend training runs": {
+    "recover-runs": {
         "task": "apps.training.tasks.tend_runs",
         "schedule": 15.0,
         "options": {"expires": 15},
     },
-    "learn": {
+    "retrain": {
         "task": "apps.training.tasks.learn_when_due",
         "schedule": 600.0,
         "options": {"expires": 600},
     },
-    "shadow": {
+    "score-shadow": {
         "task": "apps.training.tasks.score_in_shadow",
         "schedule": 30.0,
         "options": {"expires": 30},
     },
-    "watch the canary": {
+    "check-canary": {
         "task": "apps.training.tasks.watch_canary",
         "schedule": 10.0,
         "options": {"expires": 10},
     },
-    "tell MLflow": {
+    "sync-mlflow": {
         "task": "apps.registry.tasks.sync_tracking",
         "schedule": 300.0,
         "options": {"expires": 300},
     },
-    "count what has changed": {
+    "roll-up": {
         "task": "apps.monitoring.tasks.roll_up",
         "schedule": 300.0,
         "options": {"expires": 300},
     },
-    "watch alerts": {
-        "task": "apps.monitoring.tasks.watch",
+    "evaluate-alert-rules": {
+        "task": "apps.monitoring.tasks.evaluate_rules",
         "schedule": 120.0,
         "options": {"expires": 120},
     },
-    "tell of alerts": {
-        "task": "apps.monitoring.tasks.tell",
+    "send-notifications": {
+        "task": "apps.monitoring.tasks.send_notifications",
         "schedule": 30.0,
         "options": {"expires": 30},
     },
-    "look deeper": {
-        "task": "apps.monitoring.tasks.look_deeper",
+    "refresh-baselines": {
+        "task": "apps.monitoring.tasks.refresh_baselines",
         "schedule": 86_400.0,
         "options": {"expires": 3600},
     },
-    "log the queue's age": {
+    "log-queue-age": {
         "task": "apps.moderation.tasks.log_queue_age",
         "schedule": 60.0,
         "options": {"expires": 60},
     },
-    "choose what to label": {
+    "queue-for-labeling": {
         "task": "apps.moderation.tasks.queue_to_learn",
         "schedule": 900.0,
         "options": {"expires": 900},
     },
-    "expire leases": {"task": "apps.moderation.tasks.expire_leases", "schedule": 30.0},
-    "send webhooks": {"task": "apps.moderation.tasks.deliver_due", "schedule": 5.0},
-    "send to the mirror": {
+    "expire-leases": {"task": "apps.moderation.tasks.expire_leases", "schedule": 30.0},
+    "send-webhooks": {"task": "apps.moderation.tasks.deliver_due", "schedule": 5.0},
+    "sync-mirror": {
         "task": "apps.moderation.tasks.send_to_mirror",
         "schedule": 5.0,
         "options": {"expires": 5},
     },
-    "tend the mirror": {
+    "maintain-mirror": {
         "task": "apps.moderation.tasks.tend_mirror",
         "schedule": 60.0,
         "options": {"expires": 60},
     },
-    "resume bulk jobs": {"task": "apps.moderation.tasks.resume_bulk_jobs", "schedule": 60.0},
+    "resume-bulk-jobs": {"task": "apps.moderation.tasks.resume_bulk_jobs", "schedule": 60.0},
 }
 
 AUTH_USER_MODEL = "accounts.User"

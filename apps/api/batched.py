@@ -8,7 +8,6 @@ they check, are those of every other caller. What is out of the ordinary is left
 import io
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 from django.core.handlers.asgi import ASGIRequest
@@ -18,11 +17,7 @@ from django.middleware.security import SecurityMiddleware
 
 from apps.api.perspective import views
 from apps.api.perspective.access import is_known, secret_of
-from apps.api.perspective.errors import PerspectiveError
-from apps.api.perspective.rendering import refusal as perspective_refusal
-from apps.api.problems import json_problem
 from apps.api.v1 import views as v1
-from apps.predictions.models import Prediction
 
 Act = Callable[[Sequence[HttpRequest]], list[HttpResponse]]
 _ANALYZE = "/v1alpha1/comments:analyze"
@@ -31,7 +26,7 @@ _PREDICT: dict[str, type[v1.PredictView]] = {
     "/api/v1/predict_proba": v1.PredictProbaView,
 }
 PATHS = (_ANALYZE, *_PREDICT)
-_security = SecurityMiddleware(lambda request: HttpResponse())  # only its two halves are used
+security = SecurityMiddleware(lambda request: HttpResponse())  # for its hooks, which are called one by one
 
 
 def request_of(scope: dict[str, Any], body: bytes) -> ASGIRequest | None:
@@ -60,7 +55,7 @@ def answer(requests: Sequence[ASGIRequest]) -> list[HttpResponse | None]:
     for act, places in places_of.items():
         answers = act([requests[place] for place in places])
         for place, response in zip(places, answers, strict=True):
-            _security.process_response(requests[place], response)
+            security.process_response(requests[place], response)
             responses[place] = response
     return responses
 
@@ -69,7 +64,7 @@ def _is_batchable(request: ASGIRequest) -> bool:
     """Whether nothing but the store has to be asked: what waits for more holds up nobody else."""
     try:
         request.get_host()
-        if _security.process_request(request) is not None:
+        if security.process_request(request) is not None:
             return False
         if request.path_info in _PREDICT:
             return is_known(request.META.get("HTTP_AUTHORIZATION", "").partition(" ")[2].strip())
@@ -80,26 +75,3 @@ def _is_batchable(request: ASGIRequest) -> bool:
 
 def _predict(requests: Sequence[HttpRequest]) -> list[HttpResponse]:
     return v1.predict_together(requests, [_PREDICT[request.path_info]() for request in requests])
-
-
-@cache
-def refusal(source: str | None, status: int, message: str, retry_after: int | None = None) -> HttpResponse:
-    """Return the response to a request that no view has seen, in the format of the API that was called.
-
-    Args:
-        source: the API, one of `Prediction.Source`; anything else stands for a page.
-        status: 400, 413, 415 or 503.
-        retry_after: seconds after which the client may try again.
-    """
-    request = HttpRequest()
-    response: HttpResponse
-    if source == Prediction.Source.PERSPECTIVE:
-        name = "UNAVAILABLE" if status == 503 else "INVALID_ARGUMENT"
-        response = perspective_refusal(request, PerspectiveError(status, name, message))
-    elif source == Prediction.Source.API:
-        response = json_problem(request, status, message)
-    else:
-        response = HttpResponse(message, status=status, content_type="text/plain; charset=utf-8")
-    if retry_after is not None:
-        response["Retry-After"] = str(retry_after)
-    return response

@@ -22,7 +22,6 @@ MAX_MEMORY_BYTES = 192 * 1024 * 1024  # a test measures it for every endpoint
 MAX_TOKENS = 200_000  # a batch of a thousand comments with their ids has about 6,000
 MAX_DEPTH = 64
 MAX_DIGITS = 100  # of a number
-_DRAIN_BYTES = 64 * 1024 * 1024
 _COLLECTED_BYTES = 1024 * 1024
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
 _uncollected = 0  # bytes of the bodies read since garbage was collected
@@ -46,14 +45,10 @@ def read_body(stream: IO[bytes]) -> bytes:
     limit = settings.MAX_BODY_BYTES
     try:
         body = stream.read(limit + 1)
-        if len(body) > limit:
-            # A client reads the answer only after it has sent all, so swallow what is left, within reason.
-            drained = 0
-            while drained < _DRAIN_BYTES and (chunk := stream.read(1 << 16)):
-                drained += len(chunk)
-            raise TooLargeError(TooLargeError.default_detail.format(limit))
     except UnreadablePostError as error:
         raise ParseError("The connection was closed before the whole body had come.") from error
+    if len(body) > limit:
+        raise TooLargeError(TooLargeError.default_detail.format(limit))
     global _uncollected
     _uncollected += len(body)
     return body

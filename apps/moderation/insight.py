@@ -17,7 +17,7 @@ from django.utils import timezone
 from apps.accounts.models import User
 from apps.accounts.permissions import access_key, communities_of, in_communities_of
 from apps.classifier.labels import LABELS
-from apps.core.wording import many
+from apps.core.text import pluralize
 from apps.moderation.availability import Obstacle, obstacle
 from apps.moderation.models import (
     SEVERE,
@@ -134,7 +134,7 @@ def why_empty(user: User, view: str) -> list[str]:
     entry = next(entry for entry in view_counts(user) if entry.view == view)
     sentences = []
     if entry.available:
-        those = many(entry.available, "item is", "items are")
+        those = pluralize(entry.available, "item is", "items are")
         sentences.append(f"{those} on the screen of another moderator, or on another of your tabs.")
     for reason, count in entry.obstacles.items():
         sentences.append(_EXPLAINED[Obstacle(reason)](user, view, count))
@@ -145,7 +145,7 @@ def why_empty(user: User, view: str) -> list[str]:
 
 
 def _items(count: int, one: str, several: str) -> str:
-    return many(count, f"item {one}", f"items {several}")
+    return pluralize(count, f"item {one}", f"items {several}")
 
 
 def _explain_held(user: User, view: str, count: int) -> str:
@@ -254,8 +254,8 @@ def own_figures(user: User, *, days: int = 30) -> OwnFigures:
     figures = mine.aggregate(
         decisions=Count("pk"),
         **{action.value: Count("pk", filter=Q(action=action)) for action in actions},
-        # Items decided together took no time of their own.
-        seconds=Avg("seconds", filter=Q(seconds__gt=0)),
+        # A decision that was applied along with another one, or by a bulk job, took no time of its own.
+        seconds=Avg("seconds", filter=Q(applied_from=None, job=None)),
         appealed=Count("appeal"),
         overturned=Count(
             "pk",

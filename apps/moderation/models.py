@@ -8,9 +8,10 @@ from django.db.models import F, OuterRef, Q, Subquery
 from django.utils import timezone
 from uuid_utils.compat import uuid7
 
-from apps.accounts.models import AppendOnly, AppendOnlyQuerySet, User
+from apps.accounts.models import User
 from apps.classifier.labels import LABELS
 from apps.classifier.selection import Reason
+from apps.core.models import AppendOnly, AppendOnlyQuerySet
 from apps.predictions.models import Prediction, unpack_labels
 from apps.webhooks.models import Endpoint
 

@@ -11,9 +11,9 @@ from django.db.models import Avg, Exists, OuterRef
 
 from apps.accounts.models import User
 from apps.classifier.labels import LABELS
+from apps.core.statistics import wilson
 from apps.moderation.models import Decision, Policy, QueueItem, Submission
 from apps.moderation.permissions import require_policy
-from apps.moderation.triage import wilson
 from apps.predictions.models import Prediction
 
 SAMPLE = 10_000
@@ -179,5 +179,6 @@ def simulate(
 
 def _seconds_per_item() -> float:
     newest = Decision.objects.filter(automatic=False).order_by("-pk").values("pk")[:1_000]
-    seconds = Decision.objects.filter(pk__in=newest, seconds__gt=0).aggregate(mean=Avg("seconds"))["mean"]
+    timed = Decision.objects.filter(pk__in=newest, applied_from=None, job=None)
+    seconds = timed.aggregate(mean=Avg("seconds"))["mean"]
     return seconds or _DEFAULT_SECONDS

@@ -21,7 +21,7 @@ from django.utils import timezone
 from apps.monitoring.failures import describe
 from apps.monitoring.models import ScheduledTask
 
-ROLL_UP, EVALUATE_RULES = "apps.monitoring.tasks.roll_up", "apps.monitoring.tasks.watch"
+ROLL_UP, EVALUATE_RULES = "apps.monitoring.tasks.roll_up", "apps.monitoring.tasks.evaluate_rules"
 GRACE = timedelta(minutes=5)  # after a task was due; a worker may be busy with another one
 TRAINING_GRACE = timedelta(hours=2)  # the trainer works on one training at a time, which may take that long
 _WRITE_EVERY = timedelta(seconds=30)

@@ -20,13 +20,13 @@ def roll_up() -> None:
 
 
 @shared_task
-def look_deeper() -> None:
+def refresh_baselines() -> None:
     """Prepare the champion's reference, and tell last week's words from it."""
     references.look_deeper()
 
 
 @shared_task(throws=(alerts.EvaluationError,))
-def watch() -> None:
+def evaluate_rules() -> None:
     """Open and close alerts."""
     try:
         alerts.evaluate()
@@ -36,13 +36,13 @@ def watch() -> None:
 
 
 @shared_task
-def tell() -> None:
+def send_notifications() -> None:
     """Enqueue the notices of alerts that are due, each by itself: a receiver may be slow."""
     for notice_id in alerts.due_notices():
-        enqueue("apps.monitoring.tasks.send_notice", str(notice_id), expires=30)
+        enqueue("apps.monitoring.tasks.send_notification", str(notice_id), expires=30)
 
 
 @shared_task
-def send_notice(notice_id: str) -> None:
+def send_notification(notification_id: str) -> None:
     """Send a notice of an alert."""
-    alerts.send_notice(notice_id=UUID(notice_id))
+    alerts.send_notice(notice_id=UUID(notification_id))

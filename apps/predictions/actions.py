@@ -17,13 +17,10 @@ from uuid_utils.compat import uuid7
 from apps.accounts.models import APIKey
 from apps.classifier.labels import LABELS
 from apps.predictions import store
+from apps.predictions.exceptions import FeedbackExistsError
 from apps.predictions.models import Feedback, Prediction, Row, pack_labels, pack_rows
 from apps.registry import serving
 from apps.registry.serving import Served
-
-
-class AlreadyGivenError(Exception):
-    """This visitor has said already what they think of this prediction."""
 
 
 def text_hash(text: str) -> str:
@@ -205,7 +202,7 @@ def give_feedback(
         visitor: on the web pages, a word that is the same when the same visitor comes back to this result.
 
     Raises:
-        AlreadyGivenError: the visitor's feedback on this prediction is stored already.
+        FeedbackExistsError: the visitor's feedback on this prediction is stored already.
     """
     feedback = Feedback(
         prediction=prediction,
@@ -222,5 +219,5 @@ def give_feedback(
     except IntegrityError as error:
         if not visitor:
             raise
-        raise AlreadyGivenError from error
+        raise FeedbackExistsError("This visitor has given feedback on this prediction already.") from error
     return feedback

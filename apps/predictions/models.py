@@ -12,8 +12,8 @@ from django.db.models.base import ModelState
 from django.utils import timezone
 from uuid_utils.compat import uuid7
 
-from apps.accounts.models import AppendOnly
 from apps.classifier.labels import LABELS
+from apps.core.models import AppendOnly
 
 ALL_LABELS = (1 << len(LABELS)) - 1
 _probabilities = attrgetter(*LABELS)

@@ -12,6 +12,7 @@ from django.db.models import Max
 from apps.accounts.models import User
 from apps.classifier.artifact import Artifact
 from apps.classifier.scorer import Scorer
+from apps.registry.exceptions import RegistryError
 from apps.registry.models import (
     MAX_SHARE,
     Alias,
@@ -26,10 +27,6 @@ from apps.registry.models import (
 BASE_MODEL = Path(__file__).parent / "base_model"
 PROMOTE, OVERRIDE = "registry.change_modelversion", "registry.override_gates"
 CARD, EVALUATION = "MODEL_CARD.md", "evaluation"
-
-
-class RegistryError(Exception):
-    """A change that the registry refuses; the message says what to do."""
 
 
 def require(user: User | None, permission: str) -> None:

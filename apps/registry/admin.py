@@ -8,8 +8,8 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from apps.accounts.admin import ReadOnlyAdmin
 from apps.classifier.labels import LABELS
+from apps.core.admin import ReadOnlyAdmin
 from apps.registry import tracking
 from apps.registry.actions import PROMOTE
 from apps.registry.gates import (

@@ -5,8 +5,8 @@ from typing import Any
 from django.db import models
 from django.utils import timezone
 
-from apps.accounts.models import AppendOnly, AppendOnlyQuerySet
 from apps.classifier.artifact import Artifact
+from apps.core.models import AppendOnly, AppendOnlyQuerySet
 
 MAX_SHARE = 0.5
 

@@ -12,10 +12,10 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from apps.accounts.admin import ReadOnlyAdmin
 from apps.accounts.models import User
 from apps.classifier.labels import LABELS
 from apps.classifier.recipes import RECIPES
+from apps.core.admin import ReadOnlyAdmin
 from apps.moderation.models import Decision
 from apps.moderation.selectors import visible
 from apps.registry import actions as registry

@@ -12,16 +12,17 @@ from django.urls import reverse
 from apps.accounts.models import User
 from apps.accounts.permissions import communities_of
 from apps.classifier.artifact import ArtifactError
-from apps.core.wording import many
+from apps.core.text import pluralize
 from apps.moderation.errors import ModerationError
 from apps.registry import actions as registry
 from apps.registry.admin import gates_table
+from apps.registry.exceptions import RegistryError
 from apps.registry.gates import summarize
 from apps.registry.models import MAX_SHARE, Alias, Canary, CanaryEnd, ModelVersion
 from apps.training import rollout, shadow
 from apps.training.models import GateReport
 
-REFUSALS = (registry.RegistryError, ArtifactError, ModerationError)
+REFUSALS = (RegistryError, ArtifactError, ModerationError)
 
 
 def user_of(request: HttpRequest) -> User:
@@ -118,7 +119,7 @@ def _do(post: Any, user: User, version: ModelVersion, form: forms.Form, comparis
     """Do what the button says; return what was done."""
     if "label" in post:
         asked = shadow.ask_for_labels(comparison=comparison, by=user)
-        return f"{many(asked, 'comment waits', 'comments wait')} in the queue."
+        return f"{pluralize(asked, 'comment waits', 'comments wait')} in the queue."
     by: dict[str, Any] = {"reason": form.cleaned_data["reason"], "actor": user.get_username(), "by": user}
     if "withdraw" in post:
         registry.end_canary(outcome=CanaryEnd.Outcome.WITHDRAWN, **by)

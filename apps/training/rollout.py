@@ -7,9 +7,10 @@ from django.db.models import Avg, Count, F, Q, QuerySet, Value, Variance
 from django.db.models.functions import Ln
 
 from apps.accounts.models import User
-from apps.moderation.triage import wilson
+from apps.core.statistics import wilson
 from apps.predictions.models import Prediction
 from apps.registry import actions as registry
+from apps.registry.exceptions import RegistryError
 from apps.registry.gates import Rule, compare, describe
 from apps.registry.models import Canary, CanaryEnd, CanaryFailure, ModelVersion, Promotion
 from apps.training import runs
@@ -27,7 +28,7 @@ MAX_FLAG_SHIFT, MAX_RELATIVE_FLAG_SHIFT = 0.02, 0.25
 NOT_MEASURED = Gate(name="the gates are measured", figure=None, bound=None, passed=False)
 
 
-class GateError(registry.RegistryError):
+class GateError(RegistryError):
     """A version fails its gates; `gates` are all of them."""
 
     def __init__(self, message: str, verdicts: list[Gate]) -> None:
@@ -75,7 +76,7 @@ def _verdicts(version: ModelVersion, reason: str, force: bool) -> list[Gate]:
         GateError: a gate failed, and it isn't forced.
     """
     if not reason.strip():
-        raise registry.RegistryError("Give a reason: it is kept with the promotion.")
+        raise RegistryError("Give a reason: it is kept with the promotion.")
     report = GateReport.objects.standing(version)
     verdicts: list[Gate] = report.gates if report else [NOT_MEASURED]
     failed = [describe(gate) for gate in verdicts if not gate["passed"]]
@@ -149,7 +150,7 @@ def watch_canary() -> CanaryEnd | None:
                 bands=found,
             )
             return CanaryEnd.objects.get(canary=canary)
-    except registry.RegistryError as error:
+    except RegistryError as error:
         # Another scheduler, or a person, ended it at this moment.
         logger.info("The canary is left alone: %s", error)
     return None

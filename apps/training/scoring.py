@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
-from apps.moderation.exports import guard
+from apps.core.text import escape_formula
 from apps.predictions.models import ALL_LABELS, pack_rows, unpack_labels
 from apps.training.jigsaw import opened
 from apps.training.sources import SourceError
@@ -155,7 +155,7 @@ def _writer(out: IO[str], form: str) -> Write:
 def _id_cell(name: str) -> str:
     if name.isalnum():
         return name
-    cell = guard(name)
+    cell = escape_formula(name)
     quoted = cell.replace('"', '""')
     return f'"{quoted}"' if set(cell) & set('",\r\n') else cell
 

@@ -10,8 +10,8 @@ from django.test import Client
 from django.urls import reverse
 
 from apps.accounts.actions import create_api_key
-from apps.accounts.admin import ReadOnlyAdmin, short_number
 from apps.accounts.models import APIKey, User
+from apps.core.admin import ReadOnlyAdmin
 from apps.predictions.actions import give_feedback, score
 from apps.predictions.models import Feedback, Prediction
 from apps.registry.models import Canary, CanaryEnd, ModelVersion, Promotion
@@ -152,18 +152,3 @@ def test_no_list_or_page_shows_more_digits_than_people_read(
     if model in records:
         page = administrator.get(_url(model, "change", records[model].pk)).content.decode()
         assert not long.search(page)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.9966365110975774, "0.9966"),
-        (0.0, "0"),
-        (0.00000123, "under 0.0001"),
-        (-331.1234567, "-331.1"),
-        (12345.678, "12346"),
-        (None, "–"),
-    ],
-)
-def test_short_number(value: float | None, text: str) -> None:
-    assert short_number(value) == text

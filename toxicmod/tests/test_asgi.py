@@ -20,11 +20,11 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from apps.api import batched
 from apps.api.perspective.errors import unavailable
 from apps.api.perspective.rendering import CONTENT_TYPE
+from apps.api.refusals import refusal
 from apps.monitoring import counting
-from toxicmod.tests.site import ROOT, manage, site
+from toxicmod.testing.site import ROOT, manage, site
 
 ANALYZE, PREDICT, PROBA = "/v1alpha1/comments:analyze", "/api/v1/predict", "/api/v1/predict_proba"
 SECONDS = 120.0  # of the mixed load
@@ -231,8 +231,9 @@ def test_no_private_name_of_the_server_is_used() -> None:
         ("/try", "text/plain; charset=utf-8"),
     ],
 )
-def test_a_refusal_has_the_form_of_its_api(path: str, kind: str) -> None:
-    response = batched.refusal(counting.source_of(path), 503, "The service is currently unavailable.", 1)
+def test_a_refusal_has_the_form_of_its_api_and_the_security_headers(path: str, kind: str) -> None:
+    response = refusal(counting.source_of(path), 503, "The service is currently unavailable.", 1)
     assert (response.status_code, response["Content-Type"], response["Retry-After"]) == (503, kind, "1")
+    assert response["X-Content-Type-Options"] == "nosniff"
     if kind == CONTENT_TYPE:
         assert json.loads(response.content) == unavailable().body

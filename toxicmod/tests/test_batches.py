@@ -16,8 +16,8 @@ from uuid import UUID
 
 import pytest
 
-from toxicmod.tests.load import post
-from toxicmod.tests.site import PID, manage, site
+from toxicmod.testing.load import post
+from toxicmod.testing.site import PID, manage, site
 
 pytestmark = pytest.mark.slow
 

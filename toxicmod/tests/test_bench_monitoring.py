@@ -9,9 +9,9 @@ from django.utils import timezone
 
 from apps.monitoring import bench, rollups
 from apps.monitoring.models import HourlyRollup
-from apps.monitoring.tests.test_rollups import stored
 from apps.predictions.models import Feedback, Prediction
 from apps.registry.models import ModelVersion
+from toxicmod.testing.factories import create_prediction
 
 
 @pytest.mark.django_db
@@ -27,7 +27,7 @@ def test_what_is_added_is_counted(champion: ModelVersion) -> None:
     if connection.vendor != "postgresql":
         pytest.skip("fills a PostgreSQL only")
     for _ in range(20):
-        stored(champion, timezone.now(), community="a")
+        create_prediction(champion, timezone.now(), community="a")
     assert len(list(bench.fill(count=2_000))) == bench.DAYS
     assert Prediction.objects.count() == 2_000
     assert 0 < Feedback.objects.count() < 100

@@ -11,7 +11,7 @@ from django.core.management import CommandError, call_command
 
 from apps.classifier.labels import LABELS
 from toxicmod.management.commands.bench_references import PYTHON
-from toxicmod.tests.site import ROOT
+from toxicmod.testing.site import ROOT
 
 
 def test_it_says_how_to_install_the_references(tmp_path: Path) -> None:

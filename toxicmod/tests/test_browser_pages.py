@@ -14,7 +14,7 @@ from apps.moderation.models import Appeal, Decision, Policy, PolicyRule
 from apps.moderation.webhooks import appeal_token
 from apps.predictions.models import Feedback, Prediction
 from apps.registry.models import ModelVersion
-from toxicmod.tests.browser import LOOKS, Visit, assert_sound, overflow
+from toxicmod.testing.browser import LOOKS, Visit, assert_sound, overflow
 
 Open = Callable[..., Visit]
 looks = pytest.mark.parametrize(("width", "theme"), LOOKS)

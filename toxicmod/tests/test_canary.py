@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from toxicmod.tests.site import manage, site
+from toxicmod.testing.site import manage, site
 
 START = """
 from apps.registry import actions

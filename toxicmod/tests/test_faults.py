@@ -28,9 +28,9 @@ import psycopg
 import pytest
 import redis as redis_client
 
-from toxicmod.tests import servers
-from toxicmod.tests.clock import HAS_COMPILER, Clock
-from toxicmod.tests.site import PID, manage, site
+from toxicmod.testing import servers
+from toxicmod.testing.clock import HAS_COMPILER, Clock
+from toxicmod.testing.site import PID, manage, site
 
 pytestmark = pytest.mark.slow
 CLIENTS = 4

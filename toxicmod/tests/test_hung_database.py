@@ -16,8 +16,8 @@ import psycopg
 import pytest
 from django.db import OperationalError
 
-from toxicmod.tests import servers
-from toxicmod.tests.site import site
+from toxicmod.testing import servers
+from toxicmod.testing.site import site
 
 pytestmark = pytest.mark.slow
 JSON = {"Content-Type": "application/json"}

@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from toxicmod.tests import servers
-from toxicmod.tests.site import manage, site
+from toxicmod.testing import servers
+from toxicmod.testing.site import manage, site
 
 MODERATORS, ITEMS = 8, 2_000
 _PEOPLE = f"""

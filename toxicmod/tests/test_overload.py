@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from apps.monitoring.counting import WRITE_SECONDS, source_of
-from toxicmod.tests.load import CONNECTIONS, Load, load, post, site_on_one_core
+from toxicmod.testing.load import CONNECTIONS, Load, load, post, site_on_one_core
 
 
 def requests(url: str) -> Iterator[bytes]:

@@ -18,7 +18,7 @@ from django.urls import URLResolver, get_resolver
 
 from apps.api.parsers import MAX_MEMORY_BYTES
 from apps.api.perspective.messages import DISCOVERY
-from toxicmod.tests.site import PID, manage, site
+from toxicmod.testing.site import PID, manage, site
 
 SIZE = 8 * 1024 * 1024 - 1_000  # as much as the site takes
 MAX_SECONDS = 5.0  # for what is refused; the machine may be busy

@@ -11,8 +11,8 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from toxicmod.tests import servers
-from toxicmod.tests.site import ROOT
+from toxicmod.testing import servers
+from toxicmod.testing.site import ROOT
 
 pytestmark = pytest.mark.slow
 ROLE = ROOT / "ansible" / "roles" / "database"

@@ -10,7 +10,7 @@ import yaml
 from django.conf import settings
 
 from toxicmod.management.commands.run_workers import WORKERS
-from toxicmod.tests.site import ROOT
+from toxicmod.testing.site import ROOT
 
 HEAVY = {"sklearn", "scipy.stats", "matplotlib", "mlflow", "pandas"}
 

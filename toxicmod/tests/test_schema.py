@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from toxicmod.tests.site import ROOT
+from toxicmod.testing.site import ROOT
 
 # drf-spectacular imports the targets of its extensions on first use, so a new process is needed. Slow imports
 # make sure that all callers are in the middle of the same one, which raises AttributeError without a lock.

@@ -17,7 +17,6 @@ from django.urls import reverse
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import User
 from apps.moderation.models import Policy, QueueItem
-from apps.moderation.tests.conftest import client_key, item, model, person, policy  # noqa: F401
 from apps.monitoring import bench
 from apps.monitoring.panels import PANELS
 
@@ -64,7 +63,7 @@ KINDS = [kind if kind in FAST else pytest.param(kind, marks=pytest.mark.slow) fo
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_admin_lists(staff: Client, item: QueueItem, kind: str) -> None:  # noqa: F811
+def test_admin_lists(staff: Client, item: QueueItem, kind: str) -> None:
     word = INPUTS[kind]
     for each in apps.get_models():
         if not admin.site.is_registered(each):
@@ -96,7 +95,7 @@ def test_autocomplete(staff: Client, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_console(staff: Client, item: QueueItem, policy: Policy, kind: str) -> None:  # noqa: F811
+def test_console(staff: Client, item: QueueItem, policy: Policy, kind: str) -> None:
     word = INPUTS[kind]
 
     def url(name: str, *args: Any) -> str:
@@ -142,7 +141,7 @@ def test_dashboard(staff: Client, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "surrogate"])
-def test_api(client: Client, item: QueueItem, person: Callable[..., User], kind: str) -> None:  # noqa: F811
+def test_api(client: Client, item: QueueItem, person: Callable[..., User], kind: str) -> None:
     word = INPUTS.get(kind, "\ud800")
     secret = create_api_key(name="key", acts_as=person("api", "lead"))[1]
     headers = {"Authorization": f"Api-Key {secret}"}

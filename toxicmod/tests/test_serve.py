@@ -19,7 +19,7 @@ import pytest
 from celery import Celery
 from django.conf import settings
 
-from toxicmod.tests.site import ROOT, free_port
+from toxicmod.testing.site import ROOT, free_port
 
 START_SECONDS = 90
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from toxicmod.tests.site import manage, site
+from toxicmod.testing.site import manage, site
 
 _CLIENTS = 4
 _REGISTER_AND_PROMOTE = """

@@ -12,7 +12,7 @@ from django.conf import settings
 from playwright.sync_api import Browser
 
 from apps.pages.bench import PATHS, measure
-from toxicmod.tests.site import ROOT, manage, site
+from toxicmod.testing.site import ROOT, manage, site
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from apps.api.perspective.errors import PerspectiveError, internal, invalid, not
 from apps.api.perspective.messages import DISCOVERY, parse
 from apps.api.perspective.rendering import CONTENT_TYPE, answer, refusal
 from apps.predictions.models import Scores
-from apps.registry.serving import NoModelError
+from apps.registry.exceptions import NoModelError
 
 logger = logging.getLogger(__name__)
 

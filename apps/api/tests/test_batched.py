@@ -19,10 +19,10 @@ from apps.accounts.actions import find_api_key, touch_api_key
 from apps.accounts.models import APIKey
 from apps.api import batched
 from apps.api.perspective import access
-from apps.api.tests.test_perspective import ANALYZE, asking
 from apps.api.v1 import views as v1_views
 from apps.predictions import actions, store
 from apps.predictions.models import Prediction
+from toxicmod.testing.perspective import ANALYZE, analyze_request
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -70,8 +70,8 @@ def by_django(scope: dict[str, Any], body: bytes) -> HttpResponse:
 @pytest.mark.parametrize(
     ("status", "path", "body", "headers"),
     [
-        (200, ANALYZE, asking(), {}),
-        (200, ANALYZE, asking(), {"query": "prettyPrint=false"}),
+        (200, ANALYZE, analyze_request(), {}),
+        (200, ANALYZE, analyze_request(), {"query": "prettyPrint=false"}),
         (400, ANALYZE, {}, {}),
         (400, ANALYZE, None, {}),
         *(
@@ -168,7 +168,7 @@ def test_odd_requests_are_left_to_django(settings: Settings, odd: dict[str, str]
 
 def test_a_request_without_tls_is_left_to_django_where_it_is_redirected(settings: Settings) -> None:
     settings.SECURE_SSL_REDIRECT = True
-    with patch.object(batched, "_security", batched.SecurityMiddleware(lambda request: HttpResponse())):
+    with patch.object(batched, "security", batched.SecurityMiddleware(lambda request: HttpResponse())):
         assert batch((scope_of(), b"{}")) == [None]
 
 

@@ -8,8 +8,7 @@ from django.test import Client
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import APIKey, Scope
 from apps.webhooks.models import SigningKey
-from apps.webhooks.tests.conftest import receiver  # noqa: F401
-from apps.webhooks.tests.receivers import Receiver
+from toxicmod.testing.receivers import Receiver
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 KEYS = "/api/v1/webhooks/keys"
@@ -65,7 +64,7 @@ def test_a_platform_sees_no_keys_of_others_and_needs_the_scope(
 def test_a_platform_sends_itself_a_test(
     client: Client,
     platform: tuple[APIKey, dict[str, Any]],
-    receiver: Receiver,  # noqa: F811
+    receiver: Receiver,
 ) -> None:
     receiver.body = b"ok"
     result = client.post(TEST, {"url": receiver.url}, **platform[1]).json()

@@ -3,7 +3,7 @@
 from django.contrib import admin
 from django.urls import URLPattern, path
 
-from apps.moderation.console import bulk, desk, people, policies, webhooks
+from apps.moderation.console import bulk, desk, guide, people, policies, webhooks
 
 _PAGES = (
     ("", desk.desk, "desk"),
@@ -33,6 +33,7 @@ _PAGES = (
     ("webhooks/signing/<int:pk>/<slug:key_id>/end/", webhooks.end_signing_key, "end_signing_key"),
     ("webhooks/signing/<int:pk>/test/", webhooks.test_webhook, "test_webhook"),
     ("me/", people.me, "me"),
+    ("help/", guide.guide, "help"),
 )
 
 

@@ -14,10 +14,9 @@ from apps.moderation import actions, scale
 from apps.moderation.actions.examples import seed_examples
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Author, Decision, Policy, QueueItem, Submission
-from apps.moderation.tests.conftest import queued
-from apps.moderation.tests.test_actions import decided
 from apps.predictions.models import Prediction
 from apps.registry.models import ModelVersion
+from toxicmod.testing.factories import create_queue_item, decide_item
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -58,14 +57,14 @@ def test_the_default_policy_is_installed_once(capsys: pytest.CaptureFixture[str]
 def test_examples_come_once_and_go_without_a_trace(
     model: ModelVersion, policy: Policy, ann: User, lea: User, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = queued("insult=0.7 a real one", author_ref="somebody")
+    real = create_queue_item("insult=0.7 a real one", author_ref="somebody")
     Policy.objects.update(second_review_share=1)
     call_command("seed_demo_queue")
     call_command("seed_demo_queue")
     assert Submission.objects.filter(is_example=True).count() == 100
     example = QueueItem.objects.filter(kind="example").first()
     assert example is not None
-    result = decided(example, ann)
+    result = decide_item(example, ann)
     actions.undo(decision_id=result.decision.pk, user=lea)
     call_command("remove_examples")
     assert "Removed 100" in capsys.readouterr().out

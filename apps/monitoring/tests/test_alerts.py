@@ -26,7 +26,7 @@ from apps.monitoring.models import Alert, AlertRule, HourlyRollup, Notice
 from apps.predictions.models import MirrorState, Outbox, Prediction
 from apps.registry.models import ModelVersion
 from apps.webhooks.actions import Actor, rotate_signing_key
-from apps.webhooks.tests.receivers import Receiver
+from toxicmod.testing.receivers import Receiver
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 NOW = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
@@ -163,7 +163,7 @@ def test_only_those_who_may_acknowledge(rule: AlertRule, ann: User, client: Clie
 
 def test_mail_goes_to_everybody_named(rule: AlertRule, traffic: Callable[..., HourlyRollup]) -> None:
     traffic(hour=timezone.now(), requests=1_000, errors=500)
-    tasks.watch()
+    tasks.evaluate_rules()
     alerts.send_due_notices()
     alerts.send_due_notices()
     (message,) = mail.outbox
@@ -371,7 +371,7 @@ def test_evaluate_goes_on_after_a_rule_that_fails(
         alerts.evaluate(now=NOW)
     assert Alert.objects.open().get().rule == rule
     with pytest.raises(alerts.EvaluationError):
-        tasks.watch()
+        tasks.evaluate_rules()
 
 
 def test_default_rules_are_added_where_their_metric_has_none() -> None:

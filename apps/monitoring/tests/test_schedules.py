@@ -12,6 +12,7 @@ from apps.monitoring.models import Alert, Notice, Progress, ScheduledTask, Uncou
 from apps.monitoring.panels import PANELS, Filters, build
 from apps.monitoring.prometheus import exposition
 from apps.registry import tracking
+from apps.registry.exceptions import TrackingError
 from apps.registry.models import ModelVersion
 from apps.registry.tasks import sync_tracking
 
@@ -58,9 +59,9 @@ def test_a_schedule_that_never_ran_is_overdue(well: None) -> None:
     row.update(succeeded_at=None, created_at=timezone.now())
     assert names() == []
     row.update(created_at=timezone.now() - HOUR)
-    assert names() == ["watch alerts"]
+    assert names() == ["evaluate-alert-rules"]
     row.delete()
-    assert names() == ["watch alerts"]
+    assert names() == ["evaluate-alert-rules"]
 
 
 def test_a_task_that_fails_and_recovers_is_recorded(well: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +82,7 @@ def test_a_task_that_fails_and_recovers_is_recorded(well: None, monkeypatch: pyt
 
 def test_a_task_whose_work_failed_does_not_count_as_run(well: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
-        raise tracking.TrackingError("MLflow does not answer.")
+        raise TrackingError("MLflow does not answer.")
 
     monkeypatch.setattr(tracking, "sync", fail)
     sync_tracking.apply()
@@ -93,12 +94,12 @@ def test_failing_schedules_open_an_alert_that_names_them(well: None) -> None:
     assert alerts.evaluate() == []
     schedules.record_failure(schedules.ROLL_UP, ValueError())
     (first,) = alerts.evaluate()
-    assert first.sentence == "Scheduled tasks and counts that fail or are overdue: count what has changed."
+    assert first.sentence == "Scheduled tasks and counts that fail or are overdue: roll-up."
     assert alerts.evaluate() == []
     # A second failure must not hide behind the first one's alert.
     schedules.record_failure("apps.training.tasks.watch_canary", ValueError())
     (second,) = alerts.evaluate()
-    assert second.subjects == ["watch the canary", "count what has changed"]
+    assert second.subjects == ["check-canary", "roll-up"]
     first.refresh_from_db()
     assert first.closed_at is not None
     schedules.record_success(schedules.ROLL_UP)

@@ -22,8 +22,8 @@ from apps.predictions import actions as predictions
 from apps.predictions.models import Feedback, Prediction
 from apps.registry import serving
 from apps.registry.actions import end_canary, promote, register_version, start_canary
+from apps.registry.exceptions import NoModelError
 from apps.registry.models import Alias, CanaryEnd, ModelVersion
-from apps.registry.serving import NoModelError
 
 RUDE = "You are a stupid idiot."
 HOSTILE = "<script>alert(1)</script> you <b>idiot</b> \"'><img src=x onerror=alert(1)>"

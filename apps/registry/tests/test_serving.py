@@ -7,8 +7,9 @@ from django.db import OperationalError
 
 from apps.classifier.artifact import Artifact
 from apps.registry.actions import BASE_MODEL, promote, register_version
+from apps.registry.exceptions import NoModelError
 from apps.registry.models import Alias, ModelArtifact, ModelVersion
-from apps.registry.serving import NoModelError, ServingModel
+from apps.registry.serving import ServingModel
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 

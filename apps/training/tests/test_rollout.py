@@ -9,10 +9,9 @@ from apps.predictions.models import Prediction
 from apps.registry import actions as registry
 from apps.registry import tracking
 from apps.registry.models import Alias, Canary, CanaryEnd, CanaryFailure, ModelVersion, Promotion
-from apps.registry.tests.test_actions import another
 from apps.training import rollout, tasks
 from apps.training.models import Dataset
-from apps.training.tests.test_gates import equal_version, promote  # noqa: F401
+from toxicmod.testing.factories import register_copy
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -21,7 +20,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.database]
 def canary(champion: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> Canary:
     """A canary that has served nothing yet; MLflow hears nothing."""
     monkeypatch.setattr(tasks, "enqueue", lambda *args, **options: None)
-    return registry.start_canary(version=another(champion), share=0.5, reason="a trial", actor="lea")
+    return registry.start_canary(version=register_copy(champion), share=0.5, reason="a trial", actor="lea")
 
 
 def traffic(version: ModelVersion, count: int, flagged: float = 0.1, latency: int = 60) -> None:
@@ -71,7 +70,7 @@ def test_forced_canary_waits_for_a_person(champion: ModelVersion, monkeypatch: p
     monkeypatch.setattr(tasks, "enqueue", lambda *args, **options: None)
     gates = [{"name": "mean ROC-AUC", "figure": 0.5, "bound": 0.9, "passed": False}]
     canary = registry.start_canary(
-        version=another(champion), share=0.5, reason="a trial", actor="lea", gates=gates, forced=True
+        version=register_copy(champion), share=0.5, reason="a trial", actor="lea", gates=gates, forced=True
     )
     traffic(canary.champion, 1_500)
     traffic(canary.version, 1_000)
@@ -127,7 +126,7 @@ def test_chance_alone_leaves_no_band(canary: Canary) -> None:
 
 
 def test_the_command_starts_a_canary(
-    equal_version: ModelVersion,  # noqa: F811
+    equal_version: ModelVersion,
     dataset: Dataset,
     capsys: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -142,7 +141,7 @@ def test_the_command_starts_a_canary(
 
 
 def test_a_version_that_fails_its_gates_becomes_no_canary(champion: ModelVersion, dataset: Dataset) -> None:
-    version = another(champion)
+    version = register_copy(champion)
     with pytest.raises(rollout.GateError):
         rollout.start_canary(version=version, share=0.05, reason="r", actor="ann")
     assert rollout.start_canary(version=version, share=0.05, reason="r", actor="ann", force=True).forced

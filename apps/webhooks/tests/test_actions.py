@@ -15,7 +15,7 @@ from apps.webhooks import actions, signing
 from apps.webhooks.actions import Actor, end_signing_key, rotate_signing_key, send_test
 from apps.webhooks.exceptions import WebhookError
 from apps.webhooks.models import SigningKey
-from apps.webhooks.tests.receivers import Receiver
+from toxicmod.testing.receivers import Receiver
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 ACTOR = Actor("ada")

@@ -14,8 +14,8 @@ from pytest_django import Settings
 
 from apps.webhooks import transport
 from apps.webhooks.exceptions import InvalidEndpointError, NoResponseError, ResponseTimeoutError
-from apps.webhooks.tests.receivers import Receiver, drip, raw_server, read_request
 from apps.webhooks.transport import post
+from toxicmod.testing.receivers import Receiver, drip, raw_server, read_request
 
 SECONDS = 0.6
 # A busy machine may be late, but not by the time that these receivers would take.

@@ -10,18 +10,18 @@ from django.conf import settings
 from django.core.management import CommandError
 from tqdm import tqdm
 
+from apps.core.management import ProjectCommand
 from apps.monitoring import bench
-from apps.registry.management import base
-from toxicmod.tests.browser import chromium
-from toxicmod.tests.site import site
+from toxicmod.testing.browser import chromium
+from toxicmod.testing.site import site
 
 
-class Command(base.Command):
+class Command(ProjectCommand):
     help = """Fill a PostgreSQL up to so many predictions, count them by the hour, and time the dashboard.
 
 Run `manage.py seed_scale` first, and never on a database that is in use: what it adds is not removed."""
     examples = "  manage.py bench_monitoring\n  manage.py bench_monitoring --predictions 2000000"
-    refusals = (bench.BenchError,)
+    expected_errors = (bench.BenchError,)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--predictions", type=int, default=10_000_000)

@@ -7,8 +7,8 @@ from typing import Any
 from django.core.management import BaseCommand, CommandError
 
 from apps.pages import bench
-from toxicmod.tests.browser import chromium
-from toxicmod.tests.site import site
+from toxicmod.testing.browser import chromium
+from toxicmod.testing.site import site
 
 
 class Command(BaseCommand):

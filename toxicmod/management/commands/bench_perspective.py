@@ -11,7 +11,7 @@ from typing import Any
 from django.core.management import BaseCommand, CommandError
 
 from apps.training.examples import COMMENTS
-from toxicmod.tests.load import load, post, site_on_one_core
+from toxicmod.testing.load import load, post, site_on_one_core
 
 SATURATED_P99, HALF_P99 = 80.0, 16.0  # milliseconds, the targets
 

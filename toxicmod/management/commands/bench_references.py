@@ -26,8 +26,8 @@ from apps.classifier.bench import machine, read
 from apps.classifier.scorer import Scorer, warm
 from apps.registry.actions import BASE_MODEL
 from toxicmod import references
-from toxicmod.tests.load import Load, load, post, site_on_one_core
-from toxicmod.tests.site import free_port, gunicorn, manage, site, wait_until_answered
+from toxicmod.testing.load import Load, load, post, site_on_one_core
+from toxicmod.testing.site import free_port, gunicorn, manage, site, wait_until_answered
 
 FOLDER = Path(references.__file__).parent
 PYTHON = Path(".venv/references/bin/python")

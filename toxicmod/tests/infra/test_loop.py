@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from toxicmod.tests.servers import MLflow, bucket, postgres, redis
-from toxicmod.tests.site import ROOT, site
+from toxicmod.testing.servers import MLflow, bucket, postgres, redis
+from toxicmod.testing.site import ROOT, site
 
 
 @pytest.mark.slow
@@ -40,7 +40,7 @@ def test_decisions_make_the_next_model_better(tmp_path: Path) -> None:
                 [sys.executable, *command], cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True
             )
             driver = subprocess.Popen(
-                [sys.executable, "-m", "toxicmod.tests.loop"],
+                [sys.executable, "-m", "toxicmod.testing.loop"],
                 cwd=ROOT,
                 env=env,
                 stdin=subprocess.PIPE,

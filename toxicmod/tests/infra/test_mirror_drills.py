@@ -13,8 +13,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from toxicmod.tests import aws, servers
-from toxicmod.tests.site import ROOT, manage
+from toxicmod.testing import aws, servers
+from toxicmod.testing.site import ROOT, manage
 
 pytestmark = pytest.mark.slow
 

@@ -18,7 +18,7 @@ import requests
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Route, TimeoutError
 
 from apps.classifier.labels import LABELS
-from toxicmod.tests.browser import SIZES
+from toxicmod.testing.browser import SIZES
 from toxicmod.tests.week.site import PASSWORD, Site, Tally
 from toxicmod.tests.week.traffic import COMMUNITIES, Client, Perspective, Platform
 

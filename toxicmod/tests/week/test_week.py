@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from toxicmod.tests.clock import HAS_COMPILER
+from toxicmod.testing.clock import HAS_COMPILER
 from toxicmod.tests.week.actors import receiver
 from toxicmod.tests.week.scenario import DAYS, Week
 from toxicmod.tests.week.site import week_site

@@ -9,11 +9,12 @@ from tqdm import tqdm
 
 from apps.api.perspective import comparison
 from apps.api.perspective.upstream import Upstream
+from apps.core.management import ProjectCommand
 from apps.registry import serving
-from apps.registry.management import base
+from apps.registry.exceptions import NoModelError
 
 
-class Command(base.Command):
+class Command(ProjectCommand):
     help = """Score comments that Perspective has scored, and say how the scores compare.
 
 FILE is CSV with a header or JSONL: the comment's text, and past scores in columns named like the
@@ -24,7 +25,7 @@ For each attribute: Spearman's rank correlation, and the threshold that flags as
 as the site's threshold does there. A plot shows every pair. Nothing is stored as a prediction."""
     examples = """  manage.py compare_perspective past-scores.csv --threshold 0.8
   PERSPECTIVE_API_KEY=… manage.py compare_perspective comments.csv --per-second 1 --save scores.jsonl"""
-    refusals = (comparison.ComparisonError, serving.NoModelError)
+    expected_errors = (comparison.ComparisonError, NoModelError)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", type=Path, help="CSV (with a header) or JSONL.")

@@ -3,19 +3,19 @@
 from argparse import ArgumentParser
 from typing import Any
 
+from apps.core.management import ProjectCommand
 from apps.moderation import bench
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import QueueItem
 from apps.predictions.models import Prediction
-from apps.registry.management import base
 
 
-class Command(base.Command):
+class Command(ProjectCommand):
     help = """Time the console's reads, actions and pages on the database as it is and print a table.
 
 Fill it with `manage.py seed_scale` first."""
     examples = "  manage.py bench_moderation\n  manage.py bench_moderation --runs 20"
-    refusals = (ModerationError,)
+    expected_errors = (ModerationError,)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--runs", type=int, default=100)

@@ -4,19 +4,19 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
+from apps.core.management import ProjectCommand
 from apps.moderation import scale
 from apps.moderation.errors import ModerationError
-from apps.registry.management import base
-from apps.registry.serving import NoModelError
+from apps.registry.exceptions import NoModelError
 
 
-class Command(base.Command):
+class Command(ProjectCommand):
     help = """Fill a PostgreSQL with predictions and queue items made of real comments, for benches.
 
 Never run it on a database that is in use: what it adds looks real and is not removed."""
     examples = """  manage.py seed_scale train.csv.gz
   manage.py seed_scale train.csv --predictions 50000 --items 5000"""
-    refusals = (ModerationError, NoModelError, OSError)
+    expected_errors = (ModerationError, NoModelError, OSError)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("path", type=Path, help="A CSV file with a column comment_text, gzipped or not.")

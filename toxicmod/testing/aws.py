@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
-from toxicmod.tests.site import free_port
+from toxicmod.testing.site import free_port
 
 # What a client finds by the standard chain; moto takes any.
 ENVIRONMENT = {

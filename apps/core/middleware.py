@@ -1,31 +1,26 @@
 """Middleware of the pages for staff."""
 
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.shortcuts import render
 
+from apps.core.text import is_storable
+
 _STAFF_PATHS = ("/admin/", "/monitoring/")
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-MAX_PARAMETER = 5_000  # characters of a value in an address; SQLite searches for no more than 50,000 bytes
+MAX_PARAMETER = 5_000  # characters of a query parameter; SQLite rejects a LIKE pattern above 50,000 bytes
 _TOO_LONG = f"What you search for has more than {MAX_PARAMETER:,} characters. Shorten it and try again."
 _NOT_STORABLE = (
-    "What you sent holds a NUL character or half of a surrogate pair, which can neither be stored nor "
-    "searched. Remove it and try again; it often comes along with copied text."
+    "The text that you sent has a NUL character or half of a surrogate pair, which can't be stored or "
+    "searched for. Remove it and try again; it often comes along with copied text."
 )
 
 
-def is_storable(text: str) -> bool:
-    """Return whether PostgreSQL can store and compare the text: it takes neither NUL nor lone surrogates."""
-    return _UNSTORABLE.search(text) is None
+class RejectUnstorableTextMiddleware:
+    """Responds with 400 to a request for a staff page with a parameter that can't be stored or searched for.
 
-
-class RejectUnstorableText:
-    """Answers 400 to a request for a staff page with a parameter that cannot be stored or searched for.
-
-    Django's forms refuse NUL by themselves. Searches, filters and look-ups of the admin and the console read
+    Django's forms reject NUL themselves. Searches, filters and look-ups of the admin and the console read
     parameters without a form, so the database would raise an error.
     """
 
@@ -39,8 +34,8 @@ class RejectUnstorableText:
         if not request.path_info.startswith(_STAFF_PATHS):
             return None
         try:
-            message = _problem(request)
-        except UnreadablePostError:  # the client closed the connection inside the body
+            message = _error(request)
+        except UnreadablePostError:  # the client closed the connection while it sent the body
             return HttpResponse(status=400)
         if message is None:
             return None
@@ -49,7 +44,7 @@ class RejectUnstorableText:
         return render(request, "400.html", {"message": message}, status=400)
 
 
-def _problem(request: HttpRequest) -> str | None:
+def _error(request: HttpRequest) -> str | None:
     if not all(map(is_storable, _texts(request))):
         return _NOT_STORABLE
     is_long = any(len(value) > MAX_PARAMETER for _, values in request.GET.lists() for value in values)

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from toxicmod.tests import servers
-from toxicmod.tests.site import manage, site
+from toxicmod.testing import servers
+from toxicmod.testing.site import manage, site
 
 CONNECTIONS = 32
 _MAKE_KEY = (

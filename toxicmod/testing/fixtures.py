@@ -1,0 +1,400 @@
+"""Fixtures of every test: a champion in the database, clients, real servers."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import hypothesis
+import pytest
+import requests
+from django.conf import settings
+from django.contrib.auth.models import Group
+from django.core.cache import cache
+from django.test import override_settings
+from playwright.sync_api import Browser
+from pytest_django import DjangoDbBlocker, Settings
+from pytest_django.live_server_helper import LiveServer
+
+from apps.accounts import actions as accounts
+from apps.accounts.actions import create_api_key
+from apps.accounts.limits import rate_limiter
+from apps.accounts.models import APIKey, Scope, User
+from apps.moderation import actions as moderation
+from apps.moderation import webhooks
+from apps.moderation.models import Decision, Policy, PolicyRule, QueueItem
+from apps.moderation.roles import create_roles
+from apps.monitoring.models import Alert, AlertRule, Notice, UncountedHour
+from apps.predictions.actions import give_feedback
+from apps.registry import serving
+from apps.registry.actions import install_base_model
+from apps.registry.models import Alias, Canary, CanaryEnd, CanaryFailure, ModelVersion
+from apps.registry.serving import Served
+from apps.training.models import Dataset, GateReport
+from apps.training.runs import queue_run
+from apps.webhooks.actions import Actor, rotate_signing_key
+from toxicmod.postgresql import base as postgresql
+from toxicmod.testing import aws as amazon
+from toxicmod.testing import browser as browsers
+from toxicmod.testing import servers
+from toxicmod.testing.factories import AUTOMATIC_REMOVAL, ROLES, StubScorer, create_queue_item
+from toxicmod.testing.receivers import Receiver, running_receiver
+
+# What an example takes depends on who else is at work.
+hypothesis.settings.register_profile("toxicmod", hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("toxicmod")
+
+if settings.REDIS_URL:
+    # Processes that share a Redis keep caches of their own in it, apart from what is counted there.
+    _number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) + 1
+    settings.CACHES["default"]["LOCATION"] = (
+        urlsplit(settings.REDIS_URL)._replace(path=f"/{_number}").geturl()
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test that uses the `chromium` fixture as a browser test."""
+    for item in items:
+        if "chromium" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Forget that an earlier test has seen the database down, before the fixtures connect to it."""
+    postgresql.outage.end()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown() -> None:
+    """Forget that the test itself has seen the database down, before the fixtures clean up."""
+    postgresql.outage.end()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plain_static_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Serve static files under their own names, so that tests need no collected ones."""
+    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    storages = settings.STORAGES | {"staticfiles": plain}
+    with override_settings(STORAGES=storages, STATIC_ROOT=tmp_path_factory.mktemp("static")):
+        yield
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(
+    django_db_modify_db_settings_parallel_suffix: None, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Keep SQLite's test database in a file: threads have connections of their own, as in service."""
+    database = settings.DATABASES["default"]
+    if database["ENGINE"].endswith("sqlite3"):
+        database.setdefault("TEST", {})["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
+    """Give the test database its champion once."""
+    with django_db_blocker.unblock():
+        install_base_model()
+
+
+def _begin_early(period: int, seconds: float) -> None:
+    left = period - time.time() % period
+    if left < seconds:
+        time.sleep(left)
+
+
+@pytest.fixture
+def one_hour() -> None:
+    """Let the test begin and end in the same hour."""
+    _begin_early(3600, 30)
+
+
+@pytest.fixture
+def one_minute() -> None:
+    """Let the test begin and end in the same minute."""
+    _begin_early(60, 5)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache() -> None:
+    """Begin each test without what another has left in the cache."""
+    cache.clear()
+
+
+@pytest.fixture(autouse=True)
+def _own_champion(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin each test that has a database with the champion in service that this database holds."""
+    monkeypatch.setattr(serving._serving, "_checked", float("-inf"))
+    if request.node.get_closest_marker("django_db") or "db" in request.fixturenames:
+        request.getfixturevalue("champion")
+        serving.current()
+
+
+@pytest.fixture(autouse=True)
+def _nobody_known() -> None:
+    """Begin each test with no key looked up and a rate limiter that has seen nobody."""
+    accounts._found.clear()
+    rate_limiter.cache_clear()
+
+
+@pytest.fixture
+def champion(db: None) -> ModelVersion:
+    """The champion, installed again where a transactional test had emptied the database."""
+    install_base_model()
+    version = ModelVersion.objects.with_alias(Alias.CHAMPION)
+    assert version is not None
+    return version
+
+
+@pytest.fixture
+def api_key(db: None) -> tuple[APIKey, str]:
+    """A key with every scope, and its secret."""
+    return create_api_key(name="test")
+
+
+@pytest.fixture
+def auth(api_key: tuple[APIKey, str]) -> dict[str, Any]:
+    """The headers of a request that is made with the key."""
+    return {"headers": {"Authorization": f"Api-Key {api_key[1]}"}}
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A real PostgreSQL of the session's own."""
+    with servers.postgres() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A real Redis-protocol server of the session's own."""
+    with servers.redis() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def _moto() -> Iterator[str]:
+    with amazon.moto() as url:
+        yield url
+
+
+@pytest.fixture
+def aws(_moto: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[amazon.Way]:
+    """The way to an empty AWS, by the standard chain; it can be made bad."""
+    requests.post(f"{_moto}/moto-api/reset", timeout=30)
+    with amazon.way(_moto) as way:
+        for name, value in amazon.ENVIRONMENT.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", way.url)
+        monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps the first credentials it found
+        yield way
+
+
+@pytest.fixture
+def bucket_of(aws: amazon.Way) -> Callable[[str], Any]:
+    """Make a bucket that encrypts with a key of its own, as ours do; return an S3 client."""
+
+    def make(name: str) -> Any:
+        client = boto3.client("s3")
+        client.create_bucket(
+            Bucket=name, CreateBucketConfiguration={"LocationConstraint": client.meta.region_name}
+        )
+        rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms"}}
+        client.put_bucket_encryption(Bucket=name, ServerSideEncryptionConfiguration={"Rules": [rule]})
+        return client
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """Headless Chromium; the test is skipped where there is none."""
+    if browsers.chromium_path() is None:
+        pytest.skip("NO BROWSER TEST RAN: there is no Chromium here (`apt-get install chromium`)")
+    with pytest.MonkeyPatch.context() as patch:
+        # Playwright runs an event loop in this thread, which Django would take for asynchronous code.
+        patch.setitem(os.environ, "DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+        with browsers.chromium() as browser:
+            yield browser
+
+
+@pytest.fixture
+def visit(
+    chromium: Browser, live_server: LiveServer, champion: ModelVersion
+) -> Iterator[Callable[..., browsers.Visit]]:
+    """Open pages of the live site: `visit("/", width=390, theme="dark", javascript=False, user=user)`."""
+    visits: list[browsers.Visit] = []
+
+    def open_page(path: str = "/", **options: Any) -> browsers.Visit:
+        visits.append(browsers.new_page(chromium, live_server.url, **options))
+        visits[-1].page.goto(path)
+        return visits[-1]
+
+    yield open_page
+    for opened in visits:
+        opened.page.context.close()
+
+
+@pytest.fixture
+def model(db: None, monkeypatch: pytest.MonkeyPatch) -> ModelVersion:
+    """A champion that scores as the texts say."""
+    version = ModelVersion.objects.with_alias(Alias.CHAMPION) or ModelVersion.objects.create(
+        number=1, alias=Alias.CHAMPION, recipe="test", sha256="0" * 64, manifest={"thresholds": {}}
+    )
+    served = Served(version.pk, version.number, StubScorer())  # type: ignore[arg-type]
+    monkeypatch.setattr(serving, "current", lambda: served)
+    return version
+
+
+@pytest.fixture
+def policy(db: None) -> Policy:
+    """The default policy with automatic removal and without chance: no audits, no second reviews."""
+    moderation.install_default_policy()
+    for label, threshold in AUTOMATIC_REMOVAL.items():
+        PolicyRule.objects.filter(label=label).update(reject_from=threshold)
+    Policy.objects.update(audit_share=0, reject_audit_share=0, second_review_share=0)
+    found = Policy.objects.active_for("")
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def person(db: None) -> Callable[..., User]:
+    """Make a user of a role."""
+    create_roles()
+
+    def make(name: str, role: str = "moderator", *, all_communities: bool = True) -> User:
+        user = User.objects.create_user(name, password="correct horse", all_communities=all_communities)
+        user.groups.add(Group.objects.get(name=role))
+        return User.objects.get(pk=user.pk)
+
+    return make
+
+
+@pytest.fixture
+def ann(person: Callable[..., User]) -> User:
+    """A moderator."""
+    return person("ann")
+
+
+@pytest.fixture
+def ben(person: Callable[..., User]) -> User:
+    """Another moderator."""
+    return person("ben")
+
+
+@pytest.fixture
+def lea(person: Callable[..., User]) -> User:
+    """A lead."""
+    return person("lea", "lead")
+
+
+@pytest.fixture
+def client_key(db: None) -> APIKey:
+    """A platform's key."""
+    return create_api_key(name="platform")[0]
+
+
+@pytest.fixture
+def item(model: ModelVersion, policy: Policy, client_key: APIKey) -> QueueItem:
+    """A comment that waits for a moderator and whose platform wants to hear of it."""
+    return create_queue_item(
+        "insult=0.7 you fool", client=client_key, callback_url="https://platform.example/hook"
+    )
+
+
+@pytest.fixture
+def receiver(settings: Settings) -> Iterator[Receiver]:
+    """A receiver on 127.0.0.1, which webhooks may reach."""
+    settings.WEBHOOK_ALLOW_PRIVATE = True
+    with running_receiver() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mlflow_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One store for all tests: MLflow takes seconds to make its tables."""
+    return tmp_path_factory.mktemp("mlflow")
+
+
+@pytest.fixture
+def mlflow_store(settings: Any, mlflow_folder: Path) -> str:
+    """Let MLflow write to a SQLite store; returns its URI."""
+    settings.MLFLOW_TRACKING_URI = f"sqlite:///{mlflow_folder / 'mlflow.sqlite3'}"
+    settings.MLFLOW_ARTIFACTS = str(mlflow_folder / "artifacts")
+    return settings.MLFLOW_TRACKING_URI
+
+
+@pytest.fixture
+def mlflow_outage(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody answer where MLflow should be."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    settings.MLFLOW_TRACKING_URI = "http://127.0.0.1:9"
+
+
+@pytest.fixture
+def site_data(item: QueueItem, client_key: APIKey, person: Callable[..., User]) -> dict[str, Any]:
+    """Return one row of each model, a user of each role and a key of each scope."""
+    people = {letter: person(role, role) for letter, role in ROLES.items()}
+    User.objects.exclude(username="").update(is_staff=True)
+    people["n"] = User.objects.create_user("nobody")
+    held = moderation.claim(item_id=item.pk, user=people["m"])
+    decided = moderation.decide(
+        item_id=held.pk,
+        version=held.version,
+        user=people["m"],
+        action=Decision.Action.REJECT,
+        rule=held.rule(),
+    ).decision
+    token = webhooks.appeal_token(decided)
+    moderation.appeal(token=token)
+    rotate_signing_key(client=client_key, actor=Actor.for_user(people["a"]))
+    job, _ = moderation.preview_bulk(
+        user=people["l"], filter={"label": "insult", "score_from": 0.5}, action=Decision.Action.APPROVE
+    )
+    moderation.moderate(text="insult=0.99 you fool")  # which the policy rejects by itself
+    prediction = item.prediction
+    give_feedback(prediction=prediction, is_right=True)
+    champion = ModelVersion.objects.get(alias="champion")
+    dataset = Dataset.objects.create(
+        name="ours", version=1, sha256="0" * 64, source="ours.csv", rows=2, labelled=1, positives={"toxic": 1}
+    )
+    run = queue_run(dataset=dataset)
+    GateReport.objects.create(version=champion, champion=champion, gates=[])
+    canary = Canary.objects.create(version=champion, champion=champion, share=0.1, gates=[])
+    CanaryEnd.objects.create(canary=canary, outcome="withdrawn", bands=[])
+    CanaryFailure.objects.create(version=champion, error="OSError")
+    rule = AlertRule.objects.create(name="Calls fail", metric="error_share", threshold=0.01)
+    alert = Alert.objects.create(
+        rule=rule, metric=rule.metric, threshold=0.01, value=1, low=1, high=1, window_hours=1
+    )
+    UncountedHour.objects.create(
+        origin="database", hour=alert.opened_at, error="ValueError", retry_at=alert.opened_at
+    )
+    Notice.objects.create(alert=alert, event="alert.opened", channel="email", send_after=alert.opened_at)
+    waiting = create_queue_item("insult=0.7 you other fool", client=client_key)
+    keys = {
+        scope: create_api_key(name=scope, scopes=[scope], acts_as=people["m"])[1] for scope in Scope.values
+    }
+    return {
+        "people": people,
+        "secrets": keys,
+        "signing": client_key.pk,
+        "decision": decided.pk,
+        "policies": Policy.objects.active_for("").pk,  # type: ignore[union-attr]
+        "webhooks": decided.deliveries.get().pk,
+        "bulk": job.pk,
+        "item": waiting.pk,
+        "queue": waiting.pk,
+        "trainingrun": run.pk,
+        "predictions": prediction.pk,
+        "r": prediction.pk,
+        "appeal": token,
+        "model": champion.number,
+        "user": people["v"].pk,
+        "monitoring": "now",
+    }
