@@ -23,6 +23,7 @@ from django.urls import reverse
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import APIKey, User
 from apps.classifier.labels import LABELS
+from apps.core.permissions import SYSTEM
 from apps.moderation import actions, webhooks
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import (
@@ -36,13 +37,14 @@ from apps.moderation.models import (
     QueueItem,
     Strike,
 )
-from apps.monitoring import bench, panels
+from apps.monitoring import panels
 from apps.monitoring.models import SITE_METRICS, Alert, AlertRule, DomainCheck, HourlyRollup, Notice
 from apps.predictions.actions import give_feedback
 from apps.predictions.models import Feedback, Prediction
 from apps.registry.models import Alias, ModelVersion
 from apps.training.models import Dataset, ShadowScore
 from apps.training.runs import queue_run
+from toxicmod.testing.dashboard import CALLBACK, callback_body
 from toxicmod.testing.endpoints import ENDPOINTS, Endpoint, build_url, is_model_page
 from toxicmod.testing.factories import create_queue_item, restrict_to_communities
 
@@ -171,7 +173,7 @@ class World:
         self._beside()
         self.client = Client()
         self.client.force_login(self.user, backend=BACKEND)
-        self.secret = create_api_key(name="limited", acts_as=self.user)[1]
+        self.secret = create_api_key(actor=SYSTEM, name="limited", acts_as=self.user)[1]
 
     def _beside(self) -> None:
         champion = ModelVersion.objects.get(alias=Alias.CHAMPION)
@@ -357,7 +359,7 @@ def test_counts_are_those_of_the_community(world: World) -> None:
     appeals = Appeal.objects.filter(item__community=HERE, status="open").count()
     views = {
         view.view: view.count
-        for view in world.client.get(reverse("admin:moderation_desk"), follow=True).context["views"]
+        for view in world.client.get(reverse("admin:moderation_review"), follow=True).context["views"]
     }
     for name, count in views.items():
         lane = items if name == "all" else items.filter(lane=name)
@@ -423,8 +425,8 @@ def test_dashboard_and_downloads_hold_no_other_community(world: World, panel: st
     texts = []
     for community in ("", f"&community={MARKER}", "&community="):
         texts.append(world.client.get(f"/monitoring/{panel}.csv?window=24h{community}").content.decode())
-        body = bench.body_of(f"?panel={panel}&window=24h{community}", "")
-        content = world.client.post(bench.CALLBACK, body, content_type="application/json").json()
+        body = callback_body(f"?panel={panel}&window=24h{community}", "")
+        content = world.client.post(CALLBACK, body, content_type="application/json").json()
         assert [each["label"] for each in content["response"]["community"]["options"]] == [HERE]
         texts.append(json.dumps(content["response"]["content"]))
     waiting = QueueItem.objects.filter(status="open").count()
@@ -458,7 +460,7 @@ class Blind:
         ).decision
         self.delivery = self.decision.deliveries.get()
         self.review = QueueItem.objects.get(kind="second")
-        self.secret = create_api_key(name="second", acts_as=self.second)[1]
+        self.secret = create_api_key(actor=SYSTEM, name="second", acts_as=self.second)[1]
 
     def browser(self, user: User) -> Client:
         client = Client()

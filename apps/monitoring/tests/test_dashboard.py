@@ -20,13 +20,13 @@ from apps.accounts.models import User
 from apps.classifier.labels import LABELS
 from apps.moderation import actions as moderation
 from apps.moderation.models import Decision, Delivery, Policy
-from apps.monitoring import bench, rollups
-from apps.monitoring.bench import CALLBACK, PAGE
+from apps.monitoring import rollups
 from apps.monitoring.models import HourlyRollup, Reference, RequestMinute
 from apps.monitoring.panels import PANELS, Filters, percentile, rates, weighted_share
 from apps.registry.models import Alias, ModelVersion, Promotion
 from apps.training.models import ShadowScore
 from apps.webhooks.models import Endpoint
+from toxicmod.testing.dashboard import CALLBACK, PAGE, callback_body
 from toxicmod.testing.factories import create_monitoring_records, create_rollups, restrict_to_communities
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.usefixtures("one_hour")]
@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.usefixtur
 
 def ask(client: Client, search: str = "", changed: str = "", **values: str) -> Any:
     """Fire the dashboard's callback as Dash's script does."""
-    body = bench.body_of(search, changed, **values)
+    body = callback_body(search, changed, **values)
     return client.post(CALLBACK, body, content_type="application/json")
 
 

@@ -179,7 +179,7 @@ def test_the_admin_shows_them_read_only_and_linked(
         ],
         f"registry/promotion/{champion.promotion_set.get().pk}/change/": [f"/modelversion/{champion.pk}/"],
         "training/dataset/": ["small v1"],
-        f"training/trainingrun/?version__id__exact={champion.pk}": ["base on small v1"],
+        f"training/trainingrun/?version__id__exact={champion.pk}": ["two_level on small v1"],
         "registry/modelversion/": [str(champion)],
         "registry/promotion/": ["install"],
     }

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from apps.monitoring.bench import CALLBACK, body_of
+from toxicmod.testing.dashboard import CALLBACK, callback_body
 from toxicmod.tests.week.actors import CONSOLE, LIMITED, LIMITED_TO, Cast, Staff
 from toxicmod.tests.week.site import METRICS_TOKEN, Site
 from toxicmod.tests.week.traffic import COMMUNITIES
@@ -278,7 +278,7 @@ class Day:
         """Return all that a panel says in words, as Dash draws it."""
         query = f"{part.query if part else '?window=7d'}&panel={name}"
         answer = self.lea.call(
-            "POST", CALLBACK, data=body_of(query), headers={"Content-Type": "application/json"}
+            "POST", CALLBACK, data=callback_body(query), headers={"Content-Type": "application/json"}
         ).json()
         return " ".join(_strings(answer["response"]["content"]["children"]))
 
@@ -644,7 +644,7 @@ class Day:
         since = self.site.clock.now() - timedelta(days=30)
         for name in ("ann", "ben", "lea", LIMITED, "pat"):
             page = f"my page of {name}"
-            shown = figures_of(self.cast.staff[name].get(f"{CONSOLE}me/"))
+            shown = figures_of(self.cast.staff[name].get(f"{CONSOLE}profile/"))
             own = self._own(name, since)
             self.found.equal(page, "decisions", _first(shown, "Decisions"), str(own.decisions))
             self.found.equal(page, "approved", _first(shown, "Approved"), str(own.approved))
@@ -761,7 +761,7 @@ class Day:
         shown = figures_of(page)
         if count:
             self.found.equal("policy", "rejected", shown.get("Rejected"), percent(rejected / count, 1))
-            self.found.equal("policy", "to a human", shown.get("To a human"), percent(reviewed / count, 1))
+            self.found.equal("policy", "to a human", shown.get("Human review"), percent(reviewed / count, 1))
             approved = 1 - rejected / count - reviewed / count
             self.found.equal("policy", "approved", shown.get("Approved"), percent(approved, 1))
             self.found.true(
@@ -1142,7 +1142,7 @@ class Day:
         gwen = self.cast.staff[LIMITED]
         models = sorted(set(re.findall(r'href="(/admin/\w+/\w+/)"', gwen.get("/admin/"))))
         self.found.true("limited moderator", "sees no list", models)
-        console = ("me/", "quality/", "policies/", "webhooks/", "bulk/", "decisions.csv?automatic=on")
+        console = ("profile/", "quality/", "policies/", "webhooks/", "bulk/", "decisions.csv?automatic=on")
         pages = [
             *models,
             *(f"{CONSOLE}{each}" for each in console),
