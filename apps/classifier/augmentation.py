@@ -27,7 +27,7 @@ def augment(
     texts: list[str], labels: np.ndarray, weight: np.ndarray, config: TrainingConfig
 ) -> AugmentedRows:
     """Add obfuscated copies and template sentences to the rows, whose weights are `weight` (n,)."""
-    labelled = labels.any(axis=1)
+    labelled: np.ndarray = np.any(labels, axis=1)
     balanced = weight.copy()
     for rows in (labelled, ~labelled):
         # The weight of a class as a whole moves only the intercept, which the second stage corrects.

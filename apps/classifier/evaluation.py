@@ -145,9 +145,9 @@ def paired_bootstrap(
         y = np.asarray(labels[:, column], bool)
         if not y.any() or y.all():
             continue
-        ranked = [_RankedRows(p[:, column], y, weights) for p in (first, second)]
+        ranked_first, ranked_second = (_RankedRows(p[:, column], y, weights) for p in (first, second))
         differences = np.array(
-            [np.subtract(*(rows.areas(multiplicity) for rows in ranked)) for multiplicity in multiplicities]
+            [np.subtract(ranked_first.areas(times), ranked_second.areas(times)) for times in multiplicities]
         )
         low, high = np.nanquantile(differences, [0.025, 0.975], axis=0)
         result[label] = {

@@ -6,15 +6,17 @@ changes in another file. The cache directory is therefore named after the source
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
-from numba import config
+import numba
 
 _FOLDER = Path(__file__).parent
 _SOURCE = b"".join(path.read_bytes() for path in sorted(_FOLDER.glob("*.py")))
-_CACHE_DIR = config.CACHE_DIR
-config.CACHE_DIR = str(
+_config: Any = numba.config  # its settings are set by name when numba is imported
+_CACHE_DIR = _config.CACHE_DIR
+_config.CACHE_DIR = str(
     Path(_CACHE_DIR or _FOLDER / "__pycache__") / f"kernels-{hashlib.sha256(_SOURCE).hexdigest()[:16]}"
 )
 from . import ngrams, normalisation, scoring  # noqa: E402, F401
 
-config.CACHE_DIR = _CACHE_DIR
+_config.CACHE_DIR = _CACHE_DIR
