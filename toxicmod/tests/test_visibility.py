@@ -341,7 +341,7 @@ def test_console_search_finds_no_other_community(world: World, word: str) -> Non
     assert world.client.get(url, {"q": world.here[word]}).status_code == 302
     response = world.client.get(url, {"q": world.there[word]})
     assert response.status_code == 200
-    assert response.context["found"] == []
+    assert response.context["items"] == []
 
 
 def test_search_is_not_crowded_out_by_other_communities(world: World, person: Callable[..., User]) -> None:
@@ -484,13 +484,13 @@ class Blind:
             .context["cl"]
             .result_count,
             "item's page": client.get(item).status_code == 200,
-            "author's decisions": len(sibling["decisions"]),
+            "author's decisions": len(sibling["author_decisions"]),
             "author's strikes": sibling["strikes"],
             "search": len(
                 [
                     found
                     for found in client.get(reverse("admin:moderation_search"), {"q": "troll"}).context[
-                        "found"
+                        "items"
                     ]
                     if found.status != "open"
                 ]
