@@ -5,7 +5,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from apps.classifier.kernels import Room, hash_words, normalise_codes
+from apps.classifier.kernels.layout import Workspace
+from apps.classifier.kernels.ngrams import hash_words
+from apps.classifier.kernels.normalisation import normalise_codes
 from apps.classifier.normalise import codes_of, table
 from apps.classifier.scorer import Scorer
 from apps.monitoring.models import IDENTITY_GROUPS
@@ -41,10 +43,10 @@ def named_groups(text: str) -> np.ndarray:
 def count_ngrams(scorer: Scorer, text: str) -> np.ndarray:
     """Return (2,) the number of n-grams of the normalised text, and of those unknown to the model."""
     codes = codes_of(text)
-    room = Room.of(len(codes))
-    length, _ = normalise_codes(codes, table(), room)
-    count, _ = hash_words(length, room)
-    slots = room.slots[: room.slot_end[count - 1] if count else 0]
+    workspace = Workspace.allocate(len(codes))
+    length, _ = normalise_codes(codes, table(), workspace)
+    count, _ = hash_words(length, workspace)
+    slots = workspace.slots[: workspace.slot_end[count - 1] if count else 0]
     known = scorer.model.lookup[slots >> np.uint32(5), 0] >> (slots & np.uint32(31)) & np.uint32(1)
     return np.array([len(slots), len(slots) - int(known.sum())])
 

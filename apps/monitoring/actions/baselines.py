@@ -6,8 +6,8 @@ from datetime import timedelta
 import numpy as np
 from django.utils import timezone
 
+from apps.classifier.bias_audit import audit_sentences, bias_report
 from apps.classifier.labels import LABELS
-from apps.classifier.templates import audit_sentences, bias_report
 from apps.monitoring import ngram_stats
 from apps.monitoring.models import LENGTH_EDGES, SCORE_BINS, Baseline, DomainCheck
 from apps.monitoring.rollups.counter import bin_indices
@@ -46,7 +46,7 @@ def refresh_baselines() -> None:
 
 
 def store_bias_audit(*, version: ModelVersion) -> None:
-    """Store a version's bias audit (see `classifier.templates`) unless there is one."""
+    """Store a version's bias audit (see `classifier.bias_audit`) unless there is one."""
     if not Baseline.objects.filter(version=version).exclude(bias={}).exists():
         sentences = audit_sentences()
         report = bias_report(sentences, gates.twin(version).score_many(sentences.texts)[:, 0])
