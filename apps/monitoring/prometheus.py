@@ -88,10 +88,10 @@ def _queue() -> Iterator[GaugeMetricFamily]:
     depth = GaugeMetricFamily("toxicmod_queue_items", "Open items.", labels=["lane"])
     oldest = GaugeMetricFamily("toxicmod_queue_oldest_seconds", "Age of the oldest.", labels=["lane"])
     now = timezone.now()
-    lanes = QueueItem.objects.filter(status=QueueItem.Status.OPEN).order_by().values_list("lane")
-    for lane, count, first in lanes.annotate(Count("pk"), Min("created_at")):
-        depth.add_metric([lane], count)
-        oldest.add_metric([lane], (now - first).total_seconds())
+    queues = QueueItem.objects.filter(status=QueueItem.Status.OPEN).order_by().values_list("queue")
+    for queue, count, first in queues.annotate(Count("pk"), Min("created_at")):
+        depth.add_metric([queue], count)
+        oldest.add_metric([queue], (now - first).total_seconds())
     yield depth
     yield oldest
 

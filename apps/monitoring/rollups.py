@@ -221,7 +221,7 @@ def _moderated_later(since: datetime) -> set[datetime]:
     return {
         floor(scored)
         for outcome, moderated, scored in _newest_items(since, *columns)
-        if outcome != Submission.Outcome.UNASKED and floor(moderated) != floor(scored)
+        if outcome != Submission.Outcome.NOT_MODERATED and floor(moderated) != floor(scored)
     }
 
 
@@ -445,7 +445,7 @@ def _count_outcomes(rows: dict[Key, dict[str, Any]], hour: datetime) -> None:
         .annotate(Count("pk"))
     )
     for version, source, community, answer, count in answers:
-        if answer and answer != Submission.Outcome.UNASKED:
+        if answer and answer != Submission.Outcome.NOT_MODERATED:
             rows[Key(version, source, community)]["outcomes"][answer] += count
 
 

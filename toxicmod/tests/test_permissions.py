@@ -205,7 +205,7 @@ def world(item: QueueItem, client_key: APIKey, person: Callable[..., User]) -> d
         version=held.version,
         user=people["m"],
         action=Decision.Action.REJECT,
-        rule=held.rule(),
+        rule=held.default_rule(),
     ).decision
     token = webhooks.appeal_token(decided)
     actions.appeal(token=token)

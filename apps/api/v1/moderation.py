@@ -150,7 +150,7 @@ class QueueListView(QueueView):
         items = visible_to(user).filter(status=asked["status"])
         if asked["mine"]:
             items = items.filter(lease_by=user)
-        for name, column in (("priority", "lane"), ("label", "label"), ("community", "community")):
+        for name, column in (("priority", "queue"), ("label", "label"), ("community", "community")):
             if name in asked:
                 items = items.filter(**{column: asked[name]})
         if asked["status"] != QueueItem.Status.OPEN:
@@ -251,7 +251,7 @@ class DecideView(ItemActionView):
         if asked["action"] != Decision.Action.REJECT:
             return None
         if "reason" not in asked:
-            return item.rule()
+            return item.default_rule()
         rule = item.policy.rules.filter(pk=asked["reason"]).first()
         if rule is None:
             _unknown_rule(item)

@@ -9,7 +9,7 @@ from apps.api.fields import CommentField, StrictBooleanField, StrictSerializer, 
 from apps.api.v1.serializers import OUTCOME_HELP, LabelsField, ProbabilitiesField
 from apps.classifier.labels import LABELS
 from apps.moderation import selectors
-from apps.moderation.models import Appeal, Decision, Lane, QueueItem, Submission
+from apps.moderation.models import Appeal, Decision, Queue, QueueItem, Submission
 
 
 class ContextRequest(StrictSerializer):
@@ -66,7 +66,7 @@ class ModerateResult(serializers.Serializer):
 class QueueQuery(StrictSerializer):
     status = serializers.ChoiceField(choices=QueueItem.Status.choices, default=QueueItem.Status.OPEN)
     priority = serializers.ChoiceField(
-        choices=Lane.choices, required=False, help_text="The lane of the queue."
+        choices=Queue.choices, required=False, help_text="Category of the queue."
     )
     label = serializers.ChoiceField(choices=LABELS, required=False)
     community = StringField(max_length=100, required=False, allow_blank=True)
@@ -82,10 +82,10 @@ class LeaseResult(serializers.Serializer):
 class QueueItemResult(serializers.ModelSerializer):
     """An item; in a blind second review what could sway the moderator is null."""
 
-    priority = serializers.CharField(source="lane")
+    priority = serializers.CharField(source="queue")
     label = serializers.SerializerMethodField()
     score = serializers.SerializerMethodField()
-    why_first = serializers.CharField()
+    why_first = serializers.CharField(source="priority_explanation")
     is_overdue = serializers.BooleanField()
     text = serializers.CharField(source="submission.text")
     context = serializers.DictField(source="submission.context")
@@ -171,7 +171,7 @@ class QueuePage(serializers.Serializer):
 
 
 class ClaimNextRequest(StrictSerializer):
-    priority = serializers.ChoiceField(choices=Lane.choices, required=False)
+    priority = serializers.ChoiceField(choices=Queue.choices, required=False)
     community = StringField(max_length=100, required=False, allow_blank=True)
     label = serializers.ChoiceField(choices=LABELS, required=False)
 

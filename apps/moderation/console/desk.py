@@ -27,8 +27,8 @@ from apps.moderation.models import (
     Author,
     Decision,
     Delivery,
-    Lane,
     Preference,
+    Queue,
     QueueItem,
     QueueItemQuerySet,
     Skip,
@@ -63,7 +63,7 @@ def desk(request: HttpRequest) -> HttpResponse:
     if user.has_perm("moderation.decide_queueitem"):
         found = availability.first_item(user, view)
     else:
-        found = visible_to(user).in_view(view, user).in_order().first()
+        found = visible_to(user).in_view(view, user).by_priority().first()
     if found is not None:
         return redirect(item_url(found, view))
     return page(request, "desk", _empty(user, view), here="desk")
@@ -108,7 +108,7 @@ def following(request: HttpRequest) -> HttpResponse:
 def _part(
     request: HttpRequest, found: QueueItem | None, view: str, context: dict[str, Any]
 ) -> dict[str, Any]:
-    preference = {"preference": Preference.of(user_of(request))}
+    preference = {"preference": Preference.for_user(user_of(request))}
     return {
         "item": found.pk if found else None,
         "url": item_url(found, view) if found else desk_url(view),
@@ -213,7 +213,7 @@ def later(request: HttpRequest, pk: int) -> HttpResponse:
     visible_item(user, pk)
     current = actions.release(item_id=pk, user=user)
     found = availability.takeable(user, view).filter(priority__lte=current.priority).exclude(pk=pk)
-    after = found.in_order().first()
+    after = found.by_priority().first()
     return redirect(item_url(after, view) if after else desk_url(view))
 
 
@@ -341,14 +341,14 @@ def _around(
     """Return what stands round the comment: saved views, the next items, the last decision, the shift."""
     decides = user.has_perm("moderation.decide_queueitem")
     if decides:
-        rows = availability.takeable(user, view, own_escalations=view == Lane.ESCALATED)
+        rows = availability.takeable(user, view, own_escalations=view == Queue.ESCALATED)
     else:
         rows = visible_to(user).in_view(view, user)
     rows = rows.exclude(pk__in=besides).select_related("submission__author", "submission__prediction")
     return {
         "view": view,
         "views": insight.view_counts(user),
-        "rows": list(rows.in_order()[:NEXT]),
+        "rows": list(rows.by_priority()[:NEXT]),
         "decides": decides,
         "no_community": NO_COMMUNITY if communities_of(user) == [] else "",
         "shift": insight.shift_of(user),
@@ -368,7 +368,7 @@ def _card(user: User, item: QueueItem, view: str, problem: str = "") -> dict[str
     decided = [event["decision"] for event in history if "decision" in event]
     return {
         "title": f"Item {item.pk}",
-        "why_first": item.why_first_for(user),
+        "priority_explanation": item.explain_priority(user),
         "problem": problem,
         "can_decide": can_decide,
         "holds": can_decide and item.lease_by_id == user.pk and item.is_leased,
@@ -380,8 +380,8 @@ def _card(user: User, item: QueueItem, view: str, problem: str = "") -> dict[str
         "alike": alike,
         "author": None if blind else author,
         "strikes": selectors.active_strikes(user, author) if author and not blind else 0,
-        "decisions": list(selectors.visible(user, author.decisions())[:5]) if author and not blind else [],
-        "appeals": author.open_appeals().count() if author and not blind else 0,
+        "decisions": list(selectors.author_decisions(user, author)[:5]) if author and not blind else [],
+        "appeals": selectors.open_appeals(author).count() if author and not blind else 0,
         "appeal": getattr(item, "appeal", None) if item.kind == QueueItem.Kind.APPEAL else None,
         "history": history,
         "last_of_item": max((one.pk for one in decided if one.item_id == item.pk), default=None),

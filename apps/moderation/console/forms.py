@@ -11,10 +11,10 @@ from apps.moderation.errors import ModerationError
 from apps.moderation.models import (
     LABEL_CHOICES,
     Decision,
-    Lane,
     Policy,
     PolicyRule,
     Preference,
+    Queue,
     QueueItem,
 )
 
@@ -111,7 +111,7 @@ class BulkForm(Sound):
     label = forms.ChoiceField(choices=[("", "Choose a label"), *LABEL_CHOICES])
     score_from = forms.FloatField(min_value=0, max_value=1, required=False)
     score_to = forms.FloatField(min_value=0, max_value=1, required=False)
-    lane = forms.ChoiceField(choices=[("", "Any"), *Lane.choices], required=False)
+    queue = forms.ChoiceField(choices=[("", "Any"), *Queue.choices], required=False)
     community = forms.ChoiceField(required=False)
     cluster = forms.IntegerField(required=False, widget=forms.HiddenInput)
 
@@ -160,7 +160,7 @@ class PreferenceForm(forms.ModelForm):
 
     class Meta:
         model = Preference
-        fields = ("masked", "greyscale", "keys", "severe_budget")
+        fields = ("masked", "greyscale", "keys", "exposure_limit")
 
 
 class PolicyForm(forms.ModelForm):

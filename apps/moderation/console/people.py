@@ -24,7 +24,7 @@ def me(request: HttpRequest) -> HttpResponse:
     """Show the user's own figures, decisions and preferences; a post sets the preferences."""
     user = user_of(request)
     require(user, "moderation.view_queueitem")
-    form = PreferenceForm(request.POST or None, instance=Preference.of(user))
+    form = PreferenceForm(request.POST or None, instance=Preference.for_user(user))
     if request.method == "POST" and form.is_valid():
         actions.set_preferences(user=user, **form.cleaned_data)
         return redirect("admin:moderation_me")
