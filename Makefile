@@ -49,23 +49,23 @@ test-infra: .venv/dev .venv/infra .venv/spark
 	$(BIN)/pytest toxicmod/tests/infra/test_*.py
 	@if [ -x ansible/tests/run ]; then ansible/tests/run; fi
 
-# Published vulnerabilities of what is pinned, as PyPI tells them. What is let pass is never mended: signing with
-# python-ecdsa leaks by its timing, but checkov, which brings it, signs nothing here.
-AUDITED := requirements.txt requirements-dev.txt terraform/requirements.txt toxicmod/references/requirements.txt toxicmod/tests/infra/requirements.txt
+# Reports published vulnerabilities of the pinned packages; fails as well if the package index does not serve them.
+# The ignored one has no fix: python-ecdsa's signatures leak by their timing, but checkov, which needs it, signs nothing.
+AUDITED := requirements.txt requirements-dev.txt terraform/requirements.txt toxicmod/benchmarks/references/requirements.txt toxicmod/tests/infra/requirements.txt
 audit: .venv/dev
 	@status=0; for file in $(AUDITED); do echo "$$file"; \
 		$(BIN)/pip-audit --strict --progress-spinner off --disable-pip --no-deps --ignore-vuln CVE-2024-23342 -r "$$file" || status=1; done; exit $$status
 
 bench: .venv/dev .venv/static .venv/references
 	@test -f "$(JIGSAW_CSV)" || { echo 'Give real comments: make bench JIGSAW_CSV=train.csv.gz (the Jigsaw data)'; exit 1; }
-	$(BIN)/python -m apps.classifier.bench $(JIGSAW_CSV)
+	$(BIN)/python -m toxicmod.benchmarks.classifier $(JIGSAW_CSV)
 	$(BIN)/python manage.py bench_references $(JIGSAW_CSV)
 	$(BIN)/python manage.py bench_perspective
 	$(BIN)/python manage.py bench_pages
 	$(BIN)/python -m toxicmod.testing.servers sh -ec '\
 		$(BIN)/python manage.py migrate -v0; $(BIN)/python manage.py install_base_model; \
 		$(BIN)/python manage.py install_default_policy; $(BIN)/python manage.py create_roles; \
-		$(BIN)/python manage.py seed_scale $(JIGSAW_CSV); $(BIN)/python manage.py bench_moderation; \
+		$(BIN)/python manage.py seed_benchmark $(JIGSAW_CSV); $(BIN)/python manage.py bench_moderation; \
 		$(BIN)/python manage.py bench_monitoring'
 
 # Pins the requirements anew; the tests check that they are what the short lists say.
@@ -106,9 +106,9 @@ clean:
 	@touch $@
 
 # What we are measured against has libraries of its own. By pip, which finds a build of torch without CUDA.
-.venv/references: .venv/bin/uv toxicmod/references/requirements.txt
+.venv/references: .venv/bin/uv toxicmod/benchmarks/references/requirements.txt
 	$(PYTHON) -m venv $@
-	$@/bin/pip install -q --disable-pip-version-check -r toxicmod/references/requirements.txt
+	$@/bin/pip install -q --disable-pip-version-check -r toxicmod/benchmarks/references/requirements.txt
 	@touch $@
 
 # The scanner pins libraries that the site has newer: it lives by itself.

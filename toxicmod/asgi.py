@@ -21,6 +21,7 @@ from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 
 from apps.api.perspective import languages
+from apps.registry.exceptions import NoModelError
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "toxicmod.settings")
 # Most of it is to decompress, which another core can do meanwhile.
@@ -241,7 +242,7 @@ class Application:
 application = Application()
 try:
     warm(serving.current().scorer)
-except serving.NoModelError as error:
+except NoModelError as error:
     logger.warning("%s", error)
 reverse("health")  # imports every view
 loading.join()

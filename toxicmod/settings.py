@@ -74,6 +74,8 @@ INSTALLED_APPS = [
     "apps.pages",
     "toxicmod",
 ]
+if (BASE_DIR / "toxicmod" / "benchmarks").is_dir():  # neither the image nor a release contains it
+    INSTALLED_APPS.append("toxicmod.benchmarks")
 
 MIDDLEWARE = [
     "apps.monitoring.counting.CountCalls",
@@ -89,7 +91,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
-    "apps.accounts.middleware.RejectUnstorableText",
+    "apps.core.middleware.RejectUnstorableTextMiddleware",
 ]
 
 ROOT_URLCONF = "toxicmod.urls"

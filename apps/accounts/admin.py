@@ -1,13 +1,11 @@
-"""Users and API keys in the admin, and the base class of read-only evidence."""
+"""Users and API keys in the admin, and the base class of rows that belong to communities."""
 
-from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 from django.contrib import admin, messages
-from django.contrib.auth.admin import UserAdmin
+from django.contrib.auth import admin as auth_admin
 from django.core.exceptions import PermissionDenied
-from django.db.models import FloatField, ForeignKey, Model, QuerySet, URLField
+from django.db.models import ForeignKey, Model, QuerySet
 from django.forms import ModelChoiceField
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
@@ -17,6 +15,7 @@ from django.utils.safestring import SafeString
 from apps.accounts import actions, second_factor
 from apps.accounts.models import APIKey, User
 from apps.accounts.permissions import communities_of, in_communities_of, users_within_access_of
+from apps.core.admin import ReadOnlyAdmin
 
 
 def _within_access(request: HttpRequest) -> QuerySet[User]:
@@ -25,7 +24,7 @@ def _within_access(request: HttpRequest) -> QuerySet[User]:
 
 
 @admin.register(User)
-class PersonAdmin(UserAdmin):
+class UserAdmin(auth_admin.UserAdmin):
     actions = ("switch_off_second_factor",)
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
@@ -55,95 +54,14 @@ class PersonAdmin(UserAdmin):
         messages.success(request, "Done. Their passwords alone sign them in until they set it up again.")
 
 
-def short_number(value: float | None) -> str:
-    """Return a number with as many digits as a person reads: four that count, or the whole number."""
-    if value is None:
-        return "–"
-    if 0 < abs(value) < 0.0001:
-        return "under 0.0001" if value > 0 else "above -0.0001"
-    return f"{value:.0f}" if abs(value) >= 1_000 else f"{value:.4g}"
+class CommunityAdmin(ReadOnlyAdmin):
+    """Read-only rows that belong to communities; a user sees those of the user's communities."""
 
-
-@cache
-def _short_column(model: type[Model], name: str) -> Callable[[Model], str]:
-    """Return a column of the admin that shows a float field by `short_number`."""
-
-    @admin.display(description=model._meta.get_field(name).verbose_name, ordering=name)  # type: ignore[union-attr]
-    def column(row: Model) -> str:
-        return short_number(getattr(row, name))
-
-    column.__name__ = name
-    return column
-
-
-@cache
-def _plain_column(model: type[Model], name: str) -> Callable[[Model], str]:
-    """Return a column of the admin that names a related object without a link to it."""
-
-    @admin.display(description=model._meta.get_field(name).verbose_name)  # type: ignore[union-attr]
-    def column(row: Model) -> str:
-        related = getattr(row, name)
-        return "–" if related is None else str(related)
-
-    column.__name__ = name
-    return column
-
-
-class ReadOnlyAdmin(admin.ModelAdmin):
-    """Evidence: it can be looked at by those who may view it, and changed by nobody.
-
-    Float fields are shown with four digits; the API and exports have all of them.
-    """
-
-    community_field = ""  # the look-up of a row's community, where rows belong to communities
-    show_full_result_count = False
-    formfield_overrides = {URLField: {"assume_scheme": "https"}}  # Django 6's default, asked for by 5
+    community_field = ""  # the look-up of a row's community, for example `submission__community`
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        rows = super().get_queryset(request)
         assert isinstance(request.user, User)
-        return in_communities_of(request.user, rows, self.community_field) if self.community_field else rows
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    def get_list_display(self, request: HttpRequest) -> Any:
-        return self._shorten(super().get_list_display(request))
-
-    def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
-        fieldsets = super().get_fieldsets(request, obj)
-        return [
-            (title, options | {"fields": self._unlink(request, self._shorten(options["fields"]))})
-            for title, options in fieldsets
-        ]
-
-    def _unlink(self, request: HttpRequest, columns: list[Any]) -> list[Any]:
-        """Return the columns with those of related objects that the user may not view without a link."""
-        closed = {
-            field.name
-            for field in self.model._meta.fields
-            if isinstance(field, ForeignKey)
-            and (its := self.admin_site._registry.get(field.remote_field.model))
-            and not its.has_view_permission(request)
-        }
-        return [
-            _plain_column(self.model, column) if isinstance(column, str) and column in closed else column
-            for column in columns
-        ]
-
-    def _shorten(self, columns: Any) -> list[Any]:
-        """Return the columns with those of float fields replaced by shorter ones."""
-        floats = {field.name for field in self.model._meta.fields if isinstance(field, FloatField)}
-        return [
-            _short_column(self.model, column) if isinstance(column, str) and column in floats else column
-            for column in columns
-        ]
+        return in_communities_of(request.user, super().get_queryset(request), self.community_field)
 
 
 @admin.register(APIKey)
@@ -176,10 +94,10 @@ class APIKeyAdmin(admin.ModelAdmin):
             return
         assert isinstance(request.user, User)
         key, secret = actions.create_api_key(
+            actor=request.user,
             name=obj.name,
             scopes=obj.scopes,
             rate_per_minute=obj.rate_per_minute,
-            created_by=request.user,
             acts_as=obj.acts_as,
             review_perspective=obj.review_perspective,
             drop_unsupported=obj.drop_unsupported,
@@ -190,6 +108,7 @@ class APIKeyAdmin(admin.ModelAdmin):
 
     @admin.action(description="Revoke the selected keys", permissions=["change"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[APIKey]) -> None:
+        assert isinstance(request.user, User)
         for key in queryset:
-            actions.revoke_api_key(key=key)
+            actions.revoke_api_key(actor=request.user, key=key)
         messages.success(request, "Revoked. Requests with these keys are refused from now on.")

@@ -6,6 +6,7 @@ from django import forms
 from django.contrib.admin.forms import AdminAuthenticationForm
 
 from apps.accounts import second_factor, sign_in
+from apps.accounts.exceptions import TwoFactorError
 from apps.accounts.models import User
 
 _CODE = {"autocomplete": "one-time-code", "autofocus": True, "spellcheck": "false", "autocapitalize": "none"}
@@ -47,6 +48,6 @@ class SignInForm(AdminAuthenticationForm):
             self.asks_for_code = True
             try:
                 second_factor.check(user=user, code=cleaned.get("code", ""))
-            except second_factor.SecondFactorError as error:
+            except TwoFactorError as error:
                 raise forms.ValidationError(str(error)) from None
         return cleaned

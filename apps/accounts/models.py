@@ -1,50 +1,13 @@
-"""Who acts: users and API keys, and the base class of every record that is only ever added to."""
+"""Users, their access to communities, and API keys."""
 
 import hashlib
 import secrets
-from typing import Any, NoReturn
 
 from django.contrib.auth.models import AbstractUser
 from django.core.exceptions import ValidationError
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.utils import timezone
-
-
-class AppendOnlyError(TypeError):
-    """Somebody tried to change or delete a record that may only be added to."""
-
-
-class AppendOnlyQuerySet(models.QuerySet):
-    """Refuses bulk changes: history is corrected by a further row."""
-
-    def update(self, **kwargs: Any) -> NoReturn:
-        raise AppendOnlyError(f"{self.model._meta.verbose_name} rows are append-only.")
-
-    def delete(self) -> NoReturn:
-        raise AppendOnlyError(f"{self.model._meta.verbose_name} rows are append-only.")
-
-
-class AppendOnly(models.Model):
-    """A record that can be inserted and read, never changed or deleted."""
-
-    objects = AppendOnlyQuerySet.as_manager()
-
-    class Meta:
-        abstract = True
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        """Insert the row.
-
-        Raises:
-            AppendOnlyError: the row exists already.
-        """
-        if not self._state.adding:
-            raise AppendOnlyError(f"{self._meta.verbose_name} rows are append-only.")
-        super().save(*args, **kwargs)
-
-    def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise AppendOnlyError(f"{self._meta.verbose_name} rows are append-only.")
 
 
 class User(AbstractUser):

@@ -7,14 +7,11 @@ from django.db import transaction
 from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
 from django_otp.plugins.otp_totp.models import TOTPDevice, default_key
 
+from apps.accounts.exceptions import TwoFactorError
 from apps.accounts.models import User
 
 RECOVERY_CODES = 10
 DIGITS = 6  # of an app's code; a recovery code is longer
-
-
-class SecondFactorError(Exception):
-    """The code is missing or wrong, or what was asked can't be done now; the message says what to do."""
 
 
 new_key = default_key
@@ -45,15 +42,15 @@ def switch_on(*, user: User, key: str, code: str) -> list[str]:
     """Ask the user for a code from now on; return the recovery codes, which can't be shown again.
 
     Raises:
-        SecondFactorError: it is on already, or the code isn't the key's.
+        TwoFactorError: it is on already, or the code isn't the key's.
     """
     with transaction.atomic():
         User.objects.select_for_update().get(pk=user.pk)
         if is_on(user):
-            raise SecondFactorError("It is on already. Switch it off first to set up another phone.")
+            raise TwoFactorError("It is on already. Switch it off first to set up another phone.")
         device = TOTPDevice.objects.create(user=user, name="App", key=key)
         if not device.verify_token(_plain(code)):
-            raise SecondFactorError(
+            raise TwoFactorError(
                 "This code is not the one expected. Is the phone's clock right? Try the next."
             )
         recovery = StaticDevice.objects.create(user=user, name="Recovery codes")
@@ -72,23 +69,23 @@ def check(*, user: User, code: str) -> None:
     """Make sure that a code is the user's and new; a recovery code is used up.
 
     Raises:
-        SecondFactorError: it isn't, or there were too many wrong ones just now.
+        TwoFactorError: it isn't, or there were too many wrong ones just now.
     """
     code = _plain(code)
     if not code:
-        raise SecondFactorError("Enter the code from your app, or a recovery code.")
+        raise TwoFactorError("Enter the code from your app, or a recovery code.")
     kind = TOTPDevice if len(code) == DIGITS else StaticDevice
     with transaction.atomic():  # not to be left by an error: that would forget the wrong try
         device = kind.objects.select_for_update().filter(user=user, confirmed=True).first()
         allowed = device is not None and device.verify_is_allowed()[0]
         is_right = allowed and device.verify_token(code)
     if device is not None and not allowed:
-        raise SecondFactorError(
+        raise TwoFactorError(
             "Too many wrong codes: each doubles the wait, which begins with a second. Try again later, "
             "or ask an administrator to switch it off."
         )
     if not is_right:
-        raise SecondFactorError("This code is wrong or was used before: take the next one.")
+        raise TwoFactorError("This code is wrong or was used before: take the next one.")
 
 
 def _plain(code: str) -> str:

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute
 
+from apps.accounts.exceptions import TooManySignInsError
 from apps.accounts.limits import client_network, rate_limiter
 from apps.accounts.models import User
 
@@ -17,14 +18,6 @@ ADDRESS_FAILURES = RateLimitItemPerMinute(30, 15)  # over all names: password sp
 NAME_FAILURES = RateLimitItemPerHour(200)  # over all addresses: guessing with a botnet
 DEVICE_COOKIE = "known_device"
 DEVICE_DAYS = 180
-
-
-class TooManySignInsError(Exception):
-    """Too many sign-ins failed, so that this one is not tried; `seconds` is the time until one will be."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__("Too many sign-ins failed.")
-        self.seconds = seconds
 
 
 def _limits(request: HttpRequest, username: str) -> list[tuple[RateLimitItem, str]]:

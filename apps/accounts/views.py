@@ -9,6 +9,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
 from apps.accounts import second_factor
+from apps.accounts.exceptions import TwoFactorError
 from apps.accounts.forms import CodeForm
 from apps.accounts.models import User
 
@@ -42,7 +43,7 @@ def page(request: HttpRequest) -> HttpResponse:
             )
             del request.session[_KEY]
             return redirect("admin:second_factor")
-        except second_factor.SecondFactorError as error:
+        except TwoFactorError as error:
             form.add_error("code", str(error))
     context = admin.site.each_context(request) | {"title": "Second factor", "form": form}
     if key is None:

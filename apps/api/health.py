@@ -5,7 +5,7 @@ from django.http import HttpRequest, JsonResponse
 
 from apps.api.problems import RETRY_SECONDS, json_problem
 from apps.registry import serving
-from apps.registry.serving import NoModelError
+from apps.registry.exceptions import NoModelError
 
 
 def health(request: HttpRequest) -> JsonResponse:

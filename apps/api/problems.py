@@ -13,7 +13,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import exception_handler as drf_exception_handler
 
-from apps.registry.serving import NoModelError
+from apps.registry.exceptions import NoModelError
 
 logger = logging.getLogger(__name__)
 

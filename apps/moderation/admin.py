@@ -12,9 +12,10 @@ from django.urls import URLPattern, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from apps.accounts.admin import PersonAdmin, ReadOnlyAdmin
+from apps.accounts import admin as accounts_admin
 from apps.accounts.models import CommunityAccess, User
 from apps.accounts.permissions import communities_of, in_communities_of
+from apps.core.admin import LargeTablePaginator, ReadOnlyAdmin
 from apps.moderation import actions
 from apps.moderation.console import comment
 from apps.moderation.console.urls import console_urls
@@ -33,7 +34,6 @@ from apps.moderation.models import (
     Submission,
 )
 from apps.moderation.selectors import communities_for, visible
-from apps.predictions.admin import UncountedPaginator
 
 
 class LimitedAdmin(ReadOnlyAdmin):
@@ -47,7 +47,7 @@ class LimitedAdmin(ReadOnlyAdmin):
 class EvidenceAdmin(LimitedAdmin):
     """A table too large to count, looked at by id."""
 
-    paginator = UncountedPaginator
+    paginator = LargeTablePaginator
     list_per_page = 50
 
 
@@ -360,9 +360,9 @@ admin.site.unregister(User)
 
 
 @admin.register(User)
-class UserAdmin(PersonAdmin):
+class UserAdmin(accounts_admin.UserAdmin):
     fieldsets = (
-        *PersonAdmin.fieldsets,  # type: ignore[misc]
+        *accounts_admin.UserAdmin.fieldsets,  # type: ignore[misc]
         ("Community access", {"fields": ("all_communities",)}),
     )
     inlines = (CommunityAccessInline,)

@@ -72,7 +72,7 @@ def obstacle(user: User, now: datetime) -> Case:
     """Return the expression of why the user cannot take an item: an `Obstacle`, or an empty string."""
     whens = []
     if not user.has_perm("moderation.decide_escalated"):
-        whens.append(When(lane__in=LEAD_QUEUES, then=Value(Obstacle.LEADS.value)))
+        whens.append(When(queue__in=LEAD_QUEUES, then=Value(Obstacle.LEADS.value)))
     whens.append(When(excluded_reviewer=user, then=Value(Obstacle.DECIDED_FIRST.value)))
     if barred := Policy.objects.restricted_for(user):
         whens.append(When(policy__in=barred, then=Value(Obstacle.POLICY.value)))

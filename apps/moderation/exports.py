@@ -4,6 +4,7 @@ import csv
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from apps.core.text import escape_formula
 from apps.moderation.models import Decision
 
 # EU and EEA: what the transparency database's portal expands “EEA” to.
@@ -39,16 +40,6 @@ class _Echo:
         return line
 
 
-def guard(cell: object) -> str:
-    """Return a cell that no spreadsheet takes for a formula (OWASP, CSV injection)."""
-    text = "" if cell is None else str(cell)
-    return (
-        f"'{text}"
-        if text.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"))
-        else text
-    )
-
-
 def decisions_csv(decisions: Iterable[Decision]) -> Iterator[str]:
     """Yield the lines of a CSV of decisions that come with all their relations."""
     writer = csv.writer(_Echo())
@@ -75,7 +66,7 @@ def decisions_csv(decisions: Iterable[Decision]) -> Iterator[str]:
             decision.model_version.number,
             decision.policy,
         )
-        yield writer.writerow([guard(cell) for cell in cells])
+        yield writer.writerow([escape_formula(cell) for cell in cells])
 
 
 def statement_of_reasons(decision: Decision) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from django.utils import timezone
 from apps.accounts.models import User
 from apps.accounts.permissions import access_key, communities_of, in_communities_of
 from apps.classifier.labels import LABELS
-from apps.core.wording import many
+from apps.core.text import pluralize
 from apps.moderation.availability import Obstacle, obstacle
 from apps.moderation.models import (
     MIN_SEVERE,
@@ -134,7 +134,7 @@ def why_empty(user: User, view: str) -> list[str]:
     entry = next(entry for entry in view_counts(user) if entry.view == view)
     sentences = []
     if entry.available:
-        those = many(entry.available, "item is", "items are")
+        those = pluralize(entry.available, "item is", "items are")
         sentences.append(f"{those} on the screen of another moderator, or on another of your tabs.")
     for reason, count in entry.obstacles.items():
         sentences.append(_EXPLAINED[Obstacle(reason)](user, view, count))
@@ -145,7 +145,7 @@ def why_empty(user: User, view: str) -> list[str]:
 
 
 def _items(count: int, one: str, several: str) -> str:
-    return many(count, f"item {one}", f"items {several}")
+    return pluralize(count, f"item {one}", f"items {several}")
 
 
 def _explain_held(user: User, view: str, count: int) -> str:

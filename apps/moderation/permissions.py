@@ -167,7 +167,7 @@ def decidable_by(user: User, items: QueueItemQuerySet | None = None) -> QueueIte
     items = visible_to(user, items).exclude(excluded_reviewer=user)
     if barred := Policy.objects.restricted_for(user):
         items = items.exclude(policy__in=barred)
-    return items if user.has_perm("moderation.decide_escalated") else items.exclude(lane__in=LEAD_QUEUES)
+    return items if user.has_perm("moderation.decide_escalated") else items.exclude(queue__in=LEAD_QUEUES)
 
 
 def require_item(user: User, item: QueueItem) -> None:

@@ -11,9 +11,9 @@ from django.db.models import Avg, Exists, OuterRef
 
 from apps.accounts.models import User
 from apps.classifier.labels import LABELS
+from apps.core.statistics import wilson
 from apps.moderation.models import Decision, Policy, QueueItem, Submission
 from apps.moderation.permissions import require_policy
-from apps.moderation.triage import wilson
 from apps.predictions.models import Prediction
 
 SAMPLE = 10_000

@@ -11,7 +11,7 @@ from apps.moderation.errors import ModerationError
 from apps.moderation.mirrored import STREAMS
 from apps.moderation.models import Delivery
 from apps.predictions import mirror
-from apps.registry.serving import NoModelError
+from apps.registry.exceptions import NoModelError
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,5 @@
 """What a policy makes of a score, and where an item stands in the queue. Pure functions."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -167,17 +166,3 @@ def nearest_text(normalised: str, others: Mapping[int, str]) -> int | None:
     heads = {key: text[:_HEAD] for key, text in others.items()}
     found = process.extractOne(normalised[:_HEAD], heads, scorer=fuzz.ratio, score_cutoff=_SIMILAR)
     return None if found is None else found[2]
-
-
-def wilson(successes: float, total: float, z: float = 1.96) -> tuple[float, float] | None:
-    """Return the 95 % interval of a share (Wilson 1927), or None where nothing was observed.
-
-    Args:
-        total: how many were observed; the effective number where observations are weighted.
-    """
-    if total <= 0:
-        return None
-    share = successes / total
-    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return max(0.0, centre - half), min(1.0, centre + half)

@@ -9,9 +9,9 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from apps.accounts.middleware import is_storable
 from apps.accounts.models import User
 from apps.accounts.permissions import communities_of, require_a_community
+from apps.core.text import is_storable
 
 PERMISSION = "monitoring.view_dashboard"
 

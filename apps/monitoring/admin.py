@@ -8,9 +8,9 @@ from django.core.exceptions import ValidationError
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 
-from apps.accounts.admin import ReadOnlyAdmin
 from apps.accounts.models import User
 from apps.accounts.permissions import communities_of
+from apps.core.admin import ReadOnlyAdmin
 from apps.monitoring import alerts
 from apps.monitoring.models import SITE_METRICS, Alert, AlertRule, Notice, ScheduledTask, UncountedHour
 from apps.webhooks.exceptions import WebhookError

@@ -9,9 +9,9 @@ from django.http import Http404
 from django.urls import reverse
 from django_plotly_dash import DjangoDash
 
-from apps.accounts.middleware import is_storable
 from apps.accounts.models import User
 from apps.accounts.permissions import communities_of
+from apps.core.text import is_storable
 from apps.monitoring import access
 from apps.monitoring.figures import Panel, Plot, figure, height
 from apps.monitoring.freshness import Freshness

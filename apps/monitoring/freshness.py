@@ -7,7 +7,7 @@ from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
 
-from apps.core.wording import many
+from apps.core.text import pluralize
 from apps.monitoring import schedules
 from apps.monitoring.models import Progress, ScheduledTask, UncountedHour
 
@@ -62,7 +62,7 @@ def of_counts(
     shown = [row for row in hours if end is None or row.hour < end]
     problems += [_sentence(row) for row in shown[:_NAMED]]
     if len(shown) > _NAMED:
-        problems.append(f"{many(len(shown) - _NAMED, 'more hour is', 'more hours are')} incomplete.")
+        problems.append(f"{pluralize(len(shown) - _NAMED, 'more hour is', 'more hours are')} incomplete.")
     if shown:
         subjects.append("incomplete hours")
     return Freshness(as_of, problems, subjects)
@@ -80,7 +80,7 @@ def _sentence(row: UncountedHour) -> str:
     when = f"{row.hour:%Y-%m-%d %H:%M} UTC"
     if row.skipped is None:
         return f"The hour {when} could not be counted and is tried again: {row.error}"
-    return f"In the hour {when} {many(row.skipped, 'row')} could not be counted: {row.error}"
+    return f"In the hour {when} {pluralize(row.skipped, 'row')} could not be counted: {row.error}"
 
 
 def of_background_work(now: datetime) -> Freshness:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from django.utils import timezone
 
+from apps.core.statistics import wilson
 from apps.moderation import insight
-from apps.moderation.triage import wilson
 from apps.monitoring import drift, freshness, state
 from apps.monitoring.drift import Estimate
 from apps.monitoring.models import LATENCY_EDGES, AlertRule, HourlyRollup, Reference

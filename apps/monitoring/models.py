@@ -33,7 +33,7 @@ from django.utils import timezone
 from uuid_utils.compat import uuid7
 
 from apps.classifier.labels import LABELS
-from apps.core.wording import many
+from apps.core.text import pluralize
 from apps.predictions.models import Prediction
 
 SCORE_BINS = 50
@@ -187,7 +187,7 @@ class UncountedHour(models.Model):
         ]
 
     def __str__(self) -> str:
-        what = "not counted" if self.skipped is None else f"{many(self.skipped, 'row')} left out"
+        what = "not counted" if self.skipped is None else f"{pluralize(self.skipped, 'row')} left out"
         return f"{self.hour:%Y-%m-%d %H:00}, {what}: {self.error}"
 
 

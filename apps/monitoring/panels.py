@@ -13,7 +13,8 @@ from django.db.models import Count, QuerySet
 from django.utils import timezone
 
 from apps.classifier.labels import LABELS
-from apps.core.wording import many
+from apps.core.statistics import wilson
+from apps.core.text import pluralize
 from apps.moderation import insight
 from apps.moderation.models import Delivery, QueueItem, Submission
 from apps.monitoring import drift, freshness, rollups, schedules, state
@@ -147,7 +148,7 @@ def percentile(counts: np.ndarray, edges: np.ndarray, share: float) -> float | N
     return float(edges[place] * (edges[place + 1] / edges[place]) ** part)
 
 
-def wilson(hits: float, total: float, squares: float) -> tuple[float, float, float] | None:
+def weighted_share(hits: float, total: float, squares: float) -> tuple[float, float, float] | None:
     """Return a weighted share and its 95 % interval (Wilson 1927); None where nothing was counted.
 
     The number of independent cases is Kish's: the weights' sum, squared, over the sum of their squares.
@@ -155,10 +156,9 @@ def wilson(hits: float, total: float, squares: float) -> tuple[float, float, flo
     if not total:
         return None
     share, cases = hits / total, total * total / squares
-    z = drift.Z
-    centre = (share + z * z / (2 * cases)) / (1 + z * z / cases)
-    half = z / (1 + z * z / cases) * np.sqrt(share * (1 - share) / cases + z * z / (4 * cases * cases))
-    return float(share), max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    interval = wilson(share * cases, cases)
+    assert interval is not None
+    return float(share), *map(float, interval)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> Y:
@@ -256,7 +256,7 @@ def now(filters: Filters) -> Panel:
         [
             Plot(
                 "calls",
-                f"{many(requests, 'call')} came in the last hour, {errors:,} of them failed."
+                f"{pluralize(requests, 'call')} came in the last hour, {errors:,} of them failed."
                 if requests
                 else "No call was counted in the last hour.",
                 [
@@ -287,7 +287,7 @@ def _outcomes(filters: Filters) -> Plot:
     times = [begin + step * number for number in range(count)]
     return Plot(
         "by outcome",
-        f"The policy was asked about {many(total, 'comment')}: {shares}."
+        f"The policy was asked about {pluralize(total, 'comment')}: {shares}."
         if total
         else "The policy was not asked about any comment.",
         [Series(label, times, [float(count) for count in counts]) for label, counts in counted.items()],
@@ -319,7 +319,7 @@ def volume(filters: Filters) -> Panel:
     busiest = max(by_source, key=lambda series: sum(y or 0 for y in series.y)).name if by_source else ""
     return Panel(
         "How much comes, and how fast is it answered?",
-        f"{many(total, 'comment was', 'comments were')} scored in this window."
+        f"{pluralize(total, 'comment was', 'comments were')} scored in this window."
         if total
         else "Nothing was scored in this window.",
         plots=[
@@ -332,7 +332,7 @@ def volume(filters: Filters) -> Panel:
             ),
             Plot(
                 "by version",
-                f"{many(len(set(frame.versions)), 'model version')} served; a dashed line marks each "
+                f"{pluralize(len(set(frame.versions)), 'model version')} served; a dashed line marks each "
                 "promotion.",
                 split(frame.versions, lambda number: f"v{number}"),
                 f"comments {every}",
@@ -353,7 +353,8 @@ def volume(filters: Filters) -> Panel:
             ),
             Plot(
                 "errors",
-                f"{many(int(errors.sum()), 'call was', 'calls were')} answered by an error of ours (5xx).",
+                f"{pluralize(int(errors.sum()), 'call was', 'calls were')} answered by an error of ours "
+                "(5xx).",
                 [Series("errors", times, [float(count) for count in errors], Kind.BAR)],
                 f"errors {every}",
                 events=events,
@@ -547,9 +548,9 @@ def rates(judged: np.ndarray) -> Rates:
     """Return a label's rates of `judged[label]` (bins, predicted, true, weight and its square)."""
     sums, squares = judged.sum(axis=0)[..., 0], judged.sum(axis=0)[..., 1]
     return Rates(
-        wilson(sums[0, 0] + sums[1, 1], sums.sum(), squares.sum()),
-        wilson(sums[1, 1], sums[1].sum(), squares[1].sum()),
-        wilson(sums[1, 1], sums[:, 1].sum(), squares[:, 1].sum()),
+        weighted_share(sums[0, 0] + sums[1, 1], sums.sum(), squares.sum()),
+        weighted_share(sums[1, 1], sums[1].sum(), squares[1].sum()),
+        weighted_share(sums[1, 1], sums[:, 1].sum(), squares[:, 1].sum()),
     )
 
 
@@ -572,7 +573,7 @@ def right(filters: Filters) -> Panel:
     worst = min(known, key=lambda each: each[1][0], default=None)
     good, bad = int(frame.total("right")), int(frame.total("wrong"))
     sentence = (
-        f"Moderators' verdicts stand for {many(cases, 'comment')}; where the model says {worst[0]} it is "
+        f"Moderators decided about {pluralize(cases, 'comment')}; where the model says {worst[0]} it is "
         f"right in {worst[1][0]:.0%} of them ({worst[1][1]:.0%} to {worst[1][2]:.0%}), the lowest of all "
         "labels."
         if worst
@@ -584,7 +585,7 @@ def right(filters: Filters) -> Panel:
             name,
             middle,
             (
-                wilson(
+                weighted_share(
                     judged[bit, place, :, 1, 0].sum(),
                     judged[bit, place, ..., 0].sum(),
                     judged[bit, place, ..., 1].sum(),
@@ -612,7 +613,7 @@ def right(filters: Filters) -> Panel:
             ),
             Plot(
                 "by feedback",
-                f"Feedback says right {many(good, 'time')} and wrong {many(bad, 'time')}; "
+                f"Feedback says right {pluralize(good, 'time')} and wrong {pluralize(bad, 'time')}; "
                 "who gives it chose to.",
                 [
                     _intervals(name, NAMES, (getattr(each, name) for each in by_feedback))
@@ -652,7 +653,7 @@ def _challenger(filters: Filters) -> list[Plot]:
     return [
         Plot(
             "challenger",
-            f"{challenger} scored {many(found.count, 'comment')} that {champion} answered; they agree on "
+            f"{challenger} rescored {pluralize(found.count, 'comment')} of {champion}; they agree on "
             f"{found.agreement:.1%} of them whether there is any label."
             if found.agreement is not None
             else f"{challenger} is in the shadow and has scored nothing yet.",
@@ -660,7 +661,7 @@ def _challenger(filters: Filters) -> list[Plot]:
                 _intervals(
                     name,
                     NAMES[: len(share)],
-                    (wilson(each * found.count, found.count, found.count) for each in share),
+                    (weighted_share(each * found.count, found.count, found.count) for each in share),
                 )
                 for name, share in zip(both, shares, strict=True)
             ],
@@ -720,7 +721,9 @@ def _before_and_after(filters: Filters) -> list[Plot]:
         frame = load(whole, "requests", "flagged", "judged", begin=begin, end=begin + WEEK)
         sides.append((name, frame.total("requests"), frame.total("flagged"), frame.total("judged")))
     flags = [
-        _intervals(name, NAMES, (wilson(flagged[bit], requests, requests) for bit in range(len(LABELS))))
+        _intervals(
+            name, NAMES, (weighted_share(flagged[bit], requests, requests) for bit in range(len(LABELS)))
+        )
         for name, requests, flagged, _ in sides
     ]
     exact = [
@@ -783,8 +786,8 @@ def queue(filters: Filters) -> Panel:
     by_label, _ = insight.agreement(communities=None if filters.community is None else [filters.community])
     return Panel(
         "Do moderators keep up?",
-        f"{many(depth, 'item waits', 'items wait')}. In this window {int(came.sum()):,} came and "
-        f"{many(int(verdicts), 'was', 'were')} decided: the queue {grows}.",
+        f"{pluralize(depth, 'item waits', 'items wait')}. In this window {int(came.sum()):,} came and "
+        f"{pluralize(int(verdicts), 'was', 'were')} decided: the queue {grows}.",
         [
             Tile("Age, median", span(ages["p50"]), "of open items"),
             Tile("Age, p90", span(ages["p90"]), "of open items"),
@@ -810,7 +813,7 @@ def queue(filters: Filters) -> Panel:
             ),
             Plot(
                 "backlog",
-                f"At the pace of this window {many(round(forecast[-1]), 'item')} will wait in a day.",
+                f"At the pace of this window {pluralize(round(forecast[-1]), 'item')} will wait in a day.",
                 [
                     Series("open", times, [max(0.0, float(each)) for each in backlog]),
                     Series("forecast", ahead, forecast),
@@ -887,7 +890,7 @@ def fairness(filters: Filters) -> Panel:
                 _intervals(
                     "any label",
                     [GROUPS[place] for place in bars],
-                    (wilson(total[place, 1], total[place, 0], total[place, 0]) for place in bars),
+                    (weighted_share(total[place, 1], total[place, 0], total[place, 0]) for place in bars),
                 )
             ],
             "share with any label",
@@ -940,8 +943,8 @@ def system(filters: Filters) -> Panel:
             ("counts are late or incomplete", counts.is_late),
             ("the broker does not answer", depths is None),
             ("the mirror is behind", mirror is not None and mirror > 900),
-            (f"{many(waiting.get('failed', 0), 'webhook')} failed", bool(waiting.get("failed"))),
-            (f"{many(retried, 'webhook is', 'webhooks are')} being retried", bool(retried)),
+            (f"{pluralize(waiting.get('failed', 0), 'webhook')} failed", bool(waiting.get("failed"))),
+            (f"{pluralize(retried, 'webhook is', 'webhooks are')} being retried", bool(retried)),
             (f"only {free:.0%} of the disk is free", free < 0.1),
         )
         if is_so
@@ -982,7 +985,7 @@ def system(filters: Filters) -> Panel:
                 "broker",
                 "The broker does not answer, or is in memory."
                 if depths is None
-                else f"{many(sum(depths.values()), 'message waits', 'messages wait')} in the broker.",
+                else f"{pluralize(sum(depths.values()), 'message waits', 'messages wait')} in the broker.",
                 [
                     Series(
                         "messages",

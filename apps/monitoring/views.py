@@ -12,7 +12,7 @@ from django.views.decorators.http import require_safe
 from django_plotly_dash.middleware import EmbeddedHolder
 from django_plotly_dash.models import DashApp
 
-from apps.moderation.exports import guard
+from apps.core.text import escape_formula
 from apps.monitoring import access
 from apps.monitoring import dashboard as drawn
 from apps.monitoring.figures import table
@@ -40,7 +40,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
 def _csv_cell(cell: Any) -> Any:
     """Return a cell without formulas, and a float with six digits that count: people read the file."""
     if isinstance(cell, str):
-        return guard(cell)
+        return escape_formula(cell)
     return float(f"{cell:.6g}") if isinstance(cell, float) else cell
 
 

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from apps.accounts.limits import anonymous_wait
-from apps.registry.serving import NoModelError
+from apps.registry.exceptions import NoModelError
 
 logger = logging.getLogger(__name__)
 

@@ -22,6 +22,7 @@ from apps.pages.errors import helpful, limited
 from apps.pages.forms import AppealForm, CommentForm, FeedbackForm
 from apps.pages.visitors import mark, new_visitor, remember, visitor
 from apps.predictions import actions
+from apps.predictions.exceptions import FeedbackExistsError
 from apps.predictions.models import Feedback, Prediction
 from apps.registry import serving
 from apps.registry.models import Canary, ModelVersion
@@ -157,7 +158,7 @@ def feedback(request: HttpRequest, pk: UUID) -> HttpResponse:
     response["Location"] += "#feedback"
     remember(response, word)
     # Whoever has said it already is shown what they said the first time.
-    with suppress(actions.AlreadyGivenError):
+    with suppress(FeedbackExistsError):
         actions.give_feedback(
             prediction=prediction,
             is_right=said["is_right"],

@@ -1,24 +1,14 @@
 """Predictions and feedback in the admin: evidence, read-only."""
 
 from django.contrib import admin
-from django.core.paginator import Paginator
-from django.utils.functional import cached_property
 
-from apps.accounts.admin import ReadOnlyAdmin
+from apps.accounts.admin import CommunityAdmin
+from apps.core.admin import LargeTablePaginator
 from apps.predictions.models import Feedback, Prediction
 
 
-class UncountedPaginator(Paginator):
-    """Pages of a table too large to count: offers the first hundred pages at most."""
-
-    @cached_property
-    def count(self) -> int:
-        ids = self.object_list.order_by().values("pk")[: self.per_page * 100]  # type: ignore[union-attr]
-        return ids.count()
-
-
 @admin.register(Prediction)
-class PredictionAdmin(ReadOnlyAdmin):
+class PredictionAdmin(CommunityAdmin):
     """Scored comments. A user sees those that came with the name of a community that the user sees.
 
     Comments that came without a community, among them those of the public pages, are seen by users who have
@@ -39,7 +29,7 @@ class PredictionAdmin(ReadOnlyAdmin):
     list_filter = ("source",)
     list_select_related = ("model_version",)
     list_per_page = 50
-    paginator = UncountedPaginator
+    paginator = LargeTablePaginator
     search_fields = ("id__exact", "external_id__exact")
     search_help_text = "The prediction's id, or the platform's own, in full."
 
@@ -49,7 +39,7 @@ class PredictionAdmin(ReadOnlyAdmin):
 
 
 @admin.register(Feedback)
-class FeedbackAdmin(ReadOnlyAdmin):
+class FeedbackAdmin(CommunityAdmin):
     """Feedback. A user sees that on predictions that the user sees."""
 
     community_field = "prediction__community"
@@ -57,4 +47,4 @@ class FeedbackAdmin(ReadOnlyAdmin):
     list_display = ("created_at", "prediction", "is_right", "true_labels", "remark")
     list_filter = ("is_right",)
     list_per_page = 50
-    paginator = UncountedPaginator
+    paginator = LargeTablePaginator

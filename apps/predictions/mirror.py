@@ -30,7 +30,8 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils import timezone
 
-from apps.predictions import aws, outbox
+from apps.core import aws
+from apps.predictions import outbox
 from apps.predictions.models import Feedback, MirrorState, Outbox, Prediction
 
 logger = logging.getLogger(__name__)
@@ -374,7 +375,7 @@ def _put_all(client: Any, items: Sequence[Mapping[str, Any]]) -> _Put:
         except BotoCoreError as error:
             failures.append(error.__class__.__name__)
 
-    with ThreadPoolExecutor(aws.THREADS) as pool:
+    with ThreadPoolExecutor(aws.MAX_CONNECTIONS) as pool:
         list(pool.map(put, range(len(items))))
     refused = set(outcomes.values()) - {None}
     if refused and None not in outcomes.values():

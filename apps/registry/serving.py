@@ -10,15 +10,12 @@ from django.db import DatabaseError
 
 from apps.classifier.artifact import ArtifactError
 from apps.classifier.scorer import Scorer
+from apps.registry.exceptions import NoModelError
 from apps.registry.models import Alias, CanaryFailure, ModelArtifact, ModelVersion
 
 logger = logging.getLogger(__name__)
 
 CHECK_SECONDS = 1.0
-
-
-class NoModelError(Exception):
-    """No champion has been installed, or it could not be loaded."""
 
 
 @dataclass(frozen=True)

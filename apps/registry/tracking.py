@@ -23,6 +23,7 @@ from django.conf import settings
 from apps import classifier
 from apps.classifier.artifact import Artifact
 from apps.classifier.labels import LABELS
+from apps.registry.exceptions import TrackingError
 from apps.registry.models import Alias, ModelVersion
 
 logger = logging.getLogger(__name__)
@@ -34,10 +35,6 @@ REQUIREMENTS = ("numpy", "numba", "pandas")
 EXAMPLE = ("Thanks for the quick answer, that helped.", "Shut up, you idiot.")
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class TrackingError(Exception):
-    """MLflow could not be told; the message says what happened."""
 
 
 @dataclass(frozen=True)

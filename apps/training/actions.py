@@ -27,9 +27,10 @@ from apps.classifier.artifact import Artifact
 from apps.classifier.evaluation import evaluate
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
-from apps.core.wording import many
+from apps.core.text import pluralize
 from apps.registry import actions as registry
 from apps.registry import tracking
+from apps.registry.exceptions import TrackingError
 from apps.registry.models import Alias, ModelVersion
 from apps.training import datasets, gates, jigsaw, life, sources
 from apps.training.datasets import Rows
@@ -79,7 +80,7 @@ def import_dataset(
         wrong = "; ".join(jigsaw.sentences(problems.found))
         if problems and strict:
             raise SourceError(
-                f"{many(len(problems), 'row is', 'rows are')} wrong, nothing was imported. {wrong}"
+                f"{pluralize(len(problems), 'row is', 'rows are')} wrong, nothing was imported. {wrong}"
             )
         if not stored.rows:
             raise SourceError(f"{sources.public_name(source)} holds no sound row. {wrong}".strip())
@@ -476,7 +477,7 @@ def _log(
             started=started,
             tags={"mlflow.source.git.commit": run.git_commit} if run.git_commit else {},
         )
-    except tracking.TrackingError as error:
+    except TrackingError as error:
         logger.warning("%s. The run and its model are kept here all the same.", error)
         return tracking.Logged("")
 

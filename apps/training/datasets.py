@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from apps.classifier.labels import LABELS
 from apps.classifier.normalise import normalise
-from apps.predictions import storage
+from apps.core import object_storage
 from apps.training.jigsaw import Row
 from apps.training.sources import SourceError
 
@@ -125,10 +125,10 @@ def share(stored: Stored) -> None:
     address = _address(f"{stored.sha256}.parquet")
     try:
         try:
-            storage.size(address)
-        except storage.MissingError:
-            storage.upload(stored.path, address)
-    except storage.StorageError as error:
+            object_storage.size(address)
+        except object_storage.MissingError:
+            object_storage.upload(stored.path, address)
+    except object_storage.StorageError as error:
         raise SourceError(str(error)) from None
 
 
@@ -144,10 +144,10 @@ def is_here(path: Path) -> bool:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         fetched = Path(folder) / path.name
         try:
-            storage.download(_address(path.name), fetched)
-        except storage.MissingError:
+            object_storage.download(_address(path.name), fetched)
+        except object_storage.MissingError:
             return False
-        except storage.StorageError as error:
+        except object_storage.StorageError as error:
             raise SourceError(str(error)) from None
         fetched.replace(path)
     return True

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
-from apps.accounts.models import AppendOnly, AppendOnlyQuerySet
+from apps.core.models import AppendOnly, AppendOnlyQuerySet
 from apps.registry.models import Alias, ModelVersion
 
 REPORT_COUNTS_FOR = timedelta(days=1)

@@ -6,10 +6,12 @@ from math import exp, hypot, sqrt
 from django.db.models import Avg, Count, F, Q, QuerySet, Value, Variance
 from django.db.models.functions import Ln
 
-from apps.accounts.models import User
-from apps.moderation.triage import wilson
+from apps.accounts.permissions import Actor, require
+from apps.core.permissions import SystemActor
+from apps.core.statistics import wilson
 from apps.predictions.models import Prediction
 from apps.registry import actions as registry
+from apps.registry.exceptions import RegistryError
 from apps.registry.gates import Rule, compare, describe
 from apps.registry.models import Canary, CanaryEnd, CanaryFailure, ModelVersion, Promotion
 from apps.training import runs
@@ -17,7 +19,7 @@ from apps.training.models import Gate, GateReport
 
 logger = logging.getLogger(__name__)
 
-WATCH = "canary watch"
+CANARY_WATCH = SystemActor("canary watch")
 ENOUGH = 1_000  # comments that a canary has to score
 FEWEST = 30  # comments of each model, before their latencies and flag rates are compared
 Z = 3.0
@@ -27,7 +29,7 @@ MAX_FLAG_SHIFT, MAX_RELATIVE_FLAG_SHIFT = 0.02, 0.25
 NOT_MEASURED = Gate(name="the gates are measured", figure=None, bound=None, passed=False)
 
 
-class GateError(registry.RegistryError):
+class GateError(RegistryError):
     """A version fails its gates; `gates` are all of them."""
 
     def __init__(self, message: str, verdicts: list[Gate]) -> None:
@@ -35,19 +37,17 @@ class GateError(registry.RegistryError):
         self.gates = verdicts
 
 
-def send_measuring(*, version: ModelVersion, by: User | None = None) -> None:
+def send_measuring(*, actor: Actor, version: ModelVersion) -> None:
     """Have a worker measure a version at its gates, see `actions.measure_gates`.
 
     Raises:
         PermissionDenied: the user may not promote.
     """
-    registry.require(by, registry.PROMOTE)
+    require(actor, registry.PROMOTE_PERMISSION)
     runs.send("measure_gates", version.pk, expires=3_600)
 
 
-def promote(
-    *, version: ModelVersion, reason: str, actor: str, by: User | None = None, force: bool = False
-) -> Promotion:
+def promote(*, actor: Actor, version: ModelVersion, reason: str, force: bool = False) -> Promotion:
     """Make a version champion if it passed its gates, or if it is forced; both are recorded.
 
     A report that speaks of another champion, data set or day doesn't count: measure again.
@@ -59,10 +59,9 @@ def promote(
     """
     verdicts = _verdicts(version, reason, force)
     return registry.promote(
+        actor=actor,
         version=version,
         reason=reason,
-        actor=actor,
-        by=by,
         gates=verdicts,
         forced=not all(gate["passed"] for gate in verdicts),
     )
@@ -75,7 +74,7 @@ def _verdicts(version: ModelVersion, reason: str, force: bool) -> list[Gate]:
         GateError: a gate failed, and it isn't forced.
     """
     if not reason.strip():
-        raise registry.RegistryError("Give a reason: it is kept with the promotion.")
+        raise RegistryError("Give a reason: it is kept with the promotion.")
     report = GateReport.objects.standing(version)
     verdicts: list[Gate] = report.gates if report else [NOT_MEASURED]
     failed = [describe(gate) for gate in verdicts if not gate["passed"]]
@@ -89,11 +88,10 @@ def _verdicts(version: ModelVersion, reason: str, force: bool) -> list[Gate]:
 
 def start_canary(
     *,
+    actor: Actor,
     version: ModelVersion,
     share: float,
     reason: str,
-    actor: str,
-    by: User | None = None,
     force: bool = False,
 ) -> Canary:
     """Let a version serve a share of the requests if it passed its gates, or if it is forced.
@@ -107,7 +105,6 @@ def start_canary(
         share=share,
         reason=reason,
         actor=actor,
-        by=by,
         gates=verdicts,
         forced=not all(gate["passed"] for gate in verdicts),
     )
@@ -129,27 +126,27 @@ def watch_canary() -> CanaryEnd | None:
             return registry.end_canary(
                 outcome=CanaryEnd.Outcome.ROLLED_BACK,
                 reason=f"It left its band: {'; '.join(broken)}.",
-                actor=WATCH,
-                bands=found,
+                actor=CANARY_WATCH,
+                guardrails=found,
             )
         if count >= ENOUGH and canary.forced:
             return registry.end_canary(
                 outcome=CanaryEnd.Outcome.FINISHED,
                 reason=f"It kept within the bands for {count} comments. It was started although "
                 "gates failed, so a person decides whether it becomes champion.",
-                actor=WATCH,
-                bands=found,
+                actor=CANARY_WATCH,
+                guardrails=found,
             )
         if count >= ENOUGH:
             registry.promote(
                 version=canary.version,
                 reason=f"Its canary kept within the bands for {count} comments. {canary.reason}",
-                actor=WATCH,
+                actor=CANARY_WATCH,
                 gates=canary.gates,
-                bands=found,
+                guardrails=found,
             )
             return CanaryEnd.objects.get(canary=canary)
-    except registry.RegistryError as error:
+    except RegistryError as error:
         # Another scheduler, or a person, ended it at this moment.
         logger.info("The canary is left alone: %s", error)
     return None

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import requests
 from tqdm import tqdm
 
-from apps.predictions import storage
+from apps.core import object_storage
 
 # The file behind TensorFlow Datasets' `wikipedia_toxicity_subtypes`.
 JIGSAW_URL = (
@@ -109,9 +109,9 @@ def _download(url: str, file: IO[bytes], auth: tuple[str, str] | None = None) ->
 
 def _download_s3(source: str, path: Path) -> None:
     try:
-        with _bar("Downloading", storage.size(source)) as bar:
-            storage.download(source, path, progress=bar.update)
-    except storage.StorageError as error:
+        with _bar("Downloading", object_storage.size(source)) as bar:
+            object_storage.download(source, path, progress=bar.update)
+    except object_storage.StorageError as error:
         raise SourceError(str(error)) from None
 
 

@@ -1,6 +1,5 @@
 """What to do after an attempt to send a webhook: whether to try again, and when."""
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -97,9 +96,3 @@ def parse_retry_after(value: str, now: datetime | None = None) -> timedelta | No
         except (ValueError, TypeError, IndexError, OverflowError):
             return None
     return min(max(wait, timedelta(0)), MAX_RETRY_AFTER)
-
-
-def back_off(failures: int, *, longest: timedelta = MAX_WAIT) -> timedelta:
-    """Return how long to wait after so many failures in a row: doubled each time, give or take a tenth."""
-    wait = min(FIRST_WAIT * 2 ** min(max(failures - 1, 0), 20), longest)
-    return wait * random.uniform(0.9, 1.1)

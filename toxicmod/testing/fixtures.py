@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,23 +12,37 @@ import hypothesis
 import pytest
 import requests
 from django.conf import settings
+from django.contrib.auth.models import Group
 from django.core.cache import cache
 from django.test import override_settings
 from playwright.sync_api import Browser
-from pytest_django import DjangoDbBlocker
+from pytest_django import DjangoDbBlocker, Settings
 from pytest_django.live_server_helper import LiveServer
 
 from apps.accounts import actions as accounts
 from apps.accounts.actions import create_api_key
 from apps.accounts.limits import rate_limiter
-from apps.accounts.models import APIKey
+from apps.accounts.models import APIKey, Scope, User
+from apps.core.permissions import SYSTEM
+from apps.moderation import actions as moderation
+from apps.moderation import webhooks
+from apps.moderation.models import Decision, Policy, PolicyRule, QueueItem
+from apps.moderation.roles import create_roles
+from apps.monitoring.models import Alert, AlertRule, Notice, UncountedHour
+from apps.predictions.actions import give_feedback
 from apps.registry import serving
 from apps.registry.actions import install_base_model
-from apps.registry.models import Alias, ModelVersion
+from apps.registry.models import Alias, Canary, CanaryEnd, CanaryFailure, ModelVersion
+from apps.registry.serving import Served
+from apps.training.models import Dataset, GateReport
+from apps.training.runs import queue_run
+from apps.webhooks.actions import Actor, rotate_signing_key
 from toxicmod.postgresql import base as postgresql
 from toxicmod.testing import aws as amazon
 from toxicmod.testing import browser as browsers
 from toxicmod.testing import servers
+from toxicmod.testing.factories import AUTOMATIC_REMOVAL, ROLES, StubScorer, create_queue_item
+from toxicmod.testing.receivers import Receiver, running_receiver
 
 # What an example takes depends on who else is at work.
 hypothesis.settings.register_profile("toxicmod", hypothesis.settings(), deadline=None)
@@ -123,7 +138,7 @@ def _own_champion(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 @pytest.fixture(autouse=True)
 def _nobody_known() -> None:
     """Begin each test with no key looked up and a rate limiter that has seen nobody."""
-    accounts._found.clear()
+    accounts._cache.clear()
     rate_limiter.cache_clear()
 
 
@@ -139,7 +154,7 @@ def champion(db: None) -> ModelVersion:
 @pytest.fixture
 def api_key(db: None) -> tuple[APIKey, str]:
     """A key with every scope, and its secret."""
-    return create_api_key(name="test")
+    return create_api_key(actor=SYSTEM, name="test")
 
 
 @pytest.fixture
@@ -223,3 +238,165 @@ def visit(
     yield open_page
     for opened in visits:
         opened.page.context.close()
+
+
+@pytest.fixture
+def model(db: None, monkeypatch: pytest.MonkeyPatch) -> ModelVersion:
+    """A champion that scores as the texts say."""
+    version = ModelVersion.objects.with_alias(Alias.CHAMPION) or ModelVersion.objects.create(
+        number=1, alias=Alias.CHAMPION, recipe="test", sha256="0" * 64, manifest={"thresholds": {}}
+    )
+    served = Served(version.pk, version.number, StubScorer())  # type: ignore[arg-type]
+    monkeypatch.setattr(serving, "current", lambda: served)
+    return version
+
+
+@pytest.fixture
+def policy(db: None) -> Policy:
+    """The default policy with automatic removal and without chance: no audits, no second reviews."""
+    moderation.install_default_policy()
+    for label, threshold in AUTOMATIC_REMOVAL.items():
+        PolicyRule.objects.filter(label=label).update(reject_from=threshold)
+    Policy.objects.update(audit_share=0, reject_audit_share=0, second_review_share=0)
+    found = Policy.objects.active_for("")
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def person(db: None) -> Callable[..., User]:
+    """Make a user of a role."""
+    create_roles()
+
+    def make(name: str, role: str = "moderator", *, all_communities: bool = True) -> User:
+        user = User.objects.create_user(name, password="correct horse", all_communities=all_communities)
+        user.groups.add(Group.objects.get(name=role))
+        return User.objects.get(pk=user.pk)
+
+    return make
+
+
+@pytest.fixture
+def ann(person: Callable[..., User]) -> User:
+    """A moderator."""
+    return person("ann")
+
+
+@pytest.fixture
+def ben(person: Callable[..., User]) -> User:
+    """Another moderator."""
+    return person("ben")
+
+
+@pytest.fixture
+def lea(person: Callable[..., User]) -> User:
+    """A lead."""
+    return person("lea", "lead")
+
+
+@pytest.fixture
+def client_key(db: None) -> APIKey:
+    """A platform's key."""
+    return create_api_key(actor=SYSTEM, name="platform")[0]
+
+
+@pytest.fixture
+def item(model: ModelVersion, policy: Policy, client_key: APIKey) -> QueueItem:
+    """A comment that waits for a moderator and whose platform wants to hear of it."""
+    return create_queue_item(
+        "insult=0.7 you fool", client=client_key, callback_url="https://platform.example/hook"
+    )
+
+
+@pytest.fixture
+def receiver(settings: Settings) -> Iterator[Receiver]:
+    """A receiver on 127.0.0.1, which webhooks may reach."""
+    settings.WEBHOOK_ALLOW_PRIVATE = True
+    with running_receiver() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mlflow_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One store for all tests: MLflow takes seconds to make its tables."""
+    return tmp_path_factory.mktemp("mlflow")
+
+
+@pytest.fixture
+def mlflow_store(settings: Any, mlflow_folder: Path) -> str:
+    """Let MLflow write to a SQLite store; returns its URI."""
+    settings.MLFLOW_TRACKING_URI = f"sqlite:///{mlflow_folder / 'mlflow.sqlite3'}"
+    settings.MLFLOW_ARTIFACTS = str(mlflow_folder / "artifacts")
+    return settings.MLFLOW_TRACKING_URI
+
+
+@pytest.fixture
+def mlflow_outage(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody answer where MLflow should be."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    settings.MLFLOW_TRACKING_URI = "http://127.0.0.1:9"
+
+
+@pytest.fixture
+def site_data(item: QueueItem, client_key: APIKey, person: Callable[..., User]) -> dict[str, Any]:
+    """Return one row of each model, a user of each role and a key of each scope."""
+    people = {letter: person(role, role) for letter, role in ROLES.items()}
+    User.objects.exclude(username="").update(is_staff=True)
+    people["n"] = User.objects.create_user("nobody")
+    held = moderation.claim(item_id=item.pk, user=people["m"])
+    decided = moderation.decide(
+        item_id=held.pk,
+        version=held.version,
+        user=people["m"],
+        action=Decision.Action.REJECT,
+        rule=held.default_rule(),
+    ).decision
+    token = webhooks.appeal_token(decided)
+    moderation.appeal(token=token)
+    rotate_signing_key(client=client_key, actor=Actor.for_user(people["a"]))
+    job, _ = moderation.preview_bulk(
+        user=people["l"], filter={"label": "insult", "score_from": 0.5}, action=Decision.Action.APPROVE
+    )
+    moderation.moderate(text="insult=0.99 you fool")  # which the policy rejects by itself
+    prediction = item.prediction
+    give_feedback(prediction=prediction, is_right=True)
+    champion = ModelVersion.objects.get(alias="champion")
+    dataset = Dataset.objects.create(
+        name="ours", version=1, sha256="0" * 64, source="ours.csv", rows=2, labelled=1, positives={"toxic": 1}
+    )
+    run = queue_run(dataset=dataset)
+    GateReport.objects.create(version=champion, champion=champion, gates=[])
+    canary = Canary.objects.create(version=champion, champion=champion, share=0.1, gates=[])
+    CanaryEnd.objects.create(canary=canary, outcome="withdrawn", guardrails=[])
+    CanaryFailure.objects.create(version=champion, error="OSError")
+    rule = AlertRule.objects.create(name="Calls fail", metric="error_share", threshold=0.01)
+    alert = Alert.objects.create(
+        rule=rule, metric=rule.metric, threshold=0.01, value=1, low=1, high=1, window_hours=1
+    )
+    UncountedHour.objects.create(
+        origin="database", hour=alert.opened_at, error="ValueError", retry_at=alert.opened_at
+    )
+    Notice.objects.create(alert=alert, event="alert.opened", channel="email", send_after=alert.opened_at)
+    waiting = create_queue_item("insult=0.7 you other fool", client=client_key)
+    keys = {
+        scope: create_api_key(actor=SYSTEM, name=scope, scopes=[scope], acts_as=people["m"])[1]
+        for scope in Scope.values
+    }
+    return {
+        "people": people,
+        "secrets": keys,
+        "signing": client_key.pk,
+        "decision": decided.pk,
+        "policies": Policy.objects.active_for("").pk,  # type: ignore[union-attr]
+        "webhooks": decided.deliveries.get().pk,
+        "bulk": job.pk,
+        "item": waiting.pk,
+        "queue": waiting.pk,
+        "trainingrun": run.pk,
+        "predictions": prediction.pk,
+        "r": prediction.pk,
+        "appeal": token,
+        "model": champion.number,
+        "user": people["v"].pk,
+        "monitoring": "now",
+    }

@@ -32,7 +32,7 @@ from apps.training import rollout, runs, shadow, tasks  # noqa: E402
 from apps.training.actions import import_dataset  # noqa: E402
 from apps.training.jigsaw import COLUMNS  # noqa: E402
 from apps.training.models import Dataset, GateReport, ShadowScore, TrainingRun  # noqa: E402
-from apps.training.tests.conftest import made_up  # noqa: E402
+from toxicmod.testing.factories import labeled_rows  # noqa: E402
 
 DECIDED = 300
 
@@ -42,7 +42,7 @@ def new_insults(count: int, seed: int) -> list[str]:
 
 
 def plain(count: int, seed: int) -> list[str]:
-    return [row[1] for row in made_up(count, seed=seed, share=0)]
+    return [row[1] for row in labeled_rows(count, seed=seed, share=0)]
 
 
 class Loop:
@@ -99,8 +99,8 @@ def promote(version: ModelVersion, lead: User) -> float:
     failed = [gate["name"] for gate in report.gates if not gate["passed"]]
     if failed:
         with pytest.raises(rollout.GateError):
-            rollout.promote(version=version, reason="without force", actor="lea", by=lead)
-    made = rollout.promote(version=version, reason="a drill", actor="lea", by=lead, force=True)
+            rollout.promote(version=version, reason="without force", actor=lead)
+    made = rollout.promote(version=version, reason="a drill", actor=lead, force=True)
     assert (made.forced, made.gates) == (bool(failed), report.gates)
     return time.monotonic()
 
@@ -115,7 +115,7 @@ def main() -> None:
 
     path = Path(settings.DATA_DIR, "ours.csv")
     with path.open("w", newline="") as file:
-        csv.writer(file).writerows([COLUMNS, *made_up(600)])
+        csv.writer(file).writerows([COLUMNS, *labeled_rows(600)])
     base, _ = import_dataset(source=str(path), name="ours")
     run = runs.queue_run(dataset=base, by=lead)
     runs.send_run(run)
@@ -191,7 +191,7 @@ def main() -> None:
     assert after > 0.8, after
     assert false_alarms < 0.1, false_alarms
 
-    registry.rollback(reason="to see that it works", actor="lea", by=lead)
+    registry.rollback(reason="to see that it works", actor=lead)
     loop.serves(trained, time.monotonic())
     assert loop.flagged(new_insults(100, seed=4))[0] < 0.2
     sync_tracking.delay()

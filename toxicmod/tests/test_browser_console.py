@@ -13,9 +13,9 @@ from apps.accounts.models import User
 from apps.moderation import actions, webhooks
 from apps.moderation.models import BulkJob, Decision, Delivery, Policy, QueueItem, Skip
 from apps.moderation.roles import create_roles
-from apps.moderation.tests.test_console import HOSTILE
 from apps.registry.models import ModelVersion
 from toxicmod.testing.browser import LOOKS, Visit, assert_sound, overflow
+from toxicmod.testing.factories import HOSTILE_TEXT
 
 DESK = "/admin/moderation/queueitem/console/"
 COMMENTS = (
@@ -564,7 +564,7 @@ def test_hostile_comments_are_harmless(
     ann = moderator("ann")
     actions.set_preferences(user=ann, masked=False)
     for text in (
-        HOSTILE,
+        HOSTILE_TEXT,
         "\u202eidiot \u2066" + "W" * 20_000,
         "</p></article><style>*{display:none}</style>idiot",
     ):

@@ -13,9 +13,9 @@ from apps.accounts.models import User
 from apps.monitoring import schedules
 from apps.monitoring.models import Progress, UncountedHour
 from apps.monitoring.panels import PANELS
-from apps.monitoring.tests.test_dashboard import beside, fill
 from apps.registry.models import ModelVersion
 from toxicmod.testing.browser import LOOKS, Visit, overflow, screenshot, violations
+from toxicmod.testing.factories import create_monitoring_records, create_rollups
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
@@ -27,8 +27,8 @@ DASH = ("#panel", "#window", ".dash-dropdown-focus-target")
 def test_every_panel_draws(
     visit: Callable[..., Visit], champion: ModelVersion, width: int, theme: str
 ) -> None:
-    fill(champion)
-    beside(champion)
+    create_rollups(champion)
+    create_monitoring_records(champion)
     opened = visit("/monitoring/", user=User.objects.create_superuser("root"), width=width, theme=theme)
     page = opened.page
     for panel, (title, _) in PANELS.items():
@@ -58,7 +58,7 @@ def test_late_data_are_marked_in_words_and_in_red(
     visit: Callable[..., Visit], champion: ModelVersion, width: int, theme: str
 ) -> None:
     now = timezone.now()
-    fill(champion)
+    create_rollups(champion)
     Progress.objects.update_or_create(pk="database", defaults={"until": now - timedelta(minutes=14)})
     UncountedHour.objects.create(
         origin="database",
@@ -91,7 +91,7 @@ def test_late_data_are_marked_in_words_and_in_red(
 def test_a_filter_changes_the_plot_and_the_download_holds_it(
     visit: Callable[..., Visit], champion: ModelVersion
 ) -> None:
-    fill(champion)
+    create_rollups(champion)
     opened = visit("/monitoring/?panel=volume&window=24h", user=User.objects.create_superuser("root"))
     page = opened.page
     expect(page.locator(".answer")).to_have_text("7,200 comments were scored in this window.")

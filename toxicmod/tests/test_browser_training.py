@@ -13,11 +13,11 @@ from apps.moderation.roles import create_roles
 from apps.predictions.actions import score
 from apps.predictions.models import Prediction
 from apps.registry.models import Alias, ModelVersion
-from apps.registry.tests.test_actions import another
 from apps.training.models import Dataset, Gate, GateReport, TrainingRun
 from apps.training.runs import queue_run
 from apps.training.shadow import score_in_shadow
 from toxicmod.testing.browser import LOOKS, Visit, assert_sound
+from toxicmod.testing.factories import register_copy
 
 # Django's inline tables have a header without text, and scroll by touch only where the window is narrow.
 STOCK = {rule: {"enabled": False} for rule in ("empty-table-header", "scrollable-region-focusable")}
@@ -77,7 +77,7 @@ def test_the_way_of_a_model_is_sound(
     look(f"{RUNS}{run.pk}/change/", "run")
     look(RUNS, "runs")
 
-    version = another(champion)
+    version = register_copy(champion)
     look(f"{RUNS}challenger/", "challenger-unmeasured")
     gates: list[Gate] = [
         Gate(name="mean ROC-AUC", figure=0.98, bound=0.97, passed=True),

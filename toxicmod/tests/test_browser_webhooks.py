@@ -13,10 +13,9 @@ from uuid_utils.compat import uuid7
 from apps.accounts.models import APIKey, User
 from apps.moderation.models import Delivery, QueueItem
 from apps.moderation.roles import create_roles
-from apps.moderation.tests.conftest import client_key, item, model, policy, receiver  # noqa: F401
-from apps.moderation.tests.test_actions import decided
 from apps.webhooks.models import Endpoint, SigningKey
 from toxicmod.testing.browser import LOOKS, Visit, assert_sound
+from toxicmod.testing.factories import decide_item
 from toxicmod.testing.receivers import Receiver
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -35,8 +34,8 @@ def admin(db: None) -> User:
 
 @pytest.mark.parametrize(("width", "theme"), LOOKS)
 def test_every_state_is_sound(
-    item: QueueItem,  # noqa: F811
-    client_key: APIKey,  # noqa: F811
+    item: QueueItem,
+    client_key: APIKey,
     admin: User,
     visit: Callable[..., Visit],
     width: int,
@@ -45,7 +44,7 @@ def test_every_state_is_sound(
     opened = visit(WEBHOOKS, user=admin, width=width, theme=theme)
     expect(opened.page.get_by_text("Nothing was to be sent yet")).to_be_visible()
     assert_sound(opened, "webhooks-none")
-    first = decided(item, admin).delivery
+    first = decide_item(item, admin).delivery
     assert first is not None
     error = "The receiver responded 400 Bad Request. It said: " + "W" * 160
     Delivery.objects.update(status="failed", error=error, attempts=1)
@@ -63,8 +62,8 @@ def test_every_state_is_sound(
 
 @pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark")])
 def test_a_secret_is_created_tested_and_rotated(
-    client_key: APIKey,  # noqa: F811
-    receiver: Receiver,  # noqa: F811
+    client_key: APIKey,
+    receiver: Receiver,
     admin: User,
     visit: Callable[..., Visit],
     width: int,

@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 import resource
+import shutil
 import socket
 import ssl
 import subprocess
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import jinja2
 import pytest
+import yaml
 from django.conf import settings
 from django.urls import URLResolver, get_resolver
 
-from toxicmod.testing.site import manage, site
+from toxicmod.testing.site import ROOT, free_port, manage, site, wait_until_answered
 
 TIMEOUT = 5.0  # seconds until an answer counts as lost
 CLIENT_TIMEOUT = 30  # seconds after which the server must have closed a connection whose client does nothing
@@ -27,9 +30,10 @@ IDLE_CONNECTIONS = 1_020  # more than gunicorn's thread worker accepts by defaul
 FEW_THREADS: dict[str, Any] = {"WEB_CONCURRENCY": "1", "WEB_THREADS": "2", "LOG_LEVEL": "CRITICAL"}
 _MAKE_KEY = """
 from apps.accounts.actions import create_api_key
+from apps.core.permissions import SYSTEM
 from apps.accounts.models import User
 user = User.objects.create_superuser("root", password="a password of the test")
-print("key", create_api_key(name="connections", rate_per_minute=10**6, acts_as=user)[1])
+print("key", create_api_key(actor=SYSTEM, name="connections", rate_per_minute=10**6, acts_as=user)[1])
 """
 
 
@@ -82,10 +86,37 @@ def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             yield Server(url, manage("shell", "-v0", "-c", _MAKE_KEY, env=env).split()[-1])
 
 
-@pytest.fixture(params=["plain", pytest.param("TLS", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module")
+def nginx_server(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server behind nginx, with the configuration that Ansible writes."""
+    if shutil.which("nginx") is None:
+        pytest.skip("nginx is not installed")
+    folder = tmp_path_factory.mktemp("nginx")
+    role = ROOT / "ansible" / "roles" / "nginx"
+    defaults = yaml.safe_load((role / "defaults" / "main.yml").read_text())
+    variables = {"nginx_upstream": f"127.0.0.1:{server.address[1]}", "nginx_host": "localhost"}
+    template = jinja2.Template((role / "templates" / "site.conf.j2").read_text(), trim_blocks=True)
+    port = free_port()
+    site_configuration = template.render(defaults | variables)
+    site_configuration = site_configuration.replace(" 80 ", f" {port} ").replace("[::]:80", f"[::1]:{port}")
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    paths = " ".join(f"{kind}_temp_path {folder};" for kind in kinds)
+    (folder / "nginx.conf").write_text(
+        f"daemon off; pid {folder}/pid; events {{}}\nhttp {{ {paths}\n{site_configuration} }}"
+    )
+    with subprocess.Popen(["nginx", "-p", folder, "-c", folder / "nginx.conf"]) as process:
+        try:
+            wait_until_answered(process, f"http://localhost:{port}/health")
+            yield Server(f"http://127.0.0.1:{port}", server.key)
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(params=["plain", *(pytest.param(name, marks=pytest.mark.slow) for name in ("TLS", "nginx"))])
 def any_server(request: pytest.FixtureRequest) -> Server:
-    """The server, and one that speaks TLS."""
-    return request.getfixturevalue("server" if request.param == "plain" else "tls_server")
+    """The server, one that speaks TLS, and one behind nginx."""
+    fixtures = {"plain": "server", "TLS": "tls_server", "nginx": "nginx_server"}
+    return request.getfixturevalue(fixtures[request.param])
 
 
 def answers(connection: socket.socket, count: int) -> list[tuple[int, bytes]]:

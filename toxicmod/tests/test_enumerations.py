@@ -29,15 +29,7 @@ from apps.pages import results
 from apps.predictions import mirror
 from apps.registry.models import ModelArtifact, ModelVersion
 from apps.training import life
-from toxicmod.tests import test_permissions as site
-from toxicmod.tests.test_permissions import (  # noqa: F401
-    client_key,
-    item,
-    model,
-    person,
-    policy,
-    world,
-)
+from toxicmod.testing.endpoints import API_ENDPOINTS, ENDPOINTS, PAGES, build_url
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 UNKNOWN = "other"
@@ -117,7 +109,7 @@ def store(row: models.Model, field: models.Field, value: str) -> bool:
 
 
 @pytest.fixture
-def full(world: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:  # noqa: F811
+def full(site_data: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """One of everything, the rows of monitoring included; other releases' values pass every CHECK."""
     for metric in AlertRule.Metric:
         rule = AlertRule.objects.create(name=f"Rule {metric}", metric=metric, threshold=0.01)
@@ -142,7 +134,7 @@ def full(world: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, An
     if connection.vendor == "sqlite":
         with connection.cursor() as cursor:
             cursor.execute("PRAGMA ignore_check_constraints = ON")
-    return world
+    return site_data
 
 
 @pytest.fixture(autouse=True)
@@ -152,14 +144,14 @@ def _checks_again() -> Iterator[None]:
         connection.connection.execute("PRAGMA ignore_check_constraints = OFF")
 
 
-def readers(world: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]:  # noqa: F811
+def readers(site_data: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Every reader by name; one that can't handle what it reads raises."""
     administrator, moderator = Client(raise_request_exception=True), Client(raise_request_exception=True)
     for client, letter in ((administrator, "a"), (moderator, "m")):
-        client.force_login(world["people"][letter], backend="django.contrib.auth.backends.ModelBackend")
-    for name, (method, roles) in site.DOORS.items():
+        client.force_login(site_data["people"][letter], backend="django.contrib.auth.backends.ModelBackend")
+    for name, (method, roles) in PAGES.items():
         if method == "get":
-            url = site.address(site.DOORS_OF_ALL[name], world)
+            url = build_url(ENDPOINTS[name], site_data)
             yield url, lambda url=url: fetch(administrator, url)
             if "m" in roles:
                 yield f"{url} as a moderator", lambda url=url: fetch(moderator, url)
@@ -174,10 +166,10 @@ def readers(world: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]:  
             for value in kind._default_manager.order_by().values_list(field.name, flat=True).distinct()[:2]:
                 url = f"{base}?{field.name}__exact={value}"
                 yield url, lambda url=url: fetch(administrator, url)
-    for name, (method, scope) in site.API.items():
+    for name, (method, scope) in API_ENDPOINTS.items():
         if method == "get":
-            secret = world["secrets"].get(scope) or world["secrets"]["read"]
-            url = site.address(site.DOORS_OF_ALL[name], world)
+            secret = site_data["secrets"].get(scope) or site_data["secrets"]["read"]
+            url = build_url(ENDPOINTS[name], site_data)
             queries = [""]
             if name == "v1:queue":
                 queries += [f"?status={status}" for status in QueueItem.Status.values]
@@ -217,10 +209,10 @@ def run(task: str) -> None:
     app.tasks[task].run()
 
 
-def failures(world: dict[str, Any], ignored: tuple[type[Exception], ...] = ()) -> list[str]:  # noqa: F811
+def failures(site_data: dict[str, Any], ignored: tuple[type[Exception], ...] = ()) -> list[str]:
     ignored += (ModerationError,)  # in some rounds no policy is active
     found = []
-    for name, reader in readers(world):
+    for name, reader in readers(site_data):
         with transaction.atomic():
             try:
                 reader()

@@ -16,10 +16,10 @@ from django.urls import reverse
 
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import User
+from apps.core.permissions import SYSTEM
 from apps.moderation.models import Policy, QueueItem
-from apps.moderation.tests.conftest import client_key, item, model, person, policy  # noqa: F401
-from apps.monitoring import bench
 from apps.monitoring.panels import PANELS
+from toxicmod.testing.dashboard import CALLBACK, callback_body
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -64,7 +64,7 @@ KINDS = [kind if kind in FAST else pytest.param(kind, marks=pytest.mark.slow) fo
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_admin_lists(staff: Client, item: QueueItem, kind: str) -> None:  # noqa: F811
+def test_admin_lists(staff: Client, item: QueueItem, kind: str) -> None:
     word = INPUTS[kind]
     for each in apps.get_models():
         if not admin.site.is_registered(each):
@@ -96,7 +96,7 @@ def test_autocomplete(staff: Client, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_console(staff: Client, item: QueueItem, policy: Policy, kind: str) -> None:  # noqa: F811
+def test_console(staff: Client, item: QueueItem, policy: Policy, kind: str) -> None:
     word = INPUTS[kind]
 
     def url(name: str, *args: Any) -> str:
@@ -132,19 +132,19 @@ def test_dashboard(staff: Client, kind: str) -> None:
         for name in ("window", "community", "source", "version", "panel"):
             if kind != "surrogate":
                 ask(staff.get, f"/monitoring/{panel}.csv?{urlencode({name: word})}")
-    body = json.loads(bench.body_of("?panel=volume&window=24h", ""))
+    body = json.loads(callback_body("?panel=volume&window=24h", ""))
     for changed in body["inputs"]:
         sent = body | {
             "inputs": [each | {"value": word} if each is changed else each for each in body["inputs"]],
             "changedPropIds": [f"{changed['id']}.{changed['property']}"],
         }
-        ask(staff.post, bench.CALLBACK, json.dumps(sent), content_type="application/json", where=changed)
+        ask(staff.post, CALLBACK, json.dumps(sent), content_type="application/json", where=changed)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "surrogate"])
-def test_api(client: Client, item: QueueItem, person: Callable[..., User], kind: str) -> None:  # noqa: F811
+def test_api(client: Client, item: QueueItem, person: Callable[..., User], kind: str) -> None:
     word = INPUTS.get(kind, "\ud800")
-    secret = create_api_key(name="key", acts_as=person("api", "lead"))[1]
+    secret = create_api_key(actor=SYSTEM, name="key", acts_as=person("api", "lead"))[1]
     headers = {"Authorization": f"Api-Key {secret}"}
     if kind != "surrogate":
         cursors = [

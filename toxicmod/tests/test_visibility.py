@@ -23,6 +23,7 @@ from django.urls import reverse
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import APIKey, User
 from apps.classifier.labels import LABELS
+from apps.core.permissions import SYSTEM
 from apps.moderation import actions, webhooks
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import (
@@ -36,22 +37,16 @@ from apps.moderation.models import (
     QueueItem,
     Strike,
 )
-from apps.moderation.tests.conftest import (  # noqa: F401
-    client_key,
-    limit_to,
-    model,
-    person,
-    policy,
-    queued,
-)
-from apps.monitoring import bench, panels
+from apps.monitoring import panels
 from apps.monitoring.models import SITE_METRICS, Alert, AlertRule, DomainCheck, HourlyRollup, Notice
 from apps.predictions.actions import give_feedback
 from apps.predictions.models import Feedback, Prediction
 from apps.registry.models import Alias, ModelVersion
 from apps.training.models import Dataset, ShadowScore
 from apps.training.runs import queue_run
-from toxicmod.tests.test_permissions import DOORS_OF_ALL, Door, address, is_model_page
+from toxicmod.testing.dashboard import CALLBACK, callback_body
+from toxicmod.testing.endpoints import ENDPOINTS, Endpoint, build_url, is_model_page
+from toxicmod.testing.factories import create_queue_item, restrict_to_communities
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -112,7 +107,7 @@ def fill(community: str, marker: str, key: APIKey, people: dict[str, User]) -> d
     actions.activate_policy(policy=draft, user=root, reason=f"because {marker}")
 
     def comment(number: int) -> QueueItem:
-        return queued(
+        return create_queue_item(
             f"insult=0.7 {marker} comment {number}",
             community=community,
             author_ref=f"author-{marker}-{number}",
@@ -174,11 +169,11 @@ class World:
         self.user.user_permissions.set(Permission.objects.all())
         User.objects.filter(pk=self.user.pk).update(is_staff=True)
         self.user = User.objects.get(pk=self.user.pk)
-        limit_to(self.user, HERE)
+        restrict_to_communities(self.user, HERE)
         self._beside()
         self.client = Client()
         self.client.force_login(self.user, backend=BACKEND)
-        self.secret = create_api_key(name="limited", acts_as=self.user)[1]
+        self.secret = create_api_key(actor=SYSTEM, name="limited", acts_as=self.user)[1]
 
     def _beside(self) -> None:
         champion = ModelVersion.objects.get(alias=Alias.CHAMPION)
@@ -235,7 +230,7 @@ class World:
 
 
 @pytest.fixture
-def world(model: Any, policy: Policy, client_key: APIKey, person: Callable[..., User]) -> World:  # noqa: F811
+def world(model: Any, policy: Policy, client_key: APIKey, person: Callable[..., User]) -> World:
     return World(client_key, person)
 
 
@@ -243,9 +238,9 @@ def registered() -> list[type[Model]]:
     return [each for each in apps.get_models() if admin.site.is_registered(each)]
 
 
-def names_of(door: Door) -> set[str]:
+def names_of(endpoint: Endpoint) -> set[str]:
     """Return the kinds of rows that a URL names."""
-    parts = door.path.split("/")
+    parts = endpoint.path.split("/")
     return {parts[at - 1].rstrip("s") for at, part in enumerate(parts) if "<" in part}
 
 
@@ -309,19 +304,21 @@ def test_autocomplete_and_links_hold_no_other_community(world: World) -> None:
                 world.ask("get", f"{reverse('admin:autocomplete')}?{urlencode(query)}")
 
 
-def staff_doors() -> Iterator[Door]:
-    for name, door in DOORS_OF_ALL.items():
-        is_staff = door.path.startswith(("admin/", "monitoring/", "api/v1/")) and not is_model_page(door)
+def staff_endpoints() -> Iterator[Endpoint]:
+    for name, endpoint in ENDPOINTS.items():
+        is_staff = endpoint.path.startswith(("admin/", "monitoring/", "api/v1/")) and not is_model_page(
+            endpoint
+        )
         if is_staff and "the_django_plotly_dash" not in name:
-            yield door
+            yield endpoint
 
 
 def test_no_url_shows_another_community(world: World) -> None:
     problems, walked = [], 0
-    for door in staff_doors():
-        here, there = address(door, world.here), address(door, world.there)
+    for endpoint in staff_endpoints():
+        here, there = build_url(endpoint, world.here), build_url(endpoint, world.there)
         names_a_row = here != there
-        assert names_a_row == bool(names_of(door) - SITE_KINDS), f"{door}: which row does it name?"
+        assert names_a_row == bool(names_of(endpoint) - SITE_KINDS), f"{endpoint}: which row does it name?"
         for method in ("get", "post"):
             bodies: list[dict[str, str]] = [{"action": "approve", "version": "1"}]
             if names_a_row and method == "post":
@@ -330,7 +327,7 @@ def test_no_url_shows_another_community(world: World) -> None:
                 status = world.ask(method, there, data=body).status_code
                 if names_a_row and status not in (403, 404, 405):
                     problems.append((method, there, body, status))
-        if names_a_row and door.name != "v1:prediction":  # each key has its own predictions
+        if names_a_row and endpoint.name != "v1:prediction":  # each key has its own predictions
             walked += 1
             if not {world.ask(method, here).status_code for method in ("get", "post")} - {403, 404, 405}:
                 problems.append((here, "is not there either"))
@@ -347,10 +344,12 @@ def test_console_search_finds_no_other_community(world: World, word: str) -> Non
     assert response.context["found"] == []
 
 
-def test_search_is_not_crowded_out_by_other_communities(world: World, person: Callable[..., User]) -> None:  # noqa: F811
+def test_search_is_not_crowded_out_by_other_communities(world: World, person: Callable[..., User]) -> None:
     for number in range(25):
-        queued(f"insult=0.7 {MARKER} number {number}", community=f"{MARKER}-{number}", author_ref="ours")
-    mine = queued("insult=0.7 ours", community=HERE, author_ref="ours")
+        create_queue_item(
+            f"insult=0.7 {MARKER} number {number}", community=f"{MARKER}-{number}", author_ref="ours"
+        )
+    mine = create_queue_item("insult=0.7 ours", community=HERE, author_ref="ours")
     response = world.client.get(reverse("admin:moderation_search"), {"q": "ours"})
     assert response["Location"] == reverse("admin:moderation_item", args=[mine.pk])
 
@@ -422,12 +421,12 @@ def rollups(version: ModelVersion) -> None:
 def test_dashboard_and_downloads_hold_no_other_community(world: World, panel: str) -> None:
     rollups(ModelVersion.objects.get(alias=Alias.CHAMPION))
     for number in range(40):
-        queued(f"insult=0.7 {MARKER} many {number}", community=MARKER)
+        create_queue_item(f"insult=0.7 {MARKER} many {number}", community=MARKER)
     texts = []
     for community in ("", f"&community={MARKER}", "&community="):
         texts.append(world.client.get(f"/monitoring/{panel}.csv?window=24h{community}").content.decode())
-        body = bench.body_of(f"?panel={panel}&window=24h{community}", "")
-        content = world.client.post(bench.CALLBACK, body, content_type="application/json").json()
+        body = callback_body(f"?panel={panel}&window=24h{community}", "")
+        content = world.client.post(CALLBACK, body, content_type="application/json").json()
         assert [each["label"] for each in content["response"]["community"]["options"]] == [HERE]
         texts.append(json.dumps(content["response"]["content"]))
     waiting = QueueItem.objects.filter(status="open").count()
@@ -446,8 +445,10 @@ class Blind:
         self.second.user_permissions.set(Permission.objects.all())
         User.objects.update(is_staff=True)
         self.second = User.objects.get(pk=self.second.pk)
-        self.original = queued("insult=0.7 first", client=key, callback_url="https://platform.example/hook")
-        self.sibling = queued("insult=0.8 another by the same author", client=key)
+        self.original = create_queue_item(
+            "insult=0.7 first", client=key, callback_url="https://platform.example/hook"
+        )
+        self.sibling = create_queue_item("insult=0.8 another by the same author", client=key)
         held = actions.claim(item_id=self.original.pk, user=self.first)
         self.decision = actions.decide(
             item_id=held.pk,
@@ -459,7 +460,7 @@ class Blind:
         ).decision
         self.delivery = self.decision.deliveries.get()
         self.review = QueueItem.objects.get(kind="second")
-        self.secret = create_api_key(name="second", acts_as=self.second)[1]
+        self.secret = create_api_key(actor=SYSTEM, name="second", acts_as=self.second)[1]
 
     def browser(self, user: User) -> Client:
         client = Client()
@@ -521,7 +522,7 @@ class Blind:
 
 
 @pytest.fixture
-def blind(model: Any, policy: Policy, client_key: APIKey, person: Callable[..., User]) -> Blind:  # noqa: F811
+def blind(model: Any, policy: Policy, client_key: APIKey, person: Callable[..., User]) -> Blind:
     return Blind(client_key, person)
 
 

@@ -11,7 +11,7 @@ import pytest
 from django.conf import settings
 from playwright.sync_api import Browser
 
-from apps.pages.bench import PATHS, measure
+from toxicmod.benchmarks.pages import PATHS, measure
 from toxicmod.testing.site import ROOT, manage, site
 
 

@@ -9,6 +9,7 @@ from django_otp.oath import totp
 from pytest_django import Settings
 
 from apps.accounts import second_factor
+from apps.accounts.exceptions import TwoFactorError
 from apps.accounts.models import User
 
 pytestmark = pytest.mark.django_db
@@ -127,7 +128,7 @@ def test_a_second_click_still_shows_the_recovery_codes_once(user: User, client: 
 
 def test_a_second_phone_is_not_set_up_beside_the_first(enrolled: Enrolled, user: User) -> None:
     key = second_factor.new_key()
-    with pytest.raises(second_factor.SecondFactorError, match="on already"):
+    with pytest.raises(TwoFactorError, match="on already"):
         second_factor.switch_on(user=user, key=key, code=code_of(key))
 
 

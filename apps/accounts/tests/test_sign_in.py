@@ -8,6 +8,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from apps.accounts import limits, second_factor, sign_in
+from apps.accounts.exceptions import TwoFactorError
 from apps.accounts.models import User
 
 PASSWORD = "correct horse battery staple"  # pragma: allowlist secret
@@ -111,7 +112,7 @@ def test_guessing_one_name_from_many_addresses_is_slowed_down(
 
 def test_wrong_codes_count_like_wrong_passwords(ann: User, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*, user: User, code: str) -> None:
-        raise second_factor.SecondFactorError("wrong")
+        raise TwoFactorError("wrong")
 
     monkeypatch.setattr(second_factor, "is_on", lambda user: True)
     monkeypatch.setattr(second_factor, "check", refuse)

@@ -9,10 +9,11 @@ from pytest_django import DjangoAssertNumQueries
 
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import APIKey, Scope, User
+from apps.core.permissions import SYSTEM
 from apps.moderation import actions
 from apps.moderation.models import Decision, Delivery, Policy, QueueItem
-from apps.moderation.tests.conftest import limit_to, queued
 from apps.registry.models import ModelVersion
+from toxicmod.testing.factories import create_queue_item, restrict_to_communities
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -39,17 +40,17 @@ class Caller:
 
 @pytest.fixture
 def platform(client: Client, model: ModelVersion, policy: Policy) -> Caller:
-    return Caller(client, create_api_key(name="platform")[1])
+    return Caller(client, create_api_key(actor=SYSTEM, name="platform")[1])
 
 
 @pytest.fixture
 def as_ann(client: Client, model: ModelVersion, policy: Policy, ann: User) -> Caller:
-    return Caller(client, create_api_key(name="ann's", acts_as=ann)[1])
+    return Caller(client, create_api_key(actor=SYSTEM, name="ann's", acts_as=ann)[1])
 
 
 @pytest.fixture
 def as_ben(client: Client, ben: User) -> Caller:
-    return Caller(client, create_api_key(name="ben's", acts_as=ben)[1])
+    return Caller(client, create_api_key(actor=SYSTEM, name="ben's", acts_as=ben)[1])
 
 
 def test_moderate(platform: Caller) -> None:
@@ -111,12 +112,12 @@ def test_webhooks_need_a_key(client: Client, platform: Caller) -> None:
 
 def test_without_a_policy_the_answer_says_what_to_do(client: Client, model: ModelVersion) -> None:
     Policy.objects.all().delete()
-    caller = Caller(client, create_api_key(name="platform")[1])
+    caller = Caller(client, create_api_key(actor=SYSTEM, name="platform")[1])
     assert "install_default_policy" in caller.post("moderate", {"text": "fine"}, 400)["detail"]
 
 
 def test_a_key_works_on_the_queue_as_its_moderator(as_ann: Caller, as_ben: Caller, ann: User) -> None:
-    item = queued("insult=0.7 you fool", community="news")
+    item = create_queue_item("insult=0.7 you fool", community="news")
     claimed = as_ann.post(f"moderation/queue/{item.pk}/claim")
     assert (claimed["lease"]["by"], claimed["text"]) == ("ann", "insult=0.7 you fool")
     assert "ann is reviewing this" in as_ben.post(f"moderation/queue/{item.pk}/claim", status=409)["detail"]
@@ -149,7 +150,7 @@ def test_a_key_works_on_the_queue_as_its_moderator(as_ann: Caller, as_ben: Calle
 
 
 def test_similar_items_are_decided_along_and_undone_along(as_ann: Caller, ann: User) -> None:
-    items = [queued("insult=0.7 the same words again") for _ in range(4)]
+    items = [create_queue_item("insult=0.7 the same words again") for _ in range(4)]
     claimed = as_ann.post(f"moderation/queue/{items[0].pk}/claim")
     assert claimed["similar"] == 3
     decided = as_ann.post(
@@ -167,7 +168,7 @@ def test_similar_items_are_decided_along_and_undone_along(as_ann: Caller, ann: U
 
 
 def test_an_undo_leaves_the_similar_ones_unless_it_is_told(as_ann: Caller) -> None:
-    items = [queued("insult=0.7 the same words again") for _ in range(2)]
+    items = [create_queue_item("insult=0.7 the same words again") for _ in range(2)]
     body = {"action": "approve", "version": 1, "similar": True}
     decided = as_ann.post(f"moderation/queue/{items[0].pk}/decide", body)
     as_ann.post(f"moderation/decisions/{decided['id']}/undo")
@@ -179,10 +180,10 @@ def test_undo_of_cluster_leaves_other_decisions_with_zero_seconds(as_ann: Caller
     decide = {"action": "approve", "version": 1}
     clusters = []
     for _ in range(2):
-        items = [queued("insult=0.7 the same words again") for _ in range(3)]
+        items = [create_queue_item("insult=0.7 the same words again") for _ in range(3)]
         url = f"moderation/queue/{items[0].pk}/decide"
         clusters.append((items, as_ann.post(url, decide | {"seconds": 0, "similar": True})))
-    single = queued("insult=0.7 the same words again")
+    single = create_queue_item("insult=0.7 the same words again")
     as_ann.post(f"moderation/queue/{single.pk}/decide", decide | {"seconds": 0})
     for items, first in clusters:
         undone = as_ann.post(f"moderation/decisions/{first['id']}/undo", {"similar": True})
@@ -194,16 +195,16 @@ def test_undo_of_cluster_leaves_other_decisions_with_zero_seconds(as_ann: Caller
 
 
 def test_a_reason_of_another_policy_is_refused_with_the_choice(as_ann: Caller) -> None:
-    item = queued("insult=0.7")
+    item = create_queue_item("insult=0.7")
     claimed = as_ann.post(f"moderation/queue/{item.pk}/claim")
     body = {"action": "reject", "version": claimed["version"], "reason": 0}
     assert "Insults" in as_ann.post(f"moderation/queue/{item.pk}/decide", body, 400)["detail"]
 
 
 def test_the_queue_by_filter_and_page(as_ann: Caller) -> None:
-    queued("threat=0.9 grave", community="news")
+    create_queue_item("threat=0.9 grave", community="news")
     for number in range(120):
-        queued(f"insult=0.7 number {number}", community="games")
+        create_queue_item(f"insult=0.7 number {number}", community="games")
     seen: list[int] = []
     page = as_ann.get("moderation/queue")
     assert page["results"][0]["label"] == "threat"
@@ -226,7 +227,7 @@ def test_how_many_queries_the_queue_takes(
     as_ann: Caller, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
     for number in range(30):
-        queued(f"insult=0.7 number {number}", author_ref=f"author {number}")
+        create_queue_item(f"insult=0.7 number {number}", author_ref=f"author {number}")
     as_ann.get("moderation/queue")
     with django_assert_max_num_queries(7):
         as_ann.get("moderation/queue")
@@ -236,7 +237,7 @@ def test_how_many_queries_the_queue_takes(
 
 def test_a_blind_review_hides_what_could_sway(as_ann: Caller, as_ben: Caller) -> None:
     Policy.objects.update(second_review_share=1)
-    item = queued("insult=0.7 you")
+    item = create_queue_item("insult=0.7 you")
     claimed = as_ann.post(f"moderation/queue/{item.pk}/claim")
     as_ann.post(f"moderation/queue/{item.pk}/decide", {"action": "reject", "version": claimed["version"]})
     blind = as_ben.post("moderation/queue/claim")
@@ -246,8 +247,8 @@ def test_a_blind_review_hides_what_could_sway(as_ann: Caller, as_ben: Caller) ->
 
 
 def test_communities_that_a_moderator_has_no_access_to(as_ann: Caller, ann: User) -> None:
-    item = queued("insult=0.7", community="secret")
-    limit_to(ann, "news")
+    item = create_queue_item("insult=0.7", community="secret")
+    restrict_to_communities(ann, "news")
     assert as_ann.get("moderation/queue")["results"] == []
     as_ann.get(f"moderation/queue/{item.pk}", 404)
     for verb in ("claim", "release"):
@@ -255,24 +256,24 @@ def test_communities_that_a_moderator_has_no_access_to(as_ann: Caller, ann: User
 
 
 def test_which_keys_may_not(client: Client, platform: Caller, person: Callable[..., User]) -> None:
-    item = queued("insult=0.7")
+    item = create_queue_item("insult=0.7")
     assert "bound to no moderator" in platform.get("moderation/queue", 403)["detail"]
     Caller(client, "").get("moderation/queue", 401)
     for scopes, user, status in (
         ([Scope.PREDICT], person("max"), 403),
         ([Scope.MODERATE], person("val", "viewer"), 200),
     ):
-        caller = Caller(client, create_api_key(name="k", scopes=list(scopes), acts_as=user)[1])
+        caller = Caller(client, create_api_key(actor=SYSTEM, name="k", scopes=list(scopes), acts_as=user)[1])
         caller.get("moderation/queue", status)
         caller.post(f"moderation/queue/{item.pk}/claim", status=403)
     assert not Decision.objects.exists()
 
 
 def test_the_figures(as_ann: Caller) -> None:
-    item = queued("insult=0.7")
+    item = create_queue_item("insult=0.7")
     claimed = as_ann.post(f"moderation/queue/{item.pk}/claim")
     as_ann.post(f"moderation/queue/{item.pk}/decide", {"action": "approve", "version": claimed["version"]})
-    queued("threat=0.9")
+    create_queue_item("threat=0.9")
     figures = as_ann.get("moderation/stats")
     counts = {view["view"]: view["count"] for view in figures["views"]}
     assert (counts["all"], counts["urgent"], counts["mine"]) == (1, 1, 0)

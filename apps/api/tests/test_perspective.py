@@ -18,36 +18,27 @@ from pytest_django import Settings
 
 from apps.accounts.actions import LOOKUP_SECONDS, create_api_key, revoke_api_key
 from apps.accounts.models import APIKey
-from apps.api.perspective import analysis, languages
+from apps.api.perspective import actions, languages
 from apps.api.perspective.attributes import LABEL_OF
-from apps.api.perspective.errors import PerspectiveError
-from apps.api.perspective.rendering import ANSWER, parse_mask, select
-from apps.api.perspective.spans import sentences, utf16_length
+from apps.api.perspective.exceptions import PerspectiveError
+from apps.api.perspective.rendering import RESPONSE_FIELDS, parse_mask, select
+from apps.api.perspective.spans import find_sentences, utf16_length
 from apps.classifier.labels import LABELS
+from apps.core.permissions import SYSTEM
 from apps.moderation.actions import install_default_policy
 from apps.moderation.models import Policy, QueueItem
 from apps.predictions.models import Feedback, Prediction
 from apps.registry import serving
+from apps.registry.exceptions import NoModelError
 from apps.training.examples import COMMENTS
+from toxicmod.testing.perspective import ANALYZE, IDIOT, analyze_request, post_json
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
-ANALYZE = "/v1alpha1/comments:analyze"
 SUGGEST = "/v1alpha1/comments:suggestscore"
-IDIOT = "what kind of idiot name is foo?"
 SERVICE_ERROR = "type.googleapis.com/google.commentanalyzer.v1alpha1.Error"
 BAD_REQUEST = "type.googleapis.com/google.rpc.BadRequest"
 ERROR_INFO = "type.googleapis.com/google.rpc.ErrorInfo"
-
-
-def post(client: Client, body: Any, path: str = ANALYZE, **kwargs: Any) -> Any:
-    data = body if isinstance(body, bytes) else json.dumps(body)
-    return client.post(path, data, content_type=kwargs.pop("content_type", "application/json"), **kwargs)
-
-
-def asking(text: str = IDIOT, *attributes: str, **more: Any) -> dict[str, Any]:
-    names = attributes or ("TOXICITY",)
-    return {"comment": {"text": text}, "requestedAttributes": {name: {} for name in names}, **more}
 
 
 def error_of(
@@ -73,7 +64,7 @@ def test_the_recorded_success_byte_for_byte_but_for_the_score(client: Client) ->
         b'{"comment":{"text":"what kind of idiot name is foo?"},"languages":["en"],'
         b'"requestedAttributes":{"TOXICITY":{}},"doNotStore":true}'
     )
-    response = post(client, asked, f"{ANALYZE}?prettyPrint=false")
+    response = post_json(client, asked, f"{ANALYZE}?prettyPrint=false")
     assert response["Content-Type"] == "application/json; charset=UTF-8"
     value = response.json()["attributeScores"]["TOXICITY"]["summaryScore"]["value"]
     score = f'{{"value":{value!r},"type":"PROBABILITY"}}'
@@ -92,16 +83,16 @@ def test_the_recorded_suggestion_byte_for_byte(client: Client) -> None:
         "communityId": "/forum/movies",
         "clientToken": "c-1",
     }
-    response = post(client, asked, f"{SUGGEST}?prettyPrint=false")
+    response = post_json(client, asked, f"{SUGGEST}?prettyPrint=false")
     assert response.content == b'{"clientToken":"c-1","detectedLanguages":["en"]}'
 
 
 @pytest.mark.parametrize("body", [b"", b"  \n", b"{}", b"null"])
 def test_an_empty_body_is_an_empty_comment_with_details(client: Client, body: bytes) -> None:
     if body == b"null":
-        assert post(client, body).status_code == 400
+        assert post_json(client, body).status_code == 400
         return
-    error_of(post(client, body), 400, "Comment must be non-empty.", service("COMMENT_EMPTY"))
+    error_of(post_json(client, body), 400, "Comment must be non-empty.", service("COMMENT_EMPTY"))
 
 
 @pytest.mark.parametrize(
@@ -109,12 +100,12 @@ def test_an_empty_body_is_an_empty_comment_with_details(client: Client, body: by
     [
         ({"comment": {"text": ""}}, "Comment must be non-empty.", service("COMMENT_EMPTY")),
         (
-            asking("x" * 20_992),
+            analyze_request("x" * 20_992),
             "Comment text was too many bytes. Value (20992) exceeded limit (20480).",
             None,
         ),
         (
-            asking("é" * 10_241),
+            analyze_request("é" * 10_241),
             "Comment text was too many bytes. Value (20482) exceeded limit (20480).",
             None,
         ),
@@ -124,12 +115,12 @@ def test_an_empty_body_is_an_empty_comment_with_details(client: Client, body: by
             service("NO_REQUESTED_ATTRIBUTES"),
         ),
         (
-            asking("a", "SPICINESS"),
+            analyze_request("a", "SPICINESS"),
             "Unknown requested attribute: SPICINESS",
             service("INVALID_REQUEST"),
         ),
         (
-            asking("a", "TOXICITY", "SEXUALLY_EXPLICIT", "FLIRTATION"),
+            analyze_request("a", "TOXICITY", "SEXUALLY_EXPLICIT", "FLIRTATION"),
             "Unknown requested attribute: SEXUALLY_EXPLICIT",
             service("INVALID_REQUEST"),
         ),
@@ -145,7 +136,7 @@ def test_an_empty_body_is_an_empty_comment_with_details(client: Client, body: by
         ),
         ({"comment": {"text": "a", "type": "RTF"}}, "Unknown text type", service("INVALID_REQUEST")),
         (
-            asking(
+            analyze_request(
                 "a",
                 context={"entries": [{"text": "b"}], "articleAndParentComment": {"article": {"text": "c"}}},
             ),
@@ -153,7 +144,7 @@ def test_an_empty_body_is_an_empty_comment_with_details(client: Client, body: by
             service("INVALID_REQUEST"),
         ),
         (
-            asking("halo", "INSULT", "TOXICITY", languages=["id"]),
+            analyze_request("halo", "INSULT", "TOXICITY", languages=["id"]),
             "Attribute INSULT does not support request languages: id",
             service(
                 "LANGUAGE_NOT_SUPPORTED_BY_ATTRIBUTE",
@@ -161,7 +152,7 @@ def test_an_empty_body_is_an_empty_comment_with_details(client: Client, body: by
             ),
         ),
         (
-            asking("Je suis très content de vous voir aujourd'hui, mes amis."),
+            analyze_request("Je suis très content de vous voir aujourd'hui, mes amis."),
             "Attribute TOXICITY does not support request languages: fr",
             service(
                 "LANGUAGE_NOT_SUPPORTED_BY_ATTRIBUTE",
@@ -169,7 +160,7 @@ def test_an_empty_body_is_an_empty_comment_with_details(client: Client, body: by
             ),
         ),
         (
-            asking("a", "TOXICITY", nonsense=1) | {"comment": {"text": "a", "tekst": "b"}},
+            analyze_request("a", "TOXICITY", nonsense=1) | {"comment": {"text": "a", "tekst": "b"}},
             "Invalid JSON payload received. Unknown name \"tekst\" at 'comment': Cannot find field.\n"
             'Invalid JSON payload received. Unknown name "nonsense": Cannot find field.',
             [
@@ -209,7 +200,7 @@ def test_an_empty_body_is_an_empty_comment_with_details(client: Client, body: by
 def test_each_refusal_is_the_contracts_and_stores_nothing(
     client: Client, body: Any, message: str, details: Any
 ) -> None:
-    error_of(post(client, body), 400, message, details)
+    error_of(post_json(client, body), 400, message, details)
     assert not Prediction.objects.exists()
 
 
@@ -217,7 +208,7 @@ def test_each_refusal_is_the_contracts_and_stores_nothing(
     "body", [b"{", b'{"comment"}', b"\xff", b"[" * 100_000, b'{"a":' * 100_000, b"NaN", b"[]", b'"x"']
 )
 def test_bad_json_is_a_bad_request(client: Client, body: bytes) -> None:
-    response = post(client, body)
+    response = post_json(client, body)
     assert response.status_code == 400
     error = response.json()["error"]
     assert error["message"].startswith("Invalid JSON payload received. ")
@@ -225,7 +216,7 @@ def test_bad_json_is_a_bad_request(client: Client, body: bytes) -> None:
 
 
 def test_a_body_beyond_the_limit_is_refused_in_googles_form(client: Client) -> None:
-    response = post(client, b'{"comment": {"text": "' + b"x" * 9_000_000 + b'"}}')
+    response = post_json(client, b'{"comment": {"text": "' + b"x" * 9_000_000 + b'"}}')
     assert response.status_code == 400
     assert response.json()["error"]["status"] == "INVALID_ARGUMENT"
 
@@ -245,7 +236,7 @@ def test_keys_are_taken_from_wherever_clients_put_them(
         ],
         1,
     ):
-        assert post(client, asking(), ANALYZE + query, headers=headers).status_code == 200
+        assert post_json(client, analyze_request(), ANALYZE + query, headers=headers).status_code == 200
         assert Prediction.objects.filter(client=key).count() == number
     key.refresh_from_db()
     assert key.last_used_at is not None
@@ -262,20 +253,20 @@ def test_a_bad_key_is_refused_even_where_none_is_needed(client: Client, api_key:
     ]
     message = "API key not valid. Please pass a valid API key."
     for path in (f"{ANALYZE}?key=wrong", f"{SUGGEST}?key=wrong"):
-        error_of(post(client, b"", path), 400, message, details)
+        error_of(post_json(client, b"", path), 400, message, details)
     error_of(client.get("/$discovery/rest?version=v1alpha1&key=wrong"), 400, message, details)
     path = f"{ANALYZE}?key={api_key[1]}"
-    assert post(client, asking(), path).status_code == 200
-    revoke_api_key(key=api_key[0])
+    assert post_json(client, analyze_request(), path).status_code == 200
+    revoke_api_key(actor=SYSTEM, key=api_key[0])
     with patch.object(time, "monotonic", return_value=time.monotonic() + LOOKUP_SECONDS):
-        error_of(post(client, asking(), path), 400, message, details)
+        error_of(post_json(client, analyze_request(), path), 400, message, details)
 
 
 def test_no_key_is_refused_where_keys_are_needed(client: Client, settings: Settings) -> None:
-    assert post(client, asking()).status_code == 200
+    assert post_json(client, analyze_request()).status_code == 200
     settings.ANONYMOUS_API = False
     error_of(
-        post(client, asking()),
+        post_json(client, analyze_request()),
         403,
         "Method doesn't allow unregistered callers (callers without established identity). "
         "Please use API Key or other form of API consumer identity to call this API.",
@@ -285,19 +276,19 @@ def test_no_key_is_refused_where_keys_are_needed(client: Client, settings: Setti
 
 
 def test_a_key_without_the_scope_is_blocked(client: Client) -> None:
-    _, secret = create_api_key(name="reader", scopes=["read"])
+    _, secret = create_api_key(actor=SYSTEM, name="reader", scopes=["read"])
     for path in (ANALYZE, SUGGEST):
-        response = post(client, asking(), f"{path}?key={secret}")
+        response = post_json(client, analyze_request(), f"{path}?key={secret}")
         assert response.status_code == 403
         assert response.json()["error"]["details"][0]["reason"] == "API_KEY_SERVICE_BLOCKED"
 
 
 @pytest.mark.usefixtures("one_minute")
 def test_quota_is_the_keys_own_and_refused_as_recorded(client: Client) -> None:
-    key, secret = create_api_key(name="slow", rate_per_minute=2)
+    key, secret = create_api_key(actor=SYSTEM, name="slow", rate_per_minute=2)
     path = f"{ANALYZE}?key={secret}"
-    assert [post(client, asking(), path).status_code for _ in range(3)] == [200, 200, 429]
-    response = post(client, asking("b"), path)
+    assert [post_json(client, analyze_request(), path).status_code for _ in range(3)] == [200, 200, 429]
+    response = post_json(client, analyze_request("b"), path)
     error_of(
         response,
         429,
@@ -331,13 +322,13 @@ def test_quota_is_the_keys_own_and_refused_as_recorded(client: Client) -> None:
         "RESOURCE_EXHAUSTED",
     )
     assert 1 <= int(response["Retry-After"]) <= 120
-    assert post(client, asking()).status_code == 200  # somebody else's
+    assert post_json(client, analyze_request()).status_code == 200  # somebody else's
 
 
 def test_every_attribute_we_have_by_every_name(client: Client) -> None:
     names = [*LABEL_OF, "TOXICITY@6", "INSULT_EXPERIMENTAL@2"]
     assert len(LABEL_OF) == 13
-    answered = post(client, asking(IDIOT, *names)).json()["attributeScores"]
+    answered = post_json(client, analyze_request(IDIOT, *names)).json()["attributeScores"]
     assert set(answered) == set(names)
     expected = dict(zip(LABELS, serving.current().scorer.score(IDIOT), strict=True))
     for name in names:
@@ -346,14 +337,15 @@ def test_every_attribute_we_have_by_every_name(client: Client) -> None:
 
 
 def test_unsupported_attributes_are_dropped_where_asked(client: Client) -> None:
-    body = asking(IDIOT, "TOXICITY", "FLIRTATION", "SEXUALLY_EXPLICIT")
-    answered = post(client, body | {"dropUnsupportedAttributes": True}).json()
+    body = analyze_request(IDIOT, "TOXICITY", "FLIRTATION", "SEXUALLY_EXPLICIT")
+    answered = post_json(client, body | {"dropUnsupportedAttributes": True}).json()
     assert list(answered["attributeScores"]) == ["TOXICITY"]
-    _, secret = create_api_key(name="lenient", drop_unsupported=True)
-    answered = post(client, body, f"{ANALYZE}?key={secret}").json()
+    _, secret = create_api_key(actor=SYSTEM, name="lenient", drop_unsupported=True)
+    answered = post_json(client, body, f"{ANALYZE}?key={secret}").json()
     assert list(answered["attributeScores"]) == ["TOXICITY"]
-    answered = post(
-        client, asking("Das ist sehr schön") | {"languages": ["de"], "dropUnsupportedAttributes": True}
+    answered = post_json(
+        client,
+        analyze_request("Das ist sehr schön") | {"languages": ["de"], "dropUnsupportedAttributes": True},
     )
     assert answered.json()["attributeScores"] == {}
 
@@ -372,7 +364,7 @@ def test_both_spellings_any_content_type_and_lenient_values(client: Client) -> N
         "community_id": None,
         "languages": "en",
     }
-    plain = post(client, body, content_type="text/plain;charset=UTF-8")
+    plain = post_json(client, body, content_type="text/plain;charset=UTF-8")
     assert plain.status_code == 200, plain.content
     assert plain.json()["clientToken"] == "t"
     assert plain.json()["languages"] == ["en"]
@@ -380,16 +372,18 @@ def test_both_spellings_any_content_type_and_lenient_values(client: Client) -> N
         "comment": {"text": IDIOT},
         "requestedAttributes": {"TOXICITY": {"scoreThreshold": {"value": 0.1}}},
     }
-    form = post(client, threshold, content_type="application/x-www-form-urlencoded")
+    form = post_json(client, threshold, content_type="application/x-www-form-urlencoded")
     assert form.json()["attributeScores"]["TOXICITY"] == plain.json()["attributeScores"]["TOXICITY"]
 
 
 def test_thresholds_leave_scores_out(client: Client) -> None:
-    asked = asking("You idiot. Thank you for the soup.", "TOXICITY", "THREAT", "INSULT", spanAnnotations=True)
-    everything = post(client, asked).json()["attributeScores"]
+    asked = analyze_request(
+        "You idiot. Thank you for the soup.", "TOXICITY", "THREAT", "INSULT", spanAnnotations=True
+    )
+    everything = post_json(client, asked).json()["attributeScores"]
     for name, threshold in (("TOXICITY", 0), ("THREAT", 0.99), ("INSULT", 0.05)):
         asked["requestedAttributes"][name] = {"scoreThreshold": threshold}
-    answered = post(client, asked).json()["attributeScores"]
+    answered = post_json(client, asked).json()["attributeScores"]
     assert answered["TOXICITY"] == everything["TOXICITY"]
     assert "THREAT" not in answered
     for span in answered["INSULT"]["spanScores"]:
@@ -399,9 +393,9 @@ def test_thresholds_leave_scores_out(client: Client) -> None:
 
 def test_sentence_spans_count_in_utf16_and_carry_the_sentences_scores(client: Client) -> None:
     text = "Hi 👩‍👩‍👧 there! You idïot\u0308. 🤬🤬 Shut up\nthanks"
-    spans = post(client, asking(text, spanAnnotations=True)).json()["attributeScores"]["TOXICITY"][
-        "spanScores"
-    ]
+    spans = post_json(client, analyze_request(text, spanAnnotations=True)).json()["attributeScores"][
+        "TOXICITY"
+    ]["spanScores"]
     units = text.encode("utf-16-le")
     pieces = [units[2 * span["begin"] : 2 * span["end"]].decode("utf-16-le") for span in spans]
     assert pieces == [text, "Hi 👩‍👩‍👧 there!", "You idïot\u0308.", "🤬🤬 Shut up", "thanks"]
@@ -411,7 +405,9 @@ def test_sentence_spans_count_in_utf16_and_carry_the_sentences_scores(client: Cl
 
 def test_a_single_sentence_has_the_whole_texts_span_only(client: Client) -> None:
     for more in ({}, {"spanAnnotations": True}):
-        answered = post(client, asking("😀 idiot", **more)).json()["attributeScores"]["TOXICITY"]
+        answered = post_json(client, analyze_request("😀 idiot", **more)).json()["attributeScores"][
+            "TOXICITY"
+        ]
         assert [(span["begin"], span["end"]) for span in answered["spanScores"]] == [(0, 8)]
         assert answered["spanScores"][0]["score"] == answered["summaryScore"]
 
@@ -436,13 +432,15 @@ def test_a_single_sentence_has_the_whole_texts_span_only(client: Client) -> None
     ],
 )
 def test_short_and_garbled_comments_are_scored_as_english(client: Client, text: str) -> None:
-    answered = post(client, asking(text)).json()
+    answered = post_json(client, analyze_request(text)).json()
     assert answered["languages"] == answered["detectedLanguages"] == ["en"]
     assert 0 <= answered["attributeScores"]["TOXICITY"]["summaryScore"]["value"] <= 1
 
 
 def test_languages_named_by_the_client_are_kept_and_detection_is_told(client: Client) -> None:
-    answered = post(client, asking("Je suis très content de vous voir", languages=["en-GB"])).json()
+    answered = post_json(
+        client, analyze_request("Je suis très content de vous voir", languages=["en-GB"])
+    ).json()
     assert answered["languages"] == ["en-GB"]
     assert answered["detectedLanguages"] == ["fr"]
     assert languages.detect("Это очень хорошая статья") == "ru"
@@ -473,14 +471,14 @@ def test_the_compiled_detector_says_what_the_library_does() -> None:
 
 
 def test_what_was_answered_is_stored(client: Client, api_key: tuple[APIKey, str]) -> None:
-    asked = asking(
+    asked = analyze_request(
         IDIOT,
         communityId="c" * 300,
         clientToken="comment:7",
         sessionId="s",
         context={"entries": {"text": "x"}},
     )
-    body = post(client, asked, f"{ANALYZE}?key={api_key[1]}").json()
+    body = post_json(client, asked, f"{ANALYZE}?key={api_key[1]}").json()
     stored = Prediction.objects.get()
     assert (stored.source, stored.text, stored.client, stored.community) == (
         "perspective",
@@ -495,7 +493,7 @@ def test_what_was_answered_is_stored(client: Client, api_key: tuple[APIKey, str]
 
 
 def test_text_that_no_database_takes_is_stored_cleaned(client: Client) -> None:
-    response = post(
+    response = post_json(
         client, b'{"comment":{"text":"a\\u0000b \\ud83d idiot"},"requestedAttributes":{"TOXICITY":{}}}'
     )
     assert response.status_code == 200
@@ -504,34 +502,39 @@ def test_text_that_no_database_takes_is_stored_cleaned(client: Client) -> None:
 
 def test_do_not_store_leaves_no_text_anywhere(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     install_default_policy()
-    _, secret = create_api_key(name="reviewed", review_perspective=True)
+    _, secret = create_api_key(actor=SYSTEM, name="reviewed", review_perspective=True)
     caplog.set_level(logging.DEBUG)
     text = "I will find you and kill you, zxqv idiot"
-    assert post(client, asking(text, doNotStore=True), f"{ANALYZE}?key={secret}").status_code == 200
+    assert (
+        post_json(client, analyze_request(text, doNotStore=True), f"{ANALYZE}?key={secret}").status_code
+        == 200
+    )
     assert Prediction.objects.get().text is None
     assert not QueueItem.objects.exists()
-    with patch.object(analysis.languages, "detect", side_effect=RuntimeError(text)):
-        assert post(client, asking(text, doNotStore=True)).json()["error"]["status"] == "INTERNAL"
+    with patch.object(actions.languages, "detect", side_effect=RuntimeError(text)):
+        assert (
+            post_json(client, analyze_request(text, doNotStore=True)).json()["error"]["status"] == "INTERNAL"
+        )
     assert "RuntimeError" in caplog.text
     assert "zxqv" not in caplog.text
 
 
 def test_a_key_that_has_it_so_sends_comments_through_the_policy(client: Client) -> None:
-    _, secret = create_api_key(name="reviewed", review_perspective=True)
+    _, secret = create_api_key(actor=SYSTEM, name="reviewed", review_perspective=True)
     path = f"{ANALYZE}?key={secret}"
-    assert post(client, asking(), path).status_code == 200  # no policy: scored all the same
+    assert post_json(client, analyze_request(), path).status_code == 200  # no policy: scored all the same
     install_default_policy()
     policy = Policy.objects.active_for("")
     policy.rules.filter(label="toxic").update(reject_from=None, review_from=0.5)
     policy.rules.exclude(label="toxic").update(reject_from=None, review_from=None)
-    answer = post(client, asking(communityId="cats"), path)
+    answer = post_json(client, analyze_request(communityId="cats"), path)
     item = QueueItem.objects.get(submission__community="cats")
     stored = item.submission.prediction
     assert (stored.text, stored.source, stored.client.name) == (IDIOT, "perspective", "reviewed")
     assert answer.json()["attributeScores"]["TOXICITY"]["summaryScore"]["value"] == pytest.approx(
         stored.toxic
     )
-    post(client, asking(communityId="cats"))  # another caller's doesn't go there
+    post_json(client, analyze_request(communityId="cats"))  # another caller's doesn't go there
     assert QueueItem.objects.count() == 1
 
 
@@ -550,7 +553,7 @@ def test_suggestions_become_feedback_on_the_labels_they_speak_of(
         "communityId": "Coral:https://example.org",
         "clientToken": "comment:17",
     }
-    response = post(client, asked, f"{SUGGEST}?key={api_key[1]}")
+    response = post_json(client, asked, f"{SUGGEST}?key={api_key[1]}")
     assert response.json() == {
         "clientToken": "comment:17",
         "detectedLanguages": ["en"],
@@ -582,7 +585,7 @@ def test_suggestions_become_feedback_on_the_labels_they_speak_of(
     ],
 )
 def test_malformed_suggestions_are_refused(client: Client, scores: Any) -> None:
-    response = post(client, {"comment": {"text": "a"}, "attributeScores": scores}, SUGGEST)
+    response = post_json(client, {"comment": {"text": "a"}, "attributeScores": scores}, SUGGEST)
     assert response.status_code == 400
     assert response.json()["error"]["status"] == "INVALID_ARGUMENT"
     assert not Feedback.objects.exists()
@@ -591,13 +594,13 @@ def test_malformed_suggestions_are_refused(client: Client, scores: Any) -> None:
 def test_partial_responses(client: Client) -> None:
     mask = "attributeScores(TOXICITY/summaryScore/value,*/spanScores/begin),languages"
     path = f"{ANALYZE}?prettyPrint=false&fields={mask}"
-    body = post(client, asking(IDIOT, "TOXICITY", "INSULT"), path).json()
+    body = post_json(client, analyze_request(IDIOT, "TOXICITY", "INSULT"), path).json()
     assert list(body) == ["attributeScores", "languages"]
     assert list(body["attributeScores"]["TOXICITY"]["summaryScore"]) == ["value"]
     assert body["attributeScores"]["INSULT"] == {"spanScores": [{"begin": 0}]}
-    assert post(client, asking(), f"{ANALYZE}?fields=*").json()["languages"] == ["en"]
+    assert post_json(client, analyze_request(), f"{ANALYZE}?fields=*").json()["languages"] == ["en"]
     for wrong in ("attributeScore", "languages/x", "a(b", "a)", ",", "languages,", "(", "a b"):
-        response = post(client, asking(), f"{ANALYZE}?fields={wrong}")
+        response = post_json(client, analyze_request(), f"{ANALYZE}?fields={wrong}")
         assert response.status_code == 400, wrong
         assert response.json()["error"]["message"] == "Request contains an invalid argument."
 
@@ -612,25 +615,28 @@ def test_any_mask_is_parsed_or_refused(mask: str) -> None:
 
 
 def test_pretty_printing_and_jsonp(client: Client) -> None:
-    response = post(client, asking())
+    response = post_json(client, analyze_request())
     pretty = response.content.decode()
     assert response["Content-Length"] == str(len(response.content))
     assert pretty.startswith(
         '{\n  "attributeScores": {\n    "TOXICITY": {\n      "spanScores": [\n        {\n'
     )
-    assert json.loads(pretty) == post(client, asking(), f"{ANALYZE}?prettyPrint=false&alt=media").json()
-    script = post(client, asking(), f"{ANALYZE}?callback=app.on_score")
+    assert (
+        json.loads(pretty)
+        == post_json(client, analyze_request(), f"{ANALYZE}?prettyPrint=false&alt=media").json()
+    )
+    script = post_json(client, analyze_request(), f"{ANALYZE}?callback=app.on_score")
     assert script["Content-Type"] == "text/javascript; charset=UTF-8"
     assert script.content.startswith(b"// API callback\napp.on_score({")
-    unsafe = post(client, asking(), f"{ANALYZE}?callback=alert(1)//")
+    unsafe = post_json(client, analyze_request(), f"{ANALYZE}?callback=alert(1)//")
     assert unsafe["Content-Type"] == "application/json; charset=UTF-8"
 
 
 def test_the_colon_may_come_encoded_and_other_paths_are_not_found(client: Client) -> None:
-    assert post(client, asking(), "/v1alpha1/comments%3Aanalyze").status_code == 200
+    assert post_json(client, analyze_request(), "/v1alpha1/comments%3Aanalyze").status_code == 200
     for response in (
         client.get(ANALYZE),
-        post(client, asking(), "/v1alpha1/comments:guess"),
+        post_json(client, analyze_request(), "/v1alpha1/comments:guess"),
         client.get("/batch"),
     ):
         error_of(response, 404, "Method not found.", status="NOT_FOUND")
@@ -651,7 +657,7 @@ def test_discovery_is_the_contracts_on_this_host(client: Client, settings: Setti
     assert client.get("/$discovery/rest?version=v2").status_code == 404
     answer = document["schemas"]["AnalyzeCommentResponse"]["properties"]
     suggested = document["schemas"]["SuggestCommentScoreResponse"]["properties"]
-    assert set(ANSWER) == set(answer) | set(suggested)
+    assert set(RESPONSE_FIELDS) == set(answer) | set(suggested)
 
 
 def test_browsers_may_call_from_anywhere_but_only_these_paths(client: Client) -> None:
@@ -668,7 +674,10 @@ def test_browsers_may_call_from_anywhere_but_only_these_paths(client: Client) ->
     assert preflight["Access-Control-Allow-Origin"] == "*"
     assert "x-goog-api-key" in preflight["Access-Control-Allow-Headers"]
     assert "POST" in preflight["Access-Control-Allow-Methods"]
-    for response in (post(client, asking(), headers=origin), post(client, b"{", headers=origin)):
+    for response in (
+        post_json(client, analyze_request(), headers=origin),
+        post_json(client, b"{", headers=origin),
+    ):
         assert response["Access-Control-Allow-Origin"] == "*"
         assert "Access-Control-Allow-Credentials" not in response
     assert "Access-Control-Allow-Origin" not in client.get("/api/v1/models", headers=origin)
@@ -677,20 +686,20 @@ def test_browsers_may_call_from_anywhere_but_only_these_paths(client: Client) ->
 def test_cors_can_be_narrowed(client: Client, settings: Settings) -> None:
     settings.CORS_ALLOW_ALL_ORIGINS = False
     settings.CORS_ALLOWED_ORIGINS = ["https://forum.example.org"]
-    allowed = post(client, asking(), headers={"Origin": "https://forum.example.org"})
+    allowed = post_json(client, analyze_request(), headers={"Origin": "https://forum.example.org"})
     assert allowed["Access-Control-Allow-Origin"] == "https://forum.example.org"
-    assert "Access-Control-Allow-Origin" not in post(
-        client, asking(), headers={"Origin": "https://evil.example.org"}
+    assert "Access-Control-Allow-Origin" not in post_json(
+        client, analyze_request(), headers={"Origin": "https://evil.example.org"}
     )
 
 
 def test_outages_are_unavailable(client: Client) -> None:
-    with patch.object(analysis.predictions, "score_each", side_effect=OperationalError("secret words")):
-        response = post(client, asking())
+    with patch.object(actions.predictions, "score_batches", side_effect=OperationalError("secret words")):
+        response = post_json(client, analyze_request())
     error_of(response, 503, "The service is currently unavailable.", status="UNAVAILABLE")
     assert response["Retry-After"] == "5"
-    with patch.object(analysis.predictions, "score_each", side_effect=serving.NoModelError("none")):
-        assert post(client, asking()).status_code == 503
+    with patch.object(actions.predictions, "score_batches", side_effect=NoModelError("none")):
+        assert post_json(client, analyze_request()).status_code == 503
 
 
 NAMES = st.sampled_from(
@@ -738,7 +747,7 @@ WELL_FORMED = st.fixed_dictionaries(
 )
 @given(body=VALUES | st.dictionaries(NAMES, VALUES, max_size=5) | WELL_FORMED)
 def test_any_json_gets_a_well_formed_answer_or_error(client: Client, path: str, body: Any) -> None:
-    response = post(client, body, path)
+    response = post_json(client, body, path)
     answered = json.loads(response.content)
     if response.status_code != 200:
         assert 400 <= response.status_code < 500, response.content
@@ -771,7 +780,7 @@ def is_low(unit: bytes) -> bool:
 def test_sentences_are_ordered_pieces_of_the_text(text: str) -> None:
     units = text.encode("utf-16-le", "surrogatepass")
     last = 0
-    for begin, end, sentence in sentences(text):
+    for begin, end, sentence in find_sentences(text):
         assert last <= begin < end <= utf16_length(text)
         assert units[2 * begin : 2 * end].decode("utf-16-le", "surrogatepass") == sentence
         last = end

@@ -1,7 +1,6 @@
 """Google's batch format: what is echoed, what is refused, and how long hostile bodies take."""
 
 import gc
-import json
 import time
 from collections import Counter
 from typing import Any
@@ -17,40 +16,11 @@ from apps.accounts.actions import create_api_key
 from apps.accounts.models import APIKey
 from apps.api.perspective import batch as batches
 from apps.api.perspective.access import MAX_BATCH_KEYS
+from apps.core.permissions import SYSTEM
 from apps.predictions.models import Prediction
+from toxicmod.testing.perspective import ANALYZE_LINE, analyze_json, batch_part, batch_responses, send_batch
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
-
-ANALYZE = "POST /v1alpha1/comments:analyze?prettyPrint=false HTTP/1.1"
-
-
-def asking(text: str, attribute: str = "TOXICITY", **more: Any) -> str:
-    return json.dumps({"comment": {"text": text}, "requestedAttributes": {attribute: {}}, **more})
-
-
-def part(content_id: str, body: str = "", line: str = ANALYZE, headers: str = "", head: str = "") -> str:
-    """Return a part: `headers` are the inner request's, `head` are the part's own, each line with its end."""
-    return (
-        f"--b\r\nContent-Type: application/http\r\nContent-ID: {content_id}\r\n{head}\r\n"
-        f"{line}\r\nContent-Type: application/json\r\n{headers}\r\n{body}\r\n"
-    )
-
-
-def send(client: Client, body: str | bytes, path: str = "/batch", **headers: str) -> Any:
-    data = body.encode() if isinstance(body, str) else body
-    return client.post(path, data, content_type="multipart/mixed; boundary=b", headers=headers)
-
-
-def answers(response: Any) -> list[tuple[str, int, dict[str, Any]]]:
-    """Return Content-ID, status and JSON of each part of an answer."""
-    assert response.status_code == 200, response.content
-    boundary = response["Content-Type"].partition("boundary=")[2]
-    results = []
-    for answer in response.content.decode().split(f"--{boundary}")[1:-1]:
-        head, http, body = answer.split("\r\n\r\n", 2)
-        names = [line.removeprefix("Content-ID: ") for line in head.splitlines() if "Content-ID" in line]
-        results.append(("".join(names), int(http.split()[1]), json.loads(body)))
-    return results
 
 
 def refusal(response: Any, code: int) -> str:
@@ -63,13 +33,17 @@ def refusal(response: Any, code: int) -> str:
 def test_a_batch_is_answered_part_by_part(client: Client, api_key: tuple[APIKey, str]) -> None:
     line = f"POST /v1alpha1/comments:analyze?key={api_key[1]} HTTP/1.1"
     parts = [
-        part("<id + 1>", asking("ünïcode 😀 idiot"), line),
-        part("<id + 2>", asking("a", "SPICINESS"), "POST /v1alpha1/comments%3Aanalyze?prettyPrint=false"),
-        part("<id + 3>", "", "GET https://scores.example.org/$discovery/rest?version=v1alpha1 HTTP/1.1"),
-        part("<id + 4>", "", "GET /admin/ HTTP/1.1"),
-        part("<id + 5>", "", "nonsense"),
+        batch_part("<id + 1>", analyze_json("ünïcode 😀 idiot"), line),
+        batch_part(
+            "<id + 2>", analyze_json("a", "SPICINESS"), "POST /v1alpha1/comments%3Aanalyze?prettyPrint=false"
+        ),
+        batch_part(
+            "<id + 3>", "", "GET https://scores.example.org/$discovery/rest?version=v1alpha1 HTTP/1.1"
+        ),
+        batch_part("<id + 4>", "", "GET /admin/ HTTP/1.1"),
+        batch_part("<id + 5>", "", "nonsense"),
     ]
-    results = answers(send(client, "".join(parts) + "--b--\r\n"))
+    results = batch_responses(send_batch(client, "".join(parts) + "--b--\r\n"))
     assert [name for name, _, _ in results] == [f"<response-id + {n}>" for n in range(1, 6)]
     assert [status for _, status, _ in results] == [200, 400, 200, 404, 404]
     assert Prediction.objects.get().text == "ünïcode 😀 idiot"
@@ -106,9 +80,9 @@ BASE = "5f4ab1f1-2a7c-4b1e-9c8f-d02c1a0b7f55"
     ],
 )
 def test_a_folded_content_id_is_echoed_on_one_line(client: Client, end: str, sent: str, echoed: str) -> None:
-    body = part(sent.format(end="\r\n"), asking("Good day"), line=ANALYZE) + "--b--\r\n"
-    response = send(client, body.replace("\r\n", end))
-    assert [each[:2] for each in answers(response)] == [(echoed, 200)]
+    body = batch_part(sent.format(end="\r\n"), analyze_json("Good day"), line=ANALYZE_LINE) + "--b--\r\n"
+    response = send_batch(client, body.replace("\r\n", end))
+    assert [each[:2] for each in batch_responses(response)] == [(echoed, 200)]
 
 
 @pytest.mark.parametrize(
@@ -117,8 +91,12 @@ def test_a_folded_content_id_is_echoed_on_one_line(client: Client, end: str, sen
 def test_a_content_id_that_is_not_printable_ascii_spoils_only_its_own_part(
     client: Client, content_id: str
 ) -> None:
-    body = part("<a>", asking("first")) + part(content_id, asking("second")) + part("<c>", asking("third"))
-    results = answers(send(client, body + "--b--"))
+    body = (
+        batch_part("<a>", analyze_json("first"))
+        + batch_part(content_id, analyze_json("second"))
+        + batch_part("<c>", analyze_json("third"))
+    )
+    results = batch_responses(send_batch(client, body + "--b--"))
     assert [status for _, status, _ in results] == [200, 400, 200]
     assert results[1][0].isascii()
     assert results[1][0].startswith("<response-")
@@ -128,26 +106,34 @@ def test_a_content_id_that_is_not_printable_ascii_spoils_only_its_own_part(
 
 def test_nothing_is_stored_for_a_part_that_gets_an_error(client: Client) -> None:
     broken = [
-        part("<1>", asking("text", "SPICINESS")),
-        part("<2>", "{"),
-        part("<3>", asking("text"), line="POST /v1alpha1/comments:analyze?key=wrong HTTP/1.1"),
-        part("<4>", asking("text"), head="Content-Transfer-Encoding: base64\r\n"),
-        part("<5>", asking("text"), headers="no colon\r\n"),
-        part("<6>", asking("text"), headers="X: y\r\n" * 100),
-        part("<7>", asking("text"), headers=f"X: {'y' * 20_000}\r\n"),
-        part("<8>", asking("text"), line=f"POST {ANALYZE} /{'a' * 20_000}"),
-        part("<9>", asking("text"), line="POST //[/v1alpha1/comments:analyze HTTP/1.1"),
-        part("<10>", asking("text"), line="POST /v1alpha1/comments:analyze?" + "&".join("a" * 3_000)),
-        part("<11>", asking("text"), line="POST /v1alpha1/comments:analyze?a=\xff&\xfe HTTP/9.9 what more"),
+        batch_part("<1>", analyze_json("text", "SPICINESS")),
+        batch_part("<2>", "{"),
+        batch_part("<3>", analyze_json("text"), line="POST /v1alpha1/comments:analyze?key=wrong HTTP/1.1"),
+        batch_part("<4>", analyze_json("text"), head="Content-Transfer-Encoding: base64\r\n"),
+        batch_part("<5>", analyze_json("text"), headers="no colon\r\n"),
+        batch_part("<6>", analyze_json("text"), headers="X: y\r\n" * 100),
+        batch_part("<7>", analyze_json("text"), headers=f"X: {'y' * 20_000}\r\n"),
+        batch_part("<8>", analyze_json("text"), line=f"POST {ANALYZE_LINE} /{'a' * 20_000}"),
+        batch_part("<9>", analyze_json("text"), line="POST //[/v1alpha1/comments:analyze HTTP/1.1"),
+        batch_part(
+            "<10>", analyze_json("text"), line="POST /v1alpha1/comments:analyze?" + "&".join("a" * 3_000)
+        ),
+        batch_part(
+            "<11>",
+            analyze_json("text"),
+            line="POST /v1alpha1/comments:analyze?a=\xff&\xfe HTTP/9.9 what more",
+        ),
     ]
-    results = answers(send(client, "".join(broken) + part("<good>", asking("good")) + "--b--"))
+    results = batch_responses(
+        send_batch(client, "".join(broken) + batch_part("<good>", analyze_json("good")) + "--b--")
+    )
     assert [status for _, status, _ in results] == [*[400] * 9, 400, 200, 200]
     assert sorted(Prediction.objects.values_list("text", flat=True)) == ["good", "text"]
 
 
 def test_a_content_type_that_cannot_be_read_spoils_only_its_own_part(client: Client) -> None:
-    odd = part("<a>", asking("odd")).replace("application/json", "application/json; a*=nosuch''x")
-    results = answers(send(client, odd + part("<b>", asking("good")) + "--b--"))
+    odd = batch_part("<a>", analyze_json("odd")).replace("application/json", "application/json; a*=nosuch''x")
+    results = batch_responses(send_batch(client, odd + batch_part("<b>", analyze_json("good")) + "--b--"))
     assert [status for _, status, _ in results] == [400, 200]
     assert Prediction.objects.get().text == "good"
 
@@ -159,62 +145,69 @@ def test_a_content_type_that_cannot_be_read_spoils_only_its_own_part(client: Cli
 def test_the_key_of_a_batch_is_checked_before_its_body_is_looked_at(client: Client, header: str) -> None:
     name, _, value = header.partition(": ")
     with patch.object(batches, "_split", side_effect=AssertionError):
-        assert "API key not valid" in refusal(send(client, part("<a>", asking("a")), **{name: value}), 400)
+        assert "API key not valid" in refusal(
+            send_batch(client, batch_part("<a>", analyze_json("a")), **{name: value}), 400
+        )
     with patch.object(batches, "_split", side_effect=AssertionError):
-        assert "API key not valid" in refusal(send(client, b"", "/batch?key=wrong"), 400)
+        assert "API key not valid" in refusal(send_batch(client, b"", "/batch?key=wrong"), 400)
 
 
 def test_a_batch_beyond_the_quota_of_its_key_is_not_looked_at(client: Client) -> None:
-    _, secret = create_api_key(name="slow", rate_per_minute=2)
-    body = "".join(part(f"<{n}>", asking("a")) for n in range(3)) + "--b--"
-    first = answers(send(client, body, **{"X-Goog-Api-Key": secret}))
+    _, secret = create_api_key(actor=SYSTEM, name="slow", rate_per_minute=2)
+    body = "".join(batch_part(f"<{n}>", analyze_json("a")) for n in range(3)) + "--b--"
+    first = batch_responses(send_batch(client, body, **{"X-Goog-Api-Key": secret}))
     assert Counter(status for _, status, _ in first) == {200: 2, 429: 1}
     with patch.object(batches, "_split", side_effect=AssertionError):
-        response = send(client, body, **{"X-Goog-Api-Key": secret})
+        response = send_batch(client, body, **{"X-Goog-Api-Key": secret})
     assert "Quota exceeded" in refusal(response, 429)
     assert int(response["Retry-After"]) > 0
 
 
 def test_an_anonymous_batch_is_refused_where_keys_are_needed(client: Client, settings: Settings) -> None:
     settings.ANONYMOUS_API = False
-    body = part("<a>", asking("a")) + part("<b>", asking("b")) + "--b--"
+    body = batch_part("<a>", analyze_json("a")) + batch_part("<b>", analyze_json("b")) + "--b--"
     with patch.object(batches.views, "analyze_together", side_effect=AssertionError):
-        assert "unregistered callers" in refusal(send(client, body), 403)
+        assert "unregistered callers" in refusal(send_batch(client, body), 403)
 
 
 def test_an_anonymous_batch_beyond_the_quota_of_its_address_is_refused(
     client: Client, settings: Settings
 ) -> None:
     settings.ANONYMOUS_RATE_PER_MINUTE = 2
-    body = "".join(part(f"<{n}>", asking("a")) for n in range(3)) + "--b--"
-    assert Counter(status for _, status, _ in answers(send(client, body))) == {200: 2, 429: 1}
+    body = "".join(batch_part(f"<{n}>", analyze_json("a")) for n in range(3)) + "--b--"
+    assert Counter(status for _, status, _ in batch_responses(send_batch(client, body))) == {200: 2, 429: 1}
     with patch.object(batches.views, "analyze_together", side_effect=AssertionError):
-        assert "Quota exceeded" in refusal(send(client, body), 429)
-    _, secret = create_api_key(name="paying")
+        assert "Quota exceeded" in refusal(send_batch(client, body), 429)
+    _, secret = create_api_key(actor=SYSTEM, name="paying")
     line = f"POST /v1alpha1/comments:analyze?key={secret} HTTP/1.1"
-    assert [each[1] for each in answers(send(client, part("<a>", asking("a"), line) + "--b--"))] == [200]
+    assert [
+        each[1]
+        for each in batch_responses(send_batch(client, batch_part("<a>", analyze_json("a"), line) + "--b--"))
+    ] == [200]
 
 
 def test_each_part_counts_against_the_quota(client: Client) -> None:
-    _, secret = create_api_key(name="slow", rate_per_minute=5)
-    body = "".join(part(f"<{n}>", asking("a")) for n in range(4)) + "--b--"
-    first = answers(send(client, body, **{"X-Goog-Api-Key": secret}))
-    second = answers(send(client, body, **{"X-Goog-Api-Key": secret}))
+    _, secret = create_api_key(actor=SYSTEM, name="slow", rate_per_minute=5)
+    body = "".join(batch_part(f"<{n}>", analyze_json("a")) for n in range(4)) + "--b--"
+    first = batch_responses(send_batch(client, body, **{"X-Goog-Api-Key": secret}))
+    second = batch_responses(send_batch(client, body, **{"X-Goog-Api-Key": secret}))
     assert [status for _, status, _ in first + second] == [*[200] * 5, *[429] * 3]
 
 
 def test_a_part_without_a_key_has_the_key_of_the_batch(client: Client, api_key: tuple[APIKey, str]) -> None:
-    other, secret = create_api_key(name="other")
-    body = part("<a>", asking("outer")) + part(
-        "<b>", asking("inner"), headers=f"X-Goog-Api-Key: {secret}\r\n"
+    other, secret = create_api_key(actor=SYSTEM, name="other")
+    body = batch_part("<a>", analyze_json("outer")) + batch_part(
+        "<b>", analyze_json("inner"), headers=f"X-Goog-Api-Key: {secret}\r\n"
     )
-    body += part("<c>", asking("inner"), headers=f"Authorization: Bearer {secret}\r\n")
+    body += batch_part("<c>", analyze_json("inner"), headers=f"Authorization: Bearer {secret}\r\n")
     for path, headers in (
         ("/batch", {"X-Goog-Api-Key": api_key[1]}),
         ("/batch", {"Authorization": f"Bearer {api_key[1]}"}),
         (f"/batch?key={api_key[1]}", {}),
     ):
-        assert [each[1] for each in answers(send(client, f"{body}--b--", path, **headers))] == [200] * 3
+        assert [each[1] for each in batch_responses(send_batch(client, f"{body}--b--", path, **headers))] == [
+            200
+        ] * 3
     assert Counter(Prediction.objects.values_list("text", "client")) == {
         ("outer", api_key[0].pk): 3,
         ("inner", other.pk): 6,
@@ -234,9 +227,9 @@ def test_the_address_of_a_part_is_the_batchs_own(
 ) -> None:
     settings.TRUSTED_PROXIES = 1
     settings.ANONYMOUS_RATE_PER_MINUTE = 2
-    parts = [part(f"<{n}>", asking("a"), headers=f"{name}: 10.0.0.{n}\r\n") for n in range(6)]
-    response = send(client, "".join(parts) + "--b--", **{"X-Forwarded-For": f"203.0.113.{90 + number}"})
-    assert Counter(status for _, status, _ in answers(response)) == {200: 2, 429: 4}
+    parts = [batch_part(f"<{n}>", analyze_json("a"), headers=f"{name}: 10.0.0.{n}\r\n") for n in range(6)]
+    response = send_batch(client, "".join(parts) + "--b--", **{"X-Forwarded-For": f"203.0.113.{90 + number}"})
+    assert Counter(status for _, status, _ in batch_responses(response)) == {200: 2, 429: 4}
 
 
 @pytest.mark.parametrize(
@@ -253,8 +246,8 @@ def test_the_address_of_a_part_is_the_batchs_own(
 )
 def test_a_part_says_nothing_about_hosts_and_proxies(client: Client, settings: Settings, header: str) -> None:
     settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
-    body = part("<a>", line="GET /$discovery/rest HTTP/1.1", headers=f"{header}\r\n") + "--b--"
-    ((_, status, document),) = answers(send(client, body))
+    body = batch_part("<a>", line="GET /$discovery/rest HTTP/1.1", headers=f"{header}\r\n") + "--b--"
+    ((_, status, document),) = batch_responses(send_batch(client, body))
     assert (status, document["rootUrl"]) == (200, "http://testserver/")
 
 
@@ -292,16 +285,16 @@ def test_a_hostile_body_is_answered_at_once(
     client: Client, settings: Settings, body: bytes, is_anonymous: bool
 ) -> None:
     settings.ANONYMOUS_API = is_anonymous
-    send(client, part("<a>", asking("warm")) + "--b--")
+    send_batch(client, batch_part("<a>", analyze_json("warm")) + "--b--")
     gc.freeze()  # as gunicorn does: the tests' own objects are not to be collected while time is measured
     began = time.process_time()
-    response = send(client, body)
+    response = send_batch(client, body)
     seconds = time.process_time() - began
     gc.unfreeze()
     assert seconds < 0.5
     assert response.status_code in (200, 400, 403)
     if response.status_code == 200:
-        assert all(status in (400, 404) for _, status, _ in answers(response))
+        assert all(status in (400, 404) for _, status, _ in batch_responses(response))
 
 
 @pytest.mark.parametrize(
@@ -318,15 +311,17 @@ def test_a_hostile_body_is_answered_at_once(
 def test_a_body_that_breaks_the_format_is_refused_as_a_whole(
     client: Client, body: bytes, reason: str
 ) -> None:
-    good = b"" if not body else part("<a>", asking("good")).encode()
-    assert reason in refusal(send(client, good + body), 400)
+    good = b"" if not body else batch_part("<a>", analyze_json("good")).encode()
+    assert reason in refusal(send_batch(client, good + body), 400)
     assert not Prediction.objects.exists()
 
 
 def test_each_unknown_key_is_looked_up_once(client: Client) -> None:
     def lines(count: int) -> str:
         parts = (
-            part(f"<{n}>", asking("a"), f"POST /v1alpha1/comments:analyze?key=wrong{n % count} HTTP/1.1")
+            batch_part(
+                f"<{n}>", analyze_json("a"), f"POST /v1alpha1/comments:analyze?key=wrong{n % count} HTTP/1.1"
+            )
             for n in range(40)
         )
         return "".join(parts) + "--b--"
@@ -334,36 +329,43 @@ def test_each_unknown_key_is_looked_up_once(client: Client) -> None:
     with CaptureQueriesContext(
         connection,
     ) as queries:
-        results = answers(send(client, lines(3)))
+        results = batch_responses(send_batch(client, lines(3)))
     assert len(queries) <= 3
     assert {each[2]["error"]["message"] for each in results} == {
         "API key not valid. Please pass a valid API key."
     }
-    assert f"more than {MAX_BATCH_KEYS}" in refusal(send(client, lines(MAX_BATCH_KEYS + 1)), 400)
+    assert f"more than {MAX_BATCH_KEYS}" in refusal(send_batch(client, lines(MAX_BATCH_KEYS + 1)), 400)
 
 
 def test_a_line_that_only_begins_like_the_delimiter_is_content(client: Client) -> None:
     text = "first\n--bc\n--b-\n --b\n--B\n--b c"
-    body = part("<a>", asking(text)) + "--b--"
+    body = batch_part("<a>", analyze_json(text)) + "--b--"
     raw = body.replace("Content-Type: application/json", "Content-Type: text/plain\r\nX: \r\n --bc")
-    assert [each[1] for each in answers(send(client, raw))] == [200]
+    assert [each[1] for each in batch_responses(send_batch(client, raw))] == [200]
     assert Prediction.objects.get().text == text
     lines = b"--b\n\nGET / HTTP/1.1\n\n--bc\n--b-\n--b x\n --b\n--b--"
-    assert len(answers(send(client, lines))) == 1
+    assert len(batch_responses(send_batch(client, lines))) == 1
 
 
 @pytest.mark.parametrize("end", [b"--b--\r\n", b"--b--", b"--b-- \t\r\nepilogue\r\n--b\r\n", b""])
 @pytest.mark.parametrize("begin", [b"", b"preamble\r\n", b"\r\n"])
 def test_what_is_around_the_parts_is_ignored(client: Client, begin: bytes, end: bytes) -> None:
-    body = begin + part("<a>", asking("one")).encode() + part("<b>", asking("two")).encode() + end
-    assert [each[1] for each in answers(send(client, body))] == [200, 200]
+    body = (
+        begin
+        + batch_part("<a>", analyze_json("one")).encode()
+        + batch_part("<b>", analyze_json("two")).encode()
+        + end
+    )
+    assert [each[1] for each in batch_responses(send_batch(client, body))] == [200, 200]
 
 
 def test_the_span_scores_of_a_batch_are_limited(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "MAX_SPANS", 11)
+    monkeypatch.setattr(batches, "MAX_SPAN_SCORES", 11)
     text = "One. Two. Three."
-    body = "".join(part(f"<{n}>", asking(f"{n}. {text}", spanAnnotations=True)) for n in range(3))
-    results = answers(send(client, body + part("<last>", asking("plain")) + "--b--"))
+    body = "".join(batch_part(f"<{n}>", analyze_json(f"{n}. {text}", spanAnnotations=True)) for n in range(3))
+    results = batch_responses(
+        send_batch(client, body + batch_part("<last>", analyze_json("plain")) + "--b--")
+    )
     assert [status for _, status, _ in results] == [200, 200, 400, 200]
     assert "span scores" in results[2][2]["error"]["message"]
     assert Prediction.objects.count() == sum(status == 200 for _, status, _ in results)

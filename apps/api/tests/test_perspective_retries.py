@@ -16,12 +16,20 @@ from django.utils import timezone
 
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import User
-from apps.api.tests.test_perspective import ANALYZE, IDIOT, asking, post
-from apps.api.tests.test_perspective_batch import answers, part, send
-from apps.api.tests.test_perspective_batch import asking as asking_text
+from apps.core.permissions import SYSTEM
 from apps.moderation.actions import install_default_policy, intake
 from apps.moderation.models import Policy, QueueItem, Submission
 from apps.predictions.models import Prediction
+from toxicmod.testing.perspective import (
+    ANALYZE,
+    IDIOT,
+    analyze_json,
+    analyze_request,
+    batch_part,
+    batch_responses,
+    post_json,
+    send_batch,
+)
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -33,11 +41,13 @@ def path(champion: Any) -> str:
     rules = Policy.objects.active_for("").rules
     rules.update(reject_from=None, review_from=None)
     rules.filter(label="toxic").update(review_from=0.1)
-    return f"{ANALYZE}?key={create_api_key(name='reviewed', review_perspective=True)[1]}"
+    return f"{ANALYZE}?key={create_api_key(actor=SYSTEM, name='reviewed', review_perspective=True)[1]}"
 
 
 def test_a_retry_is_answered_from_the_record_and_queued_once(client: Client, path: str) -> None:
-    first, second = (post(client, asking(clientToken="c-77", communityId="cats"), path) for _ in range(2))
+    first, second = (
+        post_json(client, analyze_request(clientToken="c-77", communityId="cats"), path) for _ in range(2)
+    )
     assert first.status_code == 200
     assert first.json() == second.json()
     item = QueueItem.objects.get()
@@ -46,9 +56,9 @@ def test_a_retry_is_answered_from_the_record_and_queued_once(client: Client, pat
 
 
 def test_a_retry_may_ask_for_other_attributes(client: Client, path: str) -> None:
-    post(client, asking(clientToken="c-77"), path)
-    response = post(
-        client, asking(IDIOT, "TOXICITY", "INSULT", clientToken="c-77", spanAnnotations=True), path
+    post_json(client, analyze_request(clientToken="c-77"), path)
+    response = post_json(
+        client, analyze_request(IDIOT, "TOXICITY", "INSULT", clientToken="c-77", spanAnnotations=True), path
     )
     assert set(response.json()["attributeScores"]) == {"TOXICITY", "INSULT"}
     assert Prediction.objects.count() == 1
@@ -64,28 +74,32 @@ def test_a_retry_may_ask_for_other_attributes(client: Client, path: str) -> None
     ],
 )
 def test_another_comment_is_no_retry(client: Client, path: str, other: str, more: dict[str, str]) -> None:
-    assert post(client, asking(clientToken="c-77"), path).status_code == 200
-    assert post(client, asking(other, **more), path).status_code == 200
+    assert post_json(client, analyze_request(clientToken="c-77"), path).status_code == 200
+    assert post_json(client, analyze_request(other, **more), path).status_code == 200
     assert QueueItem.objects.count() == 2
 
 
 def test_comments_without_a_token_are_all_queued(client: Client, path: str) -> None:
     for _ in range(2):
-        assert post(client, asking(), path).status_code == 200
+        assert post_json(client, analyze_request(), path).status_code == 200
     assert QueueItem.objects.count() == 2
 
 
 def test_another_key_and_moderate_have_ids_of_their_own(client: Client, path: str) -> None:
-    post(client, asking(clientToken="c-77"), path)
-    other, secret = create_api_key(name="other", review_perspective=True)
-    assert post(client, asking(clientToken="c-77"), f"{ANALYZE}?key={secret}").status_code == 200
+    post_json(client, analyze_request(clientToken="c-77"), path)
+    other, secret = create_api_key(actor=SYSTEM, name="other", review_perspective=True)
+    assert (
+        post_json(client, analyze_request(clientToken="c-77"), f"{ANALYZE}?key={secret}").status_code == 200
+    )
     moderate = {"text": "Another comment, idiot", "external_id": "c-77"}
     headers = {"Authorization": f"Api-Key {secret}"}
     for _ in range(2):
-        response = post(client, moderate, "/api/v1/moderate", headers=headers)
+        response = post_json(client, moderate, "/api/v1/moderate", headers=headers)
         assert response.status_code == 200, response.content
     assert QueueItem.objects.count() == 3
-    assert post(client, asking(clientToken="c-77"), f"{ANALYZE}?key={secret}").status_code == 200
+    assert (
+        post_json(client, analyze_request(clientToken="c-77"), f"{ANALYZE}?key={secret}").status_code == 200
+    )
     assert QueueItem.objects.filter(submission__client=other).count() == 2
 
 
@@ -99,15 +113,18 @@ def test_a_token_may_come_again_after_a_day(
     first = timezone.now().replace(hour=begin, minute=30) - timedelta(days=5)
     for moment in (first, first + timedelta(hours=hours)):
         with patch.object(intake.timezone, "now", return_value=moment):
-            assert post(client, asking(clientToken="c-77"), path).status_code == 200
+            assert post_json(client, analyze_request(clientToken="c-77"), path).status_code == 200
         QuerySet(Submission).filter(created_at__gt=first + timedelta(days=4)).update(created_at=moment)
     assert Submission.objects.count() == count
 
 
 def test_the_same_call_twice_in_a_batch_is_queued_once(client: Client, path: str) -> None:
     line = f"POST {path} HTTP/1.1"
-    body = "".join(part(f"<{n}>", asking_text(IDIOT, clientToken="c-77"), line) for n in range(3)) + "--b--"
-    results = answers(send(client, body))
+    body = (
+        "".join(batch_part(f"<{n}>", analyze_json(IDIOT, clientToken="c-77"), line) for n in range(3))
+        + "--b--"
+    )
+    results = batch_responses(send_batch(client, body))
     assert [status for _, status, _ in results] == [200] * 3
     assert results[0][2] == results[2][2]
     assert QueueItem.objects.count() == Prediction.objects.count() == 1
@@ -117,7 +134,7 @@ def test_the_console_finds_every_comment_of_a_token(
     client: Client, path: str, person: Callable[..., User]
 ) -> None:
     for text in ("You idiot", "He is an idiot"):
-        post(client, asking(text, clientToken="site-7"), path)
+        post_json(client, analyze_request(text, clientToken="site-7"), path)
     user = person("ann")
     user.is_staff = True
     user.save()
@@ -136,7 +153,7 @@ def test_concurrent_retries_are_queued_once(path: str) -> None:
     def call(_: int) -> Any:
         try:
             barrier.wait()
-            return post(Client(), asking(clientToken="c-77"), path)
+            return post_json(Client(), analyze_request(clientToken="c-77"), path)
         finally:
             connection.close()
 

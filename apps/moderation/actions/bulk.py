@@ -11,7 +11,7 @@ from django.db.models import Max
 from django.utils import timezone
 
 from apps.accounts.models import User
-from apps.core.wording import many
+from apps.core.text import pluralize
 from apps.moderation.actions.background import enqueue
 from apps.moderation.actions.queue import decide_locked, lock_free, undo
 from apps.moderation.errors import ModerationError
@@ -114,7 +114,7 @@ def start_bulk(*, job_id: int, user: User, typed_count: int) -> BulkJob:
     if job.status != BulkJob.Status.DRAFT:
         raise ModerationError("This job was started or cancelled before.")
     if typed_count != job.count:
-        there = many(job.count, "item")
+        there = pluralize(job.count, "item")
         raise ModerationError(f"You typed {typed_count}, but the job has {there}. Nothing was done.")
     job.status, job.confirmed_at = BulkJob.Status.QUEUED, timezone.now()
     job.save(update_fields=["status", "confirmed_at"])
@@ -170,7 +170,7 @@ def undo_bulk(*, job_id: int, user: User, typed_count: int) -> BulkJob:
     if not job.can_undo:
         raise ModerationError("This job was undone before, or it decided nothing.")
     if typed_count != job.done:
-        made = many(job.done, "decision")
+        made = pluralize(job.done, "decision")
         raise ModerationError(f"You typed {typed_count}, but the job made {made}. Nothing was done.")
     job.status, job.undone_by, job.finished_at = BulkJob.Status.UNDOING, user, None
     job.save(update_fields=["status", "undone_by", "finished_at"])

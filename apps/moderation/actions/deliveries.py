@@ -17,6 +17,7 @@ from django.db.models import Exists, Min, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from apps.accounts.models import User
+from apps.core.retries import back_off
 from apps.moderation.actions.background import enqueue
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Decision, Delivery
@@ -227,7 +228,11 @@ def _record_attempt(delivery: Delivery, endpoint_id: int, attempt: Attempt) -> N
     elif attempt.is_permanent or now >= delivery.retry_until:
         delivery.status = Delivery.Status.FAILED
     else:
-        wait = attempt.retry_after if attempt.retry_after is not None else retries.back_off(delivery.attempts)
+        wait = (
+            attempt.retry_after
+            if attempt.retry_after is not None
+            else back_off(delivery.attempts, first=retries.FIRST_WAIT, longest=retries.MAX_WAIT)
+        )
         delivery.status, delivery.send_after = Delivery.Status.PENDING, now + max(wait, _MIN_WAIT)
     # Only the attempt that still owns the row may write: a sender taken for dead comes too late.
     is_owner = Delivery.objects.filter(
@@ -264,7 +269,9 @@ def _record_health(endpoint: Endpoint, delivery: Delivery, attempt: Attempt, now
         endpoint.failures = max(endpoint.failures, PAUSE_AFTER)
     waits = [attempt.retry_after] if attempt.retry_after is not None and attempt.is_outage else []
     if endpoint.failures >= PAUSE_AFTER:
-        waits.append(retries.back_off(endpoint.failures - PAUSE_AFTER + 1, longest=MAX_PAUSE))
+        waits.append(
+            back_off(endpoint.failures - PAUSE_AFTER + 1, first=retries.FIRST_WAIT, longest=MAX_PAUSE)
+        )
     endpoint.paused_until = now + max(waits) if waits else None
     endpoint.save(update_fields=["failures", "paused_until"])
 

@@ -10,6 +10,7 @@ from django.utils.safestring import SafeString, mark_safe
 from apps.classifier.labels import LABELS
 from apps.moderation.models import QueueItem
 from apps.registry import serving
+from apps.registry.exceptions import NoModelError
 
 _SHOWN = 9
 _LEAST = 0.15  # of the strongest word's contribution: what adds less explains nothing
@@ -54,7 +55,7 @@ def shown(item: QueueItem) -> Shown:
         return Shown(plain(text), [], None)
     try:
         served = serving.current()
-    except serving.NoModelError:
+    except NoModelError:
         return Shown(plain(text), [], None)
     column = LABELS.index(item.label)
     spans = [

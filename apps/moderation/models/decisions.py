@@ -6,7 +6,8 @@ from django.db import models
 from django.db.models import OuterRef, Q, Subquery
 from django.utils import timezone
 
-from apps.accounts.models import AppendOnly, AppendOnlyQuerySet, User
+from apps.accounts.models import User
+from apps.core.models import AppendOnly, AppendOnlyQuerySet
 from apps.moderation.models.policies import Policy, PolicyRule
 from apps.moderation.models.queue import QueueItem
 from apps.moderation.models.submissions import Author, Submission

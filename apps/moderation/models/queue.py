@@ -7,8 +7,9 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from apps.accounts.models import AppendOnly, User
+from apps.accounts.models import User
 from apps.classifier.selection import Reason
+from apps.core.models import AppendOnly
 from apps.moderation.models.policies import LABEL_CHOICES, Policy, PolicyRule
 from apps.moderation.models.submissions import Submission
 from apps.predictions.models import Prediction

@@ -7,7 +7,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from apps.accounts.models import AppendOnly
+from apps.core.models import AppendOnly
 from apps.moderation.models.policies import Policy
 from apps.predictions.models import Prediction
 

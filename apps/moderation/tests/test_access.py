@@ -17,14 +17,14 @@ from apps.moderation import actions, insight
 from apps.moderation.models import Policy
 from apps.moderation.permissions import require, visible_to
 from apps.moderation.selectors import communities_for
-from apps.moderation.tests.conftest import limit_to, queued
+from toxicmod.testing.factories import create_queue_item, restrict_to_communities
 
 pytestmark = pytest.mark.django_db
 
 
 def test_new_user_sees_no_community(model: Any, policy: Policy, person: Callable[..., User]) -> None:
-    queued("insult=0.7", community="news")
-    queued("insult=0.7")
+    create_queue_item("insult=0.7", community="news")
+    create_queue_item("insult=0.7")
     new = person("new", all_communities=False)
     assert communities_of(new) == []
     assert visible_to(new).count() == 0
@@ -35,15 +35,15 @@ def test_new_user_sees_no_community(model: Any, policy: Policy, person: Callable
 
 
 def test_access_to_comments_without_a_community_is_explicit(model: Any, policy: Policy, ann: User) -> None:
-    named, unnamed = queued("insult=0.7", community="news"), queued("insult=0.7 too")
-    limit_to(ann, "news")
+    named, unnamed = create_queue_item("insult=0.7", community="news"), create_queue_item("insult=0.7 too")
+    restrict_to_communities(ann, "news")
     assert list(visible_to(ann)) == [named]
-    limit_to(ann, "")
+    restrict_to_communities(ann, "")
     assert list(visible_to(ann)) == [unnamed]
 
 
 def test_superuser_sees_all(model: Any, policy: Policy) -> None:
-    queued("insult=0.7", community="news")
+    create_queue_item("insult=0.7", community="news")
     root = User.objects.create_superuser("root")
     assert communities_of(root) is None
     assert visible_to(root).count() == 1
@@ -51,10 +51,10 @@ def test_superuser_sees_all(model: Any, policy: Policy) -> None:
 
 def test_access_key_differs_for_different_access(person: Callable[..., User]) -> None:
     users = {name: person(name, all_communities=False) for name in ("none", "star", "pair", "comma", "blank")}
-    limit_to(users["star"], "*")
-    limit_to(users["pair"], "a", "b")
-    limit_to(users["comma"], "a,b")
-    limit_to(users["blank"], "")
+    restrict_to_communities(users["star"], "*")
+    restrict_to_communities(users["pair"], "a", "b")
+    restrict_to_communities(users["comma"], "a,b")
+    restrict_to_communities(users["blank"], "")
     users["all"] = person("all")
     assert len({access_key(user) for user in users.values()}) == len(users)
 
@@ -90,8 +90,8 @@ def change_user(client: Client, user: User, *communities: str, **fields: Any) ->
 def test_the_user_page_offers_existing_communities(
     model: Any, policy: Policy, person: Callable[..., User], lea: User, admin_client: Client
 ) -> None:
-    queued("insult=0.7", community="news")
-    queued("insult=0.7")
+    create_queue_item("insult=0.7", community="news")
+    create_queue_item("insult=0.7")
     actions.draft_policy(user=lea, community="music")
     new = person("new", all_communities=False)
     html = admin_client.get(reverse("admin:accounts_user_change", args=[new.pk])).content.decode()
@@ -110,13 +110,13 @@ def test_nobody_gives_more_access_than_they_have(
     model: Any, policy: Policy, person: Callable[..., User], client: Client
 ) -> None:
     for name in ("news", "secret"):
-        queued("insult=0.7", community=name)
+        create_queue_item("insult=0.7", community=name)
     administrator, new = person("adam", "administrator"), person("new", all_communities=False)
     root = User.objects.create_superuser("root")
     User.objects.update(is_staff=True)
-    limit_to(administrator, "news")
+    restrict_to_communities(administrator, "news")
     other = person("other", all_communities=False)
-    limit_to(other, "secret")
+    restrict_to_communities(other, "secret")
     User.objects.update(is_staff=True)
     client.force_login(administrator, backend="django.contrib.auth.backends.ModelBackend")
     assert communities_for(administrator) == ["news"]

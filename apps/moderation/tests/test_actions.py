@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from django.core.exceptions import PermissionDenied
@@ -20,19 +19,12 @@ from apps.moderation.models import (
     Strike,
     Submission,
 )
-from apps.moderation.tests.conftest import limit_to, queued
 from apps.predictions.models import Prediction
 from apps.registry.models import ModelVersion
+from toxicmod.testing.factories import create_queue_item, decide_item, restrict_to_communities
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 Action = Decision.Action
-
-
-def decided(item: QueueItem, user: User, action: str = Action.REJECT, **options: Any) -> actions.Decided:
-    held = actions.claim(item_id=item.pk, user=user)
-    if action == Action.REJECT:
-        options.setdefault("rule", held.default_rule())
-    return actions.decide(item_id=item.pk, version=held.version, user=user, action=Action(action), **options)
 
 
 @pytest.mark.parametrize(
@@ -103,17 +95,20 @@ def test_the_same_external_id_gets_the_first_answer(
 
 def test_near_duplicates_share_a_cluster(model: ModelVersion, policy: Policy) -> None:
     wave = "threat=0.5 buy the best pills in town at example dot com before they are all gone for good"
-    first = queued(wave)
-    assert queued(wave).cluster == first.cluster
-    assert queued(wave.replace("gone", "sold")).cluster == first.cluster
-    assert queued("threat=0.5 an entirely different sentence about the weather").cluster != first.cluster
+    first = create_queue_item(wave)
+    assert create_queue_item(wave).cluster == first.cluster
+    assert create_queue_item(wave.replace("gone", "sold")).cluster == first.cluster
+    assert (
+        create_queue_item("threat=0.5 an entirely different sentence about the weather").cluster
+        != first.cluster
+    )
 
 
 def test_the_most_severe_comes_first_and_waiting_counts(
     model: ModelVersion, policy: Policy, ann: User
 ) -> None:
-    mild = queued("insult=0.65 mild")
-    grave = queued("threat=0.9 grave")
+    mild = create_queue_item("insult=0.65 mild")
+    grave = create_queue_item("threat=0.9 grave")
     assert grave.queue == Queue.URGENT
     assert actions.claim_next(user=ann) == grave
     actions.release(item_id=grave.pk, user=ann)
@@ -133,7 +128,7 @@ def test_a_claimed_item_is_refused_to_others_by_name(item: QueueItem, ann: User,
 
 
 def test_the_loser_is_told_who_decided(item: QueueItem, ann: User, ben: User) -> None:
-    decided(item, ann)
+    decide_item(item, ann)
     with pytest.raises(StaleError, match="Already handled by ann: rejected 0 s ago"):
         actions.claim(item_id=item.pk, user=ben)
     with pytest.raises(StaleError, match="Already handled by ann: rejected 0 s ago"):
@@ -175,13 +170,13 @@ def test_a_skipped_item_goes_to_others(item: QueueItem, ann: User, ben: User) ->
 
 def test_a_rejection_needs_a_reason_of_the_policy(item: QueueItem, ann: User) -> None:
     with pytest.raises(ModerationError, match="reason"):
-        decided(item, ann, rule=None)
+        decide_item(item, ann, rule=None)
     with pytest.raises(ModerationError, match="Unknown labels: rude"):
-        decided(item, ann, labels=["rude"])
+        decide_item(item, ann, labels=["rude"])
 
 
 def test_a_decision_keeps_its_circumstances(item: QueueItem, ann: User, policy: Policy) -> None:
-    result = decided(item, ann, labels=["insult", "toxic"], note="repeat offender")
+    result = decide_item(item, ann, labels=["insult", "toxic"], note="repeat offender")
     decision = Decision.objects.get(pk=result.decision.pk)
     assert (decision.by, decision.policy, decision.automatic, decision.note) == (
         ann,
@@ -198,7 +193,7 @@ def test_a_decision_keeps_its_circumstances(item: QueueItem, ann: User, policy: 
 
 
 def test_undo_within_ten_seconds_cancels_the_webhook(item: QueueItem, ann: User) -> None:
-    result = decided(item, ann)
+    result = decide_item(item, ann)
     assert result.delivery is not None
     assert result.delivery.send_after > timezone.now() + timedelta(seconds=9)
     undone = actions.undo(decision_id=result.decision.pk, user=ann)
@@ -216,7 +211,7 @@ def test_undo_within_ten_seconds_cancels_the_webhook(item: QueueItem, ann: User)
 
 
 def test_a_late_undo_sends_a_correction(item: QueueItem, ann: User) -> None:
-    result = decided(item, ann)
+    result = decide_item(item, ann)
     Delivery.objects.update(status="delivered")
     undone = actions.undo(decision_id=result.decision.pk, user=ann)
     assert undone.delivery is not None
@@ -226,7 +221,7 @@ def test_a_late_undo_sends_a_correction(item: QueueItem, ann: User) -> None:
 
 
 def test_only_the_decider_or_a_lead_undoes(item: QueueItem, ann: User, ben: User, lea: User) -> None:
-    result = decided(item, ann)
+    result = decide_item(item, ann)
     with pytest.raises(PermissionDenied):
         actions.undo(decision_id=result.decision.pk, user=ben)
     assert actions.undo(decision_id=result.decision.pk, user=lea).item.lease_by == lea
@@ -254,11 +249,11 @@ def test_an_audit_that_disagrees_overrules_and_its_undo_restores(
     model: ModelVersion, policy: Policy, ann: User, monkeypatch: pytest.MonkeyPatch, client_key: APIKey
 ) -> None:
     Policy.objects.update(reject_audit_share=1)
-    item = queued("threat=0.99", client=client_key, callback_url="https://platform.example/")
+    item = create_queue_item("threat=0.99", client=client_key, callback_url="https://platform.example/")
     author = item.submission.author
     assert author is not None
     assert author.active_strikes() == 3
-    result = decided(item, ann, Action.APPROVE)
+    result = decide_item(item, ann, Action.APPROVE)
     assert author.active_strikes() == 0
     assert result.delivery is not None
     Delivery.objects.update(status="delivered")
@@ -272,13 +267,13 @@ def test_an_audit_that_agrees_changes_nothing(
     model: ModelVersion, policy: Policy, ann: User, client_key: APIKey
 ) -> None:
     Policy.objects.update(reject_audit_share=1)
-    item = queued("threat=0.99", client=client_key, callback_url="https://platform.example/")
-    assert decided(item, ann).delivery is None
+    item = create_queue_item("threat=0.99", client=client_key, callback_url="https://platform.example/")
+    assert decide_item(item, ann).delivery is None
     assert Strike.objects.count() == 1
 
 
 def test_strikes_expire(item: QueueItem, ann: User) -> None:
-    decided(item, ann)
+    decide_item(item, ann)
     author = item.submission.author
     assert author is not None
     assert author.active_strikes(timezone.now() + timedelta(days=91)) == 0
@@ -287,8 +282,8 @@ def test_strikes_expire(item: QueueItem, ann: User) -> None:
 def test_similar_items_are_decided_together(
     model: ModelVersion, policy: Policy, ann: User, ben: User
 ) -> None:
-    items = [queued("insult=0.7 the very same words") for _ in range(5)]
-    other = queued("insult=0.7 what a bad day for all of us it was")
+    items = [create_queue_item("insult=0.7 the very same words") for _ in range(5)]
+    other = create_queue_item("insult=0.7 what a bad day for all of us it was")
     actions.claim(item_id=items[4].pk, user=ben)
     held = actions.claim(item_id=items[0].pk, user=ann)
     assert held.similar().count() == 4
@@ -305,13 +300,13 @@ def test_a_second_review_is_blind_and_by_another(
     model: ModelVersion, policy: Policy, ann: User, ben: User
 ) -> None:
     Policy.objects.update(second_review_share=1)
-    decided(queued("insult=0.7 you"), ann)
+    decide_item(create_queue_item("insult=0.7 you"), ann)
     second = QueueItem.objects.get(kind="second")
     assert second.is_blind
     assert actions.claim_next(user=ann) is None
     with pytest.raises(PermissionDenied, match="decided it before"):
         actions.claim(item_id=second.pk, user=ann)
-    result = decided(second, ben, labels=["insult"])
+    result = decide_item(second, ben, labels=["insult"])
     assert result.delivery is None
     assert Strike.objects.count() == 1
     assert QueueItem.objects.count() == 2
@@ -342,8 +337,11 @@ def test_a_moderator_may_not_touch_policies(policy: Policy, ann: User) -> None:
 
 
 def test_access_by_community(model: ModelVersion, policy: Policy, ann: User) -> None:
-    mine, other = queued("insult=0.7", community="mine"), queued("insult=0.9", community="other")
-    limit_to(ann, "mine")
+    mine, other = (
+        create_queue_item("insult=0.7", community="mine"),
+        create_queue_item("insult=0.9", community="other"),
+    )
+    restrict_to_communities(ann, "mine")
     assert actions.claim_next(user=ann) == mine
     actions.skip(item_id=mine.pk, user=ann)
     assert actions.claim_next(user=ann) is None
@@ -380,7 +378,7 @@ def decide_two_clusters(ann: User, seconds: float | None = None) -> list[list[ac
     """Decide three similar items, and three more copies of them that arrive within seconds."""
     results = []
     for _ in range(2):
-        items = [queued("insult=0.7 the very same words") for _ in range(3)]
+        items = [create_queue_item("insult=0.7 the very same words") for _ in range(3)]
         held = actions.claim(item_id=items[0].pk, user=ann)
         results.append(
             actions.decide_cluster(
@@ -408,7 +406,9 @@ def test_undo_together_leaves_single_decision_with_zero_seconds(
     model: ModelVersion, policy: Policy, ann: User
 ) -> None:
     cluster, _ = decide_two_clusters(ann)
-    single = decided(queued("insult=0.7 the very same words"), ann, Action.APPROVE, seconds=0.0)
+    single = decide_item(
+        create_queue_item("insult=0.7 the very same words"), ann, Action.APPROVE, seconds=0.0
+    )
     actions.undo_together(decision_id=cluster[0].decision.pk, user=ann)
     single.item.refresh_from_db()
     assert single.item.status == "approved"

@@ -9,9 +9,8 @@ from apps.accounts.models import APIKey, User
 from apps.moderation import actions, insight, webhooks
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Decision, Policy, QueueItem
-from apps.moderation.tests.conftest import queued
-from apps.moderation.tests.test_actions import decided
 from apps.registry.models import ModelVersion
+from toxicmod.testing.factories import create_queue_item, decide_item
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -19,7 +18,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.database]
 def test_an_appeal_goes_to_another_and_its_outcome_is_sent(
     item: QueueItem, lea: User, person: Callable[..., User]
 ) -> None:
-    first = decided(item, lea).decision
+    first = decide_item(item, lea).decision
     appeal = actions.appeal(token=webhooks.appeal_token(first), text="It was a joke among friends.")
     assert (appeal.item.queue, appeal.item.excluded_reviewer) == ("appeal", lea)
     assert "appeals" in appeal.item.priority_explanation
@@ -32,7 +31,7 @@ def test_an_appeal_goes_to_another_and_its_outcome_is_sent(
     with pytest.raises(ModerationError, match="appeal"):
         actions.undo(decision_id=first.pk, user=lea)
     leo = person("leo", "lead")
-    result = decided(appeal.item, leo, "approve")
+    result = decide_item(appeal.item, leo, "approve")
     appeal.refresh_from_db()
     assert (appeal.status, appeal.outcome) == ("overturned", result.decision)
     assert result.delivery is not None
@@ -48,9 +47,9 @@ def test_an_appeal_goes_to_another_and_its_outcome_is_sent(
 
 
 def test_an_upheld_appeal_costs_nothing_more(item: QueueItem, ann: User, lea: User) -> None:
-    first = decided(item, ann).decision
+    first = decide_item(item, ann).decision
     appeal = actions.appeal(token=webhooks.appeal_token(first))
-    result = decided(appeal.item, lea)
+    result = decide_item(appeal.item, lea)
     appeal.refresh_from_db()
     assert appeal.status == "upheld"
     assert result.delivery is not None
@@ -68,14 +67,14 @@ def test_an_automatic_rejection_can_be_appealed(
 
 
 def test_what_can_not_be_appealed(item: QueueItem, ann: User, client_key: APIKey) -> None:
-    approval = decided(item, ann, "approve").decision
+    approval = decide_item(item, ann, "approve").decision
     with pytest.raises(ModerationError, match="not valid"):
         actions.appeal(token=f"{webhooks.appeal_token(approval)}x")
     with pytest.raises(ModerationError, match="rejection"):
         actions.appeal(token=webhooks.appeal_token(approval))
     with pytest.raises(ModerationError, match="no such decision"):
         actions.appeal_for(decision_id=0, client=client_key)
-    rejected = decided(queued("insult=0.7 other"), ann).decision
+    rejected = decide_item(create_queue_item("insult=0.7 other"), ann).decision
     with pytest.raises(ModerationError, match="no such decision"):
         actions.appeal_for(decision_id=rejected.pk, client=client_key)
     actions.undo(decision_id=rejected.pk, user=ann)

@@ -15,8 +15,8 @@ from apps.accounts.models import APIKey, User
 from apps.moderation import actions
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Decision, Delivery, Policy, QueueItem, Strike
-from apps.moderation.tests.conftest import limit_to, queued
 from apps.registry.models import ModelVersion
+from toxicmod.testing.factories import create_queue_item, restrict_to_communities
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 LIST = "admin:moderation_automaticdecision_changelist"
@@ -130,10 +130,10 @@ def test_send_to_review_refuses(
     decision = removed(community="news")
     with pytest.raises(PermissionDenied):
         actions.send_to_review(decision=decision, by=person("vic", "viewer"))
-    limit_to(ann, "music")
+    restrict_to_communities(ann, "music")
     with pytest.raises(PermissionDenied):
         actions.send_to_review(decision=decision, by=User.objects.get(pk=ann.pk))
-    item = queued("insult=0.7 oaf")
+    item = create_queue_item("insult=0.7 oaf")
     held = actions.claim(item_id=item.pk, user=lea)
     human = actions.decide(
         item_id=item.pk, version=held.version, user=lea, action=Decision.Action.APPROVE
@@ -193,7 +193,7 @@ def test_limited_moderator_sees_and_sends_only_own_communities(
         removed("insult=0.99 mine", community="news"),
         removed("insult=0.99 hers", community="music"),
     )
-    limit_to(ann, "news")
+    restrict_to_communities(ann, "news")
     client = signed_in(ann)
     page = client.get(reverse(LIST)).content.decode()
     assert "mine" in page

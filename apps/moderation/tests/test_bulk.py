@@ -12,8 +12,8 @@ from apps.moderation import actions, webhooks
 from apps.moderation.actions import bulk
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import BulkJob, Decision, Policy, QueueItem
-from apps.moderation.tests.conftest import queued
 from apps.registry.models import ModelVersion
+from toxicmod.testing.factories import create_queue_item
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -21,8 +21,10 @@ pytestmark = [pytest.mark.django_db, pytest.mark.database]
 @pytest.fixture
 def items(model: ModelVersion, policy: Policy) -> list[QueueItem]:
     """Sixty insults, of which ten are surer than the others, and a threat."""
-    queued("threat=0.5 watch out")
-    return [queued(f"insult={0.9 if number < 10 else 0.7} number {number}") for number in range(60)]
+    create_queue_item("threat=0.5 watch out")
+    return [
+        create_queue_item(f"insult={0.9 if number < 10 else 0.7} number {number}") for number in range(60)
+    ]
 
 
 def test_a_job_decides_what_its_filter_chose(
@@ -37,7 +39,7 @@ def test_a_job_decides_what_its_filter_chose(
         note="wave",
     )
     assert (job.count, len(sample), job.status) == (50, 20, "draft")
-    queued("insult=0.75 it came after the preview")
+    create_queue_item("insult=0.75 it came after the preview")
     actions.claim(item_id=items[20].pk, user=ann)
     with pytest.raises(ModerationError, match="typed 49"):
         actions.start_bulk(job_id=job.pk, user=lea, typed_count=49)
@@ -68,7 +70,7 @@ def test_a_rule_is_found_in_each_items_own_policy(items: list[QueueItem], policy
     rule = policy.rules.get(label="insult")
     draft = actions.draft_policy(user=lea, based_on=policy)
     actions.activate_policy(policy=draft, user=lea, reason="test")
-    later = queued("insult=0.7 later")
+    later = create_queue_item("insult=0.7 later")
     job, _ = actions.preview_bulk(
         user=lea, filter={"label": "insult"}, action=Decision.Action.REJECT, rule=rule
     )

@@ -15,9 +15,9 @@ from apps.accounts.models import APIKey, User
 from apps.moderation import actions
 from apps.moderation.errors import StaleError
 from apps.moderation.models import Decision, Policy, QueueItem, Submission
-from apps.moderation.tests.conftest import queued
 from apps.predictions.models import Prediction
 from apps.registry.models import ModelVersion
+from toxicmod.testing.factories import create_queue_item
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
 ITEMS = 64
@@ -66,7 +66,7 @@ def test_every_item_is_decided_exactly_once(
     model: ModelVersion, policy: Policy, moderators: list[User], threads: ThreadPoolExecutor
 ) -> None:
     for number in range(ITEMS):
-        queued(f"insult=0.7 number {number}")
+        create_queue_item(f"insult=0.7 number {number}")
     assert sum(threads.map(_work, moderators)) == 0
     _each_was_decided_once()
 
@@ -75,7 +75,7 @@ def test_also_while_leases_expire(
     model: ModelVersion, policy: Policy, moderators: list[User], threads: ThreadPoolExecutor
 ) -> None:
     for number in range(ITEMS):
-        queued(f"insult=0.7 number {number}")
+        create_queue_item(f"insult=0.7 number {number}")
     over = Event()
 
     def expire() -> int:
@@ -103,7 +103,7 @@ def test_also_while_leases_expire(
 def test_all_want_the_same_item(
     model: ModelVersion, policy: Policy, moderators: list[User], threads: ThreadPoolExecutor
 ) -> None:
-    item = queued("insult=0.7 you")
+    item = create_queue_item("insult=0.7 you")
 
     def grab(user: User) -> str:
         try:

@@ -26,10 +26,9 @@ from apps.moderation.models import (
     QueueItem,
     Skip,
 )
-from apps.moderation.tests.conftest import limit_to, queued
+from toxicmod.testing.factories import HOSTILE_TEXT, create_queue_item, restrict_to_communities
 
 SCRIPT = {"X-Requested-With": "fetch"}
-HOSTILE = 'insult=0.7 <script>alert(1)</script> "><img src=x onerror=alert(2)> \u202eevil\u202c {{ 7|add:1 }}'
 
 
 def url(name: str, *args: Any, **query: Any) -> str:
@@ -76,7 +75,7 @@ def verdict(item: QueueItem, action: str = "approve", **fields: Any) -> dict[str
 
 
 def test_the_desk_leads_to_the_most_pressing_item(item: QueueItem, ann: User, desk: Client) -> None:
-    severe = queued("threat=0.9 you")
+    severe = create_queue_item("threat=0.9 you")
     answer = desk.get(url("desk"))
     assert answer["Location"] == url("item", severe.pk)
     html = desk.get(answer["Location"]).content.decode()
@@ -87,8 +86,11 @@ def test_the_desk_leads_to_the_most_pressing_item(item: QueueItem, ann: User, de
 
 
 def test_a_saved_view_is_kept_from_item_to_item(model: Any, policy: Policy, desk: Client) -> None:
-    first, second = queued("threat=0.9 one", author_ref="a"), queued("threat=0.85 two", author_ref="b")
-    queued("insult=0.7 three")
+    first, second = (
+        create_queue_item("threat=0.9 one", author_ref="a"),
+        create_queue_item("threat=0.85 two", author_ref="b"),
+    )
+    create_queue_item("insult=0.7 three")
     at = desk.get(url("desk", view="urgent"))["Location"]
     assert at == url("item", first.pk, view="urgent")
     desk.get(at)
@@ -123,7 +125,7 @@ def test_decide_undo_decide(item: QueueItem, ann: User, desk: Client) -> None:
 
 
 def test_only_ticked_labels_are_labels(model: Any, policy: Policy, desk: Client) -> None:
-    items = [queued(f"insult=0.7 number {number} {'x' * number}") for number in range(5)]
+    items = [create_queue_item(f"insult=0.7 number {number} {'x' * number}") for number in range(5)]
     forms = [{}, {"labels": ["insult"]}, {"labels": ["insult", "threat"]}, {}, {"labels": ["obscene"]}]
     done = ["reject", "reject", "approve", "approve", "escalate"]
     for item, action, fields in zip(items, done, forms, strict=True):
@@ -138,8 +140,8 @@ def test_only_ticked_labels_are_labels(model: Any, policy: Policy, desk: Client)
 def test_looking_leases_nothing(
     model: Any, policy: Policy, ann: User, ben: User, desk: Client, enter: Callable[[User], Client]
 ) -> None:
-    urgent = queued("threat=0.9 one")
-    others = [queued(f"insult=0.7 number {number} {'x' * number}") for number in range(4)]
+    urgent = create_queue_item("threat=0.9 one")
+    others = [create_queue_item(f"insult=0.7 number {number} {'x' * number}") for number in range(4)]
     for view in ("all", "urgent", "normal", "uncertain", "mine", "overdue"):
         desk.get(url("desk", view=view), follow=True)
     for each in (urgent, *others):
@@ -165,7 +167,7 @@ def test_the_reserved_item_is_released_on_leaving(item: QueueItem, ann: User, de
 def test_the_script_gets_the_next_item_and_the_last_decision(
     item: QueueItem, ann: User, desk: Client
 ) -> None:
-    other = queued("insult=0.65 and you")
+    other = create_queue_item("insult=0.65 and you")
     about = {"tab": "one", "besides": str(item.pk)}
     ahead = desk.post(url("next"), about, headers=SCRIPT).json()
     assert (ahead["item"], ahead["url"]) == (other.pk, url("item", other.pk))
@@ -191,7 +193,7 @@ def test_the_script_gets_the_next_item_and_the_last_decision(
 def test_no_item_is_given_to_two_tabs_and_none_is_kept_from_who_opens_the_queue(
     model: Any, policy: Policy, ann: User, ben: User, desk: Client, enter: Callable[[User], Client]
 ) -> None:
-    items = [queued(f"insult=0.7 number {number} {'x' * number}") for number in range(3)]
+    items = [create_queue_item(f"insult=0.7 number {number} {'x' * number}") for number in range(3)]
     other = enter(ben)
     given = [
         who.post(url("next"), {"tab": tab}, headers=SCRIPT).json()["item"]
@@ -249,7 +251,7 @@ def test_a_rejection_without_a_reason_says_what_to_do(item: QueueItem, desk: Cli
 
 
 def test_skip_and_later(item: QueueItem, ann: User, desk: Client) -> None:
-    other = queued("insult=0.75 and you")
+    other = create_queue_item("insult=0.75 and you")
     desk.get(url("item", item.pk))
     answer = desk.post(url("later", item.pk))
     assert answer["Location"] == url("item", other.pk)
@@ -262,7 +264,7 @@ def test_skip_and_later(item: QueueItem, ann: User, desk: Client) -> None:
 def test_the_similar_ones_are_shown_decided_and_undone_together(
     model: Any, policy: Policy, ben: User, lea: User, desk: Client
 ) -> None:
-    items = [queued("insult=0.7 buy my fine rings today", author_ref=f"a{n}") for n in range(4)]
+    items = [create_queue_item("insult=0.7 buy my fine rings today", author_ref=f"a{n}") for n in range(4)]
     first = items[0]
     assert "Show 3 similar comments" in desk.get(url("item", first.pk)).content.decode()
     shown = desk.get(url("similar", first.pk), headers=SCRIPT).json()
@@ -272,7 +274,7 @@ def test_the_similar_ones_are_shown_decided_and_undone_together(
     assert shown["html"].count("buy my fine rings today") == 3
     assert f'name="similar" form="decide" value="{ids}"' in shown["html"]
     assert f'value="{ids}"' in desk.get(url("item", first.pk, similar="on")).content.decode()
-    queued("insult=0.7 buy my fine rings today", author_ref="nobody has seen this one")
+    create_queue_item("insult=0.7 buy my fine rings today", author_ref="nobody has seen this one")
     held = actions.claim(item_id=items[3].pk, user=ben)
     answer = desk.post(url("decide", first.pk), verdict(first, similar=ids), headers=SCRIPT).json()
     assert answer["message"].startswith(f"Approved item {first.pk} and 2 similar.")
@@ -289,7 +291,7 @@ def test_the_similar_ones_are_shown_decided_and_undone_together(
 
 
 def test_the_strip_names_what_was_undone_together(model: Any, policy: Policy, desk: Client) -> None:
-    items = [queued("insult=0.7 buy my fine rings today", author_ref=f"a{n}") for n in range(4)]
+    items = [create_queue_item("insult=0.7 buy my fine rings today", author_ref=f"a{n}") for n in range(4)]
     first, *others = items
     ids = ",".join(str(item.pk) for item in others)
     desk.post(url("decide", first.pk), verdict(first, similar=ids))
@@ -310,7 +312,7 @@ def test_the_strip_names_what_was_undone_together(model: Any, policy: Policy, de
 
 def test_the_strip_names_no_item_of_a_bulk_job(model: Any, policy: Policy, lea: User, lead: Client) -> None:
     for n in range(3):
-        queued(f"insult=0.7 number {n} {'x' * n}", author_ref=f"a{n}")
+        create_queue_item(f"insult=0.7 number {n} {'x' * n}", author_ref=f"a{n}")
     job, _ = actions.preview_bulk(user=lea, filter={"label": "insult"}, action=Decision.Action.APPROVE)
     actions.start_bulk(job_id=job.pk, user=lea, typed_count=3)
     actions.run_bulk(job_id=job.pk)
@@ -350,7 +352,7 @@ def test_an_escalation_is_for_another_lead(
 def test_what_of_similar_ones_could_not_be_undone_is_named(
     model: Any, policy: Policy, ben: User, lea: User, desk: Client
 ) -> None:
-    first, other = (queued("insult=0.7 buy my fine rings today", author_ref=name) for name in "ab")
+    first, other = (create_queue_item("insult=0.7 buy my fine rings today", author_ref=name) for name in "ab")
     desk.post(url("decide", first.pk), verdict(first, "reject", similar=str(other.pk)))
     applied = Decision.objects.get(item=other)
     actions.appeal(token=webhooks.appeal_token(applied), text="No.")
@@ -467,7 +469,7 @@ def test_an_appeal_shows_what_the_author_says(item: QueueItem, ann: User, lead: 
 def test_hostile_text_is_shown_as_text_and_never_in_an_address(
     model: Any, policy: Policy, desk: Client
 ) -> None:
-    item = queued(HOSTILE, context={"<b>parent</b>": "<i>x</i>"}, author_ref='"><script>')
+    item = create_queue_item(HOSTILE_TEXT, context={"<b>parent</b>": "<i>x</i>"}, author_ref='"><script>')
     answer = desk.get(url("item", item.pk))
     html = answer.content.decode()
     for danger in ("<script>alert", "<img", "<b>parent", "<i>x", '"><script>', "\u202e"):
@@ -509,8 +511,8 @@ def test_a_viewer_looks_and_does_not_decide(
 
 
 def test_another_community_is_not_there(model: Any, policy: Policy, ann: User, desk: Client) -> None:
-    other = queued("insult=0.7", community="other")
-    limit_to(ann, "mine")
+    other = create_queue_item("insult=0.7", community="other")
+    restrict_to_communities(ann, "mine")
     assert desk.get(url("item", other.pk)).status_code == 404
     assert desk.post(url("decide", other.pk), verdict(other)).status_code == 404
     assert desk.get(url("item", 10_000)).status_code in (404, 422)
@@ -535,8 +537,8 @@ def test_moderators_land_on_the_console(item: QueueItem, ann: User, desk: Client
 
 @pytest.mark.parametrize("wanted", ["number", "external", "author", "prediction"])
 def test_search(model: Any, policy: Policy, client_key: Any, desk: Client, wanted: str) -> None:
-    found = queued("insult=0.7", client=client_key, external_id="c-17", author_ref="hooligan")
-    queued("insult=0.7", author_ref="other")
+    found = create_queue_item("insult=0.7", client=client_key, external_id="c-17", author_ref="hooligan")
+    create_queue_item("insult=0.7", author_ref="other")
     what = {"number": found.pk, "external": "c-17", "author": "hooligan", "prediction": found.submission_id}
     assert desk.get(url("search", q=what[wanted]))["Location"] == url("item", found.pk)
     assert "Nothing is found" in desk.get(url("search", q="nobody")).content.decode()
@@ -544,7 +546,7 @@ def test_search(model: Any, policy: Policy, client_key: Any, desk: Client, wante
 
 def test_bulk(model: Any, policy: Policy, lea: User, lead: Client) -> None:
     for n in range(5):
-        queued(f"insult={0.61 + n / 20} text number {n} {n * 'x'}", author_ref=f"a{n}")
+        create_queue_item(f"insult={0.61 + n / 20} text number {n} {n * 'x'}", author_ref=f"a{n}")
     chosen = {"label": "insult", "score_from": "0.6", "score_to": "0.75"}
     html = lead.get(url("bulk", **chosen)).content.decode()
     assert "<b>3</b> items match." in html
@@ -584,7 +586,7 @@ def test_bulk(model: Any, policy: Policy, lea: User, lead: Client) -> None:
 
 
 def test_bulk_chooses_nothing_in_advance(model: Any, policy: Policy, lead: Client) -> None:
-    queued("toxic=0.8 x")
+    create_queue_item("toxic=0.8 x")
     for query in ({}, {"label": "toxic"}, {"label": "toxic", "score_from": "0.5"}):
         html = lead.get(url("bulk", **query)).content.decode()
         assert "items match" not in html
@@ -597,7 +599,7 @@ def test_bulk_chooses_nothing_in_advance(model: Any, policy: Policy, lead: Clien
 
 
 def test_a_bulk_job_can_be_cancelled(model: Any, policy: Policy, lead: Client) -> None:
-    queued("toxic=0.8 x")
+    create_queue_item("toxic=0.8 x")
     at = lead.post(url("bulk"), {"label": "toxic", "score_from": 0, "score_to": 1, "action": "approve"})[
         "Location"
     ]
@@ -622,7 +624,7 @@ def rules_form(policy: Policy, **changes: Any) -> dict[str, Any]:
 
 
 def test_thresholds_are_tried_saved_and_activated(item: QueueItem, policy: Policy, lead: Client) -> None:
-    queued("toxic=0.75 x")
+    create_queue_item("toxic=0.75 x")
     at = url("policy", policy.pk)
     assert "On past traffic" in lead.get(at).content.decode()
     tried = lead.post(at, rules_form(policy, do="try") | {"rule-5-review_from": "0.9"}, headers=SCRIPT)
@@ -670,14 +672,14 @@ def test_an_empty_view_says_why(
 
     assert "Queue empty" in seen("all")
     Policy.objects.update(second_review_share=1)
-    first = queued("insult=0.7 one of them")
+    first = create_queue_item("insult=0.7 one of them")
     held = actions.claim(item_id=first.pk, user=ann)
     actions.decide(item_id=first.pk, version=held.version, user=ann, action=Decision.Action.APPROVE)
     Policy.objects.update(second_review_share=0)
     assert "1 item needs another moderator: you decided the comment first." in seen("second")
     assert beside("second") == "1, you decided it first"
 
-    actions.claim(item_id=(other := queued("insult=0.65 two")).pk, user=ben)
+    actions.claim(item_id=(other := create_queue_item("insult=0.65 two")).pk, user=ben)
     assert "1 item is being reviewed by ben; until " in seen("normal")
     assert beside("normal") == "1, held by others"
     actions.release(item_id=other.pk, user=ben)
@@ -692,7 +694,7 @@ def test_an_empty_view_says_why(
     assert beside("escalated") == "1, leads only"
     assert "No items in this view" in seen("normal")
 
-    barred = queued("threat=0.9 three")
+    barred = create_queue_item("threat=0.9 three")
     Policy.objects.update(allowed_groups=["lead"])
     assert "1 item is restricted by policy to: lead." in seen("urgent")
     assert beside("urgent") == "1, restricted by policy"
@@ -714,7 +716,7 @@ def test_preferences(item: QueueItem, ann: User, desk: Client) -> None:
 
 def test_a_budget_of_severe_comments(model: Any, policy: Policy, ann: User, desk: Client) -> None:
     actions.set_preferences(user=ann, exposure_limit=1)
-    item = queued("threat=0.9 x")
+    item = create_queue_item("threat=0.9 x")
     desk.get(url("item", item.pk))
     desk.post(url("decide", item.pk), verdict(item))
     assert "Time for a pause?" in desk.get(url("desk")).content.decode()
@@ -771,7 +773,7 @@ def test_how_much_a_page_asks_does_not_grow(
 ) -> None:
     def fill(count: int) -> None:
         for n in range(count):
-            made = queued(
+            made = create_queue_item(
                 f"insult=0.7 {name} number {n} of {count} {n * n}",
                 author_ref="troll",
                 callback_url="https://platform.example/hook",
@@ -784,7 +786,7 @@ def test_how_much_a_page_asks_does_not_grow(
                 action=Decision.Action.REJECT,
                 rule=held.default_rule(),
             )
-            queued(f"insult=0.7 {name} left {n} of {count} {n * n * 7}", author_ref="troll")
+            create_queue_item(f"insult=0.7 {name} left {n} of {count} {n * n * 7}", author_ref="troll")
         Delivery.objects.update(status="failed", error="no")
 
     def queries() -> int:
@@ -810,7 +812,7 @@ def test_the_admins_lists_are_read_only_and_ask_little(
     item: QueueItem, admin_user: User, enter: Callable[[User], Client], model_name: str
 ) -> None:
     for n in range(5):
-        queued(f"insult=0.7 {n}")
+        create_queue_item(f"insult=0.7 {n}")
     admin_client = enter(admin_user)
     listed = reverse(f"admin:moderation_{model_name}_changelist")
     admin_client.get(listed)

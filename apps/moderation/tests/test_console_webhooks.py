@@ -11,8 +11,8 @@ from django.utils import timezone
 
 from apps.accounts.models import APIKey, User
 from apps.moderation.models import Delivery, QueueItem
-from apps.moderation.tests.test_actions import decided
 from apps.webhooks.models import Endpoint, SigningKey
+from toxicmod.testing.factories import decide_item
 from toxicmod.testing.receivers import Receiver
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -41,7 +41,7 @@ def lead(lea: User) -> Client:
 
 @pytest.fixture
 def delivery(item: QueueItem, ann: User) -> Delivery:
-    found = decided(item, ann).delivery
+    found = decide_item(item, ann).delivery
     assert found is not None
     return found
 

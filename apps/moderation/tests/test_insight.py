@@ -16,12 +16,10 @@ from apps.moderation import actions, insight
 from apps.moderation.models import Decision, Policy, Preference, QueueItem
 from apps.moderation.simulator import simulate
 from apps.moderation.tasks import log_queue_age
-from apps.moderation.tests.conftest import limit_to, queued
-from apps.moderation.tests.test_actions import decided
-from apps.moderation.triage import wilson
 from apps.predictions import actions as predictions
 from apps.predictions.models import ALL_LABELS, Prediction
 from apps.registry.models import ModelVersion
+from toxicmod.testing.factories import create_queue_item, decide_item, restrict_to_communities
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -33,9 +31,9 @@ def counts(user: User) -> dict[str, tuple[int, int]]:
 def test_views_are_counted_for_who_may_see_them(
     model: ModelVersion, policy: Policy, ann: User, ben: User
 ) -> None:
-    late = queued("threat=0.9", community="news")
+    late = create_queue_item("threat=0.9", community="news")
     QueueItem.objects.filter(pk=late.pk).update(due_at=timezone.now() - timedelta(minutes=1))
-    queued("insult=0.7", community="games")
+    create_queue_item("insult=0.7", community="games")
     actions.claim(item_id=late.pk, user=ann)
     found = counts(ann)
     assert (found["all"], found["urgent"], found["overdue"], found["mine"]) == (
@@ -44,7 +42,7 @@ def test_views_are_counted_for_who_may_see_them(
         (1, 1),
         (1, 1),
     )
-    limit_to(ben, "games")
+    restrict_to_communities(ben, "games")
     assert counts(ben)["all"] == (1, 0)
 
 
@@ -53,9 +51,9 @@ def test_the_queues_age_is_logged(
 ) -> None:
     caplog.set_level("INFO", logger="apps.moderation.insight")
     log_queue_age()
-    old = queued("insult=0.7")
+    old = create_queue_item("insult=0.7")
     QueueItem.objects.filter(pk=old.pk).update(created_at=timezone.now() - timedelta(hours=5))
-    queued("threat=0.9")
+    create_queue_item("threat=0.9")
     log_queue_age()
     assert [record.queue_age_seconds for record in caplog.records] == [0, pytest.approx(18_000, abs=60)]
 
@@ -65,7 +63,7 @@ def test_big_views_are_not_counted_to_the_end(
 ) -> None:
     monkeypatch.setattr(insight, "CAP", 2)
     for number in range(5):
-        queued(f"insult=0.7 number {number}")
+        create_queue_item(f"insult=0.7 number {number}")
     everything = insight.view_counts(ann)[1]
     assert (everything.view, everything.count, everything.count_text) == ("all", 3, "2+")
 
@@ -81,7 +79,7 @@ def test_how_many_queries_the_counts_take(
 
 def test_the_histogram_counts_by_score(model: ModelVersion, policy: Policy, ann: User) -> None:
     for score in (0.65, 0.66, 0.97):
-        queued(f"insult={score} {score}")
+        create_queue_item(f"insult={score} {score}")
     found = insight.histogram(user=ann, label="insult", bins=10)
     assert found == [0, 0, 0, 0, 0, 0, 2, 0, 0, 1]
 
@@ -106,9 +104,9 @@ def test_agreement_of_blind_reviews(model: ModelVersion, policy: Policy, ann: Us
     Policy.objects.update(second_review_share=1)
     for number, second_action in enumerate(("reject", "reject", "approve", "approve")):
         first_action = "reject" if number < 3 else "approve"
-        decided(queued(f"insult=0.7 number {number}"), ann, first_action)
+        decide_item(create_queue_item(f"insult=0.7 number {number}"), ann, first_action)
         second = QueueItem.objects.get(kind="second", status="open")
-        decided(second, ben, second_action, labels=["insult"] if second_action == "reject" else [])
+        decide_item(second, ben, second_action, labels=["insult"] if second_action == "reject" else [])
     by_label, by_pair = insight.agreement()
     assert (by_label["insult"].count, by_label["insult"].agreed) == (4, 3)
     assert by_label["insult"].kappa == pytest.approx(0.5)
@@ -117,8 +115,8 @@ def test_agreement_of_blind_reviews(model: ModelVersion, policy: Policy, ann: Us
 
 
 def test_own_figures(model: ModelVersion, policy: Policy, ann: User, lea: User) -> None:
-    first = decided(queued("insult=0.7 one"), ann, seconds=10.0).decision
-    decided(queued("insult=0.7 two"), ann, "approve", seconds=20.0)
+    first = decide_item(create_queue_item("insult=0.7 one"), ann, seconds=10.0).decision
+    decide_item(create_queue_item("insult=0.7 two"), ann, "approve", seconds=20.0)
     actions.undo(decision_id=first.pk, user=lea)
     figures = insight.own_figures(ann)
     assert (figures.decisions, figures.mean_seconds, figures.overturned, figures.overturn_rate) == (
@@ -133,8 +131,8 @@ def test_own_figures(model: ModelVersion, policy: Policy, ann: User, lea: User) 
 def test_mean_seconds_counts_zero_but_no_applied_decision(
     model: ModelVersion, policy: Policy, ann: User, lea: User
 ) -> None:
-    decided(queued("insult=0.7 one"), ann, "approve", seconds=0.0)
-    items = [queued("insult=0.7 the very same words") for _ in range(3)]
+    decide_item(create_queue_item("insult=0.7 one"), ann, "approve", seconds=0.0)
+    items = [create_queue_item("insult=0.7 the very same words") for _ in range(3)]
     held = actions.claim(item_id=items[0].pk, user=ann)
     actions.decide_cluster(
         item_id=held.pk, version=held.version, user=ann, action=Decision.Action.APPROVE, seconds=30.0
@@ -147,22 +145,16 @@ def test_a_pause_is_suggested_when_the_budget_is_spent(
     model: ModelVersion, policy: Policy, ann: User
 ) -> None:
     actions.set_preferences(user=ann, exposure_limit=2, greyscale=True)
-    decided(queued("insult=0.7 mild"), ann)
-    decided(queued("threat=0.9 one"), ann)
+    decide_item(create_queue_item("insult=0.7 mild"), ann)
+    decide_item(create_queue_item("threat=0.9 one"), ann)
     assert not insight.shift_of(ann).nudge
-    decided(queued("threat=0.9 two"), ann)
+    decide_item(create_queue_item("threat=0.9 two"), ann)
     shift = insight.shift_of(ann)
     assert (shift.severe, shift.limit, shift.nudge) == (2, 2, True)
     preference = Preference.for_user(ann)
     assert (preference.masked, preference.greyscale, preference.exposure_limit) == (True, True, 2)
     with pytest.raises(ValidationError, match="volume"):
         actions.set_preferences(user=ann, volume=11)
-
-
-def test_wilsons_interval() -> None:
-    # Newcombe 1998, table I: 81 of 263.
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
-    assert wilson(0, 0) is None
 
 
 def test_the_simulator_sees_what_thresholds_would_do(model: ModelVersion, policy: Policy, lea: User) -> None:
@@ -183,11 +175,11 @@ def test_audits_count_by_their_sampling_chance(
 ) -> None:
     """Four seen of the flagged, one of a hundred of the rest: what the one says weighs a hundredfold."""
     for number, action in enumerate(("reject", "reject", "reject", "approve")):
-        decided(queued(f"insult=0.7 number {number}"), ann, action)
+        decide_item(create_queue_item(f"insult=0.7 number {number}"), ann, action)
     Policy.objects.update(audit_share=1)
-    audit = queued("insult=0.1 unseen")
+    audit = create_queue_item("insult=0.1 unseen")
     QueueItem.objects.filter(pk=audit.pk).update(sampling_chance=0.01)
-    decided(audit, ann, "reject")
+    decide_item(audit, ann, "reject")
     found = simulate(user=lea, rules=[{"label": "insult", "review_from": 0.5}])
     assert found.precision.value == pytest.approx(0.75)
     assert found.recall.value == pytest.approx(3 / 103)
@@ -218,7 +210,7 @@ def test_a_rejection_without_labels_speaks_of_its_reason_only() -> None:
 
 def test_what_is_unlikely_is_not_called_possible(model: ModelVersion, policy: Policy) -> None:
     def line(text: str, **options: Any) -> str:
-        return queued(text, **options).priority_explanation
+        return create_queue_item(text, **options).priority_explanation
 
     quiet = " ".join(f"{label}=0.001" for label in LABELS)
     assert line(f"{quiet} toxic=0.002 fine", example=True) == (

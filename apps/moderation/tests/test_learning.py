@@ -18,11 +18,10 @@ from apps.moderation.actions import learning
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Decision, Policy, Queue, QueueItem
 from apps.moderation.simulator import simulate
-from apps.moderation.tests.conftest import ChosenScores, queued
-from apps.moderation.tests.test_actions import decided
 from apps.predictions import actions as predictions
 from apps.predictions.models import Prediction
 from apps.registry.models import Alias, ModelArtifact, ModelVersion
+from toxicmod.testing.factories import StubScorer, create_queue_item, decide_item
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -43,7 +42,7 @@ def texts(items: list[QueueItem]) -> list[str]:
 
 
 def test_the_least_certain_of_what_nobody_saw_is_queued(model: ModelVersion, policy: Policy) -> None:
-    queued("insult=0.6 waits for a moderator already")
+    create_queue_item("insult=0.6 waits for a moderator already")
     actions.moderate(text="threat=0.97 rejected for sure")
     approved = actions.moderate(text="toxic=0.4 nearly, this one", author_ref="ann").submission
     scored("obscene=0.52 close to the limit", "toxic=0.02 far away from it")
@@ -83,7 +82,7 @@ def test_where_champion_and_challenger_disagree(
 
     def theirs(artifact: ModelArtifact, given: list[str]) -> object:
         assert artifact.version == challenger
-        return ChosenScores().score_many([text.replace("toxic=0.05", "toxic=0.9") for text in given])
+        return StubScorer().score_many([text.replace("toxic=0.05", "toxic=0.9") for text in given])
 
     monkeypatch.setattr(learning, "_scores", theirs)
     scored("toxic=0.05 harmless says one", "toxic=0.45 both unsure of this")
@@ -122,7 +121,7 @@ def test_the_random_share_keeps_its_chance_and_so_do_the_audits_of_intake(
     assert audits.count() == 21
     assert list(audits.values_list("sampling_chance", flat=True)) == pytest.approx([expected] * 21)
     for item in items:
-        decided(item, ann, "reject" if item.kind == QueueItem.Kind.ACTIVE_LEARNING else "approve")
+        decide_item(item, ann, "reject" if item.kind == QueueItem.Kind.ACTIVE_LEARNING else "approve")
     found = simulate(user=lea, rules=[{"label": "toxic", "review_from": 0.01}])
     assert found.labelled == 1, "what was chosen to learn from is no fair sample"
     assert found.precision.value == 0
@@ -140,7 +139,7 @@ def test_only_scored_comments_are_no_communitys_traffic(
 def test_what_is_decided_is_a_label_like_any_other(model: ModelVersion, policy: Policy, ann: User) -> None:
     scored("toxic=0.5 unsure of this one")
     (item,) = actions.queue_to_learn(count=1)
-    decision = decided(item, ann, "reject", labels=["toxic", "insult"])
+    decision = decide_item(item, ann, "reject", labels=["toxic", "insult"])
     assert decision.delivery is None, "no platform waits for an answer"
     assert list(Decision.objects.human().effective()) == [decision.decision]
     assert decision.decision.labels is not None
@@ -161,7 +160,7 @@ def test_once_a_day_as_many_as_there_is_room_for(
     waiting.update(created_at=later)
     tasks.queue_to_learn()
     assert waiting.count() == 3, "nobody had time for those of yesterday"
-    decided(waiting[0], ann, "approve")
+    decide_item(waiting[0], ann, "approve")
     tasks.queue_to_learn()
     assert waiting.count() == 4
     settings.LABELS_PER_DAY = 0
@@ -192,7 +191,7 @@ def test_the_command_says_what_it_chose(
 
 
 def test_an_item_has_a_lesson_if_it_is_one(model: ModelVersion, policy: Policy) -> None:
-    item = queued("insult=0.6 somebody")
+    item = create_queue_item("insult=0.6 somebody")
     with pytest.raises(IntegrityError):
         QueueItem.objects.filter(pk=item.pk).update(selection_reason="uncertainty")
 

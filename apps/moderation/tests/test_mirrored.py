@@ -11,15 +11,15 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from apps.accounts.models import User
+from apps.core import aws as aws_clients
 from apps.moderation import actions, tasks
 from apps.moderation.mirrored import DECISIONS, STREAMS
 from apps.moderation.models import Decision, Policy, QueueItem
-from apps.moderation.tests.conftest import queued
-from apps.predictions import aws as door
 from apps.predictions import mirror, outbox
 from apps.predictions.actions import give_feedback, score
 from apps.predictions.models import Feedback, MirrorState, Outbox, Prediction
 from apps.registry.models import ModelVersion
+from toxicmod.testing.factories import create_queue_item
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.slow]
 
@@ -39,7 +39,7 @@ def scored(*texts: str, **options: Any) -> list[Prediction]:
 
 
 def said_and_decided(ann: User) -> tuple[Feedback, Decision]:
-    item = queued("insult=0.7 you fool")
+    item = create_queue_item("insult=0.7 you fool")
     feedback = give_feedback(
         prediction=item.prediction, is_right=False, remark="not me", true_labels=["toxic"]
     )
@@ -64,7 +64,7 @@ def differences() -> list[mirror.Compared]:
 
 
 def stored() -> list[dict[str, Any]]:
-    return door.client("dynamodb").scan(TableName="mirror")["Items"]
+    return aws_clients.client("dynamodb").scan(TableName="mirror")["Items"]
 
 
 def test_every_record_is_mirrored_once_and_reads_as_it_was(
@@ -135,7 +135,7 @@ def test_nothing_is_lost_or_twice_when_half_of_the_calls_fail(
     table: Any, model: ModelVersion, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mirror, "BATCH", 20)
-    monkeypatch.setattr(door, "ATTEMPTS", 2)
+    monkeypatch.setattr(aws_clients, "MAX_ATTEMPTS", 2)
     scored(*(f"comment {number}" for number in range(50)))
     calls = itertools.count()
     table.fault = lambda operation: fault if operation == "PutItem" and next(calls) % 2 else None
@@ -154,7 +154,7 @@ def test_an_outage_is_met_with_longer_and_longer_pauses(
     table: Any, model: ModelVersion, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(mirror, "FIRST_WAIT", 100.0)
-    monkeypatch.setattr(door, "ATTEMPTS", 1)
+    monkeypatch.setattr(aws_clients, "MAX_ATTEMPTS", 1)
     scored("a")
     table.fault = lambda operation: "cut"
     pauses = []
@@ -264,7 +264,7 @@ def test_the_command(
     call_command("mirror")
     assert "1 records wait" in capsys.readouterr().out
     changed = {"prediction": {"S": str(old.pk)}, "record": {"S": "prediction"}}
-    door.client("dynamodb").update_item(
+    aws_clients.client("dynamodb").update_item(
         TableName="mirror",
         Key=changed,
         UpdateExpression="SET toxic = :other",
@@ -276,7 +276,7 @@ def test_the_command(
     with pytest.raises(CommandError, match="YYYY-MM-DD"):
         call_command("mirror", "--backfill", "--since=yesterday")
     monkeypatch.setattr(mirror, "LONGEST_WAIT", -1.0)
-    monkeypatch.setattr(door, "ATTEMPTS", 1)
+    monkeypatch.setattr(aws_clients, "MAX_ATTEMPTS", 1)
     aws.fault = lambda operation: "cut"
     with pytest.raises(CommandError, match="continue with --since"):
         call_command("mirror", "--backfill")

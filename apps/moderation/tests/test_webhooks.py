@@ -19,12 +19,11 @@ from apps.moderation import actions, webhooks
 from apps.moderation.actions import deliveries
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Decision, Delivery, QueueItem
-from apps.moderation.tests.conftest import queued
-from apps.moderation.tests.test_actions import decided
 from apps.webhooks import signing
 from apps.webhooks.actions import Actor, rotate_signing_key
 from apps.webhooks.models import Endpoint
 from apps.webhooks.retries import Attempt
+from toxicmod.testing.factories import create_queue_item, decide_item
 from toxicmod.testing.receivers import Receiver, drip, raw_server
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -33,7 +32,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.database]
 @pytest.fixture
 def delivery(item: QueueItem, ann: User, receiver: Receiver) -> Delivery:
     """A rejection that is to be announced at once."""
-    found = decided(item, ann).delivery
+    found = decide_item(item, ann).delivery
     assert found is not None
     Delivery.objects.update(url=receiver.url, send_after=timezone.now())
     Endpoint.objects.update(origin=receiver.url.partition("/hook")[0])
@@ -71,7 +70,7 @@ def run_schedule() -> list[Delivery]:
 
 
 def reject(text: str, user: User, client: APIKey, url: str) -> Delivery:
-    found = decided(queued(text, client=client, callback_url=url), user).delivery
+    found = decide_item(create_queue_item(text, client=client, callback_url=url), user).delivery
     assert found is not None
     return found
 
@@ -191,7 +190,7 @@ def test_nobody_answers(delivery: Delivery) -> None:
 
 
 def test_a_refused_address_fails_at_once(item: QueueItem, ann: User) -> None:
-    delivery = decided(item, ann).delivery
+    delivery = decide_item(item, ann).delivery
     assert delivery is not None
     Delivery.objects.update(url="http://169.254.169.254/latest/meta-data/")
     again(delivery)

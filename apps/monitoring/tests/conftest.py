@@ -3,10 +3,8 @@
 import pytest
 from django.utils import timezone
 
-from apps.moderation.tests.conftest import ann, ben, lea, model, person, policy  # noqa: F401
 from apps.monitoring import schedules
 from apps.monitoring.models import Progress, ScheduledTask
-from apps.webhooks.tests.conftest import receiver  # noqa: F401
 
 
 @pytest.fixture

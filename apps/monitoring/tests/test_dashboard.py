@@ -4,7 +4,6 @@ import csv
 import io
 import json
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -21,112 +20,21 @@ from apps.accounts.models import User
 from apps.classifier.labels import LABELS
 from apps.moderation import actions as moderation
 from apps.moderation.models import Decision, Delivery, Policy
-from apps.moderation.tests.conftest import limit_to
-from apps.monitoring import bench, rollups
-from apps.monitoring.bench import CALLBACK, PAGE
-from apps.monitoring.models import Alert, AlertRule, DomainCheck, HourlyRollup, Reference, RequestMinute
-from apps.monitoring.panels import PANELS, Filters, percentile, rates, wilson
-from apps.predictions.models import MirrorState, Outbox, Prediction
+from apps.monitoring import rollups
+from apps.monitoring.models import HourlyRollup, Reference, RequestMinute
+from apps.monitoring.panels import PANELS, Filters, percentile, rates, weighted_share
 from apps.registry.models import Alias, ModelVersion, Promotion
 from apps.training.models import ShadowScore
 from apps.webhooks.models import Endpoint
+from toxicmod.testing.dashboard import CALLBACK, PAGE, callback_body
+from toxicmod.testing.factories import create_monitoring_records, create_rollups, restrict_to_communities
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.usefixtures("one_hour")]
 
 
-def fill(version: ModelVersion, days: int = 3) -> None:
-    """Rollups of some days, an hour like the other; twice as many comments in community b as in a."""
-    hour = rollups.floor(timezone.now())
-    rows = []
-    for number in range(24 * days):
-        for community, weight in (("a", 1), ("b", 2), (None, 3)):
-            scores = np.zeros((6, 50), int)
-            scores[:, 0], scores[:, 40] = 90 * weight, 10 * weight
-            judged = np.zeros((6, 10, 2, 2, 2))
-            judged[:, 8, 1, 1], judged[:, 8, 1, 0], judged[:, 1, 0, 0] = 8 * weight, 2 * weight, 10 * weight
-            rows.append(
-                HourlyRollup(
-                    hour=hour - timedelta(hours=number),
-                    version=version,
-                    source="api",
-                    overall=community is None,
-                    community=community or "",
-                    requests=100 * weight,
-                    any_flagged=10 * weight,
-                    sampled=20 * weight,
-                    queued=5 * weight,
-                    approved=2 * weight,
-                    rejected=2 * weight,
-                    right=3,
-                    wrong=1,
-                    flagged=np.full(6, 10 * weight),
-                    scores=scores,
-                    latency=np.eye(60, dtype=int)[20] * 100 * weight,
-                    lengths=np.eye(30, dtype=int)[12] * 100 * weight,
-                    words=np.array([1000, 100]) * weight,
-                    groups=np.full((14, 2), [4, 1]) * weight,
-                    outcomes={"approve": 90 * weight, "reject": 5 * weight, "human_review": 5 * weight},
-                    waits=np.eye(35, dtype=int)[15] * 4 * weight,
-                    judged=judged,
-                    said=judged,
-                )
-            )
-    HourlyRollup.objects.bulk_create(rows)
-    RequestMinute.objects.create(
-        minute=timezone.now().replace(second=0, microsecond=0) - timedelta(minutes=2),
-        source="api",
-        process="a:1",
-        requests=50,
-        refused=1,
-        errors=2,
-        latency=np.eye(60, dtype=int)[30] * 50,
-    )
-    Reference.objects.create(
-        version=version,
-        dataset="made-up v1",
-        rows=1000,
-        scores=np.full((6, 50), 20),
-        lengths=np.full(30, 30),
-        words=[1000, 50],
-        bias={"gay": {"subgroup": 0.9, "bpsn": 0.8, "bnsp": 0.95}},
-    )
-
-
-def beside(champion: ModelVersion) -> None:
-    """What lies beside the rollups: a challenger in the shadow, changed words, an alert, a mirror behind."""
-    challenger = ModelVersion.objects.create(
-        number=champion.number + 1, alias=Alias.CHALLENGER, recipe="base", sha256="1" * 64, manifest={}
-    )
-    scores = dict.fromkeys(LABELS, 0.1)
-    for number in range(20):
-        made = Prediction.objects.create(
-            source="api",
-            text="kind",
-            label_mask=int(number < 8),
-            model_version=champion,
-            latency_us=1,
-            **scores,
-        )
-        ShadowScore.objects.create(prediction=made, version=challenger, label_mask=int(number < 4), **scores)
-    DomainCheck.objects.create(
-        version=champion, compared="rows of made-up v1", comments=2_000, auc=0.71, low=0.68, high=0.74,
-        phrases=[["no cap", 0.001, 0.04, 9.0], ["skibidi", 0.0, 0.02, 7.0], ["regards", 0.03, 0.01, -5.0]],
-    )  # fmt: skip
-    rule = AlertRule.objects.create(name="Calls fail", metric=AlertRule.Metric.ERROR_SHARE, threshold=0.01)
-    Alert.objects.create(
-        rule=rule, metric=rule.metric, threshold=0.01, value=0.04, low=0.02, high=0.06, window_hours=1
-    )
-    MirrorState.objects.create(free_at=timezone.now())
-    Outbox.objects.create(kind="prediction", key="1", created_at=timezone.now() - timedelta(hours=2))
-    then = timezone.now() - timedelta(hours=10)
-    Promotion.objects.create(
-        kind="promote", version=champion, replaced=champion, actor="a", reason="b", created_at=then
-    )
-
-
 def ask(client: Client, search: str = "", changed: str = "", **values: str) -> Any:
     """Fire the dashboard's callback as Dash's script does."""
-    body = bench.body_of(search, changed, **values)
+    body = callback_body(search, changed, **values)
     return client.post(CALLBACK, body, content_type="application/json")
 
 
@@ -182,8 +90,8 @@ def test_the_page_runs_no_inline_script(engineer: Client, champion: ModelVersion
 
 @pytest.mark.parametrize("panel", PANELS)
 def test_a_panel_draws_what_its_download_holds(engineer: Client, champion: ModelVersion, panel: str) -> None:
-    fill(champion)
-    beside(champion)
+    create_rollups(champion)
+    create_monitoring_records(champion)
     answer = ask(engineer, f"?panel={panel}&window=24h")
     assert answer.status_code == 200
     response = answer.json()["response"]
@@ -227,7 +135,7 @@ def test_an_empty_database_is_told_in_words(engineer: Client, champion: ModelVer
 
 
 def test_a_filter_changes_numbers_and_address(engineer: Client, champion: ModelVersion) -> None:
-    fill(champion)
+    create_rollups(champion)
     whole = ask(engineer, "?panel=volume&window=24h").json()["response"]
     assert "7,200 comments were scored" in json.dumps(whole["content"])
     chosen = {"panel": "volume", "window": "24h", "community": "=a"}
@@ -240,8 +148,8 @@ def test_a_filter_changes_numbers_and_address(engineer: Client, champion: ModelV
 
 
 def test_who_is_limited_to_a_community_sees_no_other(engineer: Client, champion: ModelVersion) -> None:
-    fill(champion)
-    limit_to(User.objects.get(username="eva"), "a")
+    create_rollups(champion)
+    restrict_to_communities(User.objects.get(username="eva"), "a")
     for search in ("?panel=volume&window=24h", "?panel=volume&window=24h&community=b"):
         response = ask(engineer, search).json()["response"]
         assert "2,400 comments were scored" in json.dumps(response["content"])
@@ -260,14 +168,14 @@ def test_queries_do_not_grow_with_rows(engineer: Client, champion: ModelVersion,
         assert len(raw) <= {"queue": 1, "right": 4}.get(panel, 0)
         return len(found)
 
-    fill(champion, days=1)
-    beside(champion)
+    create_rollups(champion, days=1)
+    create_monitoring_records(champion)
     queries()
     few = queries()
     HourlyRollup.objects.all().delete()
     Reference.objects.all().delete()
     RequestMinute.objects.all().delete()
-    fill(champion, days=9)
+    create_rollups(champion, days=9)
     assert queries() == few
     assert few <= 30
 
@@ -306,7 +214,7 @@ def test_the_challenger_is_held_against_the_champion_on_the_same_comments(
 
 def test_what_is_taken_back_waits_again(champion: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
     """15 came in every hour, 12 were decided and 3 verdicts taken back, besides an escalation."""
-    fill(champion)
+    create_rollups(champion)
     HourlyRollup.objects.overall().update(reversed=4, escalations_reversed=1)
     monkeypatch.setattr("apps.monitoring.state.open_items", lambda community: 1_000)
     panel = PANELS["queue"][1](Filters("24h"))
@@ -360,7 +268,7 @@ def test_one_of_a_kind_is_told_in_the_singular(
 
 
 def test_promotions_are_marked(engineer: Client, champion: ModelVersion) -> None:
-    fill(champion)
+    create_rollups(champion)
     Promotion.objects.create(kind="promote", version=champion, replaced=champion, actor="a", reason="b")
     drawn = graphs(ask(engineer, "?panel=volume&window=24h").json()["response"]["content"]["children"])
     assert "v1 promote" in [note["text"] for note in drawn["latency"]["layout"]["annotations"]]
@@ -368,7 +276,7 @@ def test_promotions_are_marked(engineer: Client, champion: ModelVersion) -> None
 
 
 def test_a_download_holds_no_formula(engineer: Client, champion: ModelVersion) -> None:
-    fill(champion)
+    create_rollups(champion)
     HourlyRollup.objects.filter(community="a").update(community="=cmd()")
     file = engineer.get("/monitoring/volume.csv?community==cmd()").content.decode()
     assert not [row for row in csv.reader(io.StringIO(file)) for cell in row if cell.startswith("=")]
@@ -376,10 +284,12 @@ def test_a_download_holds_no_formula(engineer: Client, champion: ModelVersion) -
 
 
 def test_intervals_are_wilsons_and_weights_count() -> None:
-    assert wilson(8, 10, 10) == pytest.approx((0.8, 0.4902, 0.9433), abs=1e-3)  # Wilson's own, unweighted
-    found = wilson(80, 100, 1000)  # ten cases of weight ten
+    assert weighted_share(8, 10, 10) == pytest.approx(
+        (0.8, 0.4902, 0.9433), abs=1e-3
+    )  # Wilson's own, unweighted
+    found = weighted_share(80, 100, 1000)  # ten cases of weight ten
     assert found == pytest.approx((0.8, 0.4902, 0.9433), abs=1e-3)
-    assert wilson(0, 0, 0) is None
+    assert weighted_share(0, 0, 0) is None
     judged = np.zeros((10, 2, 2, 2))
     judged[9, 1, 1], judged[9, 1, 0], judged[0, 0, 1] = (8, 8), (2, 2), (2, 2)
     found_rates = rates(judged)

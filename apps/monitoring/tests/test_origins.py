@@ -11,11 +11,11 @@ from django.utils import timezone
 from apps.moderation.mirrored import STREAMS
 from apps.monitoring import origins, rollups
 from apps.monitoring.models import HourlyRollup, Progress
-from apps.monitoring.tests.test_rollups import contents, stored
 from apps.predictions import mirror
 from apps.predictions.actions import give_feedback
 from apps.predictions.models import Prediction
 from apps.registry.models import ModelVersion
+from toxicmod.testing.factories import create_prediction, rollup_rows
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("one_hour")]
 HOUR = timedelta(hours=1)
@@ -39,7 +39,7 @@ def hour() -> datetime:
 
 def _traffic(version: ModelVersion, hour: datetime) -> list[Prediction]:
     found = [
-        stored(
+        create_prediction(
             version,
             hour + timedelta(minutes=number, microseconds=number),
             toxic=number / 100,
@@ -64,7 +64,7 @@ def _anew(count: Callable[[], object]) -> list[str]:
 
 
 def _rows() -> list[str]:
-    return sorted(str({**row, "id": 0}) for row in contents())
+    return sorted(str({**row, "id": 0}) for row in rollup_rows())
 
 
 @pytest.mark.database
@@ -92,11 +92,11 @@ def test_what_the_mirror_gets_late_is_caught(
     rows = HourlyRollup.objects.overall()
 
     def arrives(at: datetime) -> None:
-        stored(champion, at)
+        create_prediction(champion, at)
         mirror.send_due(STREAMS)
         rollups.roll_up(origin=origins.Mirror())
 
-    stored(champion, hour - 2 * HOUR)
+    create_prediction(champion, hour - 2 * HOUR)
     mirror.send_due(STREAMS)
     rollups.roll_up(origin=origins.Mirror(), since=hour - 2 * HOUR)
     Progress.objects.update(recounted_at=timezone.now())
@@ -112,7 +112,7 @@ def test_what_the_mirror_gets_late_is_caught(
 def test_a_version_that_is_not_here_is_told_in_words(
     table: Any, champion: ModelVersion, hour: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stored(champion, hour)
+    create_prediction(champion, hour)
     mirror.send_due(STREAMS)
     read = mirror.read
 

@@ -11,7 +11,6 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apps.accounts.models import User
-from apps.classifier.labels import LABELS
 from apps.moderation import actions as moderation
 from apps.moderation.models import Decision, Policy, QueueItem, Submission
 from apps.monitoring import origins, rollups
@@ -20,42 +19,11 @@ from apps.predictions import actions as predictions
 from apps.predictions.actions import give_feedback
 from apps.predictions.models import Prediction
 from apps.registry.models import ModelVersion
+from toxicmod.testing.factories import create_prediction, rollup_rows
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.usefixtures("one_hour")]
 
 HOUR = timedelta(hours=1)
-
-
-def stored(version: ModelVersion, at: datetime, **fields: Any) -> Prediction:
-    """A prediction that was made then."""
-    scores = dict.fromkeys(LABELS, 0.01) | {label: fields.pop(label) for label in LABELS if label in fields}
-    return Prediction.objects.create(
-        **{
-            "created_at": at,
-            "source": Prediction.Source.API,
-            "text": "a kind word",
-            "text_hash": "0" * 64,
-            "label_mask": 0,
-            "model_version": version,
-            "latency_us": 100,
-            **scores,
-            **fields,
-        }
-    )
-
-
-def contents() -> list[dict[str, Any]]:
-    """Every row, as it is stored."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT * FROM monitoring_hourlyrollup ORDER BY id")
-        columns = [column[0] for column in cursor.description]
-        return [
-            {
-                name: bytes(value) if isinstance(value, memoryview) else value
-                for name, value in zip(columns, row, strict=True)
-            }
-            for row in cursor.fetchall()
-        ]
 
 
 @pytest.fixture
@@ -65,10 +33,10 @@ def hour() -> datetime:
 
 
 def test_an_hour_is_counted_by_community_and_in_all(champion: ModelVersion, hour: datetime) -> None:
-    stored(
+    create_prediction(
         champion, hour, toxic=0.99, label_mask=1, community="a", text="Kind women " + "x" * 89, latency_us=999
     )
-    stored(
+    create_prediction(
         champion,
         hour + timedelta(minutes=59),
         toxic=1.0,
@@ -77,7 +45,7 @@ def test_an_hour_is_counted_by_community_and_in_all(champion: ModelVersion, hour
         community="b",
         text=None,
     )
-    stored(champion, hour + HOUR, source="page")
+    create_prediction(champion, hour + HOUR, source="page")
     rollups.roll_up()
     of_a = HourlyRollup.objects.of_community("a").get()
     assert (of_a.hour, of_a.requests, of_a.any_flagged, of_a.sampled) == (hour, 1, 1, 1)
@@ -98,20 +66,20 @@ def test_an_hour_is_counted_by_community_and_in_all(champion: ModelVersion, hour
 
 def test_counting_again_changes_nothing(champion: ModelVersion, hour: datetime) -> None:
     for minute in range(20):
-        stored(champion, hour + timedelta(minutes=6 * minute), community=f"c{minute % 3}")
+        create_prediction(champion, hour + timedelta(minutes=6 * minute), community=f"c{minute % 3}")
     assert rollups.roll_up() == 3
-    before = contents()
+    before = rollup_rows()
     rollups.roll_up()
     assert rollups.roll_up(since=hour - HOUR) == 4
-    assert contents() == before
+    assert rollup_rows() == before
     assert sum(row.requests for row in HourlyRollup.objects.overall()) == 20
 
 
 def test_a_late_row_is_caught(champion: ModelVersion, hour: datetime) -> None:
-    stored(champion, hour - 5 * HOUR)
+    create_prediction(champion, hour - 5 * HOUR)
     rollups.roll_up()
-    stored(champion, hour - 5 * HOUR)  # dated hours ago, stored at this moment
-    stored(champion, hour - 3 * HOUR)
+    create_prediction(champion, hour - 5 * HOUR)  # dated hours ago, stored at this moment
+    create_prediction(champion, hour - 3 * HOUR)
     rollups.roll_up()
     rows = HourlyRollup.objects.overall().filter(requests__gt=0).order_by("hour")
     assert [(row.hour, row.requests) for row in rows] == [(hour - 5 * HOUR, 2), (hour - 3 * HOUR, 1)]
@@ -120,10 +88,10 @@ def test_a_late_row_is_caught(champion: ModelVersion, hour: datetime) -> None:
 def test_a_row_that_was_committed_hours_late_is_caught_by_the_recount(
     champion: ModelVersion, hour: datetime
 ) -> None:
-    stored(champion, hour, id="01900000-0000-7000-8000-000000000001")
+    create_prediction(champion, hour, id="01900000-0000-7000-8000-000000000001")
     rollups.roll_up()
     rollups.roll_up()
-    stored(champion, hour, id="01900000-0000-7000-8000-000000000002")
+    create_prediction(champion, hour, id="01900000-0000-7000-8000-000000000002")
     rollups.roll_up(now=hour + 3 * HOUR)
     assert HourlyRollup.objects.overall().get(hour=hour).requests == 1
     rollups.roll_up(now=hour + 9 * HOUR)
@@ -131,7 +99,7 @@ def test_a_row_that_was_committed_hours_late_is_caught_by_the_recount(
 
 
 def test_a_run_leaves_alone_what_another_is_at(champion: ModelVersion, hour: datetime) -> None:
-    stored(champion, hour)
+    create_prediction(champion, hour)
     progress = Progress.objects.create(
         origin="database", held_by="01900000-0000-7000-8000-000000000000", held_until=timezone.now() + HOUR
     )
@@ -145,8 +113,8 @@ def test_a_run_leaves_alone_what_another_is_at(champion: ModelVersion, hour: dat
 
 
 def test_a_run_that_lost_its_lease_writes_nothing_more(champion: ModelVersion, hour: datetime) -> None:
-    stored(champion, hour)
-    stored(champion, hour + HOUR)
+    create_prediction(champion, hour)
+    create_prediction(champion, hour + HOUR)
 
     def take_over(at: datetime, left: int) -> None:
         if at == hour + HOUR:
@@ -230,18 +198,18 @@ def test_queries_grow_with_hours_and_not_with_predictions(champion: ModelVersion
             rollups.roll_up(since=hour)
         return len(found)
 
-    stored(champion, hour)
+    create_prediction(champion, hour)
     queries(), queries()  # the first have a model to load and old hours to count again
     few = queries()
     for number in range(200):
-        stored(champion, hour + timedelta(seconds=number), community=f"c{number % 7}")
+        create_prediction(champion, hour + timedelta(seconds=number), community=f"c{number % 7}")
     assert queries() == few
 
 
 def test_the_command_counts_and_refuses_what_is_no_date(
     champion: ModelVersion, hour: datetime, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stored(champion, hour)
+    create_prediction(champion, hour)
     call_command("roll_up")
     assert "3 hours counted" in capsys.readouterr().out
     call_command("roll_up", "--since", f"{hour:%Y-%m-%dT%H:%MZ}")
@@ -284,7 +252,7 @@ class BrokenHour(origins.Database):
 
 def test_roll_up_counts_other_hours_when_one_fails(champion: ModelVersion, hour: datetime) -> None:
     for number in range(3):
-        stored(champion, hour - number * HOUR, id=f"01900000-0000-7000-8000-00000000000{number}")
+        create_prediction(champion, hour - number * HOUR, id=f"01900000-0000-7000-8000-00000000000{number}")
     origin = BrokenHour(hour - HOUR)
     now = hour + 2 * HOUR + timedelta(minutes=40)  # late enough in its hour to leave the hour before alone
     with pytest.raises(rollups.IncompleteCountError, match="1 of 5 hours"):
@@ -310,8 +278,8 @@ def test_roll_up_counts_other_hours_when_one_fails(champion: ModelVersion, hour:
 def test_roll_up_leaves_out_rows_that_cannot_be_counted(
     model: ModelVersion, policy: Policy, ann: User, hour: datetime
 ) -> None:
-    stored(model, hour, community="forum")
-    stored(model, hour, community="forum", toxic=float("inf"))
+    create_prediction(model, hour, community="forum")
+    create_prediction(model, hour, community="forum", toxic=float("inf"))
     decided = []
     for number in range(2):
         answer = moderation.moderate(text=f"toxic=0.7 you {number}", community="forum", author_ref="x")
@@ -348,7 +316,7 @@ def test_roll_up_counts_an_outcome_that_another_release_added(
 def test_roll_up_counts_a_review_requested_later(
     champion: ModelVersion, policy: Policy, lea: User, hour: datetime
 ) -> None:
-    prediction = stored(champion, hour)
+    prediction = create_prediction(champion, hour)
     rollups.roll_up()
     rows = HourlyRollup.objects.overall()
     assert rows.get(hour=hour).outcomes == {}

@@ -12,6 +12,7 @@ from apps.monitoring.models import Alert, Notice, Progress, ScheduledTask, Uncou
 from apps.monitoring.panels import PANELS, Filters, build
 from apps.monitoring.prometheus import exposition
 from apps.registry import tracking
+from apps.registry.exceptions import TrackingError
 from apps.registry.models import ModelVersion
 from apps.registry.tasks import sync_tracking
 
@@ -81,7 +82,7 @@ def test_a_task_that_fails_and_recovers_is_recorded(well: None, monkeypatch: pyt
 
 def test_a_task_whose_work_failed_does_not_count_as_run(well: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
-        raise tracking.TrackingError("MLflow does not answer.")
+        raise TrackingError("MLflow does not answer.")
 
     monkeypatch.setattr(tracking, "sync", fail)
     sync_tracking.apply()

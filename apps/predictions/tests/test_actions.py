@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.accounts.models import AppendOnlyError
 from apps.classifier.labels import LABELS
-from apps.predictions.actions import AlreadyGivenError, give_feedback, score, text_hash
+from apps.core.models import AppendOnlyError
+from apps.predictions.actions import FeedbackExistsError, give_feedback, score, text_hash
 from apps.predictions.models import Feedback, Prediction, Row, pack_labels, unpack_labels
 from apps.registry import serving
 from apps.registry.models import ModelVersion
@@ -101,7 +101,7 @@ def test_labels_that_were_not_spoken_of_stay_unknown() -> None:
 def test_a_visitor_says_it_once() -> None:
     (prediction,) = _score("A fine day")
     give_feedback(prediction=prediction, is_right=True, visitor="v1")
-    with pytest.raises(AlreadyGivenError):
+    with pytest.raises(FeedbackExistsError):
         give_feedback(prediction=prediction, is_right=False, visitor="v1")
     give_feedback(prediction=prediction, is_right=False, visitor="v2")
     assert Feedback.objects.count() == 2

@@ -6,9 +6,11 @@ from django.db import IntegrityError, transaction
 
 from apps.accounts.models import User
 from apps.classifier.scorer import Scorer
+from apps.core.permissions import SystemActor
 from apps.predictions import actions as predictions
 from apps.predictions.models import Prediction
 from apps.registry import actions, serving
+from apps.registry.exceptions import RegistryError
 from apps.registry.models import (
     Alias,
     Canary,
@@ -17,7 +19,7 @@ from apps.registry.models import (
     ModelArtifact,
     ModelVersion,
 )
-from apps.registry.tests.test_actions import another, promote
+from toxicmod.testing.factories import promote_version, register_copy
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 TEXTS = [f"comment number {number}" for number in range(200)]
@@ -29,11 +31,11 @@ def _look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def start(version: ModelVersion, share: float = 0.25) -> Canary:
-    return actions.start_canary(version=version, share=share, reason="a trial", actor="ann")
+    return actions.start_canary(version=version, share=share, reason="a trial", actor=SystemActor("ann"))
 
 
 def end(outcome: CanaryEnd.Outcome = CanaryEnd.Outcome.WITHDRAWN) -> CanaryEnd:
-    return actions.end_canary(outcome=outcome, reason="enough", actor="ann")
+    return actions.end_canary(outcome=outcome, reason="enough", actor=SystemActor("ann"))
 
 
 def served() -> list[int]:
@@ -44,7 +46,7 @@ def served() -> list[int]:
 
 
 def test_a_share_of_the_texts_is_scored_by_the_canary_the_same_each_time(champion: ModelVersion) -> None:
-    version = another(champion)
+    version = register_copy(champion)
     assert set(served()) == {champion.pk}
     canary = start(version)
     first = served()
@@ -61,7 +63,7 @@ def test_a_share_of_the_texts_is_scored_by_the_canary_the_same_each_time(champio
 
 
 def test_a_batch_is_of_one_model(champion: ModelVersion) -> None:
-    start(another(champion), share=0.5)
+    start(register_copy(champion), share=0.5)
     made = [predictions.score(texts=TEXTS[n : n + 5], source=Prediction.Source.API)[0] for n in range(50)]
     versions = [{each.model_version_id for each in batch} for batch in made]
     assert all(len(each) == 1 for each in versions)
@@ -71,7 +73,7 @@ def test_a_batch_is_of_one_model(champion: ModelVersion) -> None:
 def test_the_champion_answers_for_a_canary_that_fails(
     champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version = another(champion)
+    version = register_copy(champion)
     start(version, share=0.5)
     serving.current()
     healthy = Scorer.score
@@ -94,7 +96,7 @@ def test_the_champion_answers_for_a_canary_that_fails(
 
 
 def test_a_canary_that_cannot_be_loaded_serves_nothing_and_is_a_failure(champion: ModelVersion) -> None:
-    version = another(champion)
+    version = register_copy(champion)
     start(version, share=0.5)
     stored = ModelArtifact.objects.get(version=version)
     ModelArtifact.objects.filter(version=version).update(weights=bytes(stored.weights)[:-100])
@@ -103,15 +105,15 @@ def test_a_canary_that_cannot_be_loaded_serves_nothing_and_is_a_failure(champion
 
 
 def test_a_promotion_ends_the_canary(champion: ModelVersion) -> None:
-    version = another(champion)
+    version = register_copy(champion)
     start(version)
-    other = another(champion)
-    promote(other)
+    other = register_copy(champion)
+    promote_version(other)
     ended = CanaryEnd.objects.get()
     assert ended.outcome == CanaryEnd.Outcome.WITHDRAWN
     assert f"{other} became champion" in ended.reason
     start(version)
-    promote(version)
+    promote_version(version)
     assert CanaryEnd.objects.latest("pk").outcome == CanaryEnd.Outcome.COMPLETED
     version.refresh_from_db()
     assert (version.alias, version.share) == (Alias.CHAMPION, None)
@@ -119,31 +121,31 @@ def test_a_promotion_ends_the_canary(champion: ModelVersion) -> None:
 
 
 def test_what_a_canary_refuses(champion: ModelVersion) -> None:
-    version = another(champion)
+    version = register_copy(champion)
     for share in (0, -1, 0.51, float("nan")):
-        with pytest.raises(actions.RegistryError, match="share"):
+        with pytest.raises(RegistryError, match="share"):
             start(version, share)
-    with pytest.raises(actions.RegistryError, match="reason"):
-        actions.start_canary(version=version, share=0.1, reason=" ", actor="ann")
-    with pytest.raises(actions.RegistryError, match="other than itself"):
+    with pytest.raises(RegistryError, match="reason"):
+        actions.start_canary(version=version, share=0.1, reason=" ", actor=SystemActor("ann"))
+    with pytest.raises(RegistryError, match="other than itself"):
         start(champion)
-    with pytest.raises(actions.RegistryError, match="No canary is running"):
+    with pytest.raises(RegistryError, match="No canary is running"):
         end()
     ben = User.objects.create_user("ben")
     with pytest.raises(PermissionDenied):
-        actions.start_canary(version=version, share=0.1, reason="r", actor="ben", by=ben)
+        actions.start_canary(version=version, share=0.1, reason="r", actor=ben)
     start(version)
-    with pytest.raises(actions.RegistryError, match="is running: end it first"):
-        start(another(champion))
+    with pytest.raises(RegistryError, match="is running: end it first"):
+        start(register_copy(champion))
     with pytest.raises(PermissionDenied):
-        actions.end_canary(outcome=CanaryEnd.Outcome.WITHDRAWN, reason="r", actor="ben", by=ben)
+        actions.end_canary(outcome=CanaryEnd.Outcome.WITHDRAWN, reason="r", actor=ben)
 
 
 def test_the_database_holds_one_canary_and_its_share(champion: ModelVersion) -> None:
-    version = another(champion)
+    version = register_copy(champion)
     for change in ({"alias": Alias.CANARY}, {"share": 0.1}, {"alias": Alias.CANARY, "share": 0.6}):
         with pytest.raises(IntegrityError), transaction.atomic():
             ModelVersion.objects.filter(pk=version.pk).update(**change)
     start(version)
     with pytest.raises(IntegrityError), transaction.atomic():
-        ModelVersion.objects.filter(pk=another(champion).pk).update(alias=Alias.CANARY, share=0.1)
+        ModelVersion.objects.filter(pk=register_copy(champion).pk).update(alias=Alias.CANARY, share=0.1)

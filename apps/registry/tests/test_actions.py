@@ -1,33 +1,20 @@
 """Versions, promotions and what refuses them."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import IntegrityError, transaction
 
-from apps.accounts.models import AppendOnlyError
 from apps.classifier.artifact import Artifact, ArtifactError
+from apps.core.models import AppendOnlyError
+from apps.core.permissions import SYSTEM
 from apps.registry import actions, serving, tracking
 from apps.registry.actions import RegistryError
 from apps.registry.models import Alias, ModelArtifact, ModelVersion, Promotion
+from toxicmod.testing.factories import promote_version, register_copy
 
 pytestmark = pytest.mark.django_db
-
-
-def another(champion: ModelVersion, name: str = "another") -> ModelVersion:
-    """Register the champion's model once more, under a name of its own."""
-    artifact = champion.modelartifact.artifact()
-    manifest = json.dumps(json.loads(artifact.manifest) | {"name": name}).encode()
-    return actions.register_version(
-        artifact=Artifact(manifest, artifact.weights), recipe="base", metrics=champion.metrics
-    )
-
-
-def promote(version: ModelVersion, **options: Any) -> Promotion:
-    return actions.promote(version=version, actor="ann", **({"reason": "better"} | options))
 
 
 def aliases() -> dict[str, int]:
@@ -36,9 +23,9 @@ def aliases() -> dict[str, int]:
 
 @pytest.mark.database
 def test_a_promotion_moves_the_aliases_and_leaves_a_row(champion: ModelVersion) -> None:
-    version = another(champion)
+    version = register_copy(champion)
     assert aliases() == {"champion": champion.number, "challenger": version.number}
-    promotion = promote(version)
+    promotion = promote_version(version)
     assert aliases() == {"champion": version.number, "previous": champion.number}
     assert (promotion.version, promotion.replaced, promotion.actor) == (version, champion, "ann")
     assert serving.ServingModel().current().number == version.number
@@ -46,23 +33,23 @@ def test_a_promotion_moves_the_aliases_and_leaves_a_row(champion: ModelVersion) 
 
 @pytest.mark.database
 def test_a_rollback_is_a_further_row_and_can_be_rolled_back(champion: ModelVersion) -> None:
-    version = another(champion)
-    promote(version)
+    version = register_copy(champion)
+    promote_version(version)
     before = Promotion.objects.count()
     for expected in (champion, version):
-        promotion = actions.rollback(reason="too many false alarms", actor="ann")
+        promotion = actions.rollback(reason="too many false alarms", actor=SYSTEM)
         assert (promotion.kind, promotion.version) == (Promotion.Kind.ROLLBACK, expected)
     assert Promotion.objects.count() == before + 2
 
 
 def test_a_new_challenger_takes_the_place_of_the_one_before(champion: ModelVersion) -> None:
-    another(champion)
-    newer = another(champion, "newer")
+    register_copy(champion)
+    newer = register_copy(champion, "newer")
     assert aliases() == {"champion": champion.number, "challenger": newer.number}
 
 
 def test_what_is_refused_changes_nothing(champion: ModelVersion) -> None:
-    version = another(champion)
+    version = register_copy(champion)
     before = aliases(), Promotion.objects.count()
     failed = [{"name": "mean ROC-AUC", "figure": 0.9, "bound": 0.95, "passed": False}]
     for message, options in {
@@ -70,25 +57,25 @@ def test_what_is_refused_changes_nothing(champion: ModelVersion) -> None:
         "fails its gates: mean ROC-AUC": {"gates": failed},
     }.items():
         with pytest.raises(RegistryError, match=message):
-            promote(version, **options)
+            promote_version(version, **options)
     with pytest.raises(RegistryError, match="is the champion already"):
-        promote(champion)
+        promote_version(champion)
     with pytest.raises(RegistryError, match="no previous champion"):
-        actions.rollback(reason="back", actor="ann")
+        actions.rollback(reason="back", actor=SYSTEM)
     assert (aliases(), Promotion.objects.count()) == before
-    promotion = promote(version, gates=failed, forced=True)
+    promotion = promote_version(version, gates=failed, forced=True)
     assert promotion.forced
     assert promotion.gates == failed
 
 
 @pytest.mark.parametrize("part", ["manifest", "weights"])
 def test_a_damaged_artifact_is_refused_and_the_champion_stays(champion: ModelVersion, part: str) -> None:
-    version = another(champion)
+    version = register_copy(champion)
     stored = ModelArtifact.objects.get(version=version)
     setattr(stored, part, bytes(getattr(stored, part))[:-100])
     stored.save()
     with pytest.raises(ArtifactError):
-        promote(version)
+        promote_version(version)
     assert aliases()["champion"] == champion.number
     # Even where it came to be champion, the model in hand stays in service.
     model = serving.ServingModel()
@@ -111,13 +98,13 @@ def test_a_damaged_artifact_is_not_registered(champion: ModelVersion) -> None:
 
 @pytest.mark.database
 def test_the_database_holds_one_champion(champion: ModelVersion) -> None:
-    version = another(champion)
+    version = register_copy(champion)
     with pytest.raises(IntegrityError), transaction.atomic():
         ModelVersion.objects.filter(pk=version.pk).update(alias=Alias.CHAMPION)
 
 
 def test_promotions_are_append_only(champion: ModelVersion) -> None:
-    promotion = promote(another(champion))
+    promotion = promote_version(register_copy(champion))
     promotion.reason = "other"
     for change in (
         promotion.save,
@@ -150,8 +137,8 @@ def test_the_commands(
 ) -> None:
     synced: list[bool] = []
     monkeypatch.setattr(tracking, "sync", lambda: synced.append(True))
-    version = another(champion)
-    promote(version)
+    version = register_copy(champion)
+    promote_version(version)
 
     call_command("list_models")
     header, newest, _ = capsys.readouterr().out.splitlines()

@@ -13,9 +13,11 @@ from django.core.management import call_command
 
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
+from apps.core.permissions import SYSTEM
 from apps.registry import actions, tracking
+from apps.registry.exceptions import TrackingError
 from apps.registry.models import Alias, ModelVersion
-from apps.registry.tests.test_actions import another
+from toxicmod.testing.factories import register_copy
 
 # MLflow, SQLAlchemy and what they import warn of their own deprecations.
 pytestmark = [pytest.mark.django_db, pytest.mark.filterwarnings("ignore")]
@@ -41,8 +43,8 @@ def test_aliases_follow_ours(champion: ModelVersion, mlflow_store: str) -> None:
     champion.refresh_from_db()
     assert mlflow_aliases() == {"champion": champion.mlflow_version}
 
-    version = another(champion)
-    actions.promote(version=version, reason="better", actor="ann")
+    version = register_copy(champion)
+    actions.promote(version=version, reason="better", actor=SYSTEM)
     for _ in range(2):
         tracking.sync()
         version.refresh_from_db()
@@ -54,7 +56,7 @@ def test_aliases_follow_ours(champion: ModelVersion, mlflow_store: str) -> None:
         version.metrics["mean"]["roc_auc"]
     )
 
-    actions.rollback(reason="worse", actor="ann")
+    actions.rollback(reason="worse", actor=SYSTEM)
     ModelVersion.objects.filter(alias=Alias.PREVIOUS).update(alias=None)
     tracking.sync()
     assert mlflow_aliases() == {"champion": champion.mlflow_version}
@@ -84,9 +86,9 @@ def test_the_registered_model_loads_in_a_fresh_process_without_the_project(
 def test_an_outage_is_one_sentence_and_stops_nothing(
     champion: ModelVersion, mlflow_outage: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(tracking.TrackingError, match="MLflow could not be reached or refused"):
+    with pytest.raises(TrackingError, match="MLflow could not be reached or refused"):
         tracking.sync()
-    actions.promote(version=another(champion), reason="better", actor="ann")
+    actions.promote(version=register_copy(champion), reason="better", actor=SYSTEM)
     call_command("rollback_model", reason="worse")
     out, err = capsys.readouterr()
     assert f"{champion} is the champion again" in out

@@ -1,26 +1,22 @@
-"""Folders of their own, made-up comments, real ones where they are, moderators, and an MLflow store."""
+"""Data sets of generated and of real comments, and versions that are better or worse than the champion."""
 
 import csv
 import gzip
-import io
 import os
-import random
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from django.conf import settings as project
 
+from apps.classifier.artifact import Artifact
 from apps.classifier.labels import LABELS
-from apps.moderation.tests.conftest import ann, ben, model, person, policy  # noqa: F401
-from apps.registry.tests.conftest import mlflow_folder, mlflow_outage, mlflow_store  # noqa: F401
-from apps.training import actions
-from apps.training.jigsaw import COLUMNS
+from apps.registry import actions as registry
+from apps.registry.models import EvaluationArtifact, ModelVersion
+from apps.training import actions, gates
 from apps.training.models import Dataset
-
-PLAIN_WORDS = ("the", "page", "was", "changed", "last", "week", "and", "reads", "well", "to", "me", "thanks")
-RUDE_WORDS = dict(zip(LABELS, ("stupid", "vile", "damn", "kill", "idiot", "foreigners"), strict=True))
+from toxicmod.testing.factories import csv_bytes, labeled_rows
 
 
 @pytest.fixture(autouse=True)
@@ -29,33 +25,11 @@ def folders(settings: Any, tmp_path: Path) -> None:
     settings.DATA_DIR = tmp_path / "data"
 
 
-def made_up(count: int, seed: int = 0, share: float = 0.15) -> list[list[str]]:
-    """Rows in which a word tells each label, in the order of `COLUMNS`."""
-    chance = random.Random(seed)
-    rows = []
-    for number in range(count):
-        labels = [label for label in LABELS if chance.random() < share]
-        words = chance.choices(PLAIN_WORDS, k=8) + [RUDE_WORDS[label] for label in labels]
-        chance.shuffle(words)
-        flags = [str(int(label in labels)) for label in LABELS]
-        rows.append([f"{seed}-{number}", f"{' '.join(words)} {number}", *flags])
-    return rows
-
-
-def as_csv(rows: Iterable[Iterable[str]], header: Iterable[str] = COLUMNS) -> bytes:
-    """Rows as the bytes of a CSV file."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue().encode()
-
-
 @pytest.fixture
 def dataset(db: None, tmp_path: Path) -> Dataset:
     """400 made-up comments, imported."""
     path = tmp_path / "made-up.csv"
-    path.write_bytes(as_csv(made_up(400)))
+    path.write_bytes(csv_bytes(labeled_rows(400)))
     return actions.import_dataset(source=str(path), name="made-up")[0]
 
 
@@ -72,3 +46,25 @@ def real_csv(tmp_path: Path) -> Path:
         rows = csv.reader(text)
         csv.writer(out).writerows(row for row, _ in zip(rows, range(3001), strict=False))
     return path
+
+
+def variant(champion: ModelVersion, **arrays: Any) -> Artifact:
+    """The champion's model with some arrays changed."""
+    manifest, model = champion.modelartifact.artifact().open()
+    thresholds = np.array([manifest["thresholds"][label] for label in LABELS])
+    return Artifact.build(model._replace(**arrays), thresholds, {"metrics": {}})
+
+
+@pytest.fixture
+def reversed_version(champion: ModelVersion) -> ModelVersion:
+    """A version that takes polite comments for rude ones."""
+    slope = champion.modelartifact.artifact().open()[1].slope
+    return registry.register_version(artifact=variant(champion, slope=-slope), recipe="base", metrics={})
+
+
+@pytest.fixture
+def equal_version(champion: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> ModelVersion:
+    """A version as good as the champion, where made-up comments don't speak of calibration."""
+    monkeypatch.setattr(gates, "MAX_CALIBRATION_ERROR", 1.0)
+    EvaluationArtifact.objects.filter(version=champion).delete()
+    return registry.register_version(artifact=variant(champion), recipe="base", metrics={})

@@ -14,7 +14,7 @@ from apps.registry.models import Alias, EvaluationArtifact, ModelVersion
 from apps.training import actions, runs, tasks
 from apps.training.models import Dataset, TrainingRun
 from apps.training.sources import SourceError
-from apps.training.tests.conftest import as_csv, made_up
+from toxicmod.testing.factories import csv_bytes, labeled_rows
 
 # MLflow, SQLAlchemy and what they import warn of their own deprecations.
 pytestmark = [pytest.mark.django_db, pytest.mark.filterwarnings("ignore")]
@@ -27,7 +27,7 @@ METRICS = {"roc_auc", "pr_auc", "precision", "recall", "f1", "brier", "ece"}
 def small(db: None, tmp_path: Path) -> Dataset:
     """200 made-up comments with so few of each label that the fit is quick."""
     path = tmp_path / "small.csv"
-    path.write_bytes(as_csv(made_up(200, share=0.05)))
+    path.write_bytes(csv_bytes(labeled_rows(200, share=0.05)))
     return actions.import_dataset(source=str(path), name="small")[0]
 
 
@@ -132,7 +132,7 @@ def test_a_failure_is_kept_with_its_run(small: Dataset) -> None:
 
 def test_too_few_rows_are_one_sentence(db: None, tmp_path: Path) -> None:
     path = tmp_path / "tiny.csv"
-    path.write_bytes(as_csv(made_up(20)))
+    path.write_bytes(csv_bytes(labeled_rows(20)))
     call_command("import_dataset", str(path), name="tiny")
     with pytest.raises(CommandError, match="too few"):
         call_command("train_model", dataset="tiny")

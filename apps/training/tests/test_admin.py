@@ -10,13 +10,12 @@ from django.test import Client
 from apps.accounts.models import User
 from apps.moderation import actions as moderation
 from apps.moderation.models import Policy
-from apps.moderation.tests.conftest import queued
 from apps.predictions import actions as predictions
 from apps.predictions.models import Prediction
 from apps.registry.models import Alias, Canary, CanaryEnd, ModelVersion, Promotion
 from apps.training import actions, runs, tasks
 from apps.training.models import Dataset, GateReport, TrainingRun
-from apps.training.tests.test_gates import equal_version, reversed_version  # noqa: F401
+from toxicmod.testing.factories import create_queue_item
 
 pytestmark = pytest.mark.django_db
 RUNS = "/admin/training/trainingrun/"
@@ -106,7 +105,7 @@ def test_a_data_set_is_built_by_a_worker(
 
 def test_a_lead_promotes_over_a_gate_with_a_reason_and_rolls_back(
     staff: Callable[[str], Client],
-    reversed_version: ModelVersion,  # noqa: F811
+    reversed_version: ModelVersion,
     champion: ModelVersion,
     dataset: Dataset,
     sent: list[tuple],
@@ -139,7 +138,7 @@ def test_a_lead_promotes_over_a_gate_with_a_reason_and_rolls_back(
 
 def test_an_engineer_tries_and_promotes_what_passes_and_overrides_nothing(
     staff: Callable[[str], Client],
-    equal_version: ModelVersion,  # noqa: F811
+    equal_version: ModelVersion,
     dataset: Dataset,
 ) -> None:
     client = staff("engineer")
@@ -158,7 +157,7 @@ def test_an_engineer_tries_and_promotes_what_passes_and_overrides_nothing(
 
 def test_moderators_are_asked_from_the_page(
     staff: Callable[[str], Client],
-    reversed_version: ModelVersion,  # noqa: F811
+    reversed_version: ModelVersion,
     policy: Policy,
     settings: Any,
 ) -> None:
@@ -177,7 +176,7 @@ def test_moderators_are_asked_from_the_page(
 def test_a_built_data_set_names_its_decisions(
     staff: Callable[[str], Client], model: ModelVersion, policy: Policy, ann: User
 ) -> None:
-    item = queued("insult=0.7 you fool")
+    item = create_queue_item("insult=0.7 you fool")
     claimed = moderation.claim(item_id=item.pk, user=ann)
     decided = moderation.decide(item_id=item.pk, version=claimed.version, user=ann, action="approve")
     built, _ = actions.build_dataset(name="ours")
@@ -204,7 +203,7 @@ def test_a_run_on_a_tracking_server_is_linked(
 def test_a_succeeded_run_says_what_it_produced(
     staff: Callable[[str], Client],
     dataset: Dataset,
-    equal_version: ModelVersion,  # noqa: F811
+    equal_version: ModelVersion,
     champion: ModelVersion,
 ) -> None:
     run = runs.queue_run(dataset=dataset)
@@ -237,7 +236,7 @@ def test_a_succeeded_run_says_what_it_produced(
 def test_challenger_page_shows_failed_gates_first_with_their_rules(
     staff: Callable[[str], Client],
     dataset: Dataset,
-    equal_version: ModelVersion,  # noqa: F811
+    equal_version: ModelVersion,
     champion: ModelVersion,
 ) -> None:
     gate = {"figure": -0.1384, "bound": -0.01, "passed": False, "rule": "at_least"}

@@ -6,11 +6,11 @@ import pytest
 from apps.training import datasets, examples
 from apps.training.models import Dataset
 from apps.training.sources import SourceError
-from apps.training.tests.conftest import made_up
+from toxicmod.testing.factories import labeled_rows
 
 
 def arrays(count: int, share: float = 0.1) -> tuple[list[str], np.ndarray]:
-    rows = made_up(count, share=share)
+    rows = labeled_rows(count, share=share)
     return [row[1] for row in rows], np.array([[int(value) for value in row[2:]] for row in rows], np.int8)
 
 

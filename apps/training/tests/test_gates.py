@@ -11,40 +11,21 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from apps.accounts.models import User
-from apps.classifier.artifact import Artifact, ArtifactError
+from apps.classifier.artifact import ArtifactError
 from apps.classifier.labels import LABELS
+from apps.core.permissions import SYSTEM
 from apps.predictions import actions as predictions
 from apps.predictions.models import Prediction
 from apps.registry import actions as registry
 from apps.registry import tracking
+from apps.registry.exceptions import RegistryError
 from apps.registry.gates import describe
 from apps.registry.models import EvaluationArtifact, ModelArtifact, ModelVersion, Promotion
 from apps.training import actions, datasets, gates, rollout
 from apps.training.models import Dataset, Gate, GateReport
+from toxicmod.testing.factories import measure_and_promote
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
-
-
-def variant(champion: ModelVersion, **arrays: Any) -> Artifact:
-    """The champion's model with some arrays changed."""
-    manifest, model = champion.modelartifact.artifact().open()
-    thresholds = np.array([manifest["thresholds"][label] for label in LABELS])
-    return Artifact.build(model._replace(**arrays), thresholds, {"metrics": {}})
-
-
-@pytest.fixture
-def reversed_version(champion: ModelVersion) -> ModelVersion:
-    """A version that takes polite comments for rude ones."""
-    slope = champion.modelartifact.artifact().open()[1].slope
-    return registry.register_version(artifact=variant(champion, slope=-slope), recipe="base", metrics={})
-
-
-@pytest.fixture
-def equal_version(champion: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> ModelVersion:
-    """A version as good as the champion, where made-up comments don't speak of calibration."""
-    monkeypatch.setattr(gates, "MAX_CALIBRATION_ERROR", 1.0)
-    EvaluationArtifact.objects.filter(version=champion).delete()
-    return registry.register_version(artifact=variant(champion), recipe="base", metrics={})
 
 
 @pytest.fixture(autouse=True)
@@ -55,12 +36,6 @@ def no_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
 def measured(version: ModelVersion) -> list[Gate]:
     """What the version's gates say."""
     return actions.measure_gates(version=version).gates
-
-
-def promote(*, version: ModelVersion, **options: Any) -> Promotion:
-    """Measure a version and promote it."""
-    actions.measure_gates(version=version)
-    return rollout.promote(version=version, **options)
 
 
 def test_the_shipped_model_is_fair(champion: ModelVersion) -> None:
@@ -147,14 +122,14 @@ def test_only_a_lead_overrides_a_gate(
     engineer, lead = person("eve", "engineer"), person("lea", "lead")
     for user in (ann, engineer):
         with pytest.raises(PermissionDenied):
-            promote(version=reversed_version, reason="r", actor="x", by=user, force=True)
-    with pytest.raises(registry.RegistryError, match="fails its gates"):
-        promote(version=reversed_version, reason="r", actor="lea", by=lead)
-    made = promote(version=reversed_version, reason="a drill", actor="lea", by=lead, force=True)
+            measure_and_promote(version=reversed_version, reason="r", actor=user, force=True)
+    with pytest.raises(RegistryError, match="fails its gates"):
+        measure_and_promote(version=reversed_version, reason="r", actor=lead)
+    made = measure_and_promote(version=reversed_version, reason="a drill", actor=lead, force=True)
     assert made.forced
     with pytest.raises(PermissionDenied):
-        registry.rollback(reason="r", actor="ann", by=ann)
-    assert registry.rollback(reason="worse", actor="eve", by=engineer).replaced == reversed_version
+        registry.rollback(reason="r", actor=ann)
+    assert registry.rollback(reason="worse", actor=engineer).replaced == reversed_version
 
 
 def test_a_twin_stands_in_for_its_version(
@@ -167,9 +142,9 @@ def test_a_twin_stands_in_for_its_version(
 
 def test_without_rows_nothing_passes_but_by_force(equal_version: ModelVersion, dataset: Dataset) -> None:
     dataset.path.unlink()
-    with pytest.raises(registry.RegistryError, match="import a data set"):
-        promote(version=equal_version, reason="r", actor="ann")
-    assert promote(version=equal_version, reason="r", actor="ann", force=True).forced
+    with pytest.raises(RegistryError, match="import a data set"):
+        measure_and_promote(version=equal_version, reason="r", actor=SYSTEM)
+    assert measure_and_promote(version=equal_version, reason="r", actor=SYSTEM, force=True).forced
 
 
 def test_a_damaged_artifact_is_refused_even_by_force(
@@ -177,7 +152,7 @@ def test_a_damaged_artifact_is_refused_even_by_force(
 ) -> None:
     ModelArtifact.objects.filter(version=equal_version).update(weights=b"damaged")
     with pytest.raises(ArtifactError):
-        promote(version=equal_version, reason="r", actor="ann", force=True)
+        measure_and_promote(version=equal_version, reason="r", actor=SYSTEM, force=True)
     champion.refresh_from_db()
     assert champion.alias == "champion"
 
@@ -197,7 +172,7 @@ def test_only_a_report_of_this_champion_data_set_and_day_counts(
     equal_version: ModelVersion, champion: ModelVersion, dataset: Dataset
 ) -> None:
     with pytest.raises(rollout.GateError, match="the gates are measured"):
-        rollout.promote(version=equal_version, reason="r", actor="ann")
+        rollout.promote(version=equal_version, reason="r", actor=SYSTEM)
     measured(equal_version)
     assert GateReport.objects.standing(equal_version)
     assert GateReport.objects.standing(champion) is None

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from apps.predictions import aws as door
+from apps.core import aws as aws_clients
 from apps.training import actions, datasets, sources
 from apps.training.models import Dataset
 from apps.training.sources import SourceError
-from apps.training.tests.conftest import as_csv, made_up
+from toxicmod.testing.factories import csv_bytes, labeled_rows
 
-ROWS = made_up(5)
-CSV = as_csv(ROWS)
+ROWS = labeled_rows(5)
+CSV = csv_bytes(ROWS)
 LABELS = ["0"] * 6
 
 pytestmark = pytest.mark.django_db
@@ -42,7 +42,7 @@ def imported(tmp_path: Path, content: bytes, **options: Any) -> Dataset:
 def test_each_kind_of_wrong_row_is_counted_by_line(tmp_path: Path) -> None:
     good, other = ["a", "fine", *LABELS], ["b", "fine\ntoo", *LABELS]
     content = (
-        as_csv(
+        csv_bytes(
             [
                 good,  # line 2
                 other,  # lines 3 and 4
@@ -83,7 +83,8 @@ def test_each_kind_of_wrong_row_is_counted_by_line(tmp_path: Path) -> None:
 
 def test_a_quote_left_open_costs_its_field_only(tmp_path: Path) -> None:
     dataset = imported(
-        tmp_path, as_csv(ROWS[:1]) + b'x,"open,0,0,0,0,0,0\n' + b"y" * 140_000 + b"\n" + as_csv(ROWS[1:])
+        tmp_path,
+        csv_bytes(ROWS[:1]) + b'x,"open,0,0,0,0,0,0\n' + b"y" * 140_000 + b"\n" + csv_bytes(ROWS[1:]),
     )
     assert dataset.rows == 5
     assert any("field larger than field limit" in kind for kind in dataset.report)
@@ -103,7 +104,7 @@ def test_strict_refuses_and_stores_nothing(tmp_path: Path) -> None:
         b"\xef\xbb\xbf" + CSV,
         gzip.compress(CSV),
         zipped(data=CSV),
-        zipped(a=b"id,text\n", test=as_csv(ROWS[:1]), wikidata_train=CSV),
+        zipped(a=b"id,text\n", test=csv_bytes(ROWS[:1]), wikidata_train=CSV),
     ],
     ids=["plain", "bom", "gzip", "zip", "zip with others"],
 )
@@ -118,7 +119,7 @@ def test_the_same_rows_are_the_same_data_set_whatever_they_come_in(tmp_path: Pat
 
 
 def test_other_rows_under_the_name_are_its_next_version(tmp_path: Path) -> None:
-    first, second = imported(tmp_path, CSV), imported(tmp_path, as_csv(ROWS[:4]))
+    first, second = imported(tmp_path, CSV), imported(tmp_path, csv_bytes(ROWS[:4]))
     assert (first.version, second.version) == (1, 2)
     assert Dataset.objects.named("n") == second
     assert Dataset.objects.named("n:1") == first
@@ -131,7 +132,7 @@ def test_other_rows_under_the_name_are_its_next_version(tmp_path: Path) -> None:
         (b"", "lacks the columns"),
         (b"id,comment_text,toxic\n1,x,0\n", "lacks the columns severe_toxic, obscene"),
         (CSV.decode().encode("utf-16"), "lacks the columns"),
-        (as_csv([]), "holds no sound row"),
+        (csv_bytes([]), "holds no sound row"),
         (gzip.compress(CSV)[:-20], "damaged or unreadable archive"),
         (gzip.compress(CSV)[:20] + b"\0" * 50, "damaged or unreadable archive"),
         (zipped(data=CSV)[:-30], "damaged or unreadable archive"),
@@ -268,12 +269,12 @@ def test_boxes_share_their_data_sets_by_s3(
     client.delete_object(Bucket="shared", Key=key)
     with pytest.raises(SourceError, match="is missing"):
         datasets.read(dataset.path)
-    monkeypatch.setattr(door, "ATTEMPTS", 1)
+    monkeypatch.setattr(aws_clients, "MAX_ATTEMPTS", 1)
     aws.fault = lambda operation: "cut"
     with pytest.raises(SourceError, match="Check endpoint and network"):
         datasets.read(dataset.path)
     with pytest.raises(SourceError, match="Check endpoint and network"):
-        imported(tmp_path, as_csv(ROWS[:2]))
+        imported(tmp_path, csv_bytes(ROWS[:2]))
     assert Dataset.objects.count() == 1
 
 

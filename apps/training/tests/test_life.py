@@ -13,14 +13,13 @@ from django.utils import timezone
 from apps.accounts.models import APIKey, User
 from apps.moderation import actions as moderation
 from apps.moderation.models import Decision, Policy, QueueItem
-from apps.moderation.tests.conftest import queued
 from apps.predictions import actions as predictions
 from apps.predictions.models import Feedback, Prediction
 from apps.registry.models import ModelVersion
 from apps.training import actions, datasets, examples, life
 from apps.training.models import Dataset, TrainingRun
 from apps.training.sources import SourceError
-from apps.training.tests.conftest import as_csv, made_up
+from toxicmod.testing.factories import create_queue_item, csv_bytes, labeled_rows
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -115,8 +114,8 @@ def test_what_a_moderator_did_says_the_labels(model: ModelVersion, policy: Polic
         ("insult=0.7 rejected, labelled", Decision.Action.REJECT, ["threat"], THREAT),
     ]
     for text, action, labels, _ in done:
-        decide(queued(text), ann, action, labels)
-    decide(queued("insult=0.7 escalated"), ann, Decision.Action.ESCALATE)
+        decide(create_queue_item(text), ann, action, labels)
+    decide(create_queue_item("insult=0.7 escalated"), ann, Decision.Action.ESCALATE)
     assert moderation.moderate(text="insult=0.99 threat=0.99 toxic=0.99 automatic").item is None
     assert moderation.moderate(text="automatic too").item is None
     assert Decision.objects.filter(automatic=True).count() == 2
@@ -129,15 +128,15 @@ def test_a_rejection_without_labels_teaches_nothing(model: ModelVersion, policy:
     start = timezone.now() - timedelta(seconds=1)
     spam = policy.rules.get(label="")
     texts = [f"insult=0.7 buy our rings, offer {number} {'x' * number}" for number in range(4)]
-    items = [queued(text) for text in texts]
+    items = [create_queue_item(text) for text in texts]
     claimed = moderation.claim(item_id=items[0].pk, user=ann)
     reject = Decision.Action.REJECT
     moderation.decide(item_id=claimed.pk, version=claimed.version, user=ann, action=reject, rule=spam)
-    similar = [queued("insult=0.7 the very same words") for _ in range(2)]
+    similar = [create_queue_item("insult=0.7 the very same words") for _ in range(2)]
     claimed = moderation.claim(item_id=similar[0].pk, user=ann)
     moderation.decide_cluster(item_id=claimed.pk, version=claimed.version, user=ann, action=reject, rule=spam)
     predictions.give_feedback(prediction=items[0].prediction, is_right=True)
-    decide(queued("insult=0.7 labelled"), ann, reject, ["insult"])
+    decide(create_queue_item("insult=0.7 labelled"), ann, reject, ["insult"])
     assert built() == {"insult=0.7 labelled": INSULT}
     # The feedback does not speak in place of the moderator who rejected and said no label.
     assert life.statements(start).count() == 5
@@ -145,7 +144,7 @@ def test_a_rejection_without_labels_teaches_nothing(model: ModelVersion, policy:
 
 
 def test_examples_are_not_learned(model: ModelVersion, policy: Policy, ann: User) -> None:
-    item = queued("insult=0.7 an example", example=True)
+    item = create_queue_item("insult=0.7 an example", example=True)
     decide(item, ann, Decision.Action.REJECT)
     predictions.give_feedback(prediction=item.prediction, is_right=True)
     with pytest.raises(actions.TrainingError, match="nothing to learn from"):
@@ -153,8 +152,8 @@ def test_examples_are_not_learned(model: ModelVersion, policy: Policy, ann: User
 
 
 def test_an_undone_decision_is_not_learned(model: ModelVersion, policy: Policy, ann: User) -> None:
-    decided = decide(queued("insult=0.7 undone"), ann, Decision.Action.REJECT, ["insult"])
-    decide(queued("insult=0.7 kept"), ann, Decision.Action.REJECT, ["insult"])
+    decided = decide(create_queue_item("insult=0.7 undone"), ann, Decision.Action.REJECT, ["insult"])
+    decide(create_queue_item("insult=0.7 kept"), ann, Decision.Action.REJECT, ["insult"])
     moderation.undo(decision_id=decided.decision.pk, user=ann)
     assert set(built()) == {"insult=0.7 kept"}
 
@@ -166,17 +165,17 @@ def test_a_moderator_beats_feedback_and_the_newest_beats_the_older(
     predictions.give_feedback(prediction=scored(text), is_right=False, true_labels=["threat"])
     predictions.give_feedback(prediction=scored(text), is_right=True)
     assert built() == {text: INSULT}
-    decide(queued(text), ann, Decision.Action.APPROVE)
+    decide(create_queue_item(text), ann, Decision.Action.APPROVE)
     predictions.give_feedback(prediction=scored(text), is_right=True)
     assert built() == {text: NONE}
-    decide(queued(text), ben, Decision.Action.REJECT, ["toxic"])
+    decide(create_queue_item(text), ben, Decision.Action.REJECT, ["toxic"])
     assert built() == {text: TOXIC}
 
 
 def test_feedback_counts_half_of_what_a_moderator_says(
     model: ModelVersion, policy: Policy, ann: User, dataset: Dataset
 ) -> None:
-    decide(queued("insult=0.6 one"), ann, Decision.Action.REJECT, ["insult"])
+    decide(create_queue_item("insult=0.6 one"), ann, Decision.Action.REJECT, ["insult"])
     predictions.give_feedback(prediction=scored("insult=0.9 two"), is_right=True)
     (suggested,), _ = predictions.score(texts=["insult=0.9 three"], source=Prediction.Source.PERSPECTIVE)
     predictions.give_feedback(prediction=suggested, is_right=True)
@@ -254,7 +253,7 @@ def test_the_command_and_a_model_from_it(
     model: ModelVersion, tmp_path: Path, mlflow_outage: None, capsys: Any
 ) -> None:
     path = tmp_path / "small.csv"
-    path.write_bytes(as_csv(made_up(200, share=0.05)))
+    path.write_bytes(csv_bytes(labeled_rows(200, share=0.05)))
     call_command("import_dataset", str(path), name="small", licence="CC0")
     predictions.give_feedback(prediction=scored("insult=0.9 from life"), is_right=True)
     predictions.give_feedback(prediction=scored("insult=0.9 wrong"), is_right=False)

@@ -18,11 +18,11 @@ from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
 from apps.registry.models import ModelVersion
 from apps.training import scoring
-from apps.training.tests.conftest import as_csv, made_up
+from toxicmod.testing.factories import csv_bytes, labeled_rows
 
 pytestmark = pytest.mark.django_db
 
-ROWS = made_up(300)
+ROWS = labeled_rows(300)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def expected(scorer: Scorer) -> np.ndarray:
 def test_a_csv_to_csv(scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: Any) -> None:
     monkeypatch.setattr(scoring, "COMMENTS_A_TASK", 7)
     source, output = tmp_path / "in.csv", tmp_path / "out.csv"
-    source.write_bytes(pack(as_csv(ROWS)))
+    source.write_bytes(pack(csv_bytes(ROWS)))
     call_command("score", source, output=output)
     header, *rows = csv.reader(output.read_text().splitlines())
     assert header == ["id", *LABELS, "labels"]
@@ -71,7 +71,7 @@ def test_ids_are_no_formulas_and_texts_are_not_repeated(
 ) -> None:
     source = tmp_path / "in.csv"
     ids = ["=cmd|' /C calc'!A0", "-1", "", "é-1", 'a "b", c', "two\r\nlines", '="x"', "＝1+1"]
-    source.write_bytes(as_csv([[each, "a secret"] for each in ids], header=["id", "body"]))
+    source.write_bytes(csv_bytes([[each, "a secret"] for each in ids], header=["id", "body"]))
     call_command("score", source, column="body")
     out = capsys.readouterr().out
     rows = list(csv.reader(io.StringIO(out, newline=""), strict=True))
@@ -100,7 +100,7 @@ def test_hostile_bytes_are_scored(champion: ModelVersion, tmp_path: Path) -> Non
         ("in.csv", b"a,b\n1,2\n", "There is no column comment_text or text or comment; there are a, b"),
         ("in.csv", b"id,text\n1,fine\n2\n", "Line 3 has 1 columns instead of 2"),
         ("in.csv", b'id,text\n1,"' + b"x" * 140_000 + b'"\n', "Line 2 is not valid CSV"),
-        ("in.csv", gzip.compress(as_csv(ROWS))[:-30], "damaged or unreadable archive"),
+        ("in.csv", gzip.compress(csv_bytes(ROWS))[:-30], "damaged or unreadable archive"),
         ("in.txt", b"x" * 200_000, "Line 1 is longer than"),
     ],
 )

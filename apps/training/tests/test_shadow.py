@@ -9,6 +9,7 @@ from django.core.exceptions import PermissionDenied
 from apps.accounts.models import User
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
+from apps.core.permissions import SYSTEM
 from apps.moderation.models import Policy, QueueItem, Submission
 from apps.predictions import actions as predictions
 from apps.predictions.models import Prediction
@@ -16,7 +17,6 @@ from apps.registry import actions as registry
 from apps.registry.models import ModelVersion
 from apps.training import shadow, tasks
 from apps.training.models import ShadowScore
-from apps.training.tests.test_gates import reversed_version  # noqa: F401
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 TEXTS = ["you are a stupid idiot", "thanks, that was kind of you", "the page was moved last week"]
@@ -32,7 +32,7 @@ def scored(texts: list[str], **options: Any) -> list[Prediction]:
 
 
 def test_the_challenger_scores_what_was_stored_once(
-    reversed_version: ModelVersion,  # noqa: F811
+    reversed_version: ModelVersion,
     champion: ModelVersion,
     all_of_it: None,
 ) -> None:
@@ -51,7 +51,7 @@ def test_the_challenger_scores_what_was_stored_once(
 
 
 def test_a_share_of_the_traffic_is_scored(
-    reversed_version: ModelVersion,  # noqa: F811
+    reversed_version: ModelVersion,
     settings: Any,
 ) -> None:
     settings.SHADOW_SHARE = 0.3
@@ -62,7 +62,7 @@ def test_a_share_of_the_traffic_is_scored(
 
 
 def test_only_the_newest_scores_are_kept(
-    reversed_version: ModelVersion,  # noqa: F811
+    reversed_version: ModelVersion,
     all_of_it: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -83,7 +83,7 @@ def test_without_a_challenger_nothing_is_scored(champion: ModelVersion, all_of_i
 
 
 def test_the_two_are_compared_on_the_same_comments(
-    reversed_version: ModelVersion,  # noqa: F811
+    reversed_version: ModelVersion,
     champion: ModelVersion,
     all_of_it: None,
 ) -> None:
@@ -104,7 +104,7 @@ def test_the_two_are_compared_on_the_same_comments(
 
 
 def test_moderators_are_asked_where_they_differ(
-    reversed_version: ModelVersion,  # noqa: F811
+    reversed_version: ModelVersion,
     champion: ModelVersion,
     all_of_it: None,
     policy: Policy,
@@ -127,12 +127,12 @@ def test_moderators_are_asked_where_they_differ(
 
 
 def test_a_promotion_leaves_the_old_comparison_alone(
-    reversed_version: ModelVersion,  # noqa: F811
+    reversed_version: ModelVersion,
     champion: ModelVersion,
     all_of_it: None,
 ) -> None:
     scored(TEXTS)
     shadow.score_in_shadow()
-    registry.promote(version=reversed_version, reason="r", actor="x")
+    registry.promote(version=reversed_version, reason="r", actor=SYSTEM)
     assert shadow.score_in_shadow() == 0
     assert ShadowScore.objects.count() == len(TEXTS)

@@ -6,7 +6,7 @@ import pytest
 
 from apps.webhooks import retries
 from apps.webhooks.exceptions import InvalidEndpointError, NoResponseError, ResponseTimeoutError
-from apps.webhooks.retries import attempt, back_off, parse_retry_after
+from apps.webhooks.retries import attempt, parse_retry_after
 from apps.webhooks.transport import Response
 
 NOW = datetime(2026, 11, 28, 12, 0, 0, tzinfo=UTC)
@@ -77,9 +77,3 @@ def test_the_reason_names_status_redirect_and_what_the_receiver_said() -> None:
 def test_parse_retry_after(value: str, seconds: int | None) -> None:
     found = parse_retry_after(value, NOW)
     assert found == (None if seconds is None else timedelta(seconds=seconds))
-
-
-def test_back_off_doubles_up_to_a_limit() -> None:
-    waits = [back_off(failures).total_seconds() for failures in (1, 2, 3, 20, 10_000)]
-    for wait, expected in zip(waits, (10, 20, 40, 3600, 3600), strict=True):
-        assert 0.9 * expected <= wait <= 1.1 * expected

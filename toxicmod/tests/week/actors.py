@@ -44,10 +44,10 @@ for name, role in ROLES.items():
     users[name].groups.add(Group.objects.get(name=role))
     if limited:
         CommunityAccess.objects.create(user=users[name], community=LIMITED_TO)
-keys = {name: create_api_key(name=f"{name}-platform")[1] for name in COMMUNITIES}
-keys["perspective"] = create_api_key(name="perspective", review_perspective=True)[1]
+keys = {name: create_api_key(actor=SYSTEM, name=f"{name}-platform")[1] for name in COMMUNITIES}
+keys["perspective"] = create_api_key(actor=SYSTEM, name="perspective", review_perspective=True)[1]
 for name in ("ann", "ben", "lea"):
-    keys[name] = create_api_key(name=f"{name}-app", acts_as=users[name])[1]
+    keys[name] = create_api_key(actor=SYSTEM, name=f"{name}-app", acts_as=users[name])[1]
 AlertRule.objects.create(
     name="Many comments are flagged", metric="flag_share", threshold=0.4, window_hours=1,
     emails="oncall@example.org", webhook_url=HOOK + "/alerts", quiet_minutes=60)

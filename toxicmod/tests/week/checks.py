@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from apps.monitoring.bench import CALLBACK, body_of
+from toxicmod.testing.dashboard import CALLBACK, callback_body
 from toxicmod.tests.week.actors import CONSOLE, LIMITED, LIMITED_TO, Cast, Staff
 from toxicmod.tests.week.site import METRICS_TOKEN, Site
 from toxicmod.tests.week.traffic import COMMUNITIES
@@ -278,7 +278,7 @@ class Day:
         """Return all that a panel says in words, as Dash draws it."""
         query = f"{part.query if part else '?window=7d'}&panel={name}"
         answer = self.lea.call(
-            "POST", CALLBACK, data=body_of(query), headers={"Content-Type": "application/json"}
+            "POST", CALLBACK, data=callback_body(query), headers={"Content-Type": "application/json"}
         ).json()
         return " ".join(_strings(answer["response"]["content"]["children"]))
 

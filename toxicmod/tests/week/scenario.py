@@ -51,7 +51,7 @@ class Week:
         getattr(self, f"_{name.lower()}")()
         self.morning += timedelta(days=1)
         self._until(self.morning)
-        self.site.forward(minutes=6)  # what the schedules of the morning did is counted
+        self.site.forward(minutes=6, trainer=True)  # what the schedules of the morning did is counted
         return Day(self.site, self.cast, self.day, began, self.seen).all()
 
     def _until(self, moment: datetime) -> None:

@@ -168,29 +168,41 @@ class Site:
 
     # Time
 
-    def forward(self, **by: float) -> None:
+    def forward(self, *, trainer: bool = False, **by: float) -> None:
         """Move the clock on, and wait until the schedules that became due have run and nothing is left.
 
-        What the trainer does is not waited for, except runs: the day's checks see to it.
+        Args:
+            trainer: wait also until the trainer's schedules have succeeded. A training delays these.
+            by: the arguments of a timedelta.
         """
         self.settle()
         self.read()
         before = {name: set(task.received) for name, task in self.tasks.items()}
         delta = timedelta(**by)
         self.clock.forward(delta)
-        fast = {task: seconds for task, seconds in self.schedules.items() if task not in self.slow}
-        due = {task for task, seconds in fast.items() if seconds <= delta.total_seconds()}
-
-        def ran() -> bool:
-            return all(self.tasks.get(task, Tasks()).received - before.get(task, set()) for task in due)
+        due = {task for task, seconds in self.schedules.items() if seconds <= delta.total_seconds()}
 
         def late() -> list[str]:
             return [
-                task for task in due if not self.tasks.get(task, Tasks()).received - before.get(task, set())
+                task
+                for task in due - self.slow
+                if not self.tasks.get(task, Tasks()).received - before.get(task, set())
             ]
 
-        self.wait(ran, lambda: f"after {delta} these schedules did not run: {late()}")
+        def late_in_trainer() -> list[str]:
+            return [
+                task
+                for task in due & self.slow
+                if not self.tasks.get(task, Tasks()).succeeded - before.get(task, set())
+            ]
+
+        self.wait(lambda: not late(), lambda: f"after {delta} these schedules did not run: {late()}")
         self.settle()
+        if trainer:
+            self.wait(
+                lambda: not late_in_trainer(),
+                lambda: f"after {delta} these schedules of the trainer did not succeed: {late_in_trainer()}",
+            )
 
     def settle(self) -> None:
         """Wait until the workers have done what was to be done by now."""

@@ -2,11 +2,11 @@
 
 from typing import Any
 
+from apps.core.management import ProjectCommand
 from apps.moderation.roles import create_roles
-from apps.registry.management import base
 
 
-class Command(base.Command):
+class Command(ProjectCommand):
     help = """Create the groups viewer, moderator, lead, engineer and administrator with their permissions.
 
 It can be run at every start: what is there stays, what is missing is added."""

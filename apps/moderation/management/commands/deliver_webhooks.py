@@ -3,12 +3,12 @@
 from argparse import ArgumentParser
 from typing import Any
 
+from apps.core.management import ProjectCommand
 from apps.moderation import actions
 from apps.moderation.models import Delivery
-from apps.registry.management import base
 
 
-class Command(base.Command):
+class Command(ProjectCommand):
     help = """Send the webhooks that are due, without Celery: from cron, or while the broker is down.
 
 It is safe to run it next to workers: one process at a time sends to an endpoint."""

@@ -10,13 +10,13 @@ from django.conf import settings
 from django.core.management.base import CommandError
 from django.utils import timezone
 
+from apps.core import object_storage
+from apps.core.management import ProjectCommand
 from apps.moderation import exports
 from apps.moderation.models import Decision
-from apps.predictions import storage
-from apps.registry.management import base
 
 
-class Command(base.Command):
+class Command(ProjectCommand):
     help = """Export the decisions of the last days as CSV, with the columns of the console's own export. No
 comment's text is in it.
 
@@ -24,7 +24,7 @@ Without --output the file goes to the bucket S3_BUCKET, as exports/decisions-DAT
     examples = """  manage.py export_decisions --output decisions.csv
   manage.py export_decisions --days 7 --automatic --output s3://bucket/decisions.csv
   manage.py export_decisions --days 1                 from cron, where S3_BUCKET is set"""
-    refusals = (storage.StorageError,)
+    expected_errors = (object_storage.StorageError,)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--days", type=int, default=30, help="Of how many days (30).")
@@ -49,7 +49,7 @@ Without --output the file goes to the bucket S3_BUCKET, as exports/decisions-DAT
             with tempfile.TemporaryDirectory(prefix="toxicmod-") as folder:
                 path = Path(folder, "decisions.csv")
                 self._write(path, lines)
-                storage.upload(path, output)
+                object_storage.upload(path, output)
         self.stdout.write(f"Exported {output}.")
 
     def _write(self, path: Path, lines: Any) -> None:

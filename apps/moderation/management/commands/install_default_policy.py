@@ -2,11 +2,11 @@
 
 from typing import Any
 
+from apps.core.management import ProjectCommand
 from apps.moderation import actions
-from apps.registry.management import base
 
 
-class Command(base.Command):
+class Command(ProjectCommand):
     help = """Install and activate the default policy, where there is none yet.
 
 It can be run at every start: where there is a default policy, nothing happens."""

@@ -9,12 +9,12 @@ from django.core.management.base import CommandError
 from django.utils import timezone
 from tqdm import tqdm
 
+from apps.core.management import ProjectCommand, parse_datetime
 from apps.moderation.mirrored import STREAMS
 from apps.predictions import mirror, outbox
-from apps.registry.management import base
 
 
-class Command(base.Command):
+class Command(ProjectCommand):
     help = """Look after the mirror of predictions, feedback and decisions in DynamoDB: say how far it is
 behind, send what was stored before it was turned on, or compare both sides.
 
@@ -23,7 +23,7 @@ Sending again changes nothing: what is there already stays as it is."""
   manage.py mirror --backfill --since 2026-01-31   send what was stored since then, all by default
   manage.py mirror --verify --since 2026-01-31     count and hash both sides, hour by hour
   manage.py mirror --create-table                  where Terraform does not"""
-    refusals = (mirror.MirrorError,)
+    expected_errors = (mirror.MirrorError,)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         what = parser.add_mutually_exclusive_group().add_argument
@@ -32,7 +32,7 @@ Sending again changes nothing: what is there already stays as it is."""
         what("--create-table", action="store_true", help="Make the table, its index and its TTL.")
         parser.add_argument(
             "--since",
-            type=base.moment,
+            type=parse_datetime,
             help="From this day or moment on (default: all that has not expired).",
         )
 

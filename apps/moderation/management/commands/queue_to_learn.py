@@ -4,13 +4,13 @@ from argparse import ArgumentParser
 from collections import Counter
 from typing import Any
 
+from apps.core.management import ProjectCommand
 from apps.moderation import actions
 from apps.moderation.errors import ModerationError
-from apps.registry.management import base
-from apps.registry.serving import NoModelError
+from apps.registry.exceptions import NoModelError
 
 
-class Command(base.Command):
+class Command(ProjectCommand):
     help = """Choose which comments to label next, and put them into the queue's view “Learn”.
 
 Chosen are those of the newest unseen comments on which the model is least sure, and those on which
@@ -18,7 +18,7 @@ champion and challenger disagree; no two of them alike. A tenth is drawn at rand
 “Audit”. The schedule does the same once a day with LABELS_PER_DAY comments; a draw by hand counts as
 that day's."""
     examples = "  manage.py queue_to_learn\n  manage.py queue_to_learn --count 200"
-    refusals = (ModerationError, NoModelError)
+    expected_errors = (ModerationError, NoModelError)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--count", type=int, default=50, help="How many (50).")

@@ -2,11 +2,11 @@
 
 from typing import Any
 
+from apps.core.management import ProjectCommand
 from apps.moderation import actions
-from apps.registry.management import base
 
 
-class Command(base.Command):
+class Command(ProjectCommand):
     help = """Delete the example comments with all that was decided of them. Nothing else is touched."""
     examples = "  manage.py remove_examples"
 

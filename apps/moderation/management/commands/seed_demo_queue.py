@@ -2,18 +2,18 @@
 
 from typing import Any
 
+from apps.core.management import ProjectCommand
 from apps.moderation import actions
 from apps.moderation.errors import ModerationError
-from apps.registry.management import base
-from apps.registry.serving import NoModelError
+from apps.registry.exceptions import NoModelError
 
 
-class Command(base.Command):
+class Command(ProjectCommand):
     help = """Put a hundred example comments, marked as examples, into the queue.
 
 Those that are there already are not added again; `manage.py remove_examples` takes them away."""
     examples = "  manage.py seed_demo_queue"
-    refusals = (ModerationError, NoModelError)
+    expected_errors = (ModerationError, NoModelError)
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.stdout.write(f"Added {actions.seed_examples()} examples to the queue.")

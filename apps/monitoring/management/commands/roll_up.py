@@ -7,24 +7,24 @@ from typing import Any
 from django.conf import settings
 from tqdm import tqdm
 
+from apps.core.management import ProjectCommand, parse_datetime
 from apps.monitoring import origins, rollups
 from apps.predictions.mirror import MirrorError
-from apps.registry.management import base
 
 
-class Command(base.Command):
+class Command(ProjectCommand):
     help = """Count the predictions, decisions and feedback of every hour that has changed since the last run.
 
 The scheduler does this every five minutes. Running it again changes nothing."""
     examples = (
         "  manage.py roll_up\n  manage.py roll_up --since 2026-11-01\n  manage.py roll_up --from dynamodb"
     )
-    refusals = (MirrorError, rollups.IncompleteCountError)
+    expected_errors = (MirrorError, rollups.IncompleteCountError)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
             "--since",
-            type=base.moment,
+            type=parse_datetime,
             help="Count all hours from this day or moment on, whether changed or not.",
         )
         parser.add_argument(

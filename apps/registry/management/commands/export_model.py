@@ -5,24 +5,25 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
+from apps.core.management import ProjectCommand
 from apps.registry import actions
-from apps.registry.management import base
+from apps.registry.management.base import VERSION_HELP, find_version
 
 
-class Command(base.Command):
+class Command(ProjectCommand):
     help = """Write a model version to a folder: manifest.json, weights.npz and MODEL_CARD.md, and its
 evaluation twin in `evaluation/`. So apps/registry/base_model was made, which install_base_model reads."""
     examples = """  manage.py export_model champion backup/champion
   manage.py export_model v1 apps/registry/base_model"""
-    refusals = (OSError,)
+    expected_errors = (OSError,)
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("version", help=base.VERSION_HELP)
+        parser.add_argument("version", help=VERSION_HELP)
         parser.add_argument(
             "folder", type=Path, help="Where to; made if it isn't there, files in it are replaced."
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        version = base.find_version(options["version"])
+        version = find_version(options["version"])
         actions.export_version(version=version, folder=options["folder"])
         self.stdout.write(f"Wrote {version} to {options['folder']}.")

@@ -2,11 +2,11 @@
 
 from typing import Any
 
+from apps.core.management import ProjectCommand
 from apps.registry import actions
-from apps.registry.management import base
 
 
-class Command(base.Command):
+class Command(ProjectCommand):
     help = """Install the model that comes with this release as champion, where there is no champion yet.
 
 It can be run at every start: where a champion is in service, nothing happens."""

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from apps.registry.management import base
+from apps.core.management import ProjectCommand
 from apps.registry.models import ModelVersion
 
 COLUMNS = ("version", "alias", "recipe", "made", "ROC-AUC", "PR-AUC", "ECE", "MLflow", "SHA-256")
 
 
-class Command(base.Command):
+class Command(ProjectCommand):
     help = "List the model versions, newest first, with their mean figures on the rows held out in training."
     examples = "  manage.py list_models"
 

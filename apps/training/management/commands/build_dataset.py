@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
-from apps.registry.management import base
+from apps.core.management import ProjectCommand
 from apps.training import actions, jigsaw, life
 from apps.training.models import Dataset
 from apps.training.runs import TrainingError
@@ -22,7 +22,7 @@ def day(value: str) -> datetime:
         raise ArgumentTypeError(f"{value} is no day: write it as 2026-01-31.") from None
 
 
-class Command(base.Command):
+class Command(ProjectCommand):
     help = f"""Build a data set to train on from what moderators, users and Perspective's clients said.
 
 {life.RULE}
@@ -32,7 +32,7 @@ comparable from one build to the next. The same records give the same data set, 
     examples = """  manage.py build_dataset --name ours --base jigsaw
   manage.py build_dataset --name ours --base jigsaw:1 --since 2026-01-31
   manage.py train_model --dataset ours                                then"""
-    refusals = (SourceError, TrainingError)
+    expected_errors = (SourceError, TrainingError)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(

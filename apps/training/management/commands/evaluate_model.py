@@ -5,14 +5,15 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from apps.classifier.evaluation import summary
-from apps.registry.management import base
+from apps.core.management import ProjectCommand
+from apps.registry.management.base import VERSION_HELP, find_version
 from apps.training import actions
 from apps.training.models import Dataset
 from apps.training.runs import TrainingError
 from apps.training.sources import SourceError
 
 
-class Command(base.Command):
+class Command(ProjectCommand):
     help = """Evaluate a model version on a data set: ROC-AUC, PR-AUC, precision, recall and F1 at its
 thresholds, Brier score and expected calibration error, per label and on average.
 
@@ -20,17 +21,17 @@ By default the held-out rows are used, and the version's twin that has not learn
 the version itself is judged on every row: for data that it has not learned from."""
     examples = """  manage.py evaluate_model champion --dataset jigsaw
   manage.py evaluate_model v3 --dataset our-own-labels --all-rows"""
-    refusals = (SourceError, TrainingError)
+    expected_errors = (SourceError, TrainingError)
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("version", help=base.VERSION_HELP)
+        parser.add_argument("version", help=VERSION_HELP)
         parser.add_argument(
             "--dataset", required=True, help="The data set: name, or name:version for an older one."
         )
         parser.add_argument("--all-rows", action="store_true", help="Judge the version itself, on every row.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        version = base.find_version(options["version"])
+        version = find_version(options["version"])
         dataset = Dataset.objects.named(options["dataset"])
         if dataset is None:
             raise CommandError(f"There is no data set {options['dataset']}: import it with import_dataset.")

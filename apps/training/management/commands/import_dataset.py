@@ -4,13 +4,13 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from apps.registry.management import base
+from apps.core.management import ProjectCommand
 from apps.training import actions, jigsaw
 from apps.training.runs import TrainingError
 from apps.training.sources import SourceError
 
 
-class Command(base.Command):
+class Command(ProjectCommand):
     help = """Import labelled comments as a data set to train on.
 
 The source is a CSV file with the columns id, comment_text, toxic, severe_toxic, obscene, threat,
@@ -23,7 +23,7 @@ counted and listed by line. Importing the same rows again changes nothing."""
                                       from Kaggle where KAGGLE_USERNAME and KAGGLE_KEY are set
   manage.py import_dataset sample.csv --name sample --natural-rate 0.102
                                       a sample in which toxic comments are over-represented"""
-    refusals = (SourceError, TrainingError)
+    expected_errors = (SourceError, TrainingError)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("source", nargs="?", help="A path, an http(s) URL, s3://bucket/key, or jigsaw.")

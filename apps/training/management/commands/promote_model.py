@@ -4,14 +4,15 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
+from apps.core.management import get_operator
 from apps.registry.gates import describe, failures_first, summarize
-from apps.registry.management import base
+from apps.registry.management.base import VERSION_HELP, ModelCommand, find_version
 from apps.training import actions, rollout
 from apps.training.runs import TrainingError
 from apps.training.sources import SourceError
 
 
-class Command(base.Command):
+class Command(ModelCommand):
     help = """Make a model version the champion: every process serves it within five seconds, no restart.
 
 It must pass its gates, measured on the held-out rows of the data set imported last: mean ROC-AUC, and
@@ -21,10 +22,10 @@ promoted it, why, and what the gates said is kept."""
     examples = """  manage.py promote_model challenger --reason "Learned from October's decisions"
   manage.py promote_model challenger --canary 0.05 --reason "Try it on a twentieth of the requests first"
   manage.py promote_model v3 --reason "Catches the new slur; worth the loss elsewhere" --force"""
-    refusals = (SourceError, TrainingError)
+    expected_errors = (SourceError, TrainingError)
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("version", help=base.VERSION_HELP)
+        parser.add_argument("version", help=VERSION_HELP)
         parser.add_argument("--reason", required=True, help="Why; it is kept with the promotion.")
         parser.add_argument(
             "--force", action="store_true", help="Promote although a gate fails; it is recorded."
@@ -40,12 +41,12 @@ promoted it, why, and what the gates said is kept."""
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        version = base.find_version(options["version"])
+        version = find_version(options["version"])
         actions.measure_gates(version=version)
         asked: dict[str, Any] = {
             "version": version,
             "reason": options["reason"],
-            "actor": base.operator(),
+            "actor": get_operator(),
             "force": options["force"],
         }
         if options["canary"] is not None:

@@ -6,12 +6,13 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from apps.classifier.scorer import Scorer
-from apps.registry.management import base
+from apps.core.management import ProjectCommand
+from apps.registry.management.base import VERSION_HELP, find_version
 from apps.training import scoring
 from apps.training.sources import SourceError
 
 
-class Command(base.Command):
+class Command(ProjectCommand):
     help = """Score a file of comments, of any size, in constant memory and on all cores.
 
 A .csv (also .csv.gz, .zip) is read by column, anything else as one comment a line. For each
@@ -21,7 +22,7 @@ nothing is stored as a prediction."""
     examples = """  manage.py score comments.csv --output scores.csv
   manage.py score comments.csv.gz --column body --format jsonl --output scores.jsonl
   manage.py score comments.txt --model challenger > scores.csv"""
-    refusals = (SourceError, scoring.ScoringError)
+    expected_errors = (SourceError, scoring.ScoringError)
     requires_system_checks = ()  # they load every page of the site
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -33,11 +34,11 @@ nothing is stored as a prediction."""
         parser.add_argument(
             "--column", help="The CSV's column of texts (default: comment_text, text or comment)."
         )
-        parser.add_argument("--model", default="champion", help=base.VERSION_HELP)
+        parser.add_argument("--model", default="champion", help=VERSION_HELP)
         parser.add_argument("--threads", type=int, help="How many threads score (default: one a core).")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        version = base.find_version(options["model"])
+        version = find_version(options["model"])
         scorer = Scorer.load(version.modelartifact.artifact(), expected_sha256=version.sha256)
         output = options["output"]
         jsonl = output is not None and output.suffix in (".jsonl", ".ndjson")

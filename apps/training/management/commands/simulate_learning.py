@@ -8,12 +8,12 @@ from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 from tqdm import tqdm
 
-from apps.registry.management import base
+from apps.core.management import ProjectCommand
 from apps.training import jigsaw, report, simulation
 from apps.training.sources import SourceError
 
 
-class Command(base.Command):
+class Command(ProjectCommand):
     help = """Simulate what the loop's choice of comments to label is worth.
 
 A simulated moderator starts from 2,000 labels and answers 500 comments a round for ten rounds, once those
@@ -22,7 +22,7 @@ first level is fitted and its mean PR-AUC measured on held-out comments, weighte
 the Jigsaw data. It prints the curves and how many labels the loop needs for what chance reaches."""
     examples = """  manage.py simulate_learning train.csv.gz
   manage.py simulate_learning train.csv.gz --seeds 5 --plot learning.svg"""
-    refusals = (SourceError, OSError)
+    expected_errors = (SourceError, OSError)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(

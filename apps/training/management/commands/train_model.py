@@ -7,14 +7,14 @@ from tqdm import tqdm
 
 from apps.classifier.evaluation import summary
 from apps.classifier.recipes import RECIPES
-from apps.registry.management import base
+from apps.registry.management.base import ModelCommand
 from apps.training import actions, runs
 from apps.training.models import Dataset
 from apps.training.runs import TrainingError
 from apps.training.sources import SourceError
 
 
-class Command(base.Command):
+class Command(ModelCommand):
     help = """Train a model on an imported data set and register it as challenger.
 
 A tenth of the rows is held out (stratified, the same for every run); the model is fitted and
@@ -27,7 +27,7 @@ The recipes `plain` and `strong` are TF-IDF references, recorded in MLflow for c
   manage.py train_model --dataset jigsaw:2 --seed 7
   manage.py train_model --dataset jigsaw --recipe strong
   mlflow ui --backend-store-uri sqlite:///.data/mlflow.sqlite3        to look at the runs"""
-    refusals = (SourceError, TrainingError)
+    expected_errors = (SourceError, TrainingError)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(

@@ -7,14 +7,14 @@ from typing import Any
 from django.core.management import CommandError
 
 from apps.accounts.models import APIKey
-from apps.registry.management import base
+from apps.core.management import ProjectCommand, get_operator
 from apps.webhooks import actions, signing
 from apps.webhooks.actions import Actor
 from apps.webhooks.exceptions import WebhookError
 from apps.webhooks.models import SigningKey
 
 
-class Command(base.Command):
+class Command(ProjectCommand):
     help = """Show the signing keys of a platform's webhooks, show or rotate its secret, or send a test.
 
 Whoever can run this command can read every secret: it needs the site's SECRET_KEY."""
@@ -25,7 +25,7 @@ Whoever can run this command can read every secret: it needs the site's SECRET_K
         "  manage.py webhook_keys news --end 7k2mwx9qhd4bvt3c\n"
         "  manage.py webhook_keys news --test https://news.example/webhooks"
     )
-    refusals = (WebhookError,)
+    expected_errors = (WebhookError,)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("platform", nargs="?", help="The API key's name or number; all without it.")
@@ -49,7 +49,7 @@ Whoever can run this command can read every secret: it needs the site's SECRET_K
                 self._list(client)
             return
         client = _find_client(options["platform"])
-        actor = Actor(f"{base.operator()} (command line)"[:150])
+        actor = Actor(f"{get_operator().name} (command line)"[:150])
         if options["rotate"]:
             overlap = timedelta(hours=options["overlap"])
             key, secret = actions.rotate_signing_key(client=client, actor=actor, overlap=overlap)

@@ -1,0 +1,31 @@
+"""Fill a PostgreSQL for benches."""
+
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from apps.core.management import ProjectCommand
+from apps.moderation.errors import ModerationError
+from apps.registry.serving import NoModelError
+from toxicmod.benchmarks import seeding
+
+
+class Command(ProjectCommand):
+    help = """Fill a PostgreSQL with predictions and queue items made of real comments, for benches.
+
+Never run it on a database that is in use: what it adds looks real and is not removed."""
+    examples = """  manage.py seed_benchmark train.csv.gz
+  manage.py seed_benchmark train.csv --predictions 50000 --items 5000"""
+    refusals = (ModerationError, NoModelError, OSError)
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("path", type=Path, help="A CSV file with a column comment_text, gzipped or not.")
+        parser.add_argument("--predictions", type=int, default=1_000_000)
+        parser.add_argument("--items", type=int, default=200_000)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        seeding.seed(path=options["path"], predictions=options["predictions"], items=options["items"])
+        seeding.analyse()
+        self.stdout.write(
+            f"Added {options['predictions']:,} predictions and {options['items']:,} queue items."
+        )

@@ -1,0 +1,46 @@
+"""The dashboard's bench fills a PostgreSQL as it says, and refuses any other database."""
+
+from datetime import timedelta
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.utils import timezone
+
+from apps.monitoring import rollups
+from apps.monitoring.models import HourlyRollup
+from apps.predictions.models import Feedback, Prediction
+from apps.registry.models import ModelVersion
+from toxicmod.benchmarks import monitoring as bench
+from toxicmod.testing.factories import create_prediction
+
+
+@pytest.mark.django_db
+def test_only_a_postgresql_with_something_to_copy_is_filled() -> None:
+    expected = "seed_benchmark" if connection.vendor == "postgresql" else "set DATABASE_URL"
+    with pytest.raises(CommandError, match=expected):
+        call_command("bench_monitoring", "--predictions", "10", "--only", "fill")
+
+
+@pytest.mark.database
+@pytest.mark.django_db(transaction=True)
+def test_what_is_added_is_counted(champion: ModelVersion) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("fills a PostgreSQL only")
+    for _ in range(20):
+        create_prediction(champion, timezone.now(), community="a")
+    assert len(list(bench.fill(count=2_000))) == bench.DAYS
+    assert Prediction.objects.count() == 2_000
+    assert 0 < Feedback.objects.count() < 100
+    oldest = Prediction.objects.order_by("created_at")[0]
+    assert timezone.now() - oldest.created_at > timedelta(days=bench.DAYS - 1)
+    assert (
+        abs((oldest.id.int >> 80) - oldest.created_at.timestamp() * 1_000) < 60_000
+    )  # a UUIDv7 of that moment
+    rollups.roll_up(since=timezone.now() - timedelta(days=3))
+    assert 20 < sum(HourlyRollup.objects.overall().values_list("requests", flat=True)) < 200
+    assert sorted(set(HourlyRollup.objects.values_list("source", flat=True))) == [
+        "api",
+        "page",
+        "perspective",
+    ]
