@@ -103,7 +103,7 @@ def test_console(staff: Client, item: QueueItem, policy: Policy, kind: str) -> N
         return reverse(f"admin:moderation_{name}", args=args)
 
     for name, parameters in {
-        "desk": ["view"],
+        "review": ["view"],
         "search": ["q"],
         "bulk": ["label", "score_from", "score_to", "queue", "community", "cluster"],
         "decisions_csv": ["days", "automatic"],
@@ -115,9 +115,9 @@ def test_console(staff: Client, item: QueueItem, policy: Policy, kind: str) -> N
         url("policy", policy.pk): ["reason", "do", "audit_share", "rule-0-title"],
         url("decide", item.pk): ["note", "labels", "rule", "action", "version", "view"],
         url("skip", item.pk): ["note", "view"],
-        url("look", item.pk): ["renew", "view"],
+        url("presence", item.pk): ["tab", "is_first", "view"],
         url("bulk"): ["community", "note", "label", "rule"],
-        url("me"): ["exposure_limit"],
+        url("profile"): ["exposure_limit"],
     }
     for to, fields in posts.items():
         for field in fields:

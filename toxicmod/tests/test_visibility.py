@@ -178,7 +178,7 @@ class World:
     def _beside(self) -> None:
         champion = ModelVersion.objects.get(alias=Alias.CHAMPION)
         challenger = ModelVersion.objects.create(
-            number=champion.number + 1, alias=Alias.CHALLENGER, recipe="base", sha256="1" * 64,
+            number=champion.number + 1, alias=Alias.CHALLENGER, recipe="two_level", sha256="1" * 64,
             manifest=champion.manifest, metrics=champion.metrics,
         )  # fmt: skip
         for prediction in Prediction.objects.all():
@@ -341,7 +341,7 @@ def test_console_search_finds_no_other_community(world: World, word: str) -> Non
     assert world.client.get(url, {"q": world.here[word]}).status_code == 302
     response = world.client.get(url, {"q": world.there[word]})
     assert response.status_code == 200
-    assert response.context["found"] == []
+    assert response.context["items"] == []
 
 
 def test_search_is_not_crowded_out_by_other_communities(world: World, person: Callable[..., User]) -> None:
@@ -359,7 +359,7 @@ def test_counts_are_those_of_the_community(world: World) -> None:
     appeals = Appeal.objects.filter(item__community=HERE, status="open").count()
     views = {
         view.view: view.count
-        for view in world.client.get(reverse("admin:moderation_desk"), follow=True).context["views"]
+        for view in world.client.get(reverse("admin:moderation_review"), follow=True).context["views"]
     }
     for name, count in views.items():
         queue = items if name == "all" else items.filter(queue=name)
@@ -484,13 +484,13 @@ class Blind:
             .context["cl"]
             .result_count,
             "item's page": client.get(item).status_code == 200,
-            "author's decisions": len(sibling["decisions"]),
+            "author's decisions": len(sibling["author_decisions"]),
             "author's strikes": sibling["strikes"],
             "search": len(
                 [
                     found
                     for found in client.get(reverse("admin:moderation_search"), {"q": "troll"}).context[
-                        "found"
+                        "items"
                     ]
                     if found.status != "open"
                 ]

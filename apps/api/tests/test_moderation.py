@@ -257,7 +257,7 @@ def test_communities_that_a_moderator_has_no_access_to(as_ann: Caller, ann: User
 
 def test_which_keys_may_not(client: Client, platform: Caller, person: Callable[..., User]) -> None:
     item = create_queue_item("insult=0.7")
-    assert "bound to no moderator" in platform.get("moderation/queue", 403)["detail"]
+    assert "has no moderator" in platform.get("moderation/queue", 403)["detail"]
     Caller(client, "").get("moderation/queue", 401)
     for scopes, user, status in (
         ([Scope.PREDICT], person("max"), 403),
