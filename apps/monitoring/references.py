@@ -6,8 +6,8 @@ from datetime import timedelta
 import numpy as np
 from django.utils import timezone
 
+from apps.classifier.bias_audit import audit_sentences, bias_report
 from apps.classifier.labels import LABELS
-from apps.classifier.templates import audit_sentences, bias_report
 from apps.monitoring import words
 from apps.monitoring.models import LENGTH_EDGES, SCORE_BINS, DomainCheck, Reference
 from apps.monitoring.rollups import bins_of, scorer_of
@@ -43,7 +43,7 @@ def look_deeper() -> None:
 
 
 def audit(*, version: ModelVersion) -> None:
-    """Store how a version treats sentences that name a group, see `classifier.templates`."""
+    """Store how a version treats sentences that name a group, see `classifier.bias_audit`."""
     if not Reference.objects.filter(version=version).exclude(bias={}).exists():
         sentences = audit_sentences()
         report = bias_report(sentences, gates.twin(version).score_many(sentences.texts)[:, 0])

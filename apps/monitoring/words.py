@@ -4,7 +4,9 @@ import re
 
 import numpy as np
 
-from apps.classifier.kernels import Room, hash_words, normalise_codes
+from apps.classifier.kernels.layout import Workspace
+from apps.classifier.kernels.ngrams import hash_words
+from apps.classifier.kernels.normalisation import normalise_codes
 from apps.classifier.normalise import codes_of, table
 from apps.classifier.scorer import Scorer
 from apps.monitoring.models import GROUPS
@@ -39,9 +41,9 @@ def groups_named(text: str) -> np.ndarray:
 def known_and_unknown(scorer: Scorer, text: str) -> np.ndarray:
     """(2,): how many n-grams the normalised text has, and how many of them the model has no weight for."""
     codes = codes_of(text)
-    room = Room.of(len(codes))
-    length, _ = normalise_codes(codes, table(), room)
-    count, _ = hash_words(length, room)
-    slots = room.slots[: room.slot_end[count - 1] if count else 0]
+    workspace = Workspace.allocate(len(codes))
+    length, _ = normalise_codes(codes, table(), workspace)
+    count, _ = hash_words(length, workspace)
+    slots = workspace.slots[: workspace.slot_end[count - 1] if count else 0]
     live = scorer.model.lookup[slots >> np.uint32(5), 0] >> (slots & np.uint32(31)) & np.uint32(1)
     return np.array([len(slots), len(slots) - int(live.sum())])

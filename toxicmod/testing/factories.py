@@ -195,7 +195,7 @@ def create_rollups(version: ModelVersion, days: int = 3) -> None:
 def create_monitoring_records(champion: ModelVersion) -> None:
     """Create what the dashboard shows besides rollups: shadow scores, drift, an alert, a late mirror."""
     challenger = ModelVersion.objects.create(
-        number=champion.number + 1, alias=Alias.CHALLENGER, recipe="base", sha256="1" * 64, manifest={}
+        number=champion.number + 1, alias=Alias.CHALLENGER, recipe="two_level", sha256="1" * 64, manifest={}
     )
     scores = dict.fromkeys(LABELS, 0.1)
     for number in range(20):
@@ -229,7 +229,7 @@ def register_copy(champion: ModelVersion, name: str = "another") -> ModelVersion
     artifact = champion.modelartifact.artifact()
     manifest = json.dumps(json.loads(artifact.manifest) | {"name": name}).encode()
     return registry.register_version(
-        artifact=Artifact(manifest, artifact.weights), recipe="base", metrics=champion.metrics
+        artifact=Artifact(manifest, artifact.weights), recipe="two_level", metrics=champion.metrics
     )
 
 

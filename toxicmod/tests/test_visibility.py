@@ -178,7 +178,7 @@ class World:
     def _beside(self) -> None:
         champion = ModelVersion.objects.get(alias=Alias.CHAMPION)
         challenger = ModelVersion.objects.create(
-            number=champion.number + 1, alias=Alias.CHALLENGER, recipe="base", sha256="1" * 64,
+            number=champion.number + 1, alias=Alias.CHALLENGER, recipe="two_level", sha256="1" * 64,
             manifest=champion.manifest, metrics=champion.metrics,
         )  # fmt: skip
         for prediction in Prediction.objects.all():

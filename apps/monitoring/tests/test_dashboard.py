@@ -184,7 +184,7 @@ def test_the_challenger_is_held_against_the_champion_on_the_same_comments(
     model: ModelVersion, policy: Policy, ann: User
 ) -> None:
     challenger = ModelVersion.objects.create(
-        number=9, alias=Alias.CHALLENGER, recipe="base", sha256="1" * 64, manifest={}
+        number=9, alias=Alias.CHALLENGER, recipe="two_level", sha256="1" * 64, manifest={}
     )
     for number, action in enumerate((Decision.Action.APPROVE, Decision.Action.REJECT, None)):
         answer = moderation.moderate(text=f"toxic=0.7 you {number}", community="forum", author_ref="x")

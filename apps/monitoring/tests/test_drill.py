@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from django.db import transaction
 
-from apps.classifier import templates
+from apps.classifier import bias_audit
 from apps.classifier.labels import LABELS
 from apps.monitoring import alerts, words
 from apps.monitoring.models import LATENCY_EDGES, LENGTH_EDGES, SCORE_BINS, Alert, AlertRule, HourlyRollup
@@ -35,7 +35,7 @@ Comment = tuple[str, bool]
 def _comments(count: int, *, slang: bool = False, longer: int = 1) -> list[Comment]:
     """Comments of one to four sentences, and whether they are toxic."""
     chance = random.Random(0)
-    sentences = templates.audit_sentences()
+    sentences = bias_audit.audit_sentences()
     kind, rude = (
         [text for text, toxic in zip(sentences.texts, sentences.toxic, strict=True) if toxic == which]
         for which in (0, 1)

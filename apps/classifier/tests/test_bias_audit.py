@@ -1,7 +1,7 @@
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from apps.classifier.templates import (
+from apps.classifier.bias_audit import (
     IDENTITIES,
     UNSEEN_IDENTITIES,
     audit_sentences,
@@ -11,7 +11,7 @@ from apps.classifier.templates import (
 )
 
 
-def test_audit_shares_no_sentence_with_training() -> None:
+def test_audit_sentences_differ_from_training() -> None:
     training, audit = training_sentences(), audit_sentences()
     assert not set(training.texts) & set(audit.texts)
     assert not set(UNSEEN_IDENTITIES) & (set(IDENTITIES) | set(training.groups))
@@ -20,7 +20,7 @@ def test_audit_shares_no_sentence_with_training() -> None:
     assert training_sentences().texts == training.texts
 
 
-def test_a_fair_score_is_perfect_and_a_biased_one_is_found() -> None:
+def test_worst_group_finds_biased_score() -> None:
     audit = audit_sentences()
     fair = bias_report(audit, audit.toxic.astype(float))
     assert worst_group(fair)[1] == 1
@@ -29,14 +29,14 @@ def test_a_fair_score_is_perfect_and_a_biased_one_is_found() -> None:
     assert (group, value) == ("gay", 0)
 
 
-def test_measures_are_those_of_the_paper() -> None:
+def test_bias_report_computes_bpsn() -> None:
     audit = audit_sentences()
     score = np.random.default_rng(0).random(len(audit.texts))
     rows = [k for k, g in enumerate(audit.groups) if (g == "black") == (not audit.toxic[k])]
     assert bias_report(audit, score)["black"]["bpsn"] == roc_auc_score(audit.toxic[rows], score[rows])
 
 
-def test_a_mild_word_is_toxic_of_people_only() -> None:
+def test_training_sentences_mild_word_is_toxic_for_people_only() -> None:
     sentences = training_sentences()
     boring = [k for k, text in enumerate(sentences.texts) if "boring" in text.lower()]
     assert {(bool(sentences.groups[k]), bool(sentences.toxic[k])) for k in boring} >= {
