@@ -40,11 +40,11 @@ def post_worker_init(worker: Any) -> None:
     Look for garbage less often: answers leave hardly any, and a batch had it looked for several times.
     Start writing the worker's counts: Django is loaded by now, and threads outlive no fork.
     """
-    from apps.monitoring import counting
+    from apps.monitoring import request_metrics
 
     sys.setswitchinterval(0.0005)
     gc.set_threshold(20_000)
-    counting.start()
+    request_metrics.start()
 
 
 def when_ready(server: Any) -> None:

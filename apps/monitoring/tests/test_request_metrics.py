@@ -6,7 +6,7 @@ import pytest
 from django.http import HttpRequest, HttpResponse
 from django.test import Client
 
-from apps.monitoring import counting
+from apps.monitoring import request_metrics
 
 pytestmark = pytest.mark.django_db
 
@@ -49,7 +49,7 @@ def test_client_reset_in_body_is_no_server_error(
     csrf: bool,
 ) -> None:
     statuses: list[int] = []
-    monkeypatch.setattr(counting, "add", lambda source, status, *rest: statuses.append(status))
+    monkeypatch.setattr(request_metrics, "add", lambda source, status, *rest: statuses.append(status))
     response = Client(enforce_csrf_checks=csrf).post(
         path, "x" * 1_000, content_type=content_type, **auth, **{"wsgi.input": ResetConnection()}
     )
@@ -59,5 +59,5 @@ def test_client_reset_in_body_is_no_server_error(
 
 
 def test_middleware_leaves_other_failures_alone() -> None:
-    middleware = counting.CountCalls(lambda request: HttpResponse())
+    middleware = request_metrics.RequestMetricsMiddleware(lambda request: HttpResponse())
     assert middleware.process_exception(HttpRequest(), OSError("disk full")) is None

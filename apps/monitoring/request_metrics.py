@@ -1,7 +1,6 @@
-"""Calls counted by the minute, in memory, and written to the database by a thread of its own.
+"""Counts requests by minute in memory; a thread writes the counts to the database.
 
-A call costs a lock and an addition, some microseconds. Each process writes its own rows, whole counts and not
-differences, so that writing twice changes nothing; a database that is down is tried again.
+Each process writes its own rows and replaces whole counts, so that writing twice changes nothing.
 """
 
 import contextlib
@@ -24,81 +23,89 @@ from apps.monitoring.models import LATENCY_EDGES, RequestMinute
 from apps.predictions.models import Prediction
 
 WRITE_SECONDS = 10.0
-KEPT_MINUTES = 60  # while the database is down
+KEEP_MINUTES = 60  # while the database does not respond
 _BINS = len(LATENCY_EDGES) - 1
-_ELSEWHERE = ("/static/", "/admin/", "/monitoring/", "/health", "/ready", "/metrics")
+_UNCOUNTED_PATHS = ("/static/", "/admin/", "/monitoring/", "/health", "/ready", "/metrics")
 
 
 def source_of(path: str) -> Prediction.Source | None:
-    """Return which door a path is of, or None for what is not traffic."""
+    """Return the source that a path belongs to, or None if its requests are not counted."""
     if path.startswith("/api/v1/"):
         return Prediction.Source.API
     if path.startswith("/v1alpha1/") or path == "/batch":
         return Prediction.Source.PERSPECTIVE
-    return None if path.startswith(_ELSEWHERE) else Prediction.Source.PAGE
+    return None if path.startswith(_UNCOUNTED_PATHS) else Prediction.Source.PAGE
 
 
 @dataclass
-class Calls:
-    """The calls of one minute and source."""
+class _MinuteCounts:
+    """The requests of one minute and source."""
 
     requests: int = 0
-    refused: int = 0
+    client_errors: int = 0
     errors: int = 0
     latency: list[int] = field(default_factory=lambda: [0] * _BINS)
 
 
-class Counts:
-    """The calls of this process."""
+class RequestCounter:
+    """The requests that this process answered."""
 
     def __init__(self) -> None:
-        self._calls: dict[tuple[int, str], Calls] = {}
+        self._counts: dict[tuple[int, str], _MinuteCounts] = {}
         self._lock = threading.Lock()
         self._process = f"{socket.gethostname()[:60]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
     def add(self, source: str, status: int, seconds: float | None, now: float, times: int = 1) -> None:
-        """Count a call that was answered; None seconds, where it was turned away unread."""
+        """Count requests that were answered.
+
+        Args:
+            seconds: the response time; None for requests that were rejected unread.
+            now: seconds since the epoch.
+            times: the number of requests.
+        """
         with self._lock:
-            calls = self._calls.setdefault((int(now // 60), source), Calls())
-            calls.requests += times
-            calls.refused += times * (400 <= status < 500)
-            calls.errors += times * (status >= 500)
+            counts = self._counts.setdefault((int(now // 60), source), _MinuteCounts())
+            counts.requests += times
+            counts.client_errors += times * (400 <= status < 500)
+            counts.errors += times * (status >= 500)
             if seconds is not None:
-                place = int((math.log10(max(seconds, 1e-6)) + 5) * 10)
-                calls.latency[min(max(place, 0), _BINS - 1)] += times
+                index = int((math.log10(max(seconds, 1e-6)) + 5) * 10)
+                counts.latency[min(max(index, 0), _BINS - 1)] += times
 
     def write(self, now: float) -> None:
-        """Write what was counted; what can't change any more is then forgotten.
+        """Write the counts to the database, and discard those of minutes that have ended.
 
         Raises:
-            DatabaseError: the database is down; the counts are kept, for an hour.
+            DatabaseError: the database does not respond. The counts are kept for an hour.
         """
         minute = int(now // 60)
         with self._lock:
-            self._calls = {key: calls for key, calls in self._calls.items() if key[0] > minute - KEPT_MINUTES}
+            self._counts = {
+                key: counts for key, counts in self._counts.items() if key[0] > minute - KEEP_MINUTES
+            }
             rows = [
                 RequestMinute(
                     minute=datetime.fromtimestamp(key[0] * 60, UTC),
                     source=key[1],
                     process=self._process,
-                    requests=calls.requests,
-                    refused=calls.refused,
-                    errors=calls.errors,
-                    latency=list(calls.latency),
+                    requests=counts.requests,
+                    client_errors=counts.client_errors,
+                    errors=counts.errors,
+                    latency=list(counts.latency),
                 )
-                for key, calls in self._calls.items()
+                for key, counts in self._counts.items()
             ]
         RequestMinute.objects.bulk_create(
             rows,
             update_conflicts=True,
             unique_fields=["minute", "source", "process"],
-            update_fields=["requests", "refused", "errors", "latency"],
+            update_fields=["requests", "client_errors", "errors", "latency"],
         )
         with self._lock:
-            self._calls = {key: calls for key, calls in self._calls.items() if key[0] >= minute - 1}
+            self._counts = {key: counts for key, counts in self._counts.items() if key[0] >= minute - 1}
 
     def write_forever(self) -> None:
-        """Write every ten seconds."""
+        """Write the counts every ten seconds."""
         while True:
             time.sleep(WRITE_SECONDS)
             with contextlib.suppress(DatabaseError):
@@ -106,26 +113,26 @@ class Counts:
             connection.close()
 
 
-_counts = Counts()
-add = _counts.add
+_counter = RequestCounter()
+add = _counter.add
 
 
 def start() -> None:
-    """Let this process write its counts; called in each of gunicorn's workers: threads outlive no fork."""
-    global _counts, add
-    _counts = Counts()
-    add = _counts.add
-    threading.Thread(target=_counts.write_forever, name="counting", daemon=True).start()
+    """Start the thread that writes the counts. Each worker calls this, because a fork has no threads."""
+    global _counter, add
+    _counter = RequestCounter()
+    add = _counter.add
+    threading.Thread(target=_counter.write_forever, name="request-metrics", daemon=True).start()
 
 
 def count(source: str, status: int, seconds: float | None, times: int = 1) -> None:
-    """Count a call for the dashboard and for Prometheus; see `Counts.add`."""
+    """Count requests for the dashboard and for Prometheus; see `RequestCounter.add`."""
     add(source, status, seconds, time.time(), times)
     prometheus.observe(source, status, seconds, times)
 
 
-class CountCalls:
-    """Middleware: times and counts every call, outermost."""
+class RequestMetricsMiddleware:
+    """Counts and times every request; it must be the outermost middleware."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self._get_response = get_response
@@ -140,5 +147,5 @@ class CountCalls:
         return response
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        """Answer 400 to a client that closed the connection inside its body: that is no failure of ours."""
+        """Respond 400 if the client closed the connection within its body, which is not a server error."""
         return HttpResponse(status=400) if isinstance(exception, UnreadablePostError) else None

@@ -1,4 +1,4 @@
-"""What is so at this moment, of what no hourly count tells: queue, broker, mirror."""
+"""Metrics of the current moment that no hourly rollup holds: queue, broker, mirror."""
 
 import redis
 from django.conf import settings
@@ -7,22 +7,22 @@ from apps.moderation.models import QueueItem
 from apps.predictions import outbox
 from apps.predictions.models import MirrorState
 
-CAP = 100_000  # items counted at most
+MAX_COUNT = 100_000
 
 
 def open_items(community: str | None = None) -> int:
-    """Return how many queue items are open, at most CAP."""
+    """Return the number of open queue items, counted up to MAX_COUNT."""
     items = QueueItem.objects.open().order_by()
     if community is not None:
         items = items.filter(community=community)
-    return items.values("pk")[:CAP].count()
+    return items.values("pk")[:MAX_COUNT].count()
 
 
 def broker_depths() -> dict[str, int] | None:
-    """How many messages each queue holds; None where the broker does not answer at once."""
+    """Return the number of messages in each Celery queue, or None if the broker does not respond in 0.2 s."""
     if not settings.REDIS_URL:
         return None
-    names = [each.name for each in settings.CELERY_TASK_QUEUES]
+    names = [queue.name for queue in settings.CELERY_TASK_QUEUES]
     try:
         with redis.Redis.from_url(
             settings.REDIS_URL, socket_timeout=0.2, socket_connect_timeout=0.2
@@ -33,5 +33,5 @@ def broker_depths() -> dict[str, int] | None:
 
 
 def mirror_lag() -> float | None:
-    """Age in seconds of the oldest record that the mirror lacks; None where it was never on."""
+    """Return the age in seconds of the oldest record not yet in the mirror, or None if it was never on."""
     return outbox.lag().seconds if MirrorState.objects.exists() else None

@@ -15,9 +15,9 @@ from django.db import transaction
 
 from apps.classifier import bias_audit
 from apps.classifier.labels import LABELS
-from apps.monitoring import alerts, words
+from apps.monitoring import actions, ngram_stats
 from apps.monitoring.models import LATENCY_EDGES, LENGTH_EDGES, SCORE_BINS, Alert, AlertRule, HourlyRollup
-from apps.monitoring.rollups import bins_of
+from apps.monitoring.rollups.counter import bin_indices
 from apps.predictions.models import Prediction
 from apps.registry import serving
 from apps.registry.models import ModelVersion
@@ -66,8 +66,8 @@ class Pool:
         self.toxic = np.array([toxic for _, toxic in comments])
         self.flags = scores >= scorer.thresholds
         self.bins = np.clip((scores * SCORE_BINS).astype(int), 0, SCORE_BINS - 1)
-        self.lengths = bins_of(np.array([len(text) for text in texts], float), LENGTH_EDGES)
-        self.words = np.array([words.known_and_unknown(scorer, text) for text in texts])
+        self.lengths = bin_indices(np.array([len(text) for text in texts], float), LENGTH_EDGES)
+        self.ngrams = np.array([ngram_stats.count_ngrams(scorer, text) for text in texts])
 
     def draw(self, chance: np.random.Generator, toxic: int, clean: int) -> np.ndarray:
         """How often each comment is written in an hour, (comments,): some are on everybody's mind."""
@@ -80,7 +80,7 @@ class Pool:
     def rollup(self, chance: np.random.Generator, hour: datetime, counts: np.ndarray) -> HourlyRollup:
         total = int(counts.sum())
         sampled = chance.multivariate_hypergeometric(counts, min(total, WORDS_PER_HOUR))
-        latency = bins_of(chance.lognormal(math.log(60), 0.5, total), LATENCY_EDGES)
+        latency = bin_indices(chance.lognormal(math.log(60), 0.5, total), LATENCY_EDGES)
         return HourlyRollup(
             hour=hour,
             version_id=serving.current().version_id,
@@ -90,13 +90,13 @@ class Pool:
             errors=int(chance.poisson(total / 2_000)),
             any_flagged=int(counts @ self.flags.any(axis=1)),
             sampled=int(sampled.sum()),
-            right=int(chance.poisson(2)),
-            wrong=int(chance.poisson(0.3)),
+            feedback_right=int(chance.poisson(2)),
+            feedback_wrong=int(chance.poisson(0.3)),
             flagged=counts @ self.flags,
             scores=[np.bincount(self.bins[:, k], counts, SCORE_BINS) for k in range(len(LABELS))],
             lengths=np.bincount(self.lengths, counts, len(LENGTH_EDGES) - 1),
             latency=np.bincount(latency, minlength=len(LATENCY_EDGES) - 1),
-            words=sampled @ self.words,
+            ngrams=sampled @ self.ngrams,
         )
 
 
@@ -134,7 +134,7 @@ class Site:
         added = other.rollup(chance, moment, replaced)
         for name in ("requests", "any_flagged", "sampled"):
             setattr(mixed, name, getattr(mixed, name) + getattr(added, name))
-        for name in ("flagged", "scores", "lengths", "latency", "words"):
+        for name in ("flagged", "scores", "lengths", "latency", "ngrams"):
             setattr(mixed, name, np.add(getattr(mixed, name), getattr(added, name)))
         return mixed
 
@@ -146,40 +146,40 @@ def test_the_right_alert_fires_within_two_hours_and_calm_traffic_is_left_in_peac
     champion: ModelVersion, seed: int
 ) -> None:
     site = Site(seed)
-    alerts.install_default_rules()
+    actions.install_default_rules()
     hours = [BEGIN + HOUR * number for number in range(24 * HISTORY_DAYS)]
     HourlyRollup.objects.bulk_create(site.hour(hour) for hour in hours)
     now = BEGIN + timedelta(days=HISTORY_DAYS)
     for number in range(24 * CALM_DAYS):
         site.hour(now + HOUR * number).save()
-        alerts.evaluate(now=now + HOUR * number + timedelta(minutes=59))
+        actions.evaluate_rules(now=now + HOUR * number + timedelta(minutes=59))
     false = list(Alert.objects.select_related("rule"))
     print(
         f"\nseed {seed}, {CALM_DAYS} calm days, {AlertRule.objects.count()} rules: {len(false)} false alarms"
     )
     for alert in false:
-        print(f"  {alert}: {alert.sentence}")
+        print(f"  {alert}: {alert.summary}")
     assert len(false) <= 1
     now += timedelta(days=CALM_DAYS, hours=10)
 
     shifts = {
         "new slang in a third of the comments": (
             {"other": Pool(_comments(2_000, slang=True)), "share": 0.33},
-            AlertRule.Metric.WORD_CHANGE,
+            AlertRule.Metric.UNKNOWN_NGRAM_CHANGE,
         ),
         "a third of the comments three times as long": (
             {"other": Pool(_comments(2_000, longer=3)), "share": 0.33},
-            AlertRule.Metric.LENGTH_SHIFT,
+            AlertRule.Metric.LENGTH_DRIFT,
         ),
-        "two and a half times as many toxic comments": ({"ruder": 2.5}, AlertRule.Metric.FLAG_CHANGE),
+        "two and a half times as many toxic comments": ({"ruder": 2.5}, AlertRule.Metric.FLAG_RATE_CHANGE),
     }
     for name, (options, expected) in shifts.items():
         with transaction.atomic():
             fired: dict[str, int] = {}
             for number in range(2):
                 site.hour(now + HOUR * number, **options).save()
-                for alert in alerts.evaluate(now=now + HOUR * number + timedelta(minutes=59)):
+                for alert in actions.evaluate_rules(now=now + HOUR * number + timedelta(minutes=59)):
                     fired[alert.metric] = number + 1
-                    print(f"  {name}, hour {number + 1}: {alert.rule}: {alert.sentence}")
+                    print(f"  {name}, hour {number + 1}: {alert.rule}: {alert.summary}")
             transaction.set_rollback(True)
         assert fired.get(expected, 99) <= 2
