@@ -43,11 +43,11 @@ def post_worker_init(worker: Any) -> None:
     The shorter switch interval lets a thread continue soon after it has waited for the database. The higher
     threshold avoids several garbage collections per batch.
     """
-    from apps.monitoring import counting
+    from apps.monitoring import request_metrics
 
     sys.setswitchinterval(0.0005)
     gc.set_threshold(20_000)
-    counting.start()
+    request_metrics.start()
 
 
 def when_ready(server: Any) -> None:

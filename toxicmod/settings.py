@@ -6,6 +6,7 @@ and API keys for all API requests.
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import environ
 from corsheaders.defaults import default_headers
@@ -78,7 +79,7 @@ if (BASE_DIR / "toxicmod" / "benchmarks").is_dir():  # neither the image nor a r
     INSTALLED_APPS.append("toxicmod.benchmarks")
 
 MIDDLEWARE = [
-    "apps.monitoring.counting.CountCalls",
+    "apps.monitoring.request_metrics.RequestMetricsMiddleware",
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -195,7 +196,7 @@ CELERY_TASK_ROUTES = {
     "apps.monitoring.tasks.refresh_baselines": {"queue": "training"},
 }
 # Each task is idempotent: it does what is due according to the database, even with two schedulers.
-CELERY_BEAT_SCHEDULE = {
+CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "recover-runs": {
         "task": "apps.training.tasks.tend_runs",
         "schedule": 15.0,
@@ -376,8 +377,8 @@ STATICFILES_FINDERS = [
 ]
 # The loader is a dotted path, because apps can't be imported before the settings are loaded.
 PLOTLY_DASH = {
-    "view_decorator": "apps.monitoring.access.guarded",
-    "stateless_loader": "apps.monitoring.dashboard.find",
+    "view_decorator": "apps.monitoring.permissions.dashboard_required",
+    "stateless_loader": "apps.monitoring.dashboard.app.find_app",
     "serve_locally": True,
 }
 STORAGES = {

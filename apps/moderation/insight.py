@@ -248,8 +248,8 @@ class OwnFigures:
 def own_figures(user: User, *, days: int = 30) -> OwnFigures:
     """Return the user's figures of the last days, of the communities that the user may see."""
     since = timezone.now() - timedelta(days=days)
-    mine = Decision.objects.filter(by=user, created_at__gte=since).exclude(action=Decision.Action.REVERSE)
-    mine = in_communities_of(user, mine, "submission__community")
+    made = Decision.objects.filter(by=user, created_at__gte=since).exclude(action=Decision.Action.REVERSE)
+    mine = in_communities_of(user, made, "submission__community")
     actions = [action for action in Decision.Action if action != Decision.Action.REVERSE]
     figures = mine.aggregate(
         decisions=Count("pk"),

@@ -584,7 +584,7 @@ def test_every_page_is_sound(
     pages = {
         "review": "", "none": "?view=urgent", "bulk": "bulk/", "policies": "policies/",
         "policy": f"policies/{policy.pk}/", "quality": "quality/", "webhooks": "webhooks/",
-        "profile": "profile/", "search": "search/?q=x",
+        "profile": "profile/", "help": "help/", "search": "search/?q=x",
     }  # fmt: skip
     for name, path in pages.items():
         opened.page.goto(CONSOLE + path)

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from django.core.management import get_commands, load_command_class
 from django.test import Client
+from django.urls import resolve
 
+from apps.moderation import actions
 from apps.registry.actions import install_base_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,6 +110,20 @@ def test_document_make_targets_exist(name: str) -> None:
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_document_names_no_package_index(name: str) -> None:
     assert not re.findall(r"https?://\S*(?:pypi|npm|pythonhosted|debian)\S*", (ROOT / name).read_text())
+
+
+def test_contributing_table_of_keys_names_existing_functions() -> None:
+    section = (ROOT / ".github/CONTRIBUTING.md").read_text().split("\n## What happens at a key press\n")[1]
+    script = (ROOT / "static/moderation/console.js").read_text()
+    rows = [line.strip("|").split("|") for line in section.split("\n## ")[0].splitlines() if line[:2] == "| "]
+    assert len(rows) > 6
+    for _, functions, path, view, action in rows[1:]:
+        for function in INLINE_CODE.findall(functions):
+            assert f"function {function}(" in script
+        path, view = INLINE_CODE.findall(path)[0], INLINE_CODE.findall(view)[0]
+        url = f"/admin/moderation/queueitem/console/{path.replace('ID', '1')}"
+        assert resolve(url).func.__wrapped__.__name__ == view
+        assert all(hasattr(actions, name) for name in INLINE_CODE.findall(action))
 
 
 def test_readme_has_at_most_200_lines() -> None:

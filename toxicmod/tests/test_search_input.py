@@ -18,7 +18,7 @@ from apps.accounts.actions import create_api_key
 from apps.accounts.models import User
 from apps.core.permissions import SYSTEM
 from apps.moderation.models import Policy, QueueItem
-from apps.monitoring.panels import PANELS
+from apps.monitoring.dashboard import PANELS
 from toxicmod.testing.dashboard import CALLBACK, callback_body
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]

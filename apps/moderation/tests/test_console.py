@@ -750,6 +750,7 @@ def test_exports(item: QueueItem, desk: Client, lead: Client) -> None:
 PAGES = {
     "item": 45,
     "profile": 20,
+    "help": 10,
     "quality": 15,
     "bulk": 25,
     "policies": 12,

@@ -194,7 +194,9 @@ def test_a_result_of_a_replaced_model_shows_its_scores_without_guessing_at_reaso
     prediction = _score(client, store="on")
     artifact = champion.modelartifact.artifact()
     promote(
-        version=register_version(artifact=artifact, recipe="base", metrics={}), reason="newer", actor=SYSTEM
+        version=register_version(artifact=artifact, recipe="two_level", metrics={}),
+        reason="newer",
+        actor=SYSTEM,
     )
     monkeypatch.setattr(serving._serving, "_checked", float("-inf"))
     html = client.get(f"/r/{prediction.pk}").content.decode()
@@ -251,7 +253,11 @@ def test_the_model_page_shows_figures_history_and_a_harmless_card(
     assert f"{champion.metrics['toxic']['roc_auc']:.3f}" in html
     assert "Does naming a group" in html
     version = register_version(
-        artifact=champion.modelartifact.artifact(), recipe="base", metrics={}, card="", alias=Alias.CHALLENGER
+        artifact=champion.modelartifact.artifact(),
+        recipe="two_level",
+        metrics={},
+        card="",
+        alias=Alias.CHALLENGER,
     )
     promote(version=version, reason="better on threats", actor=SYSTEM)
     monkeypatch.setattr(serving._serving, "_checked", float("-inf"))
@@ -308,7 +314,11 @@ def test_the_model_page_tells_which_versions_judge(
     client: Client, policy: Policy, champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = register_version(
-        artifact=champion.modelartifact.artifact(), recipe="base", metrics={}, card="", alias=Alias.CHALLENGER
+        artifact=champion.modelartifact.artifact(),
+        recipe="two_level",
+        metrics={},
+        card="",
+        alias=Alias.CHALLENGER,
     )
     assert "judges every comment today" in client.get("/model").content.decode()
     start_canary(version=version, share=0.05, reason="a trial", actor=SYSTEM)

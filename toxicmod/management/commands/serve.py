@@ -20,7 +20,7 @@ from apps.accounts.models import APIKey, User
 from apps.core.permissions import SYSTEM
 from apps.moderation import actions as moderation
 from apps.moderation.roles import create_roles
-from apps.monitoring.alerts import install_default_rules
+from apps.monitoring.actions import install_default_rules
 from apps.registry.actions import install_base_model
 
 _CONFIG = """

@@ -50,7 +50,7 @@ for name in ("ann", "ben", "lea"):
     keys[name] = create_api_key(actor=SYSTEM, name=f"{name}-app", acts_as=users[name])[1]
 AlertRule.objects.create(
     name="Many comments are flagged", metric="flag_share", threshold=0.4, window_hours=1,
-    emails="oncall@example.org", webhook_url=HOOK + "/alerts", quiet_minutes=60)
+    emails="oncall@example.org", webhook_url=HOOK + "/alerts", notification_interval_minutes=60)
 print(json.dumps(keys))
 """
 

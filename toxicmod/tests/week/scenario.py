@@ -398,7 +398,7 @@ class Week:
         """Have the engineer train a model on the newest data set."""
         eli = self.cast.staff["eli"]
         dataset = self.site.one("SELECT id FROM training_dataset ORDER BY created_at DESC LIMIT 1")
-        form = {"dataset": dataset, "recipe": "base", "seed": "0"}
+        form = {"dataset": dataset, "recipe": "two_level", "seed": "0"}
         eli.post("/admin/training/trainingrun/start/", form)
         self.site.settle()
         self.trained()
