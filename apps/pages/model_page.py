@@ -1,4 +1,4 @@
-"""What the model page shows of a version: figures, history, and its card."""
+"""Content of the model page: metrics, bias by group, history of versions, and the model card."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,27 +14,27 @@ from apps.moderation.triage import triage
 from apps.pages.results import NAMES, VERDICTS
 from apps.registry.models import Canary, ModelVersion, Promotion
 
-# Put into a harmless sentence: what the group's name alone does to the score is the model's bias.
+# Inserted into a harmless sentence: what the group's name alone adds to the score is the model's bias.
 GROUPS = (
     "tall", "kind", "Christian", "Jewish", "Muslim", "atheist", "Black", "white", "Asian", "gay", "straight",
     "lesbian", "transgender", "female", "male", "deaf", "blind", "old", "young",
 )  # fmt: skip
-# A table that is wider than a phone scrolls by itself, and by keyboard.
-TABLE_BEGIN = '<div class="scroll" tabindex="0" role="group" aria-label="Table"><table>'
+# A table that is wider than the screen scrolls on its own, also with the keyboard.
+_TABLE_OPEN = '<div class="scroll" tabindex="0" role="group" aria-label="Table"><table>'
 
 
 @dataclass(frozen=True)
 class MetricRow:
-    """One label's figures, each from 0 to 1 or None where it is not defined."""
+    """Metrics of one label, each from 0 to 1, or None if undefined."""
 
     name: str
     threshold: float | None
-    figures: dict[str, float | None]
+    metrics: dict[str, float | None]
 
 
 @dataclass(frozen=True)
-class GroupFigure:
-    """The highest score of a harmless sentence that names a group, and what the policy makes of it."""
+class GroupScore:
+    """The highest score of a harmless sentence that names a group, and the policy's outcome for it."""
 
     group: str
     label: str
@@ -44,9 +44,12 @@ class GroupFigure:
 
 @dataclass
 class History:
-    """A version and when it was in service: pairs of begin and end, the end None for today.
+    """When and why a version was in use.
 
-    `canaries` are the times at which it served a share of the comments on trial.
+    Attributes:
+        served: begin and end of each time as champion; the end is None for the current champion.
+        canaries: times at which it served a fraction of the requests as canary.
+        reasons: of its promotions.
     """
 
     version: ModelVersion
@@ -56,7 +59,7 @@ class History:
 
 
 def metric_rows(version: ModelVersion) -> list[MetricRow]:
-    """Return the figures by label, in the order of `LABELS`; none where the version was not measured."""
+    """Return the metrics by label, in the order of `LABELS`; empty if the version was not evaluated."""
     return [
         MetricRow(NAMES[label], version.thresholds.get(label), version.metrics[label])
         for label in LABELS
@@ -64,40 +67,40 @@ def metric_rows(version: ModelVersion) -> list[MetricRow]:
     ]
 
 
-def group_figures(scorer: Scorer, policy: Policy | None) -> list[GroupFigure]:
-    """Score “I am a … person.” for each group: the label that scores highest, the highest group first."""
+def group_scores(scorer: Scorer, policy: Policy | None) -> list[GroupScore]:
+    """Score “I am a … person.” for each group; return the highest label of each, highest score first."""
     sentences = [f"I am {'an' if group[0].lower() in 'aeo' else 'a'} {group} person." for group in GROUPS]
-    figures = []
+    rows = []
     for group, scores in zip(GROUPS, scorer.score_many(sentences, threads=1).tolist(), strict=True):
         probabilities = dict(zip(LABELS, scores, strict=True))
         label = max(probabilities, key=lambda name: probabilities[name])
         outcome = VERDICTS[triage(probabilities=probabilities, policy=policy).outcome][1] if policy else ""
-        figures.append(GroupFigure(group, NAMES[label], probabilities[label], outcome))
-    return sorted(figures, key=lambda figure: -figure.probability)
+        rows.append(GroupScore(group, NAMES[label], probabilities[label], outcome))
+    return sorted(rows, key=lambda row: -row.probability)
 
 
 def histories() -> list[History]:
-    """Return every version, newest first, with the times at which it was in service."""
+    """Return the history of every version, newest first."""
     versions = ModelVersion.objects.defer("manifest", "metrics", "card")
-    found = {version.pk: History(version) for version in versions}
+    by_version = {version.pk: History(version) for version in versions}
     promotions = list(Promotion.objects.order_by("created_at", "pk"))
     ends: list[Any] = [promotion.created_at for promotion in promotions[1:]]
     for promotion, end in zip(promotions, [*ends, None], strict=True):
-        history = found[promotion.version_id]
+        history = by_version[promotion.version_id]
         history.served.append((promotion.created_at, end))
         history.reasons.append(promotion.reason)
     for canary in Canary.objects.select_related("end").order_by("created_at", "pk"):
-        found[canary.version_id].canaries.append(canary)
-    return list(found.values())
+        by_version[canary.version_id].canaries.append(canary)
+    return list(by_version.values())
 
 
 def card_html(markdown: str) -> SafeString:
-    """Render a model card. HTML in it is shown as text, and links can only lead to web pages.
+    """Return a model card as HTML. Raw HTML in it is escaped, and unsafe links are not rendered.
 
-    The page has its own first heading, so the card's headings are one level lower.
+    Its headings move one level down because the page has a first-level heading already.
     """
     parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
-    parser.add_render_rule("table_open", lambda *_: TABLE_BEGIN)
+    parser.add_render_rule("table_open", lambda *_: _TABLE_OPEN)
     parser.add_render_rule("table_close", lambda *_: "</table></div>")
     tokens = parser.parse(markdown)
     for token in tokens:
