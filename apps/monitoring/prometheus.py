@@ -88,10 +88,10 @@ def _queue() -> Iterator[GaugeMetricFamily]:
         "toxicmod_queue_oldest_seconds", "Age of the oldest open queue item.", labels=["lane"]
     )
     now = timezone.now()
-    lanes = QueueItem.objects.filter(status=QueueItem.Status.OPEN).order_by().values_list("lane")
-    for lane, count, oldest in lanes.annotate(Count("pk"), Min("created_at")):
-        depth.add_metric([lane], count)
-        age.add_metric([lane], (now - oldest).total_seconds())
+    queues = QueueItem.objects.filter(status=QueueItem.Status.OPEN).order_by().values_list("queue")
+    for queue, count, oldest in queues.annotate(Count("pk"), Min("created_at")):
+        depth.add_metric([queue], count)
+        age.add_metric([queue], (now - oldest).total_seconds())
     yield depth
     yield age
 

@@ -201,7 +201,7 @@ def appeal(request: HttpRequest, token: str) -> HttpResponse:
             except ModerationError as error:
                 form.add_error(None, str(error))
                 status = 409
-    current = decision.submission.current()
+    current = decision.submission.current_decision()
     context = {
         "decision": decision,
         "appeal": Appeal.objects.filter(decision=decision).first(),

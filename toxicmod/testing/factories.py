@@ -96,7 +96,7 @@ def decide_item(
     """Claim an item and decide it; a rejection names the rule of the item unless `options` name another."""
     held = moderation.claim(item_id=item.pk, user=user)
     if action == Decision.Action.REJECT:
-        options.setdefault("rule", held.rule())
+        options.setdefault("rule", held.default_rule())
     return moderation.decide(
         item_id=item.pk, version=held.version, user=user, action=Decision.Action(action), **options
     )

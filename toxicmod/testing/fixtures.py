@@ -349,7 +349,7 @@ def site_data(item: QueueItem, client_key: APIKey, person: Callable[..., User]) 
         version=held.version,
         user=people["m"],
         action=Decision.Action.REJECT,
-        rule=held.rule(),
+        rule=held.default_rule(),
     ).decision
     token = webhooks.appeal_token(decided)
     moderation.appeal(token=token)

@@ -18,10 +18,9 @@ from django.utils import timezone
 
 from apps.accounts.models import Scope
 from apps.moderation import insight, mirrored
-from apps.moderation import models as moderation
 from apps.moderation.availability import Obstacle
 from apps.moderation.errors import ModerationError
-from apps.moderation.models import Appeal, Decision, QueueItem, Submission
+from apps.moderation.models import Appeal, Decision, QueueItem, Submission, decisions
 from apps.monitoring import actions, alert_metrics
 from apps.monitoring.actions import notifications
 from apps.monitoring.dashboard import PANELS, Filters, build_panel
@@ -43,7 +42,7 @@ WITHOUT_FIELD = {Scope, Obstacle}
 NOT_RUN = {"apps.monitoring.tasks.refresh_baselines", "apps.registry.tasks.sync_tracking"}
 # What a row of this value has besides, by the constraints of the database.
 BESIDES: dict[tuple[str, str, str], dict[str, Any]] = {
-    ("moderation_queueitem", "kind", "learn"): {"lesson": "uncertainty"},
+    ("moderation_queueitem", "kind", "learn"): {"selection_reason": "uncertainty"},
     ("registry_modelversion", "alias", "canary"): {"share": 0.1},
 }
 
@@ -84,8 +83,8 @@ def test_every_enumeration_has_a_column() -> None:
         (DECISION_COLUMNS, Decision.Action),
         (alert_metrics.ESTIMATORS, AlertRule.Metric),
         (notifications.SENDERS, Notification.Channel),
-        (moderation._PAST_TENSE, Decision.Action),
-        ([*results.VERDICTS, Submission.Outcome.UNASKED], Submission.Outcome),
+        (decisions._PAST_TENSE, Decision.Action),
+        ([*results.VERDICTS, Submission.Outcome.NOT_MODERATED], Submission.Outcome),
         (insight.appeal_counts, Appeal.Status),
     ],
 )

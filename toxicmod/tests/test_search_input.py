@@ -105,7 +105,7 @@ def test_console(staff: Client, item: QueueItem, policy: Policy, kind: str) -> N
     for name, parameters in {
         "review": ["view"],
         "search": ["q"],
-        "bulk": ["label", "score_from", "score_to", "lane", "community", "cluster"],
+        "bulk": ["label", "score_from", "score_to", "queue", "community", "cluster"],
         "decisions_csv": ["days", "automatic"],
     }.items():
         for parameter in parameters:
@@ -117,7 +117,7 @@ def test_console(staff: Client, item: QueueItem, policy: Policy, kind: str) -> N
         url("skip", item.pk): ["note", "view"],
         url("presence", item.pk): ["tab", "is_first", "view"],
         url("bulk"): ["community", "note", "label", "rule"],
-        url("profile"): ["severe_budget"],
+        url("profile"): ["exposure_limit"],
     }
     for to, fields in posts.items():
         for field in fields:

@@ -126,7 +126,7 @@ def fill(community: str, marker: str, key: APIKey, people: dict[str, User]) -> d
             version=held.version,
             user=lead,
             action=Decision.Action(action),
-            rule=held.rule() if action == "reject" else None,
+            rule=held.default_rule() if action == "reject" else None,
             note=f"note {marker}",
         ).decision
 
@@ -364,9 +364,9 @@ def test_counts_are_those_of_the_community(world: World) -> None:
         for view in world.client.get(reverse("admin:moderation_review"), follow=True).context["views"]
     }
     for name, count in views.items():
-        lane = items if name == "all" else items.filter(lane=name)
+        queue = items if name == "all" else items.filter(queue=name)
         if name not in ("mine", "overdue"):
-            assert count == lane.count(), name
+            assert count == queue.count(), name
     assert world.client.get(reverse("admin:moderation_quality")).context["appeals"]["open"] == appeals
     figures = world.client.get(
         "/api/v1/moderation/stats", headers={"Authorization": f"Api-Key {world.secret}"}
@@ -457,7 +457,7 @@ class Blind:
             version=held.version,
             user=self.first,
             action=Decision.Action.REJECT,
-            rule=held.rule(),
+            rule=held.default_rule(),
             note=MARKER,
         ).decision
         self.delivery = self.decision.deliveries.get()
@@ -534,7 +534,13 @@ def test_first_decision_is_hidden_until_the_second_review_is_decided(blind: Blin
     card = blind.browser(blind.second).get(reverse("admin:moderation_item", args=[blind.review.pk]))
     assert MARKER not in card.content.decode()
     change = blind.browser(blind.second).get(f"/admin/moderation/queueitem/{blind.review.pk}/change/")
-    for hidden in ("field-original", "field-not_for", "field-score", "field-label", "field-severity"):
+    for hidden in (
+        "field-original",
+        "field-excluded_reviewer",
+        "field-score",
+        "field-label",
+        "field-severity",
+    ):
         assert hidden not in change.content.decode()
     held = actions.claim(item_id=blind.review.pk, user=blind.second)
     actions.decide(

@@ -263,7 +263,7 @@ class HourCounter:
             .annotate(Count("pk"))
         )
         for version, source, community, name, count in counts:
-            if name and name != Submission.Outcome.UNASKED:
+            if name and name != Submission.Outcome.NOT_MODERATED:
                 self.rows[Key(version, source, community)]["outcomes"][name] += count
 
     def add_decisions(self, hour: datetime) -> None:

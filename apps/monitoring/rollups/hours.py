@@ -82,7 +82,7 @@ def _hours_moderated_later(since: datetime) -> set[datetime]:
     return {
         start_of_hour(predicted_at)
         for outcome, moderated_at, predicted_at in _items_queued_since(since, *columns)
-        if outcome != Submission.Outcome.UNASKED
+        if outcome != Submission.Outcome.NOT_MODERATED
         and start_of_hour(moderated_at) != start_of_hour(predicted_at)
     }
 

@@ -238,7 +238,7 @@ def test_roll_up_counts_comments_queued_by_active_learning(
         texts=["toxic=0.45 the model is unsure"], source=Prediction.Source.API, community="forum"
     )
     (item,) = moderation.queue_to_learn(count=1)
-    assert item.submission.outcome == Submission.Outcome.UNASKED
+    assert item.submission.outcome == Submission.Outcome.NOT_MODERATED
     for prediction in (*scored, item.submission.prediction):
         give_feedback(prediction=prediction, is_right=True)
     actions.roll_up(since=hour)

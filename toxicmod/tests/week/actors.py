@@ -196,12 +196,12 @@ class ApiModerator(Platform):
         self.name, self.intents = name, intents
 
     def work(
-        self, count: int, *, lane: str | None = None, escalate_every: int = 0, undo_every: int = 0
+        self, count: int, *, queue: str | None = None, escalate_every: int = 0, undo_every: int = 0
     ) -> int:
         """Decide what is most pressing, by what the comments say; return how many there were."""
         for number in range(1, count + 1):
             item = self.api(
-                "POST", "moderation/queue/claim", {"priority": lane} if lane else {}, expect=(200, 204)
+                "POST", "moderation/queue/claim", {"priority": queue} if queue else {}, expect=(200, 204)
             )
             if item is None:
                 return number - 1

@@ -23,7 +23,7 @@ from toxicmod.tests.week.traffic import COMMUNITIES
 
 LABELS = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
 NAMES = [label.replace("_", " ") for label in LABELS]
-LANES = ("urgent", "uncertain", "normal", "audit", "learn", "second", "appeal", "escalated")
+QUEUES = ("urgent", "uncertain", "normal", "audit", "learn", "second", "appeal", "escalated")
 HIDDEN = tuple(name for name in COMMUNITIES if name != LIMITED_TO)
 HOUR = timedelta(hours=1)
 WINDOWS = {"24h": timedelta(days=1), "7d": timedelta(days=7)}
@@ -604,13 +604,13 @@ class Day:
             shown = self._views(self.cast.staff[name])
             expected: dict[str, Counter[str]] = defaultdict(Counter)
             for row in self.rows(
-                "SELECT i.lane, i.due_at < %s AS overdue, CASE"
-                " WHEN NOT %s AND i.lane IN ('escalated', 'appeal') THEN 'leads only'"
-                " WHEN i.not_for_id = u.id THEN 'you decided it first'"
+                "SELECT i.queue, i.due_at < %s AS overdue, CASE"
+                " WHEN NOT %s AND i.queue IN ('escalated', 'appeal') THEN 'leads only'"
+                " WHEN i.excluded_reviewer_id = u.id THEN 'you decided it first'"
                 " WHEN i.lease_until > %s AND i.lease_by_id <> u.id THEN 'held by others'"
                 " WHEN EXISTS (SELECT 1 FROM moderation_skip s WHERE s.item_id = i.id AND s.by_id = u.id"
                 "   AND s.created_at > %s) THEN 'skipped by you'"
-                " WHEN i.lane = 'escalated' AND i.lease_by_id IS DISTINCT FROM u.id AND u.id = ("
+                " WHEN i.queue = 'escalated' AND i.lease_by_id IS DISTINCT FROM u.id AND u.id = ("
                 "   SELECT d.by_id FROM moderation_decision d"
                 "   LEFT JOIN moderation_decision r ON r.reverses_id = d.id"
                 "   WHERE d.item_id = i.id AND d.action = 'escalate' AND r.id IS NULL"
@@ -620,9 +620,9 @@ class Day:
                 self.site.clock.now(), name == "lea", self.site.clock.now(),
                 self.site.clock.now() - timedelta(days=1), name, name != LIMITED, LIMITED_TO,
             ):  # fmt: skip
-                for view in ("all", row.lane, *(["overdue"] if row.overdue else [])):
+                for view in ("all", row.queue, *(["overdue"] if row.overdue else [])):
                     expected[view][row.obstacle] += 1
-            for view in ("all", "overdue", *LANES):
+            for view in ("all", "overdue", *QUEUES):
                 counts = expected[view]
                 free = counts.pop("", 0)
                 wanted = {str(free)}
@@ -852,9 +852,9 @@ class Day:
             self.found.equal("API stats", name, shown[name], expected)
         shown = app.api("GET", "moderation/stats")
         views = {view["view"]: view for view in shown["views"]}
-        for lane in LANES:
+        for queue in QUEUES:
             self.found.equal(
-                "API moderation/stats", lane, views[lane]["count"], self._open(None, "lane = %s", lane)
+                "API moderation/stats", queue, views[queue]["count"], self._open(None, "queue = %s", queue)
             )
         self.found.equal("API moderation/stats", "all", views["all"]["count"], self._open())
         for status, value in shown["appeals"].items():
@@ -899,12 +899,12 @@ class Day:
             if line and not line.startswith("#"):
                 name, _, value = line.rpartition(" ")
                 shown[name] = float(value)
-        for lane in LANES:
-            expected = self._open(None, "lane = %s", lane)
+        for queue in QUEUES:
+            expected = self._open(None, "queue = %s", queue)
             self.found.equal(
                 "/metrics",
-                f"queue {lane}",
-                shown.get(f'toxicmod_queue_items{{lane="{lane}"}}', 0.0),
+                f"queue {queue}",
+                shown.get(f'toxicmod_queue_items{{lane="{queue}"}}', 0.0),
                 expected,
             )
         for name, query in (
@@ -1154,7 +1154,7 @@ class Day:
             "/monitoring/queue.csv",
             "/admin/training/trainingrun/challenger/",
         ]
-        pages += [f"{CONSOLE}?view={view}" for view in ("all", "overdue", *LANES)]
+        pages += [f"{CONSOLE}?view={view}" for view in ("all", "overdue", *QUEUES)]
         for url in models:
             page = gwen.get(url)
             last = [int(number) for number in re.findall(r"\?p=(\d+)", page)]
@@ -1190,7 +1190,7 @@ def awaits_second_review(name: str, submission: str) -> str:
     """Return the condition that somebody may yet review a comment blind, who must not see its decisions."""
     return (
         "EXISTS (SELECT 1 FROM moderation_queueitem b WHERE b.kind = 'second' AND b.status = 'open'"
-        f" AND b.submission_id = {submission} AND b.not_for_id IS DISTINCT FROM"
+        f" AND b.submission_id = {submission} AND b.excluded_reviewer_id IS DISTINCT FROM"
         f" (SELECT n.id FROM accounts_user n WHERE n.username = '{name}'))"
     )
 
