@@ -18,7 +18,7 @@ from tqdm import tqdm
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
 from apps.core.text import escape_formula
-from apps.predictions.models import ALL_LABELS, pack_rows, unpack_labels
+from apps.predictions.models import ALL_LABELS, pack_label_rows, unpack_labels
 from apps.training.jigsaw import opened
 from apps.training.sources import SourceError
 
@@ -87,7 +87,7 @@ def score_file(
                 if not chunk or len(pending) == at_most:
                     names, scored = pending.popleft()
                     scores = scored.result()
-                    masks = pack_rows(scores >= scorer.thresholds)
+                    masks = pack_label_rows(scores >= scorer.thresholds)
                     write(names, scores, [_LABELS_OF[mask] for mask in masks])
                     count += len(names)
                     bar.update(lines.bytes_read - bar.n)
