@@ -79,16 +79,16 @@ def test_also_while_leases_expire(
     over = Event()
 
     def expire() -> int:
-        """Let leases run out under the moderators' hands."""
+        """Expire leases while moderators hold them; return how many."""
         expired = 0
         try:
             while not over.wait(0.001):
                 held = list(QueueItem.objects.filter(lease_by__isnull=False).values_list("pk", flat=True))
                 if held:
-                    QueueItem.objects.filter(pk=random.choice(held), lease_by__isnull=False).update(
+                    expired += QueueItem.objects.filter(pk=random.choice(held), lease_by__isnull=False).update(
                         lease_until=timezone.now() - timedelta(seconds=1)
                     )
-                expired += actions.expire_leases()
+                actions.expire_leases()
         finally:
             connection.close()
         return expired
@@ -96,7 +96,7 @@ def test_also_while_leases_expire(
     expiring = threads.submit(expire)
     list(threads.map(_work, moderators))
     over.set()
-    assert expiring.result() >= 0
+    assert expiring.result() > 0
     _each_was_decided_once()
 
 

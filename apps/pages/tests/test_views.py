@@ -202,7 +202,7 @@ def test_a_result_of_a_replaced_model_shows_its_scores_without_guessing_at_reaso
     assert "<mark" not in html
 
 
-@pytest.mark.usefixtures("one_minute")
+@pytest.mark.usefixtures("frozen_time")
 def test_each_address_may_only_call_so_often(client: Client, policy: Policy, settings: Settings) -> None:
     settings.ANONYMOUS_RATE_PER_MINUTE = 2
     here = {"REMOTE_ADDR": "203.0.113.77"}
