@@ -49,8 +49,8 @@ test-infra: .venv/dev .venv/infra .venv/spark
 	$(BIN)/pytest toxicmod/tests/infra/test_*.py
 	@if [ -x ansible/tests/run ]; then ansible/tests/run; fi
 
-# Published vulnerabilities of what is pinned, as PyPI tells them. What is let pass is never mended: signing with
-# python-ecdsa leaks by its timing, but checkov, which brings it, signs nothing here.
+# Reports published vulnerabilities of the pinned packages; fails as well if the package index does not serve them.
+# The ignored one has no fix: python-ecdsa's signatures leak by their timing, but checkov, which needs it, signs nothing.
 AUDITED := requirements.txt requirements-dev.txt terraform/requirements.txt toxicmod/benchmarks/references/requirements.txt toxicmod/tests/infra/requirements.txt
 audit: .venv/dev
 	@status=0; for file in $(AUDITED); do echo "$$file"; \

@@ -52,5 +52,5 @@ class Site(AdminSite):
             and request.user.has_perm("moderation.decide_queueitem")
             and not request.user.is_superuser
         ):
-            return redirect("admin:moderation_desk")
+            return redirect("admin:moderation_review")
         return response

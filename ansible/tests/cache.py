@@ -13,7 +13,6 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "toxicmod-infra")
-MIRROR = "http://deb.debian.org/debian"
 HOST = (
     "python3", "openssh-server", "systemd-sysv", "dbus", "iproute2", "ca-certificates", "sudo", "python3-apt",
 )  # fmt: skip
@@ -58,7 +57,7 @@ def debian() -> Path:
 
 def _debian(folder: Path) -> None:
     root = folder / "root"
-    run("debootstrap", "--variant=minbase", f"--include={','.join(HOST)}", "bookworm", root, MIRROR)
+    run("debootstrap", "--variant=minbase", f"--include={','.join(HOST)}", "bookworm", root)
     shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
     run(
         "chroot", root, "apt-get", "install", "--yes", "--download-only", "--no-install-recommends", *PACKAGES
@@ -96,7 +95,7 @@ def _wheels(folder: Path, needed: list[str]) -> None:
     # Debian 12's C library is 2.36.
     platforms = [f"manylinux_2_{minor}_{machine}" for minor in range(36, 4, -1)]
     platforms += [f"manylinux{year}_{machine}" for year in ("2014", "2010", "1")]
-    # What has no wheel comes as source, for the hosts to build as they would from PyPI.
+    # What has no wheel comes as source, for the hosts to build as they would in production.
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--prefer-binary"]
     command += ["--python-version", "3.11", "--dest", str(folder), *needed]
     run(*command, *(f"--platform={name}" for name in platforms))

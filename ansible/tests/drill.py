@@ -178,7 +178,9 @@ class Drill:
         """A prediction through nginx."""
         make = (
             "from apps.accounts import actions; from apps.accounts.models import User; "
-            f"actions.create_api_key(name='drill', secret='{SECRET}', rate_per_minute=100_000); "
+            "from apps.core.permissions import SYSTEM; "
+            "actions.create_api_key(actor=SYSTEM, name='drill', "
+            f"secret='{SECRET}', rate_per_minute=100_000); "
             f"User.objects.create_superuser('admin', password='{PASSWORD}')"
         )
         self.web.shell(f'sudo toxicmod shell -v0 -c "{make}"')

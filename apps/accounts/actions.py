@@ -1,4 +1,4 @@
-"""What is done with API keys."""
+"""Create, revoke and look up API keys. The admin, the APIs and management commands call them."""
 
 import time
 from datetime import timedelta
@@ -7,35 +7,38 @@ from django.db import transaction
 from django.utils import timezone
 
 from apps.accounts.models import APIKey, User, default_scopes
+from apps.accounts.permissions import Actor, require, user_or_none
 
 LOOKUP_SECONDS = 1.0
-_MOST_KEPT = 10_000
-_found: dict[str, tuple[APIKey, float]] = {}
+_MAX_CACHED = 10_000
+_cache: dict[str, tuple[APIKey, float]] = {}  # by secret: the key, and when it expires on the monotonic clock
 
 
 @transaction.atomic
 def create_api_key(
     *,
+    actor: Actor,
     name: str,
     scopes: list[str] | None = None,
     rate_per_minute: int = 6_000,
-    created_by: User | None = None,
     acts_as: User | None = None,
     review_perspective: bool = False,
     drop_unsupported: bool = False,
     secret: str | None = None,
 ) -> tuple[APIKey, str]:
-    """Create a key and return it with its secret, which is shown this once.
+    """Create an API key and return it with its secret, which is not stored.
 
     Args:
-        acts_as: the moderator in whose name the key may decide.
-        review_perspective: send what the policy wants reviewed into the queue (see the field's help).
-        drop_unsupported: leave out Perspective attributes that can't be scored instead of refusing the call.
-        secret: a secret chosen by the operator; a random one by default.
+        acts_as: the moderator for whom the key may decide.
+        review_perspective: apply the policy to Perspective calls (see the field's help text).
+        drop_unsupported: ignore unsupported Perspective attributes instead of rejecting the call.
+        secret: a secret that the operator provides; a random one by default.
 
     Raises:
-        ValidationError: an unknown scope, no name, a rate below 1, or a secret that is in use.
+        PermissionDeniedError: the actor may not create API keys.
+        ValidationError: no name, an unknown scope, a rate below 1, or a secret that is in use.
     """
+    require(actor, "accounts.add_apikey")
     secret = secret or APIKey.new_secret()
     key = APIKey(
         name=name,
@@ -43,7 +46,7 @@ def create_api_key(
         secret_hash=APIKey.hash(secret),
         scopes=default_scopes() if scopes is None else scopes,
         rate_per_minute=rate_per_minute,
-        created_by=created_by,
+        created_by=user_or_none(actor),
         acts_as=acts_as,
         review_perspective=review_perspective,
         drop_unsupported=drop_unsupported,
@@ -53,38 +56,43 @@ def create_api_key(
     return key, secret
 
 
-def revoke_api_key(*, key: APIKey) -> None:
-    """Revoke a key: it is refused within a second. Revoking twice keeps the first time."""
+def revoke_api_key(*, actor: Actor, key: APIKey) -> None:
+    """Revoke an API key: every process rejects it within a second. A second call changes nothing.
+
+    Raises:
+        PermissionDeniedError: the actor may not change API keys.
+    """
+    require(actor, "accounts.change_apikey")
     APIKey.objects.active().filter(pk=key.pk).update(revoked_at=timezone.now())
 
 
 def find_api_key(*, secret: str) -> APIKey | None:
-    """Return the active key with this secret, or None. It is looked up once a second in each process."""
-    key, until = _found.get(secret, (None, 0.0))
-    if key is None or time.monotonic() >= until:
+    """Return the active API key with this secret, or None. Each process caches it for a second."""
+    key, expires_at = _cache.get(secret, (None, 0.0))
+    if key is None or time.monotonic() >= expires_at:
         key = APIKey.objects.for_secret(secret)
         if key is None:
-            _found.pop(secret, None)
+            _cache.pop(secret, None)
             return None
-        if len(_found) >= _MOST_KEPT:
-            _found.clear()
-        _found[secret] = (key, time.monotonic() + LOOKUP_SECONDS)
+        if len(_cache) >= _MAX_CACHED:
+            _cache.clear()
+        _cache[secret] = (key, time.monotonic() + LOOKUP_SECONDS)
     return key
 
 
-def was_found(*, secret: str) -> bool:
-    """Whether this process has found the key with this secret before."""
-    return secret in _found
+def is_cached(*, secret: str) -> bool:
+    """Return whether this process has found the API key with this secret before."""
+    return secret in _cache
 
 
-def is_touch_due(*, key: APIKey) -> bool:
-    """Whether that the key is used is to be noted: at most once a minute, so that its row is no hot spot."""
+def needs_last_used_update(*, key: APIKey) -> bool:
+    """Return True if `last_used_at` is older than a minute; more updates would cause write contention."""
     return key.last_used_at is None or key.last_used_at < timezone.now() - timedelta(minutes=1)
 
 
-def touch_api_key(*, key: APIKey) -> None:
-    """Note that the key was used, where that is due."""
-    if is_touch_due(key=key):
+def update_last_used(*, key: APIKey) -> None:
+    """Store that the API key was used now, at most once a minute."""
+    if needs_last_used_update(key=key):
         now = timezone.now()
         APIKey.objects.filter(pk=key.pk).update(last_used_at=now)
         key.last_used_at = now

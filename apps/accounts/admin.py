@@ -94,10 +94,10 @@ class APIKeyAdmin(admin.ModelAdmin):
             return
         assert isinstance(request.user, User)
         key, secret = actions.create_api_key(
+            actor=request.user,
             name=obj.name,
             scopes=obj.scopes,
             rate_per_minute=obj.rate_per_minute,
-            created_by=request.user,
             acts_as=obj.acts_as,
             review_perspective=obj.review_perspective,
             drop_unsupported=obj.drop_unsupported,
@@ -108,6 +108,7 @@ class APIKeyAdmin(admin.ModelAdmin):
 
     @admin.action(description="Revoke the selected keys", permissions=["change"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[APIKey]) -> None:
+        assert isinstance(request.user, User)
         for key in queryset:
-            actions.revoke_api_key(key=key)
+            actions.revoke_api_key(actor=request.user, key=key)
         messages.success(request, "Revoked. Requests with these keys are refused from now on.")

@@ -1,40 +1,88 @@
-"""Which communities a user may see. Every queryset that reaches a person is limited here."""
+"""What an actor may do, and which communities a user sees. Actions and selectors call this module."""
 
 import hashlib
 import json
 from typing import TypeVar
 
-from django.core.exceptions import PermissionDenied
 from django.db.models import Model, QuerySet
 
 from apps.accounts.models import CommunityAccess, User
+from apps.core.exceptions import PermissionDeniedError
+from apps.core.permissions import SystemActor
+
+Actor = User | SystemActor
 
 NO_COMMUNITY = (
     "You have access to no community yet. Ask an administrator to give you access: it is set on your page "
     "under Users."
 )
+# They complete the sentence “You do not have permission to …”.
+_ACTIVITIES = {
+    "accounts.add_apikey": "create API keys",
+    "accounts.change_apikey": "change API keys",
+    "moderation.bulk_decide": "decide many items at once",
+    "moderation.decide_escalated": "decide escalated items and appeals",
+    "moderation.decide_queueitem": "decide items",
+    "moderation.export_decision": "export decisions",
+    "moderation.manage_policy": "change policies",
+    "moderation.resend_delivery": "send webhooks again",
+    "moderation.view_decision": "see decisions",
+    "moderation.view_delivery": "see webhooks",
+    "moderation.view_policy": "see policies",
+    "moderation.view_queueitem": "see the queue",
+    "monitoring.acknowledge_alert": "acknowledge alerts",
+    "monitoring.change_alertrule": "change alert rules",
+    "monitoring.view_dashboard": "see the dashboard",
+    "registry.change_modelversion": "promote models",
+    "registry.override_gates": "promote a model that fails its gates",
+    "training.add_dataset": "build data sets",
+    "training.add_trainingrun": "start and cancel training runs",
+}
 
 M = TypeVar("M", bound=Model)
 
 
-def communities_of(user: User) -> list[str] | None:
-    """Return the communities that the user may see, an empty list for none, or None for all.
+def require(actor: Actor, permission: str, *, community: str | None = None) -> None:
+    """Check that the actor has a permission and, if a community is given, access to it.
 
-    The result is kept with the user, as Django keeps permissions, because one request needs it several times.
+    Args:
+        permission: its full name, such as `moderation.view_queueitem`.
+
+    Raises:
+        PermissionDeniedError: the actor lacks the permission, is inactive or has no access to the community.
     """
-    if not user.is_active:
-        return []
-    if user.is_superuser or user.all_communities:
+    if not actor.has_perm(permission):
+        activity = _ACTIVITIES.get(permission, f"do this ({permission})")
+        raise PermissionDeniedError(f"You do not have permission to {activity}.")
+    if community is not None and not may_see_community(actor, community):
+        raise PermissionDeniedError("You do not have access to this community.")
+
+
+def user_or_none(actor: Actor) -> User | None:
+    """Return the actor if it is a user, for columns that refer to users."""
+    return actor if isinstance(actor, User) else None
+
+
+def communities_of(actor: Actor) -> list[str] | None:
+    """Return the communities that the actor may see, an empty list for none, or None for all.
+
+    The result is cached on the user, like Django's permissions, because one request needs it several times.
+    """
+    if isinstance(actor, SystemActor):
         return None
-    if "communities" not in user.__dict__:
-        rows = CommunityAccess.objects.filter(user=user).values_list("community", flat=True)
-        user.__dict__["communities"] = list(rows)
-    return user.__dict__["communities"]
+    if not actor.is_active:
+        return []
+    if actor.is_superuser or actor.all_communities:
+        return None
+    if "communities" not in actor.__dict__:
+        rows = CommunityAccess.objects.filter(user=actor).values_list("community", flat=True)
+        actor.__dict__["communities"] = list(rows)
+    return actor.__dict__["communities"]
 
 
-def may_see_community(user: User, community: str) -> bool:
-    """Return whether the user may see the community."""
-    communities = communities_of(user)
+def may_see_community(actor: Actor, community: str) -> bool:
+    """Return whether the actor may see the community."""
+    communities = communities_of(actor)
     return communities is None or community in communities
 
 
@@ -46,28 +94,32 @@ def users_within_access_of(user: User) -> QuerySet[User]:
     communities = communities_of(user)
     if communities is None:
         return others
-    beyond = CommunityAccess.objects.exclude(community__in=communities)
-    return others.filter(all_communities=False).exclude(pk__in=beyond.values("user"))
+    outside = CommunityAccess.objects.exclude(community__in=communities)
+    return others.filter(all_communities=False).exclude(pk__in=outside.values("user"))
 
 
 def require_a_community(user: User) -> None:
-    """Raise PermissionDenied, with what to do about it, where the user has access to no community."""
+    """Check that the user has access to at least one community.
+
+    Raises:
+        PermissionDeniedError: the user has access to none; the message says what to do.
+    """
     if communities_of(user) == []:
-        raise PermissionDenied(NO_COMMUNITY)
+        raise PermissionDeniedError(NO_COMMUNITY)
 
 
 def in_communities_of(user: User, rows: QuerySet[M], field: str = "community") -> QuerySet[M]:
     """Return the rows that belong to communities that the user may see.
 
     Args:
-        field: the look-up of the row's community, for example `submission__community`.
+        field: the look-up of a row's community, for example `submission__community`.
     """
     communities = communities_of(user)
     return rows if communities is None else rows.filter(**{f"{field}__in": communities})
 
 
 def access_key(user: User) -> str:
-    """Return a cache key's part that users share who may see the same communities, and nobody else."""
+    """Return a part of a cache key that is the same for users who may see the same communities."""
     communities = communities_of(user)
     names = None if communities is None else sorted(communities)
     return hashlib.sha256(json.dumps(names).encode()).hexdigest()

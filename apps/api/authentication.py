@@ -5,7 +5,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed, Throttled
 from rest_framework.request import Request
 
-from apps.accounts.actions import find_api_key, touch_api_key
+from apps.accounts.actions import find_api_key, update_last_used
 from apps.accounts.limits import unknown_key_wait
 from apps.accounts.models import APIKey
 
@@ -32,7 +32,7 @@ class APIKeyAuthentication(BaseAuthentication):
             if (seconds := unknown_key_wait(request._request)) is not None:
                 raise Throttled(seconds, "Too many unknown API keys came from your address.")
             raise AuthenticationFailed("This API key is unknown or revoked.")
-        touch_api_key(key=key)
+        update_last_used(key=key)
         return key, key
 
     def authenticate_header(self, request: Request) -> str:

@@ -5,8 +5,8 @@ from functools import cache
 from django.http import HttpRequest, HttpResponse
 
 from apps.api.batched import security
-from apps.api.perspective.errors import PerspectiveError
-from apps.api.perspective.rendering import refusal as perspective_refusal
+from apps.api.perspective.exceptions import PerspectiveError
+from apps.api.perspective.rendering import error_response
 from apps.api.problems import json_problem
 from apps.predictions.models import Prediction
 
@@ -24,7 +24,7 @@ def refusal(source: str | None, status: int, message: str, retry_after: int | No
     response: HttpResponse
     if source == Prediction.Source.PERSPECTIVE:
         name = "UNAVAILABLE" if status == 503 else "INVALID_ARGUMENT"
-        response = perspective_refusal(request, PerspectiveError(status, name, message))
+        response = error_response(request, PerspectiveError(status, name, message))
     elif source == Prediction.Source.API:
         response = json_problem(request, status, message)
     else:

@@ -11,6 +11,7 @@ from django.db import DatabaseError
 
 from apps.classifier.artifact import ArtifactError
 from apps.core.exceptions import ToxicmodError
+from apps.core.permissions import SystemActor
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter, DjangoHelpFormatter):
@@ -74,9 +75,9 @@ def parse_datetime(text: str) -> datetime:
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
-def operator_name() -> str:
-    """Return the name of the account that runs the command."""
+def get_operator() -> SystemActor:
+    """Return the account that runs the command as an actor."""
     try:
-        return getpass.getuser()
+        return SystemActor(getpass.getuser())
     except (KeyError, OSError):
-        return "command line"
+        return SystemActor("command line")

@@ -247,7 +247,7 @@ class AutomaticDecisionAdmin(EvidenceAdmin):
     @admin.display(description="comment")
     def comment(self, decision: Decision) -> str:
         text = decision.submission.text
-        return comment.plain(text[:_EXCERPT] + ("…" if len(text) > _EXCERPT else "")) or "not stored"
+        return comment.escape_text(text[:_EXCERPT] + ("…" if len(text) > _EXCERPT else "")) or "not stored"
 
     @admin.display(description="state")
     def state(self, decision: Any) -> SafeString | str:

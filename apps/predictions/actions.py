@@ -2,9 +2,8 @@
 
 import hmac
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from functools import cache
+from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from uuid_utils.compat import uuid7
 
 from apps.accounts.models import APIKey
 from apps.classifier.labels import LABELS
+from apps.core.batches import map_batch, map_groups, map_isolated
 from apps.predictions import store
 from apps.predictions.exceptions import FeedbackExistsError
 from apps.predictions.models import Feedback, Prediction, Row, pack_labels, pack_rows
@@ -25,24 +25,7 @@ from apps.registry.serving import Served
 
 def text_hash(text: str) -> str:
     """Return the text's SHA-256, keyed with the site's secret so that short texts can't be guessed."""
-    return text_hashes([text])[0]
-
-
-def text_hashes(texts: Iterable[str]) -> list[str]:
-    """Return each text's `text_hash`."""
-    keyed = _keyed(settings.SECRET_KEY)
-    return [_hash(keyed.copy(), text) for text in texts]
-
-
-@cache
-def _keyed(secret: str) -> hmac.HMAC:
-    """Return an HMAC that has taken its key, which takes as long as a short text does."""
-    return hmac.new(secret.encode(), digestmod="sha256")
-
-
-def _hash(keyed: hmac.HMAC, text: str) -> str:
-    keyed.update(text.encode("utf-8", "surrogatepass"))
-    return keyed.hexdigest()
+    return hmac.digest(settings.SECRET_KEY.encode(), text.encode("utf-8", "surrogatepass"), "sha256").hex()
 
 
 class Comment(NamedTuple):
@@ -55,7 +38,7 @@ class Comment(NamedTuple):
     do_not_store: bool = False  # keep the scores but not the text
 
 
-Scored = tuple[list[Row], Served]  # and the model that made all of them
+BatchResult = tuple[list[Row], Served]  # the model that made all rows
 
 
 def _scores(served: Served, texts: Sequence[str]) -> np.ndarray:
@@ -65,7 +48,7 @@ def _scores(served: Served, texts: Sequence[str]) -> np.ndarray:
 
 def _scored(
     served: Served, comments: Sequence[Comment], hashes: Sequence[str], source: Prediction.Source
-) -> Scored:
+) -> BatchResult:
     """Return rows, not stored yet, and what made them: the champion where `served` fails."""
     texts = [comment.text for comment in comments]
     start = time.perf_counter()
@@ -131,57 +114,50 @@ def score(
         Comment(text, client, community, external_id, do_not_store)
         for text, external_id in zip(texts, ids, strict=True)
     ]
-    (result,) = score_each(asked=[comments], source=source)
+    (result,) = score_batches(batches=[comments], source=source)
     if isinstance(result, Exception):
         raise result
     rows, served = result
     return [Prediction.of(row) for row in rows], served
 
 
-def score_each(*, asked: Sequence[Sequence[Comment]], source: Prediction.Source) -> list[Scored | Exception]:
-    """Score and store what requests ask that have nothing to do with each other, as `score` would each.
-
-    All are scored and stored in one go.
+def score_batches(
+    *, batches: Sequence[Sequence[Comment]], source: Prediction.Source
+) -> list[BatchResult | Exception]:
+    """Score and store independent batches of comments together, each as `score` would.
 
     Returns:
-        Of each request, in their order, the stored rows and the model that made all of them; an error in
-        place of what was not stored.
+        `results[i]` has the stored rows of `batches[i]` and the model that made all of them, or is the
+        exception that prevented storing them.
 
     Raises:
         NoModelError: no model is in service.
     """
-    hashes = [text_hashes(comment.text for comment in comments) for comments in asked]
-    places_of: dict[Served, list[int]] = defaultdict(list)
-    for place, own in enumerate(hashes):
-        places_of[serving.choose(own[0])].append(place)
-    results: dict[int, Scored | Exception] = {}
-    for served, places in places_of.items():
-        results |= _scored_each(served, places, asked, hashes, source)
-    made = {place: result[0] for place, result in results.items() if not isinstance(result, Exception)}
-    errors = store.insert_each(list(made.values())) if made else []
-    results |= {place: error for place, error in zip(made, errors, strict=True) if error}
-    return [results[place] for place in range(len(asked))]
+    hashed = [(comments, [text_hash(comment.text) for comment in comments]) for comments in batches]
+    scored = map_groups(
+        lambda batch: serving.choose(batch[1][0]),
+        lambda served, group: map_isolated(
+            partial(_score_batches, served, source), group, retry=lambda error: len(group) > 1
+        ),
+        hashed,
+    )
+    return map_batch(_store, scored)
 
 
-def _scored_each(
-    served: Served,
-    places: Sequence[int],
-    asked: Sequence[Sequence[Comment]],
-    hashes: Sequence[Sequence[str]],
-    source: Prediction.Source,
-) -> dict[int, Scored | Exception]:
-    """Return the rows of the request at each place, or why they could not be made."""
-    try:
-        comments = [comment for place in places for comment in asked[place]]
-        own = [text_hash for place in places for text_hash in hashes[place]]
-        rows, by = _scored(served, comments, own, source)
-        made = iter(rows)
-        return {place: (list(islice(made, len(asked[place]))), by) for place in places}
-    except Exception as error:
-        if len(places) == 1:
-            return {places[0]: error}
-    each = [_scored_each(served, [place], asked, hashes, source) for place in places]
-    return {place: result for one in each for place, result in one.items()}
+def _score_batches(
+    served: Served, source: Prediction.Source, batches: Sequence[tuple[Sequence[Comment], Sequence[str]]]
+) -> list[BatchResult]:
+    """Return the rows of each batch of comments and their hashes, all scored together."""
+    comments = [comment for comments, _ in batches for comment in comments]
+    hashes = [text_hash for _, hashes in batches for text_hash in hashes]
+    rows, served = _scored(served, comments, hashes, source)
+    remaining = iter(rows)
+    return [(list(islice(remaining, len(comments))), served) for comments, _ in batches]
+
+
+def _store(results: Sequence[BatchResult]) -> list[BatchResult | Exception]:
+    errors = store.insert_batches([rows for rows, _ in results])
+    return [error or result for result, error in zip(results, errors, strict=True)]
 
 
 def give_feedback(

@@ -8,7 +8,6 @@ from uuid import UUID
 
 import numpy as np
 from django.db import DEFAULT_DB_ALIAS, models
-from django.db.models.base import ModelState
 from django.utils import timezone
 from uuid_utils.compat import uuid7
 
@@ -29,14 +28,9 @@ def pack_rows(flags: np.ndarray) -> list[int]:
     return (flags @ (1 << np.arange(len(LABELS)))).tolist()
 
 
-_UNPACKED = [
-    {label: bool(mask >> bit & 1) for bit, label in enumerate(LABELS)} for mask in range(ALL_LABELS + 1)
-]
-
-
 def unpack_labels(mask: int) -> dict[str, bool]:
     """Return each label's truth value from the bits that `pack_labels` made."""
-    return _UNPACKED[mask].copy()
+    return {label: bool(mask >> bit & 1) for bit, label in enumerate(LABELS)}
 
 
 class Scores:
@@ -140,15 +134,8 @@ class Prediction(Scores, AppendOnly):
 
     @classmethod
     def of(cls, row: Row) -> Self:
-        """Return a stored row as an instance.
-
-        As `from_db` does, which sends signals and looks at each field: that takes as long as scoring.
-        """
-        made = cls.__new__(cls)
-        made.__dict__ = row._asdict()
-        made._state = ModelState()
-        made._state.adding, made._state.db = False, DEFAULT_DB_ALIAS
-        return made
+        """Return a stored row as an instance."""
+        return cls.from_db(DEFAULT_DB_ALIAS, Row._fields, row)
 
 
 class Feedback(AppendOnly):

@@ -7,6 +7,7 @@ from functools import cache
 
 from django.db import OperationalError, connection
 
+from apps.core.batches import map_isolated
 from apps.predictions.models import Prediction, Row
 
 _FIELD_OF = {field.attname: field for field in Prediction._meta.concrete_fields}
@@ -32,35 +33,26 @@ _INSERT = f'INSERT INTO "{Prediction._meta.db_table}" ({_COLUMNS}) VALUES ({", "
 _sqlite_writer = threading.Lock()
 
 
-def insert_each(parts: Sequence[Sequence[Row]]) -> list[Exception | None]:
-    """Return when every part is committed; inside a transaction of the caller's they are only inserted.
+def insert_batches(batches: Sequence[Sequence[Row]]) -> list[Exception | None]:
+    """Return when every batch is committed; inside a transaction of the caller, insert without a commit.
 
-    All parts are committed in one transaction where that succeeds, for a flush to disk takes longer than
+    All batches are committed in one transaction if that succeeds, because a flush to disk takes longer than
     scoring.
 
     Returns:
-        Of each part None, or why none of its rows could be stored; no part spoils another.
+        `errors[i]` is the exception that prevented storing `batches[i]`, or None.
     """
     if connection.in_atomic_block:
-        _write([row for part in parts for row in part])
-        return [None] * len(parts)
-    try:
-        _commit([row for part in parts for row in part])
-        return [None] * len(parts)
-    except Exception as error:
-        # The connection may have broken, or one row spoil it for all: each part gets its own try.
-        last: Exception | None = error
-    errors: list[Exception | None] = []
-    for part in parts:
-        if last is None or not _is_out(last):
-            connection.close_if_unusable_or_obsolete()
-            try:
-                _commit(part)
-                last = None
-            except Exception as its_own:
-                last = its_own
-        errors.append(last)
-    return errors
+        _write([row for batch in batches for row in batch])
+        return [None] * len(batches)
+    return map_isolated(_commit_batches, batches, retry=lambda error: not _is_out(error))
+
+
+def _commit_batches(batches: Sequence[Sequence[Row]]) -> list[None]:
+    if connection.errors_occurred:
+        connection.close_if_unusable_or_obsolete()
+    _commit([row for batch in batches for row in batch])
+    return [None] * len(batches)
 
 
 def _is_out(error: Exception) -> bool:

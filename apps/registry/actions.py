@@ -1,17 +1,17 @@
-"""What is done with model versions. Every change of champion leaves a `Promotion`."""
+"""Register, promote, try and export model versions. Training, the admin and management commands call them."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import Max
 
-from apps.accounts.models import User
+from apps.accounts.permissions import Actor, require, user_or_none
 from apps.classifier.artifact import Artifact
 from apps.classifier.scorer import Scorer
+from apps.core.permissions import SystemActor
 from apps.registry.exceptions import RegistryError
 from apps.registry.models import (
     MAX_SHARE,
@@ -25,22 +25,12 @@ from apps.registry.models import (
 )
 
 BASE_MODEL = Path(__file__).parent / "base_model"
-PROMOTE, OVERRIDE = "registry.change_modelversion", "registry.override_gates"
+PROMOTE_PERMISSION, OVERRIDE_PERMISSION = "registry.change_modelversion", "registry.override_gates"
 CARD, EVALUATION = "MODEL_CARD.md", "evaluation"
 
 
-def require(user: User | None, permission: str) -> None:
-    """Let the user pass, or nobody: the command line's operator.
-
-    Raises:
-        PermissionDenied: the user lacks the permission.
-    """
-    if user and not user.has_perm(permission):
-        raise PermissionDenied(f"{user.get_username()} lacks the permission “{permission}”.")
-
-
-def _lock() -> None:
-    """Let changes of aliases happen one after another (SQLite's transactions are immediate: alone anyhow)."""
+def _lock_aliases() -> None:
+    """Serialize changes of aliases on PostgreSQL; SQLite has one writer at a time anyway."""
     list(ModelVersion.objects.select_for_update().exclude(alias=None).values_list("pk"))
 
 
@@ -56,16 +46,16 @@ def register_version(
     mlflow_version: str = "",
     alias: Alias | None = Alias.CHALLENGER,
 ) -> ModelVersion:
-    """Store a trained model as a new version; as challenger it takes the place of the one before.
+    """Store a trained model as a new version, by default as the challenger in place of the current one.
 
     Args:
-        evaluation: the same recipe fitted without the held-out rows, which gates compare.
+        evaluation: the evaluation model: the same recipe fitted without the held-out rows, for the gates.
 
     Raises:
         ArtifactError: the artifact is damaged. Nothing is stored.
     """
     Scorer.load(artifact)
-    _lock()
+    _lock_aliases()
     if alias:
         ModelVersion.objects.filter(alias=alias).update(alias=None)
     version = ModelVersion.objects.create(
@@ -90,44 +80,43 @@ def register_version(
 @transaction.atomic
 def promote(
     *,
+    actor: Actor,
     version: ModelVersion,
     reason: str,
-    actor: str,
-    by: User | None = None,
     gates: Sequence[Mapping[str, Any]] = (),
     forced: bool = False,
     kind: Promotion.Kind = Promotion.Kind.PROMOTE,
-    bands: Sequence[Mapping[str, Any]] = (),
+    guardrails: Sequence[Mapping[str, Any]] = (),
 ) -> Promotion:
-    """Make a version the champion; the one before becomes `previous`. Every process swaps within seconds.
+    """Make a version the champion; the replaced champion becomes `previous`. Every process swaps in seconds.
 
-    A running canary ends by it: completed if it is this version, else withdrawn.
+    A running canary ends: as completed if it is this version, else as withdrawn.
 
     Args:
-        bands: where this version's canary stood.
+        gates: the results of the version's gates, see `apps.registry.gates`.
+        forced: promote although a gate failed.
+        guardrails: the results of the guardrails of this version's canary.
 
     Raises:
-        PermissionDenied: the user may not promote, or not force. The command line's operator may.
-        RegistryError: no reason, the version is champion already, or a gate failed and it is not forced.
-        ArtifactError: the version's artifact is damaged; the champion stays.
+        PermissionDeniedError: the actor may not promote, or may not force.
+        RegistryError: the reason is missing, the version is the champion, or a gate failed.
+        ArtifactError: the version's artifact is damaged; the champion remains.
     """
-    require(by, PROMOTE)
-    if forced:
-        require(by, OVERRIDE)
-    if not reason.strip():
-        raise RegistryError("Give a reason: it is kept with the promotion.")
+    _check_request(actor, reason, forced, "promotion")
     if not forced and any(not gate["passed"] for gate in gates):
         failed = ", ".join(gate["name"] for gate in gates if not gate["passed"])
-        raise RegistryError(f"{version} fails its gates: {failed}. Force it with a reason if it must be.")
-    _lock()
+        raise RegistryError(
+            f"{version} fails its gates: {failed}. Override the gates only for a good reason."
+        )
+    _lock_aliases()
     version.refresh_from_db()
     if version.alias == Alias.CHAMPION:
         raise RegistryError(f"{version} is the champion already.")
     Scorer.load(version.modelartifact.artifact(), expected_sha256=version.sha256)
     if canary := Canary.objects.running():
-        is_it = canary.version_id == version.pk
-        outcome = CanaryEnd.Outcome.COMPLETED if is_it else CanaryEnd.Outcome.WITHDRAWN
-        _end(canary, outcome, f"{version} became champion. {reason}", actor, by, bands)
+        is_canary = canary.version_id == version.pk
+        outcome = CanaryEnd.Outcome.COMPLETED if is_canary else CanaryEnd.Outcome.WITHDRAWN
+        _end_canary(actor, canary, outcome, f"{version} became champion. {reason}", guardrails)
     champion = ModelVersion.objects.with_alias(Alias.CHAMPION)
     ModelVersion.objects.filter(alias=Alias.PREVIOUS).update(alias=None)
     if champion:
@@ -138,8 +127,8 @@ def promote(
         kind=kind,
         version=version,
         replaced=champion,
-        by=by,
-        actor=actor,
+        by=user_or_none(actor),
+        actor=actor.get_username(),
         reason=reason,
         forced=forced,
         gates=list(gates),
@@ -147,44 +136,46 @@ def promote(
 
 
 @transaction.atomic
-def rollback(*, reason: str, actor: str, by: User | None = None) -> Promotion:
+def rollback(*, actor: Actor, reason: str) -> Promotion:
     """Make the previous champion the champion again.
 
     Raises:
-        RegistryError: there is no previous champion, or no reason was given.
+        PermissionDeniedError: the actor may not promote.
+        RegistryError: there is no previous champion, or the reason is missing.
     """
     previous = ModelVersion.objects.with_alias(Alias.PREVIOUS)
     if previous is None:
         raise RegistryError("There is no previous champion to roll back to.")
-    return promote(version=previous, reason=reason, actor=actor, by=by, kind=Promotion.Kind.ROLLBACK)
+    return promote(actor=actor, version=previous, reason=reason, kind=Promotion.Kind.ROLLBACK)
 
 
 @transaction.atomic
 def start_canary(
     *,
+    actor: Actor,
     version: ModelVersion,
     share: float,
     reason: str,
-    actor: str,
-    by: User | None = None,
     gates: Sequence[Mapping[str, Any]] = (),
     forced: bool = False,
 ) -> Canary:
-    """Let a version serve a share of the requests, on trial. Every process sees it within seconds.
+    """Let a version serve a share of the requests. Every process starts to route them within seconds.
+
+    Args:
+        share: above 0 and at most `MAX_SHARE`.
+        gates: the results of the version's gates, see `apps.registry.gates`.
+        forced: start although a gate failed.
 
     Raises:
-        PermissionDenied: the user may not promote, or not force.
-        RegistryError: no reason, no such share, a canary runs already, or there is no other champion.
+        PermissionDeniedError: the actor may not promote, or may not force.
+        RegistryError: the reason is missing, the share is out of range, a canary is running, or there is no
+            other version as champion.
         ArtifactError: the version's artifact is damaged.
     """
-    require(by, PROMOTE)
-    if forced:
-        require(by, OVERRIDE)
-    if not reason.strip():
-        raise RegistryError("Give a reason: it is kept with the canary.")
+    _check_request(actor, reason, forced, "canary")
     if not 0 < share <= MAX_SHARE:
         raise RegistryError(f"A canary's share is above 0 and at most {MAX_SHARE:.0%}.")
-    _lock()
+    _lock_aliases()
     if running := Canary.objects.running():
         raise RegistryError(f"{running} is running: end it first.")
     champion = ModelVersion.objects.with_alias(Alias.CHAMPION)
@@ -198,8 +189,8 @@ def start_canary(
         version=version,
         champion=champion,
         share=share,
-        by=by,
-        actor=actor,
+        by=user_or_none(actor),
+        actor=actor.get_username(),
         reason=reason,
         gates=list(gates),
         forced=forced,
@@ -209,45 +200,54 @@ def start_canary(
 @transaction.atomic
 def end_canary(
     *,
+    actor: Actor,
     outcome: CanaryEnd.Outcome,
     reason: str,
-    actor: str,
-    by: User | None = None,
-    bands: Sequence[Mapping[str, Any]] = (),
+    guardrails: Sequence[Mapping[str, Any]] = (),
 ) -> CanaryEnd:
-    """Take the canary out of service; it is the challenger again unless there is another by now.
+    """Stop the canary. It becomes the challenger again, unless there is a newer challenger.
 
     Raises:
-        PermissionDenied: the user may not promote.
-        RegistryError: no reason, or no canary is running.
+        PermissionDeniedError: the actor may not promote.
+        RegistryError: the reason is missing, or no canary is running.
     """
-    require(by, PROMOTE)
-    if not reason.strip():
-        raise RegistryError("Give a reason: it is kept with the canary.")
-    _lock()
+    _check_request(actor, reason, False, "canary")
+    _lock_aliases()
     canary = Canary.objects.running()
     if canary is None:
         raise RegistryError("No canary is running.")
-    return _end(canary, outcome, reason, actor, by, bands)
+    return _end_canary(actor, canary, outcome, reason, guardrails)
 
 
-def _end(
+def _check_request(actor: Actor, reason: str, forced: bool, record: str) -> None:
+    require(actor, PROMOTE_PERMISSION)
+    if forced:
+        require(actor, OVERRIDE_PERMISSION)
+    if not reason.strip():
+        raise RegistryError(f"Give a reason: it is kept with the {record}.")
+
+
+def _end_canary(
+    actor: Actor,
     canary: Canary,
     outcome: CanaryEnd.Outcome,
     reason: str,
-    actor: str,
-    by: User | None,
-    bands: Sequence[Mapping[str, Any]],
+    guardrails: Sequence[Mapping[str, Any]],
 ) -> CanaryEnd:
     alias = None if ModelVersion.objects.with_alias(Alias.CHALLENGER) else Alias.CHALLENGER
     ModelVersion.objects.filter(pk=canary.version_id).update(alias=alias, share=None)
     return CanaryEnd.objects.create(
-        canary=canary, outcome=outcome, reason=reason, actor=actor, by=by, bands=list(bands)
+        canary=canary,
+        outcome=outcome,
+        reason=reason,
+        by=user_or_none(actor),
+        actor=actor.get_username(),
+        guardrails=list(guardrails),
     )
 
 
 def export_version(*, version: ModelVersion, folder: Path) -> None:
-    """Write a version to a folder as `install_base_model` reads it: artifact, evaluation twin, model card.
+    """Write a version to a folder that `install_base_model` can read: artifact, evaluation model, model card.
 
     Raises:
         OSError: the folder can't be written.
@@ -260,7 +260,7 @@ def export_version(*, version: ModelVersion, folder: Path) -> None:
 
 @transaction.atomic
 def install_base_model() -> ModelVersion | None:
-    """Install the shipped base model as champion where there is none; return it, or None if there was one."""
+    """Install the shipped base model as the champion; return None if there is a champion already."""
     if ModelVersion.objects.with_alias(Alias.CHAMPION):
         return None
     artifact = Artifact.read(BASE_MODEL)
@@ -274,9 +274,9 @@ def install_base_model() -> ModelVersion | None:
         alias=None,
     )
     promote(
+        actor=SystemActor("install_base_model"),
         version=version,
         reason="The base model shipped with this release.",
-        actor="install_base_model",
         kind=Promotion.Kind.INSTALL,
     )
     return version

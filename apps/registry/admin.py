@@ -11,7 +11,7 @@ from django.utils.safestring import SafeString
 from apps.classifier.labels import LABELS
 from apps.core.admin import ReadOnlyAdmin
 from apps.registry import tracking
-from apps.registry.actions import PROMOTE
+from apps.registry.actions import PROMOTE_PERMISSION
 from apps.registry.gates import (
     failures_first,
     state_measurement,
@@ -85,7 +85,7 @@ class ModelVersionAdmin(ReadOnlyAdmin):
 
     def changelist_view(self, request: Any, extra_context: dict[str, Any] | None = None) -> Any:
         pages = (("training_challenger", "The challenger"), ("training_roll_back", "Roll back"))
-        may = request.user.has_perm(PROMOTE)
+        may = request.user.has_perm(PROMOTE_PERMISSION)
         tools = [(reverse(f"admin:{name}"), text) for name, text in pages] if may else []
         return super().changelist_view(request, {"tools": tools} | (extra_context or {}))
 
@@ -181,11 +181,11 @@ class CanaryEndAdmin(ReadOnlyAdmin):
     list_display = ("created_at", "canary", "outcome", "actor", "reason")
     list_filter = ("outcome",)
     list_select_related = ("canary__version",)
-    fields = ("created_at", "canary", "outcome", "by", "actor", "reason", "bands_table")
+    fields = ("created_at", "canary", "outcome", "by", "actor", "reason", "guardrails_table")
 
-    @admin.display(description="bands")
-    def bands_table(self, end: CanaryEnd) -> SafeString:
-        return gates_table(end.bands)
+    @admin.display(description="guardrails")
+    def guardrails_table(self, end: CanaryEnd) -> SafeString:
+        return gates_table(end.guardrails)
 
 
 @admin.register(CanaryFailure)

@@ -1,4 +1,4 @@
-"""Model versions, their artifacts and the record of who promoted what, and why."""
+"""Model versions, their artifacts and the record of promotions and canaries."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ MAX_SHARE = 0.5
 class Alias(models.TextChoices):
     """The role of a version; the same names are MLflow's model aliases."""
 
-    CHAMPION = "champion", "Champion: serves the requests"
-    CHALLENGER = "challenger", "Challenger: trained, waiting to be promoted"
-    PREVIOUS = "previous", "Previous: the champion before, one command away"
-    CANARY = "canary", "Canary: serves a share of the requests, on trial"
+    CHAMPION = "champion", "Champion: serves requests"
+    CHALLENGER = "challenger", "Challenger: the candidate for promotion"
+    PREVIOUS = "previous", "Previous: the former champion, for a rollback"
+    CANARY = "canary", "Canary: serves a share of the requests"
 
 
 class ModelVersionQuerySet(models.QuerySet["ModelVersion"]):
@@ -32,18 +32,20 @@ class ModelVersionQuerySet(models.QuerySet["ModelVersion"]):
 
 
 class ModelVersion(models.Model):
-    """A trained model: its measured figures and where it came from. The bytes are in `ModelArtifact`."""
+    """A trained model with its metrics and its origin. The weights are in `ModelArtifact`."""
 
-    number = models.PositiveIntegerField(unique=True, help_text="Counts up from 1.")
+    number = models.PositiveIntegerField(unique=True, help_text="Consecutive, from 1.")
     alias = models.CharField(max_length=10, choices=Alias, null=True, blank=True)
-    share = models.FloatField(null=True, blank=True, help_text="Of the requests that a canary serves.")
+    share = models.FloatField(
+        null=True, blank=True, help_text="The fraction of the requests that a canary serves."
+    )
     recipe = models.CharField(max_length=20)
     sha256 = models.CharField(
-        "SHA-256", max_length=64, help_text="Of the manifest, which holds the weights' own."
+        "SHA-256", max_length=64, help_text="Of the manifest, which contains the weights' SHA-256."
     )
     manifest = models.JSONField()
     metrics = models.JSONField(default=dict)
-    card = models.TextField(blank=True, help_text="The model card, Markdown.")
+    card = models.TextField(blank=True, help_text="The model card, in Markdown.")
     mlflow_run_id = models.CharField("MLflow run", max_length=64, blank=True)
     mlflow_version = models.CharField("MLflow version", max_length=16, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
@@ -52,7 +54,7 @@ class ModelVersion(models.Model):
 
     class Meta:
         ordering = ("-number",)
-        permissions = [("override_gates", "Can promote a version although a gate fails")]
+        permissions = [("override_gates", "Can override failed gates")]
         constraints = [
             models.UniqueConstraint(
                 fields=["alias"],
@@ -74,12 +76,12 @@ class ModelVersion(models.Model):
 
     @property
     def thresholds(self) -> dict[str, float]:
-        """The probability from which each label counts as given."""
+        """The probability from which a comment has each label."""
         return self.manifest["thresholds"]
 
 
 class StoredArtifact(models.Model):
-    """The bytes of an artifact, in the database so that any host can load them with nothing else up."""
+    """An artifact, stored in the database so that every host can load it without another service."""
 
     version = models.OneToOneField(ModelVersion, on_delete=models.CASCADE, primary_key=True)
     manifest = models.BinaryField()
@@ -97,15 +99,15 @@ class StoredArtifact(models.Model):
 
 
 class ModelArtifact(StoredArtifact):
-    """What a version serves with."""
+    """The artifact that serves a version."""
 
 
 class EvaluationArtifact(StoredArtifact):
-    """The version's twin, fitted without the held-out rows, on which it stands in for the version."""
+    """The version's evaluation model: the same recipe fitted without the held-out rows, for the gates."""
 
 
 class Promotion(AppendOnly):
-    """A version became champion: by whom, why, and in whose place."""
+    """A change of the champion, with actor and reason."""
 
     class Kind(models.TextChoices):
         INSTALL = "install", "Installed as the first champion"
@@ -116,10 +118,10 @@ class Promotion(AppendOnly):
     version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT)
     replaced = models.ForeignKey(ModelVersion, null=True, on_delete=models.PROTECT, related_name="+")
     by = models.ForeignKey("accounts.User", null=True, on_delete=models.PROTECT, related_name="+")
-    actor = models.CharField(max_length=150, help_text="The user's name, or the account of the command line.")
+    actor = models.CharField(max_length=150, help_text="The user name, or the name of the system actor.")
     reason = models.TextField()
     forced = models.BooleanField(default=False, help_text="Promoted although a gate failed.")
-    gates: Any = models.JSONField(default=list, help_text="Each gate with its figure, bound and verdict.")
+    gates: Any = models.JSONField(default=list, help_text="Each gate with its figure, bound and result.")
     created_at = models.DateTimeField(default=timezone.now, db_index=True)
 
     class Meta:
@@ -137,16 +139,16 @@ class CanaryQuerySet(AppendOnlyQuerySet):
 
 
 class Canary(AppendOnly):
-    """A version began to serve a share of the requests, on trial: by whom and why."""
+    """The start of a canary: a version that serves a share of the requests, with actor and reason."""
 
     version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="+")
     champion = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="+")
-    share = models.FloatField(help_text="Of the requests.")
+    share = models.FloatField(help_text="The fraction of the requests.")
     by = models.ForeignKey("accounts.User", null=True, on_delete=models.PROTECT, related_name="+")
-    actor = models.CharField(max_length=150, help_text="The user's name, or the account of the command line.")
+    actor = models.CharField(max_length=150, help_text="The user name, or the name of the system actor.")
     reason = models.TextField()
-    forced = models.BooleanField(default=False, help_text="Begun although a gate failed.")
-    gates: Any = models.JSONField(default=list, help_text="Each gate with its figure, bound and verdict.")
+    forced = models.BooleanField(default=False, help_text="Started although a gate failed.")
+    gates: Any = models.JSONField(default=list, help_text="Each gate with its figure, bound and result.")
     created_at = models.DateTimeField(default=timezone.now)
 
     objects = CanaryQuerySet.as_manager()  # type: ignore[misc]
@@ -160,12 +162,12 @@ class Canary(AppendOnly):
 
 
 class CanaryEnd(AppendOnly):
-    """A canary ended: how, by whom and why."""
+    """The end of a canary, with outcome, actor and reason."""
 
     class Outcome(models.TextChoices):
         COMPLETED = "completed", "Completed: promoted to champion"
-        FINISHED = "finished", "Finished: waits for a person to promote it"
-        ROLLED_BACK = "rolled_back", "Rolled back: it left a band"
+        FINISHED = "finished", "Finished: a person decides about the promotion"
+        ROLLED_BACK = "rolled_back", "Rolled back: it violated a guardrail"
         WITHDRAWN = "withdrawn", "Withdrawn"
 
     canary = models.OneToOneField(Canary, on_delete=models.PROTECT, related_name="end")
@@ -173,7 +175,9 @@ class CanaryEnd(AppendOnly):
     by = models.ForeignKey("accounts.User", null=True, on_delete=models.PROTECT, related_name="+")
     actor = models.CharField(max_length=150)
     reason = models.TextField()
-    bands: Any = models.JSONField(default=list, help_text="Each band with its figure, bound and verdict.")
+    guardrails: Any = models.JSONField(
+        default=list, help_text="Each guardrail with its figure, bound and result."
+    )
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
@@ -184,10 +188,12 @@ class CanaryEnd(AppendOnly):
 
 
 class CanaryFailure(AppendOnly):
-    """A canary could not be loaded or could not score; the champion answered in its place."""
+    """A canary that could not be loaded or could not score, so that the champion served the request."""
 
     version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="+")
-    error = models.CharField(max_length=100, help_text="The kind of error; comments may be in its message.")
+    error = models.CharField(
+        max_length=100, help_text="The class of the error; its message could contain a comment."
+    )
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:

@@ -13,6 +13,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from apps.accounts.models import User
+from apps.accounts.permissions import require
 from apps.classifier.labels import LABELS
 from apps.classifier.recipes import RECIPES
 from apps.core.admin import ReadOnlyAdmin
@@ -139,7 +140,7 @@ class TrainingRunAdmin(ReadOnlyAdmin):
         tools = []
         if request.user.has_perm(runs.RUN_PERMISSION):
             tools.append((reverse("admin:training_trainingrun_start"), "Start a run"))
-        if request.user.has_perm(registry.PROMOTE):
+        if request.user.has_perm(registry.PROMOTE_PERMISSION):
             tools.append((reverse("admin:training_challenger"), "The challenger"))
             tools.append((reverse("admin:training_roll_back"), "Roll back"))
         return super().changelist_view(request, {"tools": tools} | (extra_context or {}))
@@ -157,7 +158,7 @@ class TrainingRunAdmin(ReadOnlyAdmin):
 
     def start(self, request: HttpRequest) -> HttpResponse:
         """Start a run; the data set made last is offered first."""
-        registry.require(user_of(request), runs.RUN_PERMISSION)
+        require(user_of(request), runs.RUN_PERMISSION)
         title = "Start a training run"
         if not Dataset.objects.exists():
             return page(

@@ -10,7 +10,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from apps.accounts.models import User
-from apps.accounts.permissions import communities_of
+from apps.accounts.permissions import communities_of, require
 from apps.classifier.artifact import ArtifactError
 from apps.core.text import pluralize
 from apps.moderation.errors import ModerationError
@@ -64,7 +64,7 @@ class RolloutForm(ReasonForm):
 def challenger(request: HttpRequest) -> HttpResponse:
     """Show what is known of the challenger or the canary; a post does what its button says."""
     user = user_of(request)
-    registry.require(user, registry.PROMOTE)
+    require(user, registry.PROMOTE_PERMISSION)
     canary = Canary.objects.running()
     version = canary.version if canary else ModelVersion.objects.with_alias(Alias.CHALLENGER)
     champion = ModelVersion.objects.with_alias(Alias.CHAMPION)
@@ -75,7 +75,7 @@ def challenger(request: HttpRequest) -> HttpResponse:
     refusal = ""
     if request.method == "POST":
         if "measure" in request.POST:
-            rollout.send_measuring(version=version, by=user)
+            rollout.send_measuring(actor=user, version=version)
             messages.success(request, "A worker measures the gates: look again in a minute.")
             return redirect("admin:training_challenger")
         if "label" not in request.POST:
@@ -87,9 +87,13 @@ def challenger(request: HttpRequest) -> HttpResponse:
             except REFUSALS as error:
                 refusal = str(error)
                 if isinstance(error, rollout.GateError):
-                    way = "Tick “Although a gate fails”" if user.has_perm(registry.OVERRIDE) else "Ask a lead"
+                    way = (
+                        "Tick “Although a gate fails”"
+                        if user.has_perm(registry.OVERRIDE_PERMISSION)
+                        else "Ask a lead"
+                    )
                     refusal = f"{version} fails its gates. {way} to go on all the same, and say why."
-    if not user.has_perm(registry.OVERRIDE):
+    if not user.has_perm(registry.OVERRIDE_PERMISSION):
         form.fields.pop("force", None)
     report = GateReport.objects.standing(version)
     served, bands = rollout.bands(canary) if canary else (0, [])
@@ -120,30 +124,30 @@ def _do(post: Any, user: User, version: ModelVersion, form: forms.Form, comparis
     if "label" in post:
         asked = shadow.ask_for_labels(comparison=comparison, by=user)
         return f"{pluralize(asked, 'comment waits', 'comments wait')} in the queue."
-    by: dict[str, Any] = {"reason": form.cleaned_data["reason"], "actor": user.get_username(), "by": user}
+    arguments: dict[str, Any] = {"actor": user, "reason": form.cleaned_data["reason"]}
     if "withdraw" in post:
-        registry.end_canary(outcome=CanaryEnd.Outcome.WITHDRAWN, **by)
+        registry.end_canary(outcome=CanaryEnd.Outcome.WITHDRAWN, **arguments)
         return f"{version} serves no requests any more, within 5 s everywhere."
     force = form.cleaned_data.get("force", False)
     if "canary" in post:
         share = form.cleaned_data["share"] / 100
-        rollout.start_canary(version=version, share=share, force=force, **by)
+        rollout.start_canary(version=version, share=share, force=force, **arguments)
         return f"{version} serves {share:.1%} of the requests, within 5 s everywhere."
-    rollout.promote(version=version, force=force, **by)
+    rollout.promote(version=version, force=force, **arguments)
     return f"{version} is the champion; every process serves it within 5 s."
 
 
 def roll_back(request: HttpRequest) -> HttpResponse:
     """Make the previous champion the champion again, with a reason."""
     user = user_of(request)
-    registry.require(user, registry.PROMOTE)
+    require(user, registry.PROMOTE_PERMISSION)
     previous = ModelVersion.objects.with_alias(Alias.PREVIOUS)
     if previous is None:
         return page(request, "Roll back", refusal="There is no previous champion to roll back to.")
     form, refusal = ReasonForm(request.POST or None), ""
     if request.method == "POST" and form.is_valid():
         try:
-            registry.rollback(reason=form.cleaned_data["reason"], actor=user.get_username(), by=user)
+            registry.rollback(actor=user, reason=form.cleaned_data["reason"])
         except REFUSALS as error:
             refusal = str(error)
         else:

@@ -6,7 +6,8 @@ from math import exp, hypot, sqrt
 from django.db.models import Avg, Count, F, Q, QuerySet, Value, Variance
 from django.db.models.functions import Ln
 
-from apps.accounts.models import User
+from apps.accounts.permissions import Actor, require
+from apps.core.permissions import SystemActor
 from apps.core.statistics import wilson
 from apps.predictions.models import Prediction
 from apps.registry import actions as registry
@@ -18,7 +19,7 @@ from apps.training.models import Gate, GateReport
 
 logger = logging.getLogger(__name__)
 
-WATCH = "canary watch"
+CANARY_WATCH = SystemActor("canary watch")
 ENOUGH = 1_000  # comments that a canary has to score
 FEWEST = 30  # comments of each model, before their latencies and flag rates are compared
 Z = 3.0
@@ -36,19 +37,17 @@ class GateError(RegistryError):
         self.gates = verdicts
 
 
-def send_measuring(*, version: ModelVersion, by: User | None = None) -> None:
+def send_measuring(*, actor: Actor, version: ModelVersion) -> None:
     """Have a worker measure a version at its gates, see `actions.measure_gates`.
 
     Raises:
         PermissionDenied: the user may not promote.
     """
-    registry.require(by, registry.PROMOTE)
+    require(actor, registry.PROMOTE_PERMISSION)
     runs.send("measure_gates", version.pk, expires=3_600)
 
 
-def promote(
-    *, version: ModelVersion, reason: str, actor: str, by: User | None = None, force: bool = False
-) -> Promotion:
+def promote(*, actor: Actor, version: ModelVersion, reason: str, force: bool = False) -> Promotion:
     """Make a version champion if it passed its gates, or if it is forced; both are recorded.
 
     A report that speaks of another champion, data set or day doesn't count: measure again.
@@ -60,10 +59,9 @@ def promote(
     """
     verdicts = _verdicts(version, reason, force)
     return registry.promote(
+        actor=actor,
         version=version,
         reason=reason,
-        actor=actor,
-        by=by,
         gates=verdicts,
         forced=not all(gate["passed"] for gate in verdicts),
     )
@@ -90,11 +88,10 @@ def _verdicts(version: ModelVersion, reason: str, force: bool) -> list[Gate]:
 
 def start_canary(
     *,
+    actor: Actor,
     version: ModelVersion,
     share: float,
     reason: str,
-    actor: str,
-    by: User | None = None,
     force: bool = False,
 ) -> Canary:
     """Let a version serve a share of the requests if it passed its gates, or if it is forced.
@@ -108,7 +105,6 @@ def start_canary(
         share=share,
         reason=reason,
         actor=actor,
-        by=by,
         gates=verdicts,
         forced=not all(gate["passed"] for gate in verdicts),
     )
@@ -130,24 +126,24 @@ def watch_canary() -> CanaryEnd | None:
             return registry.end_canary(
                 outcome=CanaryEnd.Outcome.ROLLED_BACK,
                 reason=f"It left its band: {'; '.join(broken)}.",
-                actor=WATCH,
-                bands=found,
+                actor=CANARY_WATCH,
+                guardrails=found,
             )
         if count >= ENOUGH and canary.forced:
             return registry.end_canary(
                 outcome=CanaryEnd.Outcome.FINISHED,
                 reason=f"It kept within the bands for {count} comments. It was started although "
                 "gates failed, so a person decides whether it becomes champion.",
-                actor=WATCH,
-                bands=found,
+                actor=CANARY_WATCH,
+                guardrails=found,
             )
         if count >= ENOUGH:
             registry.promote(
                 version=canary.version,
                 reason=f"Its canary kept within the bands for {count} comments. {canary.reason}",
-                actor=WATCH,
+                actor=CANARY_WATCH,
                 gates=canary.gates,
-                bands=found,
+                guardrails=found,
             )
             return CanaryEnd.objects.get(canary=canary)
     except RegistryError as error:

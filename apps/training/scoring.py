@@ -134,6 +134,9 @@ def _lines(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
         yield str(number), line.rstrip("\r\n")
 
 
+_CELLS = ",%.6f" * len(LABELS)
+
+
 def _writer(out: IO[str], form: str) -> Write:
     if form == "jsonl":
 
@@ -161,16 +164,8 @@ def _id_cell(name: str) -> str:
 
 
 def _probability_cells(scores: np.ndarray) -> list[str]:
-    """Return ",0.123456" six times for each row of (n, 6) probabilities; format strings take tenfold."""
-    millionths = np.rint(scores * 1e6).astype(np.int32)
-    characters = np.empty((len(",0.123456"), *scores.shape), np.uint8)
-    for place in range(8, 2, -1):
-        millionths, characters[place] = np.divmod(millionths, 10)
-    characters[1] = millionths
-    characters += ord("0")
-    characters[0], characters[2] = ord(","), ord(".")
-    rows = np.ascontiguousarray(characters.transpose(1, 2, 0)).reshape(len(scores), -1).view("S54")
-    return [row.decode() for row in rows[:, 0].tolist()]
+    """Return the CSV cells of each row of (n, 6) probabilities, each cell with the comma before it."""
+    return [_CELLS % tuple(row) for row in scores.tolist()]
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from apps.accounts.models import User
+from apps.accounts.permissions import require
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
 from apps.moderation import actions as moderation
@@ -176,7 +177,7 @@ def ask_for_labels(*, comparison: Comparison, by: User) -> int:
         PermissionDenied: the user may not promote, or not see the queue of a comment's community.
         ModerationError: no policy is active.
     """
-    registry.require(by, registry.PROMOTE)
+    require(by, registry.PROMOTE_PERMISSION)
     asked = [
         moderation.ask_for_review(prediction=difference.prediction, by=by)
         for difference in comparison.differences

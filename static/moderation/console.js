@@ -1,420 +1,492 @@
 "use strict";
-// What the console's forms do without a script, this does with keys and without loading whole pages.
+// Adds keyboard shortcuts and partial updates to the console's pages, whose forms also work without JavaScript.
 
-const NOUNS = { Approve: "approval", Reject: "rejection", Escalate: "escalation", Skip: "skip" };
-const ASKED = { "X-Requested-With": "fetch" };
+const MIN_CLICK_DELAY = 500; // milliseconds after an item is shown during which clicks on it are ignored
+const PRESENCE_INTERVAL = 8000;
+const SIMULATION_DELAY = 200;
+const JOB_INTERVAL = 1000;
 
-async function ask(url, body, options = {}) {
+async function fetchJson(url, body, options = {}) {
+  const headers = { "X-Requested-With": "fetch" };
   let response;
   try {
-    response = await fetch(url, { method: body ? "POST" : "GET", headers: ASKED, body, ...options });
+    response = await fetch(url, { method: body ? "POST" : "GET", headers, body, ...options });
   } catch (error) {
     throw new Error("The server could not be reached. Check the connection, then try again.");
   }
   if (response.redirected || !(response.headers.get("Content-Type") || "").includes("json")) {
-    throw new Error("You are signed out, or the server had a fault. Load the page again.");
+    throw new Error("You are signed out, or the server had an error. Reload the page.");
   }
-  const answer = await response.json();
-  if (!response.ok) throw new Error(answer.message);
-  return answer;
+  const data = await response.json();
+  if (!response.ok) throw new Error(data.message);
+  return data;
 }
 
-function say(message, bad = false) {
-  const said = document.getElementById("said");
-  if (!said) return;
-  clearTimeout(say.timer);
-  said.textContent = message;
-  said.classList.toggle("bad", bad);
-  say.timer = setTimeout(() => { said.textContent = ""; }, bad ? 10000 : 4000);
+function showMessage(text, isError = false) {
+  const status = document.getElementById("status-message");
+  if (!status) return;
+  clearTimeout(showMessage.timer);
+  status.textContent = text;
+  status.classList.toggle("error", isError);
+  showMessage.timer = setTimeout(() => { status.textContent = ""; }, isError ? 10000 : 4000);
 }
 
-function startDesk(desk) {
-  const find = (selector) => desk.querySelector(selector);
-  const form = () => desk.querySelector("#decide");
-  const button = (name) => desk.querySelector(`.verdicts .${name}`);
+function startReview(page) {
+  const select = (selector) => page.querySelector(selector);
+  const selectAll = (selector) => page.querySelectorAll(selector);
+  const dialog = () => document.getElementById("reasons");
+  const decideForm = () => select("#decide");
+  const itemId = () => Number(select("#centre").dataset.item) || 0;
   const tab = Math.random().toString(36).slice(2);
-  // Decisions whose answer has not come yet, by item; the newest action of this tab, which U undoes.
-  const pending = new Map();
-  let newest = null, ahead = null, held = null, since = Date.now(), shownAt = 0, lookTimer = 0;
-  let waits = false, showing = Promise.resolve();  // while the next item is not there, keys other than U do nothing
 
-  const item = () => Number(find("#centre").dataset.item) || 0;
-  const settled = () => Promise.allSettled([...pending.values()].map((entry) => entry.done));
+  const pending = new Map(); // actions whose response has not arrived, by item
+  let newestAction = null; // of this tab; the U key undoes it
+  let prefetched = null; // the request for the next item, and its response
+  let leaseRequest = null; // a promise while the item is leased or being leased
+  let shownAt = Date.now();
+  let shownNumber = 0;
+  let presenceTimer = 0;
+  let isBusy = false; // while the next item is loading, no key except U works
+  let loading = Promise.resolve();
 
-  function token(extra = {}) {
+  const pendingDone = () => Promise.allSettled([...pending.values()].map((action) => action.done));
+
+  function formData(fields = {}) {
     const data = new FormData();
     data.set("csrfmiddlewaretoken", document.querySelector("[name=csrfmiddlewaretoken]").value);
-    data.set("view", desk.dataset.view);
+    data.set("view", page.dataset.view);
     data.set("tab", tab);
-    for (const [name, value] of Object.entries(extra)) data.set(name, value);
+    for (const [name, value] of Object.entries(fields)) data.set(name, value);
     return data;
   }
 
-  // The server leaves out what this tab shows or is deciding, so no decided item comes back.
-  const next = () => ask(desk.dataset.next, token({ besides: [...pending.keys(), item()].filter(Boolean).join(",") }));
+  // The server excludes the items that this tab shows or is deciding, so no decided item comes back.
+  function fetchNext() {
+    const exclude = [...pending.keys(), itemId()].filter(Boolean).join(",");
+    return fetchJson(page.dataset.nextUrl, formData({ exclude }));
+  }
 
-  // The next item is asked for while this one is read, so that it is there at the key.
-  function prefetch() {
-    const number = ++shownAt;
-    ahead = null;
-    if (!find("#centre").dataset.claim) return;
-    const asked = { part: null };
-    ahead = asked;
-    asked.done = next().then((part) => {
-      asked.part = part;
-      if (number !== shownAt && part.item && part.item !== item()) drop(part.item);
+  // Fetches the next item while this one is read.
+  function prefetchNext() {
+    const number = ++shownNumber;
+    prefetched = null;
+    if (!select("#centre").dataset.claimUrl) return;
+    const request = { next: null };
+    prefetched = request;
+    request.done = fetchNext().then((next) => {
+      request.next = next;
+      if (number !== shownNumber && next.item && next.item !== itemId()) withdrawOffer(next.item);
     }, () => {});
   }
 
-  const drop = (pk) => navigator.sendBeacon(desk.dataset.next.replace("next/", `item/${pk}/release/`), token());
-
-  // Ends the lease and the offers of the item that is left without a decision.
-  function leave() {
-    const { release } = find("#centre").dataset;
-    if (!release || pending.has(item())) return;
-    navigator.sendBeacon(release, token({ version: held ? form().version.value : "", ahead: ahead?.part?.item || "" }));
-    held = null;
+  function withdrawOffer(item) {
+    navigator.sendBeacon(page.dataset.nextUrl.replace("next/", `item/${item}/release/`), formData());
   }
 
-  // Leases the item: its text was revealed, or a decision begins.
-  function hold() {
-    const centre = find("#centre");
-    if (!centre.dataset.claim || held) return;
-    held = ask(centre.dataset.claim, token()).then((lease) => {
-      if (centre !== find("#centre")) return;
-      form().version.value = lease.version;
-      reserved(lease.until);
-    }, (error) => { if (centre === find("#centre")) unavailable(error.message); });
+  // Ends the lease and the offers of an item that is left without a decision.
+  function release() {
+    const { releaseUrl } = select("#centre").dataset;
+    if (!releaseUrl || pending.has(itemId())) return;
+    const version = leaseRequest ? decideForm().version.value : "";
+    navigator.sendBeacon(releaseUrl, formData({ version, prefetched: prefetched?.next?.item || "" }));
+    leaseRequest = null;
   }
 
-  function reserved(until) {
-    const time = find(".lease time");
+  // Leases the item, because its text was revealed or a decision begins.
+  function claim() {
+    const centre = select("#centre");
+    if (!centre.dataset.claimUrl || leaseRequest) return;
+    leaseRequest = fetchJson(centre.dataset.claimUrl, formData()).then((lease) => {
+      if (centre !== select("#centre")) return;
+      decideForm().version.value = lease.version;
+      showLease(lease.lease_until);
+    }, (error) => { if (centre === select("#centre")) disableDecisions(error.message); });
+  }
+
+  function showLease(until) {
+    const time = select(".lease time");
     time.dataset.until = until;
     time.parentElement.hidden = false;
-    find(".renew").textContent = "Extend reservation";
-    tick();
+    select(".renew").textContent = "Extend reservation";
+    updateTimers();
   }
 
-  // Somebody else took the item meanwhile: say so and offer no decision.
-  function unavailable(message) {
+  // Another moderator has taken the item: explains why and disables the decision buttons.
+  function disableDecisions(message) {
     const notice = document.createElement("p");
     notice.className = "notice";
     notice.setAttribute("role", "alert");
     notice.textContent = `View only. ${message} Press J for the next item.`;
-    find("#last").after(notice);
-    document.getElementById("reasons")?.close();
-    for (const control of desk.querySelectorAll(".verdicts button, .renew, [form=decide][name=labels]")) control.disabled = true;
-    delete find("#centre").dataset.claim;
-    held = null;
+    select("#last-decision").after(notice);
+    dialog()?.close();
+    const controls = selectAll(".decision-buttons button, .renew, [form=decide][name=labels]");
+    for (const control of controls) control.disabled = true;
+    delete select("#centre").dataset.claimUrl;
+    leaseRequest = null;
   }
 
-  function settle() {
-    since = Date.now();
-    held = "held" in find("#centre").dataset ? Promise.resolve() : null;
-    for (const help of desk.querySelectorAll(".help, .confirm, .cancel")) help.hidden = help.matches(".help") && !("keys" in desk.dataset);
-    look(true);
-    prefetch();
-    if (find("#comment")?.open) hold();
-    also();
+  function initItem() {
+    shownAt = Date.now();
+    leaseRequest = "hasLease" in select("#centre").dataset ? Promise.resolve() : null;
+    for (const control of selectAll(".help, .confirm, .cancel")) {
+      control.hidden = control.matches(".help") && !("keys" in page.dataset);
+    }
+    reportPresence(true);
+    prefetchNext();
+    if (select("#comment")?.open) claim();
+    updateSimilarCount();
   }
 
-  function show(part) {
-    leave();
-    desk.innerHTML = part.html;
-    history.pushState({}, "", part.url);
-    settle();
+  function show(next) {
+    release();
+    page.innerHTML = next.html;
+    history.pushState({}, "", next.url);
+    initItem();
     window.scrollTo(0, 0);
-    find("#centre").focus({ preventScroll: true });
+    select("#centre").focus({ preventScroll: true });
   }
 
-  async function look(begins) {
-    clearTimeout(lookTimer);
-    const centre = find("#centre");
-    if (!centre.dataset.look) return;
-    lookTimer = setTimeout(look, 8000);
+  async function reportPresence(isFirst = false) {
+    clearTimeout(presenceTimer);
+    const centre = select("#centre");
+    if (!centre.dataset.presenceUrl) return;
+    presenceTimer = setTimeout(reportPresence, PRESENCE_INTERVAL);
     if (document.hidden) return;
     try {
-      const seen = await ask(centre.dataset.look, token(begins === true ? { begins: "1" } : {}));
-      if (centre !== find("#centre")) return;
-      const others = find("#others");
-      others.hidden = !seen.others.length;
-      others.querySelector("span").textContent = seen.others.join(", ");
-      if (seen.problem) unavailable(seen.problem);
-      else if (seen.until) reserved(seen.until);
-      else if (held && begins !== true) { held = null; hold(); }
-    } catch (error) { /* The next look tries again. */ }
+      const presence = await fetchJson(centre.dataset.presenceUrl, formData(isFirst ? { is_first: "1" } : {}));
+      if (centre !== select("#centre")) return;
+      const viewers = select("#other-viewers");
+      viewers.hidden = !presence.other_viewers.length;
+      viewers.querySelector("span").textContent = presence.other_viewers.join(", ");
+      if (presence.problem) disableDecisions(presence.problem);
+      else if (presence.lease_until) showLease(presence.lease_until);
+      else if (leaseRequest && !isFirst) { leaseRequest = null; claim(); }
+    } catch (error) { /* The next report tries again. */ }
   }
 
-  function tick() {
-    const time = find(".lease time");
+  function updateTimers() {
+    const time = select(".lease time");
     if (time?.dataset.until) {
       const left = Math.round((new Date(time.dataset.until) - Date.now()) / 1000);
-      time.textContent = left > 0 ? `${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")}` : "";
-      time.parentElement.firstChild.data = left > 0 ? "Reserved for you: " : "Reservation expired: extend it or go to the next item";
-      time.parentElement.classList.toggle("late", left < 60);
+      const clock = `${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")}`;
+      const expired = "Reservation expired: extend it or go to the next item";
+      time.textContent = left > 0 ? clock : "";
+      time.parentElement.firstChild.data = left > 0 ? "Reserved for you: " : expired;
+      time.parentElement.classList.toggle("expiring", left < 60);
     }
-    const last = find(".last"), tell = find(".last .tell");
-    if (tell && last.dataset.left > 0) {
-      last.dataset.left -= 1;
-      tell.querySelector("b").textContent = last.dataset.left;
-      tell.hidden = last.dataset.left <= 0;
+    const line = select(".last-decision"), undoTime = select(".last-decision .undo-time");
+    if (undoTime && line.dataset.secondsLeft > 0) {
+      line.dataset.secondsLeft -= 1;
+      undoTime.querySelector("b").textContent = line.dataset.secondsLeft;
+      undoTime.hidden = line.dataset.secondsLeft <= 0;
     }
+  }
+
+  const similarIds = () => select("input[name=similar]")?.value;
+
+  function describeAction(name, item) {
+    const reason = decideForm().querySelector("[name=rule]:checked")?.closest(".rule").querySelector("b").textContent;
+    return `${name} item ${item}${reason && name === "Reject" ? `: ${reason}` : ""}`;
+  }
+
+  // Sends the action and registers it as pending until the response arrives.
+  function send(submitter) {
+    const form = decideForm(), item = itemId(), itemUrl = location.href.split("#")[0];
+    form.seconds.value = (Date.now() - shownAt) / 1000;
+    // `form.action` would be the buttons of that name.
+    const url = submitter.getAttribute("formaction") || form.getAttribute("action");
+    const isSkip = submitter.classList.contains("skip");
+    const name = { approve: "Approve", reject: "Reject", escalate: "Escalate" }[submitter.value] || "Skip";
+    const action = { item, isSkip, label: `${name} item ${item}`, progress: `${describeAction(name, item)}. Saving…` };
+    action.done = fetchJson(url, new FormData(form, submitter), { keepalive: true }).then(
+      (response) => { action.response = response; },
+      (error) => { action.error = error; addUnsavedNotice(action.label, item, itemUrl, error.message); },
+    ).finally(() => { pending.delete(item); });
+    pending.set(item, action);
+    newestAction = action;
+    delete select("#centre").dataset.releaseUrl;
+    return action;
   }
 
   // Decides the item in the background and shows the next one.
-  async function send(submitter) {
-    if (waits) return;
-    let shown;
-    showing = new Promise((resolve) => { shown = resolve; });
-    const decide = form(), at = item(), back = location.href.split("#")[0];
-    const reason = decide.querySelector("[name=rule]:checked")?.closest(".rule").querySelector("b").textContent;
-    const name = submitter.classList.contains("skip") ? "Skip" : { approve: "Approve", reject: "Reject", escalate: "Escalate" }[submitter.value];
-    const similar = desk.querySelector("input[name=similar]")?.value;
-    decide.seconds.value = (Date.now() - since) / 1000;
-    // `decide.action` is the buttons of that name.
-    const url = submitter.getAttribute("formaction") || decide.getAttribute("action");
-    const data = new FormData(decide, submitter);
-    document.getElementById("reasons").close();
-    const entry = { at, name };
-    entry.done = ask(url, data, { keepalive: true }).then(
-      (answer) => { entry.answer = answer; },
-      (error) => { entry.error = error; unsaved(name, at, back, error.message); },
-    ).finally(() => { pending.delete(at); });
-    pending.set(at, entry);
-    newest = entry;
-    delete find("#centre").dataset.release;
-    const saving = `${name} item ${at}${reason && name === "Reject" ? `: ${reason}` : ""}. Saving…`;
-    strip(saving);
-    waits = true;
-    desk.setAttribute("aria-busy", "true");
+  async function decide(submitter) {
+    if (isBusy) return;
+    const similar = similarIds();
+    const action = send(submitter);
+    dialog().close();
+    showProgress(action.progress);
+    isBusy = true;
+    page.setAttribute("aria-busy", "true");
+    loading = showNext(action, similar);
+    const isShown = await loading;
+    if (!isShown) return;
+    showProgress(action.progress);
+    await action.done;
+    if (newestAction !== action) return;
+    if (action.error) { showProgress(""); return; }
+    select("#last-decision").innerHTML = action.response.last_decision;
+    showMessage(`${action.response.message} U ${action.isSkip ? "goes back to it" : "undoes it"}.`);
+    if (action.response.notice) addNotice(action.response.notice);
+  }
+
+  // Shows the item after an action; returns false if that failed and the page is being left or the item stays.
+  async function showNext(action, similar) {
     try {
-      await ahead?.done;
-      let part = ahead?.part;
-      // Similar comments are decided too, so the item that came ahead may be one of them.
-      if (!part?.item || similar) {
-        await settled();
-        if (part?.item) drop(part.item);
-        part = await next();
+      await prefetched?.done;
+      let next = prefetched?.next;
+      // The prefetched item may be one of the similar comments that are being decided too.
+      if (!next?.item || similar) {
+        await pendingDone();
+        if (next?.item) withdrawOffer(next.item);
+        next = await fetchNext();
       }
-      show(part);
+      show(next);
+      return true;
     } catch (error) {
-      if (entry.error) return;
-      await entry.done;
-      location.assign(find(".views [aria-current]")?.href || desk.dataset.next.replace("next/", ""));
-      return;
+      if (action.error) return false;
+      await action.done;
+      location.assign(select(".views [aria-current]")?.href || page.dataset.nextUrl.replace("next/", ""));
+      return false;
     } finally {
-      waits = false;
-      desk.removeAttribute("aria-busy");
-      shown();
+      isBusy = false;
+      page.removeAttribute("aria-busy");
     }
-    strip(saving);
-    await entry.done;
-    if (newest !== entry) return;
-    if (entry.error) { strip(""); return; }
-    find("#last").innerHTML = entry.answer.last;
-    say(`${entry.answer.message} U ${name === "Skip" ? "goes back to it" : "undoes it"}.`);
-    if (entry.answer.notice) note(entry.answer.notice);
   }
 
-  function strip(text) {
+  function showProgress(text) {
     const line = document.createElement("p");
-    line.className = "last";
+    line.className = "last-decision";
     line.textContent = text;
-    find("#last").replaceChildren(...(text ? [line] : []));
+    select("#last-decision").replaceChildren(...(text ? [line] : []));
   }
 
-  // What was not stored stays on the page until it is dismissed.
-  function note(text, link) {
-    const line = document.createElement("p"), close = document.createElement("button");
-    line.className = "notice";
-    line.textContent = text;
-    close.type = "button";
-    close.className = "plain";
-    close.textContent = "Dismiss";
-    close.addEventListener("click", () => line.remove());
-    line.append(" ", ...(link ? [link, " "] : []), close);
-    document.getElementById("unsaved").append(line);
+  // Notices about actions that were not saved stay on the page until they are dismissed.
+  function addNotice(text, link) {
+    const notice = document.createElement("p"), dismiss = document.createElement("button");
+    notice.className = "notice";
+    notice.textContent = text;
+    dismiss.type = "button";
+    dismiss.className = "plain";
+    dismiss.textContent = "Dismiss";
+    dismiss.addEventListener("click", () => notice.remove());
+    notice.append(" ", ...(link ? [link, " "] : []), dismiss);
+    document.getElementById("unsaved").append(notice);
   }
 
-  function unsaved(name, at, back, message) {
+  function addUnsavedNotice(label, item, itemUrl, message) {
     const link = document.createElement("a");
-    link.href = back;
-    link.textContent = `Open item ${at}.`;
-    note(`${name} item ${at} was not stored. ${message}`, link);
+    link.href = itemUrl;
+    link.textContent = `Open item ${item}.`;
+    addNotice(`“${label}” was not saved. ${message}`, link);
   }
 
-  // Undoes the newest action of this tab, once its answer is there; after a reload what the line names.
+  // Undoes the newest action of this tab once its response has arrived; after a reload, the decision that the page names.
   async function undo() {
-    await showing;
-    if (waits) return;
-    waits = true;
+    await loading;
+    if (isBusy) return;
+    isBusy = true;
     try {
-      const entry = newest;
-      if (entry && !entry.answer && !entry.error) say(`Waiting until item ${entry.at} is stored…`);
-      await entry?.done;
-      newest = null;
-      if (entry?.error) return say(`Nothing was undone: ${NOUNS[entry.name]} of item ${entry.at} had not been stored.`, true);
-      const link = entry?.answer?.back || (!entry && find("#undo-skip")?.href);
-      if (link) return void location.assign(link);
-      const url = entry ? entry.answer.undo : find("#undo")?.action;
-      if (!url) return say("There is nothing to undo here. My page lists your last decisions.");
-      const answer = await ask(url, token());
-      show(answer);
-      say(answer.message);
+      const action = newestAction;
+      if (action && !action.response && !action.error) showMessage(`Waiting until item ${action.item} is saved…`);
+      await action?.done;
+      newestAction = null;
+      if (action?.error) return showMessage(`Nothing to undo: “${action.label}” was not saved.`, true);
+      const itemUrl = action?.response?.item_url || (!action && select("#undo-skip")?.href);
+      if (itemUrl) return void location.assign(itemUrl);
+      const url = action ? action.response.undo_url : select("#undo")?.action;
+      if (!url) return showMessage("There is nothing to undo here. Your profile lists your last decisions.");
+      const response = await fetchJson(url, formData());
+      show(response);
+      showMessage(response.message);
     } catch (error) {
-      say(error.message, true);
-    } finally { waits = false; }
+      showMessage(error.message, true);
+    } finally { isBusy = false; }
   }
 
-  // Says on the buttons how many comments the next decision is for.
-  function also() {
-    const similar = desk.querySelector("input[name=similar]")?.value;
-    const count = similar ? similar.split(",").length + 1 : 0;
-    for (const place of desk.querySelectorAll(".also")) place.textContent = count ? `all ${count} ` : "";
+  // Shows on the buttons to how many comments the next decision will apply.
+  function updateSimilarCount() {
+    const count = similarIds() ? similarIds().split(",").length + 1 : 0;
+    for (const label of selectAll(".similar-count")) label.textContent = count ? `all ${count} ` : "";
   }
 
   async function toggleSimilar() {
-    const place = find("#similar");
-    if (!place || waits) return;
-    if (place.dataset.link) {
-      place.innerHTML = place.dataset.link;
-      delete place.dataset.link;
-      return also();
+    const section = select("#similar");
+    if (!section || isBusy) return;
+    if (section.dataset.link) {
+      section.innerHTML = section.dataset.link;
+      delete section.dataset.link;
+      return updateSimilarCount();
     }
-    if (place.querySelector(".hide-similar")) return void place.querySelector(".hide-similar").click();
-    hold();
+    if (section.querySelector(".hide-similar")) return void section.querySelector(".hide-similar").click();
+    claim();
     try {
-      const answer = await ask(find("#centre").dataset.similar);
-      if (place !== find("#similar")) return;
-      place.dataset.link = place.innerHTML;
-      place.innerHTML = answer.html;
-      place.scrollIntoView({ block: "nearest" });
-      also();
-      say(answer.count ? `The decision will also apply to ${answer.count} similar comment${answer.count > 1 ? "s" : ""}.` : "No similar comment is open any more.");
-    } catch (error) { say(error.message, true); }
+      const similar = await fetchJson(select("#centre").dataset.similarUrl);
+      if (section !== select("#similar")) return;
+      section.dataset.link = section.innerHTML;
+      section.innerHTML = similar.html;
+      section.scrollIntoView({ block: "nearest" });
+      updateSimilarCount();
+      const comments = `${similar.count} similar comment${similar.count > 1 ? "s" : ""}`;
+      showMessage(similar.count ? `The decision will also apply to ${comments}.` : "No similar comment is open any more.");
+    } catch (error) { showMessage(error.message, true); }
   }
 
   function openReasons() {
-    const blind = find("[name=none]");
-    if (blind && !blind.checked && !find("[name=labels]:checked")) {
-      return say("In a blind review, first tick the labels that apply, or “None of these”.", true);
+    const noLabel = select("[name=none]"); // exists in blind reviews only
+    if (noLabel && !noLabel.checked && !select("[name=labels]:checked")) {
+      return showMessage("In a blind review, first tick the labels that apply, or “None of these”.", true);
     }
-    hold();
-    document.getElementById("reasons").showModal();
+    claim();
+    dialog().showModal();
   }
 
-  function confirmReasons() {
-    if (form().reportValidity()) press(find("#reasons .confirm"));
+  function confirmReason() {
+    if (decideForm().reportValidity()) click(select("#reasons .confirm"));
   }
 
-  // The second click of a double click was meant for the item before; a key's click has no detail.
-  desk.addEventListener("click", (event) => {
-    const again = event.detail > 1 && event.target.closest(".act :is(button, a), #reasons button, #undo button");
-    const early = event.detail && Date.now() - since < 500 && !event.target.closest(".left");
-    if (!again && !early) return;
+  function click(control) {
+    if (control && !control.disabled) control.click();
+  }
+
+  // Ignores the second click of a double click, which was meant for the previous item, and clicks right after
+  // an item is shown. The click event that a key causes has no detail.
+  page.addEventListener("click", (event) => {
+    const isRepeated = event.detail > 1
+      && event.target.closest(".action-bar :is(button, a), #reasons button, #undo button");
+    const isEarly = event.detail && Date.now() - shownAt < MIN_CLICK_DELAY && !event.target.closest(".left");
+    if (!isRepeated && !isEarly) return;
     event.preventDefault();
     event.stopPropagation();
   }, true);
-  desk.classList.add("live");
-  desk.addEventListener("submit", async (event) => {
+
+  page.classList.add("scripted");
+  page.addEventListener("submit", async (event) => {
     const { submitter } = event;
     if (event.target.id === "undo") { event.preventDefault(); undo(); return; }
     if (event.target.id !== "decide" || !submitter) return;
-    if (submitter.closest(".verdicts, #reasons")) { event.preventDefault(); send(submitter); }
+    if (submitter.closest(".decision-buttons, #reasons")) { event.preventDefault(); decide(submitter); }
     else if (submitter.classList.contains("renew")) {
       event.preventDefault();
-      held = null;
-      hold();
-      held?.then(() => held && say("Reserved for you for ten more minutes."));
+      leaseRequest = null;
+      claim();
+      leaseRequest?.then(() => leaseRequest && showMessage("Reserved for you for ten more minutes."));
     } else if (pending.size) {
       event.preventDefault();
-      await settled();
-      form()?.requestSubmit(submitter);
+      await pendingDone();
+      decideForm()?.requestSubmit(submitter);
     }
   });
-  desk.addEventListener("click", (event) => {
-    if (event.target.closest(".help")) document.getElementById("keys").showModal();
-    else if (event.target.closest(".verdicts .reject")) { event.preventDefault(); if (!waits) openReasons(); }
-    else if (event.target.closest("#reasons .cancel")) document.getElementById("reasons").close();
-    else if (event.target.closest("#reasons .confirm") && !form().querySelector("[name=rule]:checked")) { event.preventDefault(); confirmReasons(); }
-    else if (event.target.closest(".show-similar") || (event.target.closest(".hide-similar") && find("#similar").dataset.link)) { event.preventDefault(); toggleSimilar(); }
+  page.addEventListener("click", (event) => {
+    const isOn = (selector) => event.target.closest(selector);
+    if (isOn(".help")) document.getElementById("keys").showModal();
+    else if (isOn(".decision-buttons .reject")) { event.preventDefault(); if (!isBusy) openReasons(); }
+    else if (isOn("#reasons .cancel")) dialog().close();
+    else if (isOn("#reasons .confirm") && !decideForm().querySelector("[name=rule]:checked")) {
+      event.preventDefault();
+      confirmReason();
+    } else if (isOn(".show-similar") || (isOn(".hide-similar") && select("#similar").dataset.link)) {
+      event.preventDefault();
+      toggleSimilar();
+    }
   });
-  desk.addEventListener("toggle", (event) => { if (event.target.id === "comment" && event.target.open) hold(); }, true);
-  // A page that is loaded while a decision is on its way could show the decided item again.
+  page.addEventListener("toggle", (event) => {
+    if (event.target.id === "comment" && event.target.open) claim();
+  }, true);
+  // A page that loads before a decision is saved could show the decided item again.
   document.addEventListener("click", async (event) => {
     const link = event.target.closest("a[href]");
-    if (!pending.size || !link || event.defaultPrevented || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
+    const opensTab = event.ctrlKey || event.metaKey || event.shiftKey || event.button;
+    if (!pending.size || !link || event.defaultPrevented || opensTab) return;
     event.preventDefault();
-    await settled();
+    await pendingDone();
     location.assign(link.href);
   });
 
-  const press = (element) => element && !element.disabled && element.click();
-  const keys = {
-    " ": () => { const comment = find("#comment"); if (comment) comment.open = !comment.open; },
-    a: () => press(button("approve")),
-    r: () => press(button("reject")),
-    e: () => press(button("escalate")),
-    s: () => press(button("skip")),
-    n: () => find("#note")?.focus(),
+  function toggleComment() {
+    const comment = select("#comment");
+    if (comment) comment.open = !comment.open;
+  }
+
+  const shortcuts = {
+    " ": toggleComment,
+    a: () => click(select(".decision-buttons .approve")),
+    r: () => click(select(".decision-buttons .reject")),
+    e: () => click(select(".decision-buttons .escalate")),
+    s: () => click(select(".decision-buttons .skip")),
+    n: () => select("#note")?.focus(),
     u: undo,
     c: toggleSimilar,
-    j: () => press(find(".later") || find(".go")),
+    j: () => click(select(".later") || select(".next-link")),
     k: () => history.back(),
-    0: () => press(find("[name=none]")),
+    0: () => click(select("[name=none]")),
     "/": () => document.getElementById("search").focus(),
     "?": () => document.getElementById("keys").showModal(),
   };
-  for (const number of "123456") keys[number] = () => press(desk.querySelectorAll("[name=labels]")[number - 1]);
+  for (const number of "123456") shortcuts[number] = () => click(selectAll("[name=labels]")[number - 1]);
+
+  function handleDialogKey(event) {
+    if (event.repeat || event.target.matches("button")) return;
+    if (event.key === "Enter") {
+      event.preventDefault();
+      confirmReason();
+    } else if (/^[1-9]$/.test(event.key)) {
+      event.preventDefault();
+      const radio = dialog().querySelectorAll("[name=rule]")[event.key - 1];
+      click(radio);
+      radio?.focus();
+    }
+  }
 
   document.addEventListener("keydown", (event) => {
-    const at = event.target;
-    if (event.key === "Escape" && at.id === "note") return at.blur();
-    if (!("keys" in desk.dataset) || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
-    const reasons = document.getElementById("reasons");
-    if (reasons?.open) {
-      if (event.repeat || at.matches("button")) return;
-      if (event.key === "Enter") { event.preventDefault(); confirmReasons(); }
-      else if (/^[1-9]$/.test(event.key)) { event.preventDefault(); const radio = reasons.querySelectorAll("[name=rule]")[event.key - 1]; press(radio); radio?.focus(); }
-      return;
-    }
+    const { key, target } = event;
+    if (key === "Escape" && target.id === "note") return target.blur();
+    if (!("keys" in page.dataset) || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+    if (dialog()?.open) return handleDialogKey(event);
     if (document.querySelector("dialog[open]")) return;
-    const typing = at.isContentEditable || at.matches("textarea, select, input:not([type=radio], [type=checkbox])");
-    // Space and Enter belong to the control that has the focus.
-    const own = (event.key === " " || event.key === "Enter") && at.matches("a, button, summary, input, label");
-    if (typing || event.repeat || own) return;
-    const act = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-    if (!act || (waits && act !== undo)) return;
+    const isTyping = target.isContentEditable
+      || target.matches("textarea, select, input:not([type=radio], [type=checkbox])");
+    // Space and Enter activate the control that has the focus.
+    const activates = (key === " " || key === "Enter") && target.matches("a, button, summary, input, label");
+    if (isTyping || event.repeat || activates) return;
+    const shortcut = shortcuts[key.length === 1 ? key.toLowerCase() : key];
+    if (!shortcut || (isBusy && shortcut !== undo)) return;
     event.preventDefault();
-    act();
+    shortcut();
   });
-  window.addEventListener("popstate", async () => { await settled(); location.reload(); });
-  window.addEventListener("pagehide", leave);
-  // A page kept by the back button shows an item as it was: ask anew.
+  window.addEventListener("popstate", async () => { await pendingDone(); location.reload(); });
+  window.addEventListener("pagehide", release);
+  // A page from the browser's back-forward cache shows an outdated item.
   window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
-  setInterval(tick, 1000);
-  settle();
-  tick();
+  setInterval(updateTimers, 1000);
+  initItem();
+  updateTimers();
 }
 
 function startHistogram(figure) {
   const form = document.getElementById("bulk"), dragged = document.getElementById("dragged");
   let begin = null;
-  figure.classList.add("live");
-  document.querySelector(".drag").hidden = false;
-  const at = (event) => {
+  figure.classList.add("scripted");
+  document.querySelector(".drag-hint").hidden = false;
+
+  const roundToStep = (score, round) => round(score * 20) / 20;
+
+  function scoreAt(event) {
     const box = figure.getBoundingClientRect();
     return Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
-  };
-  const step = (share, round) => round(share * 20) / 20;
-  const range = (event) => {
-    const here = at(event);
-    return [step(Math.min(begin, here), Math.floor), step(Math.max(begin, here), Math.ceil)];
-  };
-  figure.addEventListener("pointerdown", (event) => { begin = at(event); figure.setPointerCapture(event.pointerId); });
+  }
+
+  function draggedRange(event) {
+    const score = scoreAt(event);
+    return [roundToStep(Math.min(begin, score), Math.floor), roundToStep(Math.max(begin, score), Math.ceil)];
+  }
+
+  figure.addEventListener("pointerdown", (event) => {
+    begin = scoreAt(event);
+    figure.setPointerCapture(event.pointerId);
+  });
   figure.addEventListener("pointermove", (event) => {
     if (begin === null) return;
-    const [low, high] = range(event);
+    const [low, high] = draggedRange(event);
     dragged.setAttribute("x", low * 100);
     dragged.setAttribute("width", (high - low) * 100);
     form.score_from.value = low;
@@ -422,45 +494,50 @@ function startHistogram(figure) {
   });
   figure.addEventListener("pointerup", (event) => {
     if (begin === null) return;
-    [form.score_from.value, form.score_to.value] = range(event);
+    [form.score_from.value, form.score_to.value] = draggedRange(event);
     begin = null;
     form.requestSubmit();
   });
 }
 
-function startJob(job) {
+function startJob(section) {
+  if (!("refresh" in section.dataset)) return;
   const timer = setInterval(async () => {
     try {
-      const answer = await ask(location.href);
-      job.innerHTML = answer.html;
-      if (answer.over) clearInterval(timer);
+      const job = await fetchJson(location.href);
+      section.innerHTML = job.html;
+      if (!job.is_active) clearInterval(timer);
     } catch (error) { clearInterval(timer); }
-  }, 1000);
+  }, JOB_INTERVAL);
 }
 
 function startSimulator(form) {
-  const figures = document.getElementById("figures"), attempt = form.querySelector(".try");
-  let timer = 0, number = 0;
-  attempt.hidden = true;
-  async function run() {
-    const mine = ++number;
+  const simulation = document.getElementById("simulation"), tryButton = form.querySelector(".try");
+  let timer = 0, newest = 0;
+  tryButton.hidden = true;
+
+  async function simulate() {
+    const number = ++newest;
     try {
-      const answer = await ask(location.href, new FormData(form, attempt));
-      if (mine === number) figures.innerHTML = answer.html;
-    } catch (error) { if (mine === number) figures.textContent = error.message; }
+      const response = await fetchJson(location.href, new FormData(form, tryButton));
+      if (number === newest) simulation.innerHTML = response.html;
+    } catch (error) { if (number === newest) simulation.textContent = error.message; }
   }
+
   for (const slider of form.querySelectorAll(".slider")) {
-    const box = document.getElementById(slider.dataset.for);
+    const input = document.getElementById(slider.dataset.for);
     slider.hidden = false;
-    slider.addEventListener("input", () => { box.value = slider.value; });
-    box.addEventListener("input", () => { slider.value = box.value === "" ? 1 : box.value; });
+    slider.addEventListener("input", () => { input.value = slider.value; });
+    input.addEventListener("input", () => { slider.value = input.value === "" ? 1 : input.value; });
   }
-  form.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(run, 200); });
+  form.addEventListener("input", () => {
+    clearTimeout(timer);
+    timer = setTimeout(simulate, SIMULATION_DELAY);
+  });
 }
 
-for (const [id, start] of [["desk", startDesk], ["histogram", startHistogram], ["policy", startSimulator]]) {
-  const found = document.getElementById(id);
-  if (found) start(found);
+const STARTERS = { review: startReview, histogram: startHistogram, policy: startSimulator, job: startJob };
+for (const [id, start] of Object.entries(STARTERS)) {
+  const element = document.getElementById(id);
+  if (element) start(element);
 }
-const watched = document.querySelector("#job[data-watch]");
-if (watched) startJob(watched);

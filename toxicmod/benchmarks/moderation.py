@@ -139,8 +139,8 @@ def measure(runs: int = 100) -> list[Timing]:
 
 
 PAGES = {
-    "desk": "admin:moderation_desk",
-    "my page": "admin:moderation_me",
+    "review": "admin:moderation_review",
+    "profile": "admin:moderation_profile",
     "quality": "admin:moderation_quality",
     "webhooks": "admin:moderation_webhooks",
     "policies": "admin:moderation_policies",
@@ -193,12 +193,12 @@ def measure_pages(runs: int = 50) -> list[Timing]:
         assert answer.status_code == 200, answer.content
 
     def ahead() -> None:
-        data = {"tab": "bench", "besides": random.choice(items)}
+        data = {"tab": "bench", "exclude": random.choice(items)}
         client.post(reverse("admin:moderation_next"), data, headers=fetch)
 
     return [
         *(_time(name, get(url), runs) for name, url in PAGES.items()),
-        *(_time(f"desk: {view}", get("admin:moderation_desk", view=view), runs) for view in VIEWS),
+        *(_time(f"review: {view}", get("admin:moderation_review", view=view), runs) for view in VIEWS),
         _time("an item", card, runs),
         _time("the next item, ahead", ahead, runs),
         _time("decide by key", decide, runs),

@@ -21,7 +21,7 @@ from apps.moderation import triage
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Author, Decision, Policy, QueueItem, Submission
 from apps.moderation.roles import create_roles
-from apps.predictions.actions import text_hashes
+from apps.predictions.actions import text_hash
 from apps.predictions.models import Prediction, pack_rows
 from apps.registry import serving
 
@@ -97,7 +97,7 @@ def seed(*, path: Path, predictions: int, items: int, seed: int = 0) -> None:
     texts = read_comments(path, DISTINCT)
     scores = served.scorer.score_many(texts)
     masks = pack_rows(scores >= served.scorer.thresholds)
-    hashes = text_hashes(texts)
+    hashes = [text_hash(text) for text in texts]
     sketches = [triage.sketch(normalise(text)[0]) for text in texts]
     with connection.cursor() as cursor:
         # Every reference is made here: looking each of them up takes longer than adding the rows.

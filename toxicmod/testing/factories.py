@@ -19,6 +19,7 @@ from apps.classifier.artifact import Artifact
 from apps.classifier.labels import LABELS
 from apps.classifier.normalise import normalise
 from apps.classifier.scorer import Explanation, Span
+from apps.core.permissions import SystemActor
 from apps.moderation import actions as moderation
 from apps.moderation.models import Decision, QueueItem
 from apps.monitoring import rollups
@@ -234,7 +235,7 @@ def register_copy(champion: ModelVersion, name: str = "another") -> ModelVersion
 
 def promote_version(version: ModelVersion, **options: Any) -> Promotion:
     """Promote a version without gates."""
-    return registry.promote(version=version, actor="ann", **({"reason": "better"} | options))
+    return registry.promote(version=version, actor=SystemActor("ann"), **({"reason": "better"} | options))
 
 
 def labeled_rows(count: int, seed: int = 0, share: float = 0.15) -> list[list[str]]:

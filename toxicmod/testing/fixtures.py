@@ -24,6 +24,7 @@ from apps.accounts import actions as accounts
 from apps.accounts.actions import create_api_key
 from apps.accounts.limits import rate_limiter
 from apps.accounts.models import APIKey, Scope, User
+from apps.core.permissions import SYSTEM
 from apps.moderation import actions as moderation
 from apps.moderation import webhooks
 from apps.moderation.models import Decision, Policy, PolicyRule, QueueItem
@@ -136,7 +137,7 @@ def _own_champion(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 @pytest.fixture(autouse=True)
 def _nobody_known() -> None:
     """Begin each test with no key looked up and a rate limiter that has seen nobody."""
-    accounts._found.clear()
+    accounts._cache.clear()
     rate_limiter.cache_clear()
 
 
@@ -152,7 +153,7 @@ def champion(db: None) -> ModelVersion:
 @pytest.fixture
 def api_key(db: None) -> tuple[APIKey, str]:
     """A key with every scope, and its secret."""
-    return create_api_key(name="test")
+    return create_api_key(actor=SYSTEM, name="test")
 
 
 @pytest.fixture
@@ -295,7 +296,7 @@ def lea(person: Callable[..., User]) -> User:
 @pytest.fixture
 def client_key(db: None) -> APIKey:
     """A platform's key."""
-    return create_api_key(name="platform")[0]
+    return create_api_key(actor=SYSTEM, name="platform")[0]
 
 
 @pytest.fixture
@@ -365,7 +366,7 @@ def site_data(item: QueueItem, client_key: APIKey, person: Callable[..., User]) 
     run = queue_run(dataset=dataset)
     GateReport.objects.create(version=champion, champion=champion, gates=[])
     canary = Canary.objects.create(version=champion, champion=champion, share=0.1, gates=[])
-    CanaryEnd.objects.create(canary=canary, outcome="withdrawn", bands=[])
+    CanaryEnd.objects.create(canary=canary, outcome="withdrawn", guardrails=[])
     CanaryFailure.objects.create(version=champion, error="OSError")
     rule = AlertRule.objects.create(name="Calls fail", metric="error_share", threshold=0.01)
     alert = Alert.objects.create(
@@ -377,7 +378,8 @@ def site_data(item: QueueItem, client_key: APIKey, person: Callable[..., User]) 
     Notice.objects.create(alert=alert, event="alert.opened", channel="email", send_after=alert.opened_at)
     waiting = create_queue_item("insult=0.7 you other fool", client=client_key)
     keys = {
-        scope: create_api_key(name=scope, scopes=[scope], acts_as=people["m"])[1] for scope in Scope.values
+        scope: create_api_key(actor=SYSTEM, name=scope, scopes=[scope], acts_as=people["m"])[1]
+        for scope in Scope.values
     }
     return {
         "people": people,

@@ -18,8 +18,8 @@ from toxicmod.testing.site import manage, site
 
 CONNECTIONS = 32
 _MAKE_KEY = (
-    "from apps.accounts.actions import create_api_key;"
-    "print('key', create_api_key(name='bench', rate_per_minute=10**9)[1])"
+    "from apps.accounts.actions import create_api_key; from apps.core.permissions import SYSTEM;"
+    "print('key', create_api_key(actor=SYSTEM, name='bench', rate_per_minute=10**9)[1])"
 )
 
 

@@ -99,8 +99,8 @@ def promote(version: ModelVersion, lead: User) -> float:
     failed = [gate["name"] for gate in report.gates if not gate["passed"]]
     if failed:
         with pytest.raises(rollout.GateError):
-            rollout.promote(version=version, reason="without force", actor="lea", by=lead)
-    made = rollout.promote(version=version, reason="a drill", actor="lea", by=lead, force=True)
+            rollout.promote(version=version, reason="without force", actor=lead)
+    made = rollout.promote(version=version, reason="a drill", actor=lead, force=True)
     assert (made.forced, made.gates) == (bool(failed), report.gates)
     return time.monotonic()
 
@@ -191,7 +191,7 @@ def main() -> None:
     assert after > 0.8, after
     assert false_alarms < 0.1, false_alarms
 
-    registry.rollback(reason="to see that it works", actor="lea", by=lead)
+    registry.rollback(reason="to see that it works", actor=lead)
     loop.serves(trained, time.monotonic())
     assert loop.flagged(new_insults(100, seed=4))[0] < 0.2
     sync_tracking.delay()

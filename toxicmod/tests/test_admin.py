@@ -12,6 +12,7 @@ from django.urls import reverse
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import APIKey, User
 from apps.core.admin import ReadOnlyAdmin
+from apps.core.permissions import SYSTEM
 from apps.predictions.actions import give_feedback, score
 from apps.predictions.models import Feedback, Prediction
 from apps.registry.models import Canary, CanaryEnd, ModelVersion, Promotion
@@ -55,7 +56,7 @@ def administrator(client: Client) -> Client:
 @pytest.fixture
 def records(champion: ModelVersion) -> dict[type[Model], Model]:
     """One row of each kind of evidence."""
-    key, _ = create_api_key(name="forum")
+    key, _ = create_api_key(actor=SYSTEM, name="forum")
     text = "<script>alert(1)</script> \u202e hostile"
     (prediction,), _ = score(texts=[text], source=Prediction.Source.API, client=key)
     feedback = give_feedback(prediction=prediction, is_right=False, remark="<img src=x onerror=alert(1)>")
@@ -68,7 +69,7 @@ def records(champion: ModelVersion) -> dict[type[Model], Model]:
     gates = [{"name": "<script>alert(1)</script>", "figure": 0.1, "bound": None, "passed": True}]
     rows.append(GateReport.objects.create(version=champion, champion=champion, gates=gates))
     canary = Canary.objects.create(version=champion, champion=champion, share=0.1, gates=gates)
-    rows += [canary, CanaryEnd.objects.create(canary=canary, outcome="withdrawn", bands=gates)]
+    rows += [canary, CanaryEnd.objects.create(canary=canary, outcome="withdrawn", guardrails=gates)]
     return {type(row): row for row in rows}
 
 

@@ -28,9 +28,11 @@ _SIX = ("TOXICITY", "SEVERE_TOXICITY", "IDENTITY_ATTACK", "INSULT", "PROFANITY",
 ALL: dict[str, Any] = {"requestedAttributes": {name: {} for name in _SIX}}
 _MAKE_KEYS = """
 from apps.accounts.actions import create_api_key
+from apps.core.permissions import SYSTEM
 
 for review in (False, True):
-    print("key", create_api_key(name="batches", rate_per_minute=10**6, review_perspective=review)[1])
+    options = {"rate_per_minute": 10**6, "review_perspective": review}
+    print("key", create_api_key(actor=SYSTEM, name="batches", **options)[1])
 """
 
 Site = tuple[str, dict[str, str]]

@@ -17,7 +17,7 @@ from apps.registry.models import ModelVersion
 from toxicmod.testing.browser import LOOKS, Visit, assert_sound, overflow
 from toxicmod.testing.factories import HOSTILE_TEXT
 
-DESK = "/admin/moderation/queueitem/console/"
+CONSOLE = "/admin/moderation/queueitem/console/"
 COMMENTS = (
     "You are a complete idiot and nobody wants you here",
     "shut up you stupid moron",
@@ -61,7 +61,7 @@ def moderator(name: str, role: str = "moderator") -> User:
 
 
 def at_item(page: Page) -> QueueItem:
-    """Return the item that the desk shows."""
+    """Return the item that the review page shows."""
     match = re.search(r"/item/(\d+)/", page.url)
     assert match, page.url
     return QueueItem.objects.get(pk=match[1])
@@ -89,7 +89,7 @@ def test_sign_in_reveal_decide_by_key_and_undo(queue: list[QueueItem], visit: Ca
     assert page.locator("#comment mark").count() > 0
 
     page.keyboard.press("a")
-    expect(page.locator("#last .verdict")).to_have_text("Approved")
+    expect(page.locator("#last-decision .decision")).to_have_text("Approved")
     second = at_item(page)
     assert second.pk != first.pk
     expect(page.locator("#comment > .text")).to_be_hidden()
@@ -106,7 +106,7 @@ def test_sign_in_reveal_decide_by_key_and_undo(queue: list[QueueItem], visit: Ca
     page.keyboard.press("r")
     page.keyboard.press("3")
     page.keyboard.press("Enter")
-    expect(page.locator("#last .verdict")).to_have_text("Rejected")
+    expect(page.locator("#last-decision .decision")).to_have_text("Rejected")
     decision = Decision.objects.get(item=second)
     assert decision.labels
     assert [label for label, flag in decision.labels.items() if flag] == ["severe_toxic"]
@@ -115,15 +115,15 @@ def test_sign_in_reveal_decide_by_key_and_undo(queue: list[QueueItem], visit: Ca
 
     page.keyboard.press("u")
     page.wait_for_url(f"**/item/{second.pk}/")
-    expect(page.locator("#last .verdict")).to_have_text("Undone")
-    expect(page.locator("#said")).to_contain_text(f"Undone: rejection of item {second.pk}.")
+    expect(page.locator("#last-decision .decision")).to_have_text("Undone")
+    expect(page.locator("#status-message")).to_contain_text(f"Undone: rejection of item {second.pk}.")
     second.refresh_from_db()
     assert second.status == "open"
     assert Delivery.objects.get(decision=decision).status == "cancelled"
     settled(page)
 
     page.keyboard.press("e")
-    expect(page.locator("#last .verdict")).to_have_text("Escalated")
+    expect(page.locator("#last-decision .decision")).to_have_text("Escalated")
     second.refresh_from_db()
     assert second.lane == "escalated"
     assert_sound(opened, "console-decided")
@@ -133,7 +133,7 @@ def test_keys_do_nothing_while_typing_or_switched_off(
     queue: list[QueueItem], visit: Callable[..., Visit]
 ) -> None:
     ann = moderator("ann")
-    page = visit(DESK, user=ann).page
+    page = visit(CONSOLE, user=ann).page
     settled(page)
     page.keyboard.press("n")
     page.keyboard.type("rare as")
@@ -150,7 +150,7 @@ def test_keys_do_nothing_while_typing_or_switched_off(
     expect(page.locator("#search")).to_have_value("a")
     assert Decision.objects.count() == 0
     actions.set_preferences(user=ann, keys=False)
-    page.goto(DESK)
+    page.goto(CONSOLE)
     settled(page)
     page.keyboard.press("a")
     page.wait_for_timeout(300)
@@ -158,7 +158,7 @@ def test_keys_do_nothing_while_typing_or_switched_off(
 
 
 def test_next_previous_and_skip(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
-    page = visit(DESK, user=moderator("ann")).page
+    page = visit(CONSOLE, user=moderator("ann")).page
     settled(page)
     first = at_item(page)
     page.keyboard.press("j")
@@ -168,49 +168,49 @@ def test_next_previous_and_skip(queue: list[QueueItem], visit: Callable[..., Vis
     page.wait_for_url(f"**/item/{first.pk}/")
     settled(page)
     page.keyboard.press("s")
-    expect(page.locator("#said")).to_contain_text("Skipped")
+    expect(page.locator("#status-message")).to_contain_text("Skipped")
     assert at_item(page).pk != first.pk
 
 
 def test_two_moderators_at_one_item(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
-    page = visit(DESK, user=moderator("ann")).page
+    page = visit(CONSOLE, user=moderator("ann")).page
     settled(page)
     item = at_item(page)
     page.keyboard.press("Space")
     expect(page.locator(".lease")).to_contain_text("Reserved for you: 9:5")
     lea = moderator("lea", "lead")
-    other = visit(f"{DESK}item/{item.pk}/", user=lea).page
+    other = visit(f"{CONSOLE}item/{item.pk}/", user=lea).page
     expect(other.locator(".notice")).to_contain_text("ann is reviewing this until")
     QueueItem.objects.filter(pk=item.pk).update(lease_by=None, lease_until=None, version=item.version + 1)
     taken = actions.claim(item_id=item.pk, user=lea)
     actions.decide(item_id=item.pk, version=taken.version, user=lea, action=Decision.Action.APPROVE)
     page.keyboard.press("a")
-    expect(page.locator("#unsaved")).to_contain_text("was not stored. Already handled by lea: approved")
+    expect(page.locator("#unsaved")).to_contain_text("was not saved. Already handled by lea: approved")
     page.locator("#unsaved a").click()
-    expect(page.locator("#desk .notice")).to_contain_text("Already handled by lea: approved")
+    expect(page.locator("#review .notice")).to_contain_text("Already handled by lea: approved")
 
 
 def test_without_a_script(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
-    opened = visit(DESK, user=moderator("ann"), javascript=False)
+    opened = visit(CONSOLE, user=moderator("ann"), javascript=False)
     page = opened.page
     first = at_item(page)
     page.locator("#comment > summary").click()
     expect(page.locator("#comment > .text")).to_be_visible()
-    page.locator(".verdicts .reject").click()
+    page.locator(".decision-buttons .reject").click()
     assert Decision.objects.count() == 0  # the browser asks for a reason
     page.locator("[name=rule]").first.check()
-    page.locator(".verdicts .reject").click()
-    expect(page.locator("#last")).to_contain_text("Rejected")
+    page.locator(".decision-buttons .reject").click()
+    expect(page.locator("#last-decision")).to_contain_text("Rejected")
     assert at_item(page).pk != first.pk
     page.locator("#undo button").click()
-    expect(page.locator("#last")).to_contain_text("Undone")
+    expect(page.locator("#last-decision")).to_contain_text("Undone")
     assert at_item(page).pk == first.pk
     lea = moderator("lea", "lead")
     QueueItem.objects.filter(pk=first.pk).update(lease_by=None, lease_until=None, version=first.version + 9)
     taken = actions.claim(item_id=first.pk, user=lea)
     actions.decide(item_id=first.pk, version=taken.version, user=lea, action=Decision.Action.APPROVE)
-    page.locator(".verdicts .approve").click()
-    expect(page.locator("h1")).to_contain_text("Your choice was not stored")
+    page.locator(".decision-buttons .approve").click()
+    expect(page.locator("h1")).to_contain_text("Your change was not saved")
     page.go_back()
     expect(page.locator(".notice")).to_contain_text("Already handled by lea: approved")
     assert overflow(page) <= 0
@@ -219,7 +219,7 @@ def test_without_a_script(queue: list[QueueItem], visit: Callable[..., Visit]) -
 def test_bulk_decide(policy: Policy, visit: Callable[..., Visit]) -> None:
     for number in range(25):
         queued(f"you are an idiot, number {number} of many {'very ' * number}", author_ref=f"a{number}")
-    page = (opened := visit(f"{DESK}bulk/?label=toxic", user=moderator("lea", "lead"))).page
+    page = (opened := visit(f"{CONSOLE}bulk/?label=toxic", user=moderator("lea", "lead"))).page
     all_of_them = actions.chosen({"label": "toxic"}).count()
     assert all_of_them > 1
     expect(page.locator(".lead")).to_contain_text("Choose a range of scores")
@@ -238,13 +238,13 @@ def test_bulk_decide(policy: Policy, visit: Callable[..., Visit]) -> None:
     page.get_by_label("Reject", exact=True).check()
     page.get_by_label("Reason for a rejection").select_option(label="Insults")
     page.get_by_role("button", name="Preview sample").click()
-    expect(page.locator("h2")).to_contain_text(f"A random sample of {min(count, 20)}")
+    expect(page.locator("h2")).to_contain_text(f"Random sample of {min(count, 20)}")
     assert_sound(opened, "console-bulk-sample")
     page.fill("[name=typed]", str(count))
     page.get_by_role("button", name=re.compile("^Reject")).click()
     expect(page.locator("#job")).to_contain_text("Queued")
     actions.run_bulk(job_id=BulkJob.objects.get().pk)
-    expect(page.locator("#job")).to_contain_text(f"{count} decided")
+    expect(page.locator("#job")).to_contain_text(f"{count} of {count} decided")
     assert Decision.objects.filter(action="reject").count() == count
     page.fill("[name=typed]", str(count))
     page.get_by_role("button", name=f"Undo all {count} decisions").click()
@@ -271,7 +271,8 @@ def slow(page: Page, milliseconds: int = 500) -> None:
 def shown(page: Page) -> int | None:
     """Return the item that a key would decide, or None while there is none."""
     found = page.evaluate(
-        """() => document.querySelector("#desk[aria-busy]") || !document.querySelector(".verdicts .approve")
+        """() => document.querySelector("#review[aria-busy]")
+           || !document.querySelector(".decision-buttons .approve")
            ? null : document.querySelector("#centre").dataset.item"""
     )
     return int(found) if found else None
@@ -315,7 +316,7 @@ def assert_each_once(decided: list[int], items: set[int]) -> None:
 @pytest.mark.parametrize("pause", [450, 60], ids=["as a person", "as fast as keys go"])
 def test_fifty_by_keyboard_with_slow_answers(policy: Policy, visit: Callable[..., Visit], pause: int) -> None:
     items = fifty(policy)
-    page = (opened := visit(DESK, user=moderator("ann"))).page
+    page = (opened := visit(CONSOLE, user=moderator("ann"))).page
     settled(page)
     slow(page)
     assert_each_once(approve_all([page], pause), items)
@@ -329,13 +330,13 @@ def test_fifty_by_keyboard_with_slow_answers(policy: Policy, visit: Callable[...
 def test_two_at_one_queue_with_slow_answers(policy: Policy, visit: Callable[..., Visit], who: str) -> None:
     items = fifty(policy)
     ann = moderator("ann")
-    page = visit(DESK, user=ann).page
+    page = visit(CONSOLE, user=ann).page
     settled(page)
     if who == "two tabs":
         other = page.context.new_page()
-        other.goto(DESK)
+        other.goto(CONSOLE)
     else:
-        other = visit(DESK, user=moderator("ben")).page
+        other = visit(CONSOLE, user=moderator("ben")).page
     settled(other)
     slow(page)
     slow(other)
@@ -348,14 +349,16 @@ def test_two_at_one_queue_with_slow_answers(policy: Policy, visit: Callable[...,
 def test_a_double_click_decides_one_item(
     queue: list[QueueItem], visit: Callable[..., Visit], name: str
 ) -> None:
-    page = visit(DESK, user=moderator("ann")).page
+    page = visit(CONSOLE, user=moderator("ann")).page
     settled(page)
     first = at_item(page)
     if name == "confirm":
-        page.locator(".verdicts .reject").click()
+        page.locator(".decision-buttons .reject").click()
         page.locator("#reasons .rule").first.click()
         page.wait_for_timeout(600)  # the double click is the next two
-    box = page.locator(f"#reasons .{name}" if name == "confirm" else f".verdicts .{name}").bounding_box()
+    box = page.locator(
+        f"#reasons .{name}" if name == "confirm" else f".decision-buttons .{name}"
+    ).bounding_box()
     assert box
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     for count in (1, 2):
@@ -363,51 +366,51 @@ def test_a_double_click_decides_one_item(
         page.mouse.up(click_count=count)
         if count == 1:
             expect(page.locator("#centre")).not_to_have_attribute("data-item", str(first.pk))
-    expect(page.locator("#last .verdict")).to_be_visible()
+    expect(page.locator("#last-decision .decision")).to_be_visible()
     page.wait_for_timeout(600)
     second = at_item(page)
     assert Decision.objects.count() + Skip.objects.count() == 1
     expect(page.locator("[name=labels]:checked")).to_have_count(0)
     expect(page.locator("#reasons")).to_be_hidden()
-    page.locator(".verdicts .approve").click()
-    expect(page.locator("#last .verdict")).to_have_text("Approved")
-    expect(page.locator("#last a").first).to_have_text(f"item {second.pk}")
+    page.locator(".decision-buttons .approve").click()
+    expect(page.locator("#last-decision .decision")).to_have_text("Approved")
+    expect(page.locator("#last-decision a").first).to_have_text(f"item {second.pk}")
     assert Decision.objects.filter(item=second, action="approve").exists()
 
 
 @pytest.mark.parametrize("key", ["a", "Enter"])
 def test_a_held_key_decides_one_item(queue: list[QueueItem], visit: Callable[..., Visit], key: str) -> None:
-    page = visit(DESK, user=moderator("ann")).page
+    page = visit(CONSOLE, user=moderator("ann")).page
     settled(page)
     first = at_item(page)
-    page.locator(".verdicts .approve").focus()
+    page.locator(".decision-buttons .approve").focus()
     page.keyboard.down(key)
     expect(page.locator("#centre")).not_to_have_attribute("data-item", str(first.pk))
     for _ in range(5):
         page.keyboard.down(key)  # Playwright sends these as repeats
     page.keyboard.up(key)
-    expect(page.locator("#last .verdict")).to_have_text("Approved")
+    expect(page.locator("#last-decision .decision")).to_have_text("Approved")
     assert [decision.item for decision in Decision.objects.all()] == [first]
 
 
 def test_undo_right_after_a_decision(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
-    page = visit(DESK, user=moderator("ann")).page
+    page = visit(CONSOLE, user=moderator("ann")).page
     settled(page)
     first = at_item(page)
     page.keyboard.press("a")
-    expect(page.locator("#last .verdict")).to_have_text("Approved")
+    expect(page.locator("#last-decision .decision")).to_have_text("Approved")
     settled(page)
     slow(page)
     second = at_item(page)
     page.keyboard.press("a")
-    expect(page.locator("#last")).to_have_text(re.compile(f"Approve item {second.pk}. Saving…"))
+    expect(page.locator("#last-decision")).to_have_text(re.compile(f"Approve item {second.pk}. Saving…"))
     page.keyboard.press("u")
-    expect(page.locator("#said")).to_contain_text(f"Undone: approval of item {second.pk}.")
+    expect(page.locator("#status-message")).to_contain_text(f"Undone: approval of item {second.pk}.")
     assert at_item(page) == second
     assert list(Decision.objects.effective().values_list("item", flat=True)) == [first.pk]
     page.keyboard.press("u")
-    expect(page.locator("#said")).to_contain_text(
-        "There is nothing to undo here. My page lists your last decisions."
+    expect(page.locator("#status-message")).to_contain_text(
+        "There is nothing to undo here. Your profile lists your last decisions."
     )
     assert Decision.objects.effective().get().item == first
 
@@ -415,19 +418,19 @@ def test_undo_right_after_a_decision(queue: list[QueueItem], visit: Callable[...
 def test_undo_right_after_a_decision_that_is_not_stored_and_after_a_skip(
     queue: list[QueueItem], visit: Callable[..., Visit]
 ) -> None:
-    page = visit(DESK, user=moderator("ann")).page
+    page = visit(CONSOLE, user=moderator("ann")).page
     settled(page)
     page.keyboard.press("a")
-    expect(page.locator("#last .verdict")).to_have_text("Approved")
+    expect(page.locator("#last-decision .decision")).to_have_text("Approved")
     settled(page)
     second = at_item(page)
     page.route("**/decide/", lambda route: route.abort())
     page.keyboard.press("a")
     page.keyboard.press("u")
-    expect(page.locator("#said")).to_contain_text(
-        f"Nothing was undone: approval of item {second.pk} had not been stored."
+    expect(page.locator("#status-message")).to_contain_text(
+        f"Nothing to undo: “Approve item {second.pk}” was not saved."
     )
-    expect(page.locator("#unsaved")).to_contain_text(f"Approve item {second.pk} was not stored.")
+    expect(page.locator("#unsaved")).to_contain_text(f"“Approve item {second.pk}” was not saved.")
     assert Decision.objects.effective().count() == 1
     settled(page)
     third = at_item(page)
@@ -443,11 +446,11 @@ def test_looking_leases_nothing_revealing_does_and_leaving_ends_it(
     def held() -> list[int]:
         return list(QueueItem.objects.exclude(lease_by=None).values_list("pk", flat=True))
 
-    page = visit(DESK, user=moderator("ann")).page
+    page = visit(CONSOLE, user=moderator("ann")).page
     for view in ("all", "normal", "urgent", "uncertain", "mine"):
-        page.goto(f"{DESK}?view={view}")
+        page.goto(f"{CONSOLE}?view={view}")
         settled(page)
-    page.goto(DESK)
+    page.goto(CONSOLE)
     settled(page)
     assert held() == []
     item = at_item(page)
@@ -456,12 +459,12 @@ def test_looking_leases_nothing_revealing_does_and_leaving_ends_it(
     settled(page)
     assert held() == [item.pk]
     ben = moderator("ben")
-    other = visit(f"{DESK}item/{item.pk}/", user=ben).page
+    other = visit(f"{CONSOLE}item/{item.pk}/", user=ben).page
     expect(other.locator(".notice")).to_contain_text("ann is reviewing this until")
-    page.goto(f"{DESK}quality/")
+    page.goto(f"{CONSOLE}quality/")
     page.wait_for_timeout(300)
     assert held() == []
-    page.goto(f"{DESK}item/{item.pk}/")
+    page.goto(f"{CONSOLE}item/{item.pk}/")
     settled(page)
     page.keyboard.press("r")
     expect(page.locator(".lease")).to_be_visible()
@@ -469,25 +472,25 @@ def test_looking_leases_nothing_revealing_does_and_leaving_ends_it(
     assert held() == [item.pk]
     page.keyboard.press("Escape")
     page.keyboard.press("s")
-    expect(page.locator("#said")).to_contain_text("Skipped")
+    expect(page.locator("#status-message")).to_contain_text("Skipped")
     assert held() == []
     settled(page)
     taken = at_item(page)
     actions.claim(item_id=taken.pk, user=ben)
     page.keyboard.press("Space")
-    expect(page.locator("#desk .notice")).to_contain_text("ben is reviewing this until")
-    expect(page.locator(".verdicts .approve")).to_be_disabled()
+    expect(page.locator("#review .notice")).to_contain_text("ben is reviewing this until")
+    expect(page.locator(".decision-buttons .approve")).to_be_disabled()
 
 
 @pytest.mark.parametrize("width", [390, 1440])
 def test_reject_by_mouse_asks_for_the_reason(
     queue: list[QueueItem], visit: Callable[..., Visit], width: int
 ) -> None:
-    opened = visit(DESK, user=moderator("ann"), width=width)
+    opened = visit(CONSOLE, user=moderator("ann"), width=width)
     page = opened.page
     settled(page)
     item = at_item(page)
-    page.locator(".verdicts .reject").click()
+    page.locator(".decision-buttons .reject").click()
     reasons = page.locator("#reasons .rule")
     expect(reasons.first).to_be_in_viewport(ratio=1)
     expect(reasons.last).to_be_in_viewport(ratio=1)
@@ -498,10 +501,10 @@ def test_reject_by_mouse_asks_for_the_reason(
     page.locator("#reasons .cancel").click()
     expect(page.locator("#reasons")).to_be_hidden()
     assert Decision.objects.count() == 0
-    page.locator(".verdicts .reject").click()
+    page.locator(".decision-buttons .reject").click()
     reasons.last.click()
     page.locator("#reasons .confirm").click()
-    expect(page.locator("#last")).to_contain_text(re.compile(rf"Rejected\s+item {item.pk}: "))
+    expect(page.locator("#last-decision")).to_contain_text(re.compile(rf"Rejected\s+item {item.pk}: "))
     decision = Decision.objects.get()
     assert (decision.rule, decision.labels) == (list(item.policy.rules.all())[-1], None)
 
@@ -510,25 +513,27 @@ def test_similar_comments_are_shown_before_they_are_decided(
     policy: Policy, visit: Callable[..., Visit]
 ) -> None:
     items = [queued("buy my very fine golden rings today you idiot", author_ref=f"a{n}") for n in range(4)]
-    opened = visit(f"{DESK}item/{items[0].pk}/", user=moderator("ann"))
+    opened = visit(f"{CONSOLE}item/{items[0].pk}/", user=moderator("ann"))
     page = opened.page
     settled(page)
     page.keyboard.press("c")
     expect(page.locator(".similar-list li")).to_have_count(3)
     expect(page.locator(".similar-list .text").first).to_have_text(items[1].submission.text)
-    expect(page.locator(".verdicts .approve")).to_contain_text("all 4")
+    expect(page.locator(".decision-buttons .approve")).to_contain_text("all 4")
     assert_sound(opened, "console-similar")
     page.keyboard.press("c")
-    expect(page.locator(".verdicts .approve")).not_to_contain_text("all 4")
+    expect(page.locator(".decision-buttons .approve")).not_to_contain_text("all 4")
     page.keyboard.press("c")
     expect(page.locator(".similar-list li")).to_have_count(3)
     unseen = queued("buy my very fine golden rings today you idiot", author_ref="late")
     page.keyboard.press("a")
-    expect(page.locator("#said")).to_contain_text(f"Approved item {items[0].pk} and 3 similar.")
+    expect(page.locator("#status-message")).to_contain_text(f"Approved item {items[0].pk} and 3 similar.")
     assert at_item(page) == unseen
     assert Decision.objects.count() == 4
     page.keyboard.press("u")
-    expect(page.locator("#said")).to_contain_text(f"approval of item {items[0].pk} and of 3 similar.")
+    expect(page.locator("#status-message")).to_contain_text(
+        f"approval of item {items[0].pk} and of 3 similar."
+    )
     assert QueueItem.objects.open().count() == 5
 
 
@@ -541,13 +546,13 @@ def test_appeal(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
     appeal = actions.appeal(
         token=webhooks.appeal_token(decided.decision), text="It was a quotation <b>of him</b>."
     )
-    opened = visit(f"{DESK}?view=appeal", user=moderator("lea", "lead"))
+    opened = visit(f"{CONSOLE}?view=appeal", user=moderator("lea", "lead"))
     page = opened.page
     settled(page)
     assert at_item(page).pk == appeal.item_id
     expect(page.locator(".appeal")).to_contain_text("It was a quotation <b>of him</b>.")
     page.keyboard.press("a")
-    expect(page.locator("#last .verdict")).to_have_text("Approved")
+    expect(page.locator("#last-decision .decision")).to_have_text("Approved")
     appeal.refresh_from_db()
     assert appeal.status == "overturned"
     assert_sound(opened, "console-appeal")
@@ -565,7 +570,7 @@ def test_hostile_comments_are_harmless(
         "</p></article><style>*{display:none}</style>idiot",
     ):
         item = queued(text, author_ref="<img src=x onerror=alert(3)>" + "W" * 150)
-        opened = visit(f"{DESK}item/{item.pk}/", user=ann, width=width, theme=theme)
+        opened = visit(f"{CONSOLE}item/{item.pk}/", user=ann, width=width, theme=theme)
         expect(opened.page.locator("#comment > .text")).to_be_visible()
         assert opened.page.locator("#comment :is(script, img, style)").count() == 0
         assert_sound(opened, "console-hostile")
@@ -575,16 +580,16 @@ def test_hostile_comments_are_harmless(
 def test_every_page_is_sound(
     queue: list[QueueItem], policy: Policy, visit: Callable[..., Visit], width: int, theme: str
 ) -> None:
-    opened = visit(DESK, user=moderator("lea", "lead"), width=width, theme=theme)
+    opened = visit(CONSOLE, user=moderator("lea", "lead"), width=width, theme=theme)
     pages = {
-        "desk": "", "none": "?view=urgent", "bulk": "bulk/", "policies": "policies/",
+        "review": "", "none": "?view=urgent", "bulk": "bulk/", "policies": "policies/",
         "policy": f"policies/{policy.pk}/", "quality": "quality/", "webhooks": "webhooks/",
-        "me": "me/", "search": "search/?q=x",
+        "profile": "profile/", "search": "search/?q=x",
     }  # fmt: skip
     for name, path in pages.items():
-        opened.page.goto(DESK + path)
+        opened.page.goto(CONSOLE + path)
         settled(opened.page)
-        if name == "desk":
+        if name == "review":
             opened.page.keyboard.press("Space")
         assert_sound(opened, f"console-{name}")
 
@@ -592,11 +597,11 @@ def test_every_page_is_sound(
 def test_the_simulator_answers_at_once(
     queue: list[QueueItem], policy: Policy, visit: Callable[..., Visit]
 ) -> None:
-    page = visit(f"{DESK}policies/{policy.pk}/", user=moderator("lea", "lead")).page
-    expect(page.locator("#figures")).to_contain_text("100.0 %")
+    page = visit(f"{CONSOLE}policies/{policy.pk}/", user=moderator("lea", "lead")).page
+    expect(page.locator("#simulation")).to_contain_text("100.0 %")
     for slider in page.locator(".slider").all():
         slider.fill("1")
-    expect(page.locator("#figures dd").first).to_have_text("100.0 %")
+    expect(page.locator("#simulation dd").first).to_have_text("100.0 %")
     page.get_by_role("button", name="Save as a draft").click()
     expect(page.locator("h1")).to_contain_text("default v2")
     page.fill("[name=reason]", "Quieter")

@@ -353,7 +353,7 @@ def test_staff_find_their_tools_in_the_header(
     settings.MLFLOW_TRACKING_URI = "https://mlflow.example.org"
     page = visit("/", user=admin_user).page
     expect(page.get_by_role("link", name="Console")).to_have_attribute(
-        "href", reverse("admin:moderation_desk")
+        "href", reverse("admin:moderation_review")
     )
     expect(page.get_by_role("link", name="MLflow")).to_have_attribute("href", "https://mlflow.example.org")
     expect(page.get_by_role("link", name="Sign in")).to_have_count(0)

@@ -22,7 +22,7 @@ from toxicmod.testing.factories import register_copy
 # Django's inline tables have a header without text, and scroll by touch only where the window is narrow.
 STOCK = {rule: {"enabled": False} for rule in ("empty-table-header", "scrollable-region-focusable")}
 RUNS = "/admin/training/trainingrun/"
-DESK = "/admin/moderation/queueitem/console/"
+CONSOLE = "/admin/moderation/queueitem/console/"
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
@@ -119,10 +119,10 @@ def test_what_to_learn_from_is_sound(visit: Callable[..., Visit], width: int, th
     moderation.install_default_policy()
     lea = User.objects.create_user("lea", is_staff=True, all_communities=True)
     lea.groups.add(Group.objects.get(name="lead"))
-    shown = visit(f"{DESK}?view=learn", user=lea, width=width, theme=theme)
+    shown = visit(f"{CONSOLE}?view=learn", user=lea, width=width, theme=theme)
     assert_sound(shown, "learn-none")
     score(texts=["you are not so clever", "have a nice day"], source=Prediction.Source.API)
     moderation.queue_to_learn(count=2)
-    shown.page.goto(f"{DESK}?view=learn")
+    shown.page.goto(f"{CONSOLE}?view=learn")
     shown.page.wait_for_load_state("networkidle")
     assert_sound(shown, "learn")

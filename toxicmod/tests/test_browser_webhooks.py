@@ -42,7 +42,7 @@ def test_every_state_is_sound(
     theme: str,
 ) -> None:
     opened = visit(WEBHOOKS, user=admin, width=width, theme=theme)
-    expect(opened.page.get_by_text("Nothing was to be sent yet")).to_be_visible()
+    expect(opened.page.get_by_text("No webhooks yet")).to_be_visible()
     assert_sound(opened, "webhooks-none")
     first = decide_item(item, admin).delivery
     assert first is not None

@@ -10,10 +10,11 @@ import pytest
 from toxicmod.testing.site import manage, site
 
 START = """
+from apps.core.permissions import SYSTEM
 from apps.registry import actions
 from apps.classifier.artifact import Artifact
 version = actions.register_version(artifact=Artifact.read(actions.BASE_MODEL), recipe="base", metrics={})
-actions.start_canary(version=version, share=0.5, reason="a trial", actor="test")
+actions.start_canary(version=version, share=0.5, reason="a trial", actor=SYSTEM)
 """
 FAIL = """
 from apps.registry.models import CanaryFailure, ModelVersion

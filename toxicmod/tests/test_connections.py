@@ -30,9 +30,10 @@ IDLE_CONNECTIONS = 1_020  # more than gunicorn's thread worker accepts by defaul
 FEW_THREADS: dict[str, Any] = {"WEB_CONCURRENCY": "1", "WEB_THREADS": "2", "LOG_LEVEL": "CRITICAL"}
 _MAKE_KEY = """
 from apps.accounts.actions import create_api_key
+from apps.core.permissions import SYSTEM
 from apps.accounts.models import User
 user = User.objects.create_superuser("root", password="a password of the test")
-print("key", create_api_key(name="connections", rate_per_minute=10**6, acts_as=user)[1])
+print("key", create_api_key(actor=SYSTEM, name="connections", rate_per_minute=10**6, acts_as=user)[1])
 """
 
 

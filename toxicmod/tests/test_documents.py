@@ -15,6 +15,7 @@ CODE_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 INLINE_CODE = re.compile(r"`([^`\n]+)`")
 FOLDERS = ("apps/", "toxicmod/", "templates/", "static/", "ansible/", "terraform/", ".github/", ".ci/")
 MANAGE = re.compile(r"(?:manage\.py|sudo toxicmod) ([a-z_]+)([^`\n|&]*)")
+MODULE = re.compile(r"python -m ((?:apps|toxicmod)[\w.]+)")
 MAKE = re.compile(r"(?:^|`)make ([a-z][a-z-]*)", re.MULTILINE)
 
 
@@ -87,9 +88,20 @@ def test_document_management_commands_exist(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
+def test_document_python_modules_exist(name: str) -> None:
+    for module in MODULE.findall((ROOT / name).read_text()):
+        assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_document_make_targets_exist(name: str) -> None:
     targets = set(re.findall(r"^([\w./-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(MAKE.findall((ROOT / name).read_text())) <= targets
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_document_names_no_package_index(name: str) -> None:
+    assert not re.findall(r"https?://\S*(?:pypi|npm|pythonhosted|debian)\S*", (ROOT / name).read_text())
 
 
 def test_readme_has_at_most_200_lines() -> None:

@@ -19,11 +19,12 @@ MODERATORS, ITEMS = 8, 2_000
 _PEOPLE = f"""
 from django.contrib.auth.models import Group
 from apps.accounts.actions import create_api_key
+from apps.core.permissions import SYSTEM
 from apps.accounts.models import User
 for number in range({MODERATORS}):
     user = User.objects.create_user(f"moderator{{number}}", is_staff=True, all_communities=True)
     user.groups.add(Group.objects.get(name="moderator"))
-    print("key", create_api_key(name=user.username, acts_as=user, rate_per_minute=10**9)[1])
+    print("key", create_api_key(actor=SYSTEM, name=user.username, acts_as=user, rate_per_minute=10**9)[1])
 """
 _ONCE = """
 SELECT count(*), count(DISTINCT item_id) FROM moderation_decision WHERE item_id IS NOT NULL AND NOT automatic

@@ -26,9 +26,10 @@ MAX_ERROR_BYTES = 64 * 1024  # of the answer to what is refused
 MAX_ANSWER_BYTES = 40 * 1024 * 1024  # of any other
 _MAKE_KEY = """
 from apps.accounts.actions import create_api_key
+from apps.core.permissions import SYSTEM
 from apps.accounts.models import User
 user = User.objects.create_superuser("root", password="a password of the test")
-print("key", create_api_key(name="memory", rate_per_minute=10**6, acts_as=user)[1])
+print("key", create_api_key(actor=SYSTEM, name="memory", rate_per_minute=10**6, acts_as=user)[1])
 """
 
 

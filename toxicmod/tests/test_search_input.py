@@ -16,6 +16,7 @@ from django.urls import reverse
 
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import User
+from apps.core.permissions import SYSTEM
 from apps.moderation.models import Policy, QueueItem
 from apps.monitoring.panels import PANELS
 from toxicmod.testing.dashboard import CALLBACK, callback_body
@@ -102,7 +103,7 @@ def test_console(staff: Client, item: QueueItem, policy: Policy, kind: str) -> N
         return reverse(f"admin:moderation_{name}", args=args)
 
     for name, parameters in {
-        "desk": ["view"],
+        "review": ["view"],
         "search": ["q"],
         "bulk": ["label", "score_from", "score_to", "lane", "community", "cluster"],
         "decisions_csv": ["days", "automatic"],
@@ -114,9 +115,9 @@ def test_console(staff: Client, item: QueueItem, policy: Policy, kind: str) -> N
         url("policy", policy.pk): ["reason", "do", "audit_share", "rule-0-title"],
         url("decide", item.pk): ["note", "labels", "rule", "action", "version", "view"],
         url("skip", item.pk): ["note", "view"],
-        url("look", item.pk): ["renew", "view"],
+        url("presence", item.pk): ["tab", "is_first", "view"],
         url("bulk"): ["community", "note", "label", "rule"],
-        url("me"): ["severe_budget"],
+        url("profile"): ["severe_budget"],
     }
     for to, fields in posts.items():
         for field in fields:
@@ -143,7 +144,7 @@ def test_dashboard(staff: Client, kind: str) -> None:
 @pytest.mark.parametrize("kind", [*KINDS, "surrogate"])
 def test_api(client: Client, item: QueueItem, person: Callable[..., User], kind: str) -> None:
     word = INPUTS.get(kind, "\ud800")
-    secret = create_api_key(name="key", acts_as=person("api", "lead"))[1]
+    secret = create_api_key(actor=SYSTEM, name="key", acts_as=person("api", "lead"))[1]
     headers = {"Authorization": f"Api-Key {secret}"}
     if kind != "surrogate":
         cursors = [

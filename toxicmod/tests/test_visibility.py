@@ -23,6 +23,7 @@ from django.urls import reverse
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import APIKey, User
 from apps.classifier.labels import LABELS
+from apps.core.permissions import SYSTEM
 from apps.moderation import actions, webhooks
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import (
@@ -172,7 +173,7 @@ class World:
         self._beside()
         self.client = Client()
         self.client.force_login(self.user, backend=BACKEND)
-        self.secret = create_api_key(name="limited", acts_as=self.user)[1]
+        self.secret = create_api_key(actor=SYSTEM, name="limited", acts_as=self.user)[1]
 
     def _beside(self) -> None:
         champion = ModelVersion.objects.get(alias=Alias.CHAMPION)
@@ -358,7 +359,7 @@ def test_counts_are_those_of_the_community(world: World) -> None:
     appeals = Appeal.objects.filter(item__community=HERE, status="open").count()
     views = {
         view.view: view.count
-        for view in world.client.get(reverse("admin:moderation_desk"), follow=True).context["views"]
+        for view in world.client.get(reverse("admin:moderation_review"), follow=True).context["views"]
     }
     for name, count in views.items():
         lane = items if name == "all" else items.filter(lane=name)
@@ -459,7 +460,7 @@ class Blind:
         ).decision
         self.delivery = self.decision.deliveries.get()
         self.review = QueueItem.objects.get(kind="second")
-        self.secret = create_api_key(name="second", acts_as=self.second)[1]
+        self.secret = create_api_key(actor=SYSTEM, name="second", acts_as=self.second)[1]
 
     def browser(self, user: User) -> Client:
         client = Client()

@@ -6,61 +6,62 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.utils import timezone
 
-from apps.accounts.actions import create_api_key, revoke_api_key, touch_api_key
+from apps.accounts.actions import create_api_key, revoke_api_key, update_last_used
 from apps.accounts.models import APIKey
+from apps.core.permissions import SYSTEM
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 
 def test_the_secret_finds_its_key_and_only_while_it_is_active() -> None:
-    key, secret = create_api_key(name="forum")
+    key, secret = create_api_key(actor=SYSTEM, name="forum")
     assert len(secret) > 40
     assert APIKey.objects.for_secret(secret) == key
     assert APIKey.objects.for_secret(secret[:-1]) is None
-    revoke_api_key(key=key)
+    revoke_api_key(actor=SYSTEM, key=key)
     assert APIKey.objects.for_secret(secret) is None
 
 
 def test_revoking_twice_keeps_the_first_time() -> None:
-    key, _ = create_api_key(name="forum")
-    revoke_api_key(key=key)
+    key, _ = create_api_key(actor=SYSTEM, name="forum")
+    revoke_api_key(actor=SYSTEM, key=key)
     key.refresh_from_db()
     first = key.revoked_at
-    revoke_api_key(key=key)
+    revoke_api_key(actor=SYSTEM, key=key)
     key.refresh_from_db()
     assert key.revoked_at == first
 
 
 def test_a_rate_that_lets_no_request_through_is_refused() -> None:
     with pytest.raises(ValidationError, match="at least one request a minute"):
-        create_api_key(name="forum", rate_per_minute=0)
+        create_api_key(actor=SYSTEM, name="forum", rate_per_minute=0)
     assert not APIKey.objects.exists()
 
 
 @pytest.mark.parametrize("scopes", [["everything"], "predict", [1], {"predict": True}])
 def test_unknown_scopes_are_refused(scopes: list[str]) -> None:
     with pytest.raises(ValidationError):
-        create_api_key(name="forum", scopes=scopes)
+        create_api_key(actor=SYSTEM, name="forum", scopes=scopes)
     assert not APIKey.objects.exists()
 
 
 def test_a_secret_in_use_is_refused() -> None:
-    create_api_key(name="one", secret="the same secret")
+    create_api_key(actor=SYSTEM, name="one", secret="the same secret")
     with pytest.raises(ValidationError):
-        create_api_key(name="two", secret="the same secret")
+        create_api_key(actor=SYSTEM, name="two", secret="the same secret")
 
 
 def test_last_use_is_noted_at_most_once_a_minute() -> None:
-    key, _ = create_api_key(name="forum")
-    touch_api_key(key=key)
+    key, _ = create_api_key(actor=SYSTEM, name="forum")
+    update_last_used(key=key)
     key.refresh_from_db()
     first = key.last_used_at
     assert first is not None
-    touch_api_key(key=key)
+    update_last_used(key=key)
     key.refresh_from_db()
     assert key.last_used_at == first
     key.last_used_at = timezone.now() - timedelta(minutes=2)
-    touch_api_key(key=key)
+    update_last_used(key=key)
     key.refresh_from_db()
     assert key.last_used_at is not None
     assert key.last_used_at > first

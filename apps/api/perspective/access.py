@@ -1,8 +1,8 @@
-"""Who calls: our own API keys, sent in any of the ways that Google's clients send theirs.
+"""API keys and rate limits of the Perspective API; its views and `apps.api.batched` call it.
 
-A key that is sent must be valid. Without one the call is anonymous: answered where ANONYMOUS_API is on, as on
-a laptop where somebody tries the server, and refused as Perspective refuses it where it is off, as in
-production. Keys are looked up once a second in each process: a revoked one is refused within a second.
+Clients send the API keys of this site in the same places as Google's API keys. A request with an invalid key
+is rejected. A request without a key is anonymous; it is rejected if ANONYMOUS_API is off, as in production.
+Each process looks up a key once a second, so a revoked key stops working within a second.
 """
 
 import time
@@ -13,7 +13,13 @@ from django.db import DatabaseError
 from django.http import HttpRequest
 from limits import RateLimitItemPerMinute
 
-from apps.accounts.actions import LOOKUP_SECONDS, find_api_key, is_touch_due, touch_api_key, was_found
+from apps.accounts.actions import (
+    LOOKUP_SECONDS,
+    find_api_key,
+    is_cached,
+    needs_last_used_update,
+    update_last_used,
+)
 from apps.accounts.limits import (
     UNKNOWN_KEYS,
     anonymous_wait,
@@ -22,14 +28,20 @@ from apps.accounts.limits import (
     unknown_key_wait,
 )
 from apps.accounts.models import APIKey, Scope
-from apps.api.perspective.errors import bad_key, blocked, invalid, no_key, quota_exceeded
+from apps.api.perspective.exceptions import (
+    invalid_api_key,
+    invalid_argument,
+    method_blocked,
+    missing_api_key,
+    quota_exceeded,
+)
 
-MAX_BATCH_KEYS = 10  # different keys in the parts of a batch; each is looked up
-_out_until = 0.0
+MAX_BATCH_KEYS = 10  # different keys in the requests of a batch; each is looked up
+_no_lookup_before = 0.0  # monotonic time
 
 
 def secret_of(request: HttpRequest) -> str:
-    """Return the key that a request names in its query or headers, or an empty string."""
+    """Return the API key that a request has in its query or headers, or an empty string."""
     if secret := request.GET.get("key") or request.META.get("HTTP_X_GOOG_API_KEY"):
         return secret
     scheme, _, secret = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
@@ -38,11 +50,11 @@ def secret_of(request: HttpRequest) -> str:
     return request.GET.get("access_token") or request.GET.get("oauth_token") or ""
 
 
-def caller(request: HttpRequest) -> APIKey | None:
-    """Return the key of a request, or None where it has none.
+def get_api_key(request: HttpRequest) -> APIKey | None:
+    """Return the API key of a request, or None for an anonymous request.
 
     Raises:
-        PerspectiveError: the key is unknown or revoked, or too many such keys came from the address.
+        PerspectiveError: the key is unknown or revoked, or the address has sent too many such keys.
     """
     secret = secret_of(request)
     if not secret:
@@ -51,80 +63,79 @@ def caller(request: HttpRequest) -> APIKey | None:
     if key is None:
         if (seconds := unknown_key_wait(request)) is not None:
             raise quota_exceeded(None, UNKNOWN_KEYS.amount, seconds)
-        raise bad_key()
+        raise invalid_api_key()
     return key
 
 
 def is_known(secret: str) -> bool:
-    """Whether a request has no key, or a valid one that was seen before and has nothing to be written."""
-    global _out_until
+    """Return whether a request with this key, or with none, needs no database access but the insert."""
+    global _no_lookup_before
     if not secret:
         return True
-    if not was_found(secret=secret) or time.monotonic() < _out_until:
+    if not is_cached(secret=secret) or time.monotonic() < _no_lookup_before:
         return False
     try:
         key = find_api_key(secret=secret)
     except DatabaseError:
-        # Those behind it in the queue are not to wait for the same, one after the other.
-        _out_until = time.monotonic() + LOOKUP_SECONDS
+        # Other requests in the batch must not wait for the same timeout one after the other.
+        _no_lookup_before = time.monotonic() + LOOKUP_SECONDS
         return False
-    return key is not None and not key.review_perspective and not is_touch_due(key=key)
+    return key is not None and not key.review_perspective and not needs_last_used_update(key=key)
 
 
-def admit(request: HttpRequest, *, scope: Scope, method: str) -> APIKey | None:
-    """Return the key of a request that may be answered, and count it; None stands for an anonymous one.
+def authorize(request: HttpRequest, *, scope: Scope, method: str) -> APIKey | None:
+    """Count a request against its rate limit; return its API key, or None for an anonymous request.
 
     Raises:
-        PerspectiveError: the key is unknown or lacks the scope, there must be one, or the quota is used up.
+        PerspectiveError: the key is invalid or lacks the scope, anonymous requests are not allowed, or the
+            rate limit is exceeded.
     """
-    key = caller(request)
+    key = get_api_key(request)
     if key is None:
         if not settings.ANONYMOUS_API:
-            raise no_key()
+            raise missing_api_key()
         limit, seconds = settings.ANONYMOUS_RATE_PER_MINUTE, anonymous_wait(request)
     else:
         if scope not in key.scopes:
-            raise blocked(method)
+            raise method_blocked(method)
         limit = key.rate_per_minute
         seconds = rate_limiter().wait(RateLimitItemPerMinute(limit), f"key:{key.pk}")
     if seconds is not None:
         raise quota_exceeded(key, limit, seconds)
     if key is not None:
-        touch_api_key(key=key)
+        update_last_used(key=key)
     return key
 
 
-def admit_batch(request: HttpRequest) -> None:
-    """Check the key of a batch as a whole, where it has one, and whether its quota is used up.
-
-    Counts nothing: each part counts.
+def authorize_batch(request: HttpRequest) -> None:
+    """Check the API key of a batch request, if it has one, and its rate limit, without counting a request.
 
     Raises:
-        PerspectiveError: the key is unknown or revoked, or its quota is used up.
+        PerspectiveError: the key is unknown or revoked, or its rate limit is exceeded.
     """
-    key = caller(request)
+    key = get_api_key(request)
     if key is not None:
         _check_quota(key, key.rate_per_minute, f"key:{key.pk}")
 
 
-def unknown_keys(requests: Iterable[HttpRequest], batch: HttpRequest) -> set[str]:
-    """Return the keys of a batch's parts that are unknown or revoked, looking each up once.
+def find_invalid_keys(requests: Iterable[HttpRequest], batch: HttpRequest) -> set[str]:
+    """Return the API keys of the requests in a batch that are unknown or revoked; look up each key once.
 
     Raises:
-        PerspectiveError: the parts name too many keys; or none names a key, and anonymous calls are refused
-            here or their quota is used up.
+        PerspectiveError: the requests have too many different keys; or none has a key, and anonymous requests
+            are not allowed or exceed their rate limit.
     """
     secrets = {secret_of(request) for request in requests}
     if secrets == {""}:
         if not settings.ANONYMOUS_API:
-            raise no_key()
+            raise missing_api_key()
         _check_quota(None, settings.ANONYMOUS_RATE_PER_MINUTE, f"address:{client_network(batch)}")
     if len(secrets) > MAX_BATCH_KEYS:
-        raise invalid(f"The batch has more than {MAX_BATCH_KEYS} different API keys.", None)
+        raise invalid_argument(f"The batch has more than {MAX_BATCH_KEYS} different API keys.", None)
     return {secret for secret in secrets if secret and find_api_key(secret=secret) is None}
 
 
-def _check_quota(key: APIKey | None, limit: int, who: str) -> None:
-    seconds = rate_limiter().exhausted(RateLimitItemPerMinute(limit), who)
+def _check_quota(key: APIKey | None, limit: int, identifier: str) -> None:
+    seconds = rate_limiter().exhausted(RateLimitItemPerMinute(limit), identifier)
     if seconds is not None:
         raise quota_exceeded(key, limit, seconds)

@@ -1,10 +1,10 @@
-"""Perspective's attributes and the labels that answer for them."""
+"""Perspective's attributes and the labels whose probabilities are their scores."""
 
 import re
 from collections.abc import Sized
 from typing import Any
 
-from apps.api.perspective.errors import invalid
+from apps.api.perspective.exceptions import invalid_argument
 
 PROBABILITY = "PROBABILITY"
 _UNSPECIFIED = "SCORE_TYPE_UNSPECIFIED"
@@ -21,41 +21,46 @@ LABEL_OF: dict[str, str] = {
     **{f"{name}_EXPERIMENTAL": label for name, label in _PRODUCTION.items()},
     "TOXICITY_FAST": "toxic",
 }
-MAX_ATTRIBUTES = 100  # of a request; Perspective had about sixty names
+MAX_ATTRIBUTES = 100  # in a request; Perspective has about sixty
 _VERSION = re.compile(r"@[\w.-]{1,100}\Z")
 
 
 def label_of(attribute: str) -> str | None:
-    """Return the label that answers for an attribute of whatever version (`NAME@version`), or None."""
+    """Return the label of an attribute of any version (`NAME@version`), or None if no label matches it."""
     return LABEL_OF.get(_VERSION.sub("", attribute))
 
 
-def scored(requested: dict[str, Any], drop: bool) -> dict[str, str]:
-    """Return the label by attribute; what no model here scores is refused, or left out where `drop` is set.
+def select_labels(requested: dict[str, Any], drop_unsupported: bool) -> dict[str, str]:
+    """Return the label of each requested attribute.
+
+    Args:
+        drop_unsupported: leave out attributes without a label instead of raising an error.
 
     Raises:
-        PerspectiveError: the first attribute that is unknown or asked for in a unit that there isn't.
+        PerspectiveError: there are too many attributes, one has no label, or its score type is not supported.
     """
-    check_count(requested)
+    require_attribute_count(requested)
     labels = {}
     for attribute, parameters in requested.items():
         label = label_of(attribute)
         if label is None:
-            if drop:
+            if drop_unsupported:
                 continue
-            raise invalid(f"Unknown requested attribute: {attribute}")
-        check_score_type(attribute, parameters.get("scoreType", PROBABILITY))
+            raise invalid_argument(f"Unknown requested attribute: {attribute}")
+        require_probability(attribute, parameters.get("scoreType", PROBABILITY))
         labels[attribute] = label
     return labels
 
 
-def check_count(attributes: Sized) -> None:
-    """Raise PerspectiveError where a request names too many attributes."""
+def require_attribute_count(attributes: Sized) -> None:
+    """Raise PerspectiveError if a request has too many attributes."""
     if len(attributes) > MAX_ATTRIBUTES:
-        raise invalid(f"Too many attributes: {len(attributes)}. At most {MAX_ATTRIBUTES} may be named.")
+        raise invalid_argument(
+            f"Too many attributes: {len(attributes)}. At most {MAX_ATTRIBUTES} may be named."
+        )
 
 
-def check_score_type(attribute: str, score_type: str) -> None:
-    """Raise PerspectiveError unless the unit is a probability."""
+def require_probability(attribute: str, score_type: str) -> None:
+    """Raise PerspectiveError if the score type of an attribute is not a probability."""
     if score_type not in (PROBABILITY, _UNSPECIFIED):
-        raise invalid(f"Requested score type {score_type} is not supported by attribute {attribute}")
+        raise invalid_argument(f"Requested score type {score_type} is not supported by attribute {attribute}")

@@ -1,8 +1,8 @@
-"""Request bodies by the rules of proto3's JSON mapping (protobuf.dev/programming-guides/json).
+"""Parses request bodies by the rules of proto3's JSON mapping (protobuf.dev/programming-guides/json).
 
-The discovery document's schemas say which fields there are. As with Google, names come in lowerCamelCase or
-snake_case, null means "not set", numbers and booleans may be strings, one value stands for a list of one.
-Values of enumerations are left to the service, which has its own words for those it doesn't know.
+The schemas of the discovery document define the fields. As in Google's APIs, names are in lowerCamelCase or
+snake_case, null means "not set", numbers and booleans may be strings, and a value stands for a list of one.
+`actions` validates the values of enumerations, because their error messages differ.
 """
 
 import json
@@ -14,24 +14,24 @@ from typing import Any
 from rest_framework.exceptions import ParseError
 
 from apps.api.parsers import parse_json
-from apps.api.perspective.errors import PerspectiveError, bad_json, bad_request
+from apps.api.perspective.exceptions import PerspectiveError, bad_request, invalid_json
 from apps.api.problems import MAX_ERRORS
 
 DISCOVERY: dict[str, Any] = json.loads((Path(__file__).parent / "discovery.json").read_text())
 _PACKAGE = "type.googleapis.com/google.commentanalyzer.v1alpha1"
-_SHOWN = 200  # characters of a wrong value that are echoed
+_MAX_EXCERPT = 200  # characters of an invalid value that an error message repeats
 _TYPES = {"string": "TYPE_STRING", "boolean": "TYPE_BOOL", "number": "TYPE_FLOAT", "integer": "TYPE_INT32"}
 
 
 class Violations:
-    """What is wrong with a body: the first MAX_ERRORS are described, further ones counted."""
+    """Violations of the schema: the first MAX_ERRORS with a description, further ones only counted."""
 
     def __init__(self) -> None:
         self.described: list[dict[str, str]] = []
         self.more = 0
 
     def error(self) -> PerspectiveError:
-        """Return the response that names them."""
+        """Return the error that lists the violations."""
         lines = [violation["description"] for violation in self.described]
         if self.more:
             lines.append(f"And {self.more} more errors.")
@@ -42,7 +42,7 @@ def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z])([A-Z])", lambda match: f"_{match[1].lower()}", name)
 
 
-# By schema: each accepted name with the field's own name and specification.
+# By schema: each accepted spelling with the field's name and specification.
 _FIELDS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     schema: {
         spelling: (name, field)
@@ -54,7 +54,7 @@ _FIELDS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
 
 
 def _clean(value: Any) -> Any:
-    """Return JSON with U+FFFD for NUL and lone surrogates: no offset moves, and every database takes it."""
+    """Replace NUL and lone surrogates, which PostgreSQL can't store, with U+FFFD; offsets stay the same."""
     if isinstance(value, str):
         text = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         return text.replace("\0", "\ufffd")
@@ -69,20 +69,20 @@ def parse(body: bytes, schema: str) -> dict[str, Any]:
     """Return the fields of a body by their lowerCamelCase names; an empty body is an empty message.
 
     Raises:
-        PerspectiveError: it is not JSON, or doesn't fit the schema; every violation is named.
+        PerspectiveError: the body is not JSON or doesn't fit the schema; the error lists the violations.
     """
     if not body.strip():
         return {}
     try:
         value = parse_json(body)
-        if b"\\u" in body:  # only an escape can bring in what is not text
+        if b"\\u" in body:  # only an escape can contain NUL or a lone surrogate
             value = _clean(value)
     except ParseError as error:
-        raise bad_json(str(error.detail)) from error
+        raise invalid_json(str(error.detail)) from error
     except RecursionError as error:
-        raise bad_json("Message too deep.") from error
+        raise invalid_json("Message too deep.") from error
     if not isinstance(value, dict):
-        raise bad_json('Unknown name "": Root element must be a message.')
+        raise invalid_json('Unknown name "": Root element must be a message.')
     violations = Violations()
     message = _message(value, schema, "", violations)
     if violations.described:
@@ -95,11 +95,12 @@ def _message(value: dict[str, Any], schema: str, path: str, violations: Violatio
     message = {}
     for spelling, item in value.items():
         if spelling not in fields:
-            at = f" at '{path}'" if path else ""
-            _violate(
+            location = f" at '{path}'" if path else ""
+            _add(
                 violations,
                 path,
-                f'Invalid JSON payload received. Unknown name "{spelling[:_SHOWN]}"{at}: Cannot find field.',
+                f'Invalid JSON payload received. Unknown name "{spelling[:_MAX_EXCERPT]}"{location}: '
+                "Cannot find field.",
             )
         elif item is not None:
             name, field = fields[spelling]
@@ -112,30 +113,32 @@ def _value(value: Any, field: dict[str, Any], path: str, violations: Violations)
     kind = field.get("type", "message")
     if kind == "array":
         items = value if isinstance(value, list) else [value]
-        return [_value(item, field["items"], f"{path}[{at}]", violations) for at, item in enumerate(items)]
+        return [
+            _value(item, field["items"], f"{path}[{index}]", violations) for index, item in enumerate(items)
+        ]
     if isinstance(value, list):
         name = path.rpartition(".")[2]
         reason = f'Unknown name "{name}": Proto field is not repeating, cannot start list.'
-        return _violate(violations, path, f"Invalid JSON payload received. {reason}")
+        return _add(violations, path, f"Invalid JSON payload received. {reason}")
     if kind == "object":
         if not isinstance(value, dict):
-            return _wrong(violations, path, "Map", value)
+            return _add_invalid_value(violations, path, "Map", value)
         inner = field["additionalProperties"]
-        return {  # an attribute without parameters also comes as null
-            key: _value({} if item is None else item, inner, f"{path}[{at}].value", violations)
-            for at, (key, item) in enumerate(value.items())
+        return {  # clients send null for an attribute without parameters
+            key: _value({} if item is None else item, inner, f"{path}[{index}].value", violations)
+            for index, (key, item) in enumerate(value.items())
         }
     if schema := field.get("$ref"):
         if not isinstance(value, dict):
-            return _wrong(violations, path, f"{_PACKAGE}.{schema}", value)
+            return _add_invalid_value(violations, path, f"{_PACKAGE}.{schema}", value)
         return _message(value, schema, path, violations)
     if kind == "number" and isinstance(value, dict) and set(value) == {"value"}:
-        value = value["value"]  # a FloatValue that was written out
+        value = value["value"]  # a FloatValue as an object
     if isinstance(value, dict):
         reason = f"Invalid value at '{path}' ({_TYPES[kind]}), Starting an object on a scalar field"
-        return _violate(violations, path, reason)
-    read = _READERS[kind](value)
-    return _wrong(violations, path, _TYPES[kind], value) if read is None else read
+        return _add(violations, path, reason)
+    converted = _CONVERTERS[kind](value)
+    return _add_invalid_value(violations, path, _TYPES[kind], value) if converted is None else converted
 
 
 def _string(value: Any) -> str | None:
@@ -163,18 +166,18 @@ def _integer(value: Any) -> int | None:
     return int(number) if number is not None and number.is_integer() and -(2**31) <= number < 2**31 else None
 
 
-_READERS = {"string": _string, "boolean": _boolean, "number": _number, "integer": _integer}
+_CONVERTERS = {"string": _string, "boolean": _boolean, "number": _number, "integer": _integer}
 
 
-def _wrong(violations: Violations, path: str, kind: str, value: Any) -> None:
+def _add_invalid_value(violations: Violations, path: str, kind: str, value: Any) -> None:
     if len(violations.described) == MAX_ERRORS:
         violations.more += 1
         return
-    shown = json.dumps(value, ensure_ascii=False)[:_SHOWN]
-    _violate(violations, path, f"Invalid value at '{path}' ({kind}), {shown}")
+    excerpt = json.dumps(value, ensure_ascii=False)[:_MAX_EXCERPT]
+    _add(violations, path, f"Invalid value at '{path}' ({kind}), {excerpt}")
 
 
-def _violate(violations: Violations, path: str, description: str) -> None:
+def _add(violations: Violations, path: str, description: str) -> None:
     if len(violations.described) == MAX_ERRORS:
         violations.more += 1
         return

@@ -1,4 +1,4 @@
-"""Answers as Google's servers write them: partial responses, pretty printing, JSONP."""
+"""JSON responses in the format that the query parameters `fields`, `prettyPrint` and `callback` select."""
 
 import math
 import re
@@ -8,15 +8,15 @@ from typing import Any
 import orjson
 from django.http import HttpRequest, HttpResponse
 
-from apps.api.perspective.errors import PerspectiveError, bad_request
+from apps.api.perspective.exceptions import PerspectiveError, bad_request
 
 CONTENT_TYPE = "application/json; charset=UTF-8"
 _CALLBACK = re.compile(r"[A-Za-z_$][\w$.]{0,99}\Z", re.ASCII)
 _INDENTED = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 _TOKEN = re.compile(r"[\w@$*-]+|[(),/.]")
 _SCORE = {"value": None, "type": None}
-# The fields of every answer; `*` stands for the keys of a map, None for a leaf.
-ANSWER: dict[str, Any] = {
+# The fields of all responses; `*` stands for the keys of a map, None for a leaf.
+RESPONSE_FIELDS: dict[str, Any] = {
     "attributeScores": {
         "*": {"summaryScore": _SCORE, "spanScores": {"begin": None, "end": None, "score": _SCORE}}
     },
@@ -25,16 +25,16 @@ ANSWER: dict[str, Any] = {
     "requestedLanguages": None,
     "clientToken": None,
 }
-_MAX_MASK = 1_000
+_MAX_MASK = 1_000  # characters
 
 Mask = dict[str, Any]
 
 
 def parse_mask(mask: str) -> Mask:
-    """Return `a/b,c(d,e)` as nested dictionaries; an empty one selects everything below.
+    """Return a field mask such as `a/b,c(d,e)` as nested dictionaries; an empty one selects a whole field.
 
     Raises:
-        PerspectiveError: the mask is malformed or names what no answer has.
+        PerspectiveError: the mask is malformed, or selects a field that no response has.
     """
     tokens = _TOKEN.findall(mask)
     if len(mask) > _MAX_MASK or "".join(tokens) != re.sub(r"\s", "", mask):
@@ -42,7 +42,7 @@ def parse_mask(mask: str) -> Mask:
     tree, rest = _parse_list(tokens, mask)
     if rest:
         raise _bad_mask(mask)
-    _check(tree, ANSWER, mask)
+    _validate_mask(tree, RESPONSE_FIELDS, mask)
     return tree
 
 
@@ -53,7 +53,7 @@ def _parse_list(tokens: list[str], mask: str) -> tuple[Mask, list[str]]:
         while True:
             if not tokens or tokens[0] in "(),/.":
                 raise _bad_mask(mask)
-            # Selecting a whole field outweighs selecting parts of it.
+            # A mask that selects a whole field and parts of it selects the whole field.
             parent, name = node, tokens[0]
             is_whole = name in parent and not parent[name]
             node, tokens = parent.setdefault(name, {}), tokens[1:]
@@ -74,26 +74,26 @@ def _parse_list(tokens: list[str], mask: str) -> tuple[Mask, list[str]]:
         tokens = tokens[1:]
 
 
-def _check(tree: Mask, fields: Mapping[str, Any] | None, mask: str) -> None:
+def _validate_mask(tree: Mask, fields: Mapping[str, Any] | None, mask: str) -> None:
     for name, inner in tree.items():
         if fields is None or not (name == "*" or name in fields or "*" in fields):
             raise _bad_mask(mask)
         below = fields.values() if name == "*" else [fields[name] if name in fields else fields["*"]]
         if inner:
-            for each in below:
-                _check(inner, each, mask)
+            for inner_fields in below:
+                _validate_mask(inner, inner_fields, mask)
 
 
 def _bad_mask(mask: str) -> PerspectiveError:
-    shown = mask[:100]
-    description = f"Error expanding 'fields' parameter. Cannot find matching fields for path '{shown}'."
+    excerpt = mask[:100]
+    description = f"Error expanding 'fields' parameter. Cannot find matching fields for path '{excerpt}'."
     return bad_request(
-        "Request contains an invalid argument.", [{"field": shown, "description": description}]
+        "Request contains an invalid argument.", [{"field": excerpt, "description": description}]
     )
 
 
 def select(value: Any, mask: Mask) -> Any:
-    """Return the part of a JSON value that a mask selects; lists are passed through to their members."""
+    """Return the part of a JSON value that a mask selects; a mask applies to each member of a list."""
     if not mask:
         return value
     if isinstance(value, list):
@@ -107,29 +107,29 @@ def select(value: Any, mask: Mask) -> Any:
     }
 
 
-def answer(request: HttpRequest, body: Mapping[str, Any], status: int = 200) -> HttpResponse:
-    """Return a body as the query parameters ask for it; only a success is cut down to `fields`.
+def json_response(request: HttpRequest, body: Mapping[str, Any], status: int = 200) -> HttpResponse:
+    """Return a response in the format that the query parameters ask for; `fields` applies to status 200 only.
 
     Raises:
-        PerspectiveError: `fields` is wrong.
+        PerspectiveError: `fields` is invalid.
     """
-    asked = request.GET
-    if status == 200 and (fields := asked.get("fields")):
+    parameters = request.GET
+    if status == 200 and (fields := parameters.get("fields")):
         body = select(body, parse_mask(fields))
-    if asked.get("prettyPrint", "true").lower() in ("false", "0"):
+    if parameters.get("prettyPrint", "true").lower() in ("false", "0"):
         text = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
     else:
         text = orjson.dumps(body, option=_INDENTED)
-    callback = asked.get("callback", "")
+    callback = parameters.get("callback", "")
     if _CALLBACK.match(callback):
         script = f"// API callback\n{callback}({text.decode().strip()});"
         return HttpResponse(script, status=status, content_type="text/javascript; charset=UTF-8")
     return HttpResponse(text, status=status, content_type=CONTENT_TYPE)
 
 
-def refusal(request: HttpRequest, error: PerspectiveError) -> HttpResponse:
-    """Return an error as a response."""
-    response = answer(request, error.body, error.code)
+def error_response(request: HttpRequest, error: PerspectiveError) -> HttpResponse:
+    """Return the response for an error."""
+    response = json_response(request, error.body, error.code)
     if error.retry_after is not None:
         response["Retry-After"] = str(math.ceil(error.retry_after))
     return response

@@ -1,4 +1,4 @@
-"""The paths of the Perspective API, at the root, where its clients look for them."""
+"""The paths of the Perspective API. They start at the root of the site because its clients expect that."""
 
 from django.urls import path, re_path
 
@@ -10,5 +10,5 @@ urlpatterns = [
     path("$discovery/rest", views.discovery),
     path("discovery/v1/apis/commentanalyzer/v1alpha1/rest", views.discovery),
     path("batch", batch.batch),
-    re_path(r"^v1alpha1/", views.nothing_here),
+    re_path(r"^v1alpha1/", views.unknown_path),
 ]

@@ -1,4 +1,4 @@
-"""The paths of the Perspective API: parse, act, reply. Plain Django views, for speed."""
+"""The views of the Perspective API."""
 
 import functools
 import logging
@@ -14,12 +14,18 @@ from rest_framework.exceptions import ParseError
 
 from apps.accounts.models import APIKey, Scope
 from apps.api.parsers import TooLargeError, read_body
-from apps.api.perspective import analysis
-from apps.api.perspective.access import admit, caller
-from apps.api.perspective.errors import PerspectiveError, internal, invalid, not_found, unavailable
+from apps.api.perspective import actions
+from apps.api.perspective.access import authorize, get_api_key
+from apps.api.perspective.exceptions import (
+    PerspectiveError,
+    internal,
+    invalid_argument,
+    not_found,
+    unavailable,
+)
 from apps.api.perspective.messages import DISCOVERY, parse
-from apps.api.perspective.rendering import CONTENT_TYPE, answer, refusal
-from apps.predictions.models import Scores
+from apps.api.perspective.rendering import CONTENT_TYPE, error_response, json_response
+from apps.core.batches import map_batch, map_each
 from apps.registry.exceptions import NoModelError
 
 logger = logging.getLogger(__name__)
@@ -27,8 +33,8 @@ logger = logging.getLogger(__name__)
 View = Callable[[HttpRequest], HttpResponse]
 
 
-def google(view: View) -> View:
-    """Let a view answer every failure in Google's form, and leave no word of a comment in the log."""
+def perspective_view(view: View) -> View:
+    """Decorate a view: exempt it from CSRF checks, and return each exception as an error of the API."""
 
     @csrf_exempt
     @functools.wraps(view)
@@ -36,80 +42,80 @@ def google(view: View) -> View:
         try:
             return view(request)
         except Exception as error:
-            return _failed(request, error)
+            return _handle_exception(request, error)
 
     return wrapped
 
 
-def _failed(request: HttpRequest, error: Exception) -> HttpResponse:
+def _handle_exception(request: HttpRequest, error: Exception) -> HttpResponse:
     if isinstance(error, PerspectiveError):
-        return refusal(request, error)
-    if isinstance(error, SuspiciousOperation):  # too many parameters, say
-        body = invalid("The request is malformed.", None).body
+        return error_response(request, error)
+    if isinstance(error, SuspiciousOperation):  # for example too many parameters
+        body = invalid_argument("The request is malformed.", None).body
         return JsonResponse(body, status=400, content_type=CONTENT_TYPE)
     if isinstance(error, NoModelError):
         logger.error("No comment can be scored: %s", error)
-        return refusal(request, unavailable())
+        return error_response(request, unavailable())
     if isinstance(error, DatabaseError):
         logger.error("The database failed: %s", error.__class__.__name__)
-        return refusal(request, unavailable())
-    # The message of an exception may quote the comment, its place in the code does not.
-    place = "".join(traceback.format_tb(error.__traceback__))
-    logger.error("%s %s failed: %s\n%s", request.method, request.path, error.__class__.__name__, place)
-    return refusal(request, internal())
+        return error_response(request, unavailable())
+    # The message of an exception may quote the comment, its traceback does not.
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("%s %s failed: %s\n%s", request.method, request.path, error.__class__.__name__, frames)
+    return error_response(request, internal())
 
 
-def body_of(request: HttpRequest) -> bytes:
-    """Return the body, whatever its content type.
+def read_request_body(request: HttpRequest) -> bytes:
+    """Return the body of a request of any content type.
 
     Raises:
-        PerspectiveError: it is larger than the site accepts, or the client closed the connection.
+        PerspectiveError: the body is too large, or the client closed the connection.
     """
     try:
-        return read_body(request)  # type: ignore[arg-type]  # a request reads like a file
+        return read_body(request)  # type: ignore[arg-type]  # a request has the methods of a file
     except (TooLargeError, ParseError) as error:
-        raise invalid(str(error.detail), None) from error
+        raise invalid_argument(str(error.detail), None) from error
 
 
 def _read(request: HttpRequest, scope: Scope, name: str) -> tuple[dict[str, Any], APIKey | None]:
     if request.method != "POST":
         raise not_found()
-    body = body_of(request)  # before anything else, so that a refused client can read why
-    key = admit(request, scope=scope, method=name)
+    body = read_request_body(request)  # first, because a client reads the response only after it has sent all
+    key = authorize(request, scope=scope, method=name)
     return parse(body, f"{name}Request"), key
 
 
-def analyze_together(requests: Sequence[HttpRequest], max_spans: int | None = None) -> list[HttpResponse]:
-    """Answer requests for AnalyzeComment as `analyze` does each, scoring and storing in one go.
+def analyze_together(
+    requests: Sequence[HttpRequest], max_span_scores: int | None = None
+) -> list[HttpResponse]:
+    """Handle requests for AnalyzeComment like `analyze`, but score and store all comments together.
 
     Args:
-        max_spans: how many span scores all answers together may have; requests beyond are refused.
+        max_span_scores: the largest number of span scores in all responses; requests beyond it get an error.
     """
-    responses: dict[int, HttpResponse] = {}
-    asked: dict[int, analysis.Asked] = {}
-    spans = 0
-    for place, request in enumerate(requests):
+    span_scores = 0
+
+    def validate(request: HttpRequest) -> actions.AnalyzeRequest:
+        nonlocal span_scores
+        analysis = actions.validate_analyze_request(*_read(request, Scope.PREDICT, "AnalyzeComment"))
+        if max_span_scores is not None and span_scores + analysis.max_span_scores > max_span_scores:
+            raise invalid_argument(
+                f"The batch asks for more than {max_span_scores} span scores: split it.", None
+            )
+        span_scores += analysis.max_span_scores
+        return analysis
+
+    def respond(request: HttpRequest, analysis: Any, prediction: Any) -> HttpResponse:
         try:
-            checked = analysis.check(*_read(request, Scope.PREDICT, "AnalyzeComment"))
-            if max_spans is not None and spans + checked.span_count > max_spans:
-                raise invalid(f"The batch asks for more than {max_spans} span scores: split it.", None)
-            spans += checked.span_count
-            asked[place] = checked
+            if isinstance(prediction, Exception):
+                raise prediction
+            return json_response(request, actions.build_response(analysis, prediction))
         except Exception as error:
-            responses[place] = _failed(request, error)
-    results: Sequence[Scores | Exception]
-    try:
-        results = analysis.store(list(asked.values()))
-    except Exception as error:
-        results = [error] * len(asked)
-    for (place, each), result in zip(asked.items(), results, strict=True):
-        try:
-            if isinstance(result, Exception):
-                raise result
-            responses[place] = answer(requests[place], analysis.answer(each, result))
-        except Exception as error:
-            responses[place] = _failed(requests[place], error)
-    return [responses[place] for place in range(len(requests))]
+            return _handle_exception(request, error)
+
+    analyses = map_each(validate, requests)
+    predictions = map_batch(actions.score_and_store, analyses)
+    return list(map(respond, requests, analyses, predictions))
 
 
 @csrf_exempt
@@ -118,24 +124,24 @@ def analyze(request: HttpRequest) -> HttpResponse:
     return analyze_together([request])[0]
 
 
-@google
+@perspective_view
 def suggestscore(request: HttpRequest) -> HttpResponse:
-    """Take a suggested score: SuggestCommentScore."""
-    return answer(request, analysis.suggest(*_read(request, Scope.FEEDBACK, "SuggestCommentScore")))
+    """Store a suggested score: SuggestCommentScore."""
+    return json_response(request, actions.suggest(*_read(request, Scope.FEEDBACK, "SuggestCommentScore")))
 
 
-@google
+@perspective_view
 def discovery(request: HttpRequest) -> HttpResponse:
-    """Describe the API for the host that it was asked on. Clients try keys here: a wrong one is refused."""
+    """Return the discovery document for the host of the request. An invalid API key is an error here too."""
     version = DISCOVERY["version"]
     if request.method not in ("GET", "HEAD") or request.GET.get("version", version) != version:
         raise not_found()
-    caller(request)
+    get_api_key(request)
     root = request.build_absolute_uri("/")
-    return answer(request, {**DISCOVERY, "rootUrl": root, "baseUrl": root})
+    return json_response(request, {**DISCOVERY, "rootUrl": root, "baseUrl": root})
 
 
-@google
-def nothing_here(request: HttpRequest) -> HttpResponse:
-    """Refuse every other path below the API's."""
+@perspective_view
+def unknown_path(request: HttpRequest) -> HttpResponse:
+    """Return the API's 404 for all other paths below `/v1alpha1/`."""
     raise not_found()

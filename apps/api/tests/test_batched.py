@@ -15,7 +15,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from apps.accounts import actions as accounts
-from apps.accounts.actions import find_api_key, touch_api_key
+from apps.accounts.actions import find_api_key, update_last_used
 from apps.accounts.models import APIKey
 from apps.api import batched
 from apps.api.perspective import access
@@ -94,7 +94,7 @@ def test_a_batched_call_is_answered_as_django_would(
     status: int, path: str, body: Any, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if status == 500:
-        monkeypatch.setattr(v1_views.PredictView, "reply", lambda *args: 1 / 0)
+        monkeypatch.setattr(v1_views.PredictView, "build_response", lambda *args: 1 / 0)
     data = b"{" if body is None else json.dumps(body).encode()
     scope = scope_of(path, **headers)
     (own,) = batch((scope, data))
@@ -132,7 +132,7 @@ def test_an_error_of_one_request_is_not_anothers(monkeypatch: pytest.MonkeyPatch
         *(result["id"] for result in third["results"]),
         fourth["id"],
     ]
-    with patch.object(store, "insert_each", side_effect=OperationalError("secret words")):
+    with patch.object(store, "insert_batches", side_effect=OperationalError("secret words")):
         assert [status for status, _ in answers()] == [503, 400, 503, 503]
     scores = actions._scores
 
@@ -175,10 +175,10 @@ def test_a_request_without_tls_is_left_to_django_where_it_is_redirected(settings
 def test_a_database_that_is_out_is_asked_for_a_key_once_a_second(
     api_key: tuple[APIKey, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(access, "_out_until", 0.0)
+    monkeypatch.setattr(access, "_no_lookup_before", 0.0)
     secret = api_key[1]
     find_api_key(secret=secret)
-    touch_api_key(key=accounts._found[secret][0])
+    update_last_used(key=accounts._cache[secret][0])
     call = (scope_of(query=f"key={secret}"), b"{}")
     assert batch(call) != [None]
     now = time.monotonic() + accounts.LOOKUP_SECONDS

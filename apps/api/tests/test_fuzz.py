@@ -9,6 +9,7 @@ from pytest_django.live_server_helper import LiveServer
 
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import User
+from apps.core.permissions import SYSTEM
 from apps.moderation.actions import install_default_policy, moderate
 from apps.moderation.models import Policy
 from apps.registry.models import ModelVersion
@@ -33,7 +34,7 @@ def test_made_up_calls_get_described_answers(
     install_default_policy()
     Policy.objects.update(audit_share=1)
     moderator = User.objects.create_superuser("root")
-    key, secret = create_api_key(name="fuzzer", rate_per_minute=10**9, acts_as=moderator)
+    key, secret = create_api_key(actor=SYSTEM, name="fuzzer", rate_per_minute=10**9, acts_as=moderator)
     item = moderate(text="Good morning to all of you.", client=key).item
     assert item is not None
     found = CONFIG.format(item=item.pk, prediction=item.submission_id)

@@ -9,6 +9,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import APIKey, Scope, User
+from apps.core.permissions import SYSTEM
 from apps.moderation import actions
 from apps.moderation.models import Decision, Delivery, Policy, QueueItem
 from apps.registry.models import ModelVersion
@@ -39,17 +40,17 @@ class Caller:
 
 @pytest.fixture
 def platform(client: Client, model: ModelVersion, policy: Policy) -> Caller:
-    return Caller(client, create_api_key(name="platform")[1])
+    return Caller(client, create_api_key(actor=SYSTEM, name="platform")[1])
 
 
 @pytest.fixture
 def as_ann(client: Client, model: ModelVersion, policy: Policy, ann: User) -> Caller:
-    return Caller(client, create_api_key(name="ann's", acts_as=ann)[1])
+    return Caller(client, create_api_key(actor=SYSTEM, name="ann's", acts_as=ann)[1])
 
 
 @pytest.fixture
 def as_ben(client: Client, ben: User) -> Caller:
-    return Caller(client, create_api_key(name="ben's", acts_as=ben)[1])
+    return Caller(client, create_api_key(actor=SYSTEM, name="ben's", acts_as=ben)[1])
 
 
 def test_moderate(platform: Caller) -> None:
@@ -111,7 +112,7 @@ def test_webhooks_need_a_key(client: Client, platform: Caller) -> None:
 
 def test_without_a_policy_the_answer_says_what_to_do(client: Client, model: ModelVersion) -> None:
     Policy.objects.all().delete()
-    caller = Caller(client, create_api_key(name="platform")[1])
+    caller = Caller(client, create_api_key(actor=SYSTEM, name="platform")[1])
     assert "install_default_policy" in caller.post("moderate", {"text": "fine"}, 400)["detail"]
 
 
@@ -262,7 +263,7 @@ def test_which_keys_may_not(client: Client, platform: Caller, person: Callable[.
         ([Scope.PREDICT], person("max"), 403),
         ([Scope.MODERATE], person("val", "viewer"), 200),
     ):
-        caller = Caller(client, create_api_key(name="k", scopes=list(scopes), acts_as=user)[1])
+        caller = Caller(client, create_api_key(actor=SYSTEM, name="k", scopes=list(scopes), acts_as=user)[1])
         caller.get("moderation/queue", status)
         caller.post(f"moderation/queue/{item.pk}/claim", status=403)
     assert not Decision.objects.exists()

@@ -18,12 +18,13 @@ from pytest_django import Settings
 
 from apps.accounts.actions import LOOKUP_SECONDS, create_api_key, revoke_api_key
 from apps.accounts.models import APIKey
-from apps.api.perspective import analysis, languages
+from apps.api.perspective import actions, languages
 from apps.api.perspective.attributes import LABEL_OF
-from apps.api.perspective.errors import PerspectiveError
-from apps.api.perspective.rendering import ANSWER, parse_mask, select
-from apps.api.perspective.spans import sentences, utf16_length
+from apps.api.perspective.exceptions import PerspectiveError
+from apps.api.perspective.rendering import RESPONSE_FIELDS, parse_mask, select
+from apps.api.perspective.spans import find_sentences, utf16_length
 from apps.classifier.labels import LABELS
+from apps.core.permissions import SYSTEM
 from apps.moderation.actions import install_default_policy
 from apps.moderation.models import Policy, QueueItem
 from apps.predictions.models import Feedback, Prediction
@@ -256,7 +257,7 @@ def test_a_bad_key_is_refused_even_where_none_is_needed(client: Client, api_key:
     error_of(client.get("/$discovery/rest?version=v1alpha1&key=wrong"), 400, message, details)
     path = f"{ANALYZE}?key={api_key[1]}"
     assert post_json(client, analyze_request(), path).status_code == 200
-    revoke_api_key(key=api_key[0])
+    revoke_api_key(actor=SYSTEM, key=api_key[0])
     with patch.object(time, "monotonic", return_value=time.monotonic() + LOOKUP_SECONDS):
         error_of(post_json(client, analyze_request(), path), 400, message, details)
 
@@ -275,7 +276,7 @@ def test_no_key_is_refused_where_keys_are_needed(client: Client, settings: Setti
 
 
 def test_a_key_without_the_scope_is_blocked(client: Client) -> None:
-    _, secret = create_api_key(name="reader", scopes=["read"])
+    _, secret = create_api_key(actor=SYSTEM, name="reader", scopes=["read"])
     for path in (ANALYZE, SUGGEST):
         response = post_json(client, analyze_request(), f"{path}?key={secret}")
         assert response.status_code == 403
@@ -284,7 +285,7 @@ def test_a_key_without_the_scope_is_blocked(client: Client) -> None:
 
 @pytest.mark.usefixtures("frozen_time")
 def test_quota_is_the_keys_own_and_refused_as_recorded(client: Client) -> None:
-    key, secret = create_api_key(name="slow", rate_per_minute=2)
+    key, secret = create_api_key(actor=SYSTEM, name="slow", rate_per_minute=2)
     path = f"{ANALYZE}?key={secret}"
     assert [post_json(client, analyze_request(), path).status_code for _ in range(3)] == [200, 200, 429]
     response = post_json(client, analyze_request("b"), path)
@@ -339,7 +340,7 @@ def test_unsupported_attributes_are_dropped_where_asked(client: Client) -> None:
     body = analyze_request(IDIOT, "TOXICITY", "FLIRTATION", "SEXUALLY_EXPLICIT")
     answered = post_json(client, body | {"dropUnsupportedAttributes": True}).json()
     assert list(answered["attributeScores"]) == ["TOXICITY"]
-    _, secret = create_api_key(name="lenient", drop_unsupported=True)
+    _, secret = create_api_key(actor=SYSTEM, name="lenient", drop_unsupported=True)
     answered = post_json(client, body, f"{ANALYZE}?key={secret}").json()
     assert list(answered["attributeScores"]) == ["TOXICITY"]
     answered = post_json(
@@ -501,7 +502,7 @@ def test_text_that_no_database_takes_is_stored_cleaned(client: Client) -> None:
 
 def test_do_not_store_leaves_no_text_anywhere(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     install_default_policy()
-    _, secret = create_api_key(name="reviewed", review_perspective=True)
+    _, secret = create_api_key(actor=SYSTEM, name="reviewed", review_perspective=True)
     caplog.set_level(logging.DEBUG)
     text = "I will find you and kill you, zxqv idiot"
     assert (
@@ -510,7 +511,7 @@ def test_do_not_store_leaves_no_text_anywhere(client: Client, caplog: pytest.Log
     )
     assert Prediction.objects.get().text is None
     assert not QueueItem.objects.exists()
-    with patch.object(analysis.languages, "detect", side_effect=RuntimeError(text)):
+    with patch.object(actions.languages, "detect", side_effect=RuntimeError(text)):
         assert (
             post_json(client, analyze_request(text, doNotStore=True)).json()["error"]["status"] == "INTERNAL"
         )
@@ -519,7 +520,7 @@ def test_do_not_store_leaves_no_text_anywhere(client: Client, caplog: pytest.Log
 
 
 def test_a_key_that_has_it_so_sends_comments_through_the_policy(client: Client) -> None:
-    _, secret = create_api_key(name="reviewed", review_perspective=True)
+    _, secret = create_api_key(actor=SYSTEM, name="reviewed", review_perspective=True)
     path = f"{ANALYZE}?key={secret}"
     assert post_json(client, analyze_request(), path).status_code == 200  # no policy: scored all the same
     install_default_policy()
@@ -656,7 +657,7 @@ def test_discovery_is_the_contracts_on_this_host(client: Client, settings: Setti
     assert client.get("/$discovery/rest?version=v2").status_code == 404
     answer = document["schemas"]["AnalyzeCommentResponse"]["properties"]
     suggested = document["schemas"]["SuggestCommentScoreResponse"]["properties"]
-    assert set(ANSWER) == set(answer) | set(suggested)
+    assert set(RESPONSE_FIELDS) == set(answer) | set(suggested)
 
 
 def test_browsers_may_call_from_anywhere_but_only_these_paths(client: Client) -> None:
@@ -693,11 +694,11 @@ def test_cors_can_be_narrowed(client: Client, settings: Settings) -> None:
 
 
 def test_outages_are_unavailable(client: Client) -> None:
-    with patch.object(analysis.predictions, "score_each", side_effect=OperationalError("secret words")):
+    with patch.object(actions.predictions, "score_batches", side_effect=OperationalError("secret words")):
         response = post_json(client, analyze_request())
     error_of(response, 503, "The service is currently unavailable.", status="UNAVAILABLE")
     assert response["Retry-After"] == "5"
-    with patch.object(analysis.predictions, "score_each", side_effect=NoModelError("none")):
+    with patch.object(actions.predictions, "score_batches", side_effect=NoModelError("none")):
         assert post_json(client, analyze_request()).status_code == 503
 
 
@@ -779,7 +780,7 @@ def is_low(unit: bytes) -> bool:
 def test_sentences_are_ordered_pieces_of_the_text(text: str) -> None:
     units = text.encode("utf-16-le", "surrogatepass")
     last = 0
-    for begin, end, sentence in sentences(text):
+    for begin, end, sentence in find_sentences(text):
         assert last <= begin < end <= utf16_length(text)
         assert units[2 * begin : 2 * end].decode("utf-16-le", "surrogatepass") == sentence
         last = end

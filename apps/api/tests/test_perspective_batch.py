@@ -16,6 +16,7 @@ from apps.accounts.actions import create_api_key
 from apps.accounts.models import APIKey
 from apps.api.perspective import batch as batches
 from apps.api.perspective.access import MAX_BATCH_KEYS
+from apps.core.permissions import SYSTEM
 from apps.predictions.models import Prediction
 from toxicmod.testing.perspective import ANALYZE_LINE, analyze_json, batch_part, batch_responses, send_batch
 
@@ -152,7 +153,7 @@ def test_the_key_of_a_batch_is_checked_before_its_body_is_looked_at(client: Clie
 
 
 def test_a_batch_beyond_the_quota_of_its_key_is_not_looked_at(client: Client) -> None:
-    _, secret = create_api_key(name="slow", rate_per_minute=2)
+    _, secret = create_api_key(actor=SYSTEM, name="slow", rate_per_minute=2)
     body = "".join(batch_part(f"<{n}>", analyze_json("a")) for n in range(3)) + "--b--"
     first = batch_responses(send_batch(client, body, **{"X-Goog-Api-Key": secret}))
     assert Counter(status for _, status, _ in first) == {200: 2, 429: 1}
@@ -177,7 +178,7 @@ def test_an_anonymous_batch_beyond_the_quota_of_its_address_is_refused(
     assert Counter(status for _, status, _ in batch_responses(send_batch(client, body))) == {200: 2, 429: 1}
     with patch.object(batches.views, "analyze_together", side_effect=AssertionError):
         assert "Quota exceeded" in refusal(send_batch(client, body), 429)
-    _, secret = create_api_key(name="paying")
+    _, secret = create_api_key(actor=SYSTEM, name="paying")
     line = f"POST /v1alpha1/comments:analyze?key={secret} HTTP/1.1"
     assert [
         each[1]
@@ -186,7 +187,7 @@ def test_an_anonymous_batch_beyond_the_quota_of_its_address_is_refused(
 
 
 def test_each_part_counts_against_the_quota(client: Client) -> None:
-    _, secret = create_api_key(name="slow", rate_per_minute=5)
+    _, secret = create_api_key(actor=SYSTEM, name="slow", rate_per_minute=5)
     body = "".join(batch_part(f"<{n}>", analyze_json("a")) for n in range(4)) + "--b--"
     first = batch_responses(send_batch(client, body, **{"X-Goog-Api-Key": secret}))
     second = batch_responses(send_batch(client, body, **{"X-Goog-Api-Key": secret}))
@@ -194,7 +195,7 @@ def test_each_part_counts_against_the_quota(client: Client) -> None:
 
 
 def test_a_part_without_a_key_has_the_key_of_the_batch(client: Client, api_key: tuple[APIKey, str]) -> None:
-    other, secret = create_api_key(name="other")
+    other, secret = create_api_key(actor=SYSTEM, name="other")
     body = batch_part("<a>", analyze_json("outer")) + batch_part(
         "<b>", analyze_json("inner"), headers=f"X-Goog-Api-Key: {secret}\r\n"
     )
@@ -359,7 +360,7 @@ def test_what_is_around_the_parts_is_ignored(client: Client, begin: bytes, end: 
 
 
 def test_the_span_scores_of_a_batch_are_limited(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "MAX_SPANS", 11)
+    monkeypatch.setattr(batches, "MAX_SPAN_SCORES", 11)
     text = "One. Two. Three."
     body = "".join(batch_part(f"<{n}>", analyze_json(f"{n}. {text}", spanAnnotations=True)) for n in range(3))
     results = batch_responses(

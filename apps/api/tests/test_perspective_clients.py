@@ -22,6 +22,7 @@ from PyPerspective.errors import InvalidAuthKey
 from pytest_django.live_server_helper import LiveServer
 
 from apps.accounts.actions import create_api_key
+from apps.core.permissions import SYSTEM
 from apps.predictions.models import Feedback, Prediction
 from apps.registry.models import ModelVersion
 
@@ -43,7 +44,7 @@ tls.connect = (options, ...rest) =>
 
 @pytest.fixture
 def key(champion: ModelVersion) -> str:
-    return create_api_key(name="client")[1]
+    return create_api_key(actor=SYSTEM, name="client")[1]
 
 
 @pytest.fixture

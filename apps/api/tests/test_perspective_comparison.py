@@ -14,6 +14,7 @@ from pytest_django.live_server_helper import LiveServer
 
 from apps.accounts.actions import create_api_key
 from apps.api.perspective import comparison
+from apps.core.permissions import SYSTEM
 from apps.predictions.models import Prediction
 from apps.registry import serving
 from apps.registry.models import ModelVersion
@@ -72,7 +73,7 @@ def test_saved_answers_are_read(tmp_path: Path, champion: ModelVersion) -> None:
         ("a.csv", "nothing,TOXICITY\nx,0.5\n", "row 1 has no text in text or comment_text"),
         ("a.csv", "text,TOXICITY\nx,high\n", "row 1, TOXICITY: 'high' is not a score between 0 and 1"),
         ("a.csv", "text,TOXICITY\nx,0.5\ny,7\n", "row 2, TOXICITY: '7'"),
-        ("a.csv", "text\nx\n", "has no scores: name columns like the attributes"),
+        ("a.csv", "text\nx\n", "has no scores. Name its columns like the attributes"),
         ("a.csv", "", "has no scores"),
         ("a.jsonl", "{\n", "line 1 is not JSON"),
         ("a.jsonl", "[]\n", "line 1 is not a JSON object"),
@@ -102,9 +103,9 @@ def test_wrong_options_are_refused(tmp_path: Path, past: Path) -> None:
 def test_a_flag_rate_of_none_or_all() -> None:
     scores = np.array([0.1, 0.2, 0.3])
     none = comparison._compare("TOXICITY", scores, scores, 0.9)
-    assert (none.suggested, none.our_rate) == (1.0, 0.0)
+    assert (none.suggested, none.toxicmod_rate) == (1.0, 0.0)
     every = comparison._compare("TOXICITY", scores, scores, 0.05)
-    assert (every.suggested, every.our_rate) == (0.1, 1.0)
+    assert (every.suggested, every.toxicmod_rate) == (0.1, 1.0)
     assert math.isnan(comparison._compare("TOXICITY", scores[:1], scores[:1], 0.5).correlation)
 
 
@@ -115,10 +116,10 @@ def test_comments_without_scores_are_sent_to_the_service(
 ) -> None:
     path, saved = tmp_path / "comments.csv", tmp_path / "saved.jsonl"
     path.write_text("text\n" + "".join(f'"{text}"\n' for text in [*COMMENTS[:5], ""]))
-    _, secret = create_api_key(name="upstream")
+    _, secret = create_api_key(actor=SYSTEM, name="upstream")
     monkeypatch.setenv("PERSPECTIVE_API_KEY", secret)
     told = run(path, "--url", live_server.url, "--per-second", "1000", "--save", saved)
-    assert "1 comments were refused" in told
+    assert "1 comments were rejected" in told
     assert [line.split()[2] for line in told.splitlines() if line.startswith("TOXICITY")] == ["1.000"]
     assert Prediction.objects.filter(text=None).count() == 5
     assert [row.text for row in comparison.read(saved)] == list(COMMENTS[:5])

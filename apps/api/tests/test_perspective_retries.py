@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import User
+from apps.core.permissions import SYSTEM
 from apps.moderation.actions import install_default_policy, intake
 from apps.moderation.models import Policy, QueueItem, Submission
 from apps.predictions.models import Prediction
@@ -40,7 +41,7 @@ def path(champion: Any) -> str:
     rules = Policy.objects.active_for("").rules
     rules.update(reject_from=None, review_from=None)
     rules.filter(label="toxic").update(review_from=0.1)
-    return f"{ANALYZE}?key={create_api_key(name='reviewed', review_perspective=True)[1]}"
+    return f"{ANALYZE}?key={create_api_key(actor=SYSTEM, name='reviewed', review_perspective=True)[1]}"
 
 
 def test_a_retry_is_answered_from_the_record_and_queued_once(client: Client, path: str) -> None:
@@ -86,7 +87,7 @@ def test_comments_without_a_token_are_all_queued(client: Client, path: str) -> N
 
 def test_another_key_and_moderate_have_ids_of_their_own(client: Client, path: str) -> None:
     post_json(client, analyze_request(clientToken="c-77"), path)
-    other, secret = create_api_key(name="other", review_perspective=True)
+    other, secret = create_api_key(actor=SYSTEM, name="other", review_perspective=True)
     assert (
         post_json(client, analyze_request(clientToken="c-77"), f"{ANALYZE}?key={secret}").status_code == 200
     )

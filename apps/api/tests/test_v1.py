@@ -20,6 +20,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 from apps.accounts.actions import LOOKUP_SECONDS, create_api_key, revoke_api_key
 from apps.accounts.models import APIKey
 from apps.classifier.labels import LABELS
+from apps.core.permissions import SYSTEM
 from apps.predictions import store
 from apps.predictions.models import Feedback, Prediction
 from apps.registry import serving
@@ -245,7 +246,7 @@ def test_bad_feedback_is_refused(client: Client, change: dict[str, Any], field: 
 
 def test_a_key_sees_its_own_predictions_only(client: Client, auth: dict[str, Any]) -> None:
     mine = post(client, "predict", {"text": KIND}, **auth).json()["id"]
-    _, secret = create_api_key(name="another")
+    _, secret = create_api_key(actor=SYSTEM, name="another")
     other = {"headers": {"Authorization": f"Api-Key {secret}"}}
     assert client.get(f"/api/v1/predictions/{mine}", **auth).status_code == 200
     assert_problem(client.get(f"/api/v1/predictions/{mine}", **other), 404)
@@ -265,12 +266,12 @@ def test_keys_are_checked(
     assert_problem(response, 401)
     assert response["WWW-Authenticate"] == "Api-Key"
     assert_problem(post(client, "predict", {"text": KIND}, headers={"Authorization": "Bearer x"}), 401)
-    revoke_api_key(key=api_key[0])
+    revoke_api_key(actor=SYSTEM, key=api_key[0])
     with patch.object(time, "monotonic", return_value=time.monotonic() + LOOKUP_SECONDS):
         assert_problem(post(client, "predict", {"text": KIND}, **auth), 401)
     settings.ANONYMOUS_API = False
     assert_problem(post(client, "predict", {"text": KIND}), 401)
-    _, secret = create_api_key(name="reader", scopes=["read"])
+    _, secret = create_api_key(actor=SYSTEM, name="reader", scopes=["read"])
     reader = {"headers": {"Authorization": f"Api-Key {secret}"}}
     assert client.get("/api/v1/models", **reader).status_code == 200
     assert_problem(post(client, "predict", {"text": KIND}, **reader), 403)
@@ -283,7 +284,7 @@ def test_the_secret_is_not_kept(api_key: tuple[APIKey, str]) -> None:
 
 @pytest.mark.usefixtures("frozen_time")
 def test_a_key_has_a_rate(client: Client) -> None:
-    _, secret = create_api_key(name="slow", rate_per_minute=3)
+    _, secret = create_api_key(actor=SYSTEM, name="slow", rate_per_minute=3)
     headers = {"headers": {"Authorization": f"Api-Key {secret}"}}
     answers = [post(client, "predict", {"text": KIND}, **headers) for _ in range(4)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]

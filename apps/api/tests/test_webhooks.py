@@ -7,6 +7,7 @@ from django.test import Client
 
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import APIKey, Scope
+from apps.core.permissions import SYSTEM
 from apps.webhooks.models import SigningKey
 from toxicmod.testing.receivers import Receiver
 
@@ -17,7 +18,7 @@ TEST = "/api/v1/webhooks/test"
 
 @pytest.fixture
 def platform() -> tuple[APIKey, dict[str, Any]]:
-    key, secret = create_api_key(name="platform", scopes=[Scope.WEBHOOKS])
+    key, secret = create_api_key(actor=SYSTEM, name="platform", scopes=[Scope.WEBHOOKS])
     return key, {"headers": {"Authorization": f"Api-Key {secret}"}, "content_type": "application/json"}
 
 
@@ -55,7 +56,7 @@ def test_a_platform_sees_no_keys_of_others_and_needs_the_scope(
     key_id = client.post(KEYS, **platform[1]).json()["key_id"]
     assert client.get(KEYS, **auth).status_code == 403
     assert client.get(KEYS).status_code == 401
-    _, secret = create_api_key(name="other", scopes=[Scope.WEBHOOKS])
+    _, secret = create_api_key(actor=SYSTEM, name="other", scopes=[Scope.WEBHOOKS])
     headers = {"Authorization": f"Api-Key {secret}"}
     assert client.get(KEYS, headers=headers).json() == []
     assert client.delete(f"{KEYS}/{key_id}", headers=headers).status_code == 404

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from itertools import repeat
 from typing import Any
 
@@ -20,6 +21,7 @@ from apps.api.fields import StrictSerializer
 from apps.api.v1 import serializers as s
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Explanation
+from apps.core.batches import map_batch, map_each
 from apps.predictions import actions
 from apps.predictions.models import Feedback, Prediction, Row
 from apps.registry import serving
@@ -52,7 +54,7 @@ def explanation(explained: Explanation) -> dict[str, Any]:
 class PredictView(APIView):
     """Score comments and return their labels.
 
-    What comes before and after scoring is apart, so that requests can be answered together.
+    Scoring is separate from reading and responding so that `predict_together` can score several requests.
     """
 
     scope = Scope.PREDICT
@@ -62,34 +64,34 @@ class PredictView(APIView):
         request=s.PredictRequest, responses={200: s.LabelsAnswer, **PROBLEMS}, operation_id="predict"
     )
     def post(self, request: Request) -> Response:
-        (scored,) = actions.score_each(asked=[self.read(request)], source=Prediction.Source.API)
-        return self.reply(scored)
+        (result,) = actions.score_batches(batches=[self.read_comments(request)], source=Prediction.Source.API)
+        return self.build_response(result)
 
-    def read(self, request: Request) -> list[actions.Comment]:
-        """Return the comments that are to be scored, and keep what else was asked.
+    def read_comments(self, request: Request) -> list[actions.Comment]:
+        """Return the request's comments; store its validated data for `build_response`.
 
         Raises:
-            ValidationError: the request is not as documented.
+            ValidationError: the request is invalid.
         """
-        self.asked = asked = self.request_serializer.read(request.data)
-        self.texts = asked["texts"] if "texts" in asked else [asked["text"]]
-        client, community, do_not_store = request.auth, asked["community"], asked["do_not_store"]
-        ids = asked["external_ids"] or repeat("")
+        self.data = data = self.request_serializer.read(request.data)
+        self.texts = data["texts"] if "texts" in data else [data["text"]]
+        client, community, do_not_store = request.auth, data["community"], data["do_not_store"]
+        ids = data["external_ids"] or repeat("")
         return [
             actions.Comment(text, client, community, external_id, do_not_store)
             for text, external_id in zip(self.texts, ids, strict=False)
         ]
 
-    def reply(self, scored: actions.Scored | Exception) -> Response:
-        """Answer what `read` returned. Raises the error that came in place of scores."""
+    def build_response(self, scored: actions.BatchResult | Exception) -> Response:
+        """Return the response for the scored comments, or raise the exception that prevented scoring them."""
         if isinstance(scored, Exception):
             raise scored
         rows, served = scored
         results = [self.result(row, served.number) for row in rows]
-        if self.asked.get("explain"):
+        if self.data.get("explain"):
             for text, result in zip(self.texts, results, strict=True):
                 result["explanation"] = explanation(served.scorer.explain(text))
-        return Response({"results": results} if "texts" in self.asked else results[0])
+        return Response({"results": results} if "texts" in self.data else results[0])
 
     def result(self, row: Row, version: int) -> dict[str, Any]:
         return {
@@ -121,38 +123,27 @@ class PredictProbaView(PredictView):
 
 
 def predict_together(requests: Sequence[HttpRequest], views: Sequence[PredictView]) -> list[HttpResponse]:
-    """Answer each request as its view does, scoring and storing in one go."""
-    begun = list(map(_begin, requests, views))
-    asked = {place: comments for place, comments in enumerate(begun) if not isinstance(comments, Exception)}
-    results: dict[int, Any]
-    try:
-        scored = actions.score_each(asked=list(asked.values()), source=Prediction.Source.API)
-        results = dict(zip(asked, scored, strict=True))
-    except Exception as error:
-        results = dict.fromkeys(asked, error)
-    return [
-        _end(request, view, results.get(place, begun[place]))
-        for place, (request, view) in enumerate(zip(requests, views, strict=True))
-    ]
+    """Handle each request with its view, but score and store the comments of all requests together."""
+    batches = map_each(lambda pair: _prepare(*pair), zip(requests, views, strict=True))
+    score = partial(actions.score_batches, source=Prediction.Source.API)
+    results = map_batch(lambda batches: score(batches=batches), batches)
+    return list(map(_finish, requests, views, results))
 
 
-def _begin(request: HttpRequest, view: PredictView) -> list[actions.Comment] | Exception:
-    """Do what `APIView.dispatch` does up to the scoring."""
+def _prepare(request: HttpRequest, view: PredictView) -> list[actions.Comment]:
+    """Do what `APIView.dispatch` does before it calls the handler; return the comments to score."""
     view.args, view.kwargs = (), {}
     view.request = view.initialize_request(request)
     view.headers = view.default_response_headers
-    try:
-        view.initial(view.request)
-        return view.read(view.request)
-    except Exception as error:
-        return error
+    view.initial(view.request)
+    return view.read_comments(view.request)
 
 
-def _end(request: HttpRequest, view: PredictView, scored: actions.Scored | Exception) -> HttpResponse:
-    """Do what `APIView.dispatch`, and Django around it, do from there on."""
+def _finish(request: HttpRequest, view: PredictView, result: actions.BatchResult | Exception) -> HttpResponse:
+    """Do what `APIView.dispatch` and Django's handler do after scoring."""
     try:
         try:
-            response = view.reply(scored)
+            response = view.build_response(result)
         except Exception as error:
             response = view.handle_exception(error)
         return view.finalize_response(view.request, response).render()

@@ -1,1 +1,1 @@
-"""The moderation console: pages inside the Django admin. Doors only: the rules are in the actions."""
+"""The moderation console: pages inside the Django admin. Views parse requests and call actions."""

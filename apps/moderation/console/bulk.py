@@ -1,84 +1,97 @@
-"""Bulk: choose by filter and score range, look at a sample, type the count, watch it being done."""
+"""The bulk pages: filter open items by score, preview a sample, type the count to confirm, follow the job."""
 
 from typing import Any
 from urllib.parse import urlencode
 
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
 from django.template.loader import render_to_string
 
 from apps.accounts.models import User
 from apps.moderation import actions, insight
-from apps.moderation.console.doors import door, is_script, page, user_of
 from apps.moderation.console.forms import BulkActionForm, BulkForm
+from apps.moderation.console.views import console_view, get_user, is_fetch, render_page
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import BulkJob, Decision, Policy, PolicyRule
 from apps.moderation.permissions import decidable_by, require
 from apps.moderation.selectors import communities_for, visible
 
 BINS = 20
+_MAX_BAR_HEIGHT = 96  # of 100
+_RECENT_JOBS = 10
 
 
-def _rules(community: str) -> Any:
+def _rules(community: str) -> QuerySet[PolicyRule]:
     policy = Policy.objects.active_for(community)
     return policy.rules.all() if policy else PolicyRule.objects.none()
 
 
-@door("GET", "HEAD", "POST")
+@console_view("GET", "HEAD", "POST")
 def bulk(request: HttpRequest) -> HttpResponse:
-    """Choose items on a histogram of scores; a post asks for a job that waits to be confirmed."""
-    user = user_of(request)
+    """Show a histogram of scores to select items; POST creates a draft job to confirm on its page."""
+    user = get_user(request)
     require(user, "moderation.bulk_decide")
     communities = communities_for(user)
     if request.method == "POST":
-        return _prepare(request, user, BulkForm(request.POST, communities=communities))
+        return _create_job(request, user, BulkForm(request.POST, communities=communities))
     form = BulkForm(request.GET or None, communities=communities)
-    jobs = visible(user, BulkJob.objects.select_related("created_by", "rule")).order_by("-pk")[:10]
-    context = {"title": "Decide many at once", "form": form, "jobs": jobs}
+    jobs = visible(user, BulkJob.objects.select_related("created_by", "rule")).order_by("-pk")
+    context = {"title": "Decide many items", "form": form, "jobs": jobs[:_RECENT_JOBS]}
     if form.is_valid():
-        context |= _choice(user, form, form.filter())
-    return page(request, "bulk", context, here="bulk")
+        context |= _selection_context(user, form, form.filter())
+    return render_page(request, "bulk", context, section="bulk")
 
 
-def _choice(user: User, form: BulkForm, chosen: actions.BulkFilter) -> dict[str, Any]:
-    bins = insight.histogram(user=user, label=chosen["label"], community=chosen.get("community"), bins=BINS)
-    low, high = chosen.get("score_from"), chosen.get("score_to")
-    tallest = max([*bins, 1])
-    # A big choice is not counted before somebody means it: the preview counts exactly.
-    count = insight.capped(actions.chosen(chosen, decidable_by(user))) if form.is_complete else 0
+def _selection_context(user: User, form: BulkForm, selection: actions.BulkFilter) -> dict[str, Any]:
+    counts = insight.histogram(
+        user=user, label=selection["label"], community=selection.get("community"), bins=BINS
+    )
+    # The preview counts exactly; here the count stops at a cap so that the page stays fast.
+    count = insight.capped(actions.chosen(selection, decidable_by(user))) if form.is_complete else 0
     return {
-        "chosen": chosen,
+        "selection": selection,
         "is_complete": form.is_complete,
         "count": min(count, insight.CAP),
-        "is_more": count > insight.CAP,
-        "bins": [
-            {
-                "x": 100 * number / BINS,
-                # Square roots, or the few severe ones would not be seen beside the many mild.
-                "height": (count / tallest) ** 0.5 * 96,
-                "top": 100 - (count / tallest) ** 0.5 * 96,
-                "count": count,
-                "begin": number / BINS,
-                "end": (number + 1) / BINS,
-                "is_in": form.is_complete
-                and (low or 0.0) < (number + 1) / BINS
-                and (1.0 if high is None else high) > number / BINS,
-            }
-            for number, count in enumerate(bins)
-        ],
-        "rules": _rules(chosen.get("community", "")),
+        "is_capped": count > insight.CAP,
+        "bins": _histogram_bins(counts, selection, is_complete=form.is_complete),
+        "rules": _rules(selection.get("community", "")),
     }
 
 
-def _prepare(request: HttpRequest, user: User, form: BulkForm) -> HttpResponse:
+def _histogram_bins(
+    counts: list[int], selection: actions.BulkFilter, *, is_complete: bool
+) -> list[dict[str, Any]]:
+    low, high = selection.get("score_from", 0.0), selection.get("score_to", 1.0)
+    maximum = max([*counts, 1])
+    bins = []
+    for index, count in enumerate(counts):
+        # The square root keeps the few high scores visible beside the many low ones.
+        height = (count / maximum) ** 0.5 * _MAX_BAR_HEIGHT
+        begin, end = index / BINS, (index + 1) / BINS
+        bins.append(
+            {
+                "x": 100 * begin,
+                "height": height,
+                "top": 100 - height,
+                "count": count,
+                "begin": begin,
+                "end": end,
+                "is_selected": is_complete and low < end and high > begin,
+            }
+        )
+    return bins
+
+
+def _create_job(request: HttpRequest, user: User, form: BulkForm) -> HttpResponse:
     if not form.is_valid():
-        raise form.refusal()
+        raise form.to_error()
     if not form.is_complete:
-        raise ModerationError("Choose a range of scores: from and to.")
-    what = BulkActionForm(request.POST, rules=_rules(form.cleaned_data["community"]))
-    if not what.is_valid():
-        raise what.refusal()
-    data = what.cleaned_data
+        raise ModerationError("Choose a range of scores: fill in “from” and “to”.")
+    action_form = BulkActionForm(request.POST, rules=_rules(form.cleaned_data["community"]))
+    if not action_form.is_valid():
+        raise action_form.to_error()
+    data = action_form.cleaned_data
     job, _ = actions.preview_bulk(
         user=user,
         filter=form.filter(),
@@ -89,43 +102,40 @@ def _prepare(request: HttpRequest, user: User, form: BulkForm) -> HttpResponse:
     return redirect("admin:moderation_job", job.pk)
 
 
-@door("GET", "HEAD", "POST")
+@console_view("GET", "HEAD", "POST")
 def job(request: HttpRequest, pk: int) -> HttpResponse:
-    """Show a job: to be confirmed, under way, over, or being undone."""
-    user = user_of(request)
+    """Show a bulk job; POST starts, cancels or undoes it."""
+    user = get_user(request)
     require(user, "moderation.bulk_decide")
     related = ("created_by", "rule", "cancelled_by", "undone_by")
-    found = visible(user, BulkJob.objects.select_related(*related)).filter(pk=pk).first()
-    if found is None:
+    job = visible(user, BulkJob.objects.select_related(*related)).filter(pk=pk).first()
+    if job is None:
         raise Http404
     if request.method == "POST":
-        return _act(request, user, found)
-    context = {"title": f"Bulk job {pk}", "job": found, "again": urlencode(found.filter)}
-    if is_script(request):
-        return JsonResponse(
-            {
-                "html": render_to_string("moderation/_job.html", context, request),
-                "over": not found.is_active,
-            }
-        )
-    if found.status == BulkJob.Status.DRAFT:
-        context["sample"] = actions.sample_bulk(user=user, filter=found.filter)
-    return page(request, "job", context, here="bulk")
+        return _change_job(request, user, job)
+    context = {"title": f"Bulk job {pk}", "job": job, "selection_query": urlencode(job.filter)}
+    if is_fetch(request):
+        html = render_to_string("moderation/_job.html", context, request)
+        return JsonResponse({"html": html, "is_active": job.is_active})
+    if job.status == BulkJob.Status.DRAFT:
+        context["sample"] = actions.sample_bulk(user=user, filter=job.filter)
+    return render_page(request, "job", context, section="bulk")
 
 
-def _act(request: HttpRequest, user: User, found: BulkJob) -> HttpResponse:
-    if request.POST.get("do") == "cancel":
-        actions.cancel_bulk(job_id=found.pk, user=user)
-    elif request.POST.get("do") == "undo":
-        actions.undo_bulk(job_id=found.pk, user=user, typed_count=_typed(request, found.done))
-    else:
-        actions.start_bulk(job_id=found.pk, user=user, typed_count=_typed(request, found.count))
-    return redirect("admin:moderation_job", found.pk)
+def _change_job(request: HttpRequest, user: User, job: BulkJob) -> HttpResponse:
+    match request.POST.get("do"):
+        case "cancel":
+            actions.cancel_bulk(job_id=job.pk, user=user)
+        case "undo":
+            actions.undo_bulk(job_id=job.pk, user=user, typed_count=_typed_count(request, job.done))
+        case _:
+            actions.start_bulk(job_id=job.pk, user=user, typed_count=_typed_count(request, job.count))
+    return redirect("admin:moderation_job", job.pk)
 
 
-def _typed(request: HttpRequest, count: int) -> int:
-    """Return the number that was typed to confirm."""
+def _typed_count(request: HttpRequest, expected: int) -> int:
+    """Return the count that the user typed as confirmation; thousands separators are allowed."""
     typed = "".join(request.POST.get("typed", "").split()).replace(",", "").replace(".", "")
     if not typed.isdecimal() or len(typed) > 12:
-        raise ModerationError(f"Type the number {count} to confirm. Nothing was done.")
+        raise ModerationError(f"Type the number {expected} to confirm. Nothing was changed.")
     return int(typed)

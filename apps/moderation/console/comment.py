@@ -1,4 +1,4 @@
-"""A hostile comment as harmless HTML, with the words that tell underlined and numbered."""
+"""A comment as safe HTML, with the words that raise the score of the item's label highlighted."""
 
 import re
 import unicodedata
@@ -12,66 +12,74 @@ from apps.moderation.models import QueueItem
 from apps.registry import serving
 from apps.registry.exceptions import NoModelError
 
-_SHOWN = 9
-_LEAST = 0.15  # of the strongest word's contribution: what adds less explains nothing
-# Characters that hide, reorder or erase others. Joiners and marks that honest text needs stay as they are.
-_TRICKS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u202a-\u202e\u2060-\u206f\ufeff]")
+MAX_TERMS = 9
+MIN_CONTRIBUTION = 0.15  # as a fraction of the strongest term's contribution
+# Control characters that hide, reorder or erase other characters. Joiners and combining marks, which
+# ordinary text needs, are not among them.
+_UNSAFE_CHARACTERS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u202a-\u202e\u2060-\u206f\ufeff]"
+)
 
 
 @dataclass(frozen=True)
-class Telling:
-    """A word that speaks for the item's label; `strength` is its part of the strongest one's contribution."""
+class HighlightedTerm:
+    """A term that raises the score of the item's label.
+
+    Attributes:
+        number: position among the highlighted terms, in reading order.
+        contribution: to the label's logit.
+    """
 
     number: int
     text: str
     contribution: float
-    strength: float
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A comment as it is drawn; `explained_by` is the model that found the words, None where none did."""
+class RenderedComment:
+    """A comment as HTML. `explained_by` is the number of the model that explained it, None if none did."""
 
     html: SafeString
-    telling: list[Telling]
+    terms: list[HighlightedTerm]
     explained_by: int | None
 
 
-def plain(text: str) -> SafeString:
-    """Return text as HTML in which every character that plays tricks is named instead of obeyed."""
+def escape_text(text: str) -> SafeString:
+    """Return text as escaped HTML in which the code points of unsafe characters replace them."""
     parts, end = [], 0
-    for match in _TRICKS.finditer(text):
+    for match in _UNSAFE_CHARACTERS.finditer(text):
         name = unicodedata.name(match[0], "CONTROL CHARACTER")
-        token = format_html('<span class="trick" title="{}">{}</span>', name, f"U+{ord(match[0]):04X}")
+        code_point = f"U+{ord(match[0]):04X}"
+        token = format_html('<span class="unsafe-character" title="{}">{}</span>', name, code_point)
         parts += [escape(text[end : match.start()]), token]
         end = match.end()
     return mark_safe("".join([*parts, escape(text[end:])]))
 
 
-def shown(item: QueueItem) -> Shown:
-    """Return the item's comment; a blind review gets no marks."""
+def render(item: QueueItem) -> RenderedComment:
+    """Return the item's comment. In a blind review no term is highlighted."""
     text = item.submission.text
     if item.is_blind:
-        return Shown(plain(text), [], None)
+        return RenderedComment(escape_text(text), [], None)
     try:
         served = serving.current()
     except NoModelError:
-        return Shown(plain(text), [], None)
-    column = LABELS.index(item.label)
-    spans = [
-        (span, float(span.contributions[column]))
+        return RenderedComment(escape_text(text), [], None)
+    label = LABELS.index(item.label)
+    contributions = [
+        (span, float(span.contributions[label]))
         for span in served.scorer.explain(text).spans
-        if span.contributions[column] > 0
+        if span.contributions[label] > 0
     ]
-    strongest = sorted(spans, key=lambda pair: -pair[1])[:_SHOWN]
-    top = strongest[0][1] if strongest else 0.0
-    kept = sorted((pair for pair in strongest if pair[1] >= _LEAST * top), key=lambda pair: pair[0].begin)
-    parts, telling, end = [], [], 0
-    for number, (span, contribution) in enumerate(kept, 1):
-        word = text[span.begin : span.end]
-        telling.append(Telling(number, word[:60], contribution, contribution / top))
-        mark = format_html("<mark>{}<sup>{}</sup></mark>", plain(word), number)
-        parts += [plain(text[end : span.begin]), mark]
+    strongest = sorted(contributions, key=lambda pair: -pair[1])[:MAX_TERMS]
+    minimum = MIN_CONTRIBUTION * strongest[0][1] if strongest else 0.0
+    highlighted = sorted((pair for pair in strongest if pair[1] >= minimum), key=lambda pair: pair[0].begin)
+    parts, terms, end = [], [], 0
+    for number, (span, contribution) in enumerate(highlighted, 1):
+        term = text[span.begin : span.end]
+        terms.append(HighlightedTerm(number, term[:60], contribution))
+        mark = format_html("<mark>{}<sup>{}</sup></mark>", escape_text(term), number)
+        parts += [escape_text(text[end : span.begin]), mark]
         end = span.end
-    html = mark_safe("".join([*parts, plain(text[end:])]))
-    return Shown(html, telling, served.number)
+    html = mark_safe("".join([*parts, escape_text(text[end:])]))
+    return RenderedComment(html, terms, served.number)

@@ -1,9 +1,10 @@
-"""The console's forms: they read what a page sends and leave the judgement to the actions."""
+"""Forms of the console. They parse requests; the actions check rules and permissions."""
 
 from collections.abc import Iterable
 from typing import Any, cast
 
 from django import forms
+from django.core.exceptions import NON_FIELD_ERRORS
 from django.core.validators import validate_comma_separated_integer_list
 
 from apps.moderation.actions import BulkFilter
@@ -19,32 +20,34 @@ from apps.moderation.models import (
 )
 
 
-class Sound(forms.Form):
-    """A form whose mistakes can be handed to the door."""
+class MessageForm(forms.Form):
+    """A form whose validation errors can be raised as one `ModerationError`."""
 
-    def refusal(self) -> ModerationError:
-        """Return the first mistake of each field as one message."""
-        found = [
-            f"{messages[0]}" if name == "__all__" else f"{name.replace('_', ' ').capitalize()}: {messages[0]}"
+    def to_error(self) -> ModerationError:
+        """Return the first validation error of each field as one exception."""
+        errors = [
+            str(messages[0])
+            if name == NON_FIELD_ERRORS
+            else f"{name.replace('_', ' ').capitalize()}: {messages[0]}"
             for name, messages in self.errors.items()
         ]
-        return ModerationError(" ".join(found))
+        return ModerationError(" ".join(errors))
 
 
-class RotateForm(Sound):
-    """For how long the old signing secret stays valid; without it, as long as usual."""
+class RotateForm(MessageForm):
+    """Rotation of a signing secret. Empty overlap: `apps.webhooks.actions.DEFAULT_OVERLAP`."""
 
     overlap_hours = forms.IntegerField(min_value=0, max_value=720, required=False)
 
 
-class TestWebhookForm(Sound):
-    """Where a test webhook goes."""
+class TestWebhookForm(MessageForm):
+    """URL to which a test webhook is sent."""
 
     url = forms.URLField(max_length=500, assume_scheme="https")
 
 
-class IdsField(forms.CharField):
-    """Numbers of items, separated by commas, as a list."""
+class IdListField(forms.CharField):
+    """Ids of items, separated by commas, as a list of integers."""
 
     default_validators = [validate_comma_separated_integer_list]
 
@@ -53,24 +56,30 @@ class IdsField(forms.CharField):
         return [int(number) for number in text.split(",")] if text else []
 
 
-class NextForm(Sound):
-    """What the script says of the tab that wants the next item, or that shows one."""
+class NextItemForm(MessageForm):
+    """Request for the next item by a browser tab, which excludes the items that it shows or is deciding."""
 
     tab = forms.CharField(max_length=40)
-    besides = IdsField(max_length=2_000, required=False)
-    begins = forms.BooleanField(required=False)
+    exclude = IdListField(max_length=2_000, required=False)
 
 
-class ReleaseForm(Sound):
-    """Which lease and which offers end when an item's page is left."""
+class PresenceForm(MessageForm):
+    """Message of a browser tab that shows an item; `is_first` once, when it begins to show it."""
+
+    tab = forms.CharField(max_length=40)
+    is_first = forms.BooleanField(required=False)
+
+
+class ReleaseForm(MessageForm):
+    """Message of a browser tab that leaves an item: the version of its lease, and the prefetched item."""
 
     tab = forms.CharField(max_length=40, required=False)
     version = forms.IntegerField(min_value=1, required=False)
-    ahead = forms.IntegerField(min_value=1, required=False)
+    prefetched = forms.IntegerField(min_value=1, required=False)
 
 
-class DecideForm(Sound):
-    """One verdict on one item, and on the similar ones that were shown."""
+class DecideForm(MessageForm):
+    """A decision on an item, and on the similar items that were shown with it."""
 
     action = forms.ChoiceField(choices=[("approve", ""), ("reject", ""), ("escalate", "")])
     version = forms.IntegerField(min_value=1)
@@ -79,7 +88,7 @@ class DecideForm(Sound):
     rule = forms.ModelChoiceField(queryset=PolicyRule.objects.none(), required=False)
     note = forms.CharField(max_length=2_000, required=False)
     seconds = forms.FloatField(min_value=0, max_value=86_400, required=False)
-    similar = IdsField(max_length=4_000, required=False)
+    similar = IdListField(max_length=4_000, required=False)
 
     def __init__(self, *args: Any, item: QueueItem, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -91,8 +100,8 @@ class DecideForm(Sound):
             raise forms.ValidationError("Tick labels or “None of these”, not both.")
         return data
 
-    def verdict(self) -> dict[str, Any]:
-        """Return the arguments of `actions.decide`. Only labels that the moderator ticked are labels."""
+    def decision_arguments(self) -> dict[str, Any]:
+        """Return keyword arguments of `actions.decide`. Its labels are those that the moderator ticked."""
         data = self.cleaned_data
         labels = data["labels"] or ([] if data["none"] else None)
         return {
@@ -105,8 +114,8 @@ class DecideForm(Sound):
         }
 
 
-class BulkForm(Sound):
-    """Which open items, as `actions.BulkFilter`. Nothing is chosen in advance."""
+class BulkForm(MessageForm):
+    """Filter of open items for a bulk decision. No value is preselected."""
 
     label = forms.ChoiceField(choices=[("", "Choose a label"), *LABEL_CHOICES])
     score_from = forms.FloatField(min_value=0, max_value=1, required=False)
@@ -124,24 +133,24 @@ class BulkForm(Sound):
         data = super().clean() or {}
         low, high = data.get("score_from"), data.get("score_to")
         if low is not None and high is not None and low >= high:
-            raise forms.ValidationError("The range is empty: its end must be higher than its begin.")
+            raise forms.ValidationError("The range is empty: “to” must be higher than “from”.")
         return data
 
     def filter(self) -> BulkFilter:
-        """Return what was filled in."""
-        filled = {name: value for name, value in self.cleaned_data.items() if value not in ("", None)}
-        return cast("BulkFilter", filled)
+        """Return the fields that have a value."""
+        values = {name: value for name, value in self.cleaned_data.items() if value not in ("", None)}
+        return cast("BulkFilter", values)
 
     @property
     def is_complete(self) -> bool:
-        """Whether a range of scores was chosen, or one cluster of similar comments."""
-        chosen = self.cleaned_data
-        has_range = chosen.get("score_from") is not None and chosen.get("score_to") is not None
-        return has_range or chosen.get("cluster") is not None
+        """Whether a range of scores or a cluster of similar comments is selected."""
+        data = self.cleaned_data
+        has_range = data.get("score_from") is not None and data.get("score_to") is not None
+        return has_range or data.get("cluster") is not None
 
 
-class BulkActionForm(Sound):
-    """What to do with them."""
+class BulkActionForm(MessageForm):
+    """Decision to apply to the selected items."""
 
     action = forms.ChoiceField(
         choices=[("approve", "Approve"), ("reject", "Reject")],
@@ -156,15 +165,20 @@ class BulkActionForm(Sound):
 
 
 class PreferenceForm(forms.ModelForm):
-    """A moderator's own."""
+    """A moderator's preferences."""
 
     class Meta:
         model = Preference
         fields = ("masked", "greyscale", "keys", "severe_budget")
+        labels = {"masked": "Hide comments", "severe_budget": "Exposure limit"}
+        help_texts = {
+            "masked": "Show the text of a comment only when you press Space.",
+            "severe_budget": "Suggest a break after this many severe comments in a shift; 0: never.",
+        }
 
 
 class PolicyForm(forms.ModelForm):
-    """A policy's shares and times."""
+    """Sampling rates and deadlines of a policy."""
 
     class Meta:
         model = Policy
@@ -176,10 +190,26 @@ class PolicyForm(forms.ModelForm):
             "urgent_due_minutes",
             "strike_days",
         )
+        labels = {
+            "audit_share": "Audits of approvals",
+            "reject_audit_share": "Audits of automatic rejections",
+            "second_review_share": "Blind second reviews",
+            "due_minutes": "Review within (minutes)",
+            "urgent_due_minutes": "Review urgent comments within (minutes)",
+            "strike_days": "Strikes expire after (days)",
+        }
+        help_texts = {
+            "audit_share": "Fraction of automatically approved comments that a moderator checks.",
+            "reject_audit_share": "Fraction of automatically rejected comments that a moderator checks.",
+            "second_review_share": "Fraction of decisions that a second moderator repeats independently.",
+            "due_minutes": "",
+            "urgent_due_minutes": "",
+            "strike_days": "",
+        }
 
 
 class RuleForm(forms.ModelForm):
-    """One rule; its thresholds are probabilities."""
+    """A rule of a policy. Its thresholds are probabilities."""
 
     class Meta:
         model = PolicyRule

@@ -3,14 +3,14 @@
 from django.http import HttpRequest, HttpResponse
 
 from apps.moderation.actions import LEASE, UNDO
-from apps.moderation.console.doors import door, page, user_of
+from apps.moderation.console.views import console_view, get_user, render_page
 from apps.moderation.permissions import require
 
 
-@door()
+@console_view()
 def guide(request: HttpRequest) -> HttpResponse:
     """Show the moderators' guide."""
-    user = user_of(request)
+    user = get_user(request)
     require(user, "moderation.view_queueitem")
     context = {
         "title": "Help",
@@ -18,4 +18,4 @@ def guide(request: HttpRequest) -> HttpResponse:
         "undo_seconds": UNDO.seconds,
         "may_decide_escalated": user.has_perm("moderation.decide_escalated"),
     }
-    return page(request, "guide", context, here="help")
+    return render_page(request, "guide", context, section="help")

@@ -1,110 +1,136 @@
-"""Policies: their versions, and a draft's thresholds tried on past traffic before anybody meets them."""
+"""The policy pages: versions, drafts, and a simulation of a draft's thresholds on past comments."""
 
 from typing import Any
 
+from django.forms import BaseForm, BaseFormSet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
 from django.template.loader import render_to_string
 
+from apps.accounts.models import User
 from apps.moderation import actions
-from apps.moderation.console.doors import door, is_script, page, user_of
-from apps.moderation.console.forms import PolicyForm, RuleFormSet
+from apps.moderation.console.forms import PolicyForm, RuleForm, RuleFormSet
+from apps.moderation.console.views import console_view, get_user, is_fetch, render_page
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Policy
 from apps.moderation.permissions import may_manage_policy, require
 from apps.moderation.selectors import communities_for, visible
-from apps.moderation.simulator import simulate
+from apps.moderation.simulator import Simulation, simulate
+
+_MAX_VERSIONS = 200
 
 
-@door("GET", "HEAD", "POST")
+@console_view("GET", "HEAD", "POST")
 def policies(request: HttpRequest) -> HttpResponse:
-    """List the versions, or draft a policy for a community that has none."""
-    user = user_of(request)
+    """List the versions of all policies; POST creates a draft for a community."""
+    user = get_user(request)
     require(user, "moderation.view_policy")
     if request.method == "POST":
         community = request.POST.get("community", "").strip()
         if not community or len(community) > 100:
-            raise ModerationError("Name the community, in at most 100 characters, as the platform writes it.")
+            raise ModerationError("Enter the community as the platform names it, in at most 100 characters.")
         draft = actions.draft_policy(
             user=user, community=community, based_on=Policy.objects.active_for(community)
         )
         return redirect("admin:moderation_policy", draft.pk)
-    found = visible(user, Policy.objects.select_related("created_by", "activated_by"))
-    found = found.order_by("community", "-version")
+    versions = visible(user, Policy.objects.select_related("created_by", "activated_by"))
     context = {
         "title": "Policies",
-        "policies": found[:200],
+        "policies": versions.order_by("community", "-version")[:_MAX_VERSIONS],
         "communities": [name for name in communities_for(user) if name],
-        "manages": user.has_perm("moderation.manage_policy"),
+        "may_manage": user.has_perm("moderation.manage_policy"),
     }
-    return page(request, "policies", context, here="policies")
+    return render_page(request, "policies", context, section="policies")
 
 
-@door("GET", "HEAD", "POST")
+@console_view("GET", "HEAD", "POST")
 def policy(request: HttpRequest, pk: int) -> HttpResponse:
-    """Show a policy; try other thresholds on past traffic, save them as a draft, activate one."""
-    user = user_of(request)
+    """Show a policy; POST simulates other thresholds, saves them as a draft, or activates this version."""
+    user = get_user(request)
     require(user, "moderation.view_policy")
-    found = Policy.objects.prefetch_related("rules").select_related("created_by", "activated_by")
-    stored = visible(user, found).filter(pk=pk).first()
-    if stored is None:
+    policies = Policy.objects.prefetch_related("rules").select_related("created_by", "activated_by")
+    policy = visible(user, policies).filter(pk=pk).first()
+    if policy is None:
         raise Http404
-    rules = actions.rules_of(stored)
-    manages = may_manage_policy(user, stored.community)
     if request.method != "POST":
-        form, formset = PolicyForm(instance=stored), RuleFormSet(initial=rules, prefix="rule")
-        before = simulate(
-            user=user, rules=rules, community=stored.community, audit_share=stored.audit_share
-        ) if manages else None  # fmt: skip
-        return _draw(request, stored, form, formset, before, before)
-    do = request.POST.get("do")
-    if do == "activate":
-        active = actions.activate_policy(policy=stored, user=user, reason=request.POST.get("reason", ""))
+        return _show_policy(request, user, policy)
+    if request.POST.get("do") == "activate":
+        active = actions.activate_policy(policy=policy, user=user, reason=request.POST.get("reason", ""))
         return redirect("admin:moderation_policy", active.pk)
-    form = PolicyForm(request.POST, instance=Policy.objects.get(pk=pk))
-    formset = RuleFormSet(request.POST, initial=rules, prefix="rule")
-    is_sound = all([form.is_valid(), formset.is_valid()])
-    if do == "save" and is_sound:
-        draft = actions.edit_draft(policy=stored, user=user, rules=_rules(formset), **form.cleaned_data)
+    return _edit_policy(request, user, policy)
+
+
+def _show_policy(request: HttpRequest, user: User, policy: Policy) -> HttpResponse:
+    form = PolicyForm(instance=policy)
+    formset = RuleFormSet(initial=actions.rules_of(policy), prefix="rule")
+    stored = _simulate_stored(user, policy) if may_manage_policy(user, policy.community) else None
+    return _render_policy(request, policy, form, formset, stored, stored)
+
+
+def _simulate_stored(user: User, policy: Policy) -> Simulation:
+    return simulate(
+        user=user,
+        rules=actions.rules_of(policy),
+        community=policy.community,
+        audit_share=policy.audit_share,
+    )
+
+
+def _edit_policy(request: HttpRequest, user: User, policy: Policy) -> HttpResponse:
+    # `form.is_valid()` changes its instance, and `policy` is still needed as it is stored.
+    form = PolicyForm(request.POST, instance=Policy.objects.get(pk=policy.pk))
+    formset = RuleFormSet(request.POST, initial=actions.rules_of(policy), prefix="rule")
+    is_valid = all([form.is_valid(), formset.is_valid()])
+    if is_valid and request.POST.get("do") == "save":
+        draft = actions.edit_draft(policy=policy, user=user, rules=_rules(formset), **form.cleaned_data)
         return redirect("admin:moderation_policy", draft.pk)
-    after = None
-    if is_sound:
-        after = simulate(
+    edited = None
+    if is_valid:
+        edited = simulate(
             user=user,
             rules=_rules(formset),
-            community=stored.community,
+            community=policy.community,
             audit_share=form.cleaned_data["audit_share"],
         )
-    if is_script(request):
-        if after is None:
-            mistakes = [str(m) for part in (form, *formset) for found in part.errors.values() for m in found]
-            return JsonResponse({"message": " ".join(mistakes)}, status=422)
-        html = render_to_string("moderation/_figures.html", {"figures": after}, request)
+    if is_fetch(request):
+        if edited is None:
+            return JsonResponse({"message": " ".join(_error_messages(form, *formset))}, status=422)
+        html = render_to_string("moderation/_simulation.html", {"simulation": edited}, request)
         return JsonResponse({"html": html})
-    before = simulate(user=user, rules=rules, community=stored.community, audit_share=stored.audit_share)
-    return _draw(request, stored, form, formset, before, after, 200 if is_sound else 422)
+    stored = _simulate_stored(user, policy)
+    return _render_policy(request, policy, form, formset, stored, edited, 200 if is_valid else 422)
 
 
-def _draw(
-    request: HttpRequest, stored: Policy, form: Any, formset: Any, before: Any, after: Any, status: int = 200
+def _error_messages(*forms: BaseForm) -> list[str]:
+    return [str(message) for form in forms for messages in form.errors.values() for message in messages]
+
+
+def _render_policy(
+    request: HttpRequest,
+    policy: Policy,
+    form: PolicyForm,
+    formset: "BaseFormSet[RuleForm]",
+    stored: Simulation | None,
+    edited: Simulation | None,
+    status: int = 200,
 ) -> HttpResponse:
     context = {
-        "title": f"Policy {stored}",
-        "policy": stored,
+        "title": f"Policy {policy}",
+        "policy": policy,
         "form": form,
         "formset": formset,
-        "before": before,
-        "figures": after,
-        "manages": may_manage_policy(user_of(request), stored.community),
+        "stored": stored,
+        "simulation": edited,
+        "may_manage": may_manage_policy(get_user(request), policy.community),
     }
-    return page(request, "policy", context, here="policies", status=status)
+    return render_page(request, "policy", context, section="policies", status=status)
 
 
-def _rules(formset: Any) -> list[dict[str, Any]]:
-    """Return the rules that were filled in and not removed."""
-    kept = [rule.cleaned_data for rule in formset if rule.cleaned_data.get("title")]
+def _rules(formset: "BaseFormSet[RuleForm]") -> list[dict[str, Any]]:
+    """Return the rules that have a title and are not marked for deletion."""
+    rules = [form.cleaned_data for form in formset if form.cleaned_data.get("title")]
     return [
         {name: value for name, value in rule.items() if name != "DELETE"}
-        for rule in kept
+        for rule in rules
         if not rule.get("DELETE")
     ]

@@ -1,4 +1,4 @@
-"""The console's pages about webhooks: what failed, what is retried, signing secrets and tests."""
+"""The webhook pages: failed and retried deliveries, signing secrets, and test webhooks."""
 
 from datetime import timedelta
 from typing import Any
@@ -14,8 +14,8 @@ from django.views.decorators.cache import never_cache
 from apps.accounts.models import APIKey, User
 from apps.moderation import actions
 from apps.moderation.actions.deliveries import PAUSE_AFTER
-from apps.moderation.console.doors import door, page, user_of
 from apps.moderation.console.forms import RotateForm, TestWebhookForm
+from apps.moderation.console.views import console_view, get_user, render_page
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Delivery
 from apps.moderation.permissions import require
@@ -29,8 +29,12 @@ from apps.webhooks.models import Endpoint, SigningKey
 from apps.webhooks.retries import Attempt
 from apps.webhooks.transport import DEADLINE_SECONDS
 
-_NEW_KEY = "new_signing_key"
-OVERLAPS = [(0, "no time"), (1, "1 hour"), (24, "24 hours"), (168, "7 days"), (720, "30 days")]
+_NEW_KEY = "new_signing_key"  # in the session: id of a key whose secret was not shown yet
+_MAX_FAILED = 100
+_MAX_RETRIED = 20
+_MAX_PAUSED = 20
+_MAX_KEYS = 10
+OVERLAPS = [(0, "0 hours"), (1, "1 hour"), (24, "24 hours"), (168, "7 days"), (720, "30 days")]
 
 
 def visible_deliveries(user: User) -> QuerySet[Delivery]:
@@ -43,10 +47,10 @@ def visible_deliveries(user: User) -> QuerySet[Delivery]:
     return visible(user, Delivery.objects.all())
 
 
-@door()
+@console_view()
 def webhooks(request: HttpRequest) -> HttpResponse:
-    """Show the deliveries that failed and those that are being retried, and the platforms' signing state."""
-    user = user_of(request)
+    """Show failed and retried deliveries, and which platforms' webhooks are signed."""
+    user = get_user(request)
     deliveries = visible_deliveries(user)
     rows = deliveries.select_related("client", "decision", "endpoint").order_by("-id")
     failed = rows.filter(status=Delivery.Status.FAILED)
@@ -54,125 +58,130 @@ def webhooks(request: HttpRequest) -> HttpResponse:
     unfinished = deliveries.filter(status__in=Delivery.UNFINISHED)
     context = {
         "title": "Webhooks",
-        "failed": failed[:100],
+        "failed": failed[:_MAX_FAILED],
         "failed_count": failed.count(),
-        "retried": retried[:20],
+        "retried": retried[:_MAX_RETRIED],
         "retried_count": retried.count(),
         "waiting_count": unfinished.filter(error="").count(),
         "delivered_count": deliveries.filter(status=Delivery.Status.DELIVERED)[:1].count(),
         "paused": Endpoint.objects.filter(
             pk__in=unfinished.values("endpoint"), paused_until__gt=timezone.now()
-        )[:20],
+        )[:_MAX_PAUSED],
         "pause_after": PAUSE_AFTER,
         "may_resend": user.has_perm("moderation.resend_delivery"),
-        "clients": _clients() if user.has_perm(MANAGE_KEYS) else [],
+        "api_keys": _api_keys() if user.has_perm(MANAGE_KEYS) else [],
     }
-    return page(request, "webhooks", context, here="webhooks")
+    return render_page(request, "webhooks", context, section="webhooks")
 
 
-def _clients() -> QuerySet[APIKey]:
+def _api_keys() -> QuerySet[APIKey]:
     active = SigningKey.objects.active().filter(client=OuterRef("pk")).order_by().values("client")
     count = Subquery(active.annotate(count=Count("pk")).values("count"))
     return APIKey.objects.active().annotate(signing_keys=Coalesce(count, 0))
 
 
-@door("POST")
+@console_view("POST")
 def resend(request: HttpRequest, pk: UUID) -> HttpResponse:
     """Send a failed delivery again."""
-    actions.resend(delivery_id=str(pk), user=user_of(request))
+    actions.resend(delivery_id=str(pk), user=get_user(request))
     return redirect("admin:moderation_webhooks")
 
 
-@door("POST")
+@console_view("POST")
 def resend_all(request: HttpRequest) -> HttpResponse:
-    """Send every failed delivery again that the user may see."""
-    user = user_of(request)
+    """Send all failed deliveries again that the user may see."""
+    user = get_user(request)
     failed = visible_deliveries(user).filter(status=Delivery.Status.FAILED).order_by("pk")
     actions.resend_all(deliveries=failed, user=user)
     return redirect("admin:moderation_webhooks")
 
 
-def _client(request: HttpRequest, pk: int) -> tuple[APIKey, Actor]:
-    """Return the API key, and the user as one who may manage its signing keys."""
-    actor = Actor.for_user(user_of(request))
-    client = APIKey.objects.filter(pk=pk).first()
-    if client is None:
+def _api_key_and_actor(request: HttpRequest, pk: int) -> tuple[APIKey, Actor]:
+    """Return the platform's API key, and the user as the actor of changes to its signing keys.
+
+    Raises:
+        PermissionDenied: the user may not manage signing keys.
+        Http404: there is no such API key.
+    """
+    actor = Actor.for_user(get_user(request))
+    api_key = APIKey.objects.filter(pk=pk).first()
+    if api_key is None:
         raise Http404
-    return client, actor
+    return api_key, actor
 
 
-@door()
+@console_view()
 @never_cache
 def signing(request: HttpRequest, pk: int) -> HttpResponse:
-    """Show a platform's signing keys; the secret of one that this session has just created, once."""
-    client, _ = _client(request, pk)
+    """Show a platform's signing keys, and once the secret of the key that this session just created."""
+    api_key, _ = _api_key_and_actor(request, pk)
     context: dict[str, Any] = {}
-    new_key = SigningKey.objects.filter(client=client, key_id=request.session.pop(_NEW_KEY, "")).first()
+    new_key = SigningKey.objects.filter(client=api_key, key_id=request.session.pop(_NEW_KEY, "")).first()
     if new_key:
         context = {"secret_key": new_key, "secret": signatures.secret_of(new_key)}
-    return _signing_page(request, client, context)
+    return _signing_page(request, api_key, context)
 
 
-def _signing_page(request: HttpRequest, client: APIKey, context: dict[str, Any]) -> HttpResponse:
-    keys = SigningKey.objects.filter(client=client)[:10]
-    last = visible(user_of(request), Delivery.objects.filter(client=client)).order_by("-pk").first()
+def _signing_page(request: HttpRequest, api_key: APIKey, context: dict[str, Any]) -> HttpResponse:
+    keys = SigningKey.objects.filter(client=api_key)[:_MAX_KEYS]
+    newest = visible(get_user(request), Delivery.objects.filter(client=api_key)).order_by("-pk").first()
     shared = {
-        "title": f"Webhooks of {client.name}",
-        "client": client,
+        "title": f"Webhooks of {api_key.name}",
+        "api_key": api_key,
         "keys": keys,
         "is_rotating": sum(key.is_active for key in keys) > 1,
         "is_signed": any(key.is_active for key in keys),
         "overlaps": OVERLAPS,
-        "test_url": last.url if last else "",
+        "test_url": newest.url if newest else "",
         "deadline": DEADLINE_SECONDS,
         "examples": examples(),
     }
-    return page(request, "signing", shared | context, here="webhooks")
+    return render_page(request, "signing", shared | context, section="webhooks")
 
 
-@door("POST")
+@console_view("POST")
 def rotate_signing_key(request: HttpRequest, pk: int) -> HttpResponse:
-    """Create or rotate a platform's secret, which the next page shows."""
-    client, actor = _client(request, pk)
+    """Create or rotate a platform's secret; the page of the redirect shows it once."""
+    api_key, actor = _api_key_and_actor(request, pk)
     form = RotateForm(request.POST)
     if not form.is_valid():
-        raise form.refusal()
+        raise form.to_error()
     hours = form.cleaned_data["overlap_hours"]
     try:
         key, _ = signing_actions.rotate_signing_key(
-            client=client,
+            client=api_key,
             actor=actor,
             overlap=signing_actions.DEFAULT_OVERLAP if hours is None else timedelta(hours=hours),
         )
     except WebhookError as error:
-        if _NEW_KEY in request.session.load():  # a second click, before the page has shown the secret
+        if _NEW_KEY in request.session.load():  # a double click: the secret is yet to be shown
             return redirect("admin:moderation_signing", pk)
         raise ModerationError(str(error)) from error
     request.session[_NEW_KEY] = key.key_id
     return redirect("admin:moderation_signing", pk)
 
 
-@door("POST")
+@console_view("POST")
 def end_signing_key(request: HttpRequest, pk: int, key_id: str) -> HttpResponse:
-    """End one of two active secrets."""
-    client, actor = _client(request, pk)
+    """Deactivate one of two active secrets."""
+    api_key, actor = _api_key_and_actor(request, pk)
     try:
-        signing_actions.end_signing_key(client=client, key_id=key_id, actor=actor)
+        signing_actions.end_signing_key(client=api_key, key_id=key_id, actor=actor)
     except WebhookError as error:
         raise ModerationError(str(error)) from error
     return redirect("admin:moderation_signing", pk)
 
 
-@door("POST")
+@console_view("POST")
 def test_webhook(request: HttpRequest, pk: int) -> HttpResponse:
-    """Send a test webhook and show how it ended."""
-    client, actor = _client(request, pk)
+    """Send a test webhook and show the receiver's response."""
+    api_key, actor = _api_key_and_actor(request, pk)
     form = TestWebhookForm(request.POST)
     if not form.is_valid():
-        raise form.refusal()
+        raise form.to_error()
     url = form.cleaned_data["url"]
     try:
-        attempt: Attempt = signing_actions.send_test(client=client, url=url, actor=actor)
+        attempt: Attempt = signing_actions.send_test(client=api_key, url=url, actor=actor)
     except WebhookError as error:
         raise ModerationError(str(error)) from error
-    return _signing_page(request, client, {"attempt": attempt, "test_url": url})
+    return _signing_page(request, api_key, {"attempt": attempt, "test_url": url})

@@ -1,9 +1,10 @@
-"""Filters of the console's templates."""
+"""Template filters of the console."""
 
 from datetime import datetime
 
 from django import template
 from django.utils import timezone
+from django.utils.safestring import SafeString
 
 from apps.moderation.console import comment
 
@@ -12,7 +13,7 @@ register = template.Library()
 
 @register.filter
 def age(moment: datetime | None) -> str:
-    """Return how long ago a moment is, in its largest unit: `40 s`, `5 min`, `3 h`, `2 d`."""
+    """Return the time since a moment in its largest unit: `40 s`, `5 min`, `3 h`, `2 d`."""
     if moment is None:
         return ""
     seconds = max((timezone.now() - moment).total_seconds(), 0)
@@ -23,42 +24,42 @@ def age(moment: datetime | None) -> str:
 
 
 @register.filter
-def percent(share: float | None, digits: int = 0) -> str:
-    """Return a share from 0 to 1 as a percentage, `–` where there is none."""
-    return "–" if share is None else f"{share * 100:.{digits}f} %"
+def percent(fraction: float | None, digits: int = 0) -> str:
+    """Return a fraction from 0 to 1 as a percentage, or `–` for None."""
+    return "–" if fraction is None else f"{fraction * 100:.{digits}f} %"
 
 
 @register.filter
-def svg(share: float) -> str:
-    """Return a share as the number of a percentage, as SVG wants it."""
-    return f"{share * 100:.2f}"
+def svg_percent(fraction: float) -> str:
+    """Return a fraction as the number in an SVG percentage, which has a decimal point in every locale."""
+    return f"{fraction * 100:.2f}"
 
 
 @register.filter
-def harmless(value: object) -> str:
-    """Return hostile text as HTML: escaped, and with characters that play tricks named."""
-    return comment.plain("" if value is None else str(value))
+def escape_text(value: object) -> SafeString:
+    """Return untrusted text as HTML; see `apps.moderation.console.comment.escape_text`."""
+    return comment.escape_text("" if value is None else str(value))
 
 
 @register.filter
-def plus(one: float, other: float) -> float:
-    """Return the sum."""
-    return one + other
+def plus(augend: float, addend: float) -> float:
+    """Return the sum. Django's `add` truncates to integers."""
+    return augend + addend
 
 
 @register.filter
-def minus(one: float, other: float) -> float:
+def minus(minuend: float, subtrahend: float) -> float:
     """Return the difference."""
-    return one - other
+    return minuend - subtrahend
 
 
 @register.filter
-def words(label: str) -> str:
-    """Return a label as words: `severe toxic`."""
+def label_text(label: str) -> str:
+    """Return a label's name with spaces: `severe toxic`."""
     return label.replace("_", " ")
 
 
 @register.filter
 def thousands(number: float) -> str:
-    """Return a whole number with its thousands set apart."""
+    """Return a whole number with thousands separators."""
     return f"{number:,.0f}"

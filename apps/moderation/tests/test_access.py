@@ -64,7 +64,7 @@ def test_user_without_access_is_told_what_to_do(policy: Policy, person: Callable
     User.objects.update(is_staff=True)
     client = Client()
     client.force_login(new, backend="django.contrib.auth.backends.ModelBackend")
-    html = client.get(reverse("admin:moderation_desk")).content.decode()
+    html = client.get(reverse("admin:moderation_review")).content.decode()
     assert "You have access to no community yet." in html
     assert "Nothing waits here." not in html
 

@@ -28,7 +28,7 @@ from apps.moderation.models import (
 )
 from toxicmod.testing.factories import HOSTILE_TEXT, create_queue_item, restrict_to_communities
 
-SCRIPT = {"X-Requested-With": "fetch"}
+FETCH = {"X-Requested-With": "fetch"}
 
 
 def url(name: str, *args: Any, **query: Any) -> str:
@@ -76,7 +76,7 @@ def verdict(item: QueueItem, action: str = "approve", **fields: Any) -> dict[str
 
 def test_the_desk_leads_to_the_most_pressing_item(item: QueueItem, ann: User, desk: Client) -> None:
     severe = create_queue_item("threat=0.9 you")
-    answer = desk.get(url("desk"))
+    answer = desk.get(url("review"))
     assert answer["Location"] == url("item", severe.pk)
     html = desk.get(answer["Location"]).content.decode()
     assert severe.why_first in html
@@ -91,25 +91,25 @@ def test_a_saved_view_is_kept_from_item_to_item(model: Any, policy: Policy, desk
         create_queue_item("threat=0.85 two", author_ref="b"),
     )
     create_queue_item("insult=0.7 three")
-    at = desk.get(url("desk", view="urgent"))["Location"]
+    at = desk.get(url("review", view="urgent"))["Location"]
     assert at == url("item", first.pk, view="urgent")
     desk.get(at)
     done = desk.post(url("decide", first.pk), verdict(first, view="urgent"))
     assert desk.get(done["Location"])["Location"] == url("item", second.pk, view="urgent")
     desk.post(url("decide", second.pk), verdict(second, view="urgent"))
-    assert "No items in this view" in desk.get(url("desk", view="urgent")).content.decode()
+    assert "No items in this view" in desk.get(url("review", view="urgent")).content.decode()
 
 
 def test_decide_undo_decide(item: QueueItem, ann: User, desk: Client) -> None:
     desk.get(url("item", item.pk))
     answer = desk.post(url("decide", item.pk), verdict(item, "reject", note="rude"))
-    assert (answer.status_code, answer["Location"]) == (302, url("desk"))
+    assert (answer.status_code, answer["Location"]) == (302, url("review"))
     decision = Decision.objects.get(by=ann)
     assert (decision.action, decision.note, decision.seconds) == ("reject", "rude", 3.5)
     assert decision.rule
     assert decision.rule.label == "insult"
     assert decision.corrected_mask is None
-    html = desk.get(url("desk")).content.decode()
+    html = desk.get(url("review")).content.decode()
     assert "Rejected" in html
     assert url("undo", decision.pk) in html
     back = desk.post(url("undo", decision.pk))
@@ -143,16 +143,16 @@ def test_looking_leases_nothing(
     urgent = create_queue_item("threat=0.9 one")
     others = [create_queue_item(f"insult=0.7 number {number} {'x' * number}") for number in range(4)]
     for view in ("all", "urgent", "normal", "uncertain", "mine", "overdue"):
-        desk.get(url("desk", view=view), follow=True)
+        desk.get(url("review", view=view), follow=True)
     for each in (urgent, *others):
         desk.get(url("item", each.pk))
     assert not QueueItem.objects.exclude(lease_by=None).exists()
-    assert enter(ben).get(url("desk"))["Location"] == url("item", urgent.pk)
+    assert enter(ben).get(url("review"))["Location"] == url("item", urgent.pk)
 
 
 def test_the_reserved_item_is_released_on_leaving(item: QueueItem, ann: User, desk: Client) -> None:
     desk.get(url("item", item.pk))
-    lease = desk.post(url("claim", item.pk), headers=SCRIPT).json()
+    lease = desk.post(url("claim", item.pk), headers=FETCH).json()
     item.refresh_from_db()
     assert (item.lease_by, item.version) == (ann, lease["version"])
     desk.post(url("release", item.pk), {"tab": "t", "version": lease["version"] - 1})
@@ -168,26 +168,26 @@ def test_the_script_gets_the_next_item_and_the_last_decision(
     item: QueueItem, ann: User, desk: Client
 ) -> None:
     other = create_queue_item("insult=0.65 and you")
-    about = {"tab": "one", "besides": str(item.pk)}
-    ahead = desk.post(url("next"), about, headers=SCRIPT).json()
+    about = {"tab": "one", "exclude": str(item.pk)}
+    ahead = desk.post(url("next"), about, headers=FETCH).json()
     assert (ahead["item"], ahead["url"]) == (other.pk, url("item", other.pk))
     assert f'name="version" value="{other.version}"' in ahead["html"]
     assert url("item", item.pk) not in ahead["html"]  # not in the list of the next ones either
     other.refresh_from_db()
     assert other.lease_by is None
-    answer = desk.post(url("decide", item.pk), verdict(item), headers=SCRIPT).json()
+    answer = desk.post(url("decide", item.pk), verdict(item), headers=FETCH).json()
     decision = Decision.objects.get()
-    assert answer["undo"] == url("undo", decision.pk)
+    assert answer["undo_url"] == url("undo", decision.pk)
     assert answer["message"] == f"Approved item {item.pk}."
-    assert "Approved" in answer["last"]
-    undone = desk.post(answer["undo"], headers=SCRIPT).json()
+    assert "Approved" in answer["last_decision"]
+    undone = desk.post(answer["undo_url"], headers=FETCH).json()
     assert undone["message"] == f"Undone: approval of item {item.pk}."
     assert undone["url"] == url("item", item.pk)
-    assert desk.post(answer["undo"], headers=SCRIPT).status_code == 409
-    end = {"tab": "one", "besides": f"{item.pk},{other.pk}"}
-    nothing = desk.post(url("next"), end, headers=SCRIPT).json()
-    assert (nothing["item"], nothing["url"]) == (None, url("desk"))
-    assert desk.post(url("next"), {"tab": "one", "besides": "1;2"}, headers=SCRIPT).status_code == 422
+    assert desk.post(answer["undo_url"], headers=FETCH).status_code == 409
+    end = {"tab": "one", "exclude": f"{item.pk},{other.pk}"}
+    nothing = desk.post(url("next"), end, headers=FETCH).json()
+    assert (nothing["item"], nothing["url"]) == (None, url("review"))
+    assert desk.post(url("next"), {"tab": "one", "exclude": "1;2"}, headers=FETCH).status_code == 422
 
 
 def test_no_item_is_given_to_two_tabs_and_none_is_kept_from_who_opens_the_queue(
@@ -196,14 +196,14 @@ def test_no_item_is_given_to_two_tabs_and_none_is_kept_from_who_opens_the_queue(
     items = [create_queue_item(f"insult=0.7 number {number} {'x' * number}") for number in range(3)]
     other = enter(ben)
     given = [
-        who.post(url("next"), {"tab": tab}, headers=SCRIPT).json()["item"]
+        who.post(url("next"), {"tab": tab}, headers=FETCH).json()["item"]
         for who, tab in ((desk, "1"), (desk, "2"), (other, "3"), (other, "4"))
     ]
     assert sorted(given[:3]) == sorted(item.pk for item in items)
     assert given[3] is None
-    assert other.get(url("desk"))["Location"] == url("item", given[0])
+    assert other.get(url("review"))["Location"] == url("item", given[0])
     desk.post(url("release", given[1]), {"tab": "2"})
-    assert other.post(url("next"), {"tab": "4"}, headers=SCRIPT).json()["item"] == given[1]
+    assert other.post(url("next"), {"tab": "4"}, headers=FETCH).json()["item"] == given[1]
 
 
 def test_the_slower_one_is_told_who_decided(
@@ -221,7 +221,7 @@ def test_the_slower_one_is_told_who_decided(
     late = desk.post(url("decide", item.pk), verdict(item, "reject"))
     assert late.status_code == 409
     assert re.search(r"Already handled by ben: approved \d+ s ago", late.content.decode())
-    assert desk.post(url("decide", item.pk), mine, headers=SCRIPT).status_code == 409
+    assert desk.post(url("decide", item.pk), mine, headers=FETCH).status_code == 409
     assert "Already handled by ben: approved" in desk.get(url("item", item.pk)).content.decode()
     assert Decision.objects.filter(by=ann).count() == 0
 
@@ -234,10 +234,10 @@ def test_a_second_decision_says_what_happened(item: QueueItem, desk: Client) -> 
         again = desk.post(url("decide", item.pk), verdict(item, action))
         assert again.status_code == 409
         assert re.search(r"You approved this \d+ s ago \(at ", again.content.decode())
-        script = desk.post(url("decide", item.pk), verdict(item, action), headers=SCRIPT)
+        script = desk.post(url("decide", item.pk), verdict(item, action), headers=FETCH)
         assert re.match(r"You approved this \d+ s ago", script.json()["message"])
     assert "You approved this" in desk.post(url("claim", item.pk)).content.decode()
-    assert "You approved this" in desk.post(url("look", item.pk), headers=SCRIPT).json()["problem"]
+    assert "You approved this" in desk.post(url("presence", item.pk), headers=FETCH).json()["problem"]
     assert Decision.objects.count() == 1
 
 
@@ -253,12 +253,12 @@ def test_a_rejection_without_a_reason_says_what_to_do(item: QueueItem, desk: Cli
 def test_skip_and_later(item: QueueItem, ann: User, desk: Client) -> None:
     other = create_queue_item("insult=0.75 and you")
     desk.get(url("item", item.pk))
-    answer = desk.post(url("later", item.pk))
+    answer = desk.post(url("release_and_next", item.pk))
     assert answer["Location"] == url("item", other.pk)
     desk.get(answer["Location"])
-    assert desk.post(url("skip", other.pk), {"note": "not my language"})["Location"] == url("desk")
+    assert desk.post(url("skip", other.pk), {"note": "not my language"})["Location"] == url("review")
     assert Skip.objects.get().reason == "not my language"
-    assert desk.get(url("desk"))["Location"] == url("item", item.pk)
+    assert desk.get(url("review"))["Location"] == url("item", item.pk)
 
 
 def test_the_similar_ones_are_shown_decided_and_undone_together(
@@ -267,7 +267,7 @@ def test_the_similar_ones_are_shown_decided_and_undone_together(
     items = [create_queue_item("insult=0.7 buy my fine rings today", author_ref=f"a{n}") for n in range(4)]
     first = items[0]
     assert "Show 3 similar comments" in desk.get(url("item", first.pk)).content.decode()
-    shown = desk.get(url("similar", first.pk), headers=SCRIPT).json()
+    shown = desk.get(url("similar", first.pk), headers=FETCH).json()
     ids = ",".join(str(item.pk) for item in items[1:])
     assert shown["count"] == 3
     assert "these 3 similar comments" in shown["html"]
@@ -276,15 +276,15 @@ def test_the_similar_ones_are_shown_decided_and_undone_together(
     assert f'value="{ids}"' in desk.get(url("item", first.pk, similar="on")).content.decode()
     create_queue_item("insult=0.7 buy my fine rings today", author_ref="nobody has seen this one")
     held = actions.claim(item_id=items[3].pk, user=ben)
-    answer = desk.post(url("decide", first.pk), verdict(first, similar=ids), headers=SCRIPT).json()
+    answer = desk.post(url("decide", first.pk), verdict(first, similar=ids), headers=FETCH).json()
     assert answer["message"].startswith(f"Approved item {first.pk} and 2 similar.")
     assert f"Not applied to item {items[3].pk}: held or decided by another moderator." in answer["notice"]
     assert QueueItem.objects.filter(status="approved").count() == 3
     actions.release(item_id=held.pk, user=ben)
-    assert "and 2 similar" in desk.get(url("desk"), follow=True).content.decode()
+    assert "and 2 similar" in desk.get(url("review"), follow=True).content.decode()
     decisions = {decision.item_id: decision for decision in Decision.objects.all()}
     actions.undo(decision_id=decisions[items[1].pk].pk, user=lea)  # a lead holds this one now
-    undone = desk.post(url("undo", decisions[first.pk].pk), headers=SCRIPT).json()
+    undone = desk.post(url("undo", decisions[first.pk].pk), headers=FETCH).json()
     assert undone["message"] == f"Undone: approval of item {first.pk} and of 1 similar."
     assert QueueItem.objects.open().count() == 5
     assert set(QueueItem.objects.filter(lease_by__isnull=False)) == {first, items[1]}
@@ -298,11 +298,11 @@ def test_the_strip_names_what_was_undone_together(model: Any, policy: Policy, de
 
     def strip() -> str:
         html = desk.get(url("item", first.pk)).content.decode()
-        return re.sub(r"<[^>]*>|\s+", " ", html.split('id="last">')[1].split("</div>")[0])
+        return re.sub(r"<[^>]*>|\s+", " ", html.split('id="last-decision">')[1].split("</div>")[0])
 
     def undo(item: QueueItem) -> str:
         decision = Decision.objects.effective().get(item=item)
-        return desk.post(url("undo", decision.pk), headers=SCRIPT).json()["message"]
+        return desk.post(url("undo", decision.pk), headers=FETCH).json()["message"]
 
     assert undo(others[0]) == f"Undone: approval of item {others[0].pk}."
     assert re.search(rf"Undone\s+: approval of\s+item {others[0].pk}\s+·", strip())
@@ -319,7 +319,7 @@ def test_the_strip_names_no_item_of_a_bulk_job(model: Any, policy: Policy, lea: 
     actions.undo_bulk(job_id=job.pk, user=lea, typed_count=3)
     actions.run_bulk(job_id=job.pk)
     assert QueueItem.objects.open().count() == 3
-    assert 'class="last"' not in lead.get(url("desk"), follow=True).content.decode()
+    assert 'class="last-decision"' not in lead.get(url("review"), follow=True).content.decode()
 
 
 def test_an_escalation_is_for_another_lead(
@@ -327,25 +327,25 @@ def test_an_escalation_is_for_another_lead(
 ) -> None:
     lead.post(url("decide", item.pk), verdict(item, "escalate"))
     for view in ("all", "escalated"):
-        html = re.sub(r"\s+", " ", lead.get(url("desk", view=view)).content.decode())
+        html = re.sub(r"\s+", " ", lead.get(url("review", view=view)).content.decode())
         assert "1 item was escalated by you" in html
         assert (f'href="{url("item", item.pk)}?view=escalated"' in html) == (view == "escalated")
-        assert lead.post(url("next"), {"tab": "t", "view": view}, headers=SCRIPT).json()["item"] is None
+        assert lead.post(url("next"), {"tab": "t", "view": view}, headers=FETCH).json()["item"] is None
     assert actions.claim_next(user=lea) is None
     html = lead.get(url("item", item.pk)).content.decode()
     assert "Escalated by you" in html
     assert "by a colleague" not in html
     leo = enter(person("leo", "lead"))
-    assert leo.get(url("desk"))["Location"] == url("item", item.pk)
+    assert leo.get(url("review"))["Location"] == url("item", item.pk)
     assert "Escalated by a colleague" in leo.get(url("item", item.pk)).content.decode()
     escalation = Decision.objects.get()
     lead.post(url("undo", escalation.pk))
-    assert lead.get(url("desk"))["Location"] == url("item", item.pk)
+    assert lead.get(url("review"))["Location"] == url("item", item.pk)
     lead.post(url("decide", item.pk), verdict(item, "escalate"))
     leo.post(url("decide", item.pk), verdict(item, "escalate"))  # sends it back
-    assert lead.get(url("desk"))["Location"] == url("item", item.pk)
+    assert lead.get(url("review"))["Location"] == url("item", item.pk)
     leo.post(url("claim", item.pk))
-    assert leo.get(url("desk", view="mine"))["Location"] == url("item", item.pk, view="mine")
+    assert leo.get(url("review", view="mine"))["Location"] == url("item", item.pk, view="mine")
     assert leo.post(url("decide", item.pk), verdict(item)).status_code == 302
 
 
@@ -367,7 +367,7 @@ def test_an_undo_says_why_it_cannot_be(
     item: QueueItem, ann: User, ben: User, lea: User, desk: Client, enter: Callable[[User], Client]
 ) -> None:
     def message(who: Client, pk: int) -> tuple[int, str]:
-        answer = who.post(url("undo", pk), headers=SCRIPT)
+        answer = who.post(url("undo", pk), headers=FETCH)
         return answer.status_code, answer.json()["message"]
 
     desk.post(url("decide", item.pk), verdict(item))
@@ -383,14 +383,14 @@ def test_an_undo_says_why_it_cannot_be(
 
 
 def test_who_else_is_looking(item: QueueItem, ann: User, lead: Client, desk: Client) -> None:
-    desk.post(url("look", item.pk), {"tab": "a", "begins": "1"}, headers=SCRIPT)
-    seen = lead.post(url("look", item.pk), {"tab": "b"}, headers=SCRIPT).json()
-    assert seen["others"] == ["ann"]
-    assert seen["until"] is None
-    desk.post(url("claim", item.pk), headers=SCRIPT)
-    mine = desk.post(url("look", item.pk), {"tab": "a"}, headers=SCRIPT).json()
-    assert mine["others"] == ["lea"]
-    assert mine["until"]
+    desk.post(url("presence", item.pk), {"tab": "a", "is_first": "1"}, headers=FETCH)
+    seen = lead.post(url("presence", item.pk), {"tab": "b"}, headers=FETCH).json()
+    assert seen["other_viewers"] == ["ann"]
+    assert seen["lease_until"] is None
+    desk.post(url("claim", item.pk), headers=FETCH)
+    mine = desk.post(url("presence", item.pk), {"tab": "a"}, headers=FETCH).json()
+    assert mine["other_viewers"] == ["lea"]
+    assert mine["lease_until"]
 
 
 def test_a_blind_review_hides_scores_verdicts_and_author(
@@ -473,15 +473,15 @@ def test_hostile_text_is_shown_as_text_and_never_in_an_address(
 
 
 def test_the_strongest_words_are_numbered_in_reading_order(item: QueueItem) -> None:
-    found = comment.shown(item)
-    assert [(word.number, word.text) for word in found.telling][:2] == [(1, "insult=0.7"), (2, "you")]
+    found = comment.render(item)
+    assert [(word.number, word.text) for word in found.terms][:2] == [(1, "insult=0.7"), (2, "you")]
     assert "<mark>fool<sup>3</sup></mark>" in found.html
     assert found.explained_by == 1
 
 
 @pytest.mark.parametrize("text", ["", "\u202e\u2066", "x" * 20_000, "\x00\x1b[31m", "a\u200bb", "👩‍👩‍👧"])
 def test_any_text_is_drawn(text: str) -> None:
-    html = comment.plain(text)
+    html = comment.escape_text(text)
     assert not any(trick in html for trick in "\u202e\u2066\x00\x1b\u200b")
     assert ("👩‍👩‍👧" in html) == ("👩" in text)
 
@@ -490,7 +490,7 @@ def test_a_viewer_looks_and_does_not_decide(
     item: QueueItem, person: Callable[..., User], enter: Callable[[User], Client]
 ) -> None:
     viewer = enter(person("val", "viewer"))
-    assert viewer.get(url("desk"))["Location"] == url("item", item.pk)
+    assert viewer.get(url("review"))["Location"] == url("item", item.pk)
     html = viewer.get(url("item", item.pk)).content.decode()
     assert "View only.</strong> Your role lets you read the queue, not decide." in html
     assert 'id="decide"' not in html
@@ -513,18 +513,18 @@ def test_another_community_is_not_there(model: Any, policy: Policy, ann: User, d
 def test_only_staff_enters(item: QueueItem, ann: User) -> None:
     client = Client()
     client.force_login(ann, backend="django.contrib.auth.backends.ModelBackend")
-    assert "/login/" in client.get(url("desk"))["Location"]
+    assert "/login/" in client.get(url("review"))["Location"]
 
 
 def test_moderators_land_on_the_console(item: QueueItem, ann: User, desk: Client) -> None:
     ann.set_password("correct horse battery")
     ann.save()
     form = {"username": "ann", "password": "correct horse battery", "next": reverse("admin:index")}
-    assert Client().post(reverse("admin:login"), form)["Location"] == url("desk")
-    wanted = form | {"next": url("me")}
-    assert Client().post(reverse("admin:login"), wanted)["Location"] == url("me")
+    assert Client().post(reverse("admin:login"), form)["Location"] == url("review")
+    wanted = form | {"next": url("profile")}
+    assert Client().post(reverse("admin:login"), wanted)["Location"] == url("profile")
     desk.force_login(ann, backend="django.contrib.auth.backends.ModelBackend")
-    assert url("desk") in desk.get(reverse("admin:index")).content.decode()
+    assert url("review") in desk.get(reverse("admin:index")).content.decode()
 
 
 @pytest.mark.parametrize("wanted", ["number", "external", "author", "prediction"])
@@ -533,7 +533,7 @@ def test_search(model: Any, policy: Policy, client_key: Any, desk: Client, wante
     create_queue_item("insult=0.7", author_ref="other")
     what = {"number": found.pk, "external": "c-17", "author": "hooligan", "prediction": found.submission_id}
     assert desk.get(url("search", q=what[wanted]))["Location"] == url("item", found.pk)
-    assert "Nothing is found" in desk.get(url("search", q="nobody")).content.decode()
+    assert "No items found" in desk.get(url("search", q="nobody")).content.decode()
 
 
 def test_bulk(model: Any, policy: Policy, lea: User, lead: Client) -> None:
@@ -549,17 +549,17 @@ def test_bulk(model: Any, policy: Policy, lea: User, lead: Client) -> None:
     rule = policy.rules.get(label="insult")
     at = lead.post(url("bulk"), chosen | {"action": "reject", "rule": rule.pk, "note": "sweep"})["Location"]
     page = lead.get(at).content.decode()
-    assert "A random sample of 3" in page
+    assert "Random sample of 3 items" in page
     assert lead.post(at, {"do": "start", "typed": "4"}).status_code == 422
     assert lead.post(at, {"do": "start", "typed": "many"}).status_code == 422
     assert Decision.objects.count() == 0
     lead.post(at, {"do": "start", "typed": " 3 "})
     job = BulkJob.objects.get()
-    assert not lead.get(at, headers=SCRIPT).json()["over"]
+    assert lead.get(at, headers=FETCH).json()["is_active"]
     actions.run_bulk(job_id=job.pk)
-    seen = lead.get(at, headers=SCRIPT).json()
-    assert seen["over"]
-    assert "3 decided" in seen["html"]
+    seen = lead.get(at, headers=FETCH).json()
+    assert not seen["is_active"]
+    assert "3 of 3 decided" in seen["html"]
     assert Decision.objects.filter(job=job, note="sweep").count() == 3
     decided = Decision.objects.filter(job=job).order_by("pk")
     actions.appeal(token=webhooks.appeal_token(decided[0]), text="No.")
@@ -567,14 +567,14 @@ def test_bulk(model: Any, policy: Policy, lea: User, lead: Client) -> None:
     assert lead.post(at, {"do": "undo"}).status_code == 422
     assert lead.post(at, {"do": "undo", "typed": "2"}).status_code == 422
     lead.post(at, {"do": "undo", "typed": "3"})
-    assert not lead.get(at, headers=SCRIPT).json()["over"]
+    assert lead.get(at, headers=FETCH).json()["is_active"]
     actions.run_bulk(job_id=job.pk)
-    seen = lead.get(at, headers=SCRIPT).json()
-    assert seen["over"]
+    seen = lead.get(at, headers=FETCH).json()
+    assert not seen["is_active"]
     assert "2 of 3 decisions undone, 1 could not be undone" in seen["html"]
     assert "the author has appealed" in seen["html"]
     assert lead.post(at, {"do": "undo", "typed": "3"}).status_code == 422
-    assert "Earlier jobs" in lead.get(url("bulk")).content.decode()
+    assert "Recent jobs" in lead.get(url("bulk")).content.decode()
 
 
 def test_bulk_chooses_nothing_in_advance(model: Any, policy: Policy, lead: Client) -> None:
@@ -619,11 +619,11 @@ def test_thresholds_are_tried_saved_and_activated(item: QueueItem, policy: Polic
     create_queue_item("toxic=0.75 x")
     at = url("policy", policy.pk)
     assert "On past traffic" in lead.get(at).content.decode()
-    tried = lead.post(at, rules_form(policy, do="try") | {"rule-5-review_from": "0.9"}, headers=SCRIPT)
+    tried = lead.post(at, rules_form(policy, do="try") | {"rule-5-review_from": "0.9"}, headers=FETCH)
     assert "50.0 %" in tried.json()["html"]
     assert Policy.objects.count() == 1
     wrong = rules_form(policy, do="try") | {"rule-5-review_from": "0.995"}
-    assert "at or below the threshold for rejection" in lead.post(at, wrong, headers=SCRIPT).json()["message"]
+    assert "at or below the threshold for rejection" in lead.post(at, wrong, headers=FETCH).json()["message"]
     assert lead.post(at, wrong).status_code == 422
     draft_at = lead.post(at, rules_form(policy, do="save") | {"rule-5-review_from": "0.9"})["Location"]
     draft = Policy.objects.get(status="draft")
@@ -654,7 +654,7 @@ def test_an_empty_view_says_why(
     model: Any, policy: Policy, ann: User, ben: User, lea: User, desk: Client, enter: Callable[[User], Client]
 ) -> None:
     def seen(view: str) -> str:
-        html = desk.get(url("desk", view=view), follow=True).content.decode()
+        html = desk.get(url("review", view=view), follow=True).content.decode()
         return re.sub(r"\s+", " ", html)
 
     def beside(view: str) -> str:
@@ -675,7 +675,7 @@ def test_an_empty_view_says_why(
     assert "1 item is being reviewed by ben; until " in seen("normal")
     assert beside("normal") == "1, held by others"
     actions.release(item_id=other.pk, user=ben)
-    assert f"/item/{other.pk}/" in desk.get(url("desk", view="normal"))["Location"]
+    assert f"/item/{other.pk}/" in desk.get(url("review", view="normal"))["Location"]
     assert beside("normal") == "1"
 
     actions.skip(item_id=other.pk, user=ann)
@@ -690,7 +690,7 @@ def test_an_empty_view_says_why(
     Policy.objects.update(may_decide=["lead"])
     assert "1 item is restricted by policy to: lead." in seen("urgent")
     assert beside("urgent") == "1, restricted by policy"
-    assert enter(lea).get(url("desk", view="urgent"))["Location"] == url("item", barred.pk, view="urgent")
+    assert enter(lea).get(url("review", view="urgent"))["Location"] == url("item", barred.pk, view="urgent")
     everything = seen("all")
     for reason in ("needs another moderator", "waits for a lead", "restricted by policy"):
         assert reason in everything
@@ -698,12 +698,12 @@ def test_an_empty_view_says_why(
 
 def test_preferences(item: QueueItem, ann: User, desk: Client) -> None:
     assert 'id="comment">' in desk.get(url("item", item.pk)).content.decode()
-    assert desk.post(url("me"), {"severe_budget": "0"}).status_code == 302
+    assert desk.post(url("profile"), {"severe_budget": "0"}).status_code == 302
     assert not Preference.of(ann).masked
     html = desk.get(url("item", item.pk)).content.decode()
     assert 'id="comment" open>' in html
     assert "data-keys" not in html
-    assert desk.post(url("me"), {"severe_budget": "-1"}).status_code == 422
+    assert desk.post(url("profile"), {"severe_budget": "-1"}).status_code == 422
 
 
 def test_a_budget_of_severe_comments(model: Any, policy: Policy, ann: User, desk: Client) -> None:
@@ -711,15 +711,15 @@ def test_a_budget_of_severe_comments(model: Any, policy: Policy, ann: User, desk
     item = create_queue_item("threat=0.9 x")
     desk.get(url("item", item.pk))
     desk.post(url("decide", item.pk), verdict(item))
-    assert "Time for a pause?" in desk.get(url("desk")).content.decode()
+    assert "Time for a break?" in desk.get(url("review")).content.decode()
 
 
 def test_my_page_and_quality(item: QueueItem, desk: Client, lead: Client) -> None:
     desk.get(url("item", item.pk))
     desk.post(url("decide", item.pk), verdict(item))
-    assert f"Undo: approval of item {item.pk}" in desk.get(url("me")).content.decode()
-    assert "By pair" not in desk.get(url("quality")).content.decode()
-    assert "By pair" in lead.get(url("quality")).content.decode()
+    assert f"Undo: approval of item {item.pk}" in desk.get(url("profile")).content.decode()
+    assert "by pair" not in desk.get(url("quality")).content.decode()
+    assert "by pair" in lead.get(url("quality")).content.decode()
 
 
 def test_failed_webhooks_are_sent_again(item: QueueItem, desk: Client, lead: Client) -> None:
@@ -749,7 +749,7 @@ def test_exports(item: QueueItem, desk: Client, lead: Client) -> None:
 
 PAGES = {
     "item": 45,
-    "me": 20,
+    "profile": 20,
     "quality": 15,
     "bulk": 25,
     "policies": 12,

@@ -52,13 +52,13 @@ EVERYTHING = "Every webhook has been delivered."
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({}, "1 waits to be sent."),
-        ({"status": "sending", "attempts": 1}, "1 waits to be sent."),
+        ({}, "1 is waiting to be sent."),
+        ({"status": "sending", "attempts": 1}, "1 is waiting to be sent."),
         ({"attempts": 2, "error": "The receiver responded 500."}, "1 is being retried."),
         ({"status": "sending", "attempts": 3, "error": "no"}, "1 is being retried."),
         ({"status": "failed", "attempts": 1, "error": "no"}, "1 webhook failed."),
         ({"status": "delivered", "attempts": 1}, EVERYTHING),
-        ({"status": "cancelled"}, "Nothing was to be sent yet"),
+        ({"status": "cancelled"}, "No webhooks yet"),
     ],
 )
 def test_the_page_claims_only_what_is_so(
@@ -76,7 +76,7 @@ def test_every_status_is_in_the_test_above() -> None:
 
 
 def test_nothing_was_to_be_sent(lead: Client) -> None:
-    assert "Nothing was to be sent yet" in lead.get(url("webhooks")).content.decode()
+    assert "No webhooks yet" in lead.get(url("webhooks")).content.decode()
 
 
 def test_a_paused_endpoint_is_named(delivery: Delivery, lead: Client) -> None:
@@ -129,7 +129,7 @@ def test_rotation_with_an_overlap_and_its_end(client_key: APIKey, admin: Client)
     assert old.expires_at is not None
     assert old.expires_at - timezone.now() <= timedelta(hours=1)
     html = admin.get(page).content.decode()
-    assert "Both secrets sign" in html
+    assert "signed with both secrets" in html
     assert "Rotate secret" not in html
     assert "two secrets" in admin.get(url("webhooks")).content.decode()
     second_click = admin.post(rotate, {"overlap_hours": "1"})
@@ -149,7 +149,7 @@ def test_send_a_test_shows_the_result(client_key: APIKey, admin: Client, receive
     assert "Delivered." in html
     assert "<dd>200</dd>" in html
     assert "&lt;script&gt;alert(1)" in html
-    assert "not signed, the platform has no secret" in html
+    assert "not signed: the platform has no secret" in html
     receiver.status = 503
     html = admin.post(send, {"url": receiver.url}).content.decode()
     assert "Not delivered." in html

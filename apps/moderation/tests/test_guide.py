@@ -50,7 +50,7 @@ def test_guide_links_only_pages_that_role_may_open(role: str, client_of: Callabl
 
 def test_guide_lists_every_key_of_review_page(client_of: Callable[[str], Client]) -> None:
     client = client_of("moderator")
-    review_page = client.get(reverse("admin:moderation_desk")).content.decode()
+    review_page = client.get(reverse("admin:moderation_review")).content.decode()
     keys = re.findall(r"<kbd>[^<]*</kbd>", review_page.split('class="key-list"')[1].split("</dl>")[0])
     assert len(keys) > 10
     guide = client.get(reverse(GUIDE)).content.decode()

@@ -204,7 +204,7 @@ def test_the_saved_view_says_why_it_asks(
     mia.is_staff = True
     mia.save()
     client.force_login(mia, backend="django.contrib.auth.backends.ModelBackend")
-    desk = f"{reverse('admin:moderation_desk')}?view=learn"
+    desk = f"{reverse('admin:moderation_review')}?view=learn"
     with django_assert_max_num_queries(75):
         page = client.get(desk, follow=True).content.decode()
     assert "Training sample: the model is unsure · possibly toxic (45%)" in page

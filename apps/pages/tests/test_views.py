@@ -14,6 +14,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 
 from apps.accounts.limits import client_network
 from apps.accounts.models import User
+from apps.core.permissions import SYSTEM
 from apps.moderation import actions as moderation
 from apps.moderation.models import Appeal, Decision, Policy, PolicyRule
 from apps.moderation.webhooks import appeal_token
@@ -193,7 +194,7 @@ def test_a_result_of_a_replaced_model_shows_its_scores_without_guessing_at_reaso
     prediction = _score(client, store="on")
     artifact = champion.modelartifact.artifact()
     promote(
-        version=register_version(artifact=artifact, recipe="base", metrics={}), reason="newer", actor="test"
+        version=register_version(artifact=artifact, recipe="base", metrics={}), reason="newer", actor=SYSTEM
     )
     monkeypatch.setattr(serving._serving, "_checked", float("-inf"))
     html = client.get(f"/r/{prediction.pk}").content.decode()
@@ -252,7 +253,7 @@ def test_the_model_page_shows_figures_history_and_a_harmless_card(
     version = register_version(
         artifact=champion.modelartifact.artifact(), recipe="base", metrics={}, card="", alias=Alias.CHALLENGER
     )
-    promote(version=version, reason="better on threats", actor="test")
+    promote(version=version, reason="better on threats", actor=SYSTEM)
     monkeypatch.setattr(serving._serving, "_checked", float("-inf"))
     html = client.get(f"/model/v{champion.number}").content.decode()
     assert "does not judge comments today" in html
@@ -310,7 +311,7 @@ def test_the_model_page_tells_which_versions_judge(
         artifact=champion.modelartifact.artifact(), recipe="base", metrics={}, card="", alias=Alias.CHALLENGER
     )
     assert "judges every comment today" in client.get("/model").content.decode()
-    start_canary(version=version, share=0.05, reason="a trial", actor="lea")
+    start_canary(version=version, share=0.05, reason="a trial", actor=SYSTEM)
     monkeypatch.setattr(serving._serving, "_checked", float("-inf"))
     html = client.get("/model").content.decode()
     assert "judges every comment" not in html
@@ -319,7 +320,7 @@ def test_the_model_page_tells_which_versions_judge(
     assert "5% of the comments, on trial:" in html
     html = client.get(f"/model/v{version.number}").content.decode()
     assert f"Version {version.number} is on trial and judges 5% of the comments today" in html
-    end_canary(outcome=CanaryEnd.Outcome.FINISHED, reason="enough", actor="lea")
+    end_canary(outcome=CanaryEnd.Outcome.FINISHED, reason="enough", actor=SYSTEM)
     monkeypatch.setattr(serving._serving, "_checked", float("-inf"))
     assert "judges every comment today" in client.get("/model").content.decode()
     html = client.get(f"/model/v{version.number}").content.decode()

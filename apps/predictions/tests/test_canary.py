@@ -6,6 +6,7 @@ from django.db import IntegrityError, transaction
 
 from apps.accounts.models import User
 from apps.classifier.scorer import Scorer
+from apps.core.permissions import SystemActor
 from apps.predictions import actions as predictions
 from apps.predictions.models import Prediction
 from apps.registry import actions, serving
@@ -30,11 +31,11 @@ def _look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def start(version: ModelVersion, share: float = 0.25) -> Canary:
-    return actions.start_canary(version=version, share=share, reason="a trial", actor="ann")
+    return actions.start_canary(version=version, share=share, reason="a trial", actor=SystemActor("ann"))
 
 
 def end(outcome: CanaryEnd.Outcome = CanaryEnd.Outcome.WITHDRAWN) -> CanaryEnd:
-    return actions.end_canary(outcome=outcome, reason="enough", actor="ann")
+    return actions.end_canary(outcome=outcome, reason="enough", actor=SystemActor("ann"))
 
 
 def served() -> list[int]:
@@ -125,19 +126,19 @@ def test_what_a_canary_refuses(champion: ModelVersion) -> None:
         with pytest.raises(RegistryError, match="share"):
             start(version, share)
     with pytest.raises(RegistryError, match="reason"):
-        actions.start_canary(version=version, share=0.1, reason=" ", actor="ann")
+        actions.start_canary(version=version, share=0.1, reason=" ", actor=SystemActor("ann"))
     with pytest.raises(RegistryError, match="other than itself"):
         start(champion)
     with pytest.raises(RegistryError, match="No canary is running"):
         end()
     ben = User.objects.create_user("ben")
     with pytest.raises(PermissionDenied):
-        actions.start_canary(version=version, share=0.1, reason="r", actor="ben", by=ben)
+        actions.start_canary(version=version, share=0.1, reason="r", actor=ben)
     start(version)
     with pytest.raises(RegistryError, match="is running: end it first"):
         start(register_copy(champion))
     with pytest.raises(PermissionDenied):
-        actions.end_canary(outcome=CanaryEnd.Outcome.WITHDRAWN, reason="r", actor="ben", by=ben)
+        actions.end_canary(outcome=CanaryEnd.Outcome.WITHDRAWN, reason="r", actor=ben)
 
 
 def test_the_database_holds_one_canary_and_its_share(champion: ModelVersion) -> None:

@@ -13,6 +13,7 @@ from uuid_utils.compat import uuid7
 
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import APIKey
+from apps.core.permissions import SYSTEM
 from apps.predictions import actions, store
 from apps.predictions.models import Prediction, Row
 from apps.registry.models import ModelVersion
@@ -24,7 +25,7 @@ def row(champion: ModelVersion, text: str = "a") -> Row:
 
 
 def insert(row: Row) -> None:
-    (error,) = store.insert_each([[row]])
+    (error,) = store.insert_batches([[row]])
     if error is not None:
         raise error
 
@@ -54,8 +55,8 @@ def test_every_thread_returns_when_its_row_is_committed(champion: ModelVersion) 
 def test_one_bad_comment_harms_no_other_that_came_with_it(champion: ModelVersion) -> None:
     good, other = actions.Comment("Good morning"), actions.Comment("Good night", external_id="1")
     unknown_client = actions.Comment("Good evening", client=APIKey(pk=999_999_999))
-    stored = actions.score_each(
-        asked=[[good], [other, unknown_client], [other]], source=Prediction.Source.PERSPECTIVE
+    stored = actions.score_batches(
+        batches=[[good], [other, unknown_client], [other]], source=Prediction.Source.PERSPECTIVE
     )
     assert isinstance(stored[1], IntegrityError)
     assert [(row.text, row.external_id) for row in Prediction.objects.order_by("pk")] == [
@@ -69,13 +70,13 @@ def test_one_bad_comment_harms_no_other_that_came_with_it(champion: ModelVersion
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.database
 def test_what_is_stored_is_what_was_meant(champion: ModelVersion) -> None:
-    key, _ = create_api_key(name="test")
+    key, _ = create_api_key(actor=SYSTEM, name="test")
     comments = [
         actions.Comment("Guten Morgen, schöne Welt \U0001f600\n", key, "forum", "nº 1"),
         actions.Comment("Good night", do_not_store=True),
     ]
     (one, two), (lone, *_) = (
-        actions.score_each(asked=[asked], source=Prediction.Source.API)[0][0]  # type: ignore[index]
+        actions.score_batches(batches=[asked], source=Prediction.Source.API)[0][0]  # type: ignore[index]
         for asked in (comments, comments[:1])
     )
     for row in (one, two, lone):
@@ -119,6 +120,6 @@ def test_a_server_that_says_nothing_is_given_up_and_asked_no_more(champion: Mode
         connection.close()
         began = time.monotonic()
         with patch.object(connection, "settings_dict", connection.settings_dict | where):
-            errors = store.insert_each([[row(champion)] for _ in range(5)])
+            errors = store.insert_batches([[row(champion)] for _ in range(5)])
     assert {type(error) for error in errors} == {OperationalError}
     assert 1 < time.monotonic() - began < 6, "each part has waited"

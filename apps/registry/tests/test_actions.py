@@ -8,6 +8,7 @@ from django.db import IntegrityError, transaction
 
 from apps.classifier.artifact import Artifact, ArtifactError
 from apps.core.models import AppendOnlyError
+from apps.core.permissions import SYSTEM
 from apps.registry import actions, serving, tracking
 from apps.registry.actions import RegistryError
 from apps.registry.models import Alias, ModelArtifact, ModelVersion, Promotion
@@ -36,7 +37,7 @@ def test_a_rollback_is_a_further_row_and_can_be_rolled_back(champion: ModelVersi
     promote_version(version)
     before = Promotion.objects.count()
     for expected in (champion, version):
-        promotion = actions.rollback(reason="too many false alarms", actor="ann")
+        promotion = actions.rollback(reason="too many false alarms", actor=SYSTEM)
         assert (promotion.kind, promotion.version) == (Promotion.Kind.ROLLBACK, expected)
     assert Promotion.objects.count() == before + 2
 
@@ -60,7 +61,7 @@ def test_what_is_refused_changes_nothing(champion: ModelVersion) -> None:
     with pytest.raises(RegistryError, match="is the champion already"):
         promote_version(champion)
     with pytest.raises(RegistryError, match="no previous champion"):
-        actions.rollback(reason="back", actor="ann")
+        actions.rollback(reason="back", actor=SYSTEM)
     assert (aliases(), Promotion.objects.count()) == before
     promotion = promote_version(version, gates=failed, forced=True)
     assert promotion.forced

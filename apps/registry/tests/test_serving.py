@@ -6,6 +6,7 @@ import pytest
 from django.db import OperationalError
 
 from apps.classifier.artifact import Artifact
+from apps.core.permissions import SYSTEM
 from apps.registry.actions import BASE_MODEL, promote, register_version
 from apps.registry.exceptions import NoModelError
 from apps.registry.models import Alias, ModelArtifact, ModelVersion
@@ -23,7 +24,7 @@ def model(monkeypatch: pytest.MonkeyPatch, champion: ModelVersion) -> ServingMod
 
 def _another() -> ModelVersion:
     version = register_version(artifact=Artifact.read(BASE_MODEL), recipe="base", metrics={})
-    promote(version=version, reason="test", actor="test")
+    promote(version=version, reason="test", actor=SYSTEM)
     return version
 
 

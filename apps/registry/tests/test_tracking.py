@@ -13,6 +13,7 @@ from django.core.management import call_command
 
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
+from apps.core.permissions import SYSTEM
 from apps.registry import actions, tracking
 from apps.registry.exceptions import TrackingError
 from apps.registry.models import Alias, ModelVersion
@@ -43,7 +44,7 @@ def test_aliases_follow_ours(champion: ModelVersion, mlflow_store: str) -> None:
     assert mlflow_aliases() == {"champion": champion.mlflow_version}
 
     version = register_copy(champion)
-    actions.promote(version=version, reason="better", actor="ann")
+    actions.promote(version=version, reason="better", actor=SYSTEM)
     for _ in range(2):
         tracking.sync()
         version.refresh_from_db()
@@ -55,7 +56,7 @@ def test_aliases_follow_ours(champion: ModelVersion, mlflow_store: str) -> None:
         version.metrics["mean"]["roc_auc"]
     )
 
-    actions.rollback(reason="worse", actor="ann")
+    actions.rollback(reason="worse", actor=SYSTEM)
     ModelVersion.objects.filter(alias=Alias.PREVIOUS).update(alias=None)
     tracking.sync()
     assert mlflow_aliases() == {"champion": champion.mlflow_version}
@@ -87,7 +88,7 @@ def test_an_outage_is_one_sentence_and_stops_nothing(
 ) -> None:
     with pytest.raises(TrackingError, match="MLflow could not be reached or refused"):
         tracking.sync()
-    actions.promote(version=register_copy(champion), reason="better", actor="ann")
+    actions.promote(version=register_copy(champion), reason="better", actor=SYSTEM)
     call_command("rollback_model", reason="worse")
     out, err = capsys.readouterr()
     assert f"{champion} is the champion again" in out

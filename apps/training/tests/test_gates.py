@@ -13,6 +13,7 @@ from django.utils import timezone
 from apps.accounts.models import User
 from apps.classifier.artifact import ArtifactError
 from apps.classifier.labels import LABELS
+from apps.core.permissions import SYSTEM
 from apps.predictions import actions as predictions
 from apps.predictions.models import Prediction
 from apps.registry import actions as registry
@@ -121,14 +122,14 @@ def test_only_a_lead_overrides_a_gate(
     engineer, lead = person("eve", "engineer"), person("lea", "lead")
     for user in (ann, engineer):
         with pytest.raises(PermissionDenied):
-            measure_and_promote(version=reversed_version, reason="r", actor="x", by=user, force=True)
+            measure_and_promote(version=reversed_version, reason="r", actor=user, force=True)
     with pytest.raises(RegistryError, match="fails its gates"):
-        measure_and_promote(version=reversed_version, reason="r", actor="lea", by=lead)
-    made = measure_and_promote(version=reversed_version, reason="a drill", actor="lea", by=lead, force=True)
+        measure_and_promote(version=reversed_version, reason="r", actor=lead)
+    made = measure_and_promote(version=reversed_version, reason="a drill", actor=lead, force=True)
     assert made.forced
     with pytest.raises(PermissionDenied):
-        registry.rollback(reason="r", actor="ann", by=ann)
-    assert registry.rollback(reason="worse", actor="eve", by=engineer).replaced == reversed_version
+        registry.rollback(reason="r", actor=ann)
+    assert registry.rollback(reason="worse", actor=engineer).replaced == reversed_version
 
 
 def test_a_twin_stands_in_for_its_version(
@@ -142,8 +143,8 @@ def test_a_twin_stands_in_for_its_version(
 def test_without_rows_nothing_passes_but_by_force(equal_version: ModelVersion, dataset: Dataset) -> None:
     dataset.path.unlink()
     with pytest.raises(RegistryError, match="import a data set"):
-        measure_and_promote(version=equal_version, reason="r", actor="ann")
-    assert measure_and_promote(version=equal_version, reason="r", actor="ann", force=True).forced
+        measure_and_promote(version=equal_version, reason="r", actor=SYSTEM)
+    assert measure_and_promote(version=equal_version, reason="r", actor=SYSTEM, force=True).forced
 
 
 def test_a_damaged_artifact_is_refused_even_by_force(
@@ -151,7 +152,7 @@ def test_a_damaged_artifact_is_refused_even_by_force(
 ) -> None:
     ModelArtifact.objects.filter(version=equal_version).update(weights=b"damaged")
     with pytest.raises(ArtifactError):
-        measure_and_promote(version=equal_version, reason="r", actor="ann", force=True)
+        measure_and_promote(version=equal_version, reason="r", actor=SYSTEM, force=True)
     champion.refresh_from_db()
     assert champion.alias == "champion"
 
@@ -171,7 +172,7 @@ def test_only_a_report_of_this_champion_data_set_and_day_counts(
     equal_version: ModelVersion, champion: ModelVersion, dataset: Dataset
 ) -> None:
     with pytest.raises(rollout.GateError, match="the gates are measured"):
-        rollout.promote(version=equal_version, reason="r", actor="ann")
+        rollout.promote(version=equal_version, reason="r", actor=SYSTEM)
     measured(equal_version)
     assert GateReport.objects.standing(equal_version)
     assert GateReport.objects.standing(champion) is None

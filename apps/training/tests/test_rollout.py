@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 
+from apps.core.permissions import SYSTEM
 from apps.predictions.models import Prediction
 from apps.registry import actions as registry
 from apps.registry import tracking
@@ -20,7 +21,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.database]
 def canary(champion: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> Canary:
     """A canary that has served nothing yet; MLflow hears nothing."""
     monkeypatch.setattr(tasks, "enqueue", lambda *args, **options: None)
-    return registry.start_canary(version=register_copy(champion), share=0.5, reason="a trial", actor="lea")
+    return registry.start_canary(version=register_copy(champion), share=0.5, reason="a trial", actor=SYSTEM)
 
 
 def traffic(version: ModelVersion, count: int, flagged: float = 0.1, latency: int = 60) -> None:
@@ -51,13 +52,13 @@ def test_it_becomes_champion_once_it_has_served_enough(canary: Canary, champion:
     traffic(canary.version, 1)
     ended = watched()
     assert ended is not None
-    assert (ended.outcome, ended.actor) == (CanaryEnd.Outcome.COMPLETED, rollout.WATCH)
-    assert [band["name"] for band in ended.bands] == [
+    assert (ended.outcome, ended.actor) == (CanaryEnd.Outcome.COMPLETED, rollout.CANARY_WATCH.name)
+    assert [band["name"] for band in ended.guardrails] == [
         "error rate",
         "latency, times the champion's",
         "flag rate, away from the champion's",
     ]
-    assert all(band["passed"] for band in ended.bands)
+    assert all(band["passed"] for band in ended.guardrails)
     promotion = Promotion.objects.first()
     assert promotion is not None
     assert (promotion.version, promotion.replaced) == (canary.version, champion)
@@ -70,7 +71,7 @@ def test_forced_canary_waits_for_a_person(champion: ModelVersion, monkeypatch: p
     monkeypatch.setattr(tasks, "enqueue", lambda *args, **options: None)
     gates = [{"name": "mean ROC-AUC", "figure": 0.5, "bound": 0.9, "passed": False}]
     canary = registry.start_canary(
-        version=register_copy(champion), share=0.5, reason="a trial", actor="lea", gates=gates, forced=True
+        version=register_copy(champion), share=0.5, reason="a trial", actor=SYSTEM, gates=gates, forced=True
     )
     traffic(canary.champion, 1_500)
     traffic(canary.version, 1_000)
@@ -85,8 +86,8 @@ def test_forced_canary_waits_for_a_person(champion: ModelVersion, monkeypatch: p
     assert watched() == ended
     # A person may promote it, by force again, because its gates failed.
     with pytest.raises(rollout.GateError):
-        rollout.promote(version=canary.version, reason="r", actor="lea")
-    assert rollout.promote(version=canary.version, reason="r", actor="lea", force=True).forced
+        rollout.promote(version=canary.version, reason="r", actor=SYSTEM)
+    assert rollout.promote(version=canary.version, reason="r", actor=SYSTEM, force=True).forced
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_it_is_rolled_back_where_it_leaves_a_band(
     ended = watched()
     assert ended is not None
     assert ended.outcome == CanaryEnd.Outcome.ROLLED_BACK
-    assert [each["name"].startswith(band) for each in ended.bands if not each["passed"]] == [True]
+    assert [each["name"].startswith(band) for each in ended.guardrails if not each["passed"]] == [True]
     assert ended.reason.startswith(f"It left its band: {band}")
     canary.version.refresh_from_db()
     champion.refresh_from_db()
@@ -143,5 +144,5 @@ def test_the_command_starts_a_canary(
 def test_a_version_that_fails_its_gates_becomes_no_canary(champion: ModelVersion, dataset: Dataset) -> None:
     version = register_copy(champion)
     with pytest.raises(rollout.GateError):
-        rollout.start_canary(version=version, share=0.05, reason="r", actor="ann")
-    assert rollout.start_canary(version=version, share=0.05, reason="r", actor="ann", force=True).forced
+        rollout.start_canary(version=version, share=0.05, reason="r", actor=SYSTEM)
+    assert rollout.start_canary(version=version, share=0.05, reason="r", actor=SYSTEM, force=True).forced

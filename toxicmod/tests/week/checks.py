@@ -644,7 +644,7 @@ class Day:
         since = self.site.clock.now() - timedelta(days=30)
         for name in ("ann", "ben", "lea", LIMITED, "pat"):
             page = f"my page of {name}"
-            shown = figures_of(self.cast.staff[name].get(f"{CONSOLE}me/"))
+            shown = figures_of(self.cast.staff[name].get(f"{CONSOLE}profile/"))
             own = self._own(name, since)
             self.found.equal(page, "decisions", _first(shown, "Decisions"), str(own.decisions))
             self.found.equal(page, "approved", _first(shown, "Approved"), str(own.approved))
@@ -761,7 +761,7 @@ class Day:
         shown = figures_of(page)
         if count:
             self.found.equal("policy", "rejected", shown.get("Rejected"), percent(rejected / count, 1))
-            self.found.equal("policy", "to a human", shown.get("To a human"), percent(reviewed / count, 1))
+            self.found.equal("policy", "to a human", shown.get("Human review"), percent(reviewed / count, 1))
             approved = 1 - rejected / count - reviewed / count
             self.found.equal("policy", "approved", shown.get("Approved"), percent(approved, 1))
             self.found.true(
@@ -1142,7 +1142,7 @@ class Day:
         gwen = self.cast.staff[LIMITED]
         models = sorted(set(re.findall(r'href="(/admin/\w+/\w+/)"', gwen.get("/admin/"))))
         self.found.true("limited moderator", "sees no list", models)
-        console = ("me/", "quality/", "policies/", "webhooks/", "bulk/", "decisions.csv?automatic=on")
+        console = ("profile/", "quality/", "policies/", "webhooks/", "bulk/", "decisions.csv?automatic=on")
         pages = [
             *models,
             *(f"{CONSOLE}{each}" for each in console),

@@ -13,7 +13,7 @@ from typing import Any
 from playwright.sync_api import Browser
 
 from apps.training.jigsaw import COLUMNS
-from toxicmod.tests.week.actors import CONSOLE, LIMITED, Cast, Desk, Receiver, hire
+from toxicmod.tests.week.actors import CONSOLE, LIMITED, Cast, ModeratorBrowser, Receiver, hire
 from toxicmod.tests.week.checks import Day, Findings
 from toxicmod.tests.week.site import Site
 from toxicmod.tests.week.traffic import COMMUNITIES, Comment, Visitor, Writers
@@ -237,8 +237,8 @@ class Week:
 
     def _in_the_browser(self) -> None:
         """Decide at a desk by key and on a phone by touch, with answers that are slow."""
-        desk = Desk(self.browser, self.site, LIMITED, self.cast.intents)
-        phone = Desk(self.browser, self.site, "pat", self.cast.intents, width=390)
+        desk = ModeratorBrowser(self.browser, self.site, LIMITED, self.cast.intents)
+        phone = ModeratorBrowser(self.browser, self.site, "pat", self.cast.intents, width=390)
         for number in range(4):
             intent = desk.decide()
             assert intent is not None, f"too few comments of {LIMITED}'s community wait"

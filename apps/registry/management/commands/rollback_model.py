@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from apps.core.management import operator_name
+from apps.core.management import get_operator
 from apps.registry import actions
 from apps.registry.management.base import ModelCommand
 
@@ -19,6 +19,6 @@ The version that is rolled back becomes `previous`, so rolling back twice return
         parser.add_argument("--reason", required=True, help="Why; it is kept with the rollback.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        promotion = actions.rollback(reason=options["reason"], actor=operator_name())
+        promotion = actions.rollback(reason=options["reason"], actor=get_operator())
         self.stdout.write(f"{promotion.version} is the champion again, in place of {promotion.replaced}.")
         self.sync_tracking()

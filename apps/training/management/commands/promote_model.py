@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from apps.core.management import operator_name
+from apps.core.management import get_operator
 from apps.registry.gates import describe, failures_first, summarize
 from apps.registry.management.base import VERSION_HELP, ModelCommand, find_version
 from apps.training import actions, rollout
@@ -46,7 +46,7 @@ promoted it, why, and what the gates said is kept."""
         asked: dict[str, Any] = {
             "version": version,
             "reason": options["reason"],
-            "actor": operator_name(),
+            "actor": get_operator(),
             "force": options["force"],
         }
         if options["canary"] is not None:

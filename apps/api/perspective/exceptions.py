@@ -1,4 +1,4 @@
-"""Errors in the shapes of Google's APIs, with the words that Perspective's clients look for."""
+"""Error responses of the Perspective API, with the messages that its clients look for."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ _BAD_REQUEST = "type.googleapis.com/google.rpc.BadRequest"
 
 
 class PerspectiveError(Exception):
-    """A refusal: HTTP status with Google's name of it, message, and details where Perspective gives them."""
+    """An error response: HTTP status code, Google's status name, message and details."""
 
     def __init__(
         self,
@@ -31,37 +31,43 @@ class PerspectiveError(Exception):
             self.body["error"]["details"] = list(details)
 
 
-def invalid(message: str, error_type: str | None = "INVALID_REQUEST", **more: Any) -> PerspectiveError:
-    """Return the service's own refusal; without an error type it has no details."""
-    details = [{"@type": _SERVICE_ERROR, "errorType": error_type, **more}] if error_type else []
-    return PerspectiveError(400, "INVALID_ARGUMENT", shorten(message), details)
+def invalid_argument(
+    message: str, error_type: str | None = "INVALID_REQUEST", **details: Any
+) -> PerspectiveError:
+    """Return an error of the service itself; without an error type it has no details."""
+    items = [{"@type": _SERVICE_ERROR, "errorType": error_type, **details}] if error_type else []
+    return PerspectiveError(400, "INVALID_ARGUMENT", shorten(message), items)
 
 
 def language_not_supported(attribute: str, languages: Sequence[str], requested: bool) -> PerspectiveError:
-    """Return the refusal of one attribute in these languages, which were requested or else detected."""
-    named = "requestedLanguages" if requested else "detectedLanguages"
-    return invalid(
+    """Return the error for an attribute that the model can't score in these languages.
+
+    Args:
+        requested: whether the request names the languages; otherwise they were detected.
+    """
+    name = "requestedLanguages" if requested else "detectedLanguages"
+    return invalid_argument(
         f"Attribute {attribute} does not support request languages: {', '.join(languages)}",
         "LANGUAGE_NOT_SUPPORTED_BY_ATTRIBUTE",
-        languageNotSupportedByAttributeError={named: list(languages), "attribute": attribute},
+        languageNotSupportedByAttributeError={name: list(languages), "attribute": attribute},
     )
 
 
 def bad_request(message: str, violations: Sequence[dict[str, str]]) -> PerspectiveError:
-    """Return the refusal of a body or parameter that doesn't fit the API's schema."""
+    """Return the error for a body or parameter that doesn't fit the API's schema."""
     return PerspectiveError(
         400, "INVALID_ARGUMENT", message, [{"@type": _BAD_REQUEST, "fieldViolations": list(violations)}]
     )
 
 
-def bad_json(reason: str) -> PerspectiveError:
-    """Return the refusal of a body that isn't JSON."""
+def invalid_json(reason: str) -> PerspectiveError:
+    """Return the error for a body that isn't JSON."""
     message = f"Invalid JSON payload received. {reason}"
     return bad_request(message, [{"description": message}])
 
 
-def bad_key() -> PerspectiveError:
-    """Return the refusal of a key that is unknown or revoked."""
+def invalid_api_key() -> PerspectiveError:
+    """Return the error for an API key that is unknown or revoked."""
     return PerspectiveError(
         400,
         "INVALID_ARGUMENT",
@@ -77,8 +83,8 @@ def bad_key() -> PerspectiveError:
     )
 
 
-def no_key() -> PerspectiveError:
-    """Return the refusal of a call without a key."""
+def missing_api_key() -> PerspectiveError:
+    """Return the error for a request without an API key."""
     return PerspectiveError(
         403,
         "PERMISSION_DENIED",
@@ -87,8 +93,8 @@ def no_key() -> PerspectiveError:
     )
 
 
-def blocked(method: str) -> PerspectiveError:
-    """Return the refusal of a key that lacks the scope of a method."""
+def method_blocked(method: str) -> PerspectiveError:
+    """Return the error for an API key that lacks the scope of a method."""
     return PerspectiveError(
         403,
         "PERMISSION_DENIED",
@@ -106,7 +112,13 @@ def blocked(method: str) -> PerspectiveError:
 
 
 def quota_exceeded(key: APIKey | None, limit: int, seconds: float) -> PerspectiveError:
-    """Return the refusal of a call beyond the quota of a key, or of an address, which is consumer 0."""
+    """Return the error for a request beyond a rate limit.
+
+    Args:
+        key: the API key, or None for an anonymous request, whose consumer is 0.
+        limit: requests per minute.
+        seconds: the time until the next request is within the limit.
+    """
     consumer = key.pk if key else 0
     return PerspectiveError(
         429,
@@ -142,15 +154,15 @@ def quota_exceeded(key: APIKey | None, limit: int, seconds: float) -> Perspectiv
 
 
 def not_found() -> PerspectiveError:
-    """Return the refusal of a path or method that the API doesn't have."""
+    """Return the error for a path or HTTP method that the API doesn't have."""
     return PerspectiveError(404, "NOT_FOUND", "Method not found.")
 
 
 def unavailable() -> PerspectiveError:
-    """Return the answer while no model or no database can be reached; nothing was stored."""
+    """Return the error while no model is in service or the database fails; nothing was stored."""
     return PerspectiveError(503, "UNAVAILABLE", "The service is currently unavailable.", retry_after=5)
 
 
 def internal() -> PerspectiveError:
-    """Return the answer to a defect of ours."""
+    """Return the error for a defect of the server."""
     return PerspectiveError(500, "INTERNAL", "Internal error encountered.")

@@ -1,0 +1,40 @@
+"""The profile page: a moderator's own statistics, decisions and preferences. No other user sees it."""
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+
+from apps.accounts.permissions import in_communities_of
+from apps.moderation import actions, insight
+from apps.moderation.console.forms import PreferenceForm
+from apps.moderation.console.views import console_view, get_user, render_page
+from apps.moderation.models import Decision, Preference
+from apps.moderation.permissions import require
+
+DAYS = 30
+_LAST_DECISIONS = 20
+
+
+@console_view("GET", "HEAD", "POST")
+def profile(request: HttpRequest) -> HttpResponse:
+    """Show the user's statistics, decisions and preferences; POST stores the preferences."""
+    user = get_user(request)
+    require(user, "moderation.view_queueitem")
+    form = PreferenceForm(request.POST or None, instance=Preference.of(user))
+    if request.method == "POST" and form.is_valid():
+        actions.set_preferences(user=user, **form.cleaned_data)
+        return redirect("admin:moderation_profile")
+    statistics = insight.own_figures(user, days=DAYS)
+    maximum = max((count for _, count in statistics.by_day), default=1)
+    decisions = in_communities_of(user, Decision.objects.filter(by=user), "submission__community")
+    context = {
+        "title": "Profile",
+        "form": form,
+        "statistics": statistics,
+        "by_day": [(day, count, 100 * count / maximum) for day, count in statistics.by_day],
+        "days": DAYS,
+        "shift": insight.shift_of(user),
+        "decisions": decisions.exclude(action=Decision.Action.REVERSE)
+        .select_related("rule", "reversal", "item")
+        .order_by("-created_at")[:_LAST_DECISIONS],
+    }
+    return render_page(request, "profile", context, section="profile", status=422 if form.errors else 200)
