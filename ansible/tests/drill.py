@@ -203,7 +203,7 @@ class Drill:
         dataset = re.search(r'<option value="(\d+)"', pages)
         assert dataset, pages[:500]
         started = self.site.post(
-            "/admin/training/trainingrun/start/", dataset=dataset[1], recipe="base", seed="0"
+            "/admin/training/trainingrun/start/", dataset=dataset[1], recipe="two_level", seed="0"
         )
         assert started.status_code == 302, started.text[:500]
         progress = started.headers["Location"].replace("watch", "progress")

@@ -1,4 +1,4 @@
-"""API keys: `Authorization: Api-Key SECRET`."""
+"""Authentication of `/api/v1/` by API keys: `Authorization: Api-Key SECRET`."""
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication
@@ -11,15 +11,15 @@ from apps.accounts.models import APIKey
 
 
 class APIKeyAuthentication(BaseAuthentication):
-    """Finds the key that a request names; a request without the header is anonymous."""
+    """Finds the API key of a request; a request without the header is anonymous."""
 
     keyword = "Api-Key"
 
     def authenticate(self, request: Request) -> tuple[APIKey, APIKey] | None:
-        """Return the key twice, as user and as credential.
+        """Return the key as `request.user` and as `request.auth`, or None for an anonymous request.
 
         Raises:
-            AuthenticationFailed: the header is malformed, or the key unknown or revoked.
+            AuthenticationFailed: the header is malformed, or the key is unknown or revoked.
             Throttled: the address has sent too many unknown keys.
         """
         keyword, _, secret = request.headers.get("Authorization", "").partition(" ")
@@ -30,7 +30,7 @@ class APIKeyAuthentication(BaseAuthentication):
         key = find_api_key(secret=secret.strip())
         if key is None:
             if (seconds := unknown_key_wait(request._request)) is not None:
-                raise Throttled(seconds, "Too many unknown API keys came from your address.")
+                raise Throttled(seconds, "Your address has sent too many unknown API keys.")
             raise AuthenticationFailed("This API key is unknown or revoked.")
         update_last_used(key=key)
         return key, key
@@ -40,7 +40,7 @@ class APIKeyAuthentication(BaseAuthentication):
 
 
 class APIKeyScheme(OpenApiAuthenticationExtension):
-    """Describes the header in the OpenAPI document."""
+    """The description of the header in the OpenAPI document."""
 
     target_class = APIKeyAuthentication
     name = "API key"

@@ -1,4 +1,4 @@
-"""Strict fields and serializers: what is not exactly as documented is refused by name."""
+"""Strict fields and serializers: they convert no types and reject unknown members."""
 
 from functools import cache
 from typing import Any, Self
@@ -7,12 +7,13 @@ from django.conf import settings
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
+from rest_framework.validators import ProhibitSurrogateCharactersValidator
 
 from apps.classifier.labels import LABELS
 
 
 class StringField(serializers.CharField):
-    """A string that the database can hold: a real JSON string without NUL or lone surrogates."""
+    """A JSON string without NUL and lone surrogates, which PostgreSQL can't store."""
 
     default_error_messages = {
         "not_a_string": "This must be a string.",
@@ -23,9 +24,12 @@ class StringField(serializers.CharField):
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("trim_whitespace", False)
         super().__init__(**kwargs)
-        # DRF's own checks for NUL and surrogates say less and cost more; ours run first.
+        # It repeats the check below character by character in Python: 1.6 ms for 20 KB (`timeit`), as long as
+        # scoring.
         self.validators = [
-            check for check in self.validators if type(check).__module__.startswith("django.core")
+            validator
+            for validator in self.validators
+            if not isinstance(validator, ProhibitSurrogateCharactersValidator)
         ]
 
     def to_internal_value(self, data: Any) -> str:
@@ -41,7 +45,7 @@ class StringField(serializers.CharField):
 
 
 class CommentField(StringField):
-    """A comment: not empty, at most 20,480 bytes of UTF-8."""
+    """A comment: not blank, at most MAX_COMMENT_BYTES bytes of UTF-8."""
 
     default_error_messages = {
         "blank": "The comment is empty.",
@@ -59,7 +63,7 @@ class CommentField(StringField):
 
 
 class BoundedListField(serializers.ListField):
-    """A list whose length is checked before its members are."""
+    """A list whose length is validated before its members, so that long lists cost little."""
 
     def __init__(self, *, max_length: int, **kwargs: Any) -> None:
         super().__init__(max_length=max_length, **kwargs)
@@ -76,23 +80,28 @@ class CommentsField(BoundedListField):
     child = CommentField()
 
     def run_child_validation(self, data: list[Any]) -> list[str]:
-        """Ask once, where that does, instead of for each comment, which takes several times as long."""
-        return data if _are_comments(data) else super().run_child_validation(data)
+        """Validate all comments at once; validate them one by one only if one of them may be invalid.
+
+        One by one, 100 comments take 1.2 ms (`timeit`), a quarter of their request in `manage.py
+        bench_references`.
+        """
+        return data if _are_valid_comments(data) else super().run_child_validation(data)
 
 
-def _are_comments(data: list[Any]) -> bool:
+def _are_valid_comments(data: list[Any]) -> bool:
+    """Return True only if all items are valid comments; False may be wrong for long comments."""
     try:
-        together = "".join(data)
-        together.encode()
+        joined = "".join(data)
+        joined.encode()
     except (TypeError, UnicodeEncodeError):
         return False
-    short = settings.MAX_COMMENT_BYTES // 4  # code points that are never too long
-    return "\0" not in together and all(text.strip() and len(text) <= short for text in data)
+    max_length = settings.MAX_COMMENT_BYTES // 4  # a code point has at most four bytes
+    return "\0" not in joined and all(text.strip() and len(text) <= max_length for text in data)
 
 
 @extend_schema_field(OpenApiTypes.BOOL)
 class StrictBooleanField(serializers.Field):
-    """A JSON boolean, not a word or a number that looks like one."""
+    """A JSON boolean; a string or a number is invalid."""
 
     default_error_messages = {"invalid": "This must be true or false."}
 
@@ -106,10 +115,10 @@ class StrictBooleanField(serializers.Field):
 
 
 class TrueLabelsField(serializers.DictField):
-    """Booleans by label, read as the list of the labels that are true."""
+    """Booleans by label; the validated value is the list of the labels that are true."""
 
     child = StrictBooleanField()
-    default_error_messages = {"unknown": "Unknown: {names}. Labels: {labels}."}
+    default_error_messages = {"unknown": "Unknown labels: {names}. Labels: {labels}."}
 
     def to_internal_value(self, data: Any) -> list[str]:  # type: ignore[override]
         if isinstance(data, dict) and (unknown := sorted(set(data) - set(LABELS))):
@@ -118,7 +127,7 @@ class TrueLabelsField(serializers.DictField):
 
 
 class StrictSerializer(serializers.Serializer):
-    """Refuses members that are not fields, so that a misspelt option is never ignored."""
+    """Rejects members that are not fields, so that a misspelt option is never ignored."""
 
     @classmethod
     @cache
@@ -126,11 +135,13 @@ class StrictSerializer(serializers.Serializer):
         return cls()
 
     @classmethod
-    def read(cls, data: Any) -> dict[str, Any]:
-        """Return what `is_valid` leaves in `validated_data`, without making all fields anew for each request.
+    def validated(cls, data: Any) -> dict[str, Any]:
+        """Return the validated data of a request.
+
+        The serializer is shared, because making its fields takes 0.3 ms (`timeit`), longer than scoring.
 
         Raises:
-            ValidationError: the data is not as documented.
+            ValidationError: the data is invalid.
         """
         if data is None:
             cls(data=data).is_valid(raise_exception=True)

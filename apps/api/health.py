@@ -1,4 +1,4 @@
-"""Whether the process lives, and whether it can answer."""
+"""Views for load balancers and supervisors: whether the process runs, and whether it can handle requests."""
 
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, JsonResponse
@@ -9,12 +9,12 @@ from apps.registry.exceptions import NoModelError
 
 
 def health(request: HttpRequest) -> JsonResponse:
-    """Answer 200 while the process lives; touches nothing else."""
+    """Return 200. The view uses no other service, so it only shows that the process runs."""
     return JsonResponse({"status": "alive"})
 
 
 def ready(request: HttpRequest) -> JsonResponse:
-    """Answer 200 when the database answers and a model is in service, else 503."""
+    """Return 200 if the database responds and a model is in service, otherwise 503."""
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")

@@ -1,7 +1,7 @@
-"""JSON bodies from strangers, limited in bytes, tokens and depth so that parsing one needs bounded memory.
+"""Parses JSON bodies with limits of bytes, tokens and depth, so that each request needs bounded memory.
 
-Parsing a body takes at most MAX_MEMORY_BYTES of memory, and so does answering it: lists are limited before
-their members are validated, at most twenty errors are reported and what they quote is shortened.
+Handling a request takes at most MAX_MEMORY_BYTES of memory. `fields` validates the length of lists before
+their members, and `problems` limits the number and length of the error messages.
 """
 
 import ctypes
@@ -18,14 +18,14 @@ from rest_framework import status
 from rest_framework.exceptions import APIException, ParseError
 from rest_framework.parsers import BaseParser
 
-MAX_MEMORY_BYTES = 192 * 1024 * 1024  # a test measures it for every endpoint
-MAX_TOKENS = 200_000  # a batch of a thousand comments with their ids has about 6,000
+MAX_MEMORY_BYTES = 192 * 1024 * 1024  # measured for each endpoint by `test_request_memory.py`
+MAX_TOKENS = 200_000  # a request with 1,000 comments and their ids has about 6,000
 MAX_DEPTH = 64
-MAX_DIGITS = 100  # of a number
-_COLLECTED_BYTES = 1024 * 1024
-_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
-_uncollected = 0  # bytes of the bodies read since garbage was collected
-# A string, even one that does not end, or what separates values.
+MAX_DIGITS = 100  # in a number
+_COLLECT_AFTER_BYTES = 1024 * 1024
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
+_uncollected = 0  # bytes of the bodies read since the last garbage collection
+# A string, even an unterminated one, or a separator of values.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.?)*+(?:"|\Z)|[,:\[{]', re.DOTALL)
 
 
@@ -39,14 +39,14 @@ def read_body(stream: IO[bytes]) -> bytes:
     """Return the whole body.
 
     Raises:
-        TooLargeError: it is larger than the site accepts.
+        TooLargeError: the body has more than MAX_BODY_BYTES.
         ParseError: the client closed the connection before it had sent the whole body.
     """
     limit = settings.MAX_BODY_BYTES
     try:
         body = stream.read(limit + 1)
     except UnreadablePostError as error:
-        raise ParseError("The connection was closed before the whole body had come.") from error
+        raise ParseError("The connection was closed before the whole body had arrived.") from error
     if len(body) > limit:
         raise TooLargeError(TooLargeError.default_detail.format(limit))
     global _uncollected
@@ -55,14 +55,14 @@ def read_body(stream: IO[bytes]) -> bytes:
 
 
 def collect_garbage() -> None:
-    """Collect garbage once the bodies that were read since the last time are large. The server calls it.
+    """Collect garbage if many bytes were read since the last collection. `toxicmod.asgi` calls it.
 
-    Requests, serializers and exceptions of DRF are in reference cycles, which keep the body and what was
-    parsed from it. Python counts objects, not bytes: without this, a hundred requests of 800 KB take 700 MB
-    (`test_many_requests_take_bounded_memory`). glibc keeps what threads have freed, and is told to return it.
+    Requests, serializers and exceptions of DRF form reference cycles, which keep the body and the parsed data
+    in memory. Python counts objects, not bytes, so without this call a hundred requests of 800 KB take 700 MB
+    (`test_many_requests_take_bounded_memory`). `malloc_trim` returns the freed memory to the system.
     """
     global _uncollected
-    if _uncollected > _COLLECTED_BYTES:
+    if _uncollected > _COLLECT_AFTER_BYTES:
         _uncollected = 0
         gc.collect()
         if _trim is not None:
@@ -95,7 +95,7 @@ def parse_json(body: bytes) -> Any:
     """Return the JSON value of a body.
 
     Raises:
-        ParseError: it is not UTF-8, not JSON, nested too deeply or has too many values.
+        ParseError: the body is not UTF-8 or not JSON, is nested too deeply, or has too many tokens.
     """
     _check_tokens(body)
     try:
@@ -112,11 +112,11 @@ def parse_json(body: bytes) -> Any:
 
 
 def _check_tokens(body: bytes) -> None:
-    # To count these bytes takes a thousandth of the time that finding tokens does; most are within comments.
+    # Counting bytes is much faster than finding tokens, and gives an upper limit.
     if sum(map(body.count, (b",", b":", b"[", b"{", b'"'))) <= MAX_TOKENS:
         return
     if sum(1 for _ in itertools.islice(_TOKEN.finditer(body), MAX_TOKENS + 1)) > MAX_TOKENS:
-        raise ParseError(f"The JSON has more than {MAX_TOKENS} tokens: send less at once.")
+        raise ParseError(f"The JSON has more than {MAX_TOKENS} tokens: send less data at once.")
 
 
 def _is_deep(value: Any) -> bool:
@@ -124,15 +124,15 @@ def _is_deep(value: Any) -> bool:
     for _ in range(MAX_DEPTH):
         level = [
             member
-            for each in level
-            if isinstance(each, dict | list)
-            for member in (each.values() if isinstance(each, dict) else each)
+            for container in level
+            if isinstance(container, dict | list)
+            for member in (container.values() if isinstance(container, dict) else container)
         ]
-    return any(isinstance(each, dict | list) for each in level)
+    return any(isinstance(member, dict | list) for member in level)
 
 
 class StrictJSONParser(BaseParser):
-    """Parses `application/json` of a bounded size."""
+    """Parses `application/json` with the limits of this module."""
 
     media_type = "application/json"
 

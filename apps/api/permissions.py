@@ -1,4 +1,4 @@
-"""Which requests a view answers."""
+"""Permissions of `/api/v1/`."""
 
 from typing import TYPE_CHECKING
 
@@ -7,12 +7,12 @@ from rest_framework.exceptions import NotAuthenticated, PermissionDenied
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-if TYPE_CHECKING:  # DRF's views import this module themselves
+if TYPE_CHECKING:  # `rest_framework.views` imports this module
     from rest_framework.views import APIView
 
 
 class HasScope(BasePermission):
-    """Lets in a key that holds the view's `scope`, and anonymous requests where the site allows them."""
+    """Permits API keys with the view's `scope`, and anonymous requests if site and view allow them."""
 
     def has_permission(self, request: Request, view: "APIView") -> bool:
         if request.auth is None:

@@ -1,4 +1,4 @@
-"""Errors as `application/problem+json` (RFC 9457)."""
+"""Error responses of `/api/v1/` as `application/problem+json` (RFC 9457)."""
 
 import logging
 from collections.abc import Iterator
@@ -30,12 +30,12 @@ class UnavailableError(exceptions.APIException):
 
 
 def shorten(text: str, length: int = MAX_MESSAGE) -> str:
-    """Return a text that quotes what somebody sent, with an ellipsis where it is too long to be echoed."""
+    """Return the text, shortened with an ellipsis if it has more than `length` characters."""
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def problem(status: int, detail: str, errors: list[dict[str, str]] | None = None) -> dict[str, Any]:
-    """Return a problem's members; `errors` names each field that is wrong."""
+    """Return the body of an error response; `errors` has the `field` and `message` of each invalid field."""
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -87,18 +87,18 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
     return response
 
 
-def found(rows: QuerySet[Any], **wanted: Any) -> Any:
-    """Return the row that is wanted.
+def get_or_404(queryset: QuerySet[Any], **lookup: Any) -> Any:
+    """Return the object that matches the lookup.
 
     Raises:
-        NotFound: there is none; the message says so in plain words.
+        NotFound: there is none; the message names the model.
     """
-    row = rows.filter(**wanted).first()
-    if row is None:
-        raise exceptions.NotFound(f"There is no such {rows.model._meta.verbose_name}.")
-    return row
+    instance = queryset.filter(**lookup).first()
+    if instance is None:
+        raise exceptions.NotFound(f"There is no such {queryset.model._meta.verbose_name}.")
+    return instance
 
 
 def json_problem(request: HttpRequest, status: int, detail: str) -> JsonResponse:
-    """Return a problem from outside the API's views, for paths and errors that never reach one."""
+    """Return an error response for a request that no view of the API handles."""
     return JsonResponse(problem(status, detail), status=status, content_type=CONTENT_TYPE)

@@ -1,4 +1,4 @@
-"""Rate limits per API key, and per address for anonymous requests."""
+"""Rate limits of `/api/v1/` by API key, and by address for anonymous requests."""
 
 from typing import TYPE_CHECKING
 
@@ -8,12 +8,12 @@ from rest_framework.throttling import BaseThrottle
 
 from apps.accounts.limits import anonymous_wait, rate_limiter
 
-if TYPE_CHECKING:  # DRF's views import this module themselves
+if TYPE_CHECKING:  # `rest_framework.views` imports this module
     from rest_framework.views import APIView
 
 
 class ClientRateThrottle(BaseThrottle):
-    """DRF's door to the rate limiter."""
+    """Applies `apps.accounts.limits` to the views of Django REST framework."""
 
     seconds: float | None = None
 

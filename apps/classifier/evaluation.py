@@ -1,4 +1,4 @@
-"""How good the probabilities are, per label and on average."""
+"""Quality metrics of probabilities, per label and on average, and the choice of thresholds."""
 
 from typing import Any
 
@@ -7,27 +7,33 @@ import numpy as np
 from .labels import LABELS
 
 METRICS = ("roc_auc", "pr_auc", "precision", "recall", "f1", "brier", "ece")
-# The Jigsaw sample of this project holds too few clean rows by this factor; see its README.
+# The Jigsaw sample of this project has too few rows without labels, by this factor.
 CLEAN_WEIGHT = 1.87
 
 
 def natural_weights(labels: np.ndarray, clean: float = CLEAN_WEIGHT) -> np.ndarray:
-    """(n,) float64 weights that give rows without any label their share in the whole Jigsaw set."""
+    """Return (n,) float64 weights that give rows without any label their share in the whole Jigsaw set."""
     return np.where(np.asarray(labels).any(axis=1), 1.0, clean)
 
 
 def evaluate(
     labels: np.ndarray, probabilities: np.ndarray, thresholds: np.ndarray, weights: np.ndarray | None = None
 ) -> dict[str, dict[str, float | None]]:
-    """Metrics by label, and their mean under "mean".
+    """Return the metrics by label, and their means under "mean".
 
-    `labels` (n, 6) 0/1, `probabilities` (n, 6), `thresholds` (6,), `weights` (n,) or None. The weights
-    concern all metrics but ROC-AUC, which is comparable between samples as it is. A metric that is not
-    defined (a label without positives or negatives) is None and left out of the mean.
+    Args:
+        labels: (n, labels) of 0 or 1.
+        probabilities: (n, labels).
+        thresholds: (labels,).
+        weights: (n,), for all metrics except ROC-AUC, which does not depend on the rate of a label.
+
+    Returns:
+        For each label and metric its value, or None if it is undefined because the label has no positives or
+        no negatives. Undefined values are not part of the mean.
     """
     weights = np.ones(len(labels)) if weights is None else np.asarray(weights, float)
     result: dict[str, dict[str, float | None]] = {
-        label: _one(labels[:, k], probabilities[:, k], float(thresholds[k]), weights)
+        label: _evaluate_label(labels[:, k], probabilities[:, k], float(thresholds[k]), weights)
         for k, label in enumerate(LABELS)
     }
     rows = list(result.values())
@@ -38,17 +44,19 @@ def evaluate(
     return result
 
 
-def _one(y: np.ndarray, p: np.ndarray, threshold: float, weights: np.ndarray) -> dict[str, float | None]:
-    # Loaded on first use: only evaluation needs scikit-learn, serving does not.
+def _evaluate_label(
+    y: np.ndarray, p: np.ndarray, threshold: float, weights: np.ndarray
+) -> dict[str, float | None]:
+    # Serving imports this module without scikit-learn.
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     y = np.asarray(y, bool)
-    both = len(np.unique(y)) == 2
-    chosen = p >= threshold
-    hits, flagged, positive = weights[y & chosen].sum(), weights[chosen].sum(), weights[y].sum()
+    has_both = len(np.unique(y)) == 2
+    predicted = p >= threshold
+    hits, flagged, positive = weights[y & predicted].sum(), weights[predicted].sum(), weights[y].sum()
     return {
-        "roc_auc": float(roc_auc_score(y, p)) if both else None,
-        "pr_auc": float(average_precision_score(y, p, sample_weight=weights)) if both else None,
+        "roc_auc": float(roc_auc_score(y, p)) if has_both else None,
+        "pr_auc": float(average_precision_score(y, p, sample_weight=weights)) if has_both else None,
         "precision": float(hits / flagged) if flagged else None,
         "recall": float(hits / positive) if positive else None,
         "f1": float(2 * hits / (flagged + positive)) if flagged + positive else None,
@@ -58,12 +66,12 @@ def _one(y: np.ndarray, p: np.ndarray, threshold: float, weights: np.ndarray) ->
 
 
 def calibration_error(y: np.ndarray, p: np.ndarray, weights: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error: mean distance of predicted and observed rate over equal-width bins.
+    """Return the expected calibration error: the mean gap of predicted and observed rate over equal bins.
 
     Source: Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015.
     """
-    which = np.minimum((p * bins).astype(int), bins - 1)
-    gap = np.bincount(which, weights * (p - y), bins)
+    bin_of = np.minimum((p * bins).astype(int), bins - 1)
+    gap = np.bincount(bin_of, weights * (p - y), bins)
     return float(np.abs(gap).sum() / weights.sum())
 
 
@@ -72,12 +80,15 @@ def choose_thresholds(
     probabilities: np.ndarray,
     weights: np.ndarray,
     precision: float = 0.75,
-    least_recall: float = 0.25,
+    min_recall: float = 0.25,
 ) -> tuple[np.ndarray, list[str]]:
-    """Per label the threshold of the highest recall whose precision is at least `precision`.
+    """Choose for each label the threshold of the highest recall at the wanted precision.
 
-    Of thresholds with that recall it is the most precise; where that recall is below `least_recall`, the
-    threshold of the best F1 instead. Returns (6,) thresholds and the rule each came from.
+    Of thresholds with the same recall the most precise one is chosen. If the recall is below `min_recall`,
+    the threshold with the best F1 is chosen instead.
+
+    Returns:
+        The (labels,) thresholds, and the rule that each comes from.
     """
     thresholds, rules = np.full(len(LABELS), 0.5), ["default"] * len(LABELS)
     for k in range(len(LABELS)):
@@ -85,16 +96,16 @@ def choose_thresholds(
         p, y, w = probabilities[order, k], labels[order, k].astype(bool), weights[order]
         if not y.any():
             continue
-        last = np.append(p[1:] != p[:-1], True)
+        is_last_of_tie = np.append(p[1:] != p[:-1], True)
         hits, flagged = np.cumsum(w * y), np.cumsum(w)
-        recall, exact = hits / hits[-1], hits / flagged
-        f1 = np.where(last, 2 * hits / (flagged + hits[-1]), 0)
-        reached = np.flatnonzero(last & (exact >= precision) & (recall >= least_recall))
-        # Of equal recall the first, where a label is easy to tell: going on would only flag what is clean.
-        best = reached[np.argmax(hits[reached])] if len(reached) else int(np.argmax(f1))
-        rules[k] = f"recall at precision >= {precision}" if len(reached) else "best F1"
-        below = p[best + 1] if best + 1 < len(p) else 0.0
-        thresholds[k] = (p[best] + below) / 2
+        recall, precisions = hits / hits[-1], hits / flagged
+        f1 = np.where(is_last_of_tie, 2 * hits / (flagged + hits[-1]), 0)
+        valid = np.flatnonzero(is_last_of_tie & (precisions >= precision) & (recall >= min_recall))
+        # `argmax` takes the first of equal recall: lower thresholds would only add false positives.
+        best = valid[np.argmax(hits[valid])] if len(valid) else int(np.argmax(f1))
+        rules[k] = f"recall at precision >= {precision}" if len(valid) else "best F1"
+        next_lower = p[best + 1] if best + 1 < len(p) else 0.0
+        thresholds[k] = (p[best] + next_lower) / 2
     return thresholds, rules
 
 
@@ -107,17 +118,25 @@ def paired_bootstrap(
     draws: int = 200,
     seed: int = 0,
 ) -> dict[str, dict[str, tuple[float, float, float]]]:
-    """By label and metric ("roc_auc", "pr_auc"): how much `first` is above `second`, and its 95 % interval.
+    """Compare two models on the same resampled rows, so that the noise they share cancels out.
 
-    `labels` (n, 6) 0/1, `first` and `second` (n, 6) probabilities of the same rows. Both are measured on the
-    same resampled rows, so that what they share cancels out (Efron and Tibshirani 1993). As in `evaluate`,
-    `weights` concern PR-AUC only. A label without positives or negatives is left out.
+    Source: Efron and Tibshirani, "An introduction to the bootstrap", 1993.
+
+    Args:
+        labels: (n, labels) of 0 or 1.
+        first: (n, labels) probabilities of one model.
+        second: (n, labels) probabilities of the other.
+        weights: (n,), for PR-AUC only, as in `evaluate`.
+
+    Returns:
+        For each label and metric ("roc_auc", "pr_auc") the difference first - second and the bounds of its 95
+        % interval. Labels without positives or without negatives are missing.
     """
     count = len(labels)
     weights = np.ones(count) if weights is None else np.asarray(weights, float)
     rng = np.random.default_rng(seed)
-    # The first draw is the sample itself.
-    drawn = [
+    # The first element is the sample itself.
+    multiplicities = [
         np.ones(count),
         *(np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(draws)),
     ]
@@ -126,18 +145,20 @@ def paired_bootstrap(
         y = np.asarray(labels[:, column], bool)
         if not y.any() or y.all():
             continue
-        one, two = (_Ranked(p[:, column], y, weights) for p in (first, second))
-        rows = np.array([np.subtract(one.areas(each), two.areas(each)) for each in drawn])
-        low, high = np.nanquantile(rows, [0.025, 0.975], axis=0)
+        ranked_first, ranked_second = (_RankedRows(p[:, column], y, weights) for p in (first, second))
+        differences = np.array(
+            [np.subtract(ranked_first.areas(times), ranked_second.areas(times)) for times in multiplicities]
+        )
+        low, high = np.nanquantile(differences, [0.025, 0.975], axis=0)
         result[label] = {
-            metric: (float(rows[0, k]), float(low[k]), float(high[k]))
+            metric: (float(differences[0, k]), float(low[k]), float(high[k]))
             for k, metric in enumerate(("roc_auc", "pr_auc"))
         }
     return result
 
 
-class _Ranked:
-    """Rows in the order of falling scores, ties together, to measure many resamples of them quickly."""
+class _RankedRows:
+    """Rows sorted by descending score, once for all resamples."""
 
     def __init__(self, scores: np.ndarray, y: np.ndarray, weights: np.ndarray) -> None:
         self.order = np.argsort(-scores, kind="stable")
@@ -145,9 +166,9 @@ class _Ranked:
         self.first = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1]))
         self.y, self.weights = y[self.order], weights[self.order]
 
-    def areas(self, times: np.ndarray) -> tuple[float, float]:
-        """ROC-AUC and PR-AUC (average precision) where each row counts `times` (n,); NaN if undefined."""
-        times = times[self.order]
+    def areas(self, multiplicity: np.ndarray) -> tuple[float, float]:
+        """Return ROC-AUC and PR-AUC with each row counted `multiplicity` (n,) times; NaN if undefined."""
+        times = multiplicity[self.order]
         hits = np.add.reduceat(times * self.y, self.first)
         misses = np.add.reduceat(times * ~self.y, self.first)
         if not hits.any() or not misses.any():
@@ -160,8 +181,8 @@ class _Ranked:
         return roc, float(np.sum(hits * np.cumsum(hits) / flagged) / hits.sum())
 
 
-def summary(result: dict[str, dict[str, Any]]) -> str:
-    """The result of `evaluate` as a plain-text table."""
+def format_metrics(result: dict[str, dict[str, Any]]) -> str:
+    """Return the result of `evaluate` as a plain-text table."""
     lines = [f"{'':14}" + "".join(f"{metric:>10}" for metric in METRICS)]
     for name, row in result.items():
         cells = (f"{row[m]:>10.4f}" if row[m] is not None else f"{'-':>10}" for m in METRICS)

@@ -1,3 +1,3 @@
-"""The six kinds of toxicity, in the order of every array in this package."""
+"""The labels, in the order of the columns of every array in this package."""
 
 LABELS = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")

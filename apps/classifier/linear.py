@@ -1,8 +1,7 @@
-"""Logistic regression for all labels at once by dual coordinate descent, on rows of equal binary values.
+"""Logistic regression for all labels at once by dual coordinate descent, on rows of binary features.
 
 Method: Yu, Huang and Lin, "Dual coordinate descent methods for logistic regression and maximum entropy
-models", Machine Learning 85 (2011). One pass over a row serves every label, and only one weight row is read
-per feature.
+models", Machine Learning 85 (2011).
 """
 
 import numpy as np
@@ -18,13 +17,17 @@ def _descend(
     y: np.ndarray,
     cost: np.ndarray,
     prior: np.ndarray,
-    square: np.ndarray,
+    norm: np.ndarray,
     alpha: np.ndarray,
     weights: np.ndarray,
     intercept: np.ndarray,
     change_of: np.ndarray,
 ) -> None:
-    """One pass over the rows in `order`; sets `change_of` to their largest changes as shares of the bound."""
+    """Update the weights by one pass over the rows in `order`.
+
+    Sets `change_of` of each row to its largest change of a dual variable, as a fraction of the variable's
+    bound.
+    """
     labels = y.shape[1]
     width = weights.shape[1]
     margin = np.zeros(width, np.float32)
@@ -50,7 +53,7 @@ def _descend(
                 step[label] = 0
                 continue
             sign = 1.0 if y[i, label] else -1.0
-            a = np.float64(square[i, label])
+            a = np.float64(norm[i, label])
             z = sign * (np.float64(margin[label] * scale) + intercept[label])
             old = alpha[i, label]
             low, high = z - a * old, z + a * (bound - old)
@@ -85,15 +88,16 @@ def _descend(
 
 
 @njit(nogil=True, cache=True)
-def _squares(
-    indices: np.ndarray, indptr: np.ndarray, rows: np.ndarray, prior: np.ndarray, square: np.ndarray
+def _compute_norms(
+    indices: np.ndarray, indptr: np.ndarray, rows: np.ndarray, prior: np.ndarray, norm: np.ndarray
 ) -> None:
+    """Set `norm` (n, labels) to each row's squared norm under the prior, plus one for the intercept."""
     for i in range(len(rows)):
         begin, end = indptr[rows[i]], indptr[rows[i] + 1]
-        square[i] = 1.0
+        norm[i] = 1.0
         for j in range(begin, end):
-            for label in range(square.shape[1]):
-                square[i, label] += prior[indices[j], label] / (end - begin)
+            for label in range(norm.shape[1]):
+                norm[i, label] += prior[indices[j], label] / (end - begin)
 
 
 def fit_logistic(
@@ -108,31 +112,38 @@ def fit_logistic(
     tolerance: float = 0.02,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit weights for every label.
+    """Fit weights for every label: minimise the sum of w**2 / (2 prior), b**2 / 2 and cost * loss.
 
-    `indices`, `indptr`: the rows' features, each worth 1/sqrt(their number); `rows` (n,): the rows to fit on;
-    `y` (n, labels) 0/1; `cost` (n, labels) float32: the loss's weight per row and label; `prior` (features,
-    labels) float32: the prior variance of each weight. Minimises the sum of w**2 / (2 prior), b**2 / 2 and
-    cost * loss.
-    Stops after `passes`, or when no dual variable moves by more than `tolerance` of its bound.
-    Returns weights (features, labels) float32 and intercepts (labels,).
+    Args:
+        indices: Features of all rows, one row after the other; each has the value 1 / sqrt(features of the
+            row).
+        indptr: Begin of each row's features, and the end of the last.
+        rows: (n,) rows to fit on.
+        y: (n, labels) 0 or 1.
+        cost: (n, labels) float32 weight of the loss.
+        prior: (features, labels) float32 prior variance of each weight.
+        passes: Largest number of passes over the rows.
+        tolerance: Stop when no dual variable moves by more than this fraction of its bound.
+
+    Returns:
+        Weights (features, labels) float32 and intercepts (labels,).
     """
     n, labels = y.shape
     width = -(-labels // 8) * 8
-    wide = np.zeros((len(prior), width), np.float32)
-    wide[:, :labels] = prior
-    square = np.zeros((n, labels), np.float32)
-    _squares(indices, indptr, rows, wide, square)
+    padded_prior = np.zeros((len(prior), width), np.float32)
+    padded_prior[:, :labels] = prior
+    norm = np.zeros((n, labels), np.float32)
+    _compute_norms(indices, indptr, rows, padded_prior, norm)
     alpha = np.zeros((n, labels), np.float32)
     weights = np.zeros((len(prior), width), np.float32)
     intercept = np.zeros(labels)
     rng = np.random.default_rng(seed)
     change = np.ones(n, np.float32)
     for step in range(passes):
-        # Rows that have settled are left alone; the last pass visits all once more.
+        # Skip the rows that have converged, except in the first two passes and the last.
         active = np.flatnonzero(change > tolerance / 2) if 1 < step < passes - 1 else np.arange(n)
         order = rng.permutation(active)
-        _descend(indices, indptr, rows, order, y, cost, wide, square, alpha, weights, intercept, change)
+        _descend(indices, indptr, rows, order, y, cost, padded_prior, norm, alpha, weights, intercept, change)
         if change.max() < tolerance:
             break
     return weights[:, :labels].copy(), intercept
@@ -157,14 +168,21 @@ def _count_labels(
                     negative[indices[j], label] += cost[i, label]
 
 
-def bayes_ratios(
+def naive_bayes_log_ratios(
     indices: np.ndarray, indptr: np.ndarray, rows: np.ndarray, y: np.ndarray, cost: np.ndarray, features: int
 ) -> np.ndarray:
-    """(features, labels) float32 log ratio of each feature's smoothed share among positive and negative rows.
+    """Return the log ratio of each feature's smoothed share among positive and negative rows.
 
-    Rows count by their `cost` (n, labels).
+    Source: Wang and Manning, "Baselines and bigrams: simple, good sentiment and topic classification", ACL
+        2012.
 
-    Source: Wang and Manning, "Baselines and bigrams", ACL 2012.
+    Args:
+        indices, indptr, rows, y: As in `fit_logistic`.
+        cost: (n, labels) weight of each row.
+        features: Number of features.
+
+    Returns:
+        (features, labels) float32.
     """
     positive = np.ones((features, y.shape[1]), np.float32)
     negative = np.ones((features, y.shape[1]), np.float32)

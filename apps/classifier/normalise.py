@@ -1,9 +1,9 @@
-"""Undo what people do to hide a word, and remember where each character came from.
+"""Text normalisation: undoes obfuscation and keeps the original offset of each character.
 
-The Unicode part (NFKD, case folding, combining marks, look-alikes, zero-width characters) is one table
-lookup per code point. The table is package data, so that a model gives the same scores under every Python;
-`python -m apps.classifier.normalise` writes it again. Leetspeak, stars, spaced-out letters and repeats are
-rules of the compiled pass below it.
+The Unicode part (NFKD, case folding, combining marks, homoglyphs, zero-width characters) is one table lookup
+per code point. The table is package data, so that a model gives the same scores under every Python;
+`python -m apps.classifier.normalise` writes it. Leetspeak, masked letters, spaced-out letters and repeats are
+rules of `kernels.normalisation`.
 """
 
 import hashlib
@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .kernels import (
+from .kernels.layout import MAX_EXPANSION, CodepointTable, Workspace
+from .kernels.ngrams import VOWEL
+from .kernels.normalisation import (
     CODE,
     DIGIT,
     DROP,
@@ -21,22 +23,18 @@ from .kernels import (
     KIND,
     LEET,
     LETTER,
-    LONGEST_EXPANSION,
     NEWLINE,
     SINGLE,
     SPACE,
     SYMBOL,
-    UPPER,
-    VOWEL,
-    Room,
-    Table,
+    UPPERCASE,
     normalise_codes,
 )
 
 TABLE_FILE = Path(__file__).parent / "data" / "codepoints.npz"
 
-# Look-alike letters by the ASCII letter they imitate. Capitals are listed where only the capital looks alike.
-LOOKALIKES = {
+# Homoglyphs by the ASCII letter they imitate. Capitals are listed where only the capital looks alike.
+HOMOGLYPHS = {
     "a": "аαɑᴀΑАạɐ∀ꭺᎪ", "b": "вьЬВΒβƄᏴʙɓ", "c": "сϲᴄСϹ¢ⅽᏟƈ", "d": "ԁɗᴅđᎠɖⅾժ", "e": "еεєҽ℮ɛΕЕЁᴇᎬɘəǝ∈€",
     "f": "ƒғϝꜰք", "g": "ɡɢցᏀǥɠԍ", "h": "һнʜհΗНħᎻɦ", "i": "іιıɪΙІӏӀɩᎥ¡ɨ", "j": "јϳʝЈᎫɉ", "k": "кκᴋΚКᏦƙ",
     "l": "ɭłʟⅼᏞ∣ǀƚℓ£", "m": "мᴍΜМᎷⅿɱ", "n": "пηոɴΝղŋɲ", "o": "оοσօøᴏөΟОΘθ○●◯ɵ", "p": "рρᴘΡРᏢƿþ",
@@ -45,23 +43,23 @@ LOOKALIKES = {
 }  # fmt: skip
 
 
-def build_table() -> Table:
-    """Compute the code-point table with this Python's Unicode data and the look-alikes above."""
-    imitated = {ord(c): letter for letter, shapes in LOOKALIKES.items() for c in shapes}
+def build_table() -> CodepointTable:
+    """Compute the code-point table from this Python's Unicode data and `HOMOGLYPHS`."""
+    imitated = {ord(c): letter for letter, homoglyphs in HOMOGLYPHS.items() for c in homoglyphs}
     for first in (0x1F150, 0x1F170, 0x1F1E6):
         imitated |= {first + k: chr(ord("a") + k) for k in range(26)}
     expansions: list[list[int]] = []
     flat = np.zeros(0x110000, np.uint32)
     for code in range(0x110000):
-        cell = _cell(code, imitated, expansions)
-        flat[code] = cell if cell & EXPANDS else cell & ~CODE | (cell - code) & CODE
-    cells, pages = np.unique(flat.reshape(-1, 256), axis=0, return_inverse=True)
-    return Table(pages.reshape(-1).astype(np.uint16), cells, np.array(expansions, np.uint32))
+        entry = _entry(code, imitated, expansions)
+        flat[code] = entry if entry & EXPANDS else entry & ~CODE | (entry - code) & CODE
+    entries, pages = np.unique(flat.reshape(-1, 256), axis=0, return_inverse=True)
+    return CodepointTable(pages.reshape(-1).astype(np.uint16), entries, np.array(expansions, np.uint32))
 
 
-def _cell(code: int, imitated: dict[int, str], expansions: list[list[int]]) -> int:
+def _entry(code: int, imitated: dict[int, str], expansions: list[list[int]]) -> int:
     char = chr(code)
-    upper = UPPER if char.isupper() else 0
+    upper = UPPERCASE if char.isupper() else 0
     if code in imitated:
         return ord(imitated[code]) | LETTER << 24 | upper
     if char in "\n\r\v\f\u2028\u2029\x85":
@@ -69,7 +67,7 @@ def _cell(code: int, imitated: dict[int, str], expansions: list[list[int]]) -> i
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", char).casefold())
     stripped = unicodedata.normalize("NFC", "".join(c for c in folded if unicodedata.category(c)[0] != "M"))
     parts = []
-    for c in stripped[:LONGEST_EXPANSION]:
+    for c in stripped[:MAX_EXPANSION]:
         c = imitated.get(ord(c), c)
         category = unicodedata.category(c)
         if c in "‘’‛′´ʹʼ":
@@ -91,20 +89,20 @@ def _cell(code: int, imitated: dict[int, str], expansions: list[list[int]]) -> i
         return code | DROP << 24
     if len(parts) == 1:
         return parts[0]
-    expansions.append(parts + [0] * (LONGEST_EXPANSION - len(parts)))
+    expansions.append(parts + [0] * (MAX_EXPANSION - len(parts)))
     return EXPANDS | len(expansions) - 1
 
 
 @cache
-def table() -> Table:
-    """The shipped code-point table."""
+def table() -> CodepointTable:
+    """Return the shipped code-point table."""
     with np.load(TABLE_FILE, allow_pickle=False) as data:
-        return Table(data["pages"], data["cells"], data["expansions"])
+        return CodepointTable(data["pages"], data["entries"], data["expansions"])
 
 
 @cache
 def table_sha256() -> str:
-    """Digest of the shipped table and rules' constants; a model records it."""
+    """Return the digest of the shipped table and of the rules' constants, which a model records."""
     digest = hashlib.sha256()
     for array in (*table(), LEET, KIND, SINGLE, VOWEL):
         digest.update(array.tobytes())
@@ -112,12 +110,12 @@ def table_sha256() -> str:
 
 
 def codes_of(text: str) -> np.ndarray:
-    """Code points of any string, lone surrogates included, as (n,) uint32."""
+    """Return the code points of any string, lone surrogates included, as (n,) uint32."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
 def normalise(text: str) -> tuple[str, list[int]]:
-    """The normalised text, and for each of its characters the offset in `text` where it begins.
+    """Return the normalised text and the offset in `text` where each of its characters begins.
 
     Words are separated by one space, sentences by a newline.
 
@@ -125,10 +123,11 @@ def normalise(text: str) -> tuple[str, list[int]]:
     'you are stupid'
     """
     codes = codes_of(text)
-    room = Room.of(len(codes))
-    n, _ = normalise_codes(codes, table(), room)
+    workspace = Workspace.allocate(len(codes))
+    n, _ = normalise_codes(codes, table(), workspace)
     n = max(n - 1, 0)
-    return room.out[:n].tobytes().decode("utf-32-le", "surrogatepass"), room.out_at[:n].tolist()
+    normalised = workspace.normalised[:n].tobytes().decode("utf-32-le", "surrogatepass")
+    return normalised, workspace.normalised_offsets[:n].tolist()
 
 
 if __name__ == "__main__":

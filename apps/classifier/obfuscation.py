@@ -1,7 +1,7 @@
-"""Ways people hide words, for training copies and for measuring what they cost.
+"""Obfuscates texts as people do to hide words, for training and to measure the loss of quality.
 
-Every kind changes about half of the words of at least three letters, whatever their meaning: both classes are
-disguised alike, so that a disguise does not give its text away.
+Every kind changes about half of the words of at least three letters, whatever their meaning, so that
+obfuscation does not reveal a text's labels.
 """
 
 import random
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _LEET = {"a": "@4", "e": "3", "i": "1!", "o": "0", "s": "$5", "t": "7", "l": "1", "b": "8"}
-_SHAPES = {
+_HOMOGLYPHS = {
     "a": "аɑα", "c": "сϲ", "e": "еҽ", "h": "һ", "i": "іı", "j": "ј", "k": "кκ", "m": "м", "n": "ո",
     "o": "оοо", "p": "рρ", "s": "ѕ", "t": "т", "u": "υս", "v": "ν", "x": "хχ", "y": "уү",
 }  # fmt: skip
@@ -26,13 +26,14 @@ def _leet(word: str, rng: random.Random) -> str:
     )
 
 
-def _shapes(word: str, rng: random.Random) -> str:
+def _homoglyphs(word: str, rng: random.Random) -> str:
     return "".join(
-        rng.choice(_SHAPES[c.lower()]) if c.lower() in _SHAPES and rng.random() < 0.7 else c for c in word
+        rng.choice(_HOMOGLYPHS[c.lower()]) if c.lower() in _HOMOGLYPHS and rng.random() < 0.7 else c
+        for c in word
     )
 
 
-def _stars(word: str, rng: random.Random) -> str:
+def _masked(word: str, rng: random.Random) -> str:
     inside = range(1, len(word) - 1)
     hidden = [k for k in inside if word[k].lower() in "aeiou"][:1] or [rng.choice(inside)]
     if rng.random() < 0.3:
@@ -59,8 +60,8 @@ def _invisible(word: str, rng: random.Random) -> str:
 KINDS: dict[str, Callable[[str, random.Random], str]] = {
     "spaced": _spaced,
     "leet": _leet,
-    "look-alikes": _shapes,
-    "stars": _stars,
+    "homoglyphs": _homoglyphs,
+    "masked": _masked,
     "repeated": _repeated,
     "swapped": _swapped,
     "invisible": _invisible,
@@ -68,12 +69,12 @@ KINDS: dict[str, Callable[[str, random.Random], str]] = {
 
 
 def obfuscate(texts: Sequence[str], kind: str, *, share: float = 0.5, seed: int = 0) -> list[str]:
-    """The texts with about `share` of their longer words disguised in one of KINDS; repeatable by `seed`."""
+    """Return the texts with about `share` of their longer words changed by one of `KINDS`."""
     rng = random.Random(f"{kind} {seed}")
-    disguise = KINDS[kind]
+    obfuscate_word = KINDS[kind]
 
     def change(match: re.Match[str]) -> str:
         word = match[0]
-        return disguise(word, rng) if rng.random() < share else word
+        return obfuscate_word(word, rng) if rng.random() < share else word
 
     return [_WORD.sub(change, text) for text in texts]

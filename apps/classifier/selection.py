@@ -1,8 +1,8 @@
-"""Which comments a person should label next, so that the next model learns most from each answer.
+"""Active learning: selects the comments that a person should label next.
 
-Three ideas: ask where the model is least sure (Lewis and Gale, "A sequential algorithm for training text
-classifiers", SIGIR 1994), where two models disagree (Seung et al., "Query by committee", COLT 1992), and
-never the same thing twice. A share is drawn at random: from what was chosen, no rate can be estimated.
+It combines uncertainty sampling (Lewis and Gale, "A sequential algorithm for training text classifiers",
+SIGIR 1994) and query by committee (Seung et al., COLT 1992), and avoids near-duplicates. A fraction is drawn
+at random, because rates cannot be estimated from selected comments.
 """
 
 from enum import StrEnum
@@ -10,105 +10,103 @@ from typing import NamedTuple
 
 import numpy as np
 
-RANDOM_SHARE = 0.1
-LEAST_DIFFERENCE = 0.1  # of two models' probabilities, to call it a disagreement
-_CERTAIN = 1e-6
+RANDOM_FRACTION = 0.1
+MIN_DISAGREEMENT = 0.1  # difference of two models' probabilities
+_MIN_PROBABILITY = 1e-6
 
 
 class Reason(StrEnum):
-    """Why a comment was chosen."""
+    """Why a comment was selected."""
 
     RANDOM = "random"
     DISAGREEMENT = "disagreement"
     UNCERTAINTY = "uncertainty"
 
 
-class Choice(NamedTuple):
-    """A chosen comment: its row, why, and how likely it was to be chosen for that reason."""
+class Selection(NamedTuple):
+    """A selected comment: its row, the reason, and the probability of being selected for that reason."""
 
     row: int
     reason: Reason
-    chance: float
+    probability: float
 
 
 def uncertainty(probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """(n,) how near the nearest label is to its threshold: 0 on it, else minus the distance in log-odds."""
-    bounded = np.clip(probabilities, _CERTAIN, 1 - _CERTAIN)
+    """Return (n,) the negative distance in log-odds of the nearest label to its threshold."""
+    bounded = np.clip(probabilities, _MIN_PROBABILITY, 1 - _MIN_PROBABILITY)
     return -np.abs(_log_odds(bounded) - _log_odds(thresholds)).min(axis=1)
 
 
 def _log_odds(probabilities: np.ndarray) -> np.ndarray:
-    # Not scipy's `logit`: the web processes would take 0.3 s longer to start.
+    # Serving imports this module without scipy.
     return np.log(probabilities) - np.log1p(-probabilities)
 
 
-def disagreement(probabilities: np.ndarray, rival: np.ndarray) -> np.ndarray:
-    """(n,) the largest difference of two models' probabilities (n, labels)."""
-    return np.abs(probabilities - rival).max(axis=1)
+def disagreement(probabilities: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return (n,) the largest difference of two models' probabilities (n, labels)."""
+    return np.abs(probabilities - other).max(axis=1)
 
 
-def choose(
+def select(
     probabilities: np.ndarray,
     thresholds: np.ndarray,
     *,
     count: int,
     keys: np.ndarray,
-    rival: np.ndarray | None = None,
-    random_share: float = RANDOM_SHARE,
+    other: np.ndarray | None = None,
+    random_fraction: float = RANDOM_FRACTION,
     seed: int = 0,
-) -> list[Choice]:
-    """Choose at most `count` of n comments to label.
+) -> list[Selection]:
+    """Select at most `count` of n comments to label.
 
-    First `random_share` of them by chance, each row as likely as any other. Then by turns the rows that
-    `rival` scores most differently, while there are such, and those that are least certain; none that shares
-    a key with one chosen before.
+    `random_fraction` of them are drawn uniformly. The rest are, in turns, the rows on which two models
+    disagree most and the rows that are most uncertain. Of the rows that share a key only one is selected.
 
     Args:
-        probabilities: (n, labels) of the model in service.
+        probabilities: (n, labels) of the champion.
         thresholds: (labels,) each strictly between 0 and 1.
-        keys: (n, k) integers; rows that are equal in a column are alike.
-        rival: (n, labels) probabilities of a second model.
+        keys: (n, k) integers; rows that are equal in a column are near-duplicates.
+        other: (n, labels) probabilities of a second model.
 
     Returns:
-        The chosen in the order of choice. `chance` is what the draw gave each of the n rows; what was not
-        drawn was sure to be chosen.
+        The selections in their order. Rows that were not drawn have probability 1.
     """
     n = len(probabilities)
-    drawn = min(round(count * random_share), n)
-    taken = _Taken(keys)
-    chosen = []
+    drawn = min(round(count * random_fraction), n)
+    seen = _SeenRows(keys)
+    selections = []
     for row in np.random.default_rng(seed).permutation(n)[:drawn].tolist():
-        taken.add(row)
-        chosen.append(Choice(row, Reason.RANDOM, drawn / n))
-    unsure = iter(np.argsort(-uncertainty(probabilities, thresholds), kind="stable").tolist())
-    orders = {Reason.UNCERTAINTY: unsure}
-    if rival is not None:
-        differences = disagreement(probabilities, rival)
-        order = np.argsort(-differences, kind="stable")
-        differing = order[differences[order] >= LEAST_DIFFERENCE]
-        orders = {Reason.DISAGREEMENT: iter(differing.tolist()), **orders}
-    while orders and len(chosen) < count:
+        seen.add(row)
+        selections.append(Selection(row, Reason.RANDOM, drawn / n))
+    by_uncertainty = np.argsort(-uncertainty(probabilities, thresholds), kind="stable")
+    orders = {Reason.UNCERTAINTY: iter(by_uncertainty.tolist())}
+    if other is not None:
+        differences = disagreement(probabilities, other)
+        by_difference = np.argsort(-differences, kind="stable")
+        by_difference = by_difference[differences[by_difference] >= MIN_DISAGREEMENT]
+        orders = {Reason.DISAGREEMENT: iter(by_difference.tolist()), **orders}
+    while orders and len(selections) < count:
         for reason, order in list(orders.items()):
-            row = next((row for row in order if taken.is_fresh(row)), None)
+            row = next((row for row in order if seen.is_new(row)), None)
             if row is None:
                 del orders[reason]
-            elif len(chosen) < count:
-                taken.add(row)
-                chosen.append(Choice(row, reason, 1.0))
-    return chosen
+            elif len(selections) < count:
+                seen.add(row)
+                selections.append(Selection(row, reason, 1.0))
+    return selections
 
 
-class _Taken:
-    """The keys of the rows that were chosen, by column, and the rows themselves."""
+class _SeenRows:
+    """The selected rows, and their keys by column."""
 
     def __init__(self, keys: np.ndarray) -> None:
         self.keys = keys.tolist()
         self.rows: set[int] = set()
-        self.seen: set[tuple[int, int]] = set()
+        self.seen_keys: set[tuple[int, int]] = set()
 
     def add(self, row: int) -> None:
         self.rows.add(row)
-        self.seen.update(enumerate(self.keys[row]))
+        self.seen_keys.update(enumerate(self.keys[row]))
 
-    def is_fresh(self, row: int) -> bool:
-        return row not in self.rows and self.seen.isdisjoint(enumerate(self.keys[row]))
+    def is_new(self, row: int) -> bool:
+        return row not in self.rows and self.seen_keys.isdisjoint(enumerate(self.keys[row]))

@@ -268,7 +268,7 @@ def install_base_model() -> ModelVersion | None:
     version = register_version(
         artifact=artifact,
         evaluation=Artifact.read(evaluation) if evaluation.is_dir() else None,
-        recipe="base",
+        recipe="two_level",
         metrics=json.loads(artifact.manifest)["metrics"],
         card=(BASE_MODEL / CARD).read_text(encoding="utf-8"),
         alias=None,

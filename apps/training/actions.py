@@ -363,7 +363,7 @@ def train(*, run: TrainingRun, progress: Progress | None = None) -> TrainingRun:
 
 def _train(run: TrainingRun, step: Progress) -> None:
     # Loaded on first use: scikit-learn and matplotlib take 150 MB, which only a training needs.
-    from apps.classifier.training import Fitted
+    from apps.classifier.training import TwoLevelModel
     from apps.training import report
 
     started = datetime.now(UTC)
@@ -381,7 +381,7 @@ def _train(run: TrainingRun, step: Progress) -> None:
     }
 
     evaluated, run.seconds = _fit(run, learn, step, 0.05, 0.45)
-    if isinstance(evaluated, Fitted):
+    if isinstance(evaluated, TwoLevelModel):
         thresholds = evaluated.thresholds
         twin = evaluated.artifact(**facts, purpose="evaluation", metrics={})
         probabilities = Scorer.load(twin).score_many(held_out.texts)
@@ -395,15 +395,15 @@ def _train(run: TrainingRun, step: Progress) -> None:
         step("plots", 0.5)
         report.write_plots(folder, held_out.labels, probabilities, held_out.weights)
         artifact, card, worst = None, "", {}
-        if isinstance(evaluated, Fitted):
+        if isinstance(evaluated, TwoLevelModel):
             final, run.seconds = _fit(run, rows, step, 0.55, 0.95)
-            assert isinstance(final, Fitted)
+            assert isinstance(final, TwoLevelModel)
             artifact = final.artifact(**facts, metrics=run.metrics)
             scorer = Scorer.load(artifact)
             worst = report.write_groups(folder, scorer)
             card = report.card(run, scorer, len(learn), len(held_out), worst)
             (folder / "MODEL_CARD.md").write_text(card)
-            report.write_telling_words(folder, scorer, rows)
+            report.write_top_features(folder, scorer, rows)
         run.peak_memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         step("recording in MLflow", 0.96)
         logged = _log(run, folder, artifact, started, len(learn), len(held_out), worst)
@@ -430,6 +430,7 @@ def _train(run: TrainingRun, step: Progress) -> None:
 
 def _fit(run: TrainingRun, rows: Rows, step: Progress, begin: float, end: float) -> tuple[Any, float]:
     """Fit on the rows, telling progress between two shares; returns the outcome and the seconds it took."""
+    from apps.classifier.config import TrainingConfig
     from apps.classifier.training import fit
 
     what = f"fit on {len(rows):,} rows"
@@ -437,8 +438,7 @@ def _fit(run: TrainingRun, rows: Rows, step: Progress, begin: float, end: float)
     fitted = fit(
         rows.texts,
         rows.labels,
-        recipe=run.recipe,
-        seed=run.seed,
+        TrainingConfig(recipe=run.recipe, seed=run.seed),
         sample_weight=rows.weights,
         progress=lambda stage, share: step(f"{what}: {stage}", begin + (end - begin) * share),
     )

@@ -14,8 +14,8 @@ from django.utils.safestring import SafeString
 
 from apps.accounts.models import User
 from apps.accounts.permissions import require
+from apps.classifier.config import RECIPES
 from apps.classifier.labels import LABELS
-from apps.classifier.recipes import RECIPES
 from apps.core.admin import ReadOnlyAdmin
 from apps.moderation.models import Decision
 from apps.moderation.selectors import visible
@@ -41,7 +41,7 @@ class RunForm(forms.Form):
     dataset = forms.ModelChoiceField(Dataset.objects.all(), empty_label=None, label="Data set")
     recipe = forms.ChoiceField(
         choices=[(name, name) for name in RECIPES],
-        help_text="base makes a model; plain and strong are measured for comparison only.",
+        help_text="two_level makes a model version; the baselines are evaluated for comparison only.",
     )
     seed = forms.IntegerField(min_value=0, max_value=2**31 - 1, initial=0)
 

@@ -9,11 +9,11 @@ import numpy as np
 from django.utils import timezone
 from tqdm import tqdm
 
+from apps.classifier.bias_audit import audit_sentences, bias_report, worst_group
 from apps.classifier.evaluation import calibration_error, evaluate, paired_bootstrap
 from apps.classifier.labels import LABELS
 from apps.classifier.obfuscation import KINDS, obfuscate
 from apps.classifier.scorer import Scorer
-from apps.classifier.templates import audit_sentences, bias_report, worst_group
 from apps.predictions.models import Prediction
 from apps.registry.gates import Rule, compare
 from apps.registry.models import EvaluationArtifact, ModelVersion

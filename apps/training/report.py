@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from apps.classifier.bias_audit import audit_sentences, bias_report, worst_group
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
-from apps.classifier.templates import audit_sentences, bias_report, worst_group
-from apps.classifier.training import telling_words
+from apps.classifier.training import top_features
 from apps.training.datasets import Rows
 from apps.training.models import TrainingRun
 
@@ -78,10 +78,10 @@ def _scores(axes: Axes, label: str, truth: np.ndarray, scores: np.ndarray, weigh
     axes.legend(fontsize=8)
 
 
-def write_telling_words(folder: Path, scorer: Scorer, rows: Rows) -> None:
-    """Write `telling_words.json`: per label the words that speak most for it, and how much."""
-    telling = telling_words(scorer.model, rows.texts)
-    (folder / "telling_words.json").write_text(json.dumps(telling, indent=1, ensure_ascii=False))
+def write_top_features(folder: Path, scorer: Scorer, rows: Rows) -> None:
+    """Write `top_features.json`: per label the words that speak most for it, and how much."""
+    telling = top_features(scorer.model, rows.texts)
+    (folder / "top_features.json").write_text(json.dumps(telling, indent=1, ensure_ascii=False))
 
 
 def write_groups(folder: Path, scorer: Scorer) -> dict[str, tuple[str, float]]:

@@ -9,7 +9,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from apps.accounts.models import User
-from apps.classifier.recipes import RECIPES
+from apps.classifier.config import RECIPES
 from apps.core.enqueue import enqueue
 from apps.training.models import Dataset, TrainingRun
 
@@ -29,7 +29,7 @@ class BusyError(TrainingError):
 
 
 def queue_run(
-    *, dataset: Dataset, recipe: str = "base", seed: int = 0, by: User | None = None
+    *, dataset: Dataset, recipe: str = RECIPES[0], seed: int = 0, by: User | None = None
 ) -> TrainingRun:
     """Write down that a recipe is to be trained.
 

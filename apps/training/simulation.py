@@ -9,8 +9,8 @@ from scipy.special import expit
 from apps.classifier.evaluation import evaluate, natural_weights
 from apps.classifier.features import HashedNgrams
 from apps.classifier.labels import LABELS
-from apps.classifier.linear import bayes_ratios, fit_logistic
-from apps.classifier.selection import choose
+from apps.classifier.linear import fit_logistic, naive_bayes_log_ratios
+from apps.classifier.selection import select
 from apps.moderation import triage
 
 HELD_OUT = 10_000
@@ -66,7 +66,7 @@ class Comments:
 
     def __init__(self, texts: Sequence[str], labels: np.ndarray) -> None:
         self.labels = np.ascontiguousarray(labels, np.int8)
-        ngrams = HashedNgrams(minimum=FEWEST).fit(texts)
+        ngrams = HashedNgrams(min_df=FEWEST).fit(texts)
         self.matrix = ngrams.transform(texts)
         self.keys = np.array([triage.sketch(text.lower()) for text in texts], np.int64)
 
@@ -78,7 +78,7 @@ class Comments:
         indices, indptr = self.matrix.indices, self.matrix.indptr
         y = self.labels[rows]
         cost = np.ones(y.shape, np.float32)
-        prior = bayes_ratios(indices, indptr, rows, y, cost, self.matrix.shape[1]) ** 2
+        prior = naive_bayes_log_ratios(indices, indptr, rows, y, cost, self.matrix.shape[1]) ** 2
         return fit_logistic(indices, indptr, rows, y, 2 * cost, prior)
 
     def score(self, model: tuple[np.ndarray, np.ndarray], rows: np.ndarray) -> np.ndarray:
@@ -128,7 +128,7 @@ def _run(comments: Comments, plan: Plan, seed: int, by_loop: bool, progress: Pro
             break
         chosen = rng.permutation(len(unseen))[: plan.per_round]
         if by_loop:
-            asked = choose(
+            asked = select(
                 comments.score(model, unseen),
                 THRESHOLDS,
                 count=plan.per_round,

@@ -14,81 +14,86 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from apps.classifier.bias_audit import audit_sentences, bias_report, worst_group
+from apps.classifier.config import RECIPES, TrainingConfig
 from apps.classifier.evaluation import calibration_error, natural_weights
 from apps.classifier.labels import LABELS
 from apps.classifier.obfuscation import KINDS, obfuscate
 from apps.classifier.scorer import Scorer, warm
-from apps.classifier.templates import audit_sentences, bias_report, worst_group
-from apps.classifier.training import Fitted, fit
+from apps.classifier.training import TwoLevelModel, fit
 
-Rows = list[tuple[str, str, float]]  # what, of whom, how much
+Rows = list[tuple[str, str, float]]  # metric, recipe or part of the data, value
 
 
 def quality(
     texts: Sequence[str],
     labels: np.ndarray,
     *,
-    recipes: Sequence[str] = ("base", "plain", "strong"),
+    recipes: Sequence[str] = RECIPES,
     held_out: float = 0.1,
     seed: int = 0,
 ) -> tuple[Rows, Scorer]:
     """Fit each recipe on the same part of the rows and measure it on the rest.
 
-    Near-duplicates of the held-out part are kept out of training. Returns the measures and the base scorer.
+    Near-duplicates of held-out rows are held out too.
+
+    Returns:
+        The metrics and the scorer of `two_level`.
     """
-    base: Scorer | None = None
-    keyed = _empty_scorer(texts, labels)
+    scorer: Scorer | None = None
+    keyed = _small_scorer(texts, labels)
     keys = [keyed.text_key(text[:300]) for text in texts]
     test = np.array([int.from_bytes(key[:4], "big") / 2**32 < held_out for key in keys])
-    training, tested = [t for t, out in zip(texts, test, strict=True) if not out], _part(texts, test)
-    truth, weights = labels[test], natural_weights(labels)
-    rows: Rows = [("rows", "training", len(training)), ("rows", "held out", len(tested))]
+    training_texts, test_texts = _select(texts, ~test), _select(texts, test)
+    test_labels, weights = labels[test], natural_weights(labels)
+    rows: Rows = [("rows", "training", len(training_texts)), ("rows", "held out", len(test_texts))]
     for recipe in recipes:
         started = time.process_time()
-        fitted = fit(training, labels[~test], recipe=recipe, seed=seed, sample_weight=weights[~test])
+        config = TrainingConfig(recipe=recipe, seed=seed)
+        fitted = fit(training_texts, labels[~test], config, sample_weight=weights[~test])
         rows.append(("training, CPU seconds", recipe, time.process_time() - started))
         rows.append(
             ("peak memory so far, MB", recipe, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         )
-        if isinstance(fitted, Fitted):
+        if isinstance(fitted, TwoLevelModel):
             artifact = fitted.artifact(name="bench")
             rows.append(("artifact, MB", recipe, (len(artifact.manifest) + len(artifact.weights)) / 1e6))
-            base = Scorer.load(artifact)
-            probabilities = base.score_many(tested, threads=1)
-            rows += _only_base(base, tested, truth, probabilities, weights[test])
+            scorer = Scorer.load(artifact)
+            probabilities = scorer.score_many(test_texts, threads=1)
+            rows += _two_level_metrics(scorer, test_texts, test_labels, probabilities, weights[test])
         else:
-            probabilities = fitted.predict_proba(tested)
-        areas = [roc_auc_score(truth[:, k], probabilities[:, k]) for k in range(len(LABELS))]
+            probabilities = fitted.predict_proba(test_texts)
+        areas = [roc_auc_score(test_labels[:, k], probabilities[:, k]) for k in range(len(LABELS))]
         rows.append(("ROC-AUC mean", recipe, float(np.mean(areas))))
         rows += [(f"ROC-AUC {label}", recipe, area) for label, area in zip(LABELS, areas, strict=True)]
-    return rows, base or keyed
+    return rows, scorer or keyed
 
 
-def _only_base(
-    scorer: Scorer, texts: list[str], truth: np.ndarray, probabilities: np.ndarray, weights: np.ndarray
+def _two_level_metrics(
+    scorer: Scorer, texts: list[str], labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray
 ) -> Rows:
     rows: Rows = [
-        (f"ECE {label}", "base", calibration_error(truth[:, k], probabilities[:, k], weights))
+        (f"ECE {label}", "two_level", calibration_error(labels[:, k], probabilities[:, k], weights))
         for k, label in enumerate(LABELS)
     ]
-    clean = roc_auc_score(truth[:, 0], probabilities[:, 0])
+    clean = roc_auc_score(labels[:, 0], probabilities[:, 0])
     losses = {
         kind: clean
-        - roc_auc_score(truth[:, 0], scorer.score_many(obfuscate(texts, kind, seed=99), threads=1)[:, 0])
+        - roc_auc_score(labels[:, 0], scorer.score_many(obfuscate(texts, kind, seed=99), threads=1)[:, 0])
         for kind in KINDS
     }
-    rows += [(f"obfuscation loss, {kind}", "base", float(loss)) for kind, loss in losses.items()]
-    rows.append(("obfuscation loss, mean", "base", float(np.mean(list(losses.values())))))
+    rows += [(f"obfuscation loss, {kind}", "two_level", float(loss)) for kind, loss in losses.items()]
+    rows.append(("obfuscation loss, mean", "two_level", float(np.mean(list(losses.values())))))
     audit = audit_sentences()
     report = bias_report(audit, scorer.score_many(audit.texts, threads=1)[:, 0])
-    for measure in ("bpsn", "bnsp", "subgroup"):
-        group, value = worst_group(report, measure)
-        rows.append((f"worst {measure} AUC ({group})", "base", value))
+    for metric in ("bpsn", "bnsp", "subgroup"):
+        group, value = worst_group(report, metric)
+        rows.append((f"worst {metric} AUC ({group})", "two_level", value))
     return rows
 
 
 def speed(scorer: Scorer, texts: Sequence[str], *, runs: int = 3) -> Rows:
-    """Scoring time of single comments and comments a second in batches, both on one core."""
+    """Measure the scoring time of single comments and the rate of batches, both on one core."""
     warm(scorer)
     seconds = []
     for text in list(texts) * runs:
@@ -101,24 +106,24 @@ def speed(scorer: Scorer, texts: Sequence[str], *, runs: int = 3) -> Rows:
         scorer.score_many(texts, threads=1)
         rates.append(len(texts) / (time.perf_counter() - started))
     return [
-        ("single comment, µs, median", "base", float(np.median(seconds) * 1e6)),
-        ("single comment, µs, 99th percentile", "base", float(np.percentile(seconds, 99) * 1e6)),
-        ("comments a second in batches", "base", float(np.median(rates))),
+        ("single comment, µs, median", "two_level", float(np.median(seconds) * 1e6)),
+        ("single comment, µs, 99th percentile", "two_level", float(np.percentile(seconds, 99) * 1e6)),
+        ("comments a second in batches", "two_level", float(np.median(rates))),
     ]
 
 
-def _empty_scorer(texts: Sequence[str], labels: np.ndarray) -> Scorer:
+def _small_scorer(texts: Sequence[str], labels: np.ndarray) -> Scorer:
     fitted = fit(texts[:100], labels[:100])
-    assert isinstance(fitted, Fitted)
+    assert isinstance(fitted, TwoLevelModel)
     return Scorer.load(fitted.artifact())
 
 
-def _part(texts: Sequence[str], chosen: np.ndarray) -> list[str]:
-    return [text for text, wanted in zip(texts, chosen, strict=True) if wanted]
+def _select(texts: Sequence[str], rows: np.ndarray) -> list[str]:
+    return [texts[k] for k in np.flatnonzero(rows)]
 
 
 def read(path: Path) -> tuple[list[str], np.ndarray]:
-    """Texts and labels (n, 6) of a Jigsaw-format CSV, plain or .gz."""
+    """Return the texts and the labels (n, labels) of a Jigsaw-format CSV, plain or .gz."""
     opener = gzip.open if path.suffix == ".gz" else open
     csv.field_size_limit(1 << 24)
     with opener(path, "rt", encoding="utf-8", newline="") as file:
@@ -128,7 +133,7 @@ def read(path: Path) -> tuple[list[str], np.ndarray]:
 
 
 def machine() -> str:
-    """The processor's name, as far as the system tells, and the number of cores."""
+    """Return the processor's name and the number of cores."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -136,12 +141,10 @@ def machine() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; returns the exit code."""
+    """Print the table and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("csv", type=Path, help="a Jigsaw-format CSV, plain or .gz")
-    parser.add_argument(
-        "--recipes", nargs="+", default=["base", "plain", "strong"], help="which recipes to fit"
-    )
+    parser.add_argument("--recipes", nargs="+", default=RECIPES, choices=RECIPES, help="recipes to fit")
     options = parser.parse_args(arguments)
     if not options.csv.exists():
         print(f"{options.csv} does not exist: give the path of a Jigsaw-format CSV.", file=sys.stderr)
@@ -149,8 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     texts, labels = read(options.csv)
     print(f"{machine()}; Python {platform.python_version()}, numpy {np.__version__}")
     rows, scorer = quality(texts, labels, recipes=options.recipes)
-    for what, whom, value in [*rows, *speed(scorer, texts[:5000])]:
-        print(f"{what:42}{whom:10}{value:>12,.4f}")
+    for metric, subject, value in [*rows, *speed(scorer, texts[:5000])]:
+        print(f"{metric:42}{subject:20}{value:>12,.4f}")
     return 0
 
 

@@ -125,7 +125,7 @@ def test_sign_in_reveal_decide_by_key_and_undo(queue: list[QueueItem], visit: Ca
     page.keyboard.press("e")
     expect(page.locator("#last-decision .decision")).to_have_text("Escalated")
     second.refresh_from_db()
-    assert second.lane == "escalated"
+    assert second.queue == "escalated"
     assert_sound(opened, "console-decided")
 
 
@@ -541,7 +541,11 @@ def test_appeal(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
     ann = moderator("ann")
     item = actions.claim(item_id=queue[0].pk, user=ann)
     decided = actions.decide(
-        item_id=item.pk, version=item.version, user=ann, action=Decision.Action.REJECT, rule=item.rule()
+        item_id=item.pk,
+        version=item.version,
+        user=ann,
+        action=Decision.Action.REJECT,
+        rule=item.default_rule(),
     )
     appeal = actions.appeal(
         token=webhooks.appeal_token(decided.decision), text="It was a quotation <b>of him</b>."
@@ -584,7 +588,7 @@ def test_every_page_is_sound(
     pages = {
         "review": "", "none": "?view=urgent", "bulk": "bulk/", "policies": "policies/",
         "policy": f"policies/{policy.pk}/", "quality": "quality/", "webhooks": "webhooks/",
-        "profile": "profile/", "search": "search/?q=x",
+        "profile": "profile/", "help": "help/", "search": "search/?q=x",
     }  # fmt: skip
     for name, path in pages.items():
         opened.page.goto(CONSOLE + path)

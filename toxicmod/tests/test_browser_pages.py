@@ -57,8 +57,8 @@ def test_typing_scores_live_and_stores_nothing(visit: Open, policy: Policy, widt
     assert_sound(visited, "home")
     _type(visited, SHOUT)
     page = visited.page
-    expect(page.locator("#verdict")).to_have_text("Would wait for a moderator")
-    expect(page.locator("#spoken")).to_have_text("Would wait for a moderator")
+    expect(page.locator("#verdict")).to_have_text("Would be held for review")
+    expect(page.locator("#announcement")).to_have_text("Would be held for review")
     expect(page.locator("mark", has_text="idiot")).to_have_count(1)
     assert (
         page.evaluate(
@@ -68,7 +68,7 @@ def test_typing_scores_live_and_stores_nothing(visit: Open, policy: Policy, widt
     )
     assert_sound(visited, "live")
     _type(visited, "Thank you for the kind words.")
-    expect(page.locator("#verdict")).to_have_text("Would stay")
+    expect(page.locator("#verdict")).to_have_text("Would be published")
     with page.expect_response("**/live"):
         page.fill("#id_text", "")
     expect(page.locator("#verdict")).to_have_count(0)
@@ -115,28 +115,28 @@ def test_a_stale_answer_never_replaces_a_newer_one(visit: Open, policy: Policy) 
         page.wait_for_timeout(100)
     with page.expect_response("**/live"):
         page.fill("#id_text", "Thank you for the kind words.")
-    expect(page.locator("#verdict")).to_have_text("Would stay")
+    expect(page.locator("#verdict")).to_have_text("Would be published")
     held[0].abort()
     page.wait_for_timeout(300)
-    expect(page.locator("#verdict")).to_have_text("Would stay")
+    expect(page.locator("#verdict")).to_have_text("Would be published")
 
 
 def test_an_outage_of_live_scoring_is_said_in_words(visit: Open, policy: Policy) -> None:
     page = visit("/").page
     page.route("**/live", lambda route: route.fulfill(status=429, body=""))
     page.fill("#id_text", SHOUT)
-    expect(page.locator("#live")).to_contain_text("a moment")
+    expect(page.locator("#live-status")).to_contain_text("a moment")
     page.unroute("**/live")
     page.fill("#id_text", "a" * 20_481)
-    expect(page.locator("#live")).to_contain_text("20,480 are allowed")
+    expect(page.locator("#live-status")).to_contain_text("and the limit is 20,480")
 
 
 def test_the_example_button_fills_in_a_comment_and_scores_it(visit: Open, policy: Policy) -> None:
     visited = visit("/")
     with visited.page.expect_response("**/live"):
-        visited.page.click("text=Take an example")
+        visited.page.click("text=Try an example")
     assert visited.page.input_value("#id_text")
-    expect(visited.page.locator("#source")).to_contain_text("An example")
+    expect(visited.page.locator("#source")).to_contain_text("This example")
     assert visited.page.url.endswith("/")
 
 
@@ -147,13 +147,13 @@ def test_a_result_that_is_not_stored_is_shown_once_and_shared_without_its_text(
     visited = visit("/", width=width, theme=theme)
     page = visited.page
     page.fill("#id_text", SHOUT)
-    page.click("text=Score it")
+    page.click("text=Check comment")
     page.wait_for_selector("#share")
     expect(page.locator("mark", has_text="idiot")).to_have_count(1)
     assert_sound(visited, "scored")
     page.click("#share")
     page.wait_for_url("**/r/*")
-    expect(page.locator("#verdict")).to_have_text("Would wait for a moderator")
+    expect(page.locator("#verdict")).to_have_text("Would be held for review")
     assert "idiot" not in page.content()
     assert_sound(visited, "shared")
     assert Prediction.objects.get().text is None
@@ -166,8 +166,8 @@ def test_a_stored_result_has_a_link_and_takes_feedback_once(
     visited = visit("/", width=width, theme=theme)
     page = visited.page
     page.fill("#id_text", SHOUT)
-    page.check("text=Store my text")
-    page.click("text=Score it")
+    page.check("text=Save my text")
+    page.click("text=Check comment")
     page.wait_for_url("**/r/*")
     assert_sound(visited, "result")
     page.click("text=Send feedback")
@@ -201,11 +201,11 @@ def test_an_author_appeals_and_learns_the_outcome(
 ) -> None:
     visited = visit(f"/appeal/{appeal_token(rejection)}", width=width, theme=theme)
     page = visited.page
-    expect(page.locator(".verdict .words")).to_have_text("Your comment was removed")
+    expect(page.locator(".verdict .title")).to_have_text("Your comment was removed")
     assert_sound(visited, "appeal")
     page.fill("#id_text", f"It was a quotation. {HOSTILE}")
     page.get_by_role("button", name="Appeal").click()
-    expect(page.get_by_text("Waits for a moderator")).to_be_visible()
+    expect(page.get_by_text("Waiting for a moderator")).to_be_visible()
     assert_sound(visited, "appealed")
     appeal = Appeal.objects.get()
     user = User.objects.create_superuser("lead", password="x")
@@ -240,8 +240,8 @@ def test_hostile_text_is_harmless(
         expect(page.locator("mark", has_text="stupid")).to_have_count(1)
         assert page.evaluate("window.hacked") is None
         assert page.locator("#result :is(script, img, style)").count() == 0
-    page.check("text=Store my text")
-    page.click("text=Score it")
+    page.check("text=Save my text")
+    page.click("text=Check comment")
     page.wait_for_url("**/r/*")
     assert Prediction.objects.get().text == HOSTILE
     shown = page.locator(".comment").evaluate(
@@ -259,8 +259,8 @@ def test_twenty_kilobytes_without_a_space_wrap(visit: Open, policy: Policy, widt
     visited = visit("/", width=width, theme=theme)
     page = visited.page
     page.fill("#id_text", "idiot" * 4_096)
-    page.check("text=Store my text")
-    page.click("text=Score it")
+    page.check("text=Save my text")
+    page.click("text=Check comment")
     page.wait_for_url("**/r/*")
     assert overflow(page) <= 0
     assert page.locator(".comment").bounding_box()["width"] <= width
@@ -271,7 +271,7 @@ def test_right_to_left_text_stays_in_its_place(visit: Open, policy: Policy) -> N
     visited = visit("/")
     page = visited.page
     page.fill("#id_text", "\u202e\u2067 you stupid idiot \u05d0\u05d1\u05d2")
-    page.click("text=Score it")
+    page.click("text=Check comment")
     page.wait_for_selector("#share")
     tip = page.locator("mark .tip").first
     assert tip.evaluate("node => getComputedStyle(node).direction") == "ltr"
@@ -284,12 +284,12 @@ def test_right_to_left_text_stays_in_its_place(visit: Open, policy: Policy) -> N
 def test_everything_works_without_javascript(visit: Open, policy: Policy, width: int, theme: str) -> None:
     visited = visit("/", width=width, theme=theme, javascript=False)
     page = visited.page
-    page.click("text=Take an example")
+    page.click("text=Try an example")
     page.wait_for_url("**/example?")
     assert page.input_value("#id_text")
     page.fill("#id_text", SHOUT)
-    page.click("text=Score it")
-    expect(page.locator("#verdict")).to_have_text("Would wait for a moderator")
+    page.click("text=Check comment")
+    expect(page.locator("#verdict")).to_have_text("Would be held for review")
     expect(page.locator("mark", has_text="idiot")).to_have_count(1)
     assert page.locator("#copy").is_hidden()
     page.check("text=Yes, it is right")
@@ -303,7 +303,7 @@ def test_everything_works_without_javascript(visit: Open, policy: Policy, width:
 def test_the_page_can_be_used_with_the_keyboard_alone(visit: Open, policy: Policy) -> None:
     page = visit("/").page
     page.keyboard.press("Tab")
-    expect(page.get_by_text("Skip to the content")).to_be_focused()
+    expect(page.get_by_text("Skip to content")).to_be_focused()
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
     expect(page.locator("#id_text")).to_be_focused()
@@ -311,7 +311,7 @@ def test_the_page_can_be_used_with_the_keyboard_alone(visit: Open, policy: Polic
     page.keyboard.type(SHOUT)
     for _ in range(2):
         page.keyboard.press("Tab")
-    expect(page.get_by_role("button", name="Score it")).to_be_focused()
+    expect(page.get_by_role("button", name="Check comment")).to_be_focused()
     page.keyboard.press("Enter")
     page.wait_for_selector("#share")
 

@@ -13,7 +13,7 @@ START = """
 from apps.core.permissions import SYSTEM
 from apps.registry import actions
 from apps.classifier.artifact import Artifact
-version = actions.register_version(artifact=Artifact.read(actions.BASE_MODEL), recipe="base", metrics={})
+version = actions.register_version(artifact=Artifact.read(actions.BASE_MODEL), recipe="two_level", metrics={})
 actions.start_canary(version=version, share=0.5, reason="a trial", actor=SYSTEM)
 """
 FAIL = """

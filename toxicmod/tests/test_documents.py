@@ -1,13 +1,20 @@
 """Documents: their links, paths, commands and settings exist."""
 
 import ast
+import json
 import re
 import subprocess
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.management import get_commands, load_command_class
+from django.test import Client
+from django.urls import resolve
+
+from apps.moderation import actions
+from apps.registry.actions import install_base_model
 
 ROOT = Path(__file__).resolve().parents[2]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -26,6 +33,7 @@ def _documents() -> list[str]:
 
 
 DOCUMENTS = _documents()
+README = (ROOT / "README.md").read_text()
 
 
 def _prose(name: str) -> str:
@@ -104,8 +112,49 @@ def test_document_names_no_package_index(name: str) -> None:
     assert not re.findall(r"https?://\S*(?:pypi|npm|pythonhosted|debian)\S*", (ROOT / name).read_text())
 
 
+def test_contributing_table_of_keys_names_existing_functions() -> None:
+    section = (ROOT / ".github/CONTRIBUTING.md").read_text().split("\n## What happens at a key press\n")[1]
+    script = (ROOT / "static/moderation/console.js").read_text()
+    rows = [line.strip("|").split("|") for line in section.split("\n## ")[0].splitlines() if line[:2] == "| "]
+    assert len(rows) > 6
+    for _, functions, path, view, action in rows[1:]:
+        for function in INLINE_CODE.findall(functions):
+            assert f"function {function}(" in script
+        path, view = INLINE_CODE.findall(path)[0], INLINE_CODE.findall(view)[0]
+        url = f"/admin/moderation/queueitem/console/{path.replace('ID', '1')}"
+        assert resolve(url).func.__wrapped__.__name__ == view
+        assert all(hasattr(actions, name) for name in INLINE_CODE.findall(action))
+
+
 def test_readme_has_at_most_200_lines() -> None:
-    assert len((ROOT / "README.md").read_text().splitlines()) <= 200
+    assert len(README.splitlines()) <= 200
+
+
+@pytest.fixture
+def requests_of_readme(db: None) -> list[tuple[str, dict[str, Any]]]:
+    """Install the base model and return the path and the body of each request that the README shows."""
+    install_base_model()
+    calls = re.findall(r"^curl -s \"?http://[^/]+(\S+?)[\"?\s].*?-d '(\{.*?\})'", README, re.M | re.S)
+    return [(path, json.loads(body)) for path, body in calls]
+
+
+def test_readme_first_call_returns_response_shown(
+    client: Client, requests_of_readme: list[tuple[str, dict[str, Any]]]
+) -> None:
+    path, body = requests_of_readme[0]
+    shown = json.loads(re.search(r"^```json\n(.*?)^```", README, re.M | re.S)[1])  # type: ignore[index]
+    response = client.post(path, body, content_type="application/json").json()
+    assert list(response) == list(shown)
+    assert response["labels"] == shown["labels"]
+    assert response["probabilities"] == pytest.approx(shown["probabilities"], abs=1e-3)
+
+
+def test_readme_perspective_call_returns_requested_attributes(
+    client: Client, requests_of_readme: list[tuple[str, dict[str, Any]]]
+) -> None:
+    path, body = requests_of_readme[1]
+    response = client.post(path, body, content_type="application/json").json()
+    assert set(response["attributeScores"]) == set(body["requestedAttributes"])
 
 
 def _variables(path: Path) -> dict[str, object]:

@@ -15,7 +15,7 @@ _REGISTER_AND_PROMOTE = """
 from apps.core.permissions import SYSTEM
 from apps.registry.actions import BASE_MODEL, promote, register_version
 from apps.classifier.artifact import Artifact
-version = register_version(artifact=Artifact.read(BASE_MODEL), recipe="base", metrics={})
+version = register_version(artifact=Artifact.read(BASE_MODEL), recipe="two_level", metrics={})
 promote(version=version, reason="swap under load", actor=SYSTEM)
 print(version.number)
 """

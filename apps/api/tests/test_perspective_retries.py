@@ -141,8 +141,8 @@ def test_the_console_finds_every_comment_of_a_token(
     client.force_login(user)
     page = client.get(reverse("admin:moderation_search"), {"q": "site-7"})
     assert page.status_code == 200, page.headers
-    assert set(page.context["found"]) == set(QueueItem.objects.all())
-    assert len(page.context["found"]) == 2
+    assert set(page.context["items"]) == set(QueueItem.objects.all())
+    assert len(page.context["items"]) == 2
 
 
 @pytest.mark.django_db(transaction=True)

@@ -1,7 +1,7 @@
-"""The moderation part of `/api/v1/`: parse, act, reply."""
+"""The views of `/api/v1/` for moderation and appeals."""
 
 from math import isfinite
-from typing import Any, NoReturn
+from typing import Any
 
 from django.core.exceptions import PermissionDenied
 from drf_spectacular.utils import extend_schema
@@ -45,30 +45,25 @@ class ModerationView(APIView):
 
 
 class QueueView(ModerationView):
-    """Works on the queue in the name of the moderator that the key is bound to."""
+    """Base of the views that act as the moderator of the API key."""
 
     scope = Scope.MODERATE
     anonymous = False
 
     def moderator(self) -> User:
-        """Return the moderator.
+        """Return the moderator of the API key.
 
         Raises:
-            PermissionDenied: the key is bound to nobody.
+            PermissionDenied: the API key has no moderator.
         """
         user = self.request.auth.acts_as
         if user is None:
-            raise PermissionDenied("This API key is bound to no moderator: set who it acts as in the admin.")
+            raise PermissionDenied("This API key has no moderator: set “Acts as” of the key in the admin.")
         return user
 
 
-def _parsed(serializer: Any) -> dict[str, Any]:
-    serializer.is_valid(raise_exception=True)
-    return serializer.validated_data
-
-
 class ModerateView(ModerationView):
-    """Score a comment and say by the community's policy whether it may stay, must go or needs a human."""
+    """Score a comment and apply the community's policy: approve, reject or human review."""
 
     scope = Scope.PREDICT
 
@@ -76,50 +71,50 @@ class ModerateView(ModerationView):
         request=s.ModerateRequest, responses={200: s.ModerateResult, **CONFLICTS}, operation_id="moderate"
     )
     def post(self, request: Request) -> Response:
-        asked = _parsed(s.ModerateRequest(data=request.data))
-        if asked["callback_url"] and request.auth is None:
+        data = s.ModerateRequest.validated(request.data)
+        if data["callback_url"] and request.auth is None:
             raise exceptions.ValidationError(
-                {"callback_url": ["Webhooks are signed for an API key: send one."]}
+                {"callback_url": ["Webhooks need an API key, which signs them."]}
             )
-        answer = actions.moderate(
-            text=asked["text"],
+        result = actions.moderate(
+            text=data["text"],
             client=request.auth,
-            community=asked["community"],
-            author_ref=asked["author"],
-            external_id=asked["external_id"],
-            context=asked.get("context"),
-            callback_url=asked["callback_url"],
+            community=data["community"],
+            author_ref=data["author"],
+            external_id=data["external_id"],
+            context=data.get("context"),
+            callback_url=data["callback_url"],
             source=Prediction.Source.API,
         )
-        return Response(_answer(answer))
+        return Response(_serialize(result))
 
 
-def _answer(answer: actions.Answer) -> dict[str, Any]:
-    submission = answer.submission
-    told = {
+def _serialize(result: actions.Answer) -> dict[str, Any]:
+    submission = result.submission
+    body = {
         "id": str(submission.pk),
         "outcome": submission.outcome,
         "confidence": submission.confidence,
         "reasons": submission.reasons,
-        "queue_id": answer.item.pk if answer.item else None,
+        "queue_id": result.item.pk if result.item else None,
         "probabilities": submission.prediction.probabilities,
         "model_version": submission.prediction.model_version.number,
         "policy_version": submission.policy.version,
     }
     if submission.outcome == Submission.Outcome.REJECT:
-        first = submission.decisions.order_by("pk")[0]
-        told["appeal_token"] = webhooks.appeal_token(first)
-    return told
+        decision = submission.decisions.order_by("pk")[0]
+        body["appeal_token"] = webhooks.appeal_token(decision)
+    return body
 
 
 class QueuePagination(CursorPagination):
     page_size = 50
 
     def decode_cursor(self, request: Request) -> Any:
-        """Return the cursor of the request, whose position is a number.
+        """Return the cursor of the request.
 
         Raises:
-            NotFound: the cursor is not one that this view has returned.
+            NotFound: the position of the cursor is not a number, as in the cursors of this view.
         """
         cursor = super().decode_cursor(request)
         if cursor is not None and cursor.position is not None:
@@ -137,7 +132,7 @@ class QueuePagination(CursorPagination):
 
 
 class QueueListView(QueueView):
-    """The queue, the most pressing first; what was decided, the newest first."""
+    """The open queue items by descending priority, or the decided ones from the newest."""
 
     ordering: tuple[str, ...] = ("-priority", "-pk")
 
@@ -145,23 +140,23 @@ class QueueListView(QueueView):
         parameters=[s.QueueQuery], responses={200: s.QueuePage, **PROBLEMS}, operation_id="moderation_queue"
     )
     def get(self, request: Request) -> Response:
-        asked = _parsed(s.QueueQuery(data=request.query_params.dict()))
+        data = s.QueueQuery.validated(request.query_params.dict())
         user = self.moderator()
-        items = visible_to(user).filter(status=asked["status"])
-        if asked["mine"]:
+        items = visible_to(user).filter(status=data["status"])
+        if data["mine"]:
             items = items.filter(lease_by=user)
-        for name, column in (("priority", "lane"), ("label", "label"), ("community", "community")):
-            if name in asked:
-                items = items.filter(**{column: asked[name]})
-        if asked["status"] != QueueItem.Status.OPEN:
+        for name, column in (("priority", "queue"), ("label", "label"), ("community", "community")):
+            if name in data:
+                items = items.filter(**{column: data[name]})
+        if data["status"] != QueueItem.Status.OPEN:
             self.ordering = ("-pk",)
-        pages = QueuePagination()
-        page = pages.paginate_queryset(items.with_related(), request, view=self)
-        return pages.get_paginated_response(s.QueueItemResult(page, many=True).data)
+        paginator = QueuePagination()
+        page = paginator.paginate_queryset(items.with_related(), request, view=self)
+        return paginator.get_paginated_response(s.QueueItemResult(page, many=True).data)
 
 
 class ClaimNextView(QueueView):
-    """Lease the most pressing free item for ten minutes; 204 where there is none."""
+    """Lease the free queue item with the highest priority for ten minutes; 204 if there is none."""
 
     @extend_schema(
         request=s.ClaimNextRequest,
@@ -169,19 +164,19 @@ class ClaimNextView(QueueView):
         operation_id="claim_next",
     )
     def post(self, request: Request) -> Response:
-        asked = _parsed(s.ClaimNextRequest(data=request.data or {}))
+        data = s.ClaimNextRequest.validated(request.data or {})
         user = self.moderator()
         item = actions.claim_next(
             user=user,
-            view=asked.get("priority", "all"),
-            community=asked.get("community"),
-            label=asked.get("label"),
+            view=data.get("priority", "all"),
+            community=data.get("community"),
+            label=data.get("label"),
         )
         return Response(status=204) if item is None else Response(_detail(item, user))
 
 
 class QueueItemView(QueueView):
-    """An item of the queue."""
+    """A queue item."""
 
     @extend_schema(responses={200: s.QueueItemDetail, **CONFLICTS}, operation_id="moderation_queue_item")
     def get(self, request: Request, pk: int) -> Response:
@@ -194,88 +189,84 @@ def _detail(item: QueueItem, user: User) -> dict[str, Any]:
 
 
 class ItemActionView(QueueView):
-    """Something that is done to one item."""
+    """Base of the views that change one queue item."""
 
-    def found(self, pk: int) -> QueueItem:
-        """Return the item, or raise what `visible_item` raises where the moderator can't see it."""
+    def get_item(self, pk: int) -> QueueItem:
+        """Return the item; raises the exceptions of `visible_item`."""
         return visible_item(self.moderator(), pk)
 
 
 class ClaimView(ItemActionView):
-    """Lease the item for ten minutes; 409 where somebody else was faster."""
+    """Lease the item for ten minutes; 409 if another moderator holds it or has decided it."""
 
     @extend_schema(request=None, responses={200: s.QueueItemDetail, **CONFLICTS}, operation_id="claim")
     def post(self, request: Request, pk: int) -> Response:
-        self.found(pk)
+        self.get_item(pk)
         user = self.moderator()
         return Response(_detail(actions.claim(item_id=pk, user=user), user))
 
 
 class ReleaseView(ItemActionView):
-    """Give the item back to the queue."""
+    """Return the item to the queue."""
 
     @extend_schema(request=None, responses={200: s.QueueItemDetail, **CONFLICTS}, operation_id="release")
     def post(self, request: Request, pk: int) -> Response:
-        self.found(pk)
+        self.get_item(pk)
         user = self.moderator()
         return Response(_detail(actions.release(item_id=pk, user=user), user))
 
 
 class DecideView(ItemActionView):
-    """Decide an item that nobody else holds; 409 with who decided where it has been decided already."""
+    """Decide an item that no other moderator holds; 409 if it is decided, and the detail says by whom."""
 
     @extend_schema(
         request=s.DecideRequest, responses={200: s.DecisionResult, **CONFLICTS}, operation_id="decide"
     )
     def post(self, request: Request, pk: int) -> Response:
-        item = self.found(pk)
-        asked = _parsed(s.DecideRequest(data=request.data))
+        item = self.get_item(pk)
+        data = s.DecideRequest.validated(request.data)
         options: dict[str, Any] = {
             "item_id": pk,
-            "version": asked["version"],
+            "version": data["version"],
             "user": self.moderator(),
-            "action": Decision.Action(asked["action"]),
-            "labels": asked.get("labels"),
-            "rule": self._rule(item, asked),
-            "note": asked["note"],
+            "action": Decision.Action(data["action"]),
+            "labels": data.get("labels"),
+            "rule": self._rule(item, data),
+            "note": data["note"],
             "client": request.auth,
         }
-        if asked["similar"]:
+        if data["similar"]:
             results = actions.decide_cluster(**options)
         else:
-            results = [actions.decide(**options, seconds=asked.get("seconds"))]
+            results = [actions.decide(**options, seconds=data.get("seconds"))]
         context = {"item": results[0].item, "decided": len(results)}
         return Response(s.DecisionResult(results[0].decision, context=context).data)
 
-    def _rule(self, item: QueueItem, asked: dict[str, Any]) -> PolicyRule | None:
-        if asked["action"] != Decision.Action.REJECT:
+    def _rule(self, item: QueueItem, data: dict[str, Any]) -> PolicyRule | None:
+        if data["action"] != Decision.Action.REJECT:
             return None
-        if "reason" not in asked:
-            return item.rule()
-        rule = item.policy.rules.filter(pk=asked["reason"]).first()
+        if "reason" not in data:
+            return item.default_rule()
+        rule = item.policy.rules.filter(pk=data["reason"]).first()
         if rule is None:
-            _unknown_rule(item)
+            rules = ", ".join(f"{rule.pk} ({rule.title})" for rule in item.policy.rules.all())
+            raise exceptions.ValidationError({"reason": [f"Choose one of the item's rules: {rules}."]})
         return rule
 
 
-def _unknown_rule(item: QueueItem) -> NoReturn:
-    known = ", ".join(f"{rule.pk} ({rule.title})" for rule in item.policy.rules.all())
-    raise exceptions.ValidationError({"reason": [f"Choose one of the item's rules: {known}."]})
-
-
 class UndoView(QueueView):
-    """Undo a decision: within ten seconds the platform never hears of it, later it is corrected.
+    """Undo a decision. After ten seconds, the platform also gets a webhook that corrects the decision.
 
-    409 where it is no longer the last decision of its item; the detail says what happened since.
+    409 if it is no longer the last decision of its item; the detail says what has happened since.
     """
 
     @extend_schema(request=s.UndoRequest, responses={200: s.UndoResult, **CONFLICTS}, operation_id="undo")
     def post(self, request: Request, pk: int) -> Response:
-        asked = _parsed(s.UndoRequest(data=request.data or {}))
+        data = s.UndoRequest.validated(request.data or {})
         user = self.moderator()
-        problems.found(visible(user, Decision.objects.all()), pk=pk)
+        problems.get_or_404(visible(user, Decision.objects.all()), pk=pk)
         failed: list[tuple[int, str]] = []
-        if asked["similar"]:
+        if data["similar"]:
             undone, failed = actions.undo_together(decision_id=pk, user=user)
         else:
             undone = [actions.undo(decision_id=pk, user=user)]
@@ -285,21 +276,21 @@ class UndoView(QueueView):
 
 
 class ModerationStatsView(QueueView):
-    """The queue in figures, and the moderator's own."""
+    """The statistics of the queue and of the moderator."""
 
     @extend_schema(responses={200: s.ModerationStatsResult, **PROBLEMS})
     def get(self, request: Request) -> Response:
         user = self.moderator()
-        figures = {
+        statistics = {
             "views": insight.view_counts(user),
             "appeals": insight.appeal_counts(communities=communities_of(user)),
             "own": insight.own_figures(user),
         }
-        return Response(s.ModerationStatsResult(figures).data)
+        return Response(s.ModerationStatsResult(statistics).data)
 
 
 class AppealsView(ModerationView):
-    """Object to a rejection for its author; a moderator other than the first decides."""
+    """Appeal against a rejection for the author; a different moderator decides the appeal."""
 
     scope = Scope.FEEDBACK
 
@@ -307,13 +298,15 @@ class AppealsView(ModerationView):
         request=s.AppealRequest, responses={201: s.AppealResult, **PROBLEMS}, operation_id="appeal"
     )
     def post(self, request: Request) -> Response:
-        asked = _parsed(s.AppealRequest(data=request.data))
-        if "token" in asked:
-            appeal = actions.appeal(token=asked["token"], text=asked["text"])
+        data = s.AppealRequest.validated(request.data)
+        if "token" in data:
+            appeal = actions.appeal(token=data["token"], text=data["text"])
         elif request.auth is None:
-            raise exceptions.ValidationError({"decision_id": ["Only an API key may appeal without a token."]})
+            raise exceptions.ValidationError(
+                {"decision_id": ["Without a token, an appeal needs an API key."]}
+            )
         else:
             appeal = actions.appeal_for(
-                decision_id=asked["decision_id"], client=request.auth, text=asked["text"]
+                decision_id=data["decision_id"], client=request.auth, text=data["text"]
             )
         return Response(s.AppealResult(appeal).data, status=201)

@@ -1,4 +1,4 @@
-"""What the moderation part of the REST API takes and gives."""
+"""The requests and results of `/api/v1/` for moderation and appeals."""
 
 from typing import Any
 
@@ -9,55 +9,57 @@ from apps.api.fields import CommentField, StrictBooleanField, StrictSerializer, 
 from apps.api.v1.serializers import OUTCOME_HELP, LabelsField, ProbabilitiesField
 from apps.classifier.labels import LABELS
 from apps.moderation import selectors
-from apps.moderation.models import Appeal, Decision, Lane, QueueItem, Submission
+from apps.moderation.models import Appeal, Decision, Queue, QueueItem, Submission
 
 
 class ContextRequest(StrictSerializer):
-    """What the comment answers to and where it stands."""
+    """The conversation that the comment is part of."""
 
     title = StringField(
-        max_length=300, required=False, allow_blank=True, help_text="Of the thread or article."
+        max_length=300, required=False, allow_blank=True, help_text="The title of the thread or article."
     )
-    parent = CommentField(required=False, help_text="The comment that this one answers.")
-    url = serializers.URLField(max_length=500, required=False, help_text="Where the comment is to be read.")
+    parent = CommentField(required=False, help_text="The comment that this one replies to.")
+    url = serializers.URLField(max_length=500, required=False, help_text="The address of the comment.")
 
 
 class ModerateRequest(StrictSerializer):
     text = CommentField(help_text="The comment, at most 20,480 bytes of UTF-8.")
     community = StringField(default="", max_length=100, allow_blank=True)
-    author = StringField(
-        default="", max_length=200, allow_blank=True, help_text="Your reference of the author."
-    )
+    author = StringField(default="", max_length=200, allow_blank=True, help_text="Your id of the author.")
     external_id = StringField(
         default="",
         max_length=200,
         allow_blank=True,
-        help_text="Your id: sent again, it gets the first answer.",
+        help_text="Your id of the comment. A second request with the same id gets the first result.",
     )
     context = ContextRequest(required=False)
     callback_url = serializers.URLField(
         default="",
         max_length=500,
         allow_blank=True,
-        help_text="Told of a moderator's decision by a signed webhook.",
+        help_text="The URL that gets a signed webhook when a moderator decides.",
     )
 
 
 class ReasonResult(serializers.Serializer):
     label = serializers.CharField()
     title = serializers.CharField()
-    reason = serializers.CharField(help_text="For the author.")
+    reason = serializers.CharField(help_text="The explanation for the author.")
     probability = serializers.FloatField()
     threshold = serializers.FloatField(help_text="The policy's threshold, not the model's.")
 
 
 class ModerateResult(serializers.Serializer):
-    id = serializers.UUIDField(help_text="Of the prediction.")
+    id = serializers.UUIDField(help_text="The id of the prediction.")
     outcome = serializers.ChoiceField(choices=Submission.Outcome.choices, help_text=OUTCOME_HELP)
-    confidence = serializers.FloatField(help_text="The calibrated probability that speaks for the outcome.")
+    confidence = serializers.FloatField(help_text="The calibrated probability that supports the outcome.")
     reasons = ReasonResult(many=True)
-    queue_id = serializers.IntegerField(allow_null=True, help_text="Of the item that a moderator will see.")
-    appeal_token = serializers.CharField(required=False, help_text="With a rejection: what an appeal needs.")
+    queue_id = serializers.IntegerField(
+        allow_null=True, help_text="The id of the queue item, if a moderator reviews it."
+    )
+    appeal_token = serializers.CharField(
+        required=False, help_text="For a rejection: the token for an appeal."
+    )
     probabilities = ProbabilitiesField()
     model_version = serializers.IntegerField()
     policy_version = serializers.IntegerField()
@@ -65,12 +67,10 @@ class ModerateResult(serializers.Serializer):
 
 class QueueQuery(StrictSerializer):
     status = serializers.ChoiceField(choices=QueueItem.Status.choices, default=QueueItem.Status.OPEN)
-    priority = serializers.ChoiceField(
-        choices=Lane.choices, required=False, help_text="The lane of the queue."
-    )
+    priority = serializers.ChoiceField(choices=Queue.choices, required=False, help_text="The queue.")
     label = serializers.ChoiceField(choices=LABELS, required=False)
     community = StringField(max_length=100, required=False, allow_blank=True)
-    mine = serializers.BooleanField(default=False, help_text="Only what the moderator holds.")
+    mine = serializers.BooleanField(default=False, help_text="Only items that the moderator holds.")
     cursor = StringField(required=False)
 
 
@@ -80,12 +80,12 @@ class LeaseResult(serializers.Serializer):
 
 
 class QueueItemResult(serializers.ModelSerializer):
-    """An item; in a blind second review what could sway the moderator is null."""
+    """A queue item. In a blind second review, the fields that could bias the moderator are null."""
 
-    priority = serializers.CharField(source="lane")
+    priority = serializers.CharField(source="queue")
     label = serializers.SerializerMethodField()
     score = serializers.SerializerMethodField()
-    why_first = serializers.CharField()
+    why_first = serializers.CharField(source="priority_explanation")
     is_overdue = serializers.BooleanField()
     text = serializers.CharField(source="submission.text")
     context = serializers.DictField(source="submission.context")
@@ -143,12 +143,10 @@ class RuleResult(serializers.Serializer):
 
 
 class QueueItemDetail(QueueItemResult):
-    """An item with what a decision needs."""
+    """A queue item with the data for a decision."""
 
-    rules = RuleResult(
-        source="policy.rules.all", many=True, help_text="The reasons that a rejection may have."
-    )
-    similar = serializers.SerializerMethodField(help_text="How many open items are like it.")
+    rules = RuleResult(source="policy.rules.all", many=True, help_text="The possible reasons of a rejection.")
+    similar = serializers.SerializerMethodField(help_text="The number of similar open items.")
     author_strikes = serializers.SerializerMethodField(help_text="Null in a blind second review.")
 
     class Meta(QueueItemResult.Meta):
@@ -171,39 +169,42 @@ class QueuePage(serializers.Serializer):
 
 
 class ClaimNextRequest(StrictSerializer):
-    priority = serializers.ChoiceField(choices=Lane.choices, required=False)
+    priority = serializers.ChoiceField(choices=Queue.choices, required=False)
     community = StringField(max_length=100, required=False, allow_blank=True)
     label = serializers.ChoiceField(choices=LABELS, required=False)
 
 
 class DecideRequest(StrictSerializer):
     action = serializers.ChoiceField(choices=("approve", "reject", "escalate"))
-    version = serializers.IntegerField(min_value=1, help_text="The item's version that you saw.")
+    version = serializers.IntegerField(min_value=1, help_text="The version of the item that you have seen.")
     labels = TrueLabelsField(
         required=False,
         allow_null=True,
-        help_text="Which labels are true; those left out are false. Leave it out where you don't say: a "
-        "rejection without labels teaches the model nothing.",
+        help_text="Whether each label is true; labels that are left out are false. Without `labels`, a "
+        "rejection gives the model nothing to learn.",
     )
     reason = serializers.IntegerField(
-        required=False, help_text="The id of one of the item's rules; by default that of the item's label."
+        required=False, help_text="The id of one of the item's rules; by default the rule of its label."
     )
-    note = StringField(default="", allow_blank=True, max_length=2_000, help_text="Private, never sent.")
-    seconds = serializers.FloatField(required=False, min_value=0, help_text="How long it took.")
-    similar = StrictBooleanField(
-        default=False, help_text="Decide the open items like it as well, at most 200."
+    note = StringField(
+        default="",
+        allow_blank=True,
+        max_length=2_000,
+        help_text="A private note, which is never sent to the platform.",
     )
+    seconds = serializers.FloatField(required=False, min_value=0, help_text="The duration of the review.")
+    similar = StrictBooleanField(default=False, help_text="Also decide similar open items, at most 200.")
 
 
 class DecisionResult(serializers.ModelSerializer):
     item = serializers.IntegerField(source="item_id")
     item_version = serializers.SerializerMethodField()
     item_status = serializers.SerializerMethodField()
-    labels = LabelsField(allow_null=True, help_text="The labels that the moderator says are true.")
+    labels = LabelsField(allow_null=True, help_text="The labels that are true according to the moderator.")
     reason = serializers.CharField()
     by = serializers.CharField(source="actor")
     decided = serializers.SerializerMethodField(
-        help_text="How many items were decided or undone, similar ones included."
+        help_text="The number of items that were decided or undone, with similar ones."
     )
 
     class Meta:
@@ -233,7 +234,7 @@ class DecisionResult(serializers.ModelSerializer):
 
 class UndoRequest(StrictSerializer):
     similar = StrictBooleanField(
-        default=False, help_text="Undo the decisions on similar items that were made along with it as well."
+        default=False, help_text="Also undo the decisions on similar items that were made with it."
     )
 
 
@@ -245,7 +246,7 @@ class NotUndoneResult(serializers.Serializer):
 class UndoResult(DecisionResult):
     reverses = serializers.IntegerField(source="reverses_id", help_text="The decision that was undone.")
     not_undone = serializers.SerializerMethodField(
-        help_text="Similar items whose decision could not be undone."
+        help_text="Similar items whose decisions could not be undone."
     )
 
     class Meta(DecisionResult.Meta):
@@ -259,7 +260,9 @@ class UndoResult(DecisionResult):
 class ViewCountResult(serializers.Serializer):
     view = serializers.CharField()
     count = serializers.IntegerField(help_text="Open items, counted up to 1,000; 1,001 means more.")
-    available = serializers.IntegerField(help_text="Of those, how many the moderator can take now.")
+    available = serializers.IntegerField(
+        help_text="The number of these items that the moderator can claim now."
+    )
     overdue = serializers.IntegerField()
     oldest = serializers.DateTimeField(allow_null=True)
 
@@ -280,7 +283,7 @@ class OwnFiguresResult(serializers.Serializer):
 
 
 class ModerationStatsResult(serializers.Serializer):
-    """The queue, the appeals of 90 days and the moderator's own 30 days."""
+    """The queue, the appeals of the last 90 days, and the moderator's last 30 days."""
 
     views = ViewCountResult(many=True)
     appeals = AppealCountsResult()
@@ -288,11 +291,11 @@ class ModerationStatsResult(serializers.Serializer):
 
 
 class AppealRequest(StrictSerializer):
-    token = StringField(required=False, max_length=500, help_text="The one that came with the rejection.")
+    token = StringField(required=False, max_length=500, help_text="The `appeal_token` of the rejection.")
     decision_id = serializers.IntegerField(
-        required=False, help_text="Instead: a decision on your own comment."
+        required=False, help_text="Instead of `token`: the id of a decision on your comment."
     )
-    text = StringField(default="", allow_blank=True, max_length=5_000, help_text="What the author says.")
+    text = StringField(default="", allow_blank=True, max_length=5_000, help_text="The author's reasons.")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if ("token" in attrs) == ("decision_id" in attrs):

@@ -14,7 +14,7 @@ _lock = threading.Lock()
 class SchemaView(SpectacularAPIView):
     """Generates the document for one request at a time.
 
-    drf-spectacular imports the classes that its extensions name on first use, which is not safe in threads.
+    drf-spectacular imports the classes of its extensions on first use, which is not thread-safe.
     """
 
     @extend_schema(exclude=True)

@@ -1,4 +1,4 @@
-"""What `/api/v1/` takes and gives."""
+"""The requests and results of `/api/v1/` for predictions, feedback and models."""
 
 from typing import Any
 
@@ -22,19 +22,19 @@ from apps.registry.models import ModelVersion
 _BY_LABEL = {"type": "object", "required": list(LABELS), "additionalProperties": False}
 
 
-# There are two thresholds for each label. Every description says which one it means.
+# There are two thresholds for each label, so each description has to name the one that it means.
 LABELS_HELP = (
     "The labels whose probability reaches the threshold of the model version that scored the comment (see "
     "`thresholds` in `/api/v1/models`). Use them to sort, count and compare comments. They are no decision: "
-    "for what is to happen to a comment, use the `outcome` of `/api/v1/moderate`, which your policy sets."
+    "to publish, hold or remove a comment, use the `outcome` of `/api/v1/moderate`, which your policy sets."
 )
 IS_TOXIC_HELP = (
-    "Whether any of `labels` is true, at the model's thresholds. It is no decision, see `outcome` of "
+    "Whether any of `labels` is true, at the model's thresholds. This is no decision: see the `outcome` of "
     "`/api/v1/moderate`."
 )
 OUTCOME_HELP = (
-    "What is to happen to the comment by the community's policy, whose thresholds are its own and mostly "
-    "higher than the model's. Publish, hold or remove a comment by this, and not by `labels` or `is_toxic`."
+    "What should happen to the comment by the community's policy, which has its own thresholds, mostly "
+    "higher than the model's. Publish, hold or remove a comment by this, not by `labels` or `is_toxic`."
 )
 
 
@@ -54,11 +54,11 @@ class ProbabilitiesField(serializers.DictField):
 
 
 class PredictRequest(StrictSerializer):
-    """One comment or many, and what to do with them."""
+    """One comment or several, and options."""
 
     text = CommentField(required=False, help_text="The comment, at most 20,480 bytes of UTF-8.")
     texts = CommentsField(required=False, min_length=1, max_length=settings.MAX_BATCH)
-    do_not_store = StrictBooleanField(default=False, help_text="Keep the scores but not the text.")
+    do_not_store = StrictBooleanField(default=False, help_text="Store the scores but not the text.")
     external_id = StringField(
         default="", max_length=200, allow_blank=True, help_text="Your id of the comment."
     )
@@ -66,7 +66,7 @@ class PredictRequest(StrictSerializer):
         child=StringField(max_length=200, allow_blank=True),
         max_length=settings.MAX_BATCH,
         required=False,
-        help_text="With `texts`: your ids, in the same order.",
+        help_text="Your ids of the comments, in the order of `texts`.",
     )
     community = StringField(default="", max_length=100, allow_blank=True)
 
@@ -91,13 +91,13 @@ class PredictRequest(StrictSerializer):
 class PredictProbaRequest(PredictRequest):
     explain = StrictBooleanField(
         default=False,
-        help_text="Add what each part of the text contributed; for at most 10 comments a request.",
+        help_text="Add the contribution of each part of the text; for at most 10 comments per request.",
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         attrs = super().validate(attrs)
         if attrs["explain"] and len(attrs.get("texts", [])) > settings.MAX_EXPLAINED:
-            message = f"At most {settings.MAX_EXPLAINED} comments are explained in one request."
+            message = f"A request can explain at most {settings.MAX_EXPLAINED} comments."
             raise serializers.ValidationError({"explain": [message]})
         return attrs
 
@@ -120,11 +120,11 @@ class SpanResult(serializers.Serializer):
 
 
 class ExplanationResult(serializers.Serializer):
-    """`intercept` plus the spans' contributions plus `adjustment` is the logit of each probability."""
+    """The logit of each probability is `intercept` plus the contributions of the spans plus `adjustment`."""
 
     intercept = serializers.DictField(child=serializers.FloatField())
     adjustment = serializers.DictField(
-        child=serializers.FloatField(), help_text="What the second level and the calibration added."
+        child=serializers.FloatField(), help_text="The contribution of the second stage and the calibration."
     )
     logit = serializers.DictField(child=serializers.FloatField())
     spans = SpanResult(many=True)
@@ -139,13 +139,13 @@ class ProbabilitiesResult(LabelsResult):
 
 
 class LabelsAnswer(LabelsResult):
-    """One result for `text`; for `texts`, `results` alone."""
+    """The result for `text`; for `texts`, only `results`."""
 
     results = LabelsResult(many=True, required=False)
 
 
 class ProbabilitiesAnswer(ProbabilitiesResult):
-    """One result for `text`; for `texts`, `results` alone."""
+    """The result for `text`; for `texts`, only `results`."""
 
     results = ProbabilitiesResult(many=True, required=False)
 
@@ -187,7 +187,7 @@ class FeedbackRequest(StrictSerializer):
     labels = TrueLabelsField(
         required=False,
         allow_null=True,
-        help_text="Which labels are true, as in a result; labels left out are false.",
+        help_text="Whether each label is true, as in a result; labels that are left out are false.",
     )
     remark = StringField(default="", allow_blank=True, max_length=2_000)
 
@@ -197,7 +197,7 @@ class FeedbackResult(serializers.Serializer):
     prediction_id = serializers.UUIDField()
     is_right = serializers.BooleanField()
     labels = LabelsField(
-        source="true_labels", allow_null=True, help_text="The labels that the feedback says are true."
+        source="true_labels", allow_null=True, help_text="The labels that are true according to the feedback."
     )
     remark = serializers.CharField()
     created_at = serializers.DateTimeField()
@@ -211,8 +211,8 @@ class ExampleResult(serializers.Serializer):
 class ModelResult(serializers.ModelSerializer):
     version = serializers.IntegerField(source="number")
     thresholds = ProbabilitiesField(
-        help_text="The model's thresholds: from these on `labels` are true. The policy has thresholds of its "
-        "own, which set the `outcome` of `/api/v1/moderate`."
+        help_text="The model's thresholds: at these probabilities, `labels` become true. The policy has its "
+        "own thresholds, which determine the `outcome` of `/api/v1/moderate`."
     )
 
     class Meta:
@@ -221,7 +221,7 @@ class ModelResult(serializers.ModelSerializer):
 
 
 class StatsResult(serializers.Serializer):
-    """The last hour's predictions."""
+    """Statistics of the last hour."""
 
     since = serializers.DateTimeField()
     predictions = serializers.IntegerField()
@@ -241,5 +241,5 @@ class ProblemResult(serializers.Serializer):
     errors = serializers.ListField(
         child=serializers.DictField(child=serializers.CharField()),
         required=False,
-        help_text="Each wrong field with a message.",
+        help_text="The `field` and `message` of each invalid field.",
     )

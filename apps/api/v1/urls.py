@@ -10,7 +10,7 @@ from apps.api.v1.schema import SchemaView
 
 app_name = "v1"
 
-# Swagger UI draws its icons from data: URLs, and drf-spectacular's template has this one inline style.
+# Swagger UI has icons in data: URLs, and drf-spectacular's template has one inline style, with this hash.
 DOCS_POLICY = {
     "img-src": [SELF, "data:"],
     "style-src": [SELF, "'sha256-MMpT0iDxyjALd9PdfepImGX3DBfJPXZ4IlDWdPAgtn0='"],

@@ -1,4 +1,4 @@
-"""The views of `/api/v1/`: parse, act, reply."""
+"""The views of `/api/v1/` for predictions, feedback and models."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -28,7 +28,7 @@ from apps.registry import serving
 from apps.registry.models import ModelVersion
 from apps.training.examples import random_example
 
-_PROBLEM = OpenApiResponse(s.ProblemResult, description="A problem (RFC 9457).")
+_PROBLEM = OpenApiResponse(s.ProblemResult, description="An error (RFC 9457).")
 PROBLEMS = {
     (status, "application/problem+json"): _PROBLEM for status in (400, 401, 403, 404, 413, 415, 429, 503)
 }
@@ -38,15 +38,15 @@ def _by_label(values: Any) -> dict[str, float]:
     return dict(zip(LABELS, values.tolist(), strict=True))
 
 
-def explanation(explained: Explanation) -> dict[str, Any]:
-    """Return an explanation as JSON."""
+def serialize_explanation(explanation: Explanation) -> dict[str, Any]:
+    """Return an explanation in the format of `ExplanationResult`."""
     return {
-        "intercept": _by_label(explained.intercepts),
-        "adjustment": _by_label(explained.adjustments),
-        "logit": _by_label(explained.logits),
+        "intercept": _by_label(explanation.intercepts),
+        "adjustment": _by_label(explanation.adjustments),
+        "logit": _by_label(explanation.logits),
         "spans": [
             {"begin": span.begin, "end": span.end, "contributions": _by_label(span.contributions)}
-            for span in explained.spans
+            for span in explanation.spans
         ],
     }
 
@@ -73,7 +73,7 @@ class PredictView(APIView):
         Raises:
             ValidationError: the request is invalid.
         """
-        self.data = data = self.request_serializer.read(request.data)
+        self.data = data = self.request_serializer.validated(request.data)
         self.texts = data["texts"] if "texts" in data else [data["text"]]
         client, community, do_not_store = request.auth, data["community"], data["do_not_store"]
         ids = data["external_ids"] or repeat("")
@@ -90,7 +90,7 @@ class PredictView(APIView):
         results = [self.result(row, served.number) for row in rows]
         if self.data.get("explain"):
             for text, result in zip(self.texts, results, strict=True):
-                result["explanation"] = explanation(served.scorer.explain(text))
+                result["explanation"] = serialize_explanation(served.scorer.explain(text))
         return Response({"results": results} if "texts" in self.data else results[0])
 
     def result(self, row: Row, version: int) -> dict[str, Any]:
@@ -152,13 +152,13 @@ def _finish(request: HttpRequest, view: PredictView, result: actions.BatchResult
 
 
 class PredictionView(APIView):
-    """A stored prediction; a key sees its own, anonymous callers the anonymous ones."""
+    """A stored prediction. An API key can read its own predictions, an anonymous client anonymous ones."""
 
     scope = Scope.READ
 
     @extend_schema(responses={200: s.PredictionRecord, **PROBLEMS})
     def get(self, request: Request, pk: str) -> Response:
-        prediction = problems.found(
+        prediction = problems.get_or_404(
             Prediction.objects.select_related("model_version"), pk=pk, client=request.auth
         )
         return Response(s.PredictionRecord(prediction).data)
@@ -171,22 +171,22 @@ class FeedbackView(APIView):
 
     @extend_schema(request=s.FeedbackRequest, responses={201: s.FeedbackResult, **PROBLEMS})
     def post(self, request: Request) -> Response:
-        serializer = s.FeedbackRequest(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        said = serializer.validated_data
-        prediction = problems.found(Prediction.objects.all(), pk=said["prediction_id"], client=request.auth)
+        data = s.FeedbackRequest.validated(request.data)
+        prediction = problems.get_or_404(
+            Prediction.objects.all(), pk=data["prediction_id"], client=request.auth
+        )
         feedback = actions.give_feedback(
             prediction=prediction,
-            is_right=said["is_right"],
-            true_labels=said.get("labels"),
-            remark=said["remark"],
+            is_right=data["is_right"],
+            true_labels=data.get("labels"),
+            remark=data["remark"],
             client=request.auth,
         )
         return Response(s.FeedbackResult(feedback).data, status=201)
 
 
 class ExampleView(APIView):
-    """A random comment to try: from an imported data set, else from a short list of our own."""
+    """A random comment to try, from an imported data set or else from a built-in list."""
 
     scope = Scope.READ
 
@@ -217,21 +217,21 @@ class CurrentModelView(APIView):
 
 
 class StatsView(APIView):
-    """The last hour in figures."""
+    """The statistics of the last hour."""
 
     scope = Scope.READ
 
     @extend_schema(responses={200: s.StatsResult, **PROBLEMS})
     def get(self, request: Request) -> Response:
         since = timezone.now() - timedelta(hours=1)
-        figures = Prediction.objects.filter(created_at__gte=since).aggregate(
+        totals = Prediction.objects.filter(created_at__gte=since).aggregate(
             predictions=Count("pk"),
             toxic=Count("pk", filter=~Q(label_mask=0)),
             mean_latency_us=Avg("latency_us"),
         )
-        mean = figures["mean_latency_us"]
+        mean = totals["mean_latency_us"]
         return Response(
-            figures
+            totals
             | {
                 "mean_latency_us": None if mean is None else round(mean),
                 "since": since,

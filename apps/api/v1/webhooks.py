@@ -1,7 +1,6 @@
-"""The webhooks part of `/api/v1/`: a platform manages the secrets that sign its own webhooks."""
+"""The views of `/api/v1/` for webhooks: a platform manages its signing keys and tests its receiver."""
 
 from datetime import timedelta
-from typing import Any
 
 from drf_spectacular.utils import extend_schema
 from rest_framework import exceptions, serializers
@@ -26,7 +25,7 @@ class SigningKeyResult(serializers.ModelSerializer):
 
 
 class NewSigningKeyResult(SigningKeyResult):
-    secret = serializers.CharField(help_text="Shown this once: what the receiver verifies webhooks with.")
+    secret = serializers.CharField(help_text="The secret for verifying webhooks. It is shown only once.")
 
     class Meta(SigningKeyResult.Meta):
         fields = (*SigningKeyResult.Meta.fields, "secret")  # type: ignore[assignment]
@@ -34,7 +33,10 @@ class NewSigningKeyResult(SigningKeyResult):
 
 class RotateRequest(StrictSerializer):
     overlap_hours = serializers.IntegerField(
-        min_value=0, max_value=720, default=24, help_text="For how long the old secret signs as well."
+        min_value=0,
+        max_value=720,
+        default=24,
+        help_text="How long webhooks are also signed with the old key.",
     )
 
 
@@ -47,12 +49,12 @@ class TestWebhookResult(serializers.Serializer):
     is_signed = serializers.BooleanField()
     status = serializers.IntegerField(allow_null=True)
     seconds = serializers.FloatField()
-    error = serializers.CharField(help_text="Why it was not delivered; empty if it was.")
+    error = serializers.CharField(help_text="Why the webhook was not delivered; empty if it was.")
     excerpt = serializers.CharField(help_text="The first bytes of the response.")
 
 
 class WebhooksView(APIView):
-    """What an API key does about its own webhooks; 409 where a rotation is in progress or a test is sent."""
+    """Base of the views for the webhooks of an API key; 409 if another change or test is in progress."""
 
     scope = Scope.WEBHOOKS
     anonymous = False
@@ -60,18 +62,9 @@ class WebhooksView(APIView):
     def handle_exception(self, exc: Exception) -> Response:
         return super().handle_exception(ConflictProblem(str(exc)) if isinstance(exc, WebhookError) else exc)
 
-    def parsed(self, serializer: Any) -> dict[str, Any]:
-        """Return the request's valid data.
-
-        Raises:
-            ValidationError: it is not valid.
-        """
-        serializer.is_valid(raise_exception=True)
-        return serializer.validated_data
-
 
 class SigningKeysView(WebhooksView):
-    """The secrets that sign this API key's webhooks."""
+    """The active signing keys of this API key's webhooks."""
 
     @extend_schema(responses={200: SigningKeyResult(many=True), **PROBLEMS}, operation_id="webhook_keys")
     def get(self, request: Request) -> Response:
@@ -84,7 +77,7 @@ class SigningKeysView(WebhooksView):
         operation_id="rotate_webhook_key",
     )
     def post(self, request: Request) -> Response:
-        data = self.parsed(RotateRequest(data=request.data or {}))
+        data = RotateRequest.validated(request.data or {})
         key, secret = actions.rotate_signing_key(
             client=request.auth,
             actor=Actor.for_client(request.auth),
@@ -95,7 +88,7 @@ class SigningKeysView(WebhooksView):
 
 
 class SigningKeyView(WebhooksView):
-    """One of the secrets that sign this API key's webhooks."""
+    """A signing key of this API key's webhooks."""
 
     @extend_schema(responses={204: None, **CONFLICTS}, operation_id="end_webhook_key")
     def delete(self, request: Request, key_id: str) -> Response:
@@ -114,7 +107,7 @@ class TestWebhookView(WebhooksView):
         operation_id="test_webhook",
     )
     def post(self, request: Request) -> Response:
-        data = self.parsed(TestWebhookRequest(data=request.data))
+        data = TestWebhookRequest.validated(request.data)
         attempt = actions.send_test(
             client=request.auth, url=data["url"], actor=Actor.for_client(request.auth)
         )

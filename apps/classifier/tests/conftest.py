@@ -11,7 +11,7 @@ import pytest
 from apps.classifier.evaluation import natural_weights
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
-from apps.classifier.training import Fitted, fit
+from apps.classifier.training import TwoLevelModel, fit
 
 _DEFAULT = Path(__file__).resolve().parents[4] / "shared" / "data" / "jigsaw" / "train.csv.gz"
 
@@ -30,15 +30,15 @@ def comments() -> tuple[list[str], np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def fitted(comments: tuple[list[str], np.ndarray]) -> Fitted:
-    """The base recipe on the first 4,000 of them."""
+def fitted(comments: tuple[list[str], np.ndarray]) -> TwoLevelModel:
+    """A model fitted on the first 4,000 of them."""
     texts, labels = comments
     result = fit(texts[:4000], labels[:4000], sample_weight=natural_weights(labels[:4000]))
-    assert isinstance(result, Fitted)
+    assert isinstance(result, TwoLevelModel)
     return result
 
 
 @pytest.fixture(scope="session")
-def scorer(fitted: Fitted) -> Scorer:
+def scorer(fitted: TwoLevelModel) -> Scorer:
     """The same model, as it is served."""
     return Scorer.load(fitted.artifact(name="test"))

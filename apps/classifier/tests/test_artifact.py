@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from apps.classifier.artifact import Artifact, ArtifactError, arrays_of
+from apps.classifier.artifact import Artifact, ArtifactError, unpack_arrays
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
-from apps.classifier.training import Fitted
+from apps.classifier.training import TwoLevelModel
 
 
 @pytest.fixture(scope="module")
-def artifact(fitted: Fitted) -> Artifact:
+def artifact(fitted: TwoLevelModel) -> Artifact:
     return fitted.artifact(name="test", dataset_sha256="0" * 64)
 
 
@@ -20,7 +20,7 @@ def _changed(artifact: Artifact, **facts: object) -> Artifact:
     return Artifact(json.dumps(json.loads(artifact.manifest) | facts).encode(), artifact.weights)
 
 
-def test_written_and_read_back(artifact: Artifact, tmp_path: Path, scorer: Scorer) -> None:
+def test_artifact_survives_write_and_read(artifact: Artifact, tmp_path: Path, scorer: Scorer) -> None:
     artifact.write(tmp_path / "model")
     again = Artifact.read(tmp_path / "model")
     assert again == artifact
@@ -31,18 +31,18 @@ def test_written_and_read_back(artifact: Artifact, tmp_path: Path, scorer: Score
     assert len(artifact.manifest) + len(artifact.weights) < 8_000_000
 
 
-def test_missing_file(tmp_path: Path) -> None:
+def test_read_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="restore both"):
         Artifact.read(tmp_path)
 
 
-def test_another_model_than_expected(artifact: Artifact) -> None:
+def test_load_unexpected_sha256(artifact: Artifact) -> None:
     with pytest.raises(ArtifactError, match="as recorded"):
         Scorer.load(artifact, "0" * 64)
 
 
 @pytest.mark.parametrize("manifest", [b"", b"{", b"[]", b"{}", b"\xff", b'{"format_version": "x"}'])
-def test_damaged_manifest(artifact: Artifact, manifest: bytes) -> None:
+def test_load_damaged_manifest(artifact: Artifact, manifest: bytes) -> None:
     with pytest.raises(ArtifactError, match="damaged"):
         Scorer.load(Artifact(manifest, artifact.weights))
 
@@ -50,23 +50,23 @@ def test_damaged_manifest(artifact: Artifact, manifest: bytes) -> None:
 @pytest.mark.parametrize(
     "change", [lambda w: w[:-1], lambda w: b"", lambda w: w[:99] + b"\0" + w[100:], lambda w: w * 2]
 )
-def test_damaged_weights(artifact: Artifact, change) -> None:
+def test_load_damaged_weights(artifact: Artifact, change) -> None:
     with pytest.raises(ArtifactError, match="truncated"):
         Scorer.load(Artifact(artifact.manifest, change(artifact.weights)))
 
 
-def test_newer_format(artifact: Artifact) -> None:
+def test_load_newer_format(artifact: Artifact) -> None:
     with pytest.raises(ArtifactError, match="update the program"):
         Scorer.load(_changed(artifact, format_version=99))
 
 
-def test_incomplete_manifest(artifact: Artifact) -> None:
+def test_load_incomplete_manifest(artifact: Artifact) -> None:
     with pytest.raises(ArtifactError, match="lacks"):
         Scorer.load(Artifact(b'{"format_version": 1}', artifact.weights))
 
 
-def test_other_rules(artifact: Artifact) -> None:
-    with pytest.raises(ArtifactError, match="train anew"):
+def test_load_other_normaliser(artifact: Artifact) -> None:
+    with pytest.raises(ArtifactError, match="retrain the model"):
         Scorer.load(_changed(artifact, normaliser={"table_sha256": "other"}))
 
 
@@ -80,8 +80,8 @@ def test_other_rules(artifact: Artifact) -> None:
         ("bits", np.array([{}], object)),
     ],
 )
-def test_arrays_that_would_be_followed_out_of_bounds(fitted: Fitted, tmp_path: Path, name, value) -> None:
-    np.savez(tmp_path / "weights.npz", **arrays_of(fitted.model) | {name: value})
+def test_load_arrays_with_indices_out_of_bounds(fitted: TwoLevelModel, tmp_path: Path, name, value) -> None:
+    np.savez(tmp_path / "weights.npz", **unpack_arrays(fitted.arrays) | {name: value})
     weights = (tmp_path / "weights.npz").read_bytes()
     manifest = json.loads(fitted.artifact().manifest) | {
         "weights_sha256": hashlib.sha256(weights).hexdigest()

@@ -13,9 +13,9 @@ from apps.classifier.evaluation import (
     calibration_error,
     choose_thresholds,
     evaluate,
+    format_metrics,
     natural_weights,
     paired_bootstrap,
-    summary,
 )
 from apps.classifier.labels import LABELS
 
@@ -27,7 +27,7 @@ def scored() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return (rng.random((4000, 6)) < probabilities).astype(np.int8), probabilities, rng.random(4000) + 0.5
 
 
-def test_metrics_are_scikit_learns(scored) -> None:
+def test_evaluate_agrees_with_scikit_learn(scored) -> None:
     labels, probabilities, weights = scored
     thresholds = np.linspace(0.2, 0.7, 6)
     result = evaluate(labels, probabilities, thresholds, weights)
@@ -45,16 +45,16 @@ def test_metrics_are_scikit_learns(scored) -> None:
             }
         )
     assert result["mean"]["f1"] == pytest.approx(np.mean([result[label]["f1"] for label in LABELS]))
-    assert "identity_hate" in summary(result)
+    assert "identity_hate" in format_metrics(result)
 
 
-def test_undefined_metrics_are_none() -> None:
+def test_evaluate_without_positives_is_none() -> None:
     labels = np.zeros((10, 6), np.int8)
     labels[:5, 0] = 1
     result = evaluate(labels, np.full((10, 6), 0.1), np.full(6, 0.5))
     assert result["threat"]["roc_auc"] is None
     assert result["mean"]["roc_auc"] == 0.5
-    assert "-" in summary(result)
+    assert "-" in format_metrics(result)
 
 
 def test_calibration_error() -> None:
@@ -64,7 +64,7 @@ def test_calibration_error() -> None:
     assert calibration_error(~y, p, np.ones(1000)) == pytest.approx(0.4)
 
 
-def test_thresholds_meet_their_target(scored) -> None:
+def test_choose_thresholds_meets_target_precision(scored) -> None:
     labels, probabilities, weights = scored
     thresholds, rules = choose_thresholds(labels, probabilities, weights, precision=0.6)
     result = evaluate(labels, probabilities, thresholds, weights)
@@ -78,11 +78,11 @@ def test_thresholds_meet_their_target(scored) -> None:
     assert np.all(thresholds == 0.5)
 
 
-def test_a_threshold_of_what_is_easy_to_tell_stands_between_the_two() -> None:
+def test_choose_thresholds_separable_label_is_between_classes() -> None:
     labels = np.zeros((100, len(LABELS)), np.int8)
     labels[:60] = 1
     probabilities = np.repeat(np.where(labels[:, :1], 0.9, 0.001), len(LABELS), axis=1)
-    probabilities[60:] *= np.arange(40)[:, None] / 40  # clean ones that the target's precision has room for
+    probabilities[60:] *= np.arange(40)[:, None] / 40  # false positives that the target precision allows
     thresholds, _ = choose_thresholds(labels, probabilities, np.ones(100))
     assert thresholds == pytest.approx([0.45] * len(LABELS), abs=0.001)
 
@@ -91,18 +91,18 @@ def test_natural_weights() -> None:
     assert natural_weights(np.array([[0] * 6, [0, 1, 0, 0, 0, 0]])).tolist() == [1.87, 1.0]
 
 
-def test_the_paired_bootstrap_measures_as_scikit_learn_does_and_sees_what_is_sure(scored) -> None:
+def test_paired_bootstrap_agrees_with_scikit_learn(scored) -> None:
     labels, probabilities, weights = scored
     labels = labels.copy()
     labels[:, 5] = 0
     worse = np.round(probabilities * 0.5 + np.random.default_rng(1).random((4000, 6)) * 0.5, 1)  # with ties
-    found = paired_bootstrap(labels, probabilities, worse, weights, draws=100)
-    assert set(found) == set(LABELS[:5])
+    result = paired_bootstrap(labels, probabilities, worse, weights, draws=100)
+    assert set(result) == set(LABELS[:5])
     y, first, second = labels[:, 0], probabilities[:, 0], worse[:, 0]
-    difference, low, high = found["toxic"]["roc_auc"]
+    difference, low, high = result["toxic"]["roc_auc"]
     assert difference == pytest.approx(roc_auc_score(y, first) - roc_auc_score(y, second))
     assert 0 < low < difference < high
-    assert found["toxic"]["pr_auc"][0] == pytest.approx(
+    assert result["toxic"]["pr_auc"][0] == pytest.approx(
         average_precision_score(y, first, sample_weight=weights)
         - average_precision_score(y, second, sample_weight=weights)
     )

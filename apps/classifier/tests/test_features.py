@@ -1,9 +1,12 @@
 import numpy as np
 
 from apps.classifier.features import HashedNgrams
-from apps.classifier.kernels import Room, hash_words, normalise_codes
+from apps.classifier.kernels.layout import Stacking, Workspace
+from apps.classifier.kernels.ngrams import hash_words
+from apps.classifier.kernels.normalisation import normalise_codes
 from apps.classifier.normalise import codes_of, table
-from apps.classifier.training import Fitted, level_two
+from apps.classifier.second_stage import stacking_matrix
+from apps.classifier.training import TwoLevelModel
 
 _GOLDEN = [
     2170437,
@@ -39,33 +42,39 @@ _GOLDEN = [
 
 
 def _slots(text: str) -> list[int]:
-    room = Room.of(len(text))
-    n, words = normalise_codes(codes_of(text), table(), room)
-    hash_words(n, room)
-    return room.slots[: room.slot_end[words - 1]].tolist()
+    workspace = Workspace.allocate(len(text))
+    n, words = normalise_codes(codes_of(text), table(), workspace)
+    hash_words(n, workspace)
+    return workspace.slots[: workspace.slot_end[words - 1]].tolist()
 
 
-def test_hashes_are_the_same_on_every_machine() -> None:
+def test_hash_words_is_the_same_on_every_machine() -> None:
     assert _slots("Hi, wörld") == _GOLDEN
 
 
-def test_only_frequent_ngrams_are_features() -> None:
-    ngrams = HashedNgrams(minimum=2).fit(["one two", "one three", "four"])
-    assert (
-        0 < len(ngrams.counts_) < len(HashedNgrams(minimum=1).fit(["one two", "one three", "four"]).counts_)
-    )
+def test_hashed_ngrams_keeps_frequent_ngrams() -> None:
+    ngrams = HashedNgrams(min_df=2).fit(["one two", "one three", "four"])
+    assert 0 < len(ngrams.counts_) < len(HashedNgrams(min_df=1).fit(["one two", "one three", "four"]).counts_)
     matrix = ngrams.transform(["one", "nothing known: xyzzy", ""])
     assert matrix.shape == (3, len(ngrams.counts_))
     assert matrix[2].nnz == 0
     assert np.isclose(matrix[0].power(2).sum(), 1)
 
 
-def test_compiled_pass_computes_what_the_matrix_computes(fitted: Fitted, comments) -> None:
+def test_stacking_matrix_agrees_with_sparse_matrix(fitted: TwoLevelModel, comments) -> None:
     texts = comments[0][4000:]
-    weights = fitted.model.weights[:, :6] * fitted.model.scale
-    expected = fitted.ngrams.transform(texts) @ weights + fitted.model.intercept
-    inputs = level_two(fitted.model, texts)
-    assert np.abs(inputs[:, :6] - expected).max() < 1e-4
-    single = [k for k, text in enumerate(texts) if inputs[k, 26] * 2 == inputs[k, 25]]
+    weights = fitted.arrays.weights[:, :6] * fitted.arrays.scale
+    expected = fitted.ngrams.transform(texts) @ weights + fitted.arrays.intercept
+    inputs = stacking_matrix(fitted.arrays, texts)
+    assert np.abs(inputs[:, : Stacking.SENTENCE] - expected).max() < 1e-4
+    single = [
+        k
+        for k, text in enumerate(texts)
+        if inputs[k, Stacking.WORDS_PER_SENTENCE] * 2 == inputs[k, Stacking.WORDS]
+    ]
     assert len(single) > 100, "too few comments of one sentence to compare"
-    assert np.allclose(inputs[single, :6], inputs[single, 6:12], atol=1e-6)
+    assert np.allclose(
+        inputs[single, : Stacking.SENTENCE],
+        inputs[single, Stacking.SENTENCE : Stacking.SECOND_SENTENCE],
+        atol=1e-6,
+    )

@@ -1,4 +1,4 @@
-"""Artifacts that are damaged or made to do harm: each ends in an ArtifactError, in bounded memory."""
+"""Damaged and hostile artifacts: each is rejected with an ArtifactError, in bounded memory."""
 
 import hashlib
 import io
@@ -16,13 +16,13 @@ from apps.classifier import artifact as module
 from apps.classifier.artifact import Artifact, ArtifactError
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
-from apps.classifier.training import Fitted
+from apps.classifier.training import TwoLevelModel
 
 BOUND = 3 * module.MAX_ARRAYS_BYTES
 
 
 @pytest.fixture(scope="module")
-def artifact(fitted: Fitted) -> Artifact:
+def artifact(fitted: TwoLevelModel) -> Artifact:
     return fitted.artifact(name="test", dataset_sha256="0" * 64)
 
 
@@ -60,8 +60,8 @@ def header(shape: str, kind: str = "<f8", content: bytes = b"", version: bytes =
     return b"\x93NUMPY" + version + size.to_bytes(2, "little") + text.encode() + b"\n" + content
 
 
-def refused(artifact: Artifact) -> None:
-    """Check that an artifact is refused, and that finding out takes little memory."""
+def assert_rejected(artifact: Artifact) -> None:
+    """Assert that an artifact is rejected, and that this takes little memory."""
     tracemalloc.start()
     try:
         with pytest.raises(ArtifactError):
@@ -76,12 +76,12 @@ FLOATS = ["scale", "intercept", "base", "slope", "offset", "node_value"]
 
 @pytest.mark.parametrize("name", [*FLOATS, "node_threshold"])
 @pytest.mark.parametrize("value", [np.nan, -np.inf, np.inf, 1e30])
-def test_number_that_is_not_finite(artifact: Artifact, name: str, value: float) -> None:
+def test_load_array_with_number_that_is_not_finite(artifact: Artifact, name: str, value: float) -> None:
     changed = arrays(artifact)
     if name == "node_threshold" and value > 0:
         pytest.skip("infinity marks a leaf, and any other threshold is allowed")
     changed[name][-1] = value
-    refused(with_arrays(artifact, changed))
+    assert_rejected(with_arrays(artifact, changed))
 
 
 @pytest.mark.parametrize("name", sorted(module._ARRAYS))
@@ -100,13 +100,13 @@ def test_number_that_is_not_finite(artifact: Artifact, name: str, value: float) 
     ],
     ids=["shorter", "longer", "dimension", "complex", "half", "byteorder", "scalar", "empty", "text"],
 )
-def test_array_of_another_shape_or_type(
+def test_load_array_with_other_shape_or_type(
     artifact: Artifact, name: str, change: Callable[[np.ndarray], np.ndarray]
 ) -> None:
     changed = arrays(artifact)
     with np.errstate(all="ignore"):
         changed[name] = change(changed[name])
-    refused(with_arrays(artifact, changed))
+    assert_rejected(with_arrays(artifact, changed))
 
 
 @pytest.mark.parametrize(
@@ -131,46 +131,46 @@ def test_array_of_another_shape_or_type(
     ],
     ids=range(16),
 )
-def test_array_header_that_lies(artifact: Artifact, content: bytes) -> None:
-    refused(with_members(artifact, {"scale.npy": content or b"x"}))
+def test_load_array_with_false_header(artifact: Artifact, content: bytes) -> None:
+    assert_rejected(with_members(artifact, {"scale.npy": content or b"x"}))
 
 
-def test_archive_bomb(artifact: Artifact) -> None:
+def test_load_archive_bomb(artifact: Artifact) -> None:
     size = 1 << 28
     bomb = header(f"({size // 8},)", content=bytes(size))
-    refused(with_members(artifact, {"scale.npy": bomb}))
+    assert_rejected(with_members(artifact, {"scale.npy": bomb}))
 
 
 @pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_other_compression(artifact: Artifact, kind: int) -> None:
-    refused(with_members(artifact, {}, kind))
+def test_load_other_compression(artifact: Artifact, kind: int) -> None:
+    assert_rejected(with_members(artifact, {}, kind))
 
 
-def test_members_that_do_not_belong(artifact: Artifact) -> None:
-    refused(with_members(artifact, {"../evil.npy": b"x"}))
-    refused(with_members(artifact, {f"{number}.npy": b"" for number in range(5_000)}))
+def test_load_unknown_members(artifact: Artifact) -> None:
+    assert_rejected(with_members(artifact, {"../evil.npy": b"x"}))
+    assert_rejected(with_members(artifact, {f"{number}.npy": b"" for number in range(5_000)}))
 
 
-def test_encrypted_member(artifact: Artifact) -> None:
+def test_load_encrypted_member(artifact: Artifact) -> None:
     weights = bytearray(artifact.weights)
     for signature, offset in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
         at = 0
         while (at := weights.find(signature, at)) >= 0:
             weights[at + offset] |= 1
             at += 4
-    refused(sign(artifact, bytes(weights)))
+    assert_rejected(sign(artifact, bytes(weights)))
 
 
-def test_files_that_are_too_large(artifact: Artifact) -> None:
-    refused(Artifact(artifact.manifest + b" " * module.MAX_MANIFEST_BYTES, artifact.weights))
-    refused(sign(artifact, artifact.weights + bytes(module.MAX_WEIGHTS_BYTES)))
+def test_load_files_that_are_too_large(artifact: Artifact) -> None:
+    assert_rejected(Artifact(artifact.manifest + b" " * module.MAX_MANIFEST_BYTES, artifact.weights))
+    assert_rejected(sign(artifact, artifact.weights + bytes(module.MAX_WEIGHTS_BYTES)))
 
 
-def test_too_many_trees(artifact: Artifact) -> None:
+def test_load_too_many_trees(artifact: Artifact) -> None:
     changed = arrays(artifact)
     changed["roots"] = np.resize(changed["roots"], module.MAX_TREES + 1)
     changed["tree_end"][-1] = module.MAX_TREES + 1
-    refused(with_arrays(artifact, changed))
+    assert_rejected(with_arrays(artifact, changed))
 
 
 VALUES = [None, True, "x", 5, -1, 1.5, [], {}, [1], {"a": 1}, "NaN", 10**400]
@@ -178,28 +178,30 @@ VALUES = [None, True, "x", 5, -1, 1.5, [], {}, [1], {"a": 1}, "NaN", 10**400]
 
 @pytest.mark.parametrize("name", module._REQUIRED)
 @pytest.mark.parametrize("value", VALUES, ids=repr)
-def test_manifest_member_of_another_type(artifact: Artifact, name: str, value: object) -> None:
-    refused(Artifact(json.dumps(json.loads(artifact.manifest) | {name: value}).encode(), artifact.weights))
+def test_load_manifest_entry_of_other_type(artifact: Artifact, name: str, value: object) -> None:
+    assert_rejected(
+        Artifact(json.dumps(json.loads(artifact.manifest) | {name: value}).encode(), artifact.weights)
+    )
 
 
 @pytest.mark.parametrize(
     "value", ["NaN", "Infinity", "-Infinity", "1e999", "null", '"0.5"', "true", "-1", "[]"]
 )
-def test_threshold_that_is_no_number(artifact: Artifact, value: str) -> None:
+def test_load_threshold_that_is_not_a_number(artifact: Artifact, value: str) -> None:
     manifest = json.loads(artifact.manifest) | {"thresholds": dict.fromkeys(LABELS, 0.25)}
-    refused(Artifact(json.dumps(manifest).replace("0.25", value).encode(), artifact.weights))
+    assert_rejected(Artifact(json.dumps(manifest).replace("0.25", value).encode(), artifact.weights))
 
 
 @pytest.mark.parametrize("opening", [b"[", b'{"a":'])
-def test_deep_manifest(artifact: Artifact, opening: bytes) -> None:
-    refused(Artifact(opening * 100_000, artifact.weights))
+def test_load_deeply_nested_manifest(artifact: Artifact, opening: bytes) -> None:
+    assert_rejected(Artifact(opening * 100_000, artifact.weights))
     nested = artifact.manifest.rstrip().removesuffix(b"}") + b', "more": ' + opening * 100_000
-    refused(Artifact(nested, artifact.weights))
+    assert_rejected(Artifact(nested, artifact.weights))
 
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_changed_bytes_are_refused_or_load_as_a_model(artifact: Artifact, data: st.DataObject) -> None:
+def test_load_changed_bytes_raises_or_scores(artifact: Artifact, data: st.DataObject) -> None:
     """Flip bytes or cut the weights, with a matching checksum: ArtifactError, or scores that are numbers."""
     weights = bytearray(artifact.weights)
     for _ in range(data.draw(st.integers(1, 4))):

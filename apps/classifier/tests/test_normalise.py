@@ -34,28 +34,28 @@ def test_normalise(text: str, expected: str) -> None:
 
 
 @given(ANY)
-def test_positions_are_valid_and_in_order(text: str) -> None:
-    result, positions = normalise(text)
-    assert len(result) == len(positions)
-    assert all(0 <= p <= len(text) for p in positions)
-    assert positions == sorted(positions)
+def test_normalise_offsets_are_valid_and_sorted(text: str) -> None:
+    result, offsets = normalise(text)
+    assert len(result) == len(offsets)
+    assert all(0 <= p <= len(text) for p in offsets)
+    assert offsets == sorted(offsets)
 
 
 @given(st.text("abcdefg ", max_size=40))
-def test_zero_width_characters_change_nothing(text: str) -> None:
+def test_normalise_ignores_zero_width_characters(text: str) -> None:
     assert normalise("\u200b".join(text))[0] == normalise(text)[0]
 
 
-def test_long_words_are_cut() -> None:
+def test_normalise_splits_long_words() -> None:
     words = normalise("abcdefghij" * 2000)[0].split(" ")
     assert max(map(len, words)) == 40
     assert sum(map(len, words)) == 20_000
 
 
-def test_table_is_the_one_models_were_made_with() -> None:
+def test_table_sha256_is_that_of_released_models() -> None:
     assert table_sha256() == "fbf2dd14e3de6b4086a83ce949e8ccc249f6f6a1b258feaf39af9f4f951a868d"
 
 
-def test_every_code_point_is_accepted() -> None:
+def test_normalise_accepts_every_code_point() -> None:
     text = "".join(map(chr, range(0x110000)))
     assert np.all(np.diff(normalise(text)[1]) >= 0)

@@ -5,7 +5,7 @@ from apps.classifier.obfuscation import KINDS, obfuscate
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_disguises_are_reproducible_and_change_words(kind: str) -> None:
+def test_obfuscate_is_reproducible_and_changes_words(kind: str) -> None:
     texts = ["These stupid words are here for nothing", "a b", ""]
     one = obfuscate(texts, kind, share=1)
     assert one == obfuscate(texts, kind, share=1)
@@ -14,7 +14,7 @@ def test_disguises_are_reproducible_and_change_words(kind: str) -> None:
     assert obfuscate(texts, kind, share=0) == texts
 
 
-@pytest.mark.parametrize("kind", ["look-alikes", "invisible"])
-def test_normaliser_undoes_it(kind: str) -> None:
+@pytest.mark.parametrize("kind", ["homoglyphs", "invisible"])
+def test_normalise_undoes_obfuscation(kind: str) -> None:
     text = "stupid and here, silly or funny"
     assert normalise(obfuscate([text], kind, share=0.4)[0])[0] == normalise(text)[0]

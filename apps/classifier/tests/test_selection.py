@@ -1,6 +1,6 @@
 import numpy as np
 
-from apps.classifier.selection import Reason, choose, disagreement, uncertainty
+from apps.classifier.selection import Reason, disagreement, select, uncertainty
 
 THRESHOLDS = np.full(6, 0.5)
 
@@ -12,56 +12,63 @@ def scored(*toxic: float) -> np.ndarray:
     return probabilities
 
 
-def apart(count: int) -> np.ndarray:
+def distinct_keys(count: int) -> np.ndarray:
     """(n, 2) keys of comments that are all different."""
     return np.arange(2 * count).reshape(count, 2)
 
 
-def test_the_least_certain_come_first() -> None:
+def test_select_orders_by_uncertainty() -> None:
     probabilities = scored(0.99, 0.52, 0.01, 0.4)
     assert uncertainty(scored(0.5), THRESHOLDS) == 0
-    chosen = choose(probabilities, THRESHOLDS, count=2, keys=apart(4), random_share=0)
-    assert [(choice.row, choice.reason, choice.chance) for choice in chosen] == [
+    selections = select(probabilities, THRESHOLDS, count=2, keys=distinct_keys(4), random_fraction=0)
+    assert [(selection.row, selection.reason, selection.probability) for selection in selections] == [
         (1, Reason.UNCERTAINTY, 1.0),
         (3, Reason.UNCERTAINTY, 1.0),
     ]
 
 
-def test_certain_is_relative_to_each_labels_threshold() -> None:
+def test_uncertainty_is_relative_to_threshold() -> None:
     thresholds = np.array([0.5, 0.5, 0.5, 0.05, 0.5, 0.5])
     probabilities = scored(0.3, 0.001)
     probabilities[1, 3] = 0.05
-    assert choose(probabilities, thresholds, count=1, keys=apart(2), random_share=0)[0].row == 1
+    assert select(probabilities, thresholds, count=1, keys=distinct_keys(2), random_fraction=0)[0].row == 1
 
 
-def test_disagreement_takes_turns_with_uncertainty_while_there_is_any() -> None:
-    probabilities, rival = scored(0.9, 0.5, 0.02, 0.45, 0.8), scored(0.2, 0.5, 0.03, 0.45, 0.6)
-    assert disagreement(probabilities, rival).round(2).tolist() == [0.7, 0, 0.01, 0, 0.2]
-    chosen = choose(probabilities, THRESHOLDS, count=5, keys=apart(5), rival=rival, random_share=0)
-    assert [choice.row for choice in chosen] == [0, 1, 4, 3, 2]
-    assert [choice.reason for choice in chosen].count(Reason.DISAGREEMENT) == 2
+def test_select_alternates_disagreement_and_uncertainty() -> None:
+    probabilities, other = scored(0.9, 0.5, 0.02, 0.45, 0.8), scored(0.2, 0.5, 0.03, 0.45, 0.6)
+    assert disagreement(probabilities, other).round(2).tolist() == [0.7, 0, 0.01, 0, 0.2]
+    selections = select(
+        probabilities, THRESHOLDS, count=5, keys=distinct_keys(5), other=other, random_fraction=0
+    )
+    assert [selection.row for selection in selections] == [0, 1, 4, 3, 2]
+    assert [selection.reason for selection in selections].count(Reason.DISAGREEMENT) == 2
 
 
-def test_none_is_like_another() -> None:
+def test_select_skips_near_duplicates() -> None:
     keys = np.array([[1, 2], [1, 3], [4, 3], [5, 6]])
-    chosen = choose(scored(0.5, 0.51, 0.52, 0.9), THRESHOLDS, count=4, keys=keys, random_share=0)
-    assert [choice.row for choice in chosen] == [0, 2, 3]
+    selections = select(scored(0.5, 0.51, 0.52, 0.9), THRESHOLDS, count=4, keys=keys, random_fraction=0)
+    assert [selection.row for selection in selections] == [0, 2, 3]
 
 
-def test_the_random_share_is_uniform_and_says_its_chance() -> None:
+def test_select_draws_random_fraction_uniformly() -> None:
     probabilities = scored(*np.linspace(0.001, 0.5, 40))
     counts = np.zeros(40)
     for seed in range(500):
-        chosen = choose(probabilities, THRESHOLDS, count=20, keys=apart(40), random_share=0.2, seed=seed)
-        drawn = [choice for choice in chosen if choice.reason == Reason.RANDOM]
-        assert {choice.chance for choice in drawn} == {0.1}
+        selections = select(
+            probabilities, THRESHOLDS, count=20, keys=distinct_keys(40), random_fraction=0.2, seed=seed
+        )
+        drawn = [selection for selection in selections if selection.reason == Reason.RANDOM]
+        assert {selection.probability for selection in drawn} == {0.1}
         assert len(drawn) == 4
-        assert len({choice.row for choice in chosen}) == 20
-        counts[[choice.row for choice in drawn]] += 1
+        assert len({selection.row for selection in selections}) == 20
+        counts[[selection.row for selection in drawn]] += 1
     assert counts.min() > 25
     assert counts.max() < 80
 
 
-def test_few_comments_are_all_chosen() -> None:
-    assert len(choose(scored(0.1, 0.2), THRESHOLDS, count=50, keys=apart(2), rival=scored(0.1, 0.2))) == 2
-    assert choose(np.empty((0, 6)), THRESHOLDS, count=5, keys=np.empty((0, 2))) == []
+def test_select_more_than_available() -> None:
+    assert (
+        len(select(scored(0.1, 0.2), THRESHOLDS, count=50, keys=distinct_keys(2), other=scored(0.1, 0.2)))
+        == 2
+    )
+    assert select(np.empty((0, 6)), THRESHOLDS, count=5, keys=np.empty((0, 2))) == []

@@ -3,16 +3,17 @@ import pytest
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 
+from apps.classifier.config import TrainingConfig
 from apps.classifier.evaluation import evaluate
 from apps.classifier.labels import LABELS
 from apps.classifier.linear import fit_logistic
 from apps.classifier.scorer import Scorer
-from apps.classifier.training import Fitted, fit, telling_words
+from apps.classifier.training import TwoLevelModel, fit, top_features
 
 pytestmark = pytest.mark.slow
 
 
-def test_solver_finds_scikit_learns_optimum() -> None:
+def test_fit_logistic_agrees_with_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     rows = [np.sort(rng.choice(60, size=rng.integers(1, 12), replace=False)) for _ in range(800)]
     indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
@@ -33,40 +34,42 @@ def test_solver_finds_scikit_learns_optimum() -> None:
         assert np.isclose(model.intercept_[0], intercept[label], atol=0.03)
 
 
-def test_model_is_useful(scorer: Scorer, comments) -> None:
+def test_score_many_separates_labels(scorer: Scorer, comments) -> None:
     texts, labels = comments
     result = evaluate(labels[4000:], scorer.score_many(texts[4000:]), scorer.thresholds)
     assert result["toxic"]["roc_auc"] > 0.9
     assert result["obscene"]["roc_auc"] > 0.9
 
 
-def test_telling_words(fitted: Fitted, comments) -> None:
-    words = telling_words(fitted.model, comments[0], count=30, minimum=10)
+def test_top_features(fitted: TwoLevelModel, comments) -> None:
+    words = top_features(fitted.arrays, comments[0], count=30, min_df=10)
     assert set(words) == set(LABELS)
     assert "idiot" in [word for word, _ in words["toxic"]]
-    assert telling_words(fitted.model, [])["threat"] == []
+    assert top_features(fitted.arrays, [])["threat"] == []
 
 
-def test_same_seed_same_model(comments) -> None:
+def test_fit_same_seed_gives_same_model(comments) -> None:
     texts, labels = comments[0][:600], comments[1][:600]
     stages: list[str] = []
     one = fit(texts, labels, progress=lambda stage, share: stages.append(stage))
     two = fit(texts, labels)
-    assert isinstance(one, Fitted)
-    assert isinstance(two, Fitted)
+    assert isinstance(one, TwoLevelModel)
+    assert isinstance(two, TwoLevelModel)
     assert one.artifact(created="").sha256 == two.artifact(created="").sha256
     assert stages[-1] == "done"
 
 
-@pytest.mark.parametrize("recipe", ["plain", pytest.param("strong", marks=pytest.mark.slow)])
-def test_references(comments, recipe: str) -> None:
+@pytest.mark.parametrize(
+    "recipe", ["tfidf_baseline", pytest.param("tfidf_char_baseline", marks=pytest.mark.slow)]
+)
+def test_fit_baseline(comments, recipe: str) -> None:
     texts, labels = comments
-    reference = fit(texts[:2000], labels[:2000], recipe=recipe)
-    result = evaluate(labels[4000:], reference.predict_proba(texts[4000:]), np.full(6, 0.5))
+    baseline = fit(texts[:2000], labels[:2000], TrainingConfig(recipe=recipe))
+    result = evaluate(labels[4000:], baseline.predict_proba(texts[4000:]), np.full(6, 0.5))
     assert result["toxic"]["roc_auc"] > 0.85
 
 
-def test_a_label_nobody_has_gets_a_small_probability(comments) -> None:
+def test_fit_label_without_positives_has_low_probability(comments) -> None:
     texts, labels = comments[0][:500], comments[1][:500].copy()
     labels[:, 3] = 0
     scores = Scorer.load(fit(texts, labels).artifact()).score_many(texts)
@@ -80,9 +83,13 @@ def test_a_label_nobody_has_gets_a_small_probability(comments) -> None:
         (["a"] * 200, np.full((200, 6), 2), {}, "labels must be"),
         (["a"] * 20, np.zeros((20, 6)), {}, "too few"),
         (["a"] * 200, np.zeros((200, 6)), {"sample_weight": np.ones(3)}, "sample_weight"),
-        (["a"] * 200, np.zeros((200, 6)), {"recipe": "magic"}, "choose from base, plain, strong"),
     ],
 )
-def test_wrong_input_is_refused(texts, labels, options, message) -> None:
+def test_fit_invalid_input(texts, labels, options, message) -> None:
     with pytest.raises(ValueError, match=message):
         fit(texts, labels, **options)
+
+
+def test_training_config_unknown_recipe() -> None:
+    with pytest.raises(ValueError, match="choose from two_level, tfidf_baseline, tfidf_char_baseline"):
+        TrainingConfig(recipe="magic")

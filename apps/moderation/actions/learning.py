@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from apps.classifier.normalise import normalise
 from apps.classifier.scorer import Scorer
-from apps.classifier.selection import Choice, Reason, choose
+from apps.classifier.selection import Reason, Selection, select
 from apps.moderation import triage
 from apps.moderation.actions.intake import queue
 from apps.moderation.errors import ModerationError
@@ -39,7 +39,10 @@ def queue_to_learn_when_due() -> list[QueueItem]:
     with transaction.atomic():
         _wait_in_line()
         last = _last_draw()
-        room = settings.LABELS_PER_DAY - QueueItem.objects.open().filter(kind=QueueItem.Kind.LEARN).count()
+        room = (
+            settings.LABELS_PER_DAY
+            - QueueItem.objects.open().filter(kind=QueueItem.Kind.ACTIVE_LEARNING).count()
+        )
         if room <= 0 or (last is not None and last > timezone.now() - DAY):
             return []
         return queue_to_learn(count=room)
@@ -72,7 +75,7 @@ def queue_to_learn(*, count: int) -> list[QueueItem]:
     if not rows:
         return []
     chosen = _choose([text or "" for _, _, text in rows], count)
-    drawn = [choice.chance for choice in chosen if choice.reason == Reason.RANDOM]
+    drawn = [choice.probability for choice in chosen if choice.reason == Reason.RANDOM]
     if drawn:
         QueueItem.objects.filter(
             kind=QueueItem.Kind.AUDIT,
@@ -94,7 +97,7 @@ def _wait_in_line() -> None:
 
 
 def _last_draw() -> datetime | None:
-    drawn = QueueItem.objects.filter(kind=QueueItem.Kind.LEARN).order_by("-pk")
+    drawn = QueueItem.objects.filter(kind=QueueItem.Kind.ACTIVE_LEARNING).order_by("-pk")
     return drawn.values_list("created_at", flat=True).first()
 
 
@@ -108,15 +111,15 @@ def _candidates(since: datetime) -> QuerySet[Prediction, tuple[UUID, datetime, s
     )
 
 
-def _choose(texts: Sequence[str], count: int) -> list[Choice]:
+def _choose(texts: Sequence[str], count: int) -> list[Selection]:
     scorer = serving.current().scorer
     rival = ModelArtifact.objects.filter(version__alias=Alias.CHALLENGER).select_related("version").first()
-    return choose(
+    return select(
         scorer.score_many(texts),
         scorer.thresholds,
         count=count,
         keys=np.array([triage.sketch(normalise(text)[0]) for text in texts], dtype=np.int64),
-        rival=_scores(rival, texts) if rival else None,
+        other=_scores(rival, texts) if rival else None,
         seed=random.getrandbits(32),
     )
 
@@ -125,7 +128,7 @@ def _scores(artifact: ModelArtifact, texts: Sequence[str]) -> np.ndarray:
     return Scorer.load(artifact.artifact(), expected_sha256=artifact.version.sha256).score_many(texts)
 
 
-def _queue(chosen: Mapping[UUID, Choice]) -> list[QueueItem]:
+def _queue(chosen: Mapping[UUID, Selection]) -> list[QueueItem]:
     submissions = Submission.objects.select_related("prediction", "policy", "author").in_bulk(chosen)
     policies: dict[str, Policy | None] = {}
     items = []
@@ -140,7 +143,7 @@ def _queue(chosen: Mapping[UUID, Choice]) -> list[QueueItem]:
             client_id=prediction.client_id,
             community=community,
             policy=policy,
-            outcome=Submission.Outcome.UNASKED,
+            outcome=Submission.Outcome.NOT_MODERATED,
         )
         is_drawn = choice.reason == Reason.RANDOM
         audited = submission.policy.audit_share if submission.outcome == Submission.Outcome.APPROVE else 0.0
@@ -148,10 +151,10 @@ def _queue(chosen: Mapping[UUID, Choice]) -> list[QueueItem]:
             queue(
                 submission=submission,
                 policy=policy,
-                kind=QueueItem.Kind.AUDIT if is_drawn else QueueItem.Kind.LEARN,
+                kind=QueueItem.Kind.AUDIT if is_drawn else QueueItem.Kind.ACTIVE_LEARNING,
                 label=triage.nearest_label(prediction.probabilities, list(policy.rules.all())),
-                chance=audited + (1 - audited) * choice.chance if is_drawn else 1.0,
-                lesson="" if is_drawn else choice.reason.value,
+                chance=audited + (1 - audited) * choice.probability if is_drawn else 1.0,
+                selection_reason="" if is_drawn else choice.reason.value,
             )
         )
     return items

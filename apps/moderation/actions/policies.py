@@ -20,7 +20,7 @@ _COPIED = (
     "due_minutes",
     "urgent_due_minutes",
     "strike_days",
-    "may_decide",
+    "allowed_groups",
     "territorial_scope",
 )
 _RULE_FIELDS = (

@@ -91,7 +91,7 @@ def test_a_damaged_artifact_is_not_registered(champion: ModelVersion) -> None:
     before = ModelVersion.objects.count()
     with pytest.raises(ArtifactError):
         actions.register_version(
-            artifact=Artifact(artifact.manifest, artifact.weights[:-9]), recipe="base", metrics={}
+            artifact=Artifact(artifact.manifest, artifact.weights[:-9]), recipe="two_level", metrics={}
         )
     assert ModelVersion.objects.count() == before
 
@@ -143,7 +143,7 @@ def test_the_commands(
     call_command("list_models")
     header, newest, _ = capsys.readouterr().out.splitlines()
     assert header.split()[:3] == ["version", "alias", "recipe"]
-    assert newest.split()[:3] == [str(version), "champion", "base"]
+    assert newest.split()[:3] == [str(version), "champion", "two_level"]
 
     call_command("rollback_model", reason="too strict")
     assert f"{champion} is the champion again, in place of {version}" in capsys.readouterr().out

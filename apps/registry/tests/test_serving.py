@@ -23,7 +23,7 @@ def model(monkeypatch: pytest.MonkeyPatch, champion: ModelVersion) -> ServingMod
 
 
 def _another() -> ModelVersion:
-    version = register_version(artifact=Artifact.read(BASE_MODEL), recipe="base", metrics={})
+    version = register_version(artifact=Artifact.read(BASE_MODEL), recipe="two_level", metrics={})
     promote(version=version, reason="test", actor=SYSTEM)
     return version
 

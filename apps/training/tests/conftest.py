@@ -59,7 +59,7 @@ def variant(champion: ModelVersion, **arrays: Any) -> Artifact:
 def reversed_version(champion: ModelVersion) -> ModelVersion:
     """A version that takes polite comments for rude ones."""
     slope = champion.modelartifact.artifact().open()[1].slope
-    return registry.register_version(artifact=variant(champion, slope=-slope), recipe="base", metrics={})
+    return registry.register_version(artifact=variant(champion, slope=-slope), recipe="two_level", metrics={})
 
 
 @pytest.fixture
@@ -67,4 +67,4 @@ def equal_version(champion: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> Mo
     """A version as good as the champion, where made-up comments don't speak of calibration."""
     monkeypatch.setattr(gates, "MAX_CALIBRATION_ERROR", 1.0)
     EvaluationArtifact.objects.filter(version=champion).delete()
-    return registry.register_version(artifact=variant(champion), recipe="base", metrics={})
+    return registry.register_version(artifact=variant(champion), recipe="two_level", metrics={})

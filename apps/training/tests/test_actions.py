@@ -69,10 +69,10 @@ def test_real_comments_become_a_champion(
     assert logged.inputs.dataset_inputs[0].dataset.name == "real v1"
     assert logged.inputs.dataset_inputs[0].dataset.digest == run.dataset.sha256[:32]
     files = {file.path for file in client.list_artifacts(run.mlflow_run_id)}
-    assert files >= {"MODEL_CARD.md", "telling_words.json", "groups.json", "plots"}
+    assert files >= {"MODEL_CARD.md", "top_features.json", "groups.json", "plots"}
     plots = {file.path for file in client.list_artifacts(run.mlflow_run_id, "plots")}
     assert plots == {f"plots/{name}.png" for name in ("roc", "precision_recall", "calibration", "scores")}
-    words = json.loads(Path(client.download_artifacts(run.mlflow_run_id, "telling_words.json")).read_text())
+    words = json.loads(Path(client.download_artifacts(run.mlflow_run_id, "top_features.json")).read_text())
     assert list(words) == list(LABELS)
     assert words["toxic"][0][1] > words["toxic"][-1][1]
     groups = json.loads(Path(client.download_artifacts(run.mlflow_run_id, "groups.json")).read_text())
@@ -98,13 +98,13 @@ def test_real_comments_become_a_champion(
 
 def test_a_reference_is_recorded_and_not_registered(dataset: Dataset, mlflow_store: str, capsys: Any) -> None:
     before = ModelVersion.objects.count()
-    call_command("train_model", dataset="made-up", recipe="plain")
+    call_command("train_model", dataset="made-up", recipe="tfidf_baseline")
     run = TrainingRun.objects.get()
     assert (run.status, run.version) == (TrainingRun.Status.SUCCEEDED, None)
     assert run.metrics["toxic"]["roc_auc"] > 0.9
     assert ModelVersion.objects.count() == before
     logged = tracking._mlflow().MlflowClient().get_run(run.mlflow_run_id)
-    assert logged.data.params["recipe"] == "plain"
+    assert logged.data.params["recipe"] == "tfidf_baseline"
     assert "A reference" in capsys.readouterr().out
 
 
@@ -163,7 +163,7 @@ def test_the_admin_shows_them_read_only_and_linked(
     small: Dataset, champion: ModelVersion, admin_client: Any
 ) -> None:
     run = TrainingRun.objects.create(
-        dataset=small, recipe="base", version=champion, metrics=champion.metrics, mlflow_run_id="abc"
+        dataset=small, recipe="two_level", version=champion, metrics=champion.metrics, mlflow_run_id="abc"
     )
     pages = {
         f"training/dataset/{small.pk}/change/": [small.sha256, f"dataset__id__exact={small.pk}"],
@@ -179,7 +179,7 @@ def test_the_admin_shows_them_read_only_and_linked(
         ],
         f"registry/promotion/{champion.promotion_set.get().pk}/change/": [f"/modelversion/{champion.pk}/"],
         "training/dataset/": ["small v1"],
-        f"training/trainingrun/?version__id__exact={champion.pk}": ["base on small v1"],
+        f"training/trainingrun/?version__id__exact={champion.pk}": ["two_level on small v1"],
         "registry/modelversion/": [str(champion)],
         "registry/promotion/": ["install"],
     }

@@ -51,7 +51,7 @@ def test_a_run_is_started_watched_and_cancelled(
     assert "Start a run" in client.get(RUNS).text
     form = client.get(f"{RUNS}start/").text
     assert f'<option value="{dataset.pk}">made-up v1</option>' in form
-    answer = client.post(f"{RUNS}start/", {"dataset": dataset.pk, "recipe": "base", "seed": 3})
+    answer = client.post(f"{RUNS}start/", {"dataset": dataset.pk, "recipe": "two_level", "seed": 3})
     run = TrainingRun.objects.get()
     assert answer.url == f"{RUNS}{run.pk}/watch/"
     assert sent == [("train_model", run.pk)]
@@ -76,7 +76,8 @@ def test_who_may_not_start_sees_no_door_and_opens_none(
 ) -> None:
     client = staff("moderator")
     assert (
-        client.post(f"{RUNS}start/", {"dataset": dataset.pk, "recipe": "base", "seed": 0}).status_code == 403
+        client.post(f"{RUNS}start/", {"dataset": dataset.pk, "recipe": "two_level", "seed": 0}).status_code
+        == 403
     )
     run = runs.queue_run(dataset=dataset)
     assert client.get(f"{RUNS}{run.pk}/watch/").status_code == 403
@@ -225,7 +226,7 @@ def test_a_succeeded_run_says_what_it_produced(
     for page in pages:
         assert "6 of 19 failed" in client.get(page).text
     # A reference makes no version.
-    TrainingRun.objects.filter(pk=run.pk).update(version=None, recipe="plain")
+    TrainingRun.objects.filter(pk=run.pk).update(version=None, recipe="tfidf_baseline")
     assert "A reference for comparison" in client.get(f"{RUNS}{run.pk}/watch/").text
     TrainingRun.objects.filter(pk=run.pk).update(status="failed", error="Broken.")
     html = client.get(f"{RUNS}{run.pk}/watch/").text

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from apps.classifier.evaluation import summary
+from apps.classifier.evaluation import format_metrics
 from apps.core.management import ProjectCommand
 from apps.registry.management.base import VERSION_HELP, find_version
 from apps.training import actions
@@ -39,4 +39,4 @@ the version itself is judged on every row: for data that it has not learned from
         self.stdout.write(
             f"{version} on {rows:,} {'' if options['all_rows'] else 'held-out '}rows of {dataset}"
         )
-        self.stdout.write(summary(figures))
+        self.stdout.write(format_metrics(figures))

@@ -5,8 +5,8 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from tqdm import tqdm
 
-from apps.classifier.evaluation import summary
-from apps.classifier.recipes import RECIPES
+from apps.classifier.config import RECIPES
+from apps.classifier.evaluation import format_metrics
 from apps.registry.management.base import ModelCommand
 from apps.training import actions, runs
 from apps.training.models import Dataset
@@ -22,10 +22,10 @@ calibrated on the rest and evaluated, then fitted again on all rows. Figures, pl
 words and the model card go to MLflow; the model goes into the registry. Nothing is promoted: that is
 `promote_model`.
 
-The recipes `plain` and `strong` are TF-IDF references, recorded in MLflow for comparison only."""
+The recipes `tfidf_baseline` and `tfidf_char_baseline` are recorded in MLflow for comparison only."""
     examples = """  manage.py train_model --dataset jigsaw
   manage.py train_model --dataset jigsaw:2 --seed 7
-  manage.py train_model --dataset jigsaw --recipe strong
+  manage.py train_model --dataset jigsaw --recipe tfidf_char_baseline
   mlflow ui --backend-store-uri sqlite:///.data/mlflow.sqlite3        to look at the runs"""
     expected_errors = (SourceError, TrainingError)
 
@@ -33,7 +33,9 @@ The recipes `plain` and `strong` are TF-IDF references, recorded in MLflow for c
         parser.add_argument(
             "--dataset", required=True, help="The data set: name, or name:version for an older one."
         )
-        parser.add_argument("--recipe", choices=RECIPES, default="base", help="What to fit (default: base).")
+        parser.add_argument(
+            "--recipe", choices=RECIPES, default=RECIPES[0], help="What to fit (default: two_level)."
+        )
         parser.add_argument(
             "--seed", type=int, default=0, help="Of everything random in the fit (default: 0)."
         )
@@ -59,7 +61,7 @@ The recipes `plain` and `strong` are TF-IDF references, recorded in MLflow for c
                 ) from None
         if run.status != run.Status.SUCCEEDED:
             raise CommandError(f"{run} was not trained: {run.error or run.get_status_display()}")
-        self.stdout.write(summary(run.metrics))
+        self.stdout.write(format_metrics(run.metrics))
         self.stdout.write(f"Fitted in {run.seconds:.0f} s, peak memory {run.peak_memory_mb:,.0f} MB.")
         if not run.mlflow_run_id:
             self.warn(

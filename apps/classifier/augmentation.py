@@ -1,0 +1,70 @@
+"""Training rows beyond the given ones: obfuscated copies, and template sentences against identity bias."""
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from .bias_audit import training_sentences
+from .config import TrainingConfig
+from .kernels.layout import LABEL_COUNT
+from .normalise import normalise
+from .obfuscation import obfuscate
+
+
+@dataclass(frozen=True)
+class AugmentedRows:
+    """The given rows, then obfuscated copies of some of them, then template sentences."""
+
+    texts: list[str]
+    labels: np.ndarray  # (n, labels)
+    cost: np.ndarray  # (n, labels) float32: weight of the loss in the first stage
+    weight: np.ndarray  # (n, labels): weight of the loss in the second stage
+    folds: np.ndarray  # (n,): the same for near-duplicates, and for a text and its copy
+
+
+def augment(
+    texts: list[str], labels: np.ndarray, weight: np.ndarray, config: TrainingConfig
+) -> AugmentedRows:
+    """Add obfuscated copies and template sentences to the rows, whose weights are `weight` (n,)."""
+    labelled: np.ndarray = np.any(labels, axis=1)
+    balanced = weight.copy()
+    for rows in (labelled, ~labelled):
+        # The weight of a class as a whole moves only the intercept, which the second stage corrects.
+        balanced[rows] /= weight[rows].mean() if weight[rows].sum() else 1.0
+    folds = np.array([_near_duplicate_key(text) % config.folds for text in texts])
+    rng = np.random.default_rng(config.seed)
+    copy_share = np.where(labelled, config.obfuscated_share, config.obfuscated_share / 2)
+    copied = np.flatnonzero(rng.random(len(texts)) < copy_share)
+    copies: list[str] = []
+    kinds = config.obfuscations
+    for rows, kind in zip(np.array_split(copied, len(kinds)), kinds, strict=True):
+        copies += obfuscate([texts[i] for i in rows], kind, seed=config.seed + len(copies))
+    sentences = training_sentences(config.seed)
+    used = np.flatnonzero(rng.random(len(sentences.texts)) < len(texts) / config.texts_for_all_sentences)
+    count = len(used)
+    sentence_labels = np.zeros((count, LABEL_COUNT), np.int8)
+    sentence_labels[:, 0] = sentences.toxic[used]
+    only_toxic = (np.arange(LABEL_COUNT) == 0).astype(np.float32)
+    row_cost = np.repeat(balanced[:, None], LABEL_COUNT, axis=1)
+    row_weight = np.repeat(weight[:, None], LABEL_COUNT, axis=1)
+    return AugmentedRows(
+        texts=[*texts, *copies, *(sentences.texts[i] for i in used)],
+        labels=np.concatenate([labels, labels[copied], sentence_labels]),
+        cost=np.concatenate(
+            [row_cost, row_cost[copied], np.tile(only_toxic * config.sentence_cost, (count, 1))]
+        ).astype(np.float32),
+        weight=np.concatenate(
+            [
+                row_weight,
+                row_weight[copied] * config.copy_weight,
+                np.tile(only_toxic * config.sentence_weight, (count, 1)),
+            ]
+        ),
+        folds=np.concatenate([folds, folds[copied], rng.integers(config.folds, size=count)]),
+    )
+
+
+def _near_duplicate_key(text: str) -> int:
+    """Return a number that depends on the first 200 normalised characters only."""
+    return zlib.crc32(normalise(text[:400])[0][:200].encode("utf-8", "surrogatepass"))

@@ -1,0 +1,64 @@
+"""The settings of a training run. `training.fit` uses them, manifests and MLflow record them."""
+
+from dataclasses import dataclass
+
+RECIPES = ("two_level", "tfidf_baseline", "tfidf_char_baseline")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """All that a fitted model depends on besides its data.
+
+    `two_level` is the model that the product serves; the baselines are scikit-learn pipelines to compare it
+    with, which depend on the recipe only.
+    """
+
+    recipe: str = "two_level"
+    seed: int = 0
+
+    # An n-gram is a feature if it is in one of `texts_per_min_df` texts, within these limits.
+    texts_per_min_df: int = 3_000
+    smallest_min_df: int = 3
+    largest_min_df: int = 20
+
+    # First stage.
+    folds: int = 3
+    label_cost: tuple[float, ...] = (2, 1, 1.5, 2, 1.5, 2)  # found by experiment
+    solver_passes: int = 6
+    solver_tolerance: float = 0.02
+    identity_prior: float = (
+        0.003  # variance of the weights for `toxic` of n-grams that name a group, times this
+    )
+
+    # Augmentation. The normaliser undoes the kinds of obfuscation that are not listed.
+    obfuscated_share: float = 0.2  # of the labelled texts that get an obfuscated copy; of the others half
+    obfuscations: tuple[str, ...] = (
+        "masked", "masked", "masked", "swapped", "swapped", "leet", "repeated", "spaced",
+    )  # fmt: skip
+    copy_weight: float = 0.2
+    texts_for_all_sentences: int = 60_000  # a smaller data set gets a smaller part of the template sentences
+    sentence_cost: float = 1.0
+    sentence_weight: float = 0.3
+
+    # Second stage. Of the texts that no label is likely for, every n-th is used, with n times its weight.
+    unlikely_quantile: float = 0.7
+    unlikely_interval: int = 4
+    min_positives: int = 20  # and as many negatives, for a label to be fitted
+    rare_positives: int = 2_000  # a label with fewer gets fewer and smaller trees
+    learning_rate: float = 0.06
+    max_trees: int = 120
+    max_trees_rare: int = 80
+    max_leaves: int = 16
+    max_leaves_rare: int = 5
+    max_features: float = 0.4
+    min_samples_leaf: int = 60
+    l2_regularization: float = 5.0
+    max_bins: int = 64
+
+    # Thresholds: the highest recall at this precision, if it is at least the minimum; otherwise the best F1.
+    target_precision: float = 0.75
+    min_recall: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.recipe not in RECIPES:
+            raise ValueError(f"unknown recipe {self.recipe!r}: choose from {', '.join(RECIPES)}")
