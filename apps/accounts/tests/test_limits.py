@@ -37,7 +37,7 @@ def test_hit_with_high_limit_calls_redis_rarely(limiter: RateLimiter) -> None:
     assert 6_000 * (1 - ALLOWANCE_SHARE) <= 500 + found <= 6_000 * (1 + ALLOWANCE_SHARE)
 
 
-@pytest.mark.usefixtures("one_minute")
+@pytest.mark.usefixtures("frozen_time")
 def test_hit_without_redis_counts_per_process() -> None:
     limiter = RateLimiter("redis://127.0.0.1:1/0")
     assert admitted(limiter, 3, 5) == 3
