@@ -90,10 +90,11 @@ class Loop:
         done = TrainingRun.objects.filter(pk=run.pk, status=TrainingRun.Status.SUCCEEDED)
         self.wait(done.exists, f"{run} is trained")
         run.refresh_from_db()
-        assert run.version is not None
-        assert run.version == ModelVersion.objects.with_alias(Alias.CHALLENGER)
-        self.wait(lambda: GateReport.objects.standing(run.version), "the gates are measured")
-        return run.version
+        version = run.version
+        assert version is not None
+        assert version == ModelVersion.objects.with_alias(Alias.CHALLENGER)
+        self.wait(lambda: GateReport.objects.standing(version), "the gates are measured")
+        return version
 
 
 def promote(version: ModelVersion, lead: User) -> float:
