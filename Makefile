@@ -17,6 +17,7 @@ LONG := (slow or browser or alone or week)
 test: .venv/dev .venv/static
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/biome lint --error-on-warnings static
 	$(BIN)/mypy apps toxicmod
 	$(BIN)/lint-imports
 	PRODUCTION=1 SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(50))') \
