@@ -11,7 +11,7 @@ async function fetchJson(url, body, options = {}) {
   let response;
   try {
     response = await fetch(url, { method: body ? "POST" : "GET", headers, body, ...options });
-  } catch (error) {
+  } catch {
     throw new Error("The server could not be reached. Check the connection, then try again.");
   }
   if (response.redirected || !(response.headers.get("Content-Type") || "").includes("json")) {
@@ -161,7 +161,7 @@ function startReview(page) {
       if (presence.problem) disableDecisions(presence.problem);
       else if (presence.lease_until) showLease(presence.lease_until);
       else if (leaseRequest && !isFirst) { leaseRequest = null; claim(); }
-    } catch (error) { /* The next report tries again. */ }
+    } catch { /* The next report tries again. */ }
   }
 
   function updateTimers() {
@@ -243,7 +243,7 @@ function startReview(page) {
       }
       show(next);
       return true;
-    } catch (error) {
+    } catch {
       if (action.error) return false;
       await action.done;
       location.assign(select(".views [aria-current]")?.href || page.dataset.nextUrl.replace("next/", ""));
@@ -510,7 +510,7 @@ function startJob(section) {
       const job = await fetchJson(location.href);
       section.innerHTML = job.html;
       if (!job.is_active) clearInterval(timer);
-    } catch (error) { clearInterval(timer); }
+    } catch { clearInterval(timer); }
   }, JOB_INTERVAL);
 }
 

@@ -34,7 +34,8 @@ function startLiveScoring(form) {
 
   async function score() {
     request?.abort();
-    const current = (request = new AbortController());
+    const current = new AbortController();
+    request = current;
     result.classList.add("stale");
     try {
       const response = await fetch(form.dataset.live, {
