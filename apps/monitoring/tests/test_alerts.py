@@ -41,7 +41,7 @@ def test_evaluate_rules_opens_and_closes_alert_once(
     actions.evaluate_rules(now=_minutes(10))
     alert.refresh_from_db()
     assert alert.closed_at == _minutes(5)
-    assert [notice.event for notice in Notification.objects.order_by("id")] == [
+    assert [notification.event for notification in Notification.objects.order_by("id")] == [
         "alert.opened",
         "alert.closed",
     ]

@@ -64,9 +64,9 @@ def test_send_due_notifications_does_not_retry_permanent_rejection(
     traffic(hour=timezone.now(), requests=1_000, errors=500)
     actions.evaluate_rules()
     actions.send_due_notifications()
-    notice = Notification.objects.get()
-    assert notice.failed_at
-    assert "410 Gone" in notice.error
+    notification = Notification.objects.get()
+    assert notification.failed_at
+    assert "410 Gone" in notification.error
     Notification.objects.update(send_after=timezone.now())
     assert actions.due_notifications() == []
 
