@@ -6,12 +6,12 @@ import pytest
 import redis
 from django.utils import timezone
 
+from apps.mirror.models import ChangeLogEntry, MirrorState
 from apps.moderation import actions as moderation
 from apps.moderation.models import Policy, QueueItem
 from apps.monitoring import actions
 from apps.monitoring.alert_metrics import TrafficWindow, estimate
 from apps.monitoring.models import AlertRule, HourlyRollup
-from apps.predictions.models import MirrorState, Outbox
 from apps.registry.models import ModelVersion
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -83,8 +83,8 @@ def test_estimate_reads_live_metrics(
     item = moderation.moderate(text="toxic=0.7 you", community="forum", author_ref="x").item
     assert item is not None
     QueueItem.objects.update(created_at=timezone.now() - timedelta(hours=30))
-    MirrorState.objects.create(free_at=timezone.now())
-    Outbox.objects.create(kind="prediction", key="1", created_at=timezone.now() - timedelta(hours=1))
+    MirrorState.objects.create()
+    ChangeLogEntry.objects.create(kind="prediction", key="1", created_at=timezone.now() - timedelta(hours=1))
     assert values() == pytest.approx(
         {
             "queue_items": 1,

@@ -6,17 +6,18 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from apps.moderation.mirrored import STREAMS
+from apps.mirror import reader
+from apps.mirror.sender import flush
+from apps.mirror.triggers import sync_triggers
 from apps.monitoring import actions
 from apps.monitoring.models import HourlyRollup, RollupProgress
 from apps.monitoring.rollups import hours, origins
-from apps.predictions import mirror
 from apps.predictions.actions import give_feedback
 from apps.predictions.models import Prediction
 from apps.registry.models import ModelVersion
 from toxicmod.testing.factories import create_prediction, rollup_rows
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("one_hour")]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("start_of_hour")]
 HOUR = timedelta(hours=1)
 
 
@@ -26,7 +27,7 @@ def table(db: None, aws: Any, settings: Any) -> Any:
     settings.DYNAMODB_TABLE = "mirror"
     settings.DYNAMODB_TTL_DAYS = 3
     call_command("mirror", "--create-table")
-    mirror.tend(STREAMS)
+    sync_triggers()
     return aws
 
 
@@ -71,7 +72,7 @@ def test_roll_up_from_database_and_mirror_is_equal(
     table: Any, champion: ModelVersion, hour: datetime, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _traffic(champion, hour)
-    while mirror.send_due(STREAMS):
+    while flush():
         pass
     since = hour.isoformat()
     from_database = _recount(lambda: call_command("roll_up", "--since", since))
@@ -92,11 +93,11 @@ def test_roll_up_counts_late_records_of_mirror(
 
     def store_and_roll_up(at: datetime) -> None:
         create_prediction(champion, at)
-        mirror.send_due(STREAMS)
+        flush()
         actions.roll_up(origin=origins.Mirror())
 
     create_prediction(champion, hour - 2 * HOUR)
-    mirror.send_due(STREAMS)
+    flush()
     actions.roll_up(origin=origins.Mirror(), since=hour - 2 * HOUR)
     RollupProgress.objects.update(recounted_at=timezone.now())
     store_and_roll_up(hour)
@@ -112,13 +113,13 @@ def test_roll_up_reports_unknown_version(
     table: Any, champion: ModelVersion, hour: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create_prediction(champion, hour)
-    mirror.send_due(STREAMS)
-    read = mirror.read
+    flush()
+    read = reader.read
 
     def of_another_site(*args: Any, **options: Any) -> Any:
         return ({**row, "model_version_id": 999} for row in read(*args, **options))
 
-    monkeypatch.setattr(mirror, "read", of_another_site)
+    monkeypatch.setattr(reader, "read", of_another_site)
     with pytest.raises(CommandError, match="dumpdata registry"):
         call_command("roll_up", "--from", "dynamodb", "--since", hour.isoformat())
     assert not HourlyRollup.objects.exists()
@@ -127,5 +128,5 @@ def test_roll_up_reports_unknown_version(
 
 def test_roll_up_reports_unavailable_mirror(table: Any, champion: ModelVersion) -> None:
     table.fault = lambda operation: "ResourceNotFoundException"
-    with pytest.raises(CommandError, match="DynamoDB refused"):
+    with pytest.raises(CommandError, match="DynamoDB reported"):
         call_command("roll_up", "--from", "dynamodb")
