@@ -1,12 +1,7 @@
 import numpy as np
 import pytest
 
-from apps.monitoring.models import (
-    IDENTITY_GROUPS,
-    HourlyRollup,
-)
-
-pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.usefixtures("one_hour")]
+from apps.monitoring.models import IDENTITY_GROUPS, HourlyRollup
 
 
 def test_array_field_pads_and_truncates_first_axis() -> None:
