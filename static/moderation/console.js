@@ -185,7 +185,8 @@ function startReview(page) {
   const similarIds = () => select("input[name=similar]")?.value;
 
   function describeAction(name, item) {
-    const reason = decideForm().querySelector("[name=rule]:checked")?.closest(".rule").querySelector("b").textContent;
+    const rule = decideForm().querySelector("[name=rule]:checked")?.closest(".rule");
+    const reason = rule?.querySelector("b").textContent;
     return `${name} item ${item}${reason && name === "Reject" ? `: ${reason}` : ""}`;
   }
 
@@ -280,7 +281,8 @@ function startReview(page) {
     addNotice(`“${label}” was not saved. ${message}`, link);
   }
 
-  // Undoes the newest action of this tab once its response has arrived; after a reload, the decision that the page names.
+  // Undoes the newest action of this tab once its response has arrived, or after a reload the decision that the
+  // page names.
   async function undo() {
     await loading;
     if (isBusy) return;
@@ -327,7 +329,8 @@ function startReview(page) {
       section.scrollIntoView({ block: "nearest" });
       updateSimilarCount();
       const comments = `${similar.count} similar comment${similar.count > 1 ? "s" : ""}`;
-      showMessage(similar.count ? `The decision will also apply to ${comments}.` : "No similar comment is open any more.");
+      const message = `The decision will also apply to ${comments}.`;
+      showMessage(similar.count ? message : "No similar comment is open any more.");
     } catch (error) { showMessage(error.message, true); }
   }
 
