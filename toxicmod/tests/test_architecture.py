@@ -1,11 +1,14 @@
 """Rules that hold in every file of the repository."""
 
 import ast
+import io
 import itertools
 import json
 import re
+import shlex
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +106,19 @@ def test_every_command_is_called_by_a_test() -> None:
             called |= _called_commands(path.read_text())
     assert "run_workers" in commands
     assert not commands - called
+
+
+def test_image_and_release_exclude_tests_and_benchmarks() -> None:
+    excluded = {"toxicmod/benchmarks", "toxicmod/testing"}
+    assert excluded | {"**/tests"} <= set((ROOT / ".dockerignore").read_text().split())
+    release = (ROOT / "ansible/roles/app/tasks/release.yml").read_text()
+    (pathspec,) = re.findall(r"^ +-- (.+)$", release, re.MULTILINE)
+    command = ["git", "archive", "--format", "tar", "HEAD", "--", *shlex.split(pathspec)]
+    archive = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(archive)) as release_archive:
+        names = release_archive.getnames()
+    assert "toxicmod/settings.py" in names
+    assert not [name for name in names if "/tests/" in name or name.startswith(tuple(excluded))]
 
 
 # Names that better terms have replaced. Words that are also ordinary English are not listed.
