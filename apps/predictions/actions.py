@@ -71,18 +71,18 @@ def _build_rows(
     now = timezone.now()
     rows = [
         PredictionRow(
-            uuid7(),
-            now,
-            comment.client and comment.client.pk,
-            source.value,
-            comment.community,
-            comment.external_id,
-            None if comment.do_not_store else comment.text,
-            text_hash,
-            *scores,
-            mask,
-            model.version_id,
-            latency_us,
+            id=uuid7(),
+            created_at=now,
+            client_id=comment.client.pk if comment.client else None,
+            source=source.value,
+            community=comment.community,
+            external_id=comment.external_id,
+            text=None if comment.do_not_store else comment.text,
+            text_hash=text_hash,
+            label_mask=mask,
+            model_version_id=model.version_id,
+            latency_us=latency_us,
+            **dict(zip(LABELS, scores, strict=True)),
         )
         for comment, text_hash, scores, mask in zip(
             comments, hashes, probabilities.tolist(), masks, strict=True
