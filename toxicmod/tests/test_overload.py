@@ -1,4 +1,4 @@
-"""More requests than can be answered: those that are accepted keep their time, the rest are told at once."""
+"""Overload: accepted requests keep their latency, the others are rejected at once."""
 
 import itertools
 import json
@@ -48,7 +48,7 @@ def requests(url: str) -> Iterator[bytes]:
 @pytest.mark.parametrize(
     "path", ["v1alpha1/comments:analyze", "api/v1/predict_proba", "v1alpha1/comments:suggestscore"]
 )
-def test_overload_leaves_accepted_requests_their_time(path: str) -> None:
+def test_overload_rejects_excess_requests_and_keeps_latency(path: str) -> None:
     def measure() -> tuple[Load, Load, Load, int]:
         with site_on_one_core("sqlite") as (url, env, key):
             target = f"{url}/{path}?key={key}"
