@@ -19,7 +19,7 @@ from apps.monitoring.drift import Estimate
 from apps.monitoring.failures import describe
 from apps.monitoring.measures import Traffic, measure
 from apps.monitoring.models import Alert, AlertRule, Notice
-from apps.training import runs
+from apps.training import actions as training
 from apps.webhooks import actions as webhooks
 from apps.webhooks import retries, signing
 from apps.webhooks.exceptions import WebhookError
@@ -140,7 +140,7 @@ def _open(rule: AlertRule, found: Estimate, now: datetime) -> Alert | None:
     except IntegrityError:
         return None  # another scheduler was faster
     if rule.trains:
-        runs.ask_for_run(because=f"alert {alert.pk}: {rule.name}")
+        training.request_run(trigger=f"alert {alert.pk}: {rule.name}")
     return alert
 
 

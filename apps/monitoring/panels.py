@@ -686,7 +686,7 @@ def _challenger(filters: Filters) -> list[Plot]:
 def _judged_both(challenger: ModelVersion, champion: ModelVersion) -> tuple[list[np.ndarray], int]:
     """What moderators say of the newest comments that both scored, as a rollup's `judged`, and how many."""
     newest = ShadowScore.objects.filter(version=challenger, prediction__model_version=champion)
-    pks = list(newest.values_list("prediction", flat=True)[: shadow.COMPARED])
+    pks = list(newest.values_list("prediction", flat=True)[: shadow.MAX_COMPARED])
     verdicts = rollups.verdicts().filter(submission__in=pks).values_list("submission", *rollups.VERDICT)
     of_challenger = {
         pk: row

@@ -46,7 +46,9 @@ def audit(*, version: ModelVersion) -> None:
     """Store how a version treats sentences that name a group, see `classifier.bias_audit`."""
     if not Reference.objects.filter(version=version).exclude(bias={}).exists():
         sentences = audit_sentences()
-        report = bias_report(sentences, gates.twin(version).score_many(sentences.texts)[:, 0])
+        report = bias_report(
+            sentences, gates.load_evaluation_model(version).score_many(sentences.texts)[:, 0]
+        )
         Reference.objects.update_or_create(version=version, defaults={"bias": report})
 
 
@@ -60,8 +62,8 @@ def _dataset_of(version: ModelVersion) -> Dataset | None:
 
 def build(*, version: ModelVersion, dataset: Dataset, rows: datasets.Rows) -> Reference:
     """Store how a version scores rows that it did not learn from, clean ones at their natural share."""
-    twin = gates.twin(version)
-    scores = twin.score_many(rows.texts)
+    evaluation_model = gates.load_evaluation_model(version)
+    scores = evaluation_model.score_many(rows.texts)
     weights = np.ones(len(rows)) if rows.weights is None else rows.weights
     places = np.clip((scores * SCORE_BINS).astype(int), 0, SCORE_BINS - 1)
     lengths = bins_of(np.array([len(text) for text in rows.texts], float), LENGTH_EDGES)
@@ -71,7 +73,7 @@ def build(*, version: ModelVersion, dataset: Dataset, rows: datasets.Rows) -> Re
         defaults={
             "dataset": str(dataset),
             "rows": len(rows),
-            "flagged": np.rint(weights @ (scores >= twin.thresholds)),
+            "flagged": np.rint(weights @ (scores >= evaluation_model.thresholds)),
             "scores": np.rint(
                 [np.bincount(places[:, label], weights, SCORE_BINS) for label in range(len(LABELS))]
             ),

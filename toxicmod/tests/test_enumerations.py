@@ -29,7 +29,7 @@ from apps.monitoring.prometheus import exposition
 from apps.pages import results
 from apps.predictions import mirror
 from apps.registry.models import ModelArtifact, ModelVersion
-from apps.training import life
+from apps.training import labels
 from toxicmod.testing.endpoints import API_ENDPOINTS, ENDPOINTS, PAGES, build_url
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
@@ -187,7 +187,7 @@ def readers(site_data: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]
     yield "metrics", exposition
     yield "alert rules", alerts.evaluate
     yield "notices", alerts.send_due_notices
-    yield "statements", lambda: [life.true_mask(row) for row in life.statements(None)]
+    yield "label events", lambda: [labels.resolve_labels(row) for row in labels.label_events(None)]
     for stream in mirrored.STREAMS:
         yield (
             f"mirror {stream.kind}",

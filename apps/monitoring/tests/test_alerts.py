@@ -93,7 +93,7 @@ def test_an_alert_asks_for_a_model_once_where_its_rule_says_so(
     with django_capture_on_commit_callbacks(execute=True):
         (alert,) = alerts.evaluate(now=NOW)
         alerts.evaluate(now=_minutes(2))
-    assert asked == [("apps.training.tasks.learn", f"alert {alert.pk}: Calls fail")]
+    assert asked == [("apps.training.tasks.retrain", f"alert {alert.pk}: Calls fail")]
 
 
 def test_a_few_calls_prove_nothing(rule: AlertRule, traffic: Callable[..., HourlyRollup]) -> None:

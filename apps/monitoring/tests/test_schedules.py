@@ -97,14 +97,14 @@ def test_failing_schedules_open_an_alert_that_names_them(well: None) -> None:
     assert first.sentence == "Scheduled tasks and counts that fail or are overdue: roll-up."
     assert alerts.evaluate() == []
     # A second failure must not hide behind the first one's alert.
-    schedules.record_failure("apps.training.tasks.watch_canary", ValueError())
+    schedules.record_failure("apps.training.tasks.check_canary", ValueError())
     (second,) = alerts.evaluate()
     assert second.subjects == ["check-canary", "roll-up"]
     first.refresh_from_db()
     assert first.closed_at is not None
     schedules.record_success(schedules.ROLL_UP)
     assert alerts.evaluate() == []
-    schedules.record_success("apps.training.tasks.watch_canary")
+    schedules.record_success("apps.training.tasks.check_canary")
     alerts.evaluate()
     assert not Alert.objects.open().exists()
     assert not Notice.objects.exists()  # nobody is to be told
