@@ -39,7 +39,7 @@ from apps.api import batched  # noqa: E402
 from apps.api.parsers import collect_garbage  # noqa: E402
 from apps.api.refusals import refusal  # noqa: E402
 from apps.classifier.scorer import warm  # noqa: E402
-from apps.monitoring import counting  # noqa: E402
+from apps.monitoring import request_metrics  # noqa: E402
 from apps.registry import serving  # noqa: E402
 from toxicmod.batcher import Admission, Batcher, OverloadedError  # noqa: E402
 
@@ -202,7 +202,7 @@ class Application:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
         path = scope["path"]
-        source = counting.source_of(path)
+        source = request_metrics.source_of(path)
         response: HttpResponse | None = None
         seconds: float | None = None  # of requests that were answered in a batch
         try:
@@ -231,7 +231,7 @@ class Application:
             self._refused += 1
             response = refusal(source, 503, OVERLOADED, RETRY_SECONDS)
         if source:  # Django's middleware counts what it answers
-            counting.count(source, response.status_code, seconds)
+            request_metrics.count(source, response.status_code, seconds)
         await _respond(send, response)
 
     def _log_refused(self) -> None:

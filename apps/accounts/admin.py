@@ -46,11 +46,13 @@ class UserAdmin(auth_admin.UserAdmin):
     def _sees_all(self, request: HttpRequest) -> bool:
         return isinstance(request.user, User) and communities_of(request.user) is None
 
-    @admin.action(description="Switch off the second factor of the selected users", permissions=["change"])
+    @admin.action(
+        description="Switch off two-factor authentication for the selected users", permissions=["change"]
+    )
     def switch_off_second_factor(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
         for user in queryset.filter(pk__in=_within_access(request).values("pk")):
             second_factor.switch_off(user)
-            self.log_change(request, user, "Switched off the second factor.")
+            self.log_change(request, user, "Switched off two-factor authentication.")
         messages.success(request, "Done. Their passwords alone sign them in until they set it up again.")
 
 

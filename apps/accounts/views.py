@@ -36,7 +36,9 @@ def page(request: HttpRequest) -> HttpResponse:
             if key is None:
                 second_factor.check(user=user, code=form.cleaned_data["code"])
                 second_factor.switch_off(user)
-                messages.success(request, "The second factor is off. Your password alone signs you in.")
+                messages.success(
+                    request, "Two-factor authentication is off. You sign in with your password alone."
+                )
                 return redirect("admin:second_factor")
             request.session[_CODES] = second_factor.switch_on(
                 user=user, key=key, code=form.cleaned_data["code"]
@@ -45,7 +47,7 @@ def page(request: HttpRequest) -> HttpResponse:
             return redirect("admin:second_factor")
         except TwoFactorError as error:
             form.add_error("code", str(error))
-    context = admin.site.each_context(request) | {"title": "Second factor", "form": form}
+    context = admin.site.each_context(request) | {"title": "Two-factor authentication", "form": form}
     if key is None:
         codes = None if request.method == "POST" else request.session.pop(_CODES, None)
         context |= {"is_on": True, "codes": codes, "left": second_factor.codes_left(user)}

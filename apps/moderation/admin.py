@@ -58,7 +58,16 @@ def _to_item(item_id: int | None) -> SafeString | str:
 
 
 # Scores, and who decided before.
-_SWAYING = ("label", "score", "severity", "uncertainty", "history", "priority", "original", "not_for")
+_SWAYING = (
+    "label",
+    "score",
+    "severity",
+    "uncertainty",
+    "author_risk",
+    "priority",
+    "original",
+    "excluded_reviewer",
+)
 
 
 def _is_blind(item: QueueItem) -> bool:
@@ -71,7 +80,7 @@ class QueueItemAdmin(EvidenceAdmin):
         "id",
         "in_console",
         "status",
-        "lane",
+        "queue",
         "kind",
         "shown_label",
         "shown_score",

@@ -7,12 +7,12 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from django.core.cache import cache
-from django.db.models import Case, CharField, Q, TextChoices, Value, When
+from django.db.models import Case, CharField, OuterRef, Q, Subquery, TextChoices, Value, When
 from django.utils import timezone
 
 from apps.accounts.models import User
-from apps.moderation.models import SEVERE, Policy, QueueItem, QueueItemQuerySet, Skip
-from apps.moderation.permissions import LEAD_LANES, decidable_by
+from apps.moderation.models import MIN_SEVERE, Decision, Policy, Queue, QueueItem, QueueItemQuerySet, Skip
+from apps.moderation.permissions import LEAD_QUEUES, decidable_by
 
 SKIPPED = timedelta(days=1)
 _OFFER_SECONDS = 60
@@ -40,8 +40,13 @@ def escalated_by(user: User, now: datetime | None = None) -> list[int]:
     """Return the ids of the items that the user handed to another lead and has not opened again since."""
     if not user.has_perm("moderation.decide_escalated"):
         return []  # only leads are offered escalated items
+    escalations = Decision.objects.filter(item=OuterRef("pk"), action="escalate", reversal=None)
+    newest = Subquery(escalations.order_by("-pk").values("by")[:1])
     held = Q(lease_by=user, lease_until__gt=now or timezone.now())
-    items = QueueItem.objects.escalated_by(user).exclude(pk__in=QueueItem.objects.filter(held).values("pk"))
+    items = QueueItem.objects.open().filter(queue=Queue.ESCALATED).alias(last_escalated_by=newest)
+    items = items.filter(last_escalated_by=user.pk).exclude(
+        pk__in=QueueItem.objects.filter(held).values("pk")
+    )
     return list(items.values_list("pk", flat=True))
 
 
@@ -67,9 +72,9 @@ def obstacle(user: User, now: datetime) -> Case:
     """Return the expression of why the user cannot take an item: an `Obstacle`, or an empty string."""
     whens = []
     if not user.has_perm("moderation.decide_escalated"):
-        whens.append(When(lane__in=LEAD_LANES, then=Value(Obstacle.LEADS.value)))
-    whens.append(When(not_for=user, then=Value(Obstacle.DECIDED_FIRST.value)))
-    if barred := Policy.objects.barring(user):
+        whens.append(When(queue__in=LEAD_QUEUES, then=Value(Obstacle.LEADS.value)))
+    whens.append(When(excluded_reviewer=user, then=Value(Obstacle.DECIDED_FIRST.value)))
+    if barred := Policy.objects.restricted_for(user):
         whens.append(When(policy__in=barred, then=Value(Obstacle.POLICY.value)))
     held = Q(lease_by__isnull=False, lease_until__gt=now) & ~Q(lease_by=user)
     whens.append(When(held, then=Value(Obstacle.HELD.value)))
@@ -115,7 +120,7 @@ def next_item(
     items = takeable(user, view).exclude(pk__in=besides)
     if after is not None:
         items = items.filter(priority__lte=after.priority).exclude(pk=after.pk)
-    for pk in items.in_order().values_list("pk", flat=True)[:_CANDIDATES]:
+    for pk in items.by_priority().values_list("pk", flat=True)[:_CANDIDATES]:
         if offer(pk, tab):
             return QueueItem.objects.with_related().get(pk=pk)
     return None
@@ -130,8 +135,8 @@ def first_item(user: User, view: str) -> QueueItem | None:
     Raises:
         PermissionDenied, ValueError: as in `takeable`.
     """
-    rows = list(takeable(user, view).in_order().values_list("pk", "severity")[:_CANDIDATES])
+    rows = list(takeable(user, view).by_priority().values_list("pk", "severity")[:_CANDIDATES])
     offered = cache.get_many([_offer_key(pk) for pk, _ in rows])
-    preferred = (pk for pk, severity in rows if severity >= SEVERE or _offer_key(pk) not in offered)
+    preferred = (pk for pk, severity in rows if severity >= MIN_SEVERE or _offer_key(pk) not in offered)
     pk = next(preferred, rows[0][0] if rows else None)
     return None if pk is None else QueueItem.objects.with_related().get(pk=pk)

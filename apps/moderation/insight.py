@@ -20,13 +20,13 @@ from apps.classifier.labels import LABELS
 from apps.core.text import pluralize
 from apps.moderation.availability import Obstacle, obstacle
 from apps.moderation.models import (
-    SEVERE,
+    MIN_SEVERE,
     VIEWS,
     Appeal,
     Decision,
-    Lane,
     Policy,
     Preference,
+    Queue,
     QueueItem,
     QueueItemQuerySet,
 )
@@ -111,7 +111,7 @@ def forget_counts(user: User) -> None:
 
 
 def _view_count(view: str, items: QueueItemQuerySet, now: datetime) -> ViewCount:
-    title = Lane(view).label if view in Lane.values else view.capitalize()
+    title = Queue(view).label if view in Queue.values else view.capitalize()
     free = Q(obstacle="")
     # An index gives the first due, among whom all that are overdue and the oldest come first.
     figures = items.order_by("due_at")[: CAP + 1].aggregate(
@@ -161,8 +161,8 @@ def _explain_held(user: User, view: str, count: int) -> str:
 
 
 def _explain_policy(user: User, view: str, count: int) -> str:
-    barred = Policy.objects.filter(pk__in=Policy.objects.barring(user))
-    groups = sorted({group for names in barred.values_list("may_decide", flat=True) for group in names})
+    barred = Policy.objects.filter(pk__in=Policy.objects.restricted_for(user))
+    groups = sorted({group for names in barred.values_list("allowed_groups", flat=True) for group in names})
     return f"{_items(count, 'is', 'are')} restricted by policy to: {', '.join(groups)}."
 
 
@@ -188,11 +188,11 @@ _EXPLAINED: dict[Obstacle, Callable[[User, str, int], str]] = {
 
 def oldest_open(community: str | None = None) -> datetime | None:
     """Return when the oldest open item came, of one community or of all; None where none is open."""
-    # An index gives the oldest of each lane.
+    # An index gives the oldest of each queue.
     arrivals = QueueItem.objects.open().order_by("created_at").values_list("created_at", flat=True)
     if community is not None:
         arrivals = arrivals.filter(community=community)
-    return min((first for lane in Lane if (first := arrivals.filter(lane=lane).first())), default=None)
+    return min((first for queue in Queue if (first := arrivals.filter(queue=queue).first())), default=None)
 
 
 def log_queue_age() -> None:
@@ -248,8 +248,8 @@ class OwnFigures:
 def own_figures(user: User, *, days: int = 30) -> OwnFigures:
     """Return the user's figures of the last days, of the communities that the user may see."""
     since = timezone.now() - timedelta(days=days)
-    mine = Decision.objects.filter(by=user, created_at__gte=since).exclude(action=Decision.Action.REVERSE)
-    mine = in_communities_of(user, mine, "submission__community")
+    made = Decision.objects.filter(by=user, created_at__gte=since).exclude(action=Decision.Action.REVERSE)
+    mine = in_communities_of(user, made, "submission__community")
     actions = [action for action in Decision.Action if action != Decision.Action.REVERSE]
     figures = mine.aggregate(
         decisions=Count("pk"),
@@ -383,20 +383,20 @@ class Shift:
     """How much severe matter somebody has seen in the last eight hours."""
 
     severe: int
-    budget: int
+    limit: int
 
     @property
     def nudge(self) -> bool:
         """Whether to suggest a pause."""
-        return bool(self.budget) and self.severe >= self.budget
+        return bool(self.limit) and self.severe >= self.limit
 
 
 def shift_of(user: User) -> Shift:
     """Return the user's shift."""
     severe = Decision.objects.filter(
-        by=user, created_at__gte=timezone.now() - SHIFT, item__severity__gte=SEVERE
+        by=user, created_at__gte=timezone.now() - SHIFT, item__severity__gte=MIN_SEVERE
     ).exclude(action=Decision.Action.REVERSE)
-    return Shift(severe=severe.count(), budget=Preference.of(user).severe_budget)
+    return Shift(severe=severe.count(), limit=Preference.for_user(user).exposure_limit)
 
 
 def appeal_counts(*, communities: list[str] | None = None, days: int = 90) -> dict[str, int]:

@@ -6,10 +6,10 @@ from django.http import Http404
 from apps.accounts.models import User
 from apps.accounts.permissions import communities_of, may_see_community
 from apps.moderation.errors import StaleError
-from apps.moderation.models import Lane, Policy, QueueItem, QueueItemQuerySet
+from apps.moderation.models import Policy, Queue, QueueItem, QueueItemQuerySet
 from apps.moderation.selectors import visible
 
-LEAD_LANES = (Lane.ESCALATED, Lane.APPEAL)
+LEAD_QUEUES = (Queue.ESCALATED, Queue.APPEAL)
 
 _VIEW = (
     "predictions.view_prediction",
@@ -164,10 +164,10 @@ def decidable_by(user: User, items: QueueItemQuerySet | None = None) -> QueueIte
         PermissionDenied: the user may not decide at all.
     """
     require(user, "moderation.decide_queueitem")
-    items = visible_to(user, items).exclude(not_for=user)
-    if barred := Policy.objects.barring(user):
+    items = visible_to(user, items).exclude(excluded_reviewer=user)
+    if barred := Policy.objects.restricted_for(user):
         items = items.exclude(policy__in=barred)
-    return items if user.has_perm("moderation.decide_escalated") else items.exclude(lane__in=LEAD_LANES)
+    return items if user.has_perm("moderation.decide_escalated") else items.exclude(queue__in=LEAD_QUEUES)
 
 
 def require_item(user: User, item: QueueItem) -> None:
@@ -177,10 +177,10 @@ def require_item(user: User, item: QueueItem) -> None:
         PermissionDenied: for one of the reasons of `decidable_by`; the message says which.
     """
     require(user, "moderation.decide_queueitem", community=item.community)
-    if item.not_for_id == user.pk:
+    if item.excluded_reviewer_id == user.pk:
         raise PermissionDenied("Somebody else must look at this: you decided it before.")
-    if item.lane in LEAD_LANES and not user.has_perm("moderation.decide_escalated"):
+    if item.queue in LEAD_QUEUES and not user.has_perm("moderation.decide_escalated"):
         raise PermissionDenied("Appeals and escalated items are decided by a lead.")
-    groups = item.policy.may_decide
+    groups = item.policy.allowed_groups
     if groups and not user.is_superuser and not user.groups.filter(name__in=groups).exists():
         raise PermissionDenied(f"The policy {item.policy} lets only these decide: {', '.join(groups)}.")

@@ -63,7 +63,7 @@ def visible(user: User, rows: QuerySet[M]) -> QuerySet[M]:
     reveals = Exists(
         QueueItem.objects.open()
         .filter(kind=QueueItem.Kind.SECOND, submission=OuterRef(submission))
-        .exclude(not_for=user)
+        .exclude(excluded_reviewer=user)
     )
     # An open item reveals nothing, and the queue's indexes hold open items only.
     return rows.filter(Q(status=QueueItem.Status.OPEN) | ~reveals if rows.model is QueueItem else ~reveals)
@@ -81,6 +81,17 @@ def _own_or_of_communities(user: User) -> Q:
 def active_strikes(user: User, author: Author) -> int:
     """Return the sum of the author's strikes that count and that the user may see."""
     return visible(user, Strike.objects.active().filter(author=author)).points()  # type: ignore[attr-defined]
+
+
+def author_decisions(user: User, author: Author) -> QuerySet[Decision]:
+    """Return the decisions on the author's comments that the user may see, newest first."""
+    decisions = Decision.objects.filter(author=author).select_related("by", "rule", "submission__prediction")
+    return visible(user, decisions).order_by("-pk")
+
+
+def open_appeals(author: Author) -> QuerySet[Appeal]:
+    """Return the author's open appeals."""
+    return Appeal.objects.filter(decision__author=author, status=Appeal.Status.OPEN)
 
 
 def communities_for(user: User) -> list[str]:

@@ -58,7 +58,7 @@ def _traffic(community: str) -> tuple[np.ndarray, float]:
     if community:
         found = Submission.objects.filter(community=community).order_by("-pk")
         # What was chosen of the comments that were only scored is no fair sample.
-        found = found.exclude(outcome=Submission.Outcome.UNASKED)
+        found = found.exclude(outcome=Submission.Outcome.NOT_MODERATED)
         scores = found.values_list(*(f"prediction__{label}" for label in LABELS))
     else:
         own = (

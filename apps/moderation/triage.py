@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 from rapidfuzz import fuzz, process
 
-from apps.moderation.models import SEVERE, Lane, Policy, PolicyRule, QueueItem, Submission
+from apps.moderation.models import MIN_SEVERE, Policy, PolicyRule, Queue, QueueItem, Submission
 
 # How grave each label is where it is certain; what a threat may lead to outweighs rudeness.
 GRAVITY = {
@@ -23,8 +23,13 @@ GRAVITY = {
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 _NEAR = 0.25
 _UNCERTAIN = 0.8
-_OWN_LANE = (QueueItem.Kind.AUDIT, QueueItem.Kind.LEARN, QueueItem.Kind.APPEAL, QueueItem.Kind.SECOND)
-_STRIKES_FOR_FULL_HISTORY = 5
+_KINDS_WITH_QUEUE = (
+    QueueItem.Kind.AUDIT,
+    QueueItem.Kind.ACTIVE_LEARNING,
+    QueueItem.Kind.APPEAL,
+    QueueItem.Kind.SECOND,
+)
+_STRIKES_FOR_FULL_RISK = 5
 _SIMILAR = 90.0
 _HEAD = 2_000  # characters that are compared: edit distance is quadratic
 
@@ -43,10 +48,10 @@ class Verdict:
 class Ranking:
     """An item's place in the queue, with its parts."""
 
-    lane: Lane
+    queue: Queue
     severity: float
     uncertainty: float
-    history: float
+    author_risk: float
     priority: float
     due_at: datetime
 
@@ -119,23 +124,23 @@ def rank(
     ]
     distance = min((abs(probabilities[label] - bound) for label, bound in bounds), default=1.0)
     uncertainty = max(0.0, 1 - distance / _NEAR)
-    history = min(strikes / _STRIKES_FOR_FULL_HISTORY, 1.0)
+    author_risk = min(strikes / _STRIKES_FOR_FULL_RISK, 1.0)
     if escalated:
-        lane = Lane.ESCALATED
-    elif kind in _OWN_LANE:
-        lane = Lane(kind.value)
-    elif severity >= SEVERE:
-        lane = Lane.URGENT
+        queue = Queue.ESCALATED
+    elif kind in _KINDS_WITH_QUEUE:
+        queue = Queue(kind.value)
+    elif severity >= MIN_SEVERE:
+        queue = Queue.URGENT
     else:
-        lane = Lane.UNCERTAIN if uncertainty >= _UNCERTAIN else Lane.NORMAL
-    minutes = policy.urgent_due_minutes if lane in (Lane.URGENT, Lane.ESCALATED) else policy.due_minutes
-    worth = severity + 0.3 * uncertainty + 0.3 * history + (1.0 if escalated else 0.0)
+        queue = Queue.UNCERTAIN if uncertainty >= _UNCERTAIN else Queue.NORMAL
+    minutes = policy.urgent_due_minutes if queue in (Queue.URGENT, Queue.ESCALATED) else policy.due_minutes
+    score = severity + 0.3 * uncertainty + 0.3 * author_risk + (1.0 if escalated else 0.0)
     return Ranking(
-        lane=lane,
+        queue=queue,
         severity=severity,
         uncertainty=uncertainty,
-        history=history,
-        priority=worth - (now - _EPOCH) / timedelta(days=1),
+        author_risk=author_risk,
+        priority=score - (now - _EPOCH) / timedelta(days=1),
         due_at=now + timedelta(minutes=minutes),
     )
 

@@ -31,7 +31,7 @@ def payload(decision: Decision, event: Delivery.Event) -> dict[str, Any]:
     """Return what the platform is told. It holds no comment, no note and no moderator's name."""
     submission = decision.submission
     # After a reversal what was decided before holds again; where nothing was, a human has yet to decide.
-    holds = submission.current() if decision.action == Decision.Action.REVERSE else decision
+    holds = submission.current_decision() if decision.action == Decision.Action.REVERSE else decision
     outcome = Submission.Outcome(holds.action) if holds else Submission.Outcome.HUMAN_REVIEW
     told: dict[str, Any] = {
         "event": str(event),

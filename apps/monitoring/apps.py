@@ -6,6 +6,6 @@ class MonitoringConfig(AppConfig):
     name = "apps.monitoring"
 
     def ready(self) -> None:
-        from apps.monitoring import checks, schedules  # noqa: F401  (both register themselves)
+        from apps.monitoring import checks, schedules  # noqa: F401  (registers checks and signal handlers)
 
         post_migrate.connect(schedules.create_rows, sender=self)

@@ -1,4 +1,7 @@
-"""Up to when traffic is counted, and what is missing: from the counts themselves, not from the schedule."""
+"""Up to when traffic is counted, and what is missing. The dashboard, alerts and `/metrics` show it.
+
+It is computed from the rollups and not from the schedule, because a task can succeed without counting.
+"""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -9,16 +12,22 @@ from django.utils import timezone
 
 from apps.core.text import pluralize
 from apps.monitoring import schedules
-from apps.monitoring.models import Progress, ScheduledTask, UncountedHour
+from apps.monitoring.models import IncompleteHour, RollupProgress, ScheduledTask
 
 RECENT = timedelta(days=7)
-_NAMED = 3  # hours that are named one by one
-_HOUR, _TICK = timedelta(hours=1), timedelta(microseconds=1)
+_MAX_LISTED = 3
+_HOUR, _MICROSECOND = timedelta(hours=1), timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
 class Freshness:
-    """The moment up to which everything is counted, None before the first count, and what is wrong."""
+    """Up to when everything is counted, and what is wrong.
+
+    Attributes:
+        as_of: the time up to which everything is counted; None before the first count.
+        problems: sentences for readers.
+        subjects: short names of the problems, for alerts.
+    """
 
     as_of: datetime | None
     problems: list[str] = field(default_factory=list)
@@ -26,68 +35,72 @@ class Freshness:
 
     @property
     def is_late(self) -> bool:
-        """Whether the counts are older than they should be, or incomplete."""
+        """Whether rollups are older than they should be, or incomplete."""
         return bool(self.problems)
 
     @property
     def status(self) -> str:
-        """One word for it."""
+        """`late` or `current`."""
         return "late" if self.problems else "current"
 
 
-def of_counts(
+def of_rollups(
     *, now: datetime | None = None, begin: datetime | None = None, end: datetime | None = None
 ) -> Freshness:
-    """Return how fresh the hourly counts are, and which hours from `begin` to `end` are incomplete.
+    """Return the freshness of the hourly rollups.
 
-    Without `begin` the last seven days count: older hours are no news, panels that show them name them.
+    Args:
+        begin: list incomplete hours from here on; by default those of the last seven days.
+        end: list incomplete hours before this time only.
     """
     now = now or timezone.now()
     origin = settings.ROLL_UP_FROM
-    until = Progress.objects.filter(pk=origin).values_list("until", flat=True).first()
-    hours = list(
-        UncountedHour.objects.filter(
+    counted_until = RollupProgress.objects.filter(pk=origin).values_list("counted_until", flat=True).first()
+    incomplete = list(
+        IncompleteHour.objects.filter(
             Q(hour__gte=(begin or now - RECENT) - _HOUR) | Q(hour__gte=now - 2 * _HOUR), origin=origin
         ).order_by("hour")
     )
-    failed = {row.hour for row in hours if row.skipped is None}
-    as_of = until
-    while as_of and (hour := (as_of - _TICK).replace(minute=0, second=0, microsecond=0)) in failed:
+    uncounted = {row.hour for row in incomplete if row.skipped is None}
+    as_of = counted_until
+    while as_of and (hour := (as_of - _MICROSECOND).replace(minute=0, second=0, microsecond=0)) in uncounted:
         as_of = hour
     problems, subjects = [], []
     if _is_late(as_of, now):
-        counted = f"since {as_of:%Y-%m-%d %H:%M} UTC" if as_of else "yet"
-        problems.append(f"Traffic has not been counted {counted}.")
-        subjects.append("late counts")
-    shown = [row for row in hours if end is None or row.hour < end]
-    problems += [_sentence(row) for row in shown[:_NAMED]]
-    if len(shown) > _NAMED:
-        problems.append(f"{pluralize(len(shown) - _NAMED, 'more hour is', 'more hours are')} incomplete.")
-    if shown:
+        since = f"since {as_of:%Y-%m-%d %H:%M} UTC" if as_of else "yet"
+        problems.append(f"Traffic has not been counted {since}.")
+        subjects.append("late rollups")
+    listed = [row for row in incomplete if end is None or row.hour < end]
+    problems += [_describe(row) for row in listed[:_MAX_LISTED]]
+    if len(listed) > _MAX_LISTED:
+        problems.append(
+            f"{pluralize(len(listed) - _MAX_LISTED, 'more hour is', 'more hours are')} incomplete."
+        )
+    if listed:
         subjects.append("incomplete hours")
     return Freshness(as_of, problems, subjects)
+
+
+def of_background_work(now: datetime) -> Freshness:
+    """Return the current problems of scheduled tasks and rollups, for metrics that are read live."""
+    failing, rollups = list(schedules.problems(now)), of_rollups(now=now)
+    return Freshness(
+        now,
+        [*(state.problem for state in failing), *rollups.problems],
+        [*(state.name for state in failing), *rollups.subjects],
+    )
 
 
 def _is_late(as_of: datetime | None, now: datetime) -> bool:
     since = as_of
     if since is None:
-        expected = ScheduledTask.objects.filter(pk=schedules.ROLL_UP)
-        since = expected.values_list("created_at", flat=True).first()
+        task = ScheduledTask.objects.filter(pk=schedules.ROLL_UP)
+        since = task.values_list("created_at", flat=True).first()
     return since is None or now - since > schedules.allowed_age(schedules.ROLL_UP)
 
 
-def _sentence(row: UncountedHour) -> str:
-    when = f"{row.hour:%Y-%m-%d %H:%M} UTC"
+def _describe(row: IncompleteHour) -> str:
+    hour = f"{row.hour:%Y-%m-%d %H:%M} UTC"
     if row.skipped is None:
-        return f"The hour {when} could not be counted and is tried again: {row.error}"
-    return f"In the hour {when} {pluralize(row.skipped, 'row')} could not be counted: {row.error}"
-
-
-def of_background_work(now: datetime) -> Freshness:
-    """Return what is wrong at this moment with schedules and counts; for figures that are read live."""
-    failing, counts = list(schedules.problems(now)), of_counts(now=now)
-    return Freshness(
-        now,
-        [*(state.problem for state in failing), *counts.problems],
-        [*(state.name for state in failing), *counts.subjects],
-    )
+        return f"The hour {hour} could not be counted and will be retried: {row.error}"
+    return f"In the hour {hour} {pluralize(row.skipped, 'row')} could not be counted: {row.error}"

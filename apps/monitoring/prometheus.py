@@ -1,6 +1,6 @@
-"""Metrics for Prometheus at `/metrics`: calls that the processes count, and what the database knows.
+"""Metrics for Prometheus at `/metrics`: requests that the processes count, and what the database holds.
 
-Under gunicorn each process counts in a file of its own, which whichever process is asked adds up
+Under gunicorn each process counts in its own file, and the process that answers the scrape adds them up
 (prometheus-client's multiprocess mode); see `toxicmod.gunicorn`.
 """
 
@@ -20,17 +20,15 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from apps.moderation.models import Delivery, QueueItem
-from apps.monitoring import freshness, schedules, state
-from apps.monitoring.models import Alert, UncountedHour
+from apps.monitoring import freshness, live_metrics, schedules
+from apps.monitoring.models import Alert, IncompleteHour
 from apps.registry.models import Alias, ModelVersion
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _REQUESTS = Counter(
-    "toxicmod_requests", "Calls answered, by source and class of status.", ["source", "status"], registry=None
+    "toxicmod_requests", "Requests answered, by source and status class.", ["source", "status"], registry=None
 )
-_SECONDS = Histogram(
-    "toxicmod_request_seconds", "Time to answer a call.", ["source"], registry=None, buckets=BUCKETS
-)
+_SECONDS = Histogram("toxicmod_request_seconds", "Response time.", ["source"], registry=None, buckets=BUCKETS)
 
 
 @cache
@@ -39,44 +37,44 @@ def _counters(source: str, status: int) -> tuple[Counter, Histogram]:
 
 
 def observe(source: str, status: int, seconds: float | None, times: int = 1) -> None:
-    """Count a call that was answered, and its time if it took one; takes some microseconds."""
+    """Count answered requests and their response time; see `request_metrics.RequestCounter.add`."""
     requests, histogram = _counters(source, status // 100)
     requests.inc(times)
     if seconds is not None:
         histogram.observe(seconds)
 
 
-class Stored(Collector):
-    """What the database knows when it is asked; of a database that is down, only that it is."""
+class DatabaseCollector(Collector):
+    """Metrics read from the database at each scrape; only `toxicmod_database_up` if it does not respond."""
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         try:
-            found = [
+            metrics = [
                 *_queue(),
-                _gauge("toxicmod_model_version", "The champion's number.", _champion()),
+                _gauge("toxicmod_model_version", "Number of the champion.", _champion()),
                 _gauge(
                     "toxicmod_webhooks_waiting",
-                    "Webhooks that are to be sent.",
+                    "Webhooks to be sent.",
                     Delivery.objects.filter(status__in=["pending", "sending"]).count(),
                 ),
                 _gauge(
                     "toxicmod_webhooks_given_up",
-                    "Webhooks that failed and that nobody has sent again.",
+                    "Webhooks that failed and were not sent again.",
                     Delivery.objects.filter(status=Delivery.Status.FAILED).count(),
                 ),
-                _gauge("toxicmod_alerts_open", "Alerts that are open.", Alert.objects.open().count()),
+                _gauge("toxicmod_alerts_open", "Open alerts.", Alert.objects.open().count()),
                 *_rollups(),
                 *_schedules(),
                 *_mirror(),
             ]
         except DatabaseError:
-            found = []
-        yield from found
-        yield _gauge("toxicmod_database_up", "Whether the database answers.", bool(found))
+            metrics = []
+        yield from metrics
+        yield _gauge("toxicmod_database_up", "Whether the database responds.", bool(metrics))
 
 
-def _gauge(name: str, what: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, what, value=value)
+def _gauge(name: str, description: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, description, value=value)
 
 
 def _champion() -> int:
@@ -85,76 +83,79 @@ def _champion() -> int:
 
 
 def _queue() -> Iterator[GaugeMetricFamily]:
-    depth = GaugeMetricFamily("toxicmod_queue_items", "Open items.", labels=["lane"])
-    oldest = GaugeMetricFamily("toxicmod_queue_oldest_seconds", "Age of the oldest.", labels=["lane"])
+    depth = GaugeMetricFamily("toxicmod_queue_items", "Open queue items.", labels=["lane"])
+    age = GaugeMetricFamily(
+        "toxicmod_queue_oldest_seconds", "Age of the oldest open queue item.", labels=["lane"]
+    )
     now = timezone.now()
-    lanes = QueueItem.objects.filter(status=QueueItem.Status.OPEN).order_by().values_list("lane")
-    for lane, count, first in lanes.annotate(Count("pk"), Min("created_at")):
-        depth.add_metric([lane], count)
-        oldest.add_metric([lane], (now - first).total_seconds())
+    queues = QueueItem.objects.filter(status=QueueItem.Status.OPEN).order_by().values_list("queue")
+    for queue, count, oldest in queues.annotate(Count("pk"), Min("created_at")):
+        depth.add_metric([queue], count)
+        age.add_metric([queue], (now - oldest).total_seconds())
     yield depth
-    yield oldest
+    yield age
 
 
 def _rollups() -> Iterator[GaugeMetricFamily]:
     lag = GaugeMetricFamily(
-        "toxicmod_rollup_lag_seconds", "Since traffic was last counted.", labels=["origin"]
+        "toxicmod_rollup_lag_seconds", "Time since traffic was last counted.", labels=["origin"]
     )
     now = timezone.now()
-    counted = freshness.of_counts(now=now)
-    if counted.as_of:
-        lag.add_metric([settings.ROLL_UP_FROM], (now - counted.as_of).total_seconds())
+    as_of = freshness.of_rollups(now=now).as_of
+    if as_of:
+        lag.add_metric([settings.ROLL_UP_FROM], (now - as_of).total_seconds())
     yield lag
     yield _gauge(
         "toxicmod_rollup_incomplete_hours",
-        "Hours of which something could not be counted.",
-        UncountedHour.objects.count(),
+        "Hours that are not counted completely.",
+        IncompleteHour.objects.count(),
     )
 
 
 def _schedules() -> Iterator[GaugeMetricFamily]:
     age = GaugeMetricFamily(
-        "toxicmod_schedule_success_age_seconds", "Since a task's last success.", labels=["task"]
+        "toxicmod_schedule_success_age_seconds", "Time since a task's last success.", labels=["task"]
     )
     failing = GaugeMetricFamily(
         "toxicmod_schedule_failing", "Whether a task fails or is overdue.", labels=["task"]
     )
     now = timezone.now()
-    for each in schedules.states(now):
-        if each.succeeded_at:
-            age.add_metric([each.task], (now - each.succeeded_at).total_seconds())
-        failing.add_metric([each.task], bool(each.problem))
+    for state in schedules.states(now):
+        if state.succeeded_at:
+            age.add_metric([state.task], (now - state.succeeded_at).total_seconds())
+        failing.add_metric([state.task], bool(state.problem))
     yield age
     yield failing
 
 
 def _mirror() -> Iterator[GaugeMetricFamily]:
-    lag = state.mirror_lag()
+    lag = live_metrics.mirror_lag()
     if lag is not None:
-        yield _gauge("toxicmod_mirror_lag_seconds", "Age of the oldest record that the mirror lacks.", lag)
+        yield _gauge("toxicmod_mirror_lag_seconds", "Age of the oldest record not yet in the mirror.", lag)
 
 
 def exposition() -> bytes:
-    """Return every metric in Prometheus' text format."""
+    """Return all metrics in Prometheus' text format."""
     registry = CollectorRegistry()
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         MultiProcessCollector(registry)
     else:
         registry.register(_REQUESTS)
         registry.register(_SECONDS)
-    registry.register(Stored())
+    registry.register(DatabaseCollector())
     return generate_latest(registry)
 
 
 def metrics(request: HttpRequest) -> HttpResponse:
-    """Answer who brings the token, where one is set."""
+    """Respond with all metrics to requests that send METRICS_TOKEN; without that setting, with 404."""
     if not settings.METRICS_TOKEN:
         raise Http404
-    given = request.headers.get("Authorization", "")
-    if not constant_time_compare(given, f"Bearer {settings.METRICS_TOKEN}"):
-        refusal = HttpResponse(
-            "Send METRICS_TOKEN as a bearer token.\n", status=401, content_type="text/plain"
+    authorization = request.headers.get("Authorization", "")
+    if not constant_time_compare(authorization, f"Bearer {settings.METRICS_TOKEN}"):
+        return HttpResponse(
+            "Send METRICS_TOKEN as a bearer token.\n",
+            status=401,
+            content_type="text/plain",
+            headers={"WWW-Authenticate": "Bearer"},
         )
-        refusal["WWW-Authenticate"] = "Bearer"
-        return refusal
     return HttpResponse(exposition(), content_type=CONTENT_TYPE_LATEST)

@@ -1,4 +1,4 @@
-"""What a Celery worker does of monitoring."""
+"""Celery tasks of monitoring; each calls an action."""
 
 import logging
 from uuid import UUID
@@ -6,43 +6,44 @@ from uuid import UUID
 from celery import shared_task
 
 from apps.core.enqueue import enqueue
-from apps.monitoring import alerts, references, rollups
+from apps.monitoring import actions
+from apps.monitoring.exceptions import IncompleteRollupError, RuleEvaluationError
 from apps.predictions.mirror import MirrorError
 
 logger = logging.getLogger(__name__)
 
 
-# What is raised on purpose makes the schedule fail, which the dashboard shows and an alert reports.
-@shared_task(throws=(rollups.IncompleteCountError, MirrorError))
+# These exceptions are expected: the task counts as failed, which the dashboard shows and an alert reports.
+@shared_task(throws=(IncompleteRollupError, MirrorError))
 def roll_up() -> None:
     """Count the hours that have changed."""
-    rollups.roll_up()
+    actions.roll_up()
 
 
 @shared_task
 def refresh_baselines() -> None:
-    """Prepare the champion's reference, and tell last week's words from it."""
-    references.look_deeper()
+    """Store the champion's baseline, and compare last week's comments with it."""
+    actions.refresh_baselines()
 
 
-@shared_task(throws=(alerts.EvaluationError,))
+@shared_task(throws=(RuleEvaluationError,))
 def evaluate_rules() -> None:
     """Open and close alerts."""
     try:
-        alerts.evaluate()
-    except alerts.EvaluationError as error:
+        actions.evaluate_rules()
+    except RuleEvaluationError as error:
         logger.error("%s", error)
         raise
 
 
 @shared_task
 def send_notifications() -> None:
-    """Enqueue the notices of alerts that are due, each by itself: a receiver may be slow."""
-    for notice_id in alerts.due_notices():
-        enqueue("apps.monitoring.tasks.send_notification", str(notice_id), expires=30)
+    """Enqueue a task for each notification that is due, because a receiver may respond slowly."""
+    for notification_id in actions.due_notifications():
+        enqueue("apps.monitoring.tasks.send_notification", str(notification_id), expires=30)
 
 
 @shared_task
 def send_notification(notification_id: str) -> None:
-    """Send a notice of an alert."""
-    alerts.send_notice(notice_id=UUID(notification_id))
+    """Send a notification about an alert."""
+    actions.send_notification(notification_id=UUID(notification_id))

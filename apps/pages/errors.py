@@ -1,4 +1,4 @@
-"""Error pages: what went wrong, and what to do next."""
+"""Error pages, and decorators that return them."""
 
 import logging
 import math
@@ -18,26 +18,21 @@ logger = logging.getLogger(__name__)
 View = Callable[..., HttpResponse]
 
 
-def bad_request(request: HttpRequest) -> HttpResponse:
-    """Return the page of a request that makes no sense."""
-    return render(request, "400.html", status=400)
-
-
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """Return the page of a form that did not come from this site, or from one that was open for too long."""
+    """Return the page for a form without a valid CSRF token."""
     return render(request, "403_csrf.html", status=403)
 
 
-def too_many(request: HttpRequest, seconds: float) -> HttpResponse:
-    """Return the page of an address that calls too often, with the time after which it may go on."""
-    wait = math.ceil(seconds)
-    response = render(request, "429.html", {"seconds": wait}, status=429)
-    response["Retry-After"] = str(wait)
+def too_many_requests(request: HttpRequest, seconds: float) -> HttpResponse:
+    """Return the page for an address over its rate limit, which may send requests again after `seconds`."""
+    retry_after = math.ceil(seconds)
+    response = render(request, "429.html", {"seconds": retry_after}, status=429)
+    response["Retry-After"] = str(retry_after)
     return response
 
 
 def too_many_sign_ins(request: HttpRequest, seconds: float) -> HttpResponse:
-    """Return the page of somebody whose sign-ins failed too often, with the time after which to try again."""
+    """Return the page for too many failed sign-ins; the next attempt is allowed after `seconds`."""
     minutes = math.ceil(seconds / 60)
     response = render(request, "429_sign_in.html", {"minutes": minutes}, status=429)
     response["Retry-After"] = str(math.ceil(seconds))
@@ -47,19 +42,22 @@ def too_many_sign_ins(request: HttpRequest, seconds: float) -> HttpResponse:
 def sign_in_locked(
     request: HttpRequest, response: HttpResponse | None = None, credentials: object = None
 ) -> HttpResponse:
-    """Return the page of a name that django-axes has locked for this address; an attempt extends it."""
+    """Return the page for a username that django-axes has locked for this address.
+
+    Each further attempt restarts the lock.
+    """
     return too_many_sign_ins(request, settings.AXES_COOLOFF_TIME * 3600)
 
 
 def unavailable(request: HttpRequest) -> HttpResponse:
-    """Return the page of a site that has no model or no database at the moment."""
+    """Return the page for an outage of the model or the database."""
     response = render(request, "503.html", status=503)
     response["Retry-After"] = "5"
     return response
 
 
-def helpful(view: View) -> View:
-    """Answer with a page that helps when the model or the database is missing."""
+def handle_unavailable(view: View) -> View:
+    """Return the page for an outage if the view finds no model or the database fails."""
 
     @wraps(view)
     def wrapped(request: HttpRequest, *args: object, **kwargs: object) -> HttpResponse:
@@ -74,14 +72,14 @@ def helpful(view: View) -> View:
     return wrapped
 
 
-def limited(*methods: str) -> Callable[[View], View]:
-    """Count the calls of each address, with these methods, against the limit for anonymous use."""
+def rate_limited(*methods: str) -> Callable[[View], View]:
+    """Apply the rate limit of anonymous visitors to requests with these methods, by address."""
 
     def decorate(view: View) -> View:
         @wraps(view)
         def wrapped(request: HttpRequest, *args: object, **kwargs: object) -> HttpResponse:
             seconds = anonymous_wait(request) if request.method in methods else None
-            return view(request, *args, **kwargs) if seconds is None else too_many(request, seconds)
+            return view(request, *args, **kwargs) if seconds is None else too_many_requests(request, seconds)
 
         return wrapped
 

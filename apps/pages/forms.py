@@ -1,4 +1,4 @@
-"""What visitors fill in."""
+"""Forms of the public pages."""
 
 from typing import Any
 
@@ -13,33 +13,34 @@ NONE = "none"
 
 
 class CommentForm(forms.Form):
-    """A comment to try."""
+    """A comment to check."""
 
     text = forms.CharField(
-        label="A comment",
+        label="Your comment",
         strip=False,
-        error_messages={"required": "Write a comment first, or take an example."},
+        error_messages={"required": "Write a comment first, or try an example."},
         widget=forms.Textarea(
             attrs={"rows": 7, "dir": "auto", "placeholder": "Type or paste a comment…", "spellcheck": "false"}
         ),
     )
-    store = forms.BooleanField(label="Store my text", required=False)
+    store = forms.BooleanField(label="Save my text", required=False)
 
     def clean_text(self) -> str:
-        """Return the comment with one character for a line break; forms send two."""
+        """Return the comment with a line feed as line break; browsers send CR LF."""
         text = self.cleaned_data["text"].replace("\r\n", "\n")
         if not text.strip():
-            raise ValidationError("Write a comment first, or take an example.")
+            raise ValidationError("Write a comment first, or try an example.")
         size = len(text.encode("utf-8", "surrogatepass"))
         if size > settings.MAX_COMMENT_BYTES:
             raise ValidationError(
-                f"Please shorten it: it has {size:,} bytes, and {settings.MAX_COMMENT_BYTES:,} are allowed."
+                f"Please shorten the comment: it has {size:,} bytes, "
+                f"and the limit is {settings.MAX_COMMENT_BYTES:,}."
             )
         return text
 
 
 class FeedbackForm(forms.Form):
-    """Whether a result was right."""
+    """A visitor's feedback on a result."""
 
     is_right = forms.TypedChoiceField(
         label="Is this result right?",
@@ -49,16 +50,16 @@ class FeedbackForm(forms.Form):
         error_messages={"required": "Choose one: is the result right or wrong?"},
     )
     labels = forms.MultipleChoiceField(
-        label="Which labels are true? (if you like)",
+        label="Which labels apply? (optional)",
         choices=[
             *((label, f"{NAMES[label]}: {MEANINGS[label]}") for label in LABELS),
-            (NONE, "None of them"),
+            (NONE, "None of these"),
         ],
         widget=forms.CheckboxSelectMultiple,
         required=False,
     )
     remark = forms.CharField(
-        label="A remark (if you like)",
+        label="Comment (optional)",
         max_length=2_000,
         required=False,
         widget=forms.Textarea(attrs={"rows": 3, "dir": "auto"}),
@@ -68,16 +69,16 @@ class FeedbackForm(forms.Form):
         data = self.cleaned_data
         labels = data.get("labels") or []
         if NONE in labels and len(labels) > 1:
-            raise ValidationError("“None of them” and a label can't both be true.")
+            raise ValidationError("Choose labels or “None of these”, not both.")
         data["true_labels"] = [label for label in labels if label != NONE] if labels else None
         return data
 
 
 class AppealForm(forms.Form):
-    """Why a decision was wrong, in its author's words."""
+    """An author's appeal against a decision."""
 
     text = forms.CharField(
-        label="Why should it be looked at again?",
+        label="Why should we review it again?",
         max_length=5_000,
         required=False,
         widget=forms.Textarea(attrs={"rows": 6, "dir": "auto"}),

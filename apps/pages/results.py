@@ -1,4 +1,4 @@
-"""A scored comment as a page shows it: verdict in words, six bars, the comment with its telling words."""
+"""A scored comment as a page shows it: verdict, one bar per label, and the comment with highlighted terms."""
 
 import math
 from collections import Counter
@@ -27,25 +27,25 @@ MEANINGS = {
     "obscene": "crude or sexual language",
     "threat": "announces or wishes harm",
     "insult": "aimed at a person or a group",
-    "identity_hate": "attacks people for what they are",
+    "identity_hate": "attacks people for who they are",
 }
-MAX_MARKS = 40  # a long comment shows its most telling words, not thousands of marks
-MAX_WORDS = 6
-LEAST = math.log(1.25)  # of a contribution that is worth naming
-FAINT = 0.2  # of the strongest word's strength: what is weaker is noise beside it
-CLEAR, STRONG = 2.0, 5.0  # odds factors from which an effect is called so
-LEVELS = [math.log(factor) for factor in (1.5, 2.5, 5, 12)]  # odds factors from which a mark is stronger
+MAX_HIGHLIGHTS = 40
+MAX_TERMS = 6
+MIN_CONTRIBUTION = math.log(1.25)  # to a label's logit; a smaller effect is not listed
+MIN_RELATIVE_STRENGTH = 0.2  # of the strongest term's contribution; a weaker term is not highlighted
+CLEAR_FACTOR, STRONG_FACTOR = 2.0, 5.0  # factors of the odds from which an effect is “clear” or “strong”
+HIGHLIGHT_LEVELS = [math.log(factor) for factor in (1.5, 2.5, 5, 12)]  # contributions at levels 1 to 4
 
 VERDICTS = {
-    Submission.Outcome.APPROVE: ("stay", "Would stay"),
-    Submission.Outcome.HUMAN_REVIEW: ("wait", "Would wait for a moderator"),
-    Submission.Outcome.REJECT: ("go", "Would be removed"),
+    Submission.Outcome.APPROVE: ("approve", "Would be published"),
+    Submission.Outcome.HUMAN_REVIEW: ("review", "Would be held for review"),
+    Submission.Outcome.REJECT: ("reject", "Would be removed"),
 }
 
 
 @dataclass(frozen=True)
-class Bar:
-    """One label: its probability, and the limits of the policy for a review and for removal, all 0 to 1."""
+class LabelBar:
+    """A label's probability, and the policy's thresholds for review and removal; all from 0 to 1."""
 
     label: str
     probability: float | None
@@ -62,41 +62,45 @@ class Bar:
 
     @property
     def state(self) -> str:
-        """`go`, `wait` or `stay`: what the policy makes of this label alone."""
+        """`reject`, `review` or `approve`: the policy's outcome for this label alone."""
         if self.probability is None:
-            return "stay"
+            return "approve"
         if self.reject_from is not None and self.probability >= self.reject_from:
-            return "go"
-        return "wait" if self.review_from is not None and self.probability >= self.review_from else "stay"
+            return "reject"
+        needs_review = self.review_from is not None and self.probability >= self.review_from
+        return "review" if needs_review else "approve"
 
 
 @dataclass(frozen=True)
 class Factor:
-    """By how much a word multiplies (or, below 1, divides) the odds of a label."""
+    """The factor by which a term multiplies the odds of a label."""
 
     name: str
     value: float
 
     @property
-    def raises(self) -> bool:
-        return self.value >= 1
-
-    @property
     def effect(self) -> str:
         """The effect in words: `strongly raised`, `slightly lowered`.
 
-        Never the number: beside a word that names a group it would read as a fact about that group.
+        The number is never shown: beside a word that names a group, it could pass for a fact about the group.
         """
-        times = self.value if self.raises else 1 / self.value
-        strength = "strongly" if times >= STRONG else "clearly" if times >= CLEAR else "slightly"
-        return f"{strength} {'raised' if self.raises else 'lowered'}"
+        is_raising = self.value >= 1
+        factor = self.value if is_raising else 1 / self.value
+        strength = "slightly"
+        if factor >= STRONG_FACTOR:
+            strength = "strongly"
+        elif factor >= CLEAR_FACTOR:
+            strength = "clearly"
+        return f"{strength} {'raised' if is_raising else 'lowered'}"
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A piece of the comment. Level 0 is plain, 1 to 4 speak for a label, -1 against.
+class Segment:
+    """A segment of the comment.
 
-    A word that the comment has several times (`count`) has the factors of all its places together.
+    Attributes:
+        level: 0 is not highlighted, 1 to 4 raises the score of a label, -1 lowers it.
+        count: occurrences of the term in the comment. `factors` are those of all occurrences together.
     """
 
     text: str
@@ -106,51 +110,56 @@ class Piece:
 
     @property
     def strength(self) -> float:
-        """The largest of its factors."""
+        """The largest factor."""
         return max(factor.value for factor in self.factors)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the policy would do, and why, in words."""
+    """The policy's outcome for the comment: `state` as in `LabelBar`, and texts for the page."""
 
     state: str
-    words: str
-    because: str
+    title: str
+    explanation: str
     policy: str
 
 
 @dataclass(frozen=True)
 class Result:
-    """Everything a page shows of a scored comment; the pieces are empty where there is no text to show."""
+    """What a page shows of a scored comment. `segments` is empty if the text is not shown."""
 
     verdict: Verdict | None
-    bars: list[Bar]
-    pieces: list[Piece]
-    words: list[Piece]
+    bars: list[LabelBar]
+    segments: list[Segment]
+    top_terms: list[Segment]
     model_version: int | None = None
 
     @property
-    def highest(self) -> Bar | None:
-        """The label with the highest probability; None where nothing was scored."""
+    def highest(self) -> LabelBar | None:
+        """The bar with the highest probability, or None if no comment was scored."""
         scored = [bar for bar in self.bars if bar.probability is not None]
         return max(scored, key=lambda bar: bar.probability or 0.0, default=None)
 
 
 def percent(probability: float) -> str:
-    """Return a probability in words that never claim certainty: `under 1%`, `63%`, `over 99%`."""
+    """Return a probability as a text that never claims certainty: `under 1%`, `63%`, `over 99%`."""
     if probability < 0.01:
         return "under 1%"
     return "over 99%" if probability > 0.99 else f"{probability:.0%}"
 
 
-def bars(
+def label_bars(
     probabilities: Mapping[str, float] | None, policy: Policy | None, thresholds: Sequence[float]
-) -> list[Bar]:
-    """Return six bars; without a policy the model's own thresholds are those for a moderator's look."""
+) -> list[LabelBar]:
+    """Return one bar per label.
+
+    Args:
+        probabilities: by label; None for bars without a score.
+        thresholds: the model's, by label in the order of `LABELS`; used for review if there is no policy.
+    """
     rules = {rule.label: rule for rule in policy.rules.all()} if policy else {}
     return [
-        Bar(
+        LabelBar(
             label,
             probabilities[label] if probabilities else None,
             (rules[label].review_from if label in rules else None) if policy else threshold,
@@ -160,72 +169,69 @@ def bars(
     ]
 
 
-def verdict(probabilities: Mapping[str, float], policy: Policy) -> Verdict:
-    """Return what the policy says, in a sentence that names the figures."""
-    found = triage(probabilities=probabilities, policy=policy)
-    state, words = VERDICTS[found.outcome]
-    name = f"the {policy.community or 'default'} policy"
-    if found.reasons:
-        *others, last = [
-            f"“{NAMES[str(reason['label'])].lower()}” is at {percent(float(reason['probability']))} "
+def build_verdict(probabilities: Mapping[str, float], policy: Policy) -> Verdict:
+    """Return the policy's outcome, and the probabilities and thresholds that led to it."""
+    outcome = triage(probabilities=probabilities, policy=policy)
+    state, title = VERDICTS[outcome.outcome]
+    if outcome.reasons:
+        explanation = ", ".join(
+            f"{NAMES[str(reason['label'])]}: {percent(float(reason['probability']))} "
             f"(threshold {100 * float(reason['threshold']):.3g}%)"
-            for reason in found.reasons
-        ]
-        because = f"{', '.join(others)} and {last}" if others else last
-    else:
-        closest = NAMES[found.label].lower()
-        because = (
-            f"no label reaches its threshold. Closest is “{closest}” at {percent(probabilities[found.label])}"
+            for reason in outcome.reasons
         )
-    return Verdict(state, words, because, name)
+    else:
+        closest = f"{NAMES[outcome.label]}, {percent(probabilities[outcome.label])}"
+        explanation = f"No label reaches its threshold. Closest to it: {closest}"
+    return Verdict(state, title, explanation, policy.community or "default")
 
 
-def pieces(text: str, explanation: Explanation, given: Sequence[bool]) -> list[Piece]:
-    """Cut the comment into plain and telling pieces that together are the comment.
+def split_into_segments(text: str, explanation: Explanation, flagged: Sequence[bool]) -> list[Segment]:
+    """Split a comment into segments whose texts joined are the comment.
 
     Args:
-        given: per label whether it counts as given; the words that tell of those labels are marked, or of the
-            likeliest label where none is given.
+        flagged: (6,), whether each label is flagged. Terms are highlighted for their contribution to the
+            flagged labels, or to the most likely label if none is flagged.
     """
-    focus = np.flatnonzero(given) if any(given) else np.array([explanation.logits.argmax()])
+    labels = np.flatnonzero(flagged) if any(flagged) else np.array([explanation.logits.argmax()])
     spans = explanation.spans
-    words = [text[span.begin : span.end].casefold() for span in spans]
+    terms = [text[span.begin : span.end].casefold() for span in spans]
     totals: dict[str, np.ndarray] = {}
-    for word, span in zip(words, spans, strict=True):
-        totals[word] = totals.get(word, 0) + span.contributions
-    counts = Counter(words)
-    strengths = np.array([totals[word][focus].max() for word in words])
-    least = max(LEVELS[0], FAINT * float(strengths.max(initial=0)))
-    telling = set(np.argsort(-np.abs(strengths), kind="stable")[:MAX_MARKS].tolist())
-    found: list[Piece] = []
+    for term, span in zip(terms, spans, strict=True):
+        totals[term] = totals.get(term, 0) + span.contributions
+    counts = Counter(terms)
+    strengths = np.array([totals[term][labels].max() for term in terms])
+    minimum = max(HIGHLIGHT_LEVELS[0], MIN_RELATIVE_STRENGTH * float(strengths.max(initial=0)))
+    strongest = set(np.argsort(-np.abs(strengths), kind="stable")[:MAX_HIGHLIGHTS].tolist())
+    segments: list[Segment] = []
     end = 0
-    for row, (word, span) in enumerate(zip(words, spans, strict=True)):
-        level = _level(float(strengths[row]), least) if row in telling else 0
+    for index, (term, span) in enumerate(zip(terms, spans, strict=True)):
+        level = _highlight_level(float(strengths[index]), minimum) if index in strongest else 0
         if level:
             if end < span.begin:
-                found.append(Piece(text[end : span.begin]))
-            found.append(Piece(text[span.begin : span.end], level, counts[word], _factors(totals[word])))
+                segments.append(Segment(text[end : span.begin]))
+            factors = _factors(totals[term])
+            segments.append(Segment(text[span.begin : span.end], level, counts[term], factors))
             end = span.end
     if end < len(text):
-        found.append(Piece(text[end:]))
-    return found
+        segments.append(Segment(text[end:]))
+    return segments
 
 
-def _level(strength: float, least: float) -> int:
-    if strength <= -LEVELS[1]:
+def _highlight_level(strength: float, minimum: float) -> int:
+    if strength <= -HIGHLIGHT_LEVELS[1]:
         return -1
-    return sum(strength >= level for level in LEVELS) if strength >= least else 0
+    return sum(strength >= level for level in HIGHLIGHT_LEVELS) if strength >= minimum else 0
 
 
 def _factors(contributions: np.ndarray) -> tuple[Factor, ...]:
     return tuple(
         Factor(NAMES[LABELS[column]].lower(), math.exp(np.clip(contributions[column], -20, 20)))
         for column in np.argsort(-np.abs(contributions), kind="stable")
-        if abs(contributions[column]) >= LEAST
+        if abs(contributions[column]) >= MIN_CONTRIBUTION
     )
 
 
-def result(
+def build_result(
     *,
     probabilities: Mapping[str, float],
     served: Served,
@@ -233,22 +239,24 @@ def result(
     text: str | None = None,
     model_version: int | None = None,
 ) -> Result:
-    """Return what a page shows.
+    """Return what a page shows of a scored comment.
 
     Args:
-        text: the comment, where it may be shown; it is explained with the served model.
-        model_version: the number of the version that scored it, by default the served one.
+        text: the comment, if the page may show it; the served model explains it.
+        model_version: number of the version that scored it; by default the served version's.
     """
-    thresholds = served.scorer.thresholds.tolist()
-    shown = bars(probabilities, policy, thresholds)
-    given = [bar.state != "stay" for bar in shown]
-    cut = pieces(text, served.scorer.explain(text), given) if text else []
-    telling = sorted((piece for piece in cut if piece.level > 0), key=lambda piece: piece.strength)
-    words = {piece.text.casefold(): piece for piece in telling}  # the strongest of each, in rising order
+    bars = label_bars(probabilities, policy, served.scorer.thresholds.tolist())
+    flagged = [bar.state != "approve" for bar in bars]
+    segments = split_into_segments(text, served.scorer.explain(text), flagged) if text else []
+    raising = sorted(
+        (segment for segment in segments if segment.level > 0), key=lambda segment: segment.strength
+    )
+    # In rising order, so that the strongest occurrence of each term remains.
+    terms = {segment.text.casefold(): segment for segment in raising}
     return Result(
-        verdict=verdict(probabilities, policy) if policy else None,
-        bars=shown,
-        pieces=cut,
-        words=list(reversed(words.values()))[:MAX_WORDS],
+        verdict=build_verdict(probabilities, policy) if policy else None,
+        bars=bars,
+        segments=segments,
+        top_terms=list(reversed(terms.values()))[:MAX_TERMS],
         model_version=model_version or served.number,
     )

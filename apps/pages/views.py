@@ -1,4 +1,4 @@
-"""The public pages: parse, act, reply."""
+"""Views of the public pages: check a comment, results, feedback, appeals, and the model page."""
 
 from contextlib import suppress
 from uuid import UUID
@@ -17,10 +17,15 @@ from apps.moderation.errors import ModerationError
 from apps.moderation.exports import statement_of_reasons
 from apps.moderation.models import Appeal, Decision, Policy
 from apps.moderation.webhooks import APPEAL_DAYS, decision_of_token
-from apps.pages import cards, results
-from apps.pages.errors import helpful, limited
+from apps.pages import model_page, results
+from apps.pages.errors import handle_unavailable, rate_limited
 from apps.pages.forms import AppealForm, CommentForm, FeedbackForm
-from apps.pages.visitors import mark, new_visitor, remember, visitor
+from apps.pages.visitors import (
+    create_visitor_token,
+    get_visitor_token,
+    set_visitor_cookie,
+    visitor_id,
+)
 from apps.predictions import actions
 from apps.predictions.exceptions import FeedbackExistsError
 from apps.predictions.models import Feedback, Prediction
@@ -33,27 +38,29 @@ def _policy() -> Policy | None:
     return Policy.objects.active_for("")
 
 
-def _nothing_yet() -> results.Result:
+def _empty_result() -> results.Result:
     thresholds = serving.current().scorer.thresholds.tolist()
-    return results.Result(verdict=None, bars=results.bars(None, _policy(), thresholds), pieces=[], words=[])
+    return results.Result(
+        verdict=None, bars=results.label_bars(None, _policy(), thresholds), segments=[], top_terms=[]
+    )
 
 
 def _score_unstored(text: str) -> results.Result:
-    """Score a text with the champion and store nothing."""
+    """Score a text without storing anything."""
     served = serving.current()
     probabilities = dict(zip(LABELS, served.scorer.score(text).tolist(), strict=True))
-    return results.result(probabilities=probabilities, served=served, policy=_policy(), text=text)
+    return results.build_result(probabilities=probabilities, served=served, policy=_policy(), text=text)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@helpful
-@limited("POST")
+@handle_unavailable
+@rate_limited("POST")
 def home(request: HttpRequest) -> HttpResponse:
-    """Try a comment. A text that is not to be stored is answered here and now, and then forgotten."""
+    """Show the form; POST scores a comment. The result of a text that is not stored is shown only here."""
     if request.method == "POST":
         return _score(request)
-    response = render(request, "pages/home.html", {"form": CommentForm(), "result": _nothing_yet()})
-    # Unlike never_cache this lets a browser that goes back keep what was typed.
+    response = render(request, "pages/home.html", {"form": CommentForm(), "result": _empty_result()})
+    # Unlike `never_cache`, this lets the browser restore the typed text when the visitor goes back.
     patch_cache_control(response, private=True, no_cache=True)
     return response
 
@@ -62,12 +69,12 @@ def home(request: HttpRequest) -> HttpResponse:
 def _score(request: HttpRequest) -> HttpResponse:
     form = CommentForm(request.POST)
     if not form.is_valid():
-        return render(request, "pages/home.html", {"form": form, "result": _nothing_yet()}, status=400)
+        return render(request, "pages/home.html", {"form": form, "result": _empty_result()}, status=400)
     text, store = form.cleaned_data["text"], form.cleaned_data["store"]
     (prediction,), served = actions.score(texts=[text], source=Prediction.Source.PAGE, do_not_store=not store)
     if store:
         return redirect("pages:result", prediction.pk)
-    result = results.result(
+    result = results.build_result(
         probabilities=prediction.probabilities, served=served, policy=_policy(), text=text
     )
     context = {"form": form, "result": result, "prediction": prediction, "feedback_form": FeedbackForm()}
@@ -75,25 +82,25 @@ def _score(request: HttpRequest) -> HttpResponse:
 
 
 @require_POST
-@helpful
-@limited("POST")
+@handle_unavailable
+@rate_limited("POST")
 @never_cache
 def live(request: HttpRequest) -> HttpResponse:
-    """Score what is being typed and return the result's HTML. Nothing is stored."""
+    """Score the text being typed and return the result's HTML. Nothing is stored."""
     form = CommentForm(request.POST)
     if not request.POST.get("text", "").strip():
-        return render(request, "pages/_result.html", {"result": _nothing_yet()})
+        return render(request, "pages/_result.html", {"result": _empty_result()})
     if not form.is_valid():
         return JsonResponse({"error": form.errors["text"][0]}, status=400)
     return render(request, "pages/_result.html", {"result": _score_unstored(form.cleaned_data["text"])})
 
 
 @require_GET
-@helpful
-@limited("GET")
+@handle_unavailable
+@rate_limited("GET")
 @never_cache
 def example(request: HttpRequest) -> HttpResponse:
-    """Return a random comment: as JSON for the page's script, in the form for everybody else."""
+    """Return a random comment: as JSON for `site.js`, else as a page with the form filled in."""
     text, source = random_example()
     if request.accepts("text/html"):
         context = {
@@ -106,7 +113,7 @@ def example(request: HttpRequest) -> HttpResponse:
 
 
 def _page_prediction(pk: UUID) -> Prediction:
-    # What platforms sent through the API is none of the public's business, even if an id leaks.
+    # Predictions that platforms requested through the API stay private even if their ids leak.
     predictions = Prediction.objects.filter(source=Prediction.Source.PAGE).select_related("model_version")
     return get_object_or_404(predictions, pk=pk)
 
@@ -115,66 +122,66 @@ def _result_page(
     request: HttpRequest, prediction: Prediction, form: FeedbackForm, status: int = 200
 ) -> HttpResponse:
     served = serving.current()
-    is_same = served.version_id == prediction.model_version_id
-    result = results.result(
+    is_same_model = served.version_id == prediction.model_version_id
+    result = results.build_result(
         probabilities=prediction.probabilities,
         served=served,
         policy=_policy(),
-        text=prediction.text if is_same else None,
+        text=prediction.text if is_same_model else None,
         model_version=prediction.model_version.number,
     )
-    word = visitor(request)
-    given = word and Feedback.objects.filter(prediction=prediction, visitor=mark(word, prediction.pk)).first()
+    token = get_visitor_token(request)
+    feedback = Feedback.objects.filter(prediction=prediction)
     context = {
         "result": result,
         "prediction": prediction,
-        "is_same_model": is_same,
+        "is_same_model": is_same_model,
         "feedback_form": form,
-        "given": given,
+        "feedback": token and feedback.filter(visitor=visitor_id(token, prediction.pk)).first(),
     }
     return render(request, "pages/result.html", context, status=status)
 
 
 @require_safe
-@helpful
+@handle_unavailable
 @never_cache
 def result(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """Show a result to whoever has its link: its scores, and its text if the author had it stored."""
+    """Show a result to anyone with its link: its scores, and its text if the author chose to save it."""
     return _result_page(request, _page_prediction(pk), FeedbackForm())
 
 
 @require_POST
-@helpful
-@limited("POST")
+@handle_unavailable
+@rate_limited("POST")
 def feedback(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """Take a visitor's feedback on a result, once."""
+    """Store a visitor's feedback on a result; each visitor can give it once."""
     prediction = _page_prediction(pk)
     form = FeedbackForm(request.POST)
     if not form.is_valid():
         return _result_page(request, prediction, form, 400)
-    said = form.cleaned_data
-    word = visitor(request) or new_visitor()
+    data = form.cleaned_data
+    token = get_visitor_token(request) or create_visitor_token()
     response = redirect("pages:result", prediction.pk)
     response["Location"] += "#feedback"
-    remember(response, word)
-    # Whoever has said it already is shown what they said the first time.
+    set_visitor_cookie(response, token)
+    # A visitor who has given feedback before is shown the first feedback.
     with suppress(FeedbackExistsError):
         actions.give_feedback(
             prediction=prediction,
-            is_right=said["is_right"],
-            true_labels=said["true_labels"],
-            remark=said["remark"],
-            visitor=mark(word, prediction.pk),
+            is_right=data["is_right"],
+            true_labels=data["true_labels"],
+            remark=data["remark"],
+            visitor=visitor_id(token, prediction.pk),
         )
     return response
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@helpful
-@limited("GET", "POST")
+@handle_unavailable
+@rate_limited("GET", "POST")
 @never_cache
 def appeal(request: HttpRequest, token: str) -> HttpResponse:
-    """Tell an author what was decided and why, take the appeal, and say what became of it."""
+    """Show an author the decision, its reasons and the state of an appeal; POST creates the appeal."""
     try:
         decision_id = decision_of_token(token)
     except BadSignature:
@@ -194,11 +201,11 @@ def appeal(request: HttpRequest, token: str) -> HttpResponse:
             except ModerationError as error:
                 form.add_error(None, str(error))
                 status = 409
-    current = decision.submission.current()
+    current = decision.submission.current_decision()
     context = {
         "decision": decision,
         "appeal": Appeal.objects.filter(decision=decision).first(),
-        "holds": current is not None and current.pk == decision.pk,
+        "is_in_force": current is not None and current.pk == decision.pk,
         "statement": statement_of_reasons(decision),
         "form": form,
     }
@@ -206,9 +213,9 @@ def appeal(request: HttpRequest, token: str) -> HttpResponse:
 
 
 @require_safe
-@helpful
+@handle_unavailable
 def model(request: HttpRequest, number: int | None = None) -> HttpResponse:
-    """Tell what a version can and can't do, the served one by default."""
+    """Show the quality and limits of a model version, by default of the champion."""
     served = serving.current()
     version = get_object_or_404(ModelVersion, number=served.number if number is None else number)
     is_served = version.pk == served.version_id
@@ -220,16 +227,16 @@ def model(request: HttpRequest, number: int | None = None) -> HttpResponse:
         "canary": canary,
         "is_canary": canary is not None and canary.version_id == version.pk,
         "champion_share": 1 - canary.share if canary else 1.0,
-        "rows": cards.metric_rows(version),
+        "metric_rows": model_page.metric_rows(version),
         "mean": version.metrics.get("mean"),
-        "groups": cards.group_figures(served.scorer, _policy()) if is_served else [],
-        "card": cards.card_html(version.card),
-        "histories": cards.histories(),
+        "groups": model_page.group_scores(served.scorer, _policy()) if is_served else [],
+        "card": model_page.card_html(version.card),
+        "histories": model_page.histories(),
     }
     return render(request, "pages/model.html", context)
 
 
 @require_safe
 def favicon(request: HttpRequest) -> HttpResponse:
-    """Lead browsers that guess the icon's address, as on the admin's pages, to the icon."""
+    """Redirect browsers that request `/favicon.ico`, as on the admin's pages, to the icon."""
     return redirect(static("pages/icon.svg"))

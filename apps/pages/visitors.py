@@ -1,4 +1,4 @@
-"""Who comes back to a result, not who it is: a random cookie, stored only as a hash for each result."""
+"""Recognises a visitor who returns to a result by a random cookie; only a hash per result is stored."""
 
 from uuid import UUID
 
@@ -8,32 +8,35 @@ from django.utils.crypto import get_random_string, salted_hmac
 
 COOKIE = "visitor"
 SALT = "apps.pages.visitors"
-SECONDS = 365 * 24 * 3600
+MAX_AGE_SECONDS = 365 * 24 * 3600
 
 
-def visitor(request: HttpRequest) -> str | None:
-    """Return the visitor's random word, or None where there is none or it was tampered with."""
-    return request.get_signed_cookie(COOKIE, None, salt=SALT, max_age=SECONDS)
+def get_visitor_token(request: HttpRequest) -> str | None:
+    """Return the random token in the visitor's cookie, or None if it is missing or forged."""
+    return request.get_signed_cookie(COOKIE, None, salt=SALT, max_age=MAX_AGE_SECONDS)
 
 
-def new_visitor() -> str:
-    """Return a random word for a visitor who has none."""
+def create_visitor_token() -> str:
+    """Return a new random token."""
     return get_random_string(32)
 
 
-def remember(response: HttpResponse, word: str) -> None:
-    """Let the visitor's browser keep the word."""
+def set_visitor_cookie(response: HttpResponse, token: str) -> None:
+    """Store the token in the visitor's browser."""
     response.set_signed_cookie(
         COOKIE,
-        word,
+        token,
         salt=SALT,
-        max_age=SECONDS,
+        max_age=MAX_AGE_SECONDS,
         httponly=True,
         samesite="Lax",
         secure=settings.SESSION_COOKIE_SECURE,
     )
 
 
-def mark(word: str, prediction: UUID) -> str:
-    """Return what is stored: differs from result to result, so that nobody can be followed across them."""
-    return salted_hmac(SALT, f"{word}:{prediction}", algorithm="sha256").hexdigest()[:32]
+def visitor_id(token: str, prediction_id: UUID) -> str:
+    """Return the hash to store with feedback.
+
+    It differs between results, so that a visitor cannot be tracked across them.
+    """
+    return salted_hmac(SALT, f"{token}:{prediction_id}", algorithm="sha256").hexdigest()[:32]

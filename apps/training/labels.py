@@ -33,8 +33,7 @@ same kind, the newest counts.
   model's labels. “Wrong” without labels does not say which label applies, so the text is left out and
   counted.
 - A row has weight 1 if it comes from a moderator, an import or the Perspective API, where scores are
-suggested
-  by a platform's moderators. Other feedback has weight 0.5.
+  suggested by a platform's moderators. Other feedback has weight 0.5.
 - Comments that must not be stored are never used.
 - A text that, once normalised, is held out from the base is not added. A text in the base's training rows
   replaces the base's row."""
@@ -61,9 +60,8 @@ def read_comments(
 
     `LABEL_POLICY` says which event counts. A row's id is its origin (`moderator`, or where the prediction
     came from: `api`, `page`, `perspective`) and the number of the decision or feedback. Equal records give
-        equal rows
-    in equal order. The function keeps 14 bytes for each row of the base and a number for each new text in
-    memory.
+    equal rows in equal order. The function keeps 14 bytes for each row of the base and a number for each new
+    text in memory.
 
     Args:
         report: receives the events that are left out.

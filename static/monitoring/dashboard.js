@@ -1,7 +1,8 @@
-// Starts what Dash loaded; Dash's own page does it by an inline script, which this site forbids.
+// Start Dash. Its own page does this in an inline script, which this site's Content-Security-Policy forbids.
 new window.DashRenderer();
 
-// A page that can no longer refresh itself turns red, too. Eleven minutes is when the server calls counts late.
+// Mark the data as late if the page could not refresh itself. The server calls rollups late after ten minutes,
+// and the page refreshes itself every minute.
 setInterval(() => {
   const time = document.querySelector(".as-of time");
   const age = time ? Date.now() - Date.parse(time.dateTime) : 0;

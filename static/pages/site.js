@@ -1,94 +1,102 @@
 "use strict";
+// Scores a comment while it is typed. The forms also work without JavaScript.
 
-const WAIT = 250; // milliseconds without a keystroke before a comment is scored
+const TYPING_PAUSE = 250; // milliseconds without input before the text is scored
 
-const form = document.getElementById("try");
-if (form) {
+function startLiveScoring(form) {
   const text = form.elements.text;
   const result = document.getElementById("result");
-  const status = document.getElementById("live");
+  const status = document.getElementById("live-status");
   const source = document.getElementById("source");
-  const spoken = document.getElementById("spoken");
-  let timer, running;
+  const announcement = document.getElementById("announcement");
+  const example = document.getElementById("example");
+  let timer, request;
 
-  const say = (words) => { if (status.textContent !== words) status.textContent = words; };
+  // Changes the text only if it differs, because screen readers announce each change.
+  function setText(element, content) {
+    if (element.textContent !== content) element.textContent = content;
+  }
 
   function show(html) {
-    const before = [...result.querySelectorAll(".fill")].map((bar) => bar.getAttribute("width"));
-    result.innerHTML = html; // the server's own template, which escapes the comment
+    const widths = [...result.querySelectorAll(".fill")].map((bar) => bar.getAttribute("width"));
+    result.innerHTML = html; // from a template of the server, which escapes the comment
     for (const [index, bar] of result.querySelectorAll(".fill").entries()) {
       const width = bar.getAttribute("width");
-      if (before[index] === undefined) continue;
-      bar.setAttribute("width", before[index]); // so that the bar moves instead of jumping
+      if (widths[index] === undefined) continue;
+      bar.setAttribute("width", widths[index]); // the old width first, to animate the change
       bar.getBoundingClientRect();
       bar.setAttribute("width", width);
     }
-    document.getElementById("after")?.remove(); // it spoke of the comment as it was
-    const verdict = document.getElementById("verdict")?.textContent.trim() ?? "";
-    if (spoken.textContent !== verdict) spoken.textContent = verdict; // for screen readers
-    say("");
+    document.getElementById("after")?.remove(); // it belongs to the previous text
+    setText(announcement, document.getElementById("verdict")?.textContent.trim() ?? "");
+    setText(status, "");
   }
 
   async function score() {
-    running?.abort();
-    const mine = (running = new AbortController());
+    request?.abort();
+    const current = (request = new AbortController());
     result.classList.add("stale");
     try {
-      const answer = await fetch(form.dataset.live, {
+      const response = await fetch(form.dataset.live, {
         method: "POST",
         body: new FormData(form),
-        signal: mine.signal,
+        signal: current.signal,
         headers: { Accept: "text/html, application/json" },
       });
-      if (answer.ok) show(await answer.text());
-      else if (answer.status === 400) say((await answer.json()).error);
-      else if (answer.status === 429) say("That was a lot of typing at once. Live scoring goes on in a moment.");
-      else say("Live scoring is not available right now. “Score it” may work.");
+      if (response.ok) show(await response.text());
+      else if (response.status === 400) setText(status, (await response.json()).error);
+      else if (response.status === 429) setText(status, "Too many requests. Live scoring continues in a moment.");
+      else setText(status, "Live scoring is not available right now. Please try “Check comment”.");
     } catch (error) {
-      if (error.name !== "AbortError") say("Live scoring can't reach the server right now.");
+      if (error.name !== "AbortError") setText(status, "Live scoring can't reach the server right now.");
     } finally {
-      if (mine === running) result.classList.remove("stale");
+      if (current === request) result.classList.remove("stale");
     }
   }
 
   text.addEventListener("input", () => {
     clearTimeout(timer);
-    running?.abort();
-    timer = setTimeout(score, WAIT);
+    request?.abort();
+    timer = setTimeout(score, TYPING_PAUSE);
   });
 
-  const example = document.getElementById("example");
   example.addEventListener("submit", async (event) => {
     event.preventDefault();
     try {
-      const answer = await fetch(example.action, { headers: { Accept: "application/json" } });
-      if (!answer.ok) throw new Error(answer.status);
-      const found = await answer.json();
-      text.value = found.text;
-      source.textContent = `An example, ${found.source === "built-in" ? "one of our own" : `from ${found.source}`}.`;
+      const response = await fetch(example.action, { headers: { Accept: "application/json" } });
+      if (!response.ok) throw new Error(response.status);
+      const comment = await response.json();
+      text.value = comment.text;
+      source.textContent = `This example ${comment.source === "built-in" ? "comes with toxicmod" : `is from ${comment.source}`}.`;
       clearTimeout(timer);
       score();
     } catch {
-      say("No example can be had right now. Please try again in a moment.");
+      setText(status, "No example is available right now. Please try again in a moment.");
     }
   });
 }
 
-const copy = document.getElementById("copy");
-if (copy && navigator.clipboard) {
-  copy.hidden = false;
-  copy.addEventListener("click", async () => {
-    const said = document.getElementById("copied");
+function startCopyButton(button) {
+  const status = document.getElementById("copy-status");
+  button.hidden = false;
+  button.addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(document.getElementById("share").href);
-      said.textContent = "Copied.";
+      status.textContent = "Copied.";
     } catch {
-      said.textContent = "Your browser did not allow it: please copy the link by hand.";
+      status.textContent = "Your browser did not allow copying. Please copy the link by hand.";
     }
   });
 }
+
+const form = document.getElementById("try");
+if (form) startLiveScoring(form);
+const copyButton = document.getElementById("copy");
+if (copyButton && navigator.clipboard) startCopyButton(copyButton);
 
 // Escape hides a tooltip without moving the pointer or the focus (WCAG 1.4.13).
 const root = document.documentElement;
-document.addEventListener("keydown", (event) => { if (event.key === "Escape") root.classList.add("quiet-tips"); });
-for (const kind of ["pointerover", "focusin"]) document.addEventListener(kind, () => root.classList.remove("quiet-tips"));
+document.addEventListener("keydown", (event) => { if (event.key === "Escape") root.classList.add("hide-tips"); });
+for (const type of ["pointerover", "focusin"]) {
+  document.addEventListener(type, () => root.classList.remove("hide-tips"));
+}

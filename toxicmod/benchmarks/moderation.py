@@ -12,7 +12,7 @@ from django.test import Client
 from django.urls import reverse
 
 from apps.accounts.models import User
-from apps.moderation import actions, insight, simulator
+from apps.moderation import actions, insight, selectors, simulator
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import VIEWS, Author, Decision, Policy, QueueItem
 from apps.moderation.permissions import visible_to
@@ -48,13 +48,13 @@ def _timing(name: str, took: list[float]) -> Timing:
 def _card(user: User, items: list[int]) -> None:
     """Read all that the console shows of one item."""
     item = QueueItem.objects.with_related().get(pk=random.choice(items))
-    item.rule()
+    item.default_rule()
     insight.capped(item.similar())
     item.last_decision()
     if author := item.submission.author:
         author.active_strikes()
-        list(author.decisions()[:5])
-        list(author.open_appeals()[:5])
+        list(selectors.author_decisions(user, author)[:5])
+        list(selectors.open_appeals(author)[:5])
     insight.shift_of(user)
 
 
@@ -97,11 +97,11 @@ def measure(runs: int = 100) -> list[Timing]:
 
     def page(view: str) -> Callable[[], object]:
         return lambda: list(
-            visible_to(user, QueueItem.objects.in_view(view, user)).in_order().with_related()[:ROWS]
+            visible_to(user, QueueItem.objects.in_view(view, user)).by_priority().with_related()[:ROWS]
         )
 
     def page_of(**which: str) -> Callable[[], object]:
-        return lambda: list(QueueItem.objects.open().filter(**which).in_order().with_related()[:ROWS])
+        return lambda: list(QueueItem.objects.open().filter(**which).by_priority().with_related()[:ROWS])
 
     def newest_decisions() -> None:
         list(Decision.objects.select_related("by", "rule").order_by("-pk")[:ROWS])

@@ -17,9 +17,10 @@ from django.test import Client
 from playwright.sync_api import Browser
 
 from apps.accounts.models import User
-from apps.monitoring import rollups
-from apps.monitoring.models import HourlyRollup, Progress
-from apps.monitoring.panels import PANELS, WINDOWS
+from apps.monitoring import actions
+from apps.monitoring.dashboard import PANELS, WINDOWS
+from apps.monitoring.models import HourlyRollup, RollupProgress
+from apps.monitoring.rollups.hours import start_of_hour
 from apps.predictions.models import Prediction
 from toxicmod.testing.dashboard import CALLBACK, PAGE, callback_body
 
@@ -80,7 +81,7 @@ def fill(*, count: int) -> Iterator[datetime]:
     """
     require_room()
     missing = count - Prediction.objects.count()
-    begin = rollups.floor(datetime.now(UTC)) - timedelta(days=DAYS)
+    begin = start_of_hour(datetime.now(UTC)) - timedelta(days=DAYS)
     with connection.cursor() as cursor:
         # Every reference is made here: looking each of them up takes longer than adding the rows.
         cursor.execute("SET session_replication_role = replica; SET synchronous_commit = off")
@@ -109,7 +110,7 @@ class Counting:
 def count_all() -> Counting:
     """Count everything anew, and make sure that nothing is missing."""
     HourlyRollup.objects.all().delete()
-    Progress.objects.all().delete()
+    RollupProgress.objects.all().delete()
     connection.close()
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, "manage.py", "roll_up"], stdout=subprocess.DEVNULL)
@@ -125,9 +126,9 @@ def count_all() -> Counting:
 
 def count_again() -> float:
     """Return how many seconds a run takes that finds nothing new."""
-    rollups.roll_up()
+    actions.roll_up()
     start = time.perf_counter()
-    rollups.roll_up()
+    actions.roll_up()
     return time.perf_counter() - start
 
 

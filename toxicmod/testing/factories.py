@@ -22,8 +22,8 @@ from apps.classifier.scorer import Explanation, Span
 from apps.core.permissions import SystemActor
 from apps.moderation import actions as moderation
 from apps.moderation.models import Decision, QueueItem
-from apps.monitoring import rollups
-from apps.monitoring.models import Alert, AlertRule, DomainCheck, HourlyRollup, Reference, RequestMinute
+from apps.monitoring.models import Alert, AlertRule, Baseline, DomainCheck, HourlyRollup, RequestMinute
+from apps.monitoring.rollups.hours import start_of_hour
 from apps.predictions.models import MirrorState, Outbox, Prediction
 from apps.registry import actions as registry
 from apps.registry.models import Alias, ModelVersion, Promotion
@@ -95,7 +95,7 @@ def decide_item(
     """Claim an item and decide it; a rejection names the rule of the item unless `options` name another."""
     held = moderation.claim(item_id=item.pk, user=user)
     if action == Decision.Action.REJECT:
-        options.setdefault("rule", held.rule())
+        options.setdefault("rule", held.default_rule())
     return moderation.decide(
         item_id=item.pk, version=held.version, user=user, action=Decision.Action(action), **options
     )
@@ -135,14 +135,15 @@ def rollup_rows() -> list[dict[str, Any]]:
 
 def create_rollups(version: ModelVersion, days: int = 3) -> None:
     """Create equal rollups for each hour of some days; community b has twice as many comments as a."""
-    hour = rollups.floor(timezone.now())
+    hour = start_of_hour(timezone.now())
     rows = []
     for number in range(24 * days):
         for community, weight in (("a", 1), ("b", 2), (None, 3)):
             scores = np.zeros((6, 50), int)
             scores[:, 0], scores[:, 40] = 90 * weight, 10 * weight
-            judged = np.zeros((6, 10, 2, 2, 2))
-            judged[:, 8, 1, 1], judged[:, 8, 1, 0], judged[:, 1, 0, 0] = 8 * weight, 2 * weight, 10 * weight
+            confusion = np.zeros((6, 10, 2, 2, 2))
+            confusion[:, 8, 1, 1], confusion[:, 8, 1, 0] = 8 * weight, 2 * weight
+            confusion[:, 1, 0, 0] = 10 * weight
             rows.append(
                 HourlyRollup(
                     hour=hour - timedelta(hours=number),
@@ -156,18 +157,18 @@ def create_rollups(version: ModelVersion, days: int = 3) -> None:
                     queued=5 * weight,
                     approved=2 * weight,
                     rejected=2 * weight,
-                    right=3,
-                    wrong=1,
+                    feedback_right=3,
+                    feedback_wrong=1,
                     flagged=np.full(6, 10 * weight),
                     scores=scores,
                     latency=np.eye(60, dtype=int)[20] * 100 * weight,
                     lengths=np.eye(30, dtype=int)[12] * 100 * weight,
-                    words=np.array([1000, 100]) * weight,
-                    groups=np.full((14, 2), [4, 1]) * weight,
+                    ngrams=np.array([1000, 100]) * weight,
+                    identity_groups=np.full((14, 2), [4, 1]) * weight,
                     outcomes={"approve": 90 * weight, "reject": 5 * weight, "human_review": 5 * weight},
-                    waits=np.eye(35, dtype=int)[15] * 4 * weight,
-                    judged=judged,
-                    said=judged,
+                    decision_times=np.eye(35, dtype=int)[15] * 4 * weight,
+                    moderator_confusion=confusion,
+                    feedback_confusion=confusion,
                 )
             )
     HourlyRollup.objects.bulk_create(rows)
@@ -176,17 +177,17 @@ def create_rollups(version: ModelVersion, days: int = 3) -> None:
         source="api",
         process="a:1",
         requests=50,
-        refused=1,
+        client_errors=1,
         errors=2,
         latency=np.eye(60, dtype=int)[30] * 50,
     )
-    Reference.objects.create(
+    Baseline.objects.create(
         version=version,
         dataset="made-up v1",
         rows=1000,
         scores=np.full((6, 50), 20),
         lengths=np.full(30, 30),
-        words=[1000, 50],
+        ngrams=[1000, 50],
         bias={"gay": {"subgroup": 0.9, "bpsn": 0.8, "bnsp": 0.95}},
     )
 
@@ -208,10 +209,10 @@ def create_monitoring_records(champion: ModelVersion) -> None:
         )
         ShadowScore.objects.create(prediction=made, version=challenger, label_mask=int(number < 4), **scores)
     DomainCheck.objects.create(
-        version=champion, compared="rows of made-up v1", comments=2_000, auc=0.71, low=0.68, high=0.74,
+        version=champion, baseline_name="rows of made-up v1", comments=2_000, auc=0.71, low=0.68, high=0.74,
         phrases=[["no cap", 0.001, 0.04, 9.0], ["skibidi", 0.0, 0.02, 7.0], ["regards", 0.03, 0.01, -5.0]],
     )  # fmt: skip
-    rule = AlertRule.objects.create(name="Calls fail", metric=AlertRule.Metric.ERROR_SHARE, threshold=0.01)
+    rule = AlertRule.objects.create(name="Calls fail", metric=AlertRule.Metric.ERROR_RATE, threshold=0.01)
     Alert.objects.create(
         rule=rule, metric=rule.metric, threshold=0.01, value=0.04, low=0.02, high=0.06, window_hours=1
     )

@@ -28,7 +28,7 @@ from apps.moderation import actions as moderation
 from apps.moderation import webhooks
 from apps.moderation.models import Decision, Policy, PolicyRule, QueueItem
 from apps.moderation.roles import create_roles
-from apps.monitoring.models import Alert, AlertRule, Notice, UncountedHour
+from apps.monitoring.models import Alert, AlertRule, IncompleteHour, Notification
 from apps.predictions.actions import give_feedback
 from apps.registry import serving
 from apps.registry.actions import install_base_model
@@ -349,7 +349,7 @@ def site_data(item: QueueItem, client_key: APIKey, person: Callable[..., User]) 
         version=held.version,
         user=people["m"],
         action=Decision.Action.REJECT,
-        rule=held.rule(),
+        rule=held.default_rule(),
     ).decision
     token = webhooks.appeal_token(decided)
     moderation.appeal(token=token)
@@ -373,10 +373,12 @@ def site_data(item: QueueItem, client_key: APIKey, person: Callable[..., User]) 
     alert = Alert.objects.create(
         rule=rule, metric=rule.metric, threshold=0.01, value=1, low=1, high=1, window_hours=1
     )
-    UncountedHour.objects.create(
+    IncompleteHour.objects.create(
         origin="database", hour=alert.opened_at, error="ValueError", retry_at=alert.opened_at
     )
-    Notice.objects.create(alert=alert, event="alert.opened", channel="email", send_after=alert.opened_at)
+    Notification.objects.create(
+        alert=alert, event="alert.opened", channel="email", send_after=alert.opened_at
+    )
     waiting = create_queue_item("insult=0.7 you other fool", client=client_key)
     keys = {
         scope: create_api_key(actor=SYSTEM, name=scope, scopes=[scope], acts_as=people["m"])[1]
@@ -398,5 +400,5 @@ def site_data(item: QueueItem, client_key: APIKey, person: Callable[..., User]) 
         "appeal": token,
         "model": champion.number,
         "user": people["v"].pk,
-        "monitoring": "now",
+        "monitoring": "health",
     }

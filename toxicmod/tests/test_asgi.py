@@ -23,7 +23,7 @@ import requests
 from apps.api.perspective.exceptions import unavailable
 from apps.api.perspective.rendering import CONTENT_TYPE
 from apps.api.refusals import refusal
-from apps.monitoring import counting
+from apps.monitoring import request_metrics
 from toxicmod.testing.site import ROOT, manage, site
 
 ANALYZE, PREDICT, PROBA = "/v1alpha1/comments:analyze", "/api/v1/predict", "/api/v1/predict_proba"
@@ -233,7 +233,7 @@ def test_no_private_name_of_the_server_is_used() -> None:
     ],
 )
 def test_a_refusal_has_the_form_of_its_api_and_the_security_headers(path: str, kind: str) -> None:
-    response = refusal(counting.source_of(path), 503, "The service is currently unavailable.", 1)
+    response = refusal(request_metrics.source_of(path), 503, "The service is currently unavailable.", 1)
     assert (response.status_code, response["Content-Type"], response["Retry-After"]) == (503, kind, "1")
     assert response["X-Content-Type-Options"] == "nosniff"
     if kind == CONTENT_TYPE:

@@ -11,8 +11,8 @@ from playwright.sync_api import expect
 
 from apps.accounts.models import User
 from apps.monitoring import schedules
-from apps.monitoring.models import Progress, UncountedHour
-from apps.monitoring.panels import PANELS
+from apps.monitoring.dashboard import PANELS
+from apps.monitoring.models import IncompleteHour, RollupProgress
 from apps.registry.models import ModelVersion
 from toxicmod.testing.browser import LOOKS, Visit, overflow, screenshot, violations
 from toxicmod.testing.factories import create_monitoring_records, create_rollups
@@ -59,31 +59,32 @@ def test_late_data_are_marked_in_words_and_in_red(
 ) -> None:
     now = timezone.now()
     create_rollups(champion)
-    Progress.objects.update_or_create(pk="database", defaults={"until": now - timedelta(minutes=14)})
-    UncountedHour.objects.create(
+    counted_until = now - timedelta(minutes=14)
+    RollupProgress.objects.update_or_create(pk="database", defaults={"counted_until": counted_until})
+    IncompleteHour.objects.create(
         origin="database",
         hour=now - timedelta(hours=5),
-        error="ValueError in apps/monitoring/rollups.py, line 289",
+        error="ValueError in apps/monitoring/rollups/counter.py, line 289",
         retry_at=now,
     )
     schedules.record_failure(schedules.EVALUATE_RULES, ValueError())
     opened = visit("/monitoring/", user=User.objects.create_superuser("root"), width=width, theme=theme)
     page = opened.page
-    for panel in ("now", "volume", "system"):
+    for panel in ("health", "traffic", "system"):
         page.goto(f"/monitoring/?panel={panel}")
         mark = page.locator(".as-of.late")
         expect(mark).to_contain_text("Late: Data as of 20")
-        expect(page.locator(".reasons")).to_contain_text("Traffic has not been counted since")
-        expect(page.locator(".reasons")).to_contain_text("could not be counted and is tried again")
+        expect(page.locator(".problems")).to_contain_text("Traffic has not been counted since")
+        expect(page.locator(".problems")).to_contain_text("could not be counted and will be retried")
         screenshot(opened, f"late-{panel}")
         assert overflow(page) <= 0
         assert violations(page, but=DASH) == []
-    Progress.objects.update(until=now)
-    UncountedHour.objects.all().delete()
-    page.goto("/monitoring/?panel=volume")
+    RollupProgress.objects.update(counted_until=now)
+    IncompleteHour.objects.all().delete()
+    page.goto("/monitoring/?panel=traffic")
     expect(page.locator(".as-of.current")).to_contain_text("Data as of 20")
-    expect(page.locator(".reasons")).to_have_count(0)
-    screenshot(opened, "current-volume")
+    expect(page.locator(".problems")).to_have_count(0)
+    screenshot(opened, "current-traffic")
     assert opened.errors == []
 
 
@@ -92,14 +93,14 @@ def test_a_filter_changes_the_plot_and_the_download_holds_it(
     visit: Callable[..., Visit], champion: ModelVersion
 ) -> None:
     create_rollups(champion)
-    opened = visit("/monitoring/?panel=volume&window=24h", user=User.objects.create_superuser("root"))
+    opened = visit("/monitoring/?panel=traffic&window=24h", user=User.objects.create_superuser("root"))
     page = opened.page
     expect(page.locator(".answer")).to_have_text("7,200 comments were scored in this window.")
-    page.goto("/monitoring/?panel=volume&window=24h&community=a")
+    page.goto("/monitoring/?panel=traffic&window=24h&community=a")
     expect(page.locator(".answer")).to_have_text("2,400 comments were scored in this window.")
     page.get_by_role("radio", name="A week", exact=True).check()
     expect(page.locator(".answer")).to_have_text("7,200 comments were scored in this window.")
-    plot = page.locator("[id='volume-by-source']  .js-plotly-plot")
+    plot = page.locator("[id='traffic-by-source']  .js-plotly-plot")
     expect(plot).to_be_visible()
     drawn = plot.evaluate("each => Array.from(each.data[0].y)")
     with page.expect_download() as found:

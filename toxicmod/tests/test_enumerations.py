@@ -18,14 +18,16 @@ from django.utils import timezone
 
 from apps.accounts.models import Scope
 from apps.moderation import insight, mirrored
-from apps.moderation import models as moderation
 from apps.moderation.availability import Obstacle
 from apps.moderation.errors import ModerationError
-from apps.moderation.models import Appeal, Decision, QueueItem, Submission
-from apps.monitoring import alerts, measures, rollups
-from apps.monitoring.models import Alert, AlertRule, Notice, RequestMinute
-from apps.monitoring.panels import PANELS, Filters, build
+from apps.moderation.models import Appeal, Decision, QueueItem, Submission, decisions
+from apps.monitoring import actions, alert_metrics
+from apps.monitoring.actions import notifications
+from apps.monitoring.dashboard import PANELS, Filters, build_panel
+from apps.monitoring.exceptions import IncompleteRollupError, RuleEvaluationError
+from apps.monitoring.models import Alert, AlertRule, Notification, RequestMinute
 from apps.monitoring.prometheus import exposition
+from apps.monitoring.rollups.counter import DECISION_COLUMNS
 from apps.pages import results
 from apps.predictions import mirror
 from apps.registry.models import ModelArtifact, ModelVersion
@@ -40,7 +42,7 @@ WITHOUT_FIELD = {Scope, Obstacle}
 NOT_RUN = {"apps.monitoring.tasks.refresh_baselines", "apps.registry.tasks.sync_tracking"}
 # What a row of this value has besides, by the constraints of the database.
 BESIDES: dict[tuple[str, str, str], dict[str, Any]] = {
-    ("moderation_queueitem", "kind", "learn"): {"lesson": "uncertainty"},
+    ("moderation_queueitem", "kind", "learn"): {"selection_reason": "uncertainty"},
     ("registry_modelversion", "alias", "canary"): {"share": 0.1},
 }
 
@@ -78,11 +80,11 @@ def test_every_enumeration_has_a_column() -> None:
 @pytest.mark.parametrize(
     ("lists", "enumeration"),
     [
-        (rollups.DECISION_COLUMNS, Decision.Action),
-        (measures._MEASURES, AlertRule.Metric),
-        (alerts._SENDERS, Notice.Channel),
-        (moderation._PAST_TENSE, Decision.Action),
-        ([*results.VERDICTS, Submission.Outcome.UNASKED], Submission.Outcome),
+        (DECISION_COLUMNS, Decision.Action),
+        (alert_metrics.ESTIMATORS, AlertRule.Metric),
+        (notifications.SENDERS, Notification.Channel),
+        (decisions._PAST_TENSE, Decision.Action),
+        ([*results.VERDICTS, Submission.Outcome.NOT_MODERATED], Submission.Outcome),
         (insight.appeal_counts, Appeal.Status),
     ],
 )
@@ -116,7 +118,7 @@ def full(site_data: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str
         rule = AlertRule.objects.create(name=f"Rule {metric}", metric=metric, threshold=0.01)
         figures = {"threshold": 0.01, "value": 1, "low": 1, "high": 1, "window_hours": 1}
         Alert.objects.create(rule=rule, metric=metric, **figures)
-    rollups.roll_up()
+    actions.roll_up()
     champion = ModelVersion.objects.get(alias="champion")
     other = ModelVersion.objects.create(
         number=champion.number + 1,
@@ -129,9 +131,15 @@ def full(site_data: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str
     if artifact:
         ModelArtifact.objects.create(version=other, manifest=artifact.manifest, weights=artifact.weights)
     RequestMinute.objects.create(
-        minute=timezone.now(), source="api", process="a:1", requests=5, refused=1, errors=2, latency=[0] * 60
+        minute=timezone.now(),
+        source="api",
+        process="a:1",
+        requests=5,
+        client_errors=1,
+        errors=2,
+        latency=[0] * 60,
     )
-    monkeypatch.setattr("apps.monitoring.state.broker_depths", lambda: None)
+    monkeypatch.setattr("apps.monitoring.live_metrics.broker_depths", lambda: None)
     if connection.vendor == "sqlite":
         with connection.cursor() as cursor:
             cursor.execute("PRAGMA ignore_check_constraints = ON")
@@ -182,11 +190,11 @@ def readers(site_data: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]
                     ),
                 )
     for panel in PANELS:
-        yield f"panel {panel}", lambda panel=panel: build(panel, Filters())
+        yield f"panel {panel}", lambda panel=panel: build_panel(panel, Filters())
         yield f"{panel}.csv", lambda panel=panel: fetch(administrator, f"/monitoring/{panel}.csv")
     yield "metrics", exposition
-    yield "alert rules", alerts.evaluate
-    yield "notices", alerts.send_due_notices
+    yield "alert rules", actions.evaluate_rules
+    yield "notifications", actions.send_due_notifications
     yield "label events", lambda: [labels.resolve_labels(row) for row in labels.label_events(None)]
     for stream in mirrored.STREAMS:
         yield (
@@ -244,5 +252,5 @@ def test_every_reader_handles_a_value_of_another_release(full: dict[str, Any]) -
         rows = list(kind._default_manager.order_by("-pk")[:20])
         written = [store(row, field, UNKNOWN) for row in rows]
         assert any(written), (kind, field.name)
-    found = failures(full, ignored=(rollups.IncompleteCountError, alerts.EvaluationError))
+    found = failures(full, ignored=(IncompleteRollupError, RuleEvaluationError))
     assert not found, "\n".join(found)

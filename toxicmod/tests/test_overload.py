@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from apps.monitoring.counting import WRITE_SECONDS, source_of
+from apps.monitoring.request_metrics import WRITE_SECONDS, source_of
 from toxicmod.testing.load import CONNECTIONS, Load, load, post, site_on_one_core
 
 

@@ -18,7 +18,7 @@ from apps.accounts.actions import create_api_key
 from apps.accounts.models import User
 from apps.core.permissions import SYSTEM
 from apps.moderation.models import Policy, QueueItem
-from apps.monitoring.panels import PANELS
+from apps.monitoring.dashboard import PANELS
 from toxicmod.testing.dashboard import CALLBACK, callback_body
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -105,7 +105,7 @@ def test_console(staff: Client, item: QueueItem, policy: Policy, kind: str) -> N
     for name, parameters in {
         "review": ["view"],
         "search": ["q"],
-        "bulk": ["label", "score_from", "score_to", "lane", "community", "cluster"],
+        "bulk": ["label", "score_from", "score_to", "queue", "community", "cluster"],
         "decisions_csv": ["days", "automatic"],
     }.items():
         for parameter in parameters:
@@ -117,7 +117,7 @@ def test_console(staff: Client, item: QueueItem, policy: Policy, kind: str) -> N
         url("skip", item.pk): ["note", "view"],
         url("presence", item.pk): ["tab", "is_first", "view"],
         url("bulk"): ["community", "note", "label", "rule"],
-        url("profile"): ["severe_budget"],
+        url("profile"): ["exposure_limit"],
     }
     for to, fields in posts.items():
         for field in fields:

@@ -19,6 +19,7 @@ from django.db.models import Model, QuerySet
 from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import APIKey, User
@@ -37,8 +38,9 @@ from apps.moderation.models import (
     QueueItem,
     Strike,
 )
-from apps.monitoring import panels
-from apps.monitoring.models import SITE_METRICS, Alert, AlertRule, DomainCheck, HourlyRollup, Notice
+from apps.monitoring.dashboard import PANELS
+from apps.monitoring.models import SITE_METRICS, Alert, AlertRule, DomainCheck, HourlyRollup, Notification
+from apps.monitoring.rollups.hours import start_of_hour
 from apps.predictions.actions import give_feedback
 from apps.predictions.models import Feedback, Prediction
 from apps.registry.models import Alias, ModelVersion
@@ -67,7 +69,7 @@ VISIBLE: dict[str, Callable[[], QuerySet[Any]]] = {
     "moderation.bulkjob": lambda: BulkJob.objects.filter(filter__community=HERE),
     # Alerts compare figures of all communities, except those of the machinery.
     "monitoring.alert": lambda: Alert.objects.filter(metric="error_share"),
-    "monitoring.notice": lambda: Notice.objects.filter(alert__metric="error_share"),
+    "monitoring.notification": lambda: Notification.objects.filter(alert__metric="error_share"),
 }
 # Tables of which every row is the site's: users, keys, models and their training hold no comment.
 GLOBAL = {
@@ -83,7 +85,7 @@ GLOBAL = {
     "webhooks.signingkey",
     "monitoring.alertrule",
     "monitoring.scheduledtask",
-    "monitoring.uncountedhour",
+    "monitoring.incompletehour",
     "training.dataset",
     "training.trainingrun",
     "training.gatereport",
@@ -124,7 +126,7 @@ def fill(community: str, marker: str, key: APIKey, people: dict[str, User]) -> d
             version=held.version,
             user=lead,
             action=Decision.Action(action),
-            rule=held.rule() if action == "reject" else None,
+            rule=held.default_rule() if action == "reject" else None,
             note=f"note {marker}",
         ).decision
 
@@ -186,7 +188,7 @@ class World:
                 prediction=prediction, version=challenger, label_mask=0, **dict.fromkeys(LABELS, 0.1)
             )
         DomainCheck.objects.create(
-            version=champion, compared="made-up v1", comments=10, auc=0.7, low=0.6, high=0.8,
+            version=champion, baseline_name="made-up v1", comments=10, auc=0.7, low=0.6, high=0.8,
             phrases=[[MARKER, 0.001, 0.04, 9.0]],
         )  # fmt: skip
         for metric in ("error_share", "queue_items"):
@@ -194,7 +196,7 @@ class World:
             alert = Alert.objects.create(
                 rule=rule, metric=metric, threshold=0.01, value=1, low=1, high=1, window_hours=1
             )
-            Notice.objects.create(
+            Notification.objects.create(
                 alert=alert, event="alert.opened", channel="email", send_after=alert.opened_at
             )
         dataset = Dataset.objects.create(
@@ -204,7 +206,7 @@ class World:
             "user": User.objects.get(username="other").pk,
             "trainingrun": create_run(actor=SYSTEM, dataset=dataset).pk,
             "model": champion.number,
-            "monitoring": "now",
+            "monitoring": "health",
             "signing": APIKey.objects.get(name="platform").pk,
             "keys": "some-key",
         }
@@ -362,9 +364,9 @@ def test_counts_are_those_of_the_community(world: World) -> None:
         for view in world.client.get(reverse("admin:moderation_review"), follow=True).context["views"]
     }
     for name, count in views.items():
-        lane = items if name == "all" else items.filter(lane=name)
+        queue = items if name == "all" else items.filter(queue=name)
         if name not in ("mine", "overdue"):
-            assert count == lane.count(), name
+            assert count == queue.count(), name
     assert world.client.get(reverse("admin:moderation_quality")).context["appeals"]["open"] == appeals
     figures = world.client.get(
         "/api/v1/moderation/stats", headers={"Authorization": f"Api-Key {world.secret}"}
@@ -409,7 +411,7 @@ def test_a_bulk_job_of_all_communities_is_of_those_who_see_all(world: World) -> 
 
 def rollups(version: ModelVersion) -> None:
     """An hour in which the other community had a thousand times as much of everything."""
-    hour = panels.rollups.floor(panels.timezone.now())
+    hour = start_of_hour(timezone.now())
     for community, weight in ((HERE, 3), (MARKER, 3_000), (None, 3_003)):
         HourlyRollup.objects.create(
             hour=hour, version=version, source="api", overall=community is None, community=community or "",
@@ -417,7 +419,7 @@ def rollups(version: ModelVersion) -> None:
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("panel", panels.PANELS)
+@pytest.mark.parametrize("panel", PANELS)
 def test_dashboard_and_downloads_hold_no_other_community(world: World, panel: str) -> None:
     rollups(ModelVersion.objects.get(alias=Alias.CHAMPION))
     for number in range(40):
@@ -455,7 +457,7 @@ class Blind:
             version=held.version,
             user=self.first,
             action=Decision.Action.REJECT,
-            rule=held.rule(),
+            rule=held.default_rule(),
             note=MARKER,
         ).decision
         self.delivery = self.decision.deliveries.get()
@@ -532,7 +534,13 @@ def test_first_decision_is_hidden_until_the_second_review_is_decided(blind: Blin
     card = blind.browser(blind.second).get(reverse("admin:moderation_item", args=[blind.review.pk]))
     assert MARKER not in card.content.decode()
     change = blind.browser(blind.second).get(f"/admin/moderation/queueitem/{blind.review.pk}/change/")
-    for hidden in ("field-original", "field-not_for", "field-score", "field-label", "field-severity"):
+    for hidden in (
+        "field-original",
+        "field-excluded_reviewer",
+        "field-score",
+        "field-label",
+        "field-severity",
+    ):
         assert hidden not in change.content.decode()
     held = actions.claim(item_id=blind.review.pk, user=blind.second)
     actions.decide(

@@ -129,7 +129,7 @@ def test_a_key_works_on_the_queue_as_its_moderator(as_ann: Caller, as_ben: Calle
     assert (decided["by"], decided["item_status"], decided["reason"]) == (
         "ann",
         "rejected",
-        item.rule().reason,
+        item.default_rule().reason,
     )  # type: ignore[union-attr]
     decision = Decision.objects.get(pk=decided["id"])
     assert (decision.by, decision.client.name) == (ann, "ann's")  # type: ignore[union-attr]

@@ -145,7 +145,7 @@ class QueueListView(QueueView):
         items = visible_to(user).filter(status=data["status"])
         if data["mine"]:
             items = items.filter(lease_by=user)
-        for name, column in (("priority", "lane"), ("label", "label"), ("community", "community")):
+        for name, column in (("priority", "queue"), ("label", "label"), ("community", "community")):
             if name in data:
                 items = items.filter(**{column: data[name]})
         if data["status"] != QueueItem.Status.OPEN:
@@ -246,7 +246,7 @@ class DecideView(ItemActionView):
         if data["action"] != Decision.Action.REJECT:
             return None
         if "reason" not in data:
-            return item.rule()
+            return item.default_rule()
         rule = item.policy.rules.filter(pk=data["reason"]).first()
         if rule is None:
             rules = ", ".join(f"{rule.pk} ({rule.title})" for rule in item.policy.rules.all())

@@ -9,7 +9,7 @@ from apps.api.fields import CommentField, StrictBooleanField, StrictSerializer, 
 from apps.api.v1.serializers import OUTCOME_HELP, LabelsField, ProbabilitiesField
 from apps.classifier.labels import LABELS
 from apps.moderation import selectors
-from apps.moderation.models import Appeal, Decision, Lane, QueueItem, Submission
+from apps.moderation.models import Appeal, Decision, Queue, QueueItem, Submission
 
 
 class ContextRequest(StrictSerializer):
@@ -67,7 +67,7 @@ class ModerateResult(serializers.Serializer):
 
 class QueueQuery(StrictSerializer):
     status = serializers.ChoiceField(choices=QueueItem.Status.choices, default=QueueItem.Status.OPEN)
-    priority = serializers.ChoiceField(choices=Lane.choices, required=False, help_text="The queue.")
+    priority = serializers.ChoiceField(choices=Queue.choices, required=False, help_text="The queue.")
     label = serializers.ChoiceField(choices=LABELS, required=False)
     community = StringField(max_length=100, required=False, allow_blank=True)
     mine = serializers.BooleanField(default=False, help_text="Only items that the moderator holds.")
@@ -82,10 +82,10 @@ class LeaseResult(serializers.Serializer):
 class QueueItemResult(serializers.ModelSerializer):
     """A queue item. In a blind second review, the fields that could bias the moderator are null."""
 
-    priority = serializers.CharField(source="lane")
+    priority = serializers.CharField(source="queue")
     label = serializers.SerializerMethodField()
     score = serializers.SerializerMethodField()
-    why_first = serializers.CharField()
+    why_first = serializers.CharField(source="priority_explanation")
     is_overdue = serializers.BooleanField()
     text = serializers.CharField(source="submission.text")
     context = serializers.DictField(source="submission.context")
@@ -169,7 +169,7 @@ class QueuePage(serializers.Serializer):
 
 
 class ClaimNextRequest(StrictSerializer):
-    priority = serializers.ChoiceField(choices=Lane.choices, required=False)
+    priority = serializers.ChoiceField(choices=Queue.choices, required=False)
     community = StringField(max_length=100, required=False, allow_blank=True)
     label = serializers.ChoiceField(choices=LABELS, required=False)
 

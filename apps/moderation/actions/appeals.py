@@ -41,7 +41,7 @@ def _appeal(decision: Decision | None, text: str) -> Appeal:
     if decision is None:
         raise ModerationError("There is no such decision.")
     submission = decision.submission
-    current = submission.current()
+    current = submission.current_decision()
     if decision.action != Decision.Action.REJECT or current is None or current.pk != decision.pk:
         raise ModerationError("Only a rejection that still holds can be appealed.")
     # Whoever answers the appeal sees the decision, so nobody can repeat it blind any more.
@@ -55,7 +55,7 @@ def _appeal(decision: Decision | None, text: str) -> Appeal:
         policy=decision.policy,
         kind=QueueItem.Kind.APPEAL,
         label=label or triage.nearest_label(submission.prediction.probabilities, rules),
-        not_for=decision.by,
+        excluded_reviewer=decision.by,
     )
     try:
         with transaction.atomic():

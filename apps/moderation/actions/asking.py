@@ -69,7 +69,7 @@ def send_to_review(*, decision: Decision, by: User) -> QueueItem | None:
     prediction = Prediction.objects.select_for_update().get(pk=submission.pk)
     if prediction.text is None:
         raise ModerationError("The text of this comment is not stored, so nobody can review it.")
-    current = submission.current()
+    current = submission.current_decision()
     is_waiting = submission.items.open().exclude(kind=QueueItem.Kind.SECOND).exists()
     if current is None or current.pk != decision.pk or is_waiting:
         return None

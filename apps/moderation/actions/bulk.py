@@ -27,7 +27,7 @@ _LISTED = 500  # items that a job names as not undone; the rest are only counted
 class BulkFilter(TypedDict, total=False):
     """Which open items: every member narrows the choice; blind reviews and appeals are never among them."""
 
-    lane: str
+    queue: str
     kind: str
     community: str
     label: str
@@ -47,7 +47,7 @@ def chosen(filter: BulkFilter, items: QueueItemQuerySet | None = None) -> QueueI
     found = (QueueItem.objects.all() if items is None else items).open()
     found = found.exclude(kind__in=(QueueItem.Kind.SECOND, QueueItem.Kind.APPEAL))
     equal = {
-        name: filter[name] for name in ("lane", "kind", "community", "label", "cluster") if name in filter
+        name: filter[name] for name in ("queue", "kind", "community", "label", "cluster") if name in filter
     }
     found = found.filter(**equal)
     if "score_from" in filter:
@@ -99,7 +99,7 @@ def sample_bulk(*, user: User, filter: BulkFilter) -> list[QueueItem]:
 
 def _sample(found: QueueItemQuerySet) -> list[QueueItem]:
     ids = list(found.order_by("?").values_list("pk", flat=True)[:SAMPLE])
-    return list(QueueItem.objects.filter(pk__in=ids).with_related().in_order())
+    return list(QueueItem.objects.filter(pk__in=ids).with_related().by_priority())
 
 
 @transaction.atomic

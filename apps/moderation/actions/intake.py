@@ -202,16 +202,16 @@ def queue(
     kind: QueueItem.Kind,
     label: str,
     chance: float = 1.0,
-    lesson: str = "",
-    not_for: User | None = None,
+    selection_reason: str = "",
+    excluded_reviewer: User | None = None,
     requested_by: User | None = None,
 ) -> QueueItem:
     """Put a comment in the queue, in the cluster of the open item that it resembles most.
 
     Args:
         chance: how likely a comment like it was to be looked at.
-        lesson: of one to learn from, why it was chosen.
-        not_for: who must not decide it.
+        selection_reason: of one to learn from, why it was chosen.
+        excluded_reviewer: who must not decide it.
         requested_by: who sent it to review, where a person did.
     """
     now = timezone.now()
@@ -225,20 +225,20 @@ def queue(
         policy=policy,
         community=submission.community,
         kind=kind,
-        lesson=lesson,
+        selection_reason=selection_reason,
         label=label,
         score=probabilities[label],
         sampling_chance=chance,
         cluster=_cluster(submission.community, normalised, first, second),
-        sketch_a=first,
-        sketch_b=second,
-        not_for=not_for,
+        minhash_a=first,
+        minhash_b=second,
+        excluded_reviewer=excluded_reviewer,
         requested_by=requested_by,
         created_at=now,
-        lane=rank.lane,
+        queue=rank.queue,
         severity=rank.severity,
         uncertainty=rank.uncertainty,
-        history=rank.history,
+        author_risk=rank.author_risk,
         priority=rank.priority,
         due_at=rank.due_at,
     )
@@ -247,7 +247,7 @@ def queue(
 def _cluster(community: str, normalised: str, first: int, second: int) -> int:
     # Two cheap look-ups instead of one OR, which would keep PostgreSQL from using either index in order.
     candidates: dict[int, tuple[int, str]] = {}
-    for column, value in (("sketch_a", first), ("sketch_b", second)):
+    for column, value in (("minhash_a", first), ("minhash_b", second)):
         rows = (
             QueueItem.objects.open()
             .filter(community=community, **{column: value})

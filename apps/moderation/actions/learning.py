@@ -39,7 +39,10 @@ def queue_to_learn_when_due() -> list[QueueItem]:
     with transaction.atomic():
         _wait_in_line()
         last = _last_draw()
-        room = settings.LABELS_PER_DAY - QueueItem.objects.open().filter(kind=QueueItem.Kind.LEARN).count()
+        room = (
+            settings.LABELS_PER_DAY
+            - QueueItem.objects.open().filter(kind=QueueItem.Kind.ACTIVE_LEARNING).count()
+        )
         if room <= 0 or (last is not None and last > timezone.now() - DAY):
             return []
         return queue_to_learn(count=room)
@@ -94,7 +97,7 @@ def _wait_in_line() -> None:
 
 
 def _last_draw() -> datetime | None:
-    drawn = QueueItem.objects.filter(kind=QueueItem.Kind.LEARN).order_by("-pk")
+    drawn = QueueItem.objects.filter(kind=QueueItem.Kind.ACTIVE_LEARNING).order_by("-pk")
     return drawn.values_list("created_at", flat=True).first()
 
 
@@ -140,7 +143,7 @@ def _queue(chosen: Mapping[UUID, Selection]) -> list[QueueItem]:
             client_id=prediction.client_id,
             community=community,
             policy=policy,
-            outcome=Submission.Outcome.UNASKED,
+            outcome=Submission.Outcome.NOT_MODERATED,
         )
         is_drawn = choice.reason == Reason.RANDOM
         audited = submission.policy.audit_share if submission.outcome == Submission.Outcome.APPROVE else 0.0
@@ -148,10 +151,10 @@ def _queue(chosen: Mapping[UUID, Selection]) -> list[QueueItem]:
             queue(
                 submission=submission,
                 policy=policy,
-                kind=QueueItem.Kind.AUDIT if is_drawn else QueueItem.Kind.LEARN,
+                kind=QueueItem.Kind.AUDIT if is_drawn else QueueItem.Kind.ACTIVE_LEARNING,
                 label=triage.nearest_label(prediction.probabilities, list(policy.rules.all())),
                 chance=audited + (1 - audited) * choice.probability if is_drawn else 1.0,
-                lesson="" if is_drawn else choice.reason.value,
+                selection_reason="" if is_drawn else choice.reason.value,
             )
         )
     return items

@@ -12,20 +12,20 @@ def set_preferences(*, user: User, **fields: bool | int) -> Preference:
     """Store the user's own preferences; what is not given stays.
 
     Args:
-        fields: masked, greyscale, keys (bool) and severe_budget (items a shift).
+        fields: masked, greyscale, keys (bool) and exposure_limit (items a shift).
 
     Raises:
         ValidationError: an unknown field or a wrong value.
     """
-    if unknown := set(fields) - {"masked", "greyscale", "keys", "severe_budget"}:
+    if unknown := set(fields) - {"masked", "greyscale", "keys", "exposure_limit"}:
         raise ValidationError(f"Unknown preferences: {', '.join(sorted(unknown))}.")
-    preference = Preference.of(user)
+    preference = Preference.for_user(user)
     for name, value in fields.items():
         setattr(preference, name, value)
     preference.full_clean(exclude=["user"], validate_unique=False)
     return Preference.objects.update_or_create(
         user=user,
         defaults={
-            name: getattr(preference, name) for name in ("masked", "greyscale", "keys", "severe_budget")
+            name: getattr(preference, name) for name in ("masked", "greyscale", "keys", "exposure_limit")
         },
     )[0]

@@ -22,8 +22,8 @@ from apps.moderation.models import (
     BulkJob,
     Decision,
     Delivery,
-    Lane,
     PolicyRule,
+    Queue,
     QueueItem,
     QueueItemQuerySet,
     Skip,
@@ -167,7 +167,7 @@ def claim_next(
         items = items.filter(label=label)
     # Two moderators who ask at once get two items: a row that the other has locked is passed over.
     found = (
-        items.in_order().select_for_update(skip_locked=True, of=("self",)).values_list("pk", flat=True)[:1]
+        items.by_priority().select_for_update(skip_locked=True, of=("self",)).values_list("pk", flat=True)[:1]
     )
     item = QueueItem.objects.with_related().filter(pk__in=list(found)).first()
     return None if item is None else _lease(item, user, now)
@@ -322,7 +322,7 @@ def _decide(
     now = timezone.now()
     if seconds is None and item.lease_by_id == user.pk and item.lease_until:
         seconds = (now - (item.lease_until - LEASE)).total_seconds()
-    before = None if item.is_blind else item.submission.current()
+    before = None if item.is_blind else item.submission.current_decision()
     decision = Decision.objects.create(
         submission=item.submission,
         item=item,
@@ -368,7 +368,7 @@ def _place(item: QueueItem, *, escalated: bool) -> None:
         now=item.created_at,
         escalated=escalated,
     )
-    item.lane, item.priority, item.due_at = rank.lane, rank.priority, rank.due_at
+    item.queue, item.priority, item.due_at = rank.queue, rank.priority, rank.due_at
 
 
 def _take_effect(item: QueueItem, decision: Decision, before: Decision | None) -> Delivery | None:
@@ -421,15 +421,15 @@ def _maybe_second_review(item: QueueItem, user: User) -> None:
         score=item.score,
         sampling_chance=item.policy.second_review_share,
         cluster=item.cluster,
-        sketch_a=item.sketch_a,
-        sketch_b=item.sketch_b,
+        minhash_a=item.minhash_a,
+        minhash_b=item.minhash_b,
         original=item,
-        not_for=user,
+        excluded_reviewer=user,
         created_at=now,
-        lane=rank.lane,
+        queue=rank.queue,
         severity=rank.severity,
         uncertainty=rank.uncertainty,
-        history=item.history,
+        author_risk=item.author_risk,
         priority=rank.priority,
         due_at=rank.due_at,
     )
@@ -479,7 +479,7 @@ def undo(
     _refuse_held(item, user, now)
     if Appeal.objects.filter(decision=decision).exists():
         raise ModerationError("It is too late to undo this: the author has appealed, and the appeal decides.")
-    later = item.submission.current()
+    later = item.submission.current_decision()
     if later and later.pk > decision.pk and not item.is_blind:
         raise StaleError(
             f"It is too late to undo this: {later.actor} has decided the comment again since.", item
@@ -504,8 +504,8 @@ def undo(
         _place(item, escalated=False)
     may_lease = (
         lease
-        and item.not_for_id != user.pk
-        and (item.lane != Lane.ESCALATED or user.has_perm("moderation.decide_escalated"))
+        and item.excluded_reviewer_id != user.pk
+        and (item.queue != Queue.ESCALATED or user.has_perm("moderation.decide_escalated"))
     )
     item.lease_by, item.lease_until = (user, now + LEASE) if may_lease else (None, None)
     item.version += 1
@@ -543,7 +543,7 @@ def undo_together(*, decision_id: int, user: User) -> tuple[list[Decided], list[
 
 def _settle_strikes(item: QueueItem, now: datetime) -> None:
     """Let the strike of the decision that holds again count, and no other of this comment."""
-    holds = item.submission.current()
+    holds = item.submission.current_decision()
     strikes = Strike.objects.filter(decision__submission=item.submission_id)
     strikes.filter(lifted_at=None).exclude(decision=holds).update(lifted_at=now)
     if holds:

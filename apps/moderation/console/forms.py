@@ -12,10 +12,10 @@ from apps.moderation.errors import ModerationError
 from apps.moderation.models import (
     LABEL_CHOICES,
     Decision,
-    Lane,
     Policy,
     PolicyRule,
     Preference,
+    Queue,
     QueueItem,
 )
 
@@ -120,7 +120,7 @@ class BulkForm(MessageForm):
     label = forms.ChoiceField(choices=[("", "Choose a label"), *LABEL_CHOICES])
     score_from = forms.FloatField(min_value=0, max_value=1, required=False)
     score_to = forms.FloatField(min_value=0, max_value=1, required=False)
-    lane = forms.ChoiceField(choices=[("", "Any"), *Lane.choices], required=False)
+    queue = forms.ChoiceField(choices=[("", "Any"), *Queue.choices], required=False)
     community = forms.ChoiceField(required=False)
     cluster = forms.IntegerField(required=False, widget=forms.HiddenInput)
 
@@ -169,11 +169,11 @@ class PreferenceForm(forms.ModelForm):
 
     class Meta:
         model = Preference
-        fields = ("masked", "greyscale", "keys", "severe_budget")
-        labels = {"masked": "Hide comments", "severe_budget": "Exposure limit"}
+        fields = ("masked", "greyscale", "keys", "exposure_limit")
+        labels = {"masked": "Hide comments", "exposure_limit": "Exposure limit"}
         help_texts = {
             "masked": "Show the text of a comment only when you press Space.",
-            "severe_budget": "Suggest a break after this many severe comments in a shift; 0: never.",
+            "exposure_limit": "Suggest a break after this many severe comments in a shift; 0: never.",
         }
 
 

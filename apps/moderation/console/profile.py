@@ -19,7 +19,7 @@ def profile(request: HttpRequest) -> HttpResponse:
     """Show the user's statistics, decisions and preferences; POST stores the preferences."""
     user = get_user(request)
     require(user, "moderation.view_queueitem")
-    form = PreferenceForm(request.POST or None, instance=Preference.of(user))
+    form = PreferenceForm(request.POST or None, instance=Preference.for_user(user))
     if request.method == "POST" and form.is_valid():
         actions.set_preferences(user=user, **form.cleaned_data)
         return redirect("admin:moderation_profile")

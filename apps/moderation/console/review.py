@@ -41,7 +41,7 @@ def review(request: HttpRequest) -> HttpResponse:
     if user.has_perm("moderation.decide_queueitem"):
         first = availability.first_item(user, view)
     else:
-        first = visible_to(user).in_view(view, user).in_order().first()
+        first = visible_to(user).in_view(view, user).by_priority().first()
     if first is not None:
         return redirect(item_url(first, view))
     return render_page(request, "review", empty_context(user, view), section="review")
@@ -82,7 +82,7 @@ def next_item(request: HttpRequest) -> HttpResponse:
 def _page_parts(
     request: HttpRequest, item: QueueItem | None, view: str, context: dict[str, Any]
 ) -> dict[str, Any]:
-    preference = {"preference": Preference.of(get_user(request))}
+    preference = {"preference": Preference.for_user(get_user(request))}
     return {
         "item": item.pk if item else None,
         "url": item_url(item, view) if item else queue_url(view),
@@ -201,7 +201,7 @@ def release_and_next(request: HttpRequest, pk: int) -> HttpResponse:
     visible_item(user, pk)
     current = actions.release(item_id=pk, user=user)
     items = availability.takeable(user, view).filter(priority__lte=current.priority).exclude(pk=pk)
-    following = items.in_order().first()
+    following = items.by_priority().first()
     return redirect(item_url(following, view) if following else queue_url(view))
 
 

@@ -15,7 +15,7 @@ from apps.classifier.labels import LABELS
 from apps.moderation import actions, availability, insight, selectors
 from apps.moderation.console import comment
 from apps.moderation.errors import StaleError
-from apps.moderation.models import Decision, Delivery, Lane, QueueItem, QueueItemQuerySet, Skip
+from apps.moderation.models import Decision, Delivery, Queue, QueueItem, QueueItemQuerySet, Skip
 from apps.moderation.permissions import decidable_by, visible_to
 
 NEXT_ITEMS = 10
@@ -72,17 +72,17 @@ def surroundings_context(
     Args:
         exclude: ids of the items to leave out of the list of next items.
     """
-    may_decide = user.has_perm("moderation.decide_queueitem")
-    if may_decide:
-        items = availability.takeable(user, view, own_escalations=view == Lane.ESCALATED)
+    allowed_groups = user.has_perm("moderation.decide_queueitem")
+    if allowed_groups:
+        items = availability.takeable(user, view, own_escalations=view == Queue.ESCALATED)
     else:
         items = visible_to(user).in_view(view, user)
     items = items.exclude(pk__in=exclude).select_related("submission__author", "submission__prediction")
     return {
         "view": view,
         "views": insight.view_counts(user),
-        "next_items": list(items.in_order()[:NEXT_ITEMS]),
-        "may_decide": may_decide,
+        "next_items": list(items.by_priority()[:NEXT_ITEMS]),
+        "allowed_groups": allowed_groups,
         "no_community": NO_COMMUNITY if communities_of(user) == [] else "",
         "shift": insight.shift_of(user),
         "item": item,
@@ -130,7 +130,7 @@ def item_context(user: User, item: QueueItem, view: str, problem: str = "") -> d
     decisions = [event["decision"].pk for event in history if _decides(event, item)]
     return {
         "title": f"Item {item.pk}",
-        "priority_explanation": item.why_first_for(user),
+        "priority_explanation": item.explain_priority(user),
         "problem": problem,
         "can_decide": can_decide,
         "has_lease": can_decide and item.lease_by_id == user.pk and item.is_leased,
@@ -142,9 +142,9 @@ def item_context(user: User, item: QueueItem, view: str, problem: str = "") -> d
         "author": author,
         "strikes": selectors.active_strikes(user, author) if author else 0,
         "author_decisions": (
-            list(selectors.visible(user, author.decisions())[:_AUTHOR_DECISIONS]) if author else []
+            list(selectors.author_decisions(user, author)[:_AUTHOR_DECISIONS]) if author else []
         ),
-        "open_appeals": author.open_appeals().count() if author else 0,
+        "open_appeals": selectors.open_appeals(author).count() if author else 0,
         "appeal": getattr(item, "appeal", None) if item.kind == QueueItem.Kind.APPEAL else None,
         "history": history,
         "last_decision_id": max(decisions, default=None),

@@ -43,7 +43,7 @@ def render_page(
         "has_permission": True,
         "site_url": "/",
         "section": section,
-        "preference": Preference.of(user),
+        "preference": Preference.for_user(user),
         "may_bulk": user.has_perm("moderation.bulk_decide"),
         "may_policy": user.has_perm("moderation.view_policy"),
         "may_deliveries": user.has_perm("moderation.view_delivery"),

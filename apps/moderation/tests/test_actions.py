@@ -13,8 +13,8 @@ from apps.moderation.errors import ConflictError, ModerationError, StaleError
 from apps.moderation.models import (
     Decision,
     Delivery,
-    Lane,
     Policy,
+    Queue,
     QueueItem,
     Strike,
     Submission,
@@ -109,7 +109,7 @@ def test_the_most_severe_comes_first_and_waiting_counts(
 ) -> None:
     mild = create_queue_item("insult=0.65 mild")
     grave = create_queue_item("threat=0.9 grave")
-    assert grave.lane == Lane.URGENT
+    assert grave.queue == Queue.URGENT
     assert actions.claim_next(user=ann) == grave
     actions.release(item_id=grave.pk, user=ann)
     QueueItem.objects.filter(pk=mild.pk).update(priority=mild.priority + 2)
@@ -230,7 +230,7 @@ def test_only_the_decider_or_a_lead_undoes(item: QueueItem, ann: User, ben: User
 def test_an_escalated_item_is_for_leads(item: QueueItem, ann: User, ben: User, lea: User) -> None:
     held = actions.claim(item_id=item.pk, user=ann)
     result = actions.escalate(item_id=item.pk, version=held.version, user=ann, note="help")
-    assert (result.item.lane, result.item.status, result.delivery) == ("escalated", "open", None)
+    assert (result.item.queue, result.item.status, result.delivery) == ("escalated", "open", None)
     assert actions.claim_next(user=ben) is None
     with pytest.raises(PermissionDenied, match="lead"):
         actions.claim(item_id=item.pk, user=ben)
@@ -241,7 +241,7 @@ def test_undoing_an_escalation_puts_the_item_back(item: QueueItem, ann: User) ->
     held = actions.claim(item_id=item.pk, user=ann)
     result = actions.escalate(item_id=item.pk, version=held.version, user=ann)
     undone = actions.undo(decision_id=result.decision.pk, user=ann)
-    assert undone.item.lane == item.lane
+    assert undone.item.queue == item.queue
     assert undone.item.priority == pytest.approx(item.priority)
 
 
@@ -288,7 +288,7 @@ def test_similar_items_are_decided_together(
     held = actions.claim(item_id=items[0].pk, user=ann)
     assert held.similar().count() == 4
     results = actions.decide_cluster(
-        item_id=held.pk, version=held.version, user=ann, action=Action.REJECT, rule=held.rule()
+        item_id=held.pk, version=held.version, user=ann, action=Action.REJECT, rule=held.default_rule()
     )
     assert {result.item.pk for result in results} == {item.pk for item in items[:4]}
     assert Decision.objects.human().count() == 4
@@ -350,7 +350,7 @@ def test_access_by_community(model: ModelVersion, policy: Policy, ann: User) -> 
 
 
 def test_a_policy_says_who_may_decide(item: QueueItem, ann: User, lea: User) -> None:
-    Policy.objects.update(may_decide=["lead"])
+    Policy.objects.update(allowed_groups=["lead"])
     assert actions.claim_next(user=ann) is None
     with pytest.raises(PermissionDenied, match="lead"):
         actions.claim(item_id=item.pk, user=ann)

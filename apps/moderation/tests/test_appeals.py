@@ -20,8 +20,8 @@ def test_an_appeal_goes_to_another_and_its_outcome_is_sent(
 ) -> None:
     first = decide_item(item, lea).decision
     appeal = actions.appeal(token=webhooks.appeal_token(first), text="It was a joke among friends.")
-    assert (appeal.item.lane, appeal.item.not_for) == ("appeal", lea)
-    assert "appeals" in appeal.item.why_first
+    assert (appeal.item.queue, appeal.item.excluded_reviewer) == ("appeal", lea)
+    assert "appeals" in appeal.item.priority_explanation
     with pytest.raises(PermissionDenied, match="decided it before"):
         actions.claim(item_id=appeal.item.pk, user=lea)
     with pytest.raises(PermissionDenied, match="lead"):
@@ -63,7 +63,7 @@ def test_an_automatic_rejection_can_be_appealed(
 ) -> None:
     answer = actions.moderate(text="threat=0.99", client=client_key)
     decision = Decision.objects.get(submission=answer.submission)
-    assert actions.appeal_for(decision_id=decision.pk, client=client_key).item.not_for is None
+    assert actions.appeal_for(decision_id=decision.pk, client=client_key).item.excluded_reviewer is None
 
 
 def test_what_can_not_be_appealed(item: QueueItem, ann: User, client_key: APIKey) -> None:

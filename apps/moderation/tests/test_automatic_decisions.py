@@ -26,7 +26,7 @@ def removed(text: str = "insult=0.99 you fool", **options: Any) -> Decision:
     """Send a comment that the policy rejects by itself; return the decision."""
     answer = actions.moderate(text=text, author_ref="troll", **options)
     assert answer.submission.outcome == "reject"
-    decision = answer.submission.current()
+    decision = answer.submission.current_decision()
     assert decision is not None
     return decision
 
@@ -57,8 +57,8 @@ def test_send_to_review_queues_the_comment_and_keeps_the_decision(
     item = actions.send_to_review(decision=decision, by=ann)
     assert item is not None
     assert (item.kind, item.requested_by, item.label) == (QueueItem.Kind.REVIEW, ann, "insult")
-    assert item.submission.current() == decision
-    assert "Sent to review by a colleague" in item.why_first
+    assert item.submission.current_decision() == decision
+    assert "Sent to review by a colleague" in item.priority_explanation
 
 
 def test_send_to_review_twice_queues_once(model: ModelVersion, policy: Policy, ann: User, ben: User) -> None:
@@ -102,7 +102,7 @@ def test_changed_decision_sends_a_webhook_and_lifts_the_strikes(
     assert actions.send_to_review(decision=decision, by=ann) is None
     # Undone, the automatic decision is in force again and the item waits again.
     actions.undo(decision_id=result.decision.pk, user=ann)
-    assert decision.submission.current() == decision
+    assert decision.submission.current_decision() == decision
     assert actions.send_to_review(decision=decision, by=ann) is None
 
 
@@ -118,7 +118,7 @@ def test_confirmed_decision_sends_no_webhook(
         version=held.version,
         user=ann,
         action=Decision.Action.REJECT,
-        rule=held.rule(),
+        rule=held.default_rule(),
     )
     assert not Delivery.objects.exists()
     assert Strike.objects.active().count() == 1

@@ -64,7 +64,7 @@ def lead(lea: User, enter: Callable[[User], Client]) -> Client:
 def verdict(item: QueueItem, action: str = "approve", **fields: Any) -> dict[str, Any]:
     """Return the form of the item as the page would send it."""
     item.refresh_from_db()
-    rule = item.rule()
+    rule = item.default_rule()
     form = {
         "action": action,
         "version": item.version,
@@ -79,7 +79,7 @@ def test_the_desk_leads_to_the_most_pressing_item(item: QueueItem, ann: User, de
     answer = desk.get(url("review"))
     assert answer["Location"] == url("item", severe.pk)
     html = desk.get(answer["Location"]).content.decode()
-    assert severe.why_first in html
+    assert severe.priority_explanation in html
     assert "Your comment threatens somebody." in html
     for key in "ARESJU":
         assert key == "U" or f"<kbd>{key}</kbd>" in html
@@ -398,7 +398,7 @@ def test_a_blind_review_hides_scores_verdicts_and_author(
 ) -> None:
     Policy.objects.update(second_review_share=1.0)
     held = actions.claim(item_id=item.pk, user=ben)
-    rule = held.rule()
+    rule = held.default_rule()
     actions.decide(item_id=held.pk, version=held.version, user=ben, action=Decision.Action.REJECT, rule=rule)
     second = QueueItem.objects.get(kind="second")
 
@@ -430,7 +430,11 @@ def test_a_late_decision_is_refused_without_a_word_of_what_a_second_review_hides
     Policy.objects.update(second_review_share=1.0)
     held = actions.claim(item_id=item.pk, user=ben)
     actions.decide(
-        item_id=held.pk, version=held.version, user=ben, action=Decision.Action.REJECT, rule=held.rule()
+        item_id=held.pk,
+        version=held.version,
+        user=ben,
+        action=Decision.Action.REJECT,
+        rule=held.default_rule(),
     )
     for answer in (desk.post(url("decide", item.pk), verdict(item)), desk.get(url("item", item.pk))):
         page = answer.content.decode()
@@ -446,7 +450,11 @@ def test_a_late_decision_is_refused_without_a_word_of_what_a_second_review_hides
 def test_an_appeal_shows_what_the_author_says(item: QueueItem, ann: User, lead: Client) -> None:
     held = actions.claim(item_id=item.pk, user=ann)
     decided = actions.decide(
-        item_id=held.pk, version=held.version, user=ann, action=Decision.Action.REJECT, rule=held.rule()
+        item_id=held.pk,
+        version=held.version,
+        user=ann,
+        action=Decision.Action.REJECT,
+        rule=held.default_rule(),
     )
     appeal = actions.appeal(token=webhooks.appeal_token(decided.decision), text="<b>It was a quote</b>")
     html = lead.get(url("item", appeal.item_id)).content.decode()
@@ -687,7 +695,7 @@ def test_an_empty_view_says_why(
     assert "No items in this view" in seen("normal")
 
     barred = create_queue_item("threat=0.9 three")
-    Policy.objects.update(may_decide=["lead"])
+    Policy.objects.update(allowed_groups=["lead"])
     assert "1 item is restricted by policy to: lead." in seen("urgent")
     assert beside("urgent") == "1, restricted by policy"
     assert enter(lea).get(url("review", view="urgent"))["Location"] == url("item", barred.pk, view="urgent")
@@ -698,16 +706,16 @@ def test_an_empty_view_says_why(
 
 def test_preferences(item: QueueItem, ann: User, desk: Client) -> None:
     assert 'id="comment">' in desk.get(url("item", item.pk)).content.decode()
-    assert desk.post(url("profile"), {"severe_budget": "0"}).status_code == 302
-    assert not Preference.of(ann).masked
+    assert desk.post(url("profile"), {"exposure_limit": "0"}).status_code == 302
+    assert not Preference.for_user(ann).masked
     html = desk.get(url("item", item.pk)).content.decode()
     assert 'id="comment" open>' in html
     assert "data-keys" not in html
-    assert desk.post(url("profile"), {"severe_budget": "-1"}).status_code == 422
+    assert desk.post(url("profile"), {"exposure_limit": "-1"}).status_code == 422
 
 
 def test_a_budget_of_severe_comments(model: Any, policy: Policy, ann: User, desk: Client) -> None:
-    actions.set_preferences(user=ann, severe_budget=1)
+    actions.set_preferences(user=ann, exposure_limit=1)
     item = create_queue_item("threat=0.9 x")
     desk.get(url("item", item.pk))
     desk.post(url("decide", item.pk), verdict(item))
@@ -750,6 +758,7 @@ def test_exports(item: QueueItem, desk: Client, lead: Client) -> None:
 PAGES = {
     "item": 45,
     "profile": 20,
+    "help": 10,
     "quality": 15,
     "bulk": 25,
     "policies": 12,
@@ -776,7 +785,7 @@ def test_how_much_a_page_asks_does_not_grow(
                 version=held.version,
                 user=lea,
                 action=Decision.Action.REJECT,
-                rule=held.rule(),
+                rule=held.default_rule(),
             )
             create_queue_item(f"insult=0.7 {name} left {n} of {count} {n * n * 7}", author_ref="troll")
         Delivery.objects.update(status="failed", error="no")

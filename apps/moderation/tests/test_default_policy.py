@@ -63,7 +63,7 @@ def test_perspective_review_rejects_nothing_by_default(
 @pytest.mark.parametrize("path", ["pages:home", "pages:live"])
 def test_pages_remove_nothing_by_default(client: Client, path: str, text: str) -> None:
     page = client.post(reverse(path), {"text": text}).content.decode()
-    assert 'class="verdict wait"' in page or 'class="verdict stay"' in page
+    assert 'class="verdict review"' in page or 'class="verdict approve"' in page
     assert "Would be removed" not in page
 
 
@@ -74,11 +74,11 @@ def test_policy_page_warns_of_automatic_removal(
     User.objects.update(is_staff=True)
     client.force_login(lead, backend="django.contrib.auth.backends.ModelBackend")
     page = client.get(reverse("admin:moderation_policy", args=[default_policy.pk])).content.decode()
-    assert "without a person looking" in page
-    assert "removes nothing by itself" in page
+    assert "without a human review" in page
+    assert "removes no comment automatically" in page
     rules = actions.rules_of(default_policy)
     rules[0]["reject_from"] = 0.97
     draft = actions.draft_policy(user=lead, based_on=default_policy, rules=rules)
     page = client.get(reverse("admin:moderation_policy", args=[draft.pk])).content.decode()
-    assert "removes nothing by itself" not in page
+    assert "removes no comment automatically" not in page
     assert "Threats: from 97 %" in page

@@ -144,15 +144,15 @@ def test_mean_seconds_counts_zero_but_no_applied_decision(
 def test_a_pause_is_suggested_when_the_budget_is_spent(
     model: ModelVersion, policy: Policy, ann: User
 ) -> None:
-    actions.set_preferences(user=ann, severe_budget=2, greyscale=True)
+    actions.set_preferences(user=ann, exposure_limit=2, greyscale=True)
     decide_item(create_queue_item("insult=0.7 mild"), ann)
     decide_item(create_queue_item("threat=0.9 one"), ann)
     assert not insight.shift_of(ann).nudge
     decide_item(create_queue_item("threat=0.9 two"), ann)
     shift = insight.shift_of(ann)
-    assert (shift.severe, shift.budget, shift.nudge) == (2, 2, True)
-    preference = Preference.of(ann)
-    assert (preference.masked, preference.greyscale, preference.severe_budget) == (True, True, 2)
+    assert (shift.severe, shift.limit, shift.nudge) == (2, 2, True)
+    preference = Preference.for_user(ann)
+    assert (preference.masked, preference.greyscale, preference.exposure_limit) == (True, True, 2)
     with pytest.raises(ValidationError, match="volume"):
         actions.set_preferences(user=ann, volume=11)
 
@@ -210,7 +210,7 @@ def test_a_rejection_without_labels_speaks_of_its_reason_only() -> None:
 
 def test_what_is_unlikely_is_not_called_possible(model: ModelVersion, policy: Policy) -> None:
     def line(text: str, **options: Any) -> str:
-        return create_queue_item(text, **options).why_first
+        return create_queue_item(text, **options).priority_explanation
 
     quiet = " ".join(f"{label}=0.001" for label in LABELS)
     assert line(f"{quiet} toxic=0.002 fine", example=True) == (
@@ -223,4 +223,4 @@ def test_what_is_unlikely_is_not_called_possible(model: ModelVersion, policy: Po
     prediction = predictions.score(texts=["fine"], source=Prediction.Source.API)[0][0]
     asked = actions.ask_for_review(prediction=prediction, by=User.objects.create_superuser("root"))
     assert asked is not None
-    assert asked.why_first.startswith("Sent to review by a colleague · no label is likely")
+    assert asked.priority_explanation.startswith("Sent to review by a colleague · no label is likely")

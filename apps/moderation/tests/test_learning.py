@@ -16,7 +16,7 @@ from apps.accounts.models import User
 from apps.moderation import actions, tasks, triage
 from apps.moderation.actions import learning
 from apps.moderation.errors import ModerationError
-from apps.moderation.models import Decision, Lane, Policy, QueueItem
+from apps.moderation.models import Decision, Policy, Queue, QueueItem
 from apps.moderation.simulator import simulate
 from apps.predictions import actions as predictions
 from apps.predictions.models import Prediction
@@ -49,11 +49,13 @@ def test_the_least_certain_of_what_nobody_saw_is_queued(model: ModelVersion, pol
     scored("toxic=0.5 not to be stored, whatever", do_not_store=True)
     items = actions.queue_to_learn(count=2)
     assert sorted(texts(items)) == ["obscene=0.52 close to the limit", "toxic=0.4 nearly, this one"]
-    assert {(item.kind, item.lane, item.lesson) for item in items} == {("learn", "learn", "uncertainty")}
+    assert {(item.kind, item.queue, item.selection_reason) for item in items} == {
+        ("learn", "learn", "uncertainty")
+    }
     by_text = {item.submission.text: item.submission for item in items}
     assert by_text["toxic=0.4 nearly, this one"] == approved
     only_scored = by_text["obscene=0.52 close to the limit"]
-    assert (only_scored.outcome, only_scored.reasons, only_scored.callback_url) == ("unasked", [], "")
+    assert (only_scored.outcome, only_scored.reasons, only_scored.callback_url) == ("not_moderated", [], "")
     assert not only_scored.decisions.exists()
 
 
@@ -85,12 +87,17 @@ def test_where_champion_and_challenger_disagree(
     monkeypatch.setattr(learning, "_scores", theirs)
     scored("toxic=0.05 harmless says one", "toxic=0.45 both unsure of this")
     first, second = actions.queue_to_learn(count=2)
-    assert {first.submission.text: first.lesson, second.submission.text: second.lesson} == {
+    assert {
+        first.submission.text: first.selection_reason,
+        second.submission.text: second.selection_reason,
+    } == {
         "toxic=0.05 harmless says one": "disagreement",
         "toxic=0.45 both unsure of this": "uncertainty",
     }
-    item = QueueItem.objects.get(lesson="disagreement")
-    assert item.why_first.startswith("Training sample: champion and challenger disagree · no label is likely")
+    item = QueueItem.objects.get(selection_reason="disagreement")
+    assert item.priority_explanation.startswith(
+        "Training sample: champion and challenger disagree · no label is likely"
+    )
 
 
 @pytest.mark.usefixtures("all_different")
@@ -109,12 +116,12 @@ def test_the_random_share_keeps_its_chance_and_so_do_the_audits_of_intake(
     drawn = [item for item in items if item.kind == QueueItem.Kind.AUDIT]
     assert (len(items), len(drawn)) == (10, 1)
     expected = 0.5 + 0.5 * 1 / 20
-    assert (drawn[0].lane, drawn[0].lesson) == (Lane.AUDIT, "")
+    assert (drawn[0].queue, drawn[0].selection_reason) == (Queue.AUDIT, "")
     audits = QueueItem.objects.filter(kind=QueueItem.Kind.AUDIT)
     assert audits.count() == 21
     assert list(audits.values_list("sampling_chance", flat=True)) == pytest.approx([expected] * 21)
     for item in items:
-        decide_item(item, ann, "reject" if item.kind == QueueItem.Kind.LEARN else "approve")
+        decide_item(item, ann, "reject" if item.kind == QueueItem.Kind.ACTIVE_LEARNING else "approve")
     found = simulate(user=lea, rules=[{"label": "toxic", "review_from": 0.01}])
     assert found.labelled == 1, "what was chosen to learn from is no fair sample"
     assert found.precision.value == 0
@@ -147,7 +154,7 @@ def test_once_a_day_as_many_as_there_is_room_for(
     scored(*(f"toxic=0.5 comment about matter{number} and thing{number}" for number in range(8)))
     tasks.queue_to_learn()
     tasks.queue_to_learn()
-    waiting = QueueItem.objects.filter(kind=QueueItem.Kind.LEARN)
+    waiting = QueueItem.objects.filter(kind=QueueItem.Kind.ACTIVE_LEARNING)
     assert waiting.count() == 3
     later = timezone.now() - timedelta(days=1, minutes=1)
     waiting.update(created_at=later)
@@ -157,7 +164,7 @@ def test_once_a_day_as_many_as_there_is_room_for(
     tasks.queue_to_learn()
     assert waiting.count() == 4
     settings.LABELS_PER_DAY = 0
-    QueueItem.objects.filter(kind=QueueItem.Kind.LEARN).update(created_at=later)
+    QueueItem.objects.filter(kind=QueueItem.Kind.ACTIVE_LEARNING).update(created_at=later)
     assert actions.queue_to_learn_when_due() == []
 
 
@@ -179,14 +186,14 @@ def test_the_command_says_what_it_chose(
     scored(*(f"toxic=0.5 comment about matter{number} and thing{number}" for number in range(30)))
     call_command("queue_to_learn", "--count", "20")
     assert capsys.readouterr().out == (
-        "Queued 20 comments to learn from (drawn at random: 2, the model is unsure: 18).\n"
+        "Queued 20 comments to learn from (drawn at random: 2, model unsure: 18).\n"
     )
 
 
 def test_an_item_has_a_lesson_if_it_is_one(model: ModelVersion, policy: Policy) -> None:
     item = create_queue_item("insult=0.6 somebody")
     with pytest.raises(IntegrityError):
-        QueueItem.objects.filter(pk=item.pk).update(lesson="uncertainty")
+        QueueItem.objects.filter(pk=item.pk).update(selection_reason="uncertainty")
 
 
 @pytest.mark.usefixtures("all_different")
@@ -207,6 +214,6 @@ def test_the_saved_view_says_why_it_asks(
     desk = f"{reverse('admin:moderation_review')}?view=learn"
     with django_assert_max_num_queries(75):
         page = client.get(desk, follow=True).content.decode()
-    assert "Training sample: the model is unsure · possibly toxic (45%)" in page
+    assert "Training sample: model unsure · possibly toxic (45%)" in page
     assert f'<a href="{desk}" aria-current="true">' in page
-    assert page.count('class="dot lane-learn"') == len(items) - 1
+    assert page.count('class="dot queue-learn"') == len(items) - 1

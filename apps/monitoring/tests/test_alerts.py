@@ -20,9 +20,10 @@ from django.utils import timezone
 from apps.accounts.models import APIKey, User
 from apps.moderation import actions as moderation
 from apps.moderation.models import Policy, QueueItem
-from apps.monitoring import alerts, measures, tasks
-from apps.monitoring.measures import Traffic, measure
-from apps.monitoring.models import Alert, AlertRule, HourlyRollup, Notice
+from apps.monitoring import actions, alert_metrics, tasks
+from apps.monitoring.alert_metrics import TrafficWindow, estimate
+from apps.monitoring.exceptions import RuleEvaluationError
+from apps.monitoring.models import Alert, AlertRule, HourlyRollup, Notification
 from apps.predictions.models import MirrorState, Outbox, Prediction
 from apps.registry.models import ModelVersion
 from apps.webhooks.actions import Actor, rotate_signing_key
@@ -37,10 +38,10 @@ def rule() -> AlertRule:
     """Calls fail: more than one in a hundred."""
     return AlertRule.objects.create(
         name="Calls fail",
-        metric=AlertRule.Metric.ERROR_SHARE,
+        metric=AlertRule.Metric.ERROR_RATE,
         threshold=0.01,
         emails="ann@example.org, ben@example.org",
-        quiet_minutes=60,
+        notification_interval_minutes=60,
     )
 
 
@@ -63,21 +64,24 @@ def _minutes(count: int) -> datetime:
 
 def test_an_alert_opens_once_and_closes_once(rule: AlertRule, traffic: Callable[..., HourlyRollup]) -> None:
     traffic(requests=1_000, errors=2)
-    assert alerts.evaluate(now=NOW) == []
+    assert actions.evaluate_rules(now=NOW) == []
     traffic(requests=1_000, errors=50)
-    (alert,) = alerts.evaluate(now=NOW)
+    (alert,) = actions.evaluate_rules(now=NOW)
     assert alert.value == pytest.approx(50 / 1_050)
     assert alert.low > rule.threshold
     for _ in range(3):
-        assert alerts.evaluate(now=NOW) == []
+        assert actions.evaluate_rules(now=NOW) == []
     assert Alert.objects.count() == 1
-    assert Notice.objects.count() == 1
+    assert Notification.objects.count() == 1
     traffic(requests=100_000, errors=50)
-    alerts.evaluate(now=_minutes(5))
-    alerts.evaluate(now=_minutes(10))
+    actions.evaluate_rules(now=_minutes(5))
+    actions.evaluate_rules(now=_minutes(10))
     alert.refresh_from_db()
     assert alert.closed_at == _minutes(5)
-    assert [notice.event for notice in Notice.objects.order_by("id")] == ["alert.opened", "alert.closed"]
+    assert [notice.event for notice in Notification.objects.order_by("id")] == [
+        "alert.opened",
+        "alert.closed",
+    ]
 
 
 def test_an_alert_asks_for_a_model_once_where_its_rule_says_so(
@@ -89,17 +93,17 @@ def test_an_alert_asks_for_a_model_once_where_its_rule_says_so(
     asked: list[Any] = []
     monkeypatch.setattr("apps.core.enqueue._add", lambda task, args, *times: asked.append((task, *args)))
     traffic(requests=1_000, errors=50)
-    AlertRule.objects.update(trains=True)
+    AlertRule.objects.update(triggers_training=True)
     with django_capture_on_commit_callbacks(execute=True):
-        (alert,) = alerts.evaluate(now=NOW)
-        alerts.evaluate(now=_minutes(2))
+        (alert,) = actions.evaluate_rules(now=NOW)
+        actions.evaluate_rules(now=_minutes(2))
     assert asked == [("apps.training.tasks.retrain", f"alert {alert.pk}: Calls fail")]
 
 
 def test_a_few_calls_prove_nothing(rule: AlertRule, traffic: Callable[..., HourlyRollup]) -> None:
     traffic(requests=30, errors=1)
-    assert alerts.evaluate(now=NOW) == []
-    assert alerts.evaluate(now=NOW + timedelta(days=2)) == []  # no traffic at all
+    assert actions.evaluate_rules(now=NOW) == []
+    assert actions.evaluate_rules(now=NOW + timedelta(days=2)) == []  # no traffic at all
 
 
 def test_two_schedulers_open_one_alert(rule: AlertRule) -> None:
@@ -114,25 +118,25 @@ def test_nobody_is_told_again_within_the_quiet_period_nor_of_what_somebody_sees_
 ) -> None:
     ann.user_permissions.add(Permission.objects.get(codename="acknowledge_alert"))
     traffic(requests=1_000, errors=500)
-    assert len(alerts.evaluate(now=NOW)) == 1
-    alerts.evaluate(now=_minutes(29))
-    assert Notice.objects.count() == 1
+    assert len(actions.evaluate_rules(now=NOW)) == 1
+    actions.evaluate_rules(now=_minutes(29))
+    assert Notification.objects.count() == 1
     # It closes and opens again: listed, but not told before the hour is over.
     Alert.objects.update(closed_at=_minutes(20))
-    (again,) = alerts.evaluate(now=_minutes(25))
-    assert again.told_at is None
-    assert Notice.objects.count() == 1
-    alerts.evaluate(now=_minutes(61))
-    assert Notice.objects.latest("id").event == "alert.opened"
-    alerts.evaluate(now=_minutes(90))
-    assert Notice.objects.count() == 2
+    (again,) = actions.evaluate_rules(now=_minutes(25))
+    assert again.notified_at is None
+    assert Notification.objects.count() == 1
+    actions.evaluate_rules(now=_minutes(61))
+    assert Notification.objects.latest("id").event == "alert.opened"
+    actions.evaluate_rules(now=_minutes(90))
+    assert Notification.objects.count() == 2
     traffic(_minutes(125), requests=1_000, errors=500)
-    alerts.evaluate(now=_minutes(125))
-    assert Notice.objects.latest("id").event == "alert.reminder"
-    assert alerts.acknowledge(alert=again, user=ann)
-    assert not alerts.acknowledge(alert=again, user=ann)
-    alerts.evaluate(now=_minutes(149))
-    assert Notice.objects.count() == 3
+    actions.evaluate_rules(now=_minutes(125))
+    assert Notification.objects.latest("id").event == "alert.reminder"
+    assert actions.acknowledge(alert=again, user=ann)
+    assert not actions.acknowledge(alert=again, user=ann)
+    actions.evaluate_rules(now=_minutes(149))
+    assert Notification.objects.count() == 3
     again.refresh_from_db()
     assert again.acknowledged_by == ann
 
@@ -142,7 +146,7 @@ def test_only_those_who_may_acknowledge(rule: AlertRule, ann: User, client: Clie
         rule=rule, metric=rule.metric, threshold=0.01, value=0.5, low=0.4, high=0.6, window_hours=1
     )
     with pytest.raises(PermissionDenied):
-        alerts.acknowledge(alert=alert, user=ann)
+        actions.acknowledge(alert=alert, user=ann)
     ann.is_staff = True
     ann.save()
     ann.user_permissions.add(Permission.objects.get(codename="view_alert"))
@@ -164,29 +168,29 @@ def test_only_those_who_may_acknowledge(rule: AlertRule, ann: User, client: Clie
 def test_mail_goes_to_everybody_named(rule: AlertRule, traffic: Callable[..., HourlyRollup]) -> None:
     traffic(hour=timezone.now(), requests=1_000, errors=500)
     tasks.evaluate_rules()
-    alerts.send_due_notices()
-    alerts.send_due_notices()
+    actions.send_due_notifications()
+    actions.send_due_notifications()
     (message,) = mail.outbox
     assert message.to == ["ann@example.org", "ben@example.org"]
     assert message.subject == "toxicmod: Calls fail (opened)"
-    assert "Share of calls that failed" in message.body
-    assert Notice.objects.get().sent_at
+    assert "Error rate" in message.body
+    assert Notification.objects.get().sent_at
 
 
 def test_a_webhook_is_signed_and_tried_until_it_is_taken(
     rule: AlertRule, traffic: Callable[..., HourlyRollup], api_key: tuple[APIKey, str], receiver: Receiver
 ) -> None:
-    AlertRule.objects.update(emails="", webhook_url=receiver.url, webhook_client=api_key[0])
+    AlertRule.objects.update(emails="", webhook_url=receiver.url, webhook_api_key=api_key[0])
     _, secret = rotate_signing_key(client=api_key[0], actor=Actor("ann"))
     traffic(hour=timezone.now(), requests=1_000, errors=500)
-    alerts.evaluate()
+    actions.evaluate_rules()
     for status, expected in ((500, "responded 500"), (503, "responded 503"), (204, "")):
         receiver.status = status
-        Notice.objects.update(send_after=timezone.now())
-        alerts.send_due_notices()
-        assert expected in Notice.objects.get().error
-        assert alerts.send_due_notices() == 0  # not before its time
-    assert Notice.objects.get().sent_at
+        Notification.objects.update(send_after=timezone.now())
+        actions.send_due_notifications()
+        assert expected in Notification.objects.get().error
+        assert actions.send_due_notifications() == 0  # not before its time
+    assert Notification.objects.get().sent_at
     assert [headers["Webhook-Attempt"] for headers, _, _ in receiver.got] == ["1", "2", "3"]
     headers, body, _ = receiver.got[0]
     assert json.loads(body)["event"] == "alert.opened"
@@ -201,13 +205,13 @@ def test_a_webhook_that_the_receiver_refuses_is_not_tried_again(
     AlertRule.objects.update(emails="", webhook_url=receiver.url)
     receiver.status = 410
     traffic(hour=timezone.now(), requests=1_000, errors=500)
-    alerts.evaluate()
-    alerts.send_due_notices()
-    notice = Notice.objects.get()
+    actions.evaluate_rules()
+    actions.send_due_notifications()
+    notice = Notification.objects.get()
     assert notice.failed_at
     assert "410 Gone" in notice.error
-    Notice.objects.update(send_after=timezone.now())
-    assert alerts.due_notices() == []
+    Notification.objects.update(send_after=timezone.now())
+    assert actions.due_notifications() == []
 
 
 def test_retry_after_of_a_receiver_is_obeyed(
@@ -216,9 +220,9 @@ def test_retry_after_of_a_receiver_is_obeyed(
     AlertRule.objects.update(emails="", webhook_url=receiver.url)
     receiver.status, receiver.headers = 503, {"Retry-After": "1800"}
     traffic(hour=timezone.now(), requests=1_000, errors=500)
-    alerts.evaluate()
-    alerts.send_due_notices()
-    wait = Notice.objects.get().send_after - timezone.now()
+    actions.evaluate_rules()
+    actions.send_due_notifications()
+    wait = Notification.objects.get().send_after - timezone.now()
     assert timedelta(minutes=29) < wait <= timedelta(minutes=30)
 
 
@@ -229,9 +233,11 @@ def test_a_slow_receiver_of_many_rules_gets_one_webhook_at_a_time(
     other = AlertRule.objects.create(name="Also", metric=rule.metric, threshold=0.02)
     AlertRule.objects.update(webhook_url="https://ops.example.org/hook")
     AlertRule.objects.filter(pk=other.pk).update(emails="")
-    alerts.evaluate()
-    channels = Notice.objects.filter(pk__in=alerts.due_notices()).values_list("channel", flat=True)
-    assert Notice.objects.count() == 3
+    actions.evaluate_rules()
+    channels = Notification.objects.filter(pk__in=actions.due_notifications()).values_list(
+        "channel", flat=True
+    )
+    assert Notification.objects.count() == 3
     assert sorted(channels) == ["email", "webhook"]
 
 
@@ -239,10 +245,10 @@ def test_send_test_shows_the_result(
     rule: AlertRule, receiver: Receiver, ann: User, client: Client, admin_client: Client
 ) -> None:
     with pytest.raises(PermissionDenied):
-        alerts.send_test(rule=rule, user=ann)
-    selected = {"action": "send_test", "_selected_action": [rule.pk]}
+        actions.send_test_webhook(rule=rule, user=ann)
+    selected = {"action": "send_test_webhook", "_selected_action": [rule.pk]}
     page = admin_client.post("/admin/monitoring/alertrule/", selected, follow=True)
-    assert "sends no webhook" in page.text
+    assert "has no webhook URL" in page.text
     AlertRule.objects.update(webhook_url=receiver.url)
     page = admin_client.post("/admin/monitoring/alertrule/", selected, follow=True)
     assert "Delivered. The receiver responded 200." in page.text
@@ -257,18 +263,18 @@ def test_a_webhook_may_not_reach_into_this_network(
 ) -> None:
     AlertRule.objects.update(emails="", webhook_url="http://127.0.0.1:9/")
     traffic(hour=timezone.now(), requests=1_000, errors=500)
-    alerts.evaluate()
-    assert alerts.send_due_notices() == 0
-    assert "not on the public internet" in Notice.objects.get().error
+    actions.evaluate_rules()
+    assert actions.send_due_notifications() == 0
+    assert "not on the public internet" in Notification.objects.get().error
 
 
 def test_a_rule_that_is_turned_off_closes_its_alert(
     rule: AlertRule, traffic: Callable[..., HourlyRollup]
 ) -> None:
     traffic(requests=1_000, errors=500)
-    alerts.evaluate(now=NOW)
+    actions.evaluate_rules(now=NOW)
     AlertRule.objects.update(is_active=False)
-    alerts.evaluate(now=_minutes(1))
+    actions.evaluate_rules(now=_minutes(1))
     assert Alert.objects.get().closed_at == _minutes(1)
 
 
@@ -289,22 +295,29 @@ MOMENT = {"queue_items", "queue_oldest_hours", "mirror_lag_seconds", "broker_mes
 def test_every_metric_has_a_figure_or_says_that_it_knows_too_little(
     metric: str, traffic: Callable[..., HourlyRollup]
 ) -> None:
-    nothing = measure(metric, Traffic(NOW, hours=1))
+    nothing = estimate(metric, TrafficWindow(NOW, hours=1))
     assert nothing is None or metric == AlertRule.Metric.REQUESTS
-    counts = {"requests": 500, "errors": 5, "any_flagged": 50, "right": 9, "wrong": 1, "queued": 20}
+    counts = {
+        "requests": 500,
+        "errors": 5,
+        "any_flagged": 50,
+        "feedback_right": 9,
+        "feedback_wrong": 1,
+        "queued": 20,
+    }
     counts |= {"approved": 6, "rejected": 3, "reversed": 4, "escalations_reversed": 1}
     rows = {
         "flagged": [50, 5, 20, 1, 30, 4],
         "scores": [[400, *[2] * 49]] * 6,
         "lengths": [0] * 10 + [50] * 10 + [0] * 10,
         "latency": [0] * 20 + [500] + [0] * 39,
-        "words": [20_000, 1_000],
+        "ngrams": [20_000, 1_000],
     }
     for day in range(15):
         for hour in (0, 1):
             traffic(NOW - timedelta(days=day, hours=hour), **counts, **rows)
-    found = measure(metric, Traffic(NOW, hours=1))
-    if metric == AlertRule.Metric.TRAINING_SHIFT:
+    found = estimate(metric, TrafficWindow(NOW, hours=1))
+    if metric == AlertRule.Metric.TRAINING_DRIFT:
         assert found is None  # no reference
         return
     assert found is not None
@@ -322,7 +335,7 @@ def test_queue_broker_and_mirror_are_watched_as_they_are(
     model: ModelVersion, policy: Policy, redis_url: str, settings: Any
 ) -> None:
     def figures() -> dict[str, float | None]:
-        found = {metric: measure(metric, Traffic(timezone.now(), hours=1)) for metric in MOMENT}
+        found = {metric: estimate(metric, TrafficWindow(timezone.now(), hours=1)) for metric in MOMENT}
         return {metric: each and each.value for metric, each in found.items()}
 
     settings.REDIS_URL = ""
@@ -348,38 +361,38 @@ def test_queue_broker_and_mirror_are_watched_as_they_are(
         },
         rel=0.01,
     )
-    alerts.install_default_rules()
+    actions.install_default_rules()
     AlertRule.objects.filter(metric="broker_messages").update(threshold=1)
-    opened = {alert.metric for alert in alerts.evaluate()}
+    opened = {alert.metric for alert in actions.evaluate_rules()}
     assert opened == {"queue_oldest_hours", "mirror_lag_seconds", "broker_messages"}
     with redis.Redis.from_url(redis_url) as broker:
         broker.delete("training")
 
 
-def _broken(traffic: Traffic) -> None:
+def _broken(traffic: TrafficWindow) -> None:
     raise ValueError
 
 
 def test_evaluate_goes_on_after_a_rule_that_fails(
     rule: AlertRule, traffic: Callable[..., HourlyRollup], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(measures._MEASURES, AlertRule.Metric.LATENCY, _broken)
+    monkeypatch.setitem(alert_metrics.ESTIMATORS, AlertRule.Metric.LATENCY, _broken)
     AlertRule.objects.create(name="A slow one", metric=AlertRule.Metric.LATENCY, threshold=1)
     AlertRule.objects.create(name="An unknown one", metric="of_another_release", threshold=1)
     traffic(requests=1_000, errors=50)
-    with pytest.raises(alerts.EvaluationError, match=r"2 alert rules .*“A slow one” .ValueError in apps/"):
-        alerts.evaluate(now=NOW)
+    with pytest.raises(RuleEvaluationError, match=r"2 alert rules .*“A slow one” .ValueError in apps/"):
+        actions.evaluate_rules(now=NOW)
     assert Alert.objects.open().get().rule == rule
-    with pytest.raises(alerts.EvaluationError):
+    with pytest.raises(RuleEvaluationError):
         tasks.evaluate_rules()
 
 
 def test_default_rules_are_added_where_their_metric_has_none() -> None:
     AlertRule.objects.create(name="Our own", metric=AlertRule.Metric.LATENCY, threshold=5, is_active=False)
-    alerts.install_default_rules()
+    actions.install_default_rules()
     assert AlertRule.objects.filter(metric=AlertRule.Metric.LATENCY).count() == 1
     assert AlertRule.objects.filter(metric=AlertRule.Metric.BACKGROUND_PROBLEMS, is_active=True).exists()
-    assert alerts.install_default_rules() == 0
+    assert actions.install_default_rules() == 0
 
 
 def test_notices_go_out_after_one_that_fails(
@@ -387,8 +400,12 @@ def test_notices_go_out_after_one_that_fails(
 ) -> None:
     AlertRule.objects.update(webhook_url="https://example.org/hook")
     traffic(requests=1_000, errors=500)
-    alerts.evaluate(now=NOW)
-    Notice.objects.filter(channel="webhook").update(channel="pager", send_after=NOW - timedelta(hours=1))
-    assert alerts.send_due_notices() == 1
+    actions.evaluate_rules(now=NOW)
+    Notification.objects.filter(channel="webhook").update(
+        channel="pager", send_after=NOW - timedelta(hours=1)
+    )
+    assert actions.send_due_notifications() == 1
     assert len(mail.outbox) == 1
-    assert Notice.objects.get(channel="pager").error.startswith("KeyError in apps/monitoring/alerts.py")
+    assert Notification.objects.get(channel="pager").error.startswith(
+        "KeyError in apps/monitoring/actions/notifications.py"
+    )

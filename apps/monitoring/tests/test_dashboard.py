@@ -20,9 +20,10 @@ from apps.accounts.models import User
 from apps.classifier.labels import LABELS
 from apps.moderation import actions as moderation
 from apps.moderation.models import Decision, Delivery, Policy
-from apps.monitoring import rollups
-from apps.monitoring.models import HourlyRollup, Reference, RequestMinute
-from apps.monitoring.panels import PANELS, Filters, percentile, rates, weighted_share
+from apps.monitoring.dashboard import PANELS, Filters
+from apps.monitoring.dashboard.statistics import confusion_rates, percentile, weighted_rate
+from apps.monitoring.models import Baseline, HourlyRollup, RequestMinute
+from apps.monitoring.rollups.hours import start_of_hour
 from apps.registry.models import Alias, ModelVersion, Promotion
 from apps.training.models import ShadowScore
 from apps.webhooks.models import Endpoint
@@ -49,7 +50,7 @@ def engineer(client: Client, person: Callable[..., User]) -> Client:
 
 def test_an_anonymous_visitor_gets_neither_page_nor_callback(client: Client) -> None:
     assert client.get(PAGE).headers["Location"].startswith("/admin/login/?next=/monitoring/")
-    assert client.get("/monitoring/now.csv").status_code == 302
+    assert client.get("/monitoring/health.csv").status_code == 302
     assert ask(client).status_code == 403
     for part in ("_dash-layout", "_dash-dependencies", ""):
         assert client.get(f"/monitoring/dash/app/dashboard/{part}").status_code == 403
@@ -58,7 +59,7 @@ def test_an_anonymous_visitor_gets_neither_page_nor_callback(client: Client) -> 
 def test_a_moderator_without_the_permission_gets_neither(client: Client, ann: User) -> None:
     User.objects.filter(pk=ann.pk).update(is_staff=True)
     client.force_login(ann)
-    for path in (PAGE, "/monitoring/now.csv", "/monitoring/dash/app/dashboard/_dash-layout"):
+    for path in (PAGE, "/monitoring/health.csv", "/monitoring/dash/app/dashboard/_dash-layout"):
         assert client.get(path).status_code == 403
     assert ask(client).status_code == 403
 
@@ -136,12 +137,12 @@ def test_an_empty_database_is_told_in_words(engineer: Client, champion: ModelVer
 
 def test_a_filter_changes_numbers_and_address(engineer: Client, champion: ModelVersion) -> None:
     create_rollups(champion)
-    whole = ask(engineer, "?panel=volume&window=24h").json()["response"]
+    whole = ask(engineer, "?panel=traffic&window=24h").json()["response"]
     assert "7,200 comments were scored" in json.dumps(whole["content"])
-    chosen = {"panel": "volume", "window": "24h", "community": "=a"}
-    part = ask(engineer, "?panel=volume&window=24h", "community.value", **chosen).json()["response"]
+    chosen = {"panel": "traffic", "window": "24h", "community": "=a"}
+    part = ask(engineer, "?panel=traffic&window=24h", "community.value", **chosen).json()["response"]
     assert "2,400 comments were scored" in json.dumps(part["content"])
-    assert part["url"]["search"] == "?panel=volume&window=24h&community=a"
+    assert part["url"]["search"] == "?panel=traffic&window=24h&community=a"
     again = ask(engineer, part["url"]["search"]).json()["response"]
     assert again["community"]["value"] == "=a"
     assert again["content"] == part["content"]
@@ -150,11 +151,11 @@ def test_a_filter_changes_numbers_and_address(engineer: Client, champion: ModelV
 def test_who_is_limited_to_a_community_sees_no_other(engineer: Client, champion: ModelVersion) -> None:
     create_rollups(champion)
     restrict_to_communities(User.objects.get(username="eva"), "a")
-    for search in ("?panel=volume&window=24h", "?panel=volume&window=24h&community=b"):
+    for search in ("?panel=traffic&window=24h", "?panel=traffic&window=24h&community=b"):
         response = ask(engineer, search).json()["response"]
         assert "2,400 comments were scored" in json.dumps(response["content"])
         assert [each["label"] for each in response["community"]["options"]] == ["a"]
-    assert "7200" not in engineer.get("/monitoring/volume.csv?window=24h").content.decode()
+    assert "7200" not in engineer.get("/monitoring/traffic.csv?window=24h").content.decode()
 
 
 @pytest.mark.parametrize("panel", PANELS)
@@ -165,7 +166,7 @@ def test_queries_do_not_grow_with_rows(engineer: Client, champion: ModelVersion,
             assert ask(engineer, f"?panel={panel}&window=30d").status_code == 200
         raw = [query["sql"] for query in found.captured_queries if "predictions_prediction" in query["sql"]]
         # The newest second reviews; what both models scored and moderators decided: a few thousand, by key.
-        assert len(raw) <= {"queue": 1, "right": 4}.get(panel, 0)
+        assert len(raw) <= {"queue": 1, "quality": 4}.get(panel, 0)
         return len(found)
 
     create_rollups(champion, days=1)
@@ -173,7 +174,7 @@ def test_queries_do_not_grow_with_rows(engineer: Client, champion: ModelVersion,
     queries()
     few = queries()
     HourlyRollup.objects.all().delete()
-    Reference.objects.all().delete()
+    Baseline.objects.all().delete()
     RequestMinute.objects.all().delete()
     create_rollups(champion, days=9)
     assert queries() == few
@@ -199,16 +200,16 @@ def test_the_challenger_is_held_against_the_champion_on_the_same_comments(
             item = moderation.claim(item_id=answer.item.pk, user=ann)
             rule = None if action == Decision.Action.APPROVE else policy.rules.get(label="toxic")
             moderation.decide(item_id=item.pk, version=item.version, user=ann, action=action, rule=rule)
-    plots = {plot.key: plot for plot in PANELS["right"][1](Filters()).plots}
+    plots = {plot.key: plot for plot in PANELS["quality"][1](Filters()).plots}
     flags, accuracy = plots["challenger"], plots["challenger, accuracy"]
-    assert "agree on 33.3% of them" in flags.sentence
+    assert "agree on 33.3% of them" in flags.caption
     assert [series.y[0] for series in flags.series] == pytest.approx([1, 1 / 3])
-    assert "moderators decided 2" in accuracy.sentence
+    assert "Moderators decided 2" in accuracy.caption
     # The champion found both toxic and is right once, the challenger only the one that was rejected.
     assert [series.y[0] for series in accuracy.series] == [0.5, 1.0]
     assert accuracy.series[1].low is not None
     assert accuracy.series[1].low[0] == pytest.approx(0.342, abs=1e-3)
-    of_one = PANELS["right"][1](Filters(community="forum")).plots
+    of_one = PANELS["quality"][1](Filters(community="forum")).plots
     assert "challenger" not in [plot.key for plot in of_one]
 
 
@@ -216,12 +217,12 @@ def test_what_is_taken_back_waits_again(champion: ModelVersion, monkeypatch: pyt
     """15 came in every hour, 12 were decided and 3 verdicts taken back, besides an escalation."""
     create_rollups(champion)
     HourlyRollup.objects.overall().update(reversed=4, escalations_reversed=1)
-    monkeypatch.setattr("apps.monitoring.state.open_items", lambda community: 1_000)
+    monkeypatch.setattr("apps.monitoring.live_metrics.open_items", lambda community: 1_000)
     panel = PANELS["queue"][1](Filters("24h"))
-    tiles = {tile.name: tile.value for tile in panel.tiles}
-    assert (tiles["In a day"], tiles["Taken back"]) == ("1,144", "25.0 %")
+    stats = {stat.name: stat.value for stat in panel.stats}
+    assert (stats["In a day"], stats["Undone"]) == ("1,144", "25.0 %")
     drawn = {series.name: series.y for plot in panel.plots for series in plot.series}
-    assert drawn["taken back"][-2:] == [3, 3]
+    assert drawn["undone"][-2:] == [3, 3]
     assert drawn["open"][-3:] == [988, 994, 1_000]
 
 
@@ -242,27 +243,29 @@ def test_one_of_a_kind_is_told_in_the_singular(
             event=Delivery.Event.DECIDED, status=status, error=error, send_after=now, retry_until=now,
         )  # fmt: skip
     HourlyRollup.objects.create(
-        hour=rollups.floor(now), version=model, source="api", overall=True, requests=1, errors=1, right=1,
-        queued=1, approved=1, outcomes={"approve": 1},
+        hour=start_of_hour(now), version=model, source="api", overall=True, requests=1, errors=1,
+        feedback_right=1, queued=1, approved=1, outcomes={"approve": 1},
     )  # fmt: skip
-    RequestMinute.objects.create(minute=now, source="api", process="a:1", requests=1, refused=0, errors=1)
-    monkeypatch.setattr("apps.monitoring.state.open_items", lambda community: 1)
-    monkeypatch.setattr("apps.monitoring.state.broker_depths", lambda: {"default": 1})
+    RequestMinute.objects.create(
+        minute=now, source="api", process="a:1", requests=1, client_errors=0, errors=1
+    )
+    monkeypatch.setattr("apps.monitoring.live_metrics.open_items", lambda community: 1)
+    monkeypatch.setattr("apps.monitoring.live_metrics.broker_depths", lambda: {"default": 1})
     told = {}
     for name, (_, build) in PANELS.items():
         panel = build(Filters("24h"))
-        told[name] = " ".join([panel.sentence, *(plot.sentence for plot in panel.plots)])
+        told[name] = " ".join([panel.answer, *(plot.caption for plot in panel.plots)])
     for name, sentence in (
-        ("now", "1 call came in the last hour, 1 of them failed."),
-        ("volume", "1 comment was scored in this window."),
-        ("volume", "1 model version served; "),
-        ("volume", "The policy was asked about 1 comment: "),
-        ("volume", "1 call was answered by an error of ours"),
-        ("right", "Feedback says right 1 time and wrong 0 times; "),
-        ("queue", "1 item waits. In this window 1 came and 1 was decided: "),
-        ("queue", "At the pace of this window 1 item will wait in a day."),
+        ("health", "1 request was answered in the last hour; 1 failed."),
+        ("traffic", "1 comment was scored in this window."),
+        ("traffic", "1 model version was in service. "),
+        ("traffic", "The policy was applied to 1 comment: "),
+        ("traffic", "1 request was answered with a server error"),
+        ("quality", "By feedback: right 1 time, wrong 0 times. "),
+        ("queue", "1 item is open. In this window 1 was added and 1 was decided: "),
+        ("queue", "At the rate of this window 1 item will be open in a day."),
         ("system", "1 webhook failed, 1 webhook is being retried"),
-        ("system", "1 message waits in the broker."),
+        ("system", "1 message is waiting in the broker."),
     ):
         assert sentence in told[name]
 
@@ -270,7 +273,7 @@ def test_one_of_a_kind_is_told_in_the_singular(
 def test_promotions_are_marked(engineer: Client, champion: ModelVersion) -> None:
     create_rollups(champion)
     Promotion.objects.create(kind="promote", version=champion, replaced=champion, actor="a", reason="b")
-    drawn = graphs(ask(engineer, "?panel=volume&window=24h").json()["response"]["content"]["children"])
+    drawn = graphs(ask(engineer, "?panel=traffic&window=24h").json()["response"]["content"]["children"])
     assert "v1 promote" in [note["text"] for note in drawn["latency"]["layout"]["annotations"]]
     assert len(drawn["latency"]["layout"]["shapes"]) == Promotion.objects.count()
 
@@ -278,21 +281,21 @@ def test_promotions_are_marked(engineer: Client, champion: ModelVersion) -> None
 def test_a_download_holds_no_formula(engineer: Client, champion: ModelVersion) -> None:
     create_rollups(champion)
     HourlyRollup.objects.filter(community="a").update(community="=cmd()")
-    file = engineer.get("/monitoring/volume.csv?community==cmd()").content.decode()
+    file = engineer.get("/monitoring/traffic.csv?community==cmd()").content.decode()
     assert not [row for row in csv.reader(io.StringIO(file)) for cell in row if cell.startswith("=")]
     assert engineer.get("/monitoring/nothing.csv").status_code == 404
 
 
 def test_intervals_are_wilsons_and_weights_count() -> None:
-    assert weighted_share(8, 10, 10) == pytest.approx(
+    assert weighted_rate(8, 10, 10) == pytest.approx(
         (0.8, 0.4902, 0.9433), abs=1e-3
     )  # Wilson's own, unweighted
-    found = weighted_share(80, 100, 1000)  # ten cases of weight ten
+    found = weighted_rate(80, 100, 1000)  # ten cases of weight ten
     assert found == pytest.approx((0.8, 0.4902, 0.9433), abs=1e-3)
-    assert weighted_share(0, 0, 0) is None
-    judged = np.zeros((10, 2, 2, 2))
-    judged[9, 1, 1], judged[9, 1, 0], judged[0, 0, 1] = (8, 8), (2, 2), (2, 2)
-    found_rates = rates(judged)
+    assert weighted_rate(0, 0, 0) is None
+    confusion = np.zeros((10, 2, 2, 2))
+    confusion[9, 1, 1], confusion[9, 1, 0], confusion[0, 0, 1] = (8, 8), (2, 2), (2, 2)
+    found_rates = confusion_rates(confusion)
     assert found_rates.precision is not None
     assert found_rates.precision[0] == 0.8
     assert found_rates.recall is not None
@@ -308,6 +311,6 @@ def test_percentiles_come_from_the_histogram() -> None:
 
 
 def test_labels_have_six_looks() -> None:
-    from apps.monitoring.figures import COLOURS, DASHES, MARKERS, PATTERNS
+    from apps.monitoring.dashboard.charts import COLOURS, DASHES, MARKERS, PATTERNS
 
     assert {len(COLOURS), len(DASHES), len(MARKERS), len(PATTERNS)} == {len(LABELS)}

@@ -9,8 +9,9 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from apps.moderation.mirrored import STREAMS
-from apps.monitoring import origins, rollups
-from apps.monitoring.models import HourlyRollup, Progress
+from apps.monitoring import actions
+from apps.monitoring.models import HourlyRollup, RollupProgress
+from apps.monitoring.rollups import hours, origins
 from apps.predictions import mirror
 from apps.predictions.actions import give_feedback
 from apps.predictions.models import Prediction
@@ -34,7 +35,7 @@ def table(db: None, aws: Any, settings: Any) -> Any:
 @pytest.fixture
 def hour() -> datetime:
     """The hour before last."""
-    return rollups.floor(timezone.now()) - 2 * HOUR
+    return hours.start_of_hour(timezone.now()) - 2 * HOUR
 
 
 def _traffic(version: ModelVersion, hour: datetime) -> list[Prediction]:
@@ -58,7 +59,7 @@ def _traffic(version: ModelVersion, hour: datetime) -> list[Prediction]:
 
 def _anew(count: Callable[[], object]) -> list[str]:
     HourlyRollup.objects.all().delete()
-    Progress.objects.all().delete()
+    RollupProgress.objects.all().delete()
     count()
     return _rows()
 
@@ -77,35 +78,35 @@ def test_both_give_the_same_rollups(
     since = hour.isoformat()
     here = _anew(lambda: call_command("roll_up", "--since", since))
     there = _anew(lambda: call_command("roll_up", "--from", "dynamodb", "--since", since))
-    assert Progress.objects.get().origin == "dynamodb"
+    assert RollupProgress.objects.get().origin == "dynamodb"
     assert there == here
     overall = HourlyRollup.objects.overall()
     assert sum(row.requests for row in overall) == 100
     assert sum(row.sampled for row in overall) == 85
-    assert sum(row.right for row in overall) == sum(row.wrong for row in overall) == 1
+    assert sum(row.feedback_right for row in overall) == sum(row.feedback_wrong for row in overall) == 1
 
 
 def test_what_the_mirror_gets_late_is_caught(
     table: Any, champion: ModelVersion, hour: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollups, "RECOUNT_BACK", timedelta(hours=4))
+    monkeypatch.setattr(hours, "RECOUNT_BACK", timedelta(hours=4))
     rows = HourlyRollup.objects.overall()
 
     def arrives(at: datetime) -> None:
         create_prediction(champion, at)
         mirror.send_due(STREAMS)
-        rollups.roll_up(origin=origins.Mirror())
+        actions.roll_up(origin=origins.Mirror())
 
     create_prediction(champion, hour - 2 * HOUR)
     mirror.send_due(STREAMS)
-    rollups.roll_up(origin=origins.Mirror(), since=hour - 2 * HOUR)
-    Progress.objects.update(recounted_at=timezone.now())
+    actions.roll_up(origin=origins.Mirror(), since=hour - 2 * HOUR)
+    RollupProgress.objects.update(recounted_at=timezone.now())
     arrives(hour)
     assert rows.get(hour=hour).requests == 1
     arrives(hour - 2 * HOUR)
     assert rows.get(hour=hour - 2 * HOUR).requests == 1
-    Progress.objects.update(recounted_at=None)
-    rollups.roll_up(origin=origins.Mirror())
+    RollupProgress.objects.update(recounted_at=None)
+    actions.roll_up(origin=origins.Mirror())
     assert rows.get(hour=hour - 2 * HOUR).requests == 2
 
 
@@ -123,7 +124,7 @@ def test_a_version_that_is_not_here_is_told_in_words(
     with pytest.raises(CommandError, match="dumpdata registry"):
         call_command("roll_up", "--from", "dynamodb", "--since", hour.isoformat())
     assert not HourlyRollup.objects.exists()
-    assert Progress.objects.get().held_by is None
+    assert RollupProgress.objects.get().lease_owner is None
 
 
 def test_a_mirror_that_does_not_answer_is_told_in_words(table: Any, champion: ModelVersion) -> None:

@@ -13,8 +13,17 @@ from django.utils import timezone
 from apps.accounts.models import User
 from apps.moderation import actions as moderation
 from apps.moderation.models import Decision, Policy, QueueItem, Submission
-from apps.monitoring import origins, rollups
-from apps.monitoring.models import GROUPS, HourlyRollup, Progress, RequestMinute, UncountedHour
+from apps.monitoring import actions
+from apps.monitoring.exceptions import IncompleteRollupError
+from apps.monitoring.models import (
+    IDENTITY_GROUPS,
+    HourlyRollup,
+    IncompleteHour,
+    RequestMinute,
+    RollupProgress,
+)
+from apps.monitoring.rollups.hours import start_of_hour
+from apps.monitoring.rollups.origins import Database
 from apps.predictions import actions as predictions
 from apps.predictions.actions import give_feedback
 from apps.predictions.models import Prediction
@@ -29,7 +38,7 @@ HOUR = timedelta(hours=1)
 @pytest.fixture
 def hour() -> datetime:
     """The hour before last."""
-    return rollups.floor(timezone.now()) - 2 * HOUR
+    return start_of_hour(timezone.now()) - 2 * HOUR
 
 
 def test_an_hour_is_counted_by_community_and_in_all(champion: ModelVersion, hour: datetime) -> None:
@@ -46,7 +55,7 @@ def test_an_hour_is_counted_by_community_and_in_all(champion: ModelVersion, hour
         text=None,
     )
     create_prediction(champion, hour + HOUR, source="page")
-    rollups.roll_up()
+    actions.roll_up()
     of_a = HourlyRollup.objects.of_community("a").get()
     assert (of_a.hour, of_a.requests, of_a.any_flagged, of_a.sampled) == (hour, 1, 1, 1)
     assert of_a.flagged.tolist() == [1, 0, 0, 0, 0, 0]
@@ -54,8 +63,8 @@ def test_an_hour_is_counted_by_community_and_in_all(champion: ModelVersion, hour
     assert of_a.scores[1].tolist() == [1] + [0] * 49
     assert np.flatnonzero(of_a.latency).tolist() == [19]  # from 794 to 1,000 µs
     assert np.flatnonzero(of_a.lengths).tolist() == [12]  # from 100 characters
-    assert of_a.words[0] > of_a.words[1] > 0
-    assert of_a.groups[GROUPS.index("women")].tolist() == [1, 1]
+    assert of_a.ngrams[0] > of_a.ngrams[1] > 0
+    assert of_a.identity_groups[IDENTITY_GROUPS.index("women")].tolist() == [1, 1]
     assert HourlyRollup.objects.of_community("b").get().lengths.sum() == 0
     both = HourlyRollup.objects.overall().get(hour=hour)
     assert (both.requests, both.any_flagged, both.source) == (2, 2, "api")
@@ -67,20 +76,20 @@ def test_an_hour_is_counted_by_community_and_in_all(champion: ModelVersion, hour
 def test_counting_again_changes_nothing(champion: ModelVersion, hour: datetime) -> None:
     for minute in range(20):
         create_prediction(champion, hour + timedelta(minutes=6 * minute), community=f"c{minute % 3}")
-    assert rollups.roll_up() == 3
+    assert actions.roll_up() == 3
     before = rollup_rows()
-    rollups.roll_up()
-    assert rollups.roll_up(since=hour - HOUR) == 4
+    actions.roll_up()
+    assert actions.roll_up(since=hour - HOUR) == 4
     assert rollup_rows() == before
     assert sum(row.requests for row in HourlyRollup.objects.overall()) == 20
 
 
 def test_a_late_row_is_caught(champion: ModelVersion, hour: datetime) -> None:
     create_prediction(champion, hour - 5 * HOUR)
-    rollups.roll_up()
+    actions.roll_up()
     create_prediction(champion, hour - 5 * HOUR)  # dated hours ago, stored at this moment
     create_prediction(champion, hour - 3 * HOUR)
-    rollups.roll_up()
+    actions.roll_up()
     rows = HourlyRollup.objects.overall().filter(requests__gt=0).order_by("hour")
     assert [(row.hour, row.requests) for row in rows] == [(hour - 5 * HOUR, 2), (hour - 3 * HOUR, 1)]
 
@@ -89,27 +98,29 @@ def test_a_row_that_was_committed_hours_late_is_caught_by_the_recount(
     champion: ModelVersion, hour: datetime
 ) -> None:
     create_prediction(champion, hour, id="01900000-0000-7000-8000-000000000001")
-    rollups.roll_up()
-    rollups.roll_up()
+    actions.roll_up()
+    actions.roll_up()
     create_prediction(champion, hour, id="01900000-0000-7000-8000-000000000002")
-    rollups.roll_up(now=hour + 3 * HOUR)
+    actions.roll_up(now=hour + 3 * HOUR)
     assert HourlyRollup.objects.overall().get(hour=hour).requests == 1
-    rollups.roll_up(now=hour + 9 * HOUR)
+    actions.roll_up(now=hour + 9 * HOUR)
     assert HourlyRollup.objects.overall().get(hour=hour).requests == 2
 
 
 def test_a_run_leaves_alone_what_another_is_at(champion: ModelVersion, hour: datetime) -> None:
     create_prediction(champion, hour)
-    progress = Progress.objects.create(
-        origin="database", held_by="01900000-0000-7000-8000-000000000000", held_until=timezone.now() + HOUR
+    progress = RollupProgress.objects.create(
+        origin="database",
+        lease_owner="01900000-0000-7000-8000-000000000000",
+        lease_expires_at=timezone.now() + HOUR,
     )
-    assert rollups.roll_up() == 0
+    assert actions.roll_up() == 0
     assert not HourlyRollup.objects.exists()
-    progress.held_until = timezone.now()  # its process was killed
+    progress.lease_expires_at = timezone.now()  # its process was killed
     progress.save()
-    assert rollups.roll_up() == 3
+    assert actions.roll_up() == 3
     progress.refresh_from_db()
-    assert progress.held_by is None
+    assert progress.lease_owner is None
 
 
 def test_a_run_that_lost_its_lease_writes_nothing_more(champion: ModelVersion, hour: datetime) -> None:
@@ -118,11 +129,11 @@ def test_a_run_that_lost_its_lease_writes_nothing_more(champion: ModelVersion, h
 
     def take_over(at: datetime, left: int) -> None:
         if at == hour + HOUR:
-            Progress.objects.update(held_by="01900000-0000-7000-8000-000000000000")
+            RollupProgress.objects.update(lease_owner="01900000-0000-7000-8000-000000000000")
 
-    assert rollups.roll_up(report=take_over) == 0
+    assert actions.roll_up(report=take_over) == 0
     assert {row.hour for row in HourlyRollup.objects.all()} == {hour}
-    assert Progress.objects.get().held_by is not None
+    assert RollupProgress.objects.get().lease_owner is not None
 
 
 def test_decisions_outcomes_and_feedback_are_counted(
@@ -157,37 +168,37 @@ def test_decisions_outcomes_and_feedback_are_counted(
         true_labels=["insult"],
         known_labels=["insult"],
     )
-    rollups.roll_up(since=timezone.now())
+    actions.roll_up(since=timezone.now())
     row = HourlyRollup.objects.of_community("forum").get()
     assert (row.requests, row.queued, row.approved, row.rejected, row.reversed) == (3, 2, 1, 1, 0)
     assert row.outcomes == {"approve": 1, "human_review": 2}
-    assert row.waits.sum() == 2
-    assert (row.right, row.wrong) == (1, 1)
+    assert row.decision_times.sum() == 2
+    assert (row.feedback_right, row.feedback_wrong) == (1, 1)
     # label toxic, eighth tenth, predicted: one rejection of weight 1, one approval of weight 10
-    assert row.judged[0, 7, 1].tolist() == [[10, 100], [1, 1]]
-    assert row.judged[4, 6, 1].tolist() == [[1, 1], [0, 0]]
-    assert row.said[:, :, :, :, 0].sum() == 6 + 1
-    assert row.said[4, 0, 0, 1].tolist() == [1, 1]
+    assert row.moderator_confusion[0, 7, 1].tolist() == [[10, 100], [1, 1]]
+    assert row.moderator_confusion[4, 6, 1].tolist() == [[1, 1], [0, 0]]
+    assert row.feedback_confusion[:, :, :, :, 0].sum() == 6 + 1
+    assert row.feedback_confusion[4, 0, 0, 1].tolist() == [1, 1]
     moderation.undo(decision_id=decided.decision.pk, user=ann)
-    rollups.roll_up()
+    actions.roll_up()
     row.refresh_from_db()
     assert (row.approved, row.reversed, row.escalations_reversed) == (1, 1, 0)
-    assert row.judged[0, 7, 1].tolist() == [[0, 0], [1, 1]]
+    assert row.moderator_confusion[0, 7, 1].tolist() == [[0, 0], [1, 1]]
     reopened = moderation.claim(item_id=kept.pk, user=ann)
     escalated = moderation.decide(
         item_id=kept.pk, version=reopened.version, user=ann, action=Decision.Action.ESCALATE
     )
     moderation.undo(decision_id=escalated.decision.pk, user=ann)
-    rollups.roll_up()
+    actions.roll_up()
     row.refresh_from_db()
     assert (row.approved, row.escalated, row.reversed, row.escalations_reversed) == (1, 1, 2, 1)
 
 
 def test_errors_count_under_the_version_that_served(champion: ModelVersion, hour: datetime) -> None:
     RequestMinute.objects.create(
-        minute=hour, source="api", process="a:1", requests=5, refused=1, errors=2, latency=np.zeros(60)
+        minute=hour, source="api", process="a:1", requests=5, client_errors=1, errors=2, latency=np.zeros(60)
     )
-    rollups.roll_up()
+    actions.roll_up()
     row = HourlyRollup.objects.get()
     assert (row.overall, row.version, row.source, row.requests, row.errors) == (True, champion, "api", 0, 2)
 
@@ -195,7 +206,7 @@ def test_errors_count_under_the_version_that_served(champion: ModelVersion, hour
 def test_queries_grow_with_hours_and_not_with_predictions(champion: ModelVersion, hour: datetime) -> None:
     def queries() -> int:
         with CaptureQueriesContext(connection) as found:
-            rollups.roll_up(since=hour)
+            actions.roll_up(since=hour)
         return len(found)
 
     create_prediction(champion, hour)
@@ -227,27 +238,27 @@ def test_roll_up_counts_comments_queued_by_active_learning(
         texts=["toxic=0.45 the model is unsure"], source=Prediction.Source.API, community="forum"
     )
     (item,) = moderation.queue_to_learn(count=1)
-    assert item.submission.outcome == Submission.Outcome.UNASKED
+    assert item.submission.outcome == Submission.Outcome.NOT_MODERATED
     for prediction in (*scored, item.submission.prediction):
         give_feedback(prediction=prediction, is_right=True)
-    rollups.roll_up(since=hour)
+    actions.roll_up(since=hour)
     row = HourlyRollup.objects.of_community("forum").get()
-    assert (row.requests, row.queued, row.right) == (2, 2, 2)
+    assert (row.requests, row.queued, row.feedback_right) == (2, 2, 2)
     assert row.outcomes == {"human_review": 1}
-    rollups.roll_up()
-    assert Progress.objects.get().until is not None
+    actions.roll_up()
+    assert RollupProgress.objects.get().counted_until is not None
 
 
-class BrokenHour(origins.Database):
+class BrokenHour(Database):
     """A database in which one hour can't be read."""
 
     def __init__(self, broken: datetime) -> None:
         self.broken: datetime | None = broken
 
-    def scored(self, hour: datetime) -> Any:
+    def predictions(self, hour: datetime) -> Any:
         if hour == self.broken:
             raise ValueError("a comment may be quoted here")
-        return super().scored(hour)
+        return super().predictions(hour)
 
 
 def test_roll_up_counts_other_hours_when_one_fails(champion: ModelVersion, hour: datetime) -> None:
@@ -255,23 +266,23 @@ def test_roll_up_counts_other_hours_when_one_fails(champion: ModelVersion, hour:
         create_prediction(champion, hour - number * HOUR, id=f"01900000-0000-7000-8000-00000000000{number}")
     origin = BrokenHour(hour - HOUR)
     now = hour + 2 * HOUR + timedelta(minutes=40)  # late enough in its hour to leave the hour before alone
-    with pytest.raises(rollups.IncompleteCountError, match="1 of 5 hours"):
-        rollups.roll_up(origin=origin, now=now)
+    with pytest.raises(IncompleteRollupError, match="1 of 5 hours"):
+        actions.roll_up(origin=origin, now=now)
     rows = HourlyRollup.objects.overall()
     assert {row.hour for row in rows} == {hour, hour - 2 * HOUR}
-    failed = UncountedHour.objects.get()
+    failed = IncompleteHour.objects.get()
     assert (failed.hour, failed.skipped, failed.attempts) == (hour - HOUR, None, 1)
     assert failed.error.startswith("ValueError in apps/monitoring/tests/test_rollups.py, line ")
-    Progress.objects.update(recounted_at=now)
-    assert rollups.roll_up(origin=origin, now=now) == 1  # it is not due to be tried again yet
+    RollupProgress.objects.update(recounted_at=now)
+    assert actions.roll_up(origin=origin, now=now) == 1  # it is not due to be tried again yet
     later = now + timedelta(minutes=6)
-    with pytest.raises(rollups.IncompleteCountError):
-        rollups.roll_up(origin=origin, now=later)
+    with pytest.raises(IncompleteRollupError):
+        actions.roll_up(origin=origin, now=later)
     failed.refresh_from_db()
     assert (failed.attempts, failed.retry_at - later) == (2, timedelta(minutes=20))
     origin.broken = None
-    rollups.roll_up(origin=origin, now=later + timedelta(minutes=21))
-    assert not UncountedHour.objects.exists()
+    actions.roll_up(origin=origin, now=later + timedelta(minutes=21))
+    assert not IncompleteHour.objects.exists()
     assert rows.get(hour=hour - HOUR).requests == 1
 
 
@@ -292,14 +303,14 @@ def test_roll_up_leaves_out_rows_that_cannot_be_counted(
         )
     with connection.cursor() as cursor:
         cursor.execute("UPDATE moderation_decision SET action = 'pause' WHERE id = %s", [decided[0].pk])
-    with pytest.raises(rollups.IncompleteCountError, match="2 of 3 hours"):
-        rollups.roll_up()
+    with pytest.raises(IncompleteRollupError, match="2 of 3 hours"):
+        actions.roll_up()
     assert HourlyRollup.objects.of_community("forum").get(hour=hour).requests == 1
-    now = HourlyRollup.objects.of_community("forum").get(hour=rollups.floor(timezone.now()))
+    now = HourlyRollup.objects.of_community("forum").get(hour=start_of_hour(timezone.now()))
     assert (now.requests, now.approved) == (2, 1)
-    assert list(UncountedHour.objects.order_by("hour").values_list("skipped", "error")) == [
-        (1, "A score, a time or a length is missing or is no finite number."),
-        (1, "No column counts decisions of the kind “pause”."),
+    assert list(IncompleteHour.objects.order_by("hour").values_list("skipped", "error")) == [
+        (1, "A score, a time or a length is missing or is not a finite number."),
+        (1, "No column counts decisions with the action “pause”."),
     ]
 
 
@@ -309,7 +320,7 @@ def test_roll_up_counts_an_outcome_that_another_release_added(
     moderation.moderate(text="a kind word", community="forum")
     with connection.cursor() as cursor:
         cursor.execute("UPDATE moderation_submission SET outcome = 'quarantine'")
-    rollups.roll_up()
+    actions.roll_up()
     assert HourlyRollup.objects.of_community("forum").get().outcomes == {"quarantine": 1}
 
 
@@ -317,22 +328,22 @@ def test_roll_up_counts_a_review_requested_later(
     champion: ModelVersion, policy: Policy, lea: User, hour: datetime
 ) -> None:
     prediction = create_prediction(champion, hour)
-    rollups.roll_up()
+    actions.roll_up()
     rows = HourlyRollup.objects.overall()
     assert rows.get(hour=hour).outcomes == {}
     moderation.ask_for_review(prediction=prediction, by=lea)
-    rollups.roll_up()
+    actions.roll_up()
     assert rows.get(hour=hour).outcomes == {"human_review": 1}
 
 
 def test_array_field_reads_shorter_and_longer_values_by_name() -> None:
-    field = HourlyRollup._meta.get_field("groups")
+    field = HourlyRollup._meta.get_field("identity_groups")
     older = np.arange(4, dtype="<u4").tobytes()
     found = field.from_db_value(older, None, None)
-    assert found.shape == (len(GROUPS), 2)
+    assert found.shape == (len(IDENTITY_GROUPS), 2)
     assert found[:2].tolist() == [[0, 1], [2, 3]]
     assert found[2:].sum() == 0
-    newer = np.ones(2 * len(GROUPS) + 2, dtype="<u4").tobytes()
-    assert field.from_db_value(newer, None, None).shape == (len(GROUPS), 2)
+    newer = np.ones(2 * len(IDENTITY_GROUPS) + 2, dtype="<u4").tobytes()
+    assert field.from_db_value(newer, None, None).shape == (len(IDENTITY_GROUPS), 2)
     with pytest.raises(ValueError, match="reshape"):
         HourlyRollup._meta.get_field("latency").from_db_value(older, None, None)

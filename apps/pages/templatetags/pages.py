@@ -1,4 +1,4 @@
-"""Figures and drawings of the pages. Widths are SVG attributes: inline styles are forbidden."""
+"""Numbers and SVG images of the pages. Widths are SVG attributes because the CSP forbids inline styles."""
 
 from django import template
 from django.utils.html import format_html, format_html_join
@@ -9,46 +9,46 @@ from apps.pages import results
 register = template.Library()
 
 _ICONS = {
-    "stay": "M5 12.5l4.5 4.5L19 7.5",
-    "wait": "M12 6.5v6l4 2.5",
-    "go": "M7 7l10 10M17 7L7 17",
+    "approve": "M5 12.5l4.5 4.5L19 7.5",
+    "review": "M12 6.5v6l4 2.5",
+    "reject": "M7 7l10 10M17 7L7 17",
     "none": "M7.5 12h.01M12 12h.01M16.5 12h.01",
 }
 
 
 @register.filter
 def percent(probability: float) -> str:
-    """Return a probability for people."""
+    """Return a probability as in `results.percent`."""
     return results.percent(probability)
 
 
 @register.filter
-def limit(probability: float | None) -> str:
-    """Return a limit, which is exact, in percent."""
-    return "–" if probability is None else f"{100 * probability:.3g}%"
+def exact_percent(fraction: float | None) -> str:
+    """Return a threshold or another exact fraction in percent, or a dash for None."""
+    return "–" if fraction is None else f"{100 * fraction:.3g}%"
 
 
 @register.filter
-def points(error: float) -> str:
-    """Return a mean error in percentage points."""
+def percentage_points(error: float) -> str:
+    """Return an error from 0 to 1 in percentage points."""
     return f"{100 * error:.2g} points"
 
 
 @register.filter
-def figure(value: float | None, digits: int) -> str:
-    """Return a figure from 0 to 1 with so many digits, a dash where it is not defined."""
+def decimal(value: float | None, digits: int) -> str:
+    """Return a number with a fixed number of decimal places, or a dash for None."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
 @register.filter
 def is_list(value: object) -> bool:
-    """Return whether a value is a list."""
+    """Return True if the value is a list."""
     return isinstance(value, list)
 
 
 @register.simple_tag
 def icon(state: str) -> SafeString:
-    """Draw the icon of a verdict."""
+    """Return the icon of a verdict's state, or of `none`."""
     return format_html(
         '<svg class="icon" viewBox="0 0 24 24" width="28" height="28" aria-hidden="true">'
         '<circle cx="12" cy="12" r="10.5"/><path d="{}"/></svg>',
@@ -57,14 +57,14 @@ def icon(state: str) -> SafeString:
 
 
 @register.simple_tag
-def meter(bar: results.Bar) -> SafeString:
-    """Draw a bar with a tick at each limit."""
+def meter(bar: results.LabelBar) -> SafeString:
+    """Return a bar with a tick at each threshold."""
     ticks = format_html_join(
         "",
         '<line class="{}" x1="{}%" x2="{}%" y1="0" y2="16"/>',
         (
             (name, f"{100 * value:.2f}", f"{100 * value:.2f}")
-            for name, value in (("review", bar.review_from), ("removal", bar.reject_from))
+            for name, value in (("review", bar.review_from), ("reject", bar.reject_from))
             if value is not None
         ),
     )
@@ -79,7 +79,7 @@ def meter(bar: results.Bar) -> SafeString:
 
 @register.simple_tag
 def small_meter(probability: float) -> SafeString:
-    """Draw a bar without ticks."""
+    """Return a bar without ticks."""
     return format_html(
         '<svg class="meter" height="8" aria-hidden="true">'
         '<rect class="track" width="100%" height="8" rx="4"/>'

@@ -89,8 +89,7 @@ def check_canary() -> CanaryEnd | None:
 
     In the first case the canary is rolled back. In the second it becomes the champion, unless it was started
     although gates failed: then it becomes the challenger again, and a person decides. Several schedulers may
-        call
-    it at the same time.
+    call it at the same time.
     """
     canary = Canary.objects.running()
     if canary is None:

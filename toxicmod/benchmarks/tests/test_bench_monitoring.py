@@ -7,7 +7,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.utils import timezone
 
-from apps.monitoring import rollups
+from apps.monitoring import actions
 from apps.monitoring.models import HourlyRollup
 from apps.predictions.models import Feedback, Prediction
 from apps.registry.models import ModelVersion
@@ -37,7 +37,7 @@ def test_what_is_added_is_counted(champion: ModelVersion) -> None:
     assert (
         abs((oldest.id.int >> 80) - oldest.created_at.timestamp() * 1_000) < 60_000
     )  # a UUIDv7 of that moment
-    rollups.roll_up(since=timezone.now() - timedelta(days=3))
+    actions.roll_up(since=timezone.now() - timedelta(days=3))
     assert 20 < sum(HourlyRollup.objects.overall().values_list("requests", flat=True)) < 200
     assert sorted(set(HourlyRollup.objects.values_list("source", flat=True))) == [
         "api",

@@ -50,7 +50,7 @@ for name in ("ann", "ben", "lea"):
     keys[name] = create_api_key(actor=SYSTEM, name=f"{name}-app", acts_as=users[name])[1]
 AlertRule.objects.create(
     name="Many comments are flagged", metric="flag_share", threshold=0.4, window_hours=1,
-    emails="oncall@example.org", webhook_url=HOOK + "/alerts", quiet_minutes=60)
+    emails="oncall@example.org", webhook_url=HOOK + "/alerts", notification_interval_minutes=60)
 print(json.dumps(keys))
 """
 
@@ -196,12 +196,12 @@ class ApiModerator(Platform):
         self.name, self.intents = name, intents
 
     def work(
-        self, count: int, *, lane: str | None = None, escalate_every: int = 0, undo_every: int = 0
+        self, count: int, *, queue: str | None = None, escalate_every: int = 0, undo_every: int = 0
     ) -> int:
         """Decide what is most pressing, by what the comments say; return how many there were."""
         for number in range(1, count + 1):
             item = self.api(
-                "POST", "moderation/queue/claim", {"priority": lane} if lane else {}, expect=(200, 204)
+                "POST", "moderation/queue/claim", {"priority": queue} if queue else {}, expect=(200, 204)
             )
             if item is None:
                 return number - 1

@@ -265,8 +265,8 @@ class Week:
 
     def lead(self) -> None:
         """Have a lead decide what was escalated or appealed."""
-        for lane in ("escalated", "appeal"):
-            self.cast.apps["lea"].work(6, lane=lane)
+        for queue in ("escalated", "appeal"):
+            self.cast.apps["lea"].work(6, queue=queue)
 
     def appeal(self) -> None:
         """Let authors object to what was decided: on the page, and through their platform."""
@@ -301,11 +301,11 @@ class Week:
             "label": "toxic",
             "score_from": "0",
             "score_to": "0.1",
-            "lane": "learn",
+            "queue": "learn",
             "community": "",
             "cluster": "",
         }
-        page = lea.get(f"{CONSOLE}bulk/?label=toxic&score_from=0&score_to=0.1&lane=learn")
+        page = lea.get(f"{CONSOLE}bulk/?label=toxic&score_from=0&score_to=0.1&queue=learn")
         if not re.search(r"<b>[1-9][\d,]*</b>\s*items? match", page):
             return
         job = lea.post(
@@ -488,4 +488,4 @@ class Week:
         self._wait_for_processes()
 
 
-CONSOLE_BULK = f"{CONSOLE}bulk/?label=toxic&score_from=0&score_to=0.1&lane=learn"
+CONSOLE_BULK = f"{CONSOLE}bulk/?label=toxic&score_from=0&score_to=0.1&queue=learn"

@@ -25,6 +25,6 @@ that day's."""
 
     def handle(self, *args: Any, **options: Any) -> None:
         items = actions.queue_to_learn(count=options["count"])
-        why = Counter(item.get_lesson_display() or "drawn at random" for item in items)
+        why = Counter(item.get_selection_reason_display() or "drawn at random" for item in items)
         reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(why.items()))
         self.stdout.write(f"Queued {len(items)} comments to learn from{f' ({reasons})' if reasons else ''}.")

@@ -1,17 +1,19 @@
-"""`manage.py install_default_alerts`: the usual alert rules."""
+"""`manage.py install_default_alerts`: create the default alert rules."""
 
 from typing import Any
 
 from django.core.management import BaseCommand
 
-from apps.monitoring.alerts import install_default_rules
+from apps.monitoring import actions
 
 
 class Command(BaseCommand):
-    help = "Install the usual alert rules where there are none. Say in the admin who is told."
+    help = "Create the default alert rules that are missing. Enter their recipients in the admin."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        count = install_default_rules()
+        count = actions.install_default_rules()
         self.stdout.write(
-            f"Installed {count} alert rules; say in the admin who is told." if count else "There are rules."
+            f"Created {count} alert rules. Enter their recipients in the admin."
+            if count
+            else "All default alert rules exist."
         )

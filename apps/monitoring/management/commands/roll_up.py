@@ -1,4 +1,4 @@
-"""Count what has changed."""
+"""`manage.py roll_up`: count the hours that have changed."""
 
 from argparse import ArgumentParser
 from datetime import datetime
@@ -8,31 +8,33 @@ from django.conf import settings
 from tqdm import tqdm
 
 from apps.core.management import ProjectCommand, parse_datetime
-from apps.monitoring import origins, rollups
+from apps.monitoring import actions
+from apps.monitoring.exceptions import IncompleteRollupError
+from apps.monitoring.rollups.origins import ORIGINS
 from apps.predictions.mirror import MirrorError
 
 
 class Command(ProjectCommand):
     help = """Count the predictions, decisions and feedback of every hour that has changed since the last run.
 
-The scheduler does this every five minutes. Running it again changes nothing."""
+The scheduler does this every five minutes. A second run changes nothing."""
     examples = (
         "  manage.py roll_up\n  manage.py roll_up --since 2026-11-01\n  manage.py roll_up --from dynamodb"
     )
-    expected_errors = (MirrorError, rollups.IncompleteCountError)
+    expected_errors = (MirrorError, IncompleteRollupError)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
             "--since",
             type=parse_datetime,
-            help="Count all hours from this day or moment on, whether changed or not.",
+            help="Count all hours from this day or time on, whether they have changed or not.",
         )
         parser.add_argument(
             "--from",
             dest="origin",
-            choices=origins.ORIGINS,
+            choices=ORIGINS,
             default=settings.ROLL_UP_FROM,
-            help="Where predictions and feedback are read. Default: ROLL_UP_FROM of the environment.",
+            help="Where predictions and feedback are read from. Default: ROLL_UP_FROM in the environment.",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -42,8 +44,8 @@ The scheduler does this every five minutes. Running it again changes nothing."""
                 bar.total = bar.total or left
                 bar.update()
 
-            origin = origins.ORIGINS[options["origin"]]()
-            hours = rollups.roll_up(origin=origin, since=options["since"], report=report)
+            origin = ORIGINS[options["origin"]]()
+            hours = actions.roll_up(origin=origin, since=options["since"], report=report)
         self.stdout.write(
-            f"{hours:,} hours counted" if hours else "Another run is at work: nothing to do here"
+            f"{hours:,} hours counted" if hours else "Another process is counting, so nothing was done"
         )

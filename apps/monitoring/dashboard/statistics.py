@@ -1,0 +1,109 @@
+"""Statistics of the dashboard's panels, and how values are written."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from apps.core.statistics import wilson
+from apps.monitoring.dashboard.charts import Values
+from apps.monitoring.drift import Z_95
+
+Interval = tuple[float, float, float]  # value, lower and upper end of the 95 % interval
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Accuracy, precision and recall of a label, each with its interval, or None without data."""
+
+    accuracy: Interval | None
+    precision: Interval | None
+    recall: Interval | None
+
+
+def weighted_rate(hits: float, total: float, squares: float) -> Interval | None:
+    """Return a weighted rate with its 95 % interval, or None without observations.
+
+    The effective number of observations is Kish's: the square of the sum of weights over the sum of squared
+    weights.
+
+    Args:
+        hits: sum of the weights of the hits.
+        total: sum of all weights.
+        squares: sum of all squared weights.
+    """
+    if not total:
+        return None
+    rate, effective = float(hits / total), float(total * total / squares)
+    interval = wilson(rate * effective, effective, z=Z_95)
+    return None if interval is None else (rate, *interval)
+
+
+def rate(hits: float, total: float) -> Interval | None:
+    """Return a rate with its 95 % interval, or None without observations."""
+    return weighted_rate(hits, total, total)
+
+
+def confusion_rates(confusion: np.ndarray) -> Rates:
+    """Return the rates of a label.
+
+    Args:
+        confusion: (bins, predicted, true, weight and squared weight), see `HourlyRollup`.
+    """
+    weights, squares = confusion.sum(axis=0)[..., 0], confusion.sum(axis=0)[..., 1]
+    return Rates(
+        weighted_rate(weights[0, 0] + weights[1, 1], weights.sum(), squares.sum()),
+        weighted_rate(weights[1, 1], weights[1].sum(), squares[1].sum()),
+        weighted_rate(weights[1, 1], weights[:, 1].sum(), squares[:, 1].sum()),
+    )
+
+
+def percentile(counts: np.ndarray, edges: np.ndarray, fraction: float) -> float | None:
+    """Return a percentile of a histogram, or None if it is empty.
+
+    Args:
+        counts: (bins,).
+        edges: (bins + 1,) on a logarithmic scale, on which the percentile is interpolated within its bin.
+        fraction: 0 to 1.
+    """
+    total = counts.sum()
+    if not total:
+        return None
+    cumulative = np.cumsum(counts)
+    index = int(np.searchsorted(cumulative, fraction * total))
+    below = cumulative[index - 1] if index else 0
+    position = (fraction * total - below) / counts[index]
+    return float(edges[index] * (edges[index + 1] / edges[index]) ** position)
+
+
+def percentiles(counts: np.ndarray, edges: np.ndarray, fraction: float, unit: float) -> Values:
+    """Return a percentile of each histogram, in multiples of `unit`."""
+    values = [percentile(row, edges, fraction) for row in counts]
+    return [None if value is None else value / unit for value in values]
+
+
+def ratios(numerators: np.ndarray, denominators: np.ndarray) -> Values:
+    """Return ratios, with None for those whose denominator is 0."""
+    return [float(a / b) if b else None for a, b in zip(numerators, denominators, strict=True)]
+
+
+def format_percent(fraction: float | None) -> str:
+    """Return a fraction as a percentage, or a dash for None."""
+    if fraction is None:
+        return "–"
+    percent = fraction * 100
+    return f"{percent:.3g} %" if percent < 1 else f"{percent:.1f} %"
+
+
+def format_milliseconds(microseconds: float | None) -> str:
+    """Return a time in milliseconds, or a dash for None."""
+    return "–" if microseconds is None else f"{microseconds / 1000:.3g} ms"
+
+
+def format_duration(seconds: float | None) -> str:
+    """Return a duration in days, hours, minutes or seconds, or a dash for None."""
+    if seconds is None:
+        return "–"
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

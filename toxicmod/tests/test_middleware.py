@@ -1,0 +1,95 @@
+"""A slash too many or too few at the end of a path is no 404."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from apps.accounts.models import User
+from apps.predictions.models import Prediction
+from toxicmod.middleware import toggle_slash
+
+pytestmark = pytest.mark.django_db
+
+
+def paths(resolver: URLResolver, before: str = "/") -> Iterator[tuple[str, URLPattern]]:
+    for entry in resolver.url_patterns:
+        path = before + str(entry.pattern)
+        if isinstance(entry, URLResolver):
+            yield from paths(entry, path)
+        elif not set("<^(") & set(path):
+            yield path, entry
+
+
+PATHS = dict(paths(get_resolver()))
+PERSPECTIVE = [path for path, entry in PATHS.items() if "perspective" in entry.callback.__module__]
+# A file's name with a slash behind it is a row's key to the admin.
+OTHERS = [path for path in PATHS if path not in PERSPECTIVE and path != "/" and not path.endswith(".csv")]
+ANALYZE = {"comment": {"text": "x"}, "requestedAttributes": {"TOXICITY": {}}}
+
+
+@pytest.fixture
+def root(client: Client) -> Client:
+    client.force_login(
+        User.objects.create_superuser("root"), backend="django.contrib.auth.backends.ModelBackend"
+    )
+    return client
+
+
+def test_the_list_of_paths_is_whole() -> None:
+    assert {"/model", "/api/v1/predict", "/admin/", "/health", "/monitoring/"} <= set(OTHERS)
+    assert {"/v1alpha1/comments:analyze", "/batch"} <= set(PERSPECTIVE)
+
+
+def test_get_redirects_permanently_to_the_path(root: Client) -> None:
+    wrong = {}
+    for path in OTHERS:
+        for method in (root.get, root.head):
+            answer = method(f"{toggle_slash(path)}?a=1")
+            if (answer.status_code, answer.headers.get("Location")) != (301, f"{path}?a=1"):
+                wrong[path] = answer.status_code
+    assert not wrong
+
+
+def test_paths_with_parameters_redirect(root: Client, champion: Any) -> None:
+    number = champion.number
+    assert root.get(f"/model/v{number}/")["Location"] == f"/model/v{number}"
+    url = f"/admin/registry/modelversion/{champion.pk}/change"
+    assert root.get(url)["Location"] == f"{url}/"
+
+
+def test_anonymous_admin_paths_lead_to_the_login_whether_they_exist_or_not(client: Client) -> None:
+    for path in ("/admin/predictions/prediction", "/admin/nothing-here"):
+        assert client.get(path)["Location"].startswith("/admin/login/?next=")
+
+
+@pytest.mark.parametrize("path", ["/api/v1/predict/", "/api/v1/predict_proba/"])
+def test_api_post_with_a_slash_is_answered_and_stored(
+    client: Client, auth: dict[str, Any], path: str
+) -> None:
+    answer = client.post(path, {"text": "you idiot"}, content_type="application/json", **auth)
+    assert answer.status_code == 200
+    assert Prediction.objects.filter(pk=answer.json()["id"], text="you idiot").exists()
+
+
+def test_page_post_with_a_slash_is_sent_again(client: Client) -> None:
+    answer = client.post("/live/", {"text": "you idiot"})
+    assert (answer.status_code, answer["Location"]) == (308, "/live")
+
+
+@pytest.mark.parametrize("path", PERSPECTIVE)
+def test_paths_of_perspective_stay_exact(client: Client, path: str) -> None:
+    for answer in (
+        client.get(f"{path}/"),
+        client.post(f"{path}/", ANALYZE, content_type="application/json"),
+    ):
+        assert answer.status_code == 404
+    assert not Prediction.objects.exists()
+
+
+@pytest.mark.parametrize("path", ["/nothing/", "/api/v1/nothing/", "/model//x/"])
+def test_other_paths_are_not_found(client: Client, path: str) -> None:
+    assert client.get(path).status_code == 404
+    assert client.post(path).status_code == 404
