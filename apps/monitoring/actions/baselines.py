@@ -37,7 +37,7 @@ def refresh_baselines() -> None:
         compare_last_week(version=champion, texts=_sample_texts(2), baseline_name="the week before")
         return
     rows = datasets.read(dataset.path, clean_weight=dataset.clean_weight)
-    held_out = rows.take(rows.parts()[1])
+    held_out = rows.take(rows.split()[1])
     if not Baseline.objects.filter(version=champion, rows__gt=0).exists():
         store_baseline(version=champion, dataset=dataset, rows=held_out)
     compare_last_week(
