@@ -93,7 +93,8 @@ class DatasetAdmin(ReadOnlyAdmin):
             ids = datasets.read_ids(dataset.path, f"{labels.MODERATOR}-")
         except SourceError as error:
             return str(error)
-        numbers = _visible_ids(dataset.viewer, [int(identifier.rpartition("-")[2]) for identifier in ids])
+        viewer = dataset.viewer  # type: ignore[attr-defined]
+        numbers = _visible_ids(viewer, [int(identifier.rpartition("-")[2]) for identifier in ids])
         links = (
             (link("moderation_decision_change", str(number), number),) for number in numbers[:SHOWN_DECISIONS]
         )
