@@ -20,8 +20,7 @@ NOT_MEASURED = Gate(name="the gates are measured", figure=None, bound=None, pass
 
 
 def promote(*, actor: Actor, version: ModelVersion, reason: str, force: bool = False) -> Promotion:
-    """Make a version the champion if its gates pass, or if it is forced; the gates are stored with the
-    promotion.
+    """Make a version the champion if its gates pass, or if it is forced, and store the gates.
 
     A report about another champion, data set or day does not count: measure the gates again.
 
