@@ -4,7 +4,7 @@ const unfinished = ["queued", "running"];
 
 async function update() {
   try {
-    const response = await fetch(run.dataset.url, {headers: {Accept: "application/json"}});
+    const response = await fetch(run.dataset.url, { headers: { Accept: "application/json" } });
     if (!response.ok) return;
     const state = await response.json();
     document.getElementById("run-status").textContent = state.status_display;

@@ -1,4 +1,4 @@
-"""The pages of training runs and the challenger in a browser."""
+"""The training pages in headless Chromium: the progress of a run, and the challenger."""
 
 from collections.abc import Callable
 from typing import Any
@@ -43,7 +43,9 @@ def test_watch_updates_progress(visit: Callable[..., Visit]) -> None:
 
 
 @pytest.mark.parametrize(("width", "theme"), LOOKS)
-def test_training_pages(visit: Callable[..., Visit], width: int, theme: str, settings: Any) -> None:
+def test_training_pages_pass_all_checks(
+    visit: Callable[..., Visit], width: int, theme: str, settings: Any
+) -> None:
     settings.SHADOW_SHARE = 1.0
     champion = ModelVersion.objects.get(alias=Alias.CHAMPION)
     shown = visit(user=User.objects.create_superuser("root"), width=width, theme=theme)
@@ -112,7 +114,7 @@ def test_training_pages(visit: Callable[..., Visit], width: int, theme: str, set
 
 
 @pytest.mark.parametrize(("width", "theme"), LOOKS)
-def test_active_learning_view(visit: Callable[..., Visit], width: int, theme: str) -> None:
+def test_active_learning_pages_pass_all_checks(visit: Callable[..., Visit], width: int, theme: str) -> None:
     create_roles()
     moderation.install_default_policy()
     lea = User.objects.create_user("lea", is_staff=True, all_communities=True)
