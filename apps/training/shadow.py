@@ -179,7 +179,7 @@ def ask_for_labels(*, comparison: Comparison, by: User) -> int:
     """
     require(by, registry.PROMOTE_PERMISSION)
     asked = [
-        moderation.ask_for_review(prediction=difference.prediction, by=by)
+        moderation.request_review(prediction=difference.prediction, by=by)
         for difference in comparison.differences
         if not difference.is_queued
     ]

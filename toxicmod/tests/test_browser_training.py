@@ -122,7 +122,7 @@ def test_what_to_learn_from_is_sound(visit: Callable[..., Visit], width: int, th
     shown = visit(f"{CONSOLE}?view=learn", user=lea, width=width, theme=theme)
     assert_sound(shown, "learn-none")
     score(texts=["you are not so clever", "have a nice day"], source=Prediction.Source.API)
-    moderation.queue_to_learn(count=2)
+    moderation.queue_for_labeling(count=2)
     shown.page.goto(f"{CONSOLE}?view=learn")
     shown.page.wait_for_load_state("networkidle")
     assert_sound(shown, "learn")

@@ -17,7 +17,7 @@ class Command(ProjectCommand):
     help = """Simulate what the loop's choice of comments to label is worth.
 
 A simulated moderator starts from 2,000 labels and answers 500 comments a round for ten rounds, once those
-that the loop asks about (see queue_to_learn), once as many at random. After each round the base recipe's
+that the loop asks about (see queue_for_labeling), once as many at random. After each round the base recipe's
 first level is fitted and its mean PR-AUC measured on held-out comments, weighted to the natural rate of
 the Jigsaw data. It prints the curves and how many labels the loop needs for what chance reaches."""
     examples = """  manage.py simulate_learning train.csv.gz
