@@ -7,10 +7,10 @@ class ToxicmodConfig(AppConfig):
     default = True
 
     def ready(self) -> None:
-        from toxicmod import checks  # noqa: F401  (registers the checks; importable only once apps are loaded)
+        from toxicmod import checks  # noqa: F401  (registers the checks, which need the loaded apps)
 
 
-class SiteConfig(admin.SimpleAdminConfig):
-    """The admin. Its pages are loaded with the URLs, which not every command needs."""
+class AdminConfig(admin.SimpleAdminConfig):
+    """The admin without autodiscovery: `toxicmod.urls` loads its pages, which most commands don't need."""
 
-    default_site = "toxicmod.sites.Site"
+    default_site = "toxicmod.sites.ToxicmodAdminSite"

@@ -1,4 +1,4 @@
-"""The Celery application; tasks live in each app's `tasks` module."""
+"""The Celery application. The tasks are in the `tasks` module of each app."""
 
 import gc
 import os
@@ -18,6 +18,6 @@ app.autodiscover_tasks()
 def freeze_garbage_collector(**kwargs: Any) -> None:
     """Exclude loaded code from garbage collection, so that pool processes share its memory with their parent.
 
-    A collection writes to every object that it visits, which copies the shared pages.
+    Without this, a collection writes to each object that it visits, and so copies the shared pages.
     """
     gc.freeze()

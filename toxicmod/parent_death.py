@@ -1,6 +1,6 @@
-"""`python toxicmod/parent_death.py COMMAND`: run a command that ends when its parent ends.
+"""`python toxicmod/parent_death.py COMMAND`: run a command that is terminated when its parent process ends.
 
-`manage.py serve` starts its programs with it: when supervisord is killed, none of them is left behind.
+`manage.py serve` starts its programs with it, so that all of them end even if supervisord is killed.
 """
 
 import ctypes
@@ -12,7 +12,7 @@ PR_SET_PDEATHSIG = 1  # Linux, see prctl(2)
 
 
 def end_with_parent() -> None:
-    """Have Linux send SIGTERM to this process when its parent ends. On other systems, do nothing."""
+    """Let Linux send SIGTERM to this process when its parent ends. On other systems, do nothing."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 

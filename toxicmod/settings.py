@@ -1,7 +1,7 @@
-"""Settings of every environment: the environment variables decide, the defaults are the embedded ones.
+"""Settings for all environments, read from environment variables; the defaults are those of `make run`.
 
-`PRODUCTION=1` demands what a public server needs (secret key, host names, PostgreSQL's URL) and turns
-on TLS-only cookies, JSON logs and key-only API access.
+`PRODUCTION=1` requires a secret key, host names and a database URL, and turns on TLS-only cookies, JSON logs
+and API keys for all API requests.
 """
 
 import logging
@@ -25,7 +25,7 @@ DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _local_secret_key() -> str:
-    """Return the embedded default's secret key, made on first use and readable by its owner only."""
+    """Return the secret key of `make run`; create it on first use, readable by its owner only."""
     path = DATA_DIR / "secret_key"
     try:
         with path.open("x") as file:
@@ -48,7 +48,7 @@ ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[] if PRODUCTION else ["*"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
 INSTALLED_APPS = [
-    "toxicmod.apps.SiteConfig",
+    "toxicmod.apps.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -84,7 +84,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
-    "toxicmod.slashes.TrailingSlashMiddleware",
+    "toxicmod.middleware.TrailingSlashMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -113,17 +113,17 @@ TEMPLATES = [
     }
 ]
 
-# How long to wait for an answer of PostgreSQL, and how long the server may work on a statement (0: no limit).
-# gunicorn.py sets both for web requests; migrations, rollups and other work in the background may take long.
+# The time to wait for a response of PostgreSQL, and the time that it may work on a statement (0: no limit).
+# gunicorn.py sets shorter times for web processes; migrations, rollups and other background work take long.
 DATABASE_TIMEOUT = env.float("DATABASE_TIMEOUT", default=3_600.0)
 STATEMENT_TIMEOUT_MS = env.int("STATEMENT_TIMEOUT_MS", default=0)
 DATABASES = {
     "default": env.db_url_config(_required("DATABASE_URL") or f"sqlite:///{DATA_DIR / 'toxicmod.sqlite3'}")
 }
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
-    # WAL lets readers and the writer work at once; FULL makes a commit outlive a power cut; an immediate
-    # transaction waits for the write lock (10 s) instead of failing half-way.
-    # Connections are kept: opening one takes longer than scoring, closing the last one rewrites the file.
+    # WAL lets readers and a writer work at the same time; FULL makes commits survive a power failure; an
+    # immediate transaction waits for the write lock (10 s) instead of failing at its first write.
+    # Connections are persistent, because closing the last connection rewrites the file.
     DATABASES["default"]["CONN_MAX_AGE"] = 60
     DATABASES["default"]["OPTIONS"] = {
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA temp_store=MEMORY;",
@@ -136,8 +136,8 @@ else:
     DATABASES["default"] |= {
         "CONN_MAX_AGE": 60,
         "CONN_HEALTH_CHECKS": True,
-        # A server that has gone without a word is given up in seconds, not in a quarter of an hour: what was
-        # sent must be acknowledged within 5 s, and so must probes while its answer is waited for.
+        # A connection to a server that has disappeared fails after 5 s instead of 15 minutes: the server must
+        # acknowledge sent data in this time, and keepalive probes while a response is awaited.
         "OPTIONS": {
             "connect_timeout": 3,
             "tcp_user_timeout": 5_000,
@@ -154,7 +154,7 @@ CACHES = {
     "default": {
         "BACKEND": "django_redis.cache.RedisCache",
         "LOCATION": REDIS_URL,
-        # What is kept there can be computed anew: pages go on while Redis is out.
+        # The cached values can be computed again, so pages work while Redis is down.
         "OPTIONS": {"SOCKET_CONNECT_TIMEOUT": 0.2, "SOCKET_TIMEOUT": 0.2, "IGNORE_EXCEPTIONS": True},
     }
     if REDIS_URL
@@ -168,20 +168,21 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_TASK_TIME_LIMIT = 3600
 CELERY_TASK_SOFT_TIME_LIMIT = 3500
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-# A web process must not wait for a broker that is down; what was to be queued is picked up by the schedule.
+# A web process must not wait for a broker that is down; scheduled tasks find the pending work in the
+# database.
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "socket_connect_timeout": 1,
     "socket_timeout": 5,
     "visibility_timeout": 7200,
 }
 CELERY_TASK_PUBLISH_RETRY = False
-# The workers' lines look like all others: JSON in production, figures to alarm on as fields of their own.
+# Workers log in the same format as web processes: JSON in production, with fields that alarms can use.
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
-CELERY_WORKER_REDIRECT_STDOUTS_LEVEL = "INFO"  # MLflow prints what it does
+CELERY_WORKER_REDIRECT_STDOUTS_LEVEL = "INFO"  # MLflow prints its progress
 CELERY_TASK_DEFAULT_QUEUE = "default"
-# A worker that is told of no queue serves all three.
+# A worker without the option -Q serves all queues.
 CELERY_TASK_QUEUES = [Queue(name, routing_key=name) for name in ("default", "training", "webhooks")]
-# Training takes minutes and MLflow's client 150 MB: they have a queue, and a worker, of their own.
+# Training takes minutes and MLflow's client 150 MB of memory, so they have a separate queue and worker.
 CELERY_TASK_ROUTES = {
     "apps.training.tasks.train_model": {"queue": "training"},
     "apps.training.tasks.build_dataset": {"queue": "training"},
@@ -194,7 +195,7 @@ CELERY_TASK_ROUTES = {
     "apps.monitoring.tasks.send_notification": {"queue": "webhooks"},
     "apps.monitoring.tasks.refresh_baselines": {"queue": "training"},
 }
-# Each may run twice, or in two schedulers at once: it does only what the database says is due.
+# Each task is idempotent: it does what is due according to the database, even with two schedulers.
 CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "recover-runs": {
         "task": "apps.training.tasks.tend_runs",
@@ -279,7 +280,7 @@ LOGIN_URL = "admin:login"
 OTP_TOTP_ISSUER = "toxicmod"
 AXES_FAILURE_LIMIT = 10
 AXES_COOLOFF_TIME = 0.25  # hours
-# Failures lock a name for the address that they came from, so that nobody can lock out somebody else.
+# Failures lock a user name for one address, so that an attacker can't lock out a user.
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_CLIENT_IP_CALLABLE = "apps.accounts.limits.client_address"
 AXES_RESET_ON_SUCCESS = True
@@ -289,7 +290,7 @@ AXES_LOCKOUT_CALLABLE = "apps.pages.errors.sign_in_locked"
 
 ANONYMOUS_API = env.bool("ANONYMOUS_API", default=not PRODUCTION)
 ANONYMOUS_RATE_PER_MINUTE = env.int("ANONYMOUS_RATE_PER_MINUTE", default=600)
-TRUSTED_PROXIES = env.int("TRUSTED_PROXIES", default=0)  # how many proxies append to X-Forwarded-For
+TRUSTED_PROXIES = env.int("TRUSTED_PROXIES", default=0)  # number of proxies that append to X-Forwarded-For
 LABELS_PER_DAY = env.int("LABELS_PER_DAY", default=50)
 TRAIN_AFTER_LABELS = env.int("TRAIN_AFTER_LABELS", default=500)
 TRAIN_AFTER_DAYS = env.int("TRAIN_AFTER_DAYS", default=0)
@@ -297,23 +298,22 @@ SHADOW_SHARE = env.float("SHADOW_SHARE", default=0.2)
 MLFLOW_TRACKING_URI = env.str("MLFLOW_TRACKING_URI", default=f"sqlite:///{DATA_DIR / 'mlflow.sqlite3'}")
 MLFLOW_ARTIFACTS = env.str("MLFLOW_ARTIFACTS", default=str(DATA_DIR / "mlflow-artifacts"))
 
-# AWS's libraries find region, endpoint and credentials themselves: AWS_DEFAULT_REGION, the box's role.
-DYNAMODB_TABLE = env.str("DYNAMODB_TABLE", default="")  # turns the mirror on
+# The AWS libraries read region, endpoint and credentials from the environment or the role of the host.
+DYNAMODB_TABLE = env.str("DYNAMODB_TABLE", default="")  # empty: no mirror
 DYNAMODB_TTL_DAYS = env.int("DYNAMODB_TTL_DAYS", default=365)
-ROLL_UP_FROM = env.str("ROLL_UP_FROM", default="database")  # or dynamodb: what the dashboard counts
-S3_BUCKET = env.str("S3_BUCKET", default="")  # shares data sets between the boxes, takes exports
+ROLL_UP_FROM = env.str("ROLL_UP_FROM", default="database")  # or "dynamodb"
+S3_BUCKET = env.str("S3_BUCKET", default="")  # for shared data sets and exports; empty: none
 
-PUBLIC_URL = env.str("PUBLIC_URL", default="").rstrip(
-    "/"
-)  # where authors reach the site, for links in webhooks
-METRICS_TOKEN = env.str("METRICS_TOKEN", default="")  # what Prometheus sends; empty: no /metrics
-vars().update(env.email_url("EMAIL_URL", default="consolemail://"))  # how alerts are mailed
+# The site's URL for authors, in the links of webhooks.
+PUBLIC_URL = env.str("PUBLIC_URL", default="").rstrip("/")
+METRICS_TOKEN = env.str("METRICS_TOKEN", default="")  # for Prometheus; empty: no /metrics
+vars().update(env.email_url("EMAIL_URL", default="consolemail://"))  # for alerts
 EMAIL_TIMEOUT = 10
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("EMAIL_FROM", default="toxicmod@localhost")
-WEBHOOK_ALLOW_PRIVATE = env.bool("WEBHOOK_ALLOW_PRIVATE", default=False)  # let webhooks reach this network
+WEBHOOK_ALLOW_PRIVATE = env.bool("WEBHOOK_ALLOW_PRIVATE", default=False)  # allow private addresses
 
-# Browsers may call the Perspective-compatible paths from these origins; from all where none is named, as at
-# Perspective. Those paths know no cookies, only keys.
+# The origins whose browsers may use the Perspective-compatible API; without the setting all, as at
+# Perspective. This is safe because the API uses API keys, not cookies.
 CORS_ALLOWED_ORIGINS = env.list("CORS_ALLOWED_ORIGINS", default=[])
 CORS_ALLOW_ALL_ORIGINS = not CORS_ALLOWED_ORIGINS
 CORS_URLS_REGEX = r"^/(v1alpha1/|batch$|discovery/|\$discovery/)"
@@ -329,9 +329,9 @@ CORS_PREFLIGHT_MAX_AGE = 3600
 
 MAX_COMMENT_BYTES = 20_480
 MAX_BATCH = 1_000
-MAX_EXPLAINED = 10  # comments of a request that get an explanation, of up to 2 MB each
-MAX_BODY_BYTES = 8 * 1024 * 1024  # of a call to the APIs
-WEB_THREADS = env.int("WEB_THREADS", 16)  # of a web process, for all requests but those scored in batches
+MAX_EXPLAINED = 10  # comments per request; an explanation can have 2 MB
+MAX_BODY_BYTES = 8 * 1024 * 1024  # of a request to an API
+WEB_THREADS = env.int("WEB_THREADS", 16)  # per web process, for requests that are not scored in batches
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024  # of a form
 
 REST_FRAMEWORK = {
@@ -347,7 +347,7 @@ REST_FRAMEWORK = {
 SPECTACULAR_SETTINGS = {
     "TITLE": "toxicmod",
     "DESCRIPTION": (
-        "Scores comments for six kinds of toxicity and keeps a record of every answer.\n\n"
+        "Scores comments for six kinds of toxicity and stores each result.\n\n"
         "A comment can be toxic in two senses. `labels` and `is_toxic` compare its probabilities with the "
         "thresholds of the model: use them to sort, count and compare comments. The `outcome` of "
         "`/api/v1/moderate` compares them with the thresholds of your policy: use it to publish, hold or "
@@ -375,7 +375,7 @@ STATICFILES_FINDERS = [
     "django.contrib.staticfiles.finders.AppDirectoriesFinder",
     "django_plotly_dash.finders.DashComponentFinder",
 ]
-# The loader is named, not imported: settings come before the apps.
+# The loader is a dotted path, because apps can't be imported before the settings are loaded.
 PLOTLY_DASH = {
     "view_decorator": "apps.monitoring.permissions.dashboard_required",
     "stateless_loader": "apps.monitoring.dashboard.app.find_app",
@@ -393,7 +393,7 @@ TIME_ZONE = "UTC"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
-# Nothing inline, nothing from elsewhere, no frames; a view that needs more says so (`csp_update`).
+# No inline code, no other origins, no frames; views that need more use the decorator `csp_update`.
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": [SELF],
@@ -419,7 +419,7 @@ if PRODUCTION:
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    """Leave the traceback out of a warning: Django logs one for each page that it refuses."""
+    """Remove the traceback from warnings, which Django logs for each rejected request."""
     if record.levelno < logging.ERROR:
         record.exc_info = record.exc_text = None
     return True
@@ -428,7 +428,7 @@ def _without_traceback(record: logging.LogRecord) -> bool:
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "filters": {"without traceback": {"()": lambda: _without_traceback}},
+    "filters": {"without_traceback": {"()": lambda: _without_traceback}},
     "formatters": {
         "console": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"},
         "json": {
@@ -444,5 +444,5 @@ LOGGING = {
     },
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
     "loggers": {name: {"level": "WARNING"} for name in ("mlflow", "alembic", "matplotlib", "botocore")}
-    | {"django.request": {"filters": ["without traceback"]}},
+    | {"django.request": {"filters": ["without_traceback"]}},
 }

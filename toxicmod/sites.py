@@ -1,4 +1,4 @@
-"""The admin site: moderators land on their console, and staff may have a second factor."""
+"""The admin site, with two-factor authentication; signing in leads moderators to the console."""
 
 from contextlib import suppress
 from typing import Any
@@ -16,7 +16,7 @@ from apps.accounts.sign_in import TooManySignInsError, remember_device
 from apps.pages.errors import too_many_sign_ins
 
 
-class Site(AdminSite):
+class ToxicmodAdminSite(AdminSite):
     site_title = site_header = "toxicmod"
     login_form = SignInForm
 
@@ -25,9 +25,9 @@ class Site(AdminSite):
         return [page, *super().get_urls()]
 
     def catch_all_view(self, request: HttpRequest, url: str) -> HttpResponse:
-        """Redirect to the admin's path with a slash at its end, where there is one.
+        """Redirect to the same path with a slash at its end, if the admin has it.
 
-        Django does so only with `APPEND_SLASH`, which would look up every path of the site twice.
+        Django does so only if `APPEND_SLASH` is on, but the APIs have paths without a slash.
         """
         if not url.endswith("/") and request.method in ("GET", "HEAD"):
             with suppress(Resolver404):
@@ -44,11 +44,11 @@ class Site(AdminSite):
         if request.method == "POST" and isinstance(request.user, User):
             remember_device(response, request.user)
         index = reverse("admin:index")
-        wanted = request.POST.get(REDIRECT_FIELD_NAME, index) or index
-        # Who asked for nothing but the admin and decides comments is taken to them.
+        target = request.POST.get(REDIRECT_FIELD_NAME, index) or index
+        # A moderator who requested no particular page gets the console.
         if (
             response.status_code == 302
-            and wanted == index
+            and target == index
             and request.user.has_perm("moderation.decide_queueitem")
             and not request.user.is_superuser
         ):

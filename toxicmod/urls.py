@@ -1,4 +1,4 @@
-"""Every path of the site."""
+"""The URL configuration of the site, and the error views."""
 
 import sys
 
@@ -17,16 +17,18 @@ from apps.api.problems import RETRY_SECONDS, json_problem
 from apps.monitoring import prometheus
 from apps.pages.errors import unavailable
 
-# Of django-plotly-dash's forty paths those of an application by name; one of the rest is open to anybody.
-# The view of `app-routes` raises NotImplementedError.
+# The paths of django-plotly-dash for applications by name. Another of its paths needs no permission, and the
+# view of `app-routes` raises NotImplementedError.
 _DASH = [
-    each
-    for each in dash.urlpatterns
-    if each.name.startswith("app-") and not each.name.endswith("--args") and each.name != "app-routes"
+    pattern
+    for pattern in dash.urlpatterns
+    if pattern.name.startswith("app-")
+    and not pattern.name.endswith("--args")
+    and pattern.name != "app-routes"
 ]
 admin.autodiscover()
-# The devices' pages show each person's key; everybody has a page of their own for it. The dashboard is not
-# stored: nobody is to edit its applications.
+# The admin pages of the devices would show the users' secrets; each user has a page for two-factor
+# authentication. The dashboard's applications are defined in code, so nobody should edit them.
 admin.site.unregister([StaticDevice, TOTPDevice, DashApp, StatelessApp])
 urlpatterns = [
     path("api/v1/", include("apps.api.v1.urls")),
@@ -53,12 +55,12 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     if _is_api(request):
-        return json_problem(request, 404, "There is nothing at this path; /api/v1/docs lists what there is.")
+        return json_problem(request, 404, "This path does not exist; /api/v1/docs lists all paths.")
     return defaults.page_not_found(request, exception)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Return the answer to a defect, or to a database that cannot be reached."""
+    """Return the response to an unexpected exception: 503 if the database can't be reached, otherwise 500."""
     if isinstance(sys.exc_info()[1], (InterfaceError, OperationalError)):
         if not _is_api(request):
             return unavailable(request)
@@ -66,7 +68,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
         response["Retry-After"] = str(RETRY_SECONDS)
         return response
     if _is_api(request):
-        return json_problem(request, 500, "Something went wrong here. It was logged; please try again.")
+        return json_problem(request, 500, "An unexpected error occurred and was logged. Please try again.")
     return defaults.server_error(request)
 
 

@@ -78,8 +78,8 @@ def test_it_sets_up_serves_stops_and_starts_again(tmp_path: Path) -> None:
     first = Served(tmp_path, port)
     try:
         first.wait_until_ready()
-        password = re.search(r"password (\S+) \(shown this once\)", first.output())
-        secret = re.search(r"API key: (\S+) \(shown this once\)", first.output())
+        password = re.search(r"password (\S+) \(shown once\)", first.output())
+        secret = re.search(r"API key: (\S+) \(shown once\)", first.output())
         assert password
         assert secret
         assert first.url in first.output()
@@ -91,7 +91,7 @@ def test_it_sets_up_serves_stops_and_starts_again(tmp_path: Path) -> None:
     second = Served(tmp_path, port, API_KEY="chosen-key", ADMIN_PASSWORD="chosen-password")
     try:
         second.wait_until_ready()
-        assert "shown this once" not in second.output()
+        assert "shown once" not in second.output()
         assert second.predict(Authorization="Api-Key chosen-key")["model_version"] == 1
         assert second.predict(Authorization=f"Api-Key {secret[1]}")["model_version"] == 1
     finally:
@@ -104,7 +104,7 @@ def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         served = Served(tmp_path, taken.getsockname()[1])
         assert served.process.wait(60) == 1
-    assert "Choose another: `PORT=8080 make run`" in served.output()
+    assert "Use another port: `PORT=8080 make run`" in served.output()
     assert "Traceback" not in served.output()
 
 

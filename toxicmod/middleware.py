@@ -1,7 +1,4 @@
-"""Middleware for paths that differ from an existing path in their last slash only.
-
-Without it such a path gets a 404, which a person takes for a missing page and a client for a lost comment.
-"""
+"""Middleware for paths that differ from an existing path only in a trailing slash."""
 
 from collections.abc import Callable
 
@@ -9,19 +6,19 @@ from django.http import HttpRequest, HttpResponse, HttpResponsePermanentRedirect
 from django.urls import Resolver404, ResolverMatch, resolve
 from django.utils.http import escape_leading_slashes
 
-# The paths of Perspective's clients stay exactly as Google's: another spelling gets Google's 404.
-_EXACT = "apps.api.perspective."
+# The Perspective-compatible API has exactly Google's paths: other paths get Google's 404 response.
+_EXCLUDED = "apps.api.perspective."
 _API = "/api/"
 
 
 class PermanentRedirectWithBody(HttpResponsePermanentRedirect):
-    """A permanent redirect after which the client sends the same method and body again (RFC 9110, 15.4.9)."""
+    """A permanent redirect with which the client repeats method and body (RFC 9110, section 15.4.9)."""
 
     status_code = 308
 
 
-def other_spelling(path: str) -> str:
-    """Return the path with its last slash removed, or with one added."""
+def toggle_slash(path: str) -> str:
+    """Return the path without its trailing slash, or with one if it has none."""
     return path.rstrip("/") if path.endswith("/") else f"{path}/"
 
 
@@ -30,13 +27,13 @@ def _match(path: str) -> ResolverMatch | None:
         match = resolve(path)
     except Resolver404:
         return None
-    return None if match.func.__module__.startswith(_EXACT) else match
+    return None if match.func.__module__.startswith(_EXCLUDED) else match
 
 
 class TrailingSlashMiddleware:
-    """Answers an API call whose path has a slash too many or too few, and redirects all other requests.
+    """Handles requests to `/api/` with a wrong trailing slash, and redirects all other such requests.
 
-    It acts only where no path matches, so it costs nothing elsewhere.
+    It acts only after a 404 response to a path that does not exist.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
@@ -46,15 +43,15 @@ class TrailingSlashMiddleware:
         response = self.get_response(request)
         if response.status_code != 404 or request.resolver_match is not None:
             return response
-        path_info = other_spelling(request.path_info)
+        path_info = toggle_slash(request.path_info)
         if _match(path_info) is None:
             return response
-        path = other_spelling(request.path)
-        is_read = request.method in ("GET", "HEAD")
-        if not is_read and path_info.startswith(_API):
-            # Few clients of an API follow a redirect with the body, so the comment would be lost.
+        path = toggle_slash(request.path)
+        is_safe = request.method in ("GET", "HEAD")
+        if not is_safe and path_info.startswith(_API):
+            # Most HTTP clients don't repeat the body after a redirect, so the comment would be lost.
             request.path_info, request.path = path_info, path
             return self.get_response(request)
         query = f"?{query}" if (query := request.META.get("QUERY_STRING", "")) else ""
         target = escape_leading_slashes(path) + query
-        return HttpResponsePermanentRedirect(target) if is_read else PermanentRedirectWithBody(target)
+        return HttpResponsePermanentRedirect(target) if is_safe else PermanentRedirectWithBody(target)

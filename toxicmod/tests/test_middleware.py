@@ -9,7 +9,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from apps.accounts.models import User
 from apps.predictions.models import Prediction
-from toxicmod.slashes import other_spelling
+from toxicmod.middleware import toggle_slash
 
 pytestmark = pytest.mark.django_db
 
@@ -47,7 +47,7 @@ def test_get_redirects_permanently_to_the_path(root: Client) -> None:
     wrong = {}
     for path in OTHERS:
         for method in (root.get, root.head):
-            answer = method(f"{other_spelling(path)}?a=1")
+            answer = method(f"{toggle_slash(path)}?a=1")
             if (answer.status_code, answer.headers.get("Location")) != (301, f"{path}?a=1"):
                 wrong[path] = answer.status_code
     assert not wrong
