@@ -391,7 +391,7 @@ def decide_two_clusters(ann: User, seconds: float | None = None) -> list[list[ac
 
 
 @pytest.mark.parametrize("seconds", [None, 0.0, 3.5])
-def test_undo_together_with_two_recent_clusters_undoes_only_one(
+def test_undo_cluster_with_two_recent_clusters_undoes_only_one(
     model: ModelVersion, policy: Policy, ann: User, seconds: float | None
 ) -> None:
     first, second = decide_two_clusters(ann, seconds)
@@ -404,7 +404,7 @@ def test_undo_together_with_two_recent_clusters_undoes_only_one(
     assert {result.item.pk for result in undone} == {result.item.pk for result in second}
 
 
-def test_undo_together_leaves_single_decision_with_zero_seconds(
+def test_undo_cluster_leaves_single_decision_with_zero_seconds(
     model: ModelVersion, policy: Policy, ann: User
 ) -> None:
     cluster, _ = decide_two_clusters(ann)
