@@ -61,6 +61,7 @@ def describe_decision(last: Decision, user: User, now: datetime) -> str:
 
 
 def require_not_leased(item: QueueItem, user: User, now: datetime) -> None:
+    """Raise StaleError if another moderator has leased the item."""
     if item.lease_by and item.lease_by_id != user.pk and item.lease_until and item.lease_until > now:
         raise StaleError(
             f"{item.lease_by.get_username()} is reviewing this until {item.lease_until:%H:%M:%S} UTC.", item
