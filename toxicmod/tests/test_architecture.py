@@ -124,7 +124,7 @@ def test_image_and_release_exclude_tests_and_benchmarks() -> None:
 # Names that better terms have replaced. Words that are also ordinary English are not listed.
 _REPLACED_TERMS = (
     "CountCalls|ChosenScores|DOORS|FAINT|LaneWorker|ShortWay|UNASKED|_go_on|_turn_away|add_verdict|answer_together|"
-    "free_at|insert_each|is_touch_due|level_two_inputs|limit_to|look_deeper|moderation_desk|most_late|excluded_reviewer|"
+    "free_at|insert_each|is_touch_due|level_two_inputs|limit_to|look_deeper|moderation_desk|most_late|not_for|"
     "one_hour|one_minute|score_each|send_due|sketch_[ab]|test_house|touch_api_key|was_found"
 )
 
