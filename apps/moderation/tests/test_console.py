@@ -15,7 +15,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from apps.accounts.models import User
-from apps.moderation import actions, insight, webhooks
+from apps.moderation import actions, saved_views, webhooks
 from apps.moderation.console import comment
 from apps.moderation.models import (
     BulkJob,
@@ -667,7 +667,7 @@ def test_an_empty_view_says_why(
 
     def beside(view: str) -> str:
         cache.clear()
-        row = next(row for row in insight.view_counts(ann) if row.view == view)
+        row = next(row for row in saved_views.view_counts(ann) if row.view == view)
         return row.count_text
 
     assert "Queue empty" in seen("all")
@@ -689,7 +689,7 @@ def test_an_empty_view_says_why(
     actions.skip(item_id=other.pk, user=ann)
     assert "1 item was skipped by you." in seen("normal")
     held = actions.claim(item_id=other.pk, user=ben)
-    actions.escalate(item_id=other.pk, version=held.version, user=ben)
+    actions.decide(item_id=other.pk, version=held.version, user=ben, action=Decision.Action.ESCALATE)
     assert "1 item waits for a lead" in seen("escalated")
     assert beside("escalated") == "1, leads only"
     assert "No items in this view" in seen("normal")
