@@ -69,6 +69,7 @@ INSTALLED_APPS = [
     "apps.predictions",
     "apps.webhooks",
     "apps.moderation",
+    "apps.mirror",
     "apps.training",
     "apps.monitoring",
     "apps.api",
@@ -254,13 +255,13 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     },
     "expire-leases": {"task": "apps.moderation.tasks.expire_leases", "schedule": 30.0},
     "send-webhooks": {"task": "apps.moderation.tasks.deliver_due", "schedule": 5.0},
-    "sync-mirror": {
-        "task": "apps.moderation.tasks.send_to_mirror",
+    "flush-mirror": {
+        "task": "apps.mirror.tasks.flush",
         "schedule": 5.0,
         "options": {"expires": 5},
     },
-    "maintain-mirror": {
-        "task": "apps.moderation.tasks.tend_mirror",
+    "sync-mirror-triggers": {
+        "task": "apps.mirror.tasks.sync_triggers",
         "schedule": 60.0,
         "options": {"expires": 60},
     },

@@ -70,6 +70,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "predictions.*",
         "webhooks.*",
         "moderation.*",
+        "mirror.*",
         "training.*",
         "monitoring.*",
     ),

@@ -8,9 +8,7 @@ from celery import shared_task
 from apps.moderation import actions, insight
 from apps.moderation.actions.background import enqueue
 from apps.moderation.errors import ModerationError
-from apps.moderation.mirrored import STREAMS
 from apps.moderation.models import Delivery
-from apps.predictions import mirror
 from apps.registry.exceptions import NoModelError
 
 logger = logging.getLogger(__name__)
@@ -69,15 +67,3 @@ def queue_to_learn() -> None:
 def log_queue_age() -> None:
     """Say in the log how long the oldest item has waited."""
     insight.log_queue_age()
-
-
-@shared_task
-def send_to_mirror() -> None:
-    """Send what waits for the mirror."""
-    mirror.send_due(STREAMS)
-
-
-@shared_task
-def tend_mirror() -> None:
-    """Have records written down for the mirror while it is on, and say how far it is behind."""
-    mirror.tend(STREAMS)

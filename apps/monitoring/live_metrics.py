@@ -3,9 +3,8 @@
 import redis
 from django.conf import settings
 
+from apps.mirror.models import ChangeLogEntry, MirrorState
 from apps.moderation.models import QueueItem
-from apps.predictions import outbox
-from apps.predictions.models import MirrorState
 
 MAX_COUNT = 100_000
 
@@ -34,4 +33,4 @@ def broker_depths() -> dict[str, int] | None:
 
 def mirror_lag() -> float | None:
     """Return the age in seconds of the oldest record not yet in the mirror, or None if it was never on."""
-    return outbox.lag().seconds if MirrorState.objects.exists() else None
+    return ChangeLogEntry.objects.lag().seconds if MirrorState.objects.exists() else None

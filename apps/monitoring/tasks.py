@@ -6,9 +6,9 @@ from uuid import UUID
 from celery import shared_task
 
 from apps.core.enqueue import enqueue
+from apps.mirror.exceptions import MirrorError
 from apps.monitoring import actions
 from apps.monitoring.exceptions import IncompleteRollupError, RuleEvaluationError
-from apps.predictions.mirror import MirrorError
 
 logger = logging.getLogger(__name__)
 

@@ -165,7 +165,7 @@ recall and F1 are at the thresholds of that fit; ECE is the expected calibration
 
 ## Intended use
 Sorting comments in English for human moderators: what may stay, what needs a look, what to look at first.
-Not for deciding about people, and not as the only judge where a wrong removal does harm: give an appeal.
+Not for deciding about people, and not as the only judge where a wrong removal does harm: offer an appeal.
 
 ## Limits
 - It reads words, not meaning: irony, quotation, negation and context escape it, and on HateCheck, which tests

@@ -20,11 +20,12 @@ from apps.classifier.labels import LABELS
 from apps.classifier.normalise import normalise
 from apps.classifier.scorer import Explanation, Span
 from apps.core.permissions import SystemActor
+from apps.mirror.models import ChangeLogEntry, MirrorState
 from apps.moderation import actions as moderation
 from apps.moderation.models import Decision, QueueItem
 from apps.monitoring.models import Alert, AlertRule, Baseline, DomainCheck, HourlyRollup, RequestMinute
 from apps.monitoring.rollups.hours import start_of_hour
-from apps.predictions.models import MirrorState, Outbox, Prediction
+from apps.predictions.models import Prediction
 from apps.registry import actions as registry
 from apps.registry.models import Alias, ModelVersion, Promotion
 from apps.training import actions as training
@@ -217,8 +218,8 @@ def create_monitoring_records(champion: ModelVersion) -> None:
     Alert.objects.create(
         rule=rule, metric=rule.metric, threshold=0.01, value=0.04, low=0.02, high=0.06, window_hours=1
     )
-    MirrorState.objects.create(free_at=timezone.now())
-    Outbox.objects.create(kind="prediction", key="1", created_at=timezone.now() - timedelta(hours=2))
+    MirrorState.objects.create()
+    ChangeLogEntry.objects.create(kind="prediction", key="1", created_at=timezone.now() - timedelta(hours=2))
     then = timezone.now() - timedelta(hours=10)
     Promotion.objects.create(
         kind="promote", version=champion, replaced=champion, actor="a", reason="b", created_at=then

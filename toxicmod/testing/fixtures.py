@@ -24,6 +24,7 @@ from apps.accounts.actions import create_api_key
 from apps.accounts.limits import rate_limiter
 from apps.accounts.models import APIKey, Scope, User
 from apps.core.permissions import SYSTEM
+from apps.mirror.models import MirrorState
 from apps.moderation import actions as moderation
 from apps.moderation import webhooks
 from apps.moderation.models import Decision, Policy, PolicyRule, QueueItem
@@ -369,6 +370,7 @@ def site_data(item: QueueItem, client_key: APIKey, person: Callable[..., User]) 
     canary = Canary.objects.create(version=champion, champion=champion, share=0.1, gates=[])
     CanaryEnd.objects.create(canary=canary, outcome="withdrawn", guardrails=[])
     CanaryFailure.objects.create(version=champion, error="OSError")
+    MirrorState.objects.create()
     rule = AlertRule.objects.create(name="Calls fail", metric="error_share", threshold=0.01)
     alert = Alert.objects.create(
         rule=rule, metric=rule.metric, threshold=0.01, value=1, low=1, high=1, window_hours=1

@@ -1,4 +1,4 @@
-"""The console in a real browser: by keys, by mouse, without a script, with hostile comments."""
+"""The console in headless Chromium: by keyboard, by mouse, without JavaScript, with hostile comments."""
 
 import re
 from collections.abc import Callable
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def policy(champion: ModelVersion) -> Policy:
-    """A policy that sends everything to a human and leaves nothing to chance."""
+    """A policy that sends every comment to review, without random sampling."""
     create_roles()
     actions.install_default_policy()
     Policy.objects.update(audit_share=0, reject_audit_share=0, second_review_share=0)
@@ -42,7 +42,7 @@ def policy(champion: ModelVersion) -> Policy:
 
 @pytest.fixture
 def queue(policy: Policy) -> list[QueueItem]:
-    """Four comments that wait."""
+    """Four open items."""
     return [queued(text, author_ref=f"author{number}") for number, text in enumerate(COMMENTS)]
 
 
@@ -68,11 +68,11 @@ def at_item(page: Page) -> QueueItem:
 
 
 def settled(page: Page) -> None:
-    """Wait until the next item is in hand: the script has asked for it and for who is looking."""
+    """Wait until the page has prefetched the next item and reported its presence."""
     page.wait_for_load_state("networkidle")
 
 
-def test_sign_in_reveal_decide_by_key_and_undo(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
+def test_decide_and_undo_by_keyboard(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
     moderator("ann")
     opened = visit("/admin/")
     page = opened.page
@@ -129,7 +129,7 @@ def test_sign_in_reveal_decide_by_key_and_undo(queue: list[QueueItem], visit: Ca
     assert_sound(opened, "console-decided")
 
 
-def test_keys_do_nothing_while_typing_or_switched_off(
+def test_shortcuts_are_ignored_while_typing_or_disabled(
     queue: list[QueueItem], visit: Callable[..., Visit]
 ) -> None:
     ann = moderator("ann")
@@ -157,7 +157,7 @@ def test_keys_do_nothing_while_typing_or_switched_off(
     assert Decision.objects.count() == 0
 
 
-def test_next_previous_and_skip(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
+def test_next_previous_and_skip_by_keyboard(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
     page = visit(CONSOLE, user=moderator("ann")).page
     settled(page)
     first = at_item(page)
@@ -172,7 +172,7 @@ def test_next_previous_and_skip(queue: list[QueueItem], visit: Callable[..., Vis
     assert at_item(page).pk != first.pk
 
 
-def test_two_moderators_at_one_item(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
+def test_two_moderators_on_one_item(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
     page = visit(CONSOLE, user=moderator("ann")).page
     settled(page)
     item = at_item(page)
@@ -190,7 +190,7 @@ def test_two_moderators_at_one_item(queue: list[QueueItem], visit: Callable[...,
     expect(page.locator("#review .notice")).to_contain_text("Already handled by lea: approved")
 
 
-def test_without_a_script(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
+def test_review_without_javascript(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
     opened = visit(CONSOLE, user=moderator("ann"), javascript=False)
     page = opened.page
     first = at_item(page)
@@ -216,7 +216,7 @@ def test_without_a_script(queue: list[QueueItem], visit: Callable[..., Visit]) -
     assert overflow(page) <= 0
 
 
-def test_bulk_decide(policy: Policy, visit: Callable[..., Visit]) -> None:
+def test_bulk_job_from_range_to_undo(policy: Policy, visit: Callable[..., Visit]) -> None:
     for number in range(25):
         queued(f"you are an idiot, number {number} of many {'very ' * number}", author_ref=f"a{number}")
     page = (opened := visit(f"{CONSOLE}bulk/?label=toxic", user=moderator("lea", "lead"))).page
@@ -256,7 +256,7 @@ def test_bulk_decide(policy: Policy, visit: Callable[..., Visit]) -> None:
 
 
 def slow(page: Page, milliseconds: int = 500) -> None:
-    """Let every answer to the page take that much longer."""
+    """Add a latency to every response to the page."""
     page.context.new_cdp_session(page).send(
         "Network.emulateNetworkConditions",
         {
@@ -269,7 +269,7 @@ def slow(page: Page, milliseconds: int = 500) -> None:
 
 
 def shown(page: Page) -> int | None:
-    """Return the item that a key would decide, or None while there is none."""
+    """Return the id of the item that a key would decide, or None if there is none."""
     found = page.evaluate(
         """() => document.querySelector("#review[aria-busy]")
            || !document.querySelector(".decision-buttons .approve")
@@ -279,7 +279,7 @@ def shown(page: Page) -> int | None:
 
 
 def approve_all(pages: list[Page], pause: float) -> list[int]:
-    """Press A in turn on pages until none shows an item; return the items in the order of the keys."""
+    """Press A on each page in turn until none shows an item; return the ids in the order of the presses."""
     decided, idle = [], 0
     while idle * pause / len(pages) < 4_000 * len(pages):
         for page in pages:
@@ -295,7 +295,7 @@ def approve_all(pages: list[Page], pause: float) -> list[int]:
 
 
 def fifty(policy: Policy) -> set[int]:
-    """Fifty comments of which none resembles another."""
+    """Create fifty items that are not similar; return their ids."""
     Policy.objects.update(second_review_share=0)
     words = ["idiot", "moron", "fool", "loser", "clown", "troll", "jerk", "rat", "pig", "dog"]
     return {
@@ -314,7 +314,7 @@ def assert_each_once(decided: list[int], items: set[int]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pause", [450, 60], ids=["as a person", "as fast as keys go"])
-def test_fifty_by_keyboard_with_slow_answers(policy: Policy, visit: Callable[..., Visit], pause: int) -> None:
+def test_fifty_decisions_with_slow_responses(policy: Policy, visit: Callable[..., Visit], pause: int) -> None:
     items = fifty(policy)
     page = (opened := visit(CONSOLE, user=moderator("ann"))).page
     settled(page)
@@ -327,7 +327,9 @@ def test_fifty_by_keyboard_with_slow_answers(policy: Policy, visit: Callable[...
 
 @pytest.mark.slow
 @pytest.mark.parametrize("who", ["two tabs", "two moderators"])
-def test_two_at_one_queue_with_slow_answers(policy: Policy, visit: Callable[..., Visit], who: str) -> None:
+def test_two_tabs_on_one_queue_with_slow_responses(
+    policy: Policy, visit: Callable[..., Visit], who: str
+) -> None:
     items = fifty(policy)
     ann = moderator("ann")
     page = visit(CONSOLE, user=ann).page
@@ -346,7 +348,7 @@ def test_two_at_one_queue_with_slow_answers(policy: Policy, visit: Callable[...,
 
 
 @pytest.mark.parametrize("name", ["approve", "escalate", "skip", "confirm"])
-def test_a_double_click_decides_one_item(
+def test_double_click_decides_one_item(
     queue: list[QueueItem], visit: Callable[..., Visit], name: str
 ) -> None:
     page = visit(CONSOLE, user=moderator("ann")).page
@@ -379,7 +381,7 @@ def test_a_double_click_decides_one_item(
 
 
 @pytest.mark.parametrize("key", ["a", "Enter"])
-def test_a_held_key_decides_one_item(queue: list[QueueItem], visit: Callable[..., Visit], key: str) -> None:
+def test_held_key_decides_one_item(queue: list[QueueItem], visit: Callable[..., Visit], key: str) -> None:
     page = visit(CONSOLE, user=moderator("ann")).page
     settled(page)
     first = at_item(page)
@@ -393,7 +395,7 @@ def test_a_held_key_decides_one_item(queue: list[QueueItem], visit: Callable[...
     assert [decision.item for decision in Decision.objects.all()] == [first]
 
 
-def test_undo_right_after_a_decision(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
+def test_undo_of_a_pending_decision(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
     page = visit(CONSOLE, user=moderator("ann")).page
     settled(page)
     first = at_item(page)
@@ -415,7 +417,7 @@ def test_undo_right_after_a_decision(queue: list[QueueItem], visit: Callable[...
     assert Decision.objects.effective().get().item == first
 
 
-def test_undo_right_after_a_decision_that_is_not_stored_and_after_a_skip(
+def test_undo_of_an_unsaved_decision_and_of_a_skip(
     queue: list[QueueItem], visit: Callable[..., Visit]
 ) -> None:
     page = visit(CONSOLE, user=moderator("ann")).page
@@ -440,7 +442,7 @@ def test_undo_right_after_a_decision_that_is_not_stored_and_after_a_skip(
     assert Decision.objects.effective().count() == 1
 
 
-def test_looking_leases_nothing_revealing_does_and_leaving_ends_it(
+def test_lease_begins_on_reveal_and_ends_on_leaving(
     queue: list[QueueItem], visit: Callable[..., Visit]
 ) -> None:
     def held() -> list[int]:
@@ -483,7 +485,7 @@ def test_looking_leases_nothing_revealing_does_and_leaving_ends_it(
 
 
 @pytest.mark.parametrize("width", [390, 1440])
-def test_reject_by_mouse_asks_for_the_reason(
+def test_reject_by_mouse_requires_a_reason(
     queue: list[QueueItem], visit: Callable[..., Visit], width: int
 ) -> None:
     opened = visit(CONSOLE, user=moderator("ann"), width=width)
@@ -509,9 +511,7 @@ def test_reject_by_mouse_asks_for_the_reason(
     assert (decision.rule, decision.labels) == (list(item.policy.rules.all())[-1], None)
 
 
-def test_similar_comments_are_shown_before_they_are_decided(
-    policy: Policy, visit: Callable[..., Visit]
-) -> None:
+def test_similar_comments_are_shown_before_the_decision(policy: Policy, visit: Callable[..., Visit]) -> None:
     items = [queued("buy my very fine golden rings today you idiot", author_ref=f"a{n}") for n in range(4)]
     opened = visit(f"{CONSOLE}item/{items[0].pk}/", user=moderator("ann"))
     page = opened.page
@@ -563,7 +563,7 @@ def test_appeal(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
 
 
 @pytest.mark.parametrize(("width", "theme"), LOOKS)
-def test_hostile_comments_are_harmless(
+def test_hostile_comments_are_escaped(
     policy: Policy, visit: Callable[..., Visit], width: int, theme: str
 ) -> None:
     ann = moderator("ann")
@@ -581,7 +581,7 @@ def test_hostile_comments_are_harmless(
 
 
 @pytest.mark.parametrize(("width", "theme"), LOOKS)
-def test_every_page_is_sound(
+def test_pages_pass_all_checks(
     queue: list[QueueItem], policy: Policy, visit: Callable[..., Visit], width: int, theme: str
 ) -> None:
     opened = visit(CONSOLE, user=moderator("lea", "lead"), width=width, theme=theme)
@@ -598,7 +598,7 @@ def test_every_page_is_sound(
         assert_sound(opened, f"console-{name}")
 
 
-def test_the_simulator_answers_at_once(
+def test_simulation_updates_while_sliders_move(
     queue: list[QueueItem], policy: Policy, visit: Callable[..., Visit]
 ) -> None:
     page = visit(f"{CONSOLE}policies/{policy.pk}/", user=moderator("lea", "lead")).page
@@ -613,7 +613,7 @@ def test_the_simulator_answers_at_once(
     expect(page.locator(".status-active")).to_be_visible()
 
 
-def test_the_stock_admin_works_under_the_policy_of_content(
+def test_admin_under_the_content_security_policy(
     queue: list[QueueItem], visit: Callable[..., Visit], client: Client
 ) -> None:
     lea = moderator("lea", "lead")

@@ -28,7 +28,7 @@ HOSTILE = (
 
 @pytest.fixture
 def policy(champion: ModelVersion) -> Policy:
-    """A policy that removes nothing by itself."""
+    """A policy without automatic removal."""
     moderation.install_default_policy()
     PolicyRule.objects.exclude(label="").update(review_from=0.5, reject_from=None)
     found = Policy.objects.active_for("")
@@ -38,7 +38,7 @@ def policy(champion: ModelVersion) -> Policy:
 
 @pytest.fixture
 def rejection(policy: Policy) -> Decision:
-    """A comment that the policy removed by itself."""
+    """An automatic rejection."""
     PolicyRule.objects.filter(label="insult").update(reject_from=0.65)
     moderation.moderate(text=f"{SHOUT} {HOSTILE}", author_ref="somebody")
     return Decision.objects.get()
@@ -52,7 +52,9 @@ def _type(visit: Visit, text: str) -> None:
 
 
 @looks
-def test_typing_scores_live_and_stores_nothing(visit: Open, policy: Policy, width: int, theme: str) -> None:
+def test_live_scoring_while_typing_stores_nothing(
+    visit: Open, policy: Policy, width: int, theme: str
+) -> None:
     visited = visit("/", width=width, theme=theme)
     assert_sound(visited, "home")
     _type(visited, SHOUT)
@@ -75,9 +77,7 @@ def test_typing_scores_live_and_stores_nothing(visit: Open, policy: Policy, widt
     assert not Prediction.objects.exists()
 
 
-def test_a_tooltip_tells_what_a_word_counts_on_hover_and_focus_and_escape_hides_it(
-    visit: Open, policy: Policy
-) -> None:
+def test_tooltip_opens_on_hover_and_focus_and_closes_on_escape(visit: Open, policy: Policy) -> None:
     page = visit("/").page
     with page.expect_response("**/live"):
         page.fill("#id_text", SHOUT)
@@ -96,7 +96,7 @@ def test_a_tooltip_tells_what_a_word_counts_on_hover_and_focus_and_escape_hides_
     expect(tip).to_be_visible()
 
 
-def test_a_stale_answer_never_replaces_a_newer_one(visit: Open, policy: Policy) -> None:
+def test_live_scoring_ignores_an_outdated_response(visit: Open, policy: Policy) -> None:
     visited = visit("/")
     page = visited.page
     held: list[Route] = []
@@ -121,7 +121,7 @@ def test_a_stale_answer_never_replaces_a_newer_one(visit: Open, policy: Policy) 
     expect(page.locator("#verdict")).to_have_text("Would be published")
 
 
-def test_an_outage_of_live_scoring_is_said_in_words(visit: Open, policy: Policy) -> None:
+def test_live_scoring_explains_errors(visit: Open, policy: Policy) -> None:
     page = visit("/").page
     page.route("**/live", lambda route: route.fulfill(status=429, body=""))
     page.fill("#id_text", SHOUT)
@@ -131,7 +131,7 @@ def test_an_outage_of_live_scoring_is_said_in_words(visit: Open, policy: Policy)
     expect(page.locator("#live-status")).to_contain_text("and the limit is 20,480")
 
 
-def test_the_example_button_fills_in_a_comment_and_scores_it(visit: Open, policy: Policy) -> None:
+def test_example_button_fills_in_and_scores_a_comment(visit: Open, policy: Policy) -> None:
     visited = visit("/")
     with visited.page.expect_response("**/live"):
         visited.page.click("text=Try an example")
@@ -141,9 +141,7 @@ def test_the_example_button_fills_in_a_comment_and_scores_it(visit: Open, policy
 
 
 @looks
-def test_a_result_that_is_not_stored_is_shown_once_and_shared_without_its_text(
-    visit: Open, policy: Policy, width: int, theme: str
-) -> None:
+def test_shared_result_without_stored_text(visit: Open, policy: Policy, width: int, theme: str) -> None:
     visited = visit("/", width=width, theme=theme)
     page = visited.page
     page.fill("#id_text", SHOUT)
@@ -160,9 +158,7 @@ def test_a_result_that_is_not_stored_is_shown_once_and_shared_without_its_text(
 
 
 @looks
-def test_a_stored_result_has_a_link_and_takes_feedback_once(
-    visit: Open, policy: Policy, width: int, theme: str
-) -> None:
+def test_stored_result_takes_feedback_once(visit: Open, policy: Policy, width: int, theme: str) -> None:
     visited = visit("/", width=width, theme=theme)
     page = visited.page
     page.fill("#id_text", SHOUT)
@@ -188,7 +184,7 @@ def test_a_stored_result_has_a_link_and_takes_feedback_once(
 
 
 @looks
-def test_the_model_page(visit: Open, policy: Policy, width: int, theme: str) -> None:
+def test_model_page(visit: Open, policy: Policy, width: int, theme: str) -> None:
     visited = visit("/model", width=width, theme=theme)
     expect(visited.page.get_by_role("heading", level=1)).to_have_text("About the model")
     assert visited.page.locator("tbody tr").count() >= 7
@@ -196,9 +192,7 @@ def test_the_model_page(visit: Open, policy: Policy, width: int, theme: str) -> 
 
 
 @looks
-def test_an_author_appeals_and_learns_the_outcome(
-    visit: Open, rejection: Decision, width: int, theme: str
-) -> None:
+def test_appeal_from_submission_to_result(visit: Open, rejection: Decision, width: int, theme: str) -> None:
     visited = visit(f"/appeal/{appeal_token(rejection)}", width=width, theme=theme)
     page = visited.page
     expect(page.locator(".verdict .title")).to_have_text("Your comment was removed")
@@ -219,7 +213,7 @@ def test_an_author_appeals_and_learns_the_outcome(
 
 @looks
 @pytest.mark.parametrize("path", ["/no/such/page", "/appeal/forged"])
-def test_pages_of_errors_help(visit: Open, path: str, width: int, theme: str) -> None:
+def test_error_pages(visit: Open, path: str, width: int, theme: str) -> None:
     visited = visit(path, width=width, theme=theme)
     expect(visited.page.get_by_role("link", name="Go to the start page")).to_be_visible()
     assert visited.errors
@@ -255,7 +249,7 @@ def test_hostile_text_is_harmless(
 
 
 @looks
-def test_twenty_kilobytes_without_a_space_wrap(visit: Open, policy: Policy, width: int, theme: str) -> None:
+def test_long_text_without_spaces_wraps(visit: Open, policy: Policy, width: int, theme: str) -> None:
     visited = visit("/", width=width, theme=theme)
     page = visited.page
     page.fill("#id_text", "idiot" * 4_096)
@@ -267,7 +261,7 @@ def test_twenty_kilobytes_without_a_space_wrap(visit: Open, policy: Policy, widt
     assert_sound(visited, "unbroken")
 
 
-def test_right_to_left_text_stays_in_its_place(visit: Open, policy: Policy) -> None:
+def test_right_to_left_text_does_not_affect_the_page(visit: Open, policy: Policy) -> None:
     visited = visit("/")
     page = visited.page
     page.fill("#id_text", "\u202e\u2067 you stupid idiot \u05d0\u05d1\u05d2")
@@ -281,7 +275,7 @@ def test_right_to_left_text_stays_in_its_place(visit: Open, policy: Policy) -> N
 
 
 @looks
-def test_everything_works_without_javascript(visit: Open, policy: Policy, width: int, theme: str) -> None:
+def test_pages_without_javascript(visit: Open, policy: Policy, width: int, theme: str) -> None:
     visited = visit("/", width=width, theme=theme, javascript=False)
     page = visited.page
     page.click("text=Try an example")
@@ -300,7 +294,7 @@ def test_everything_works_without_javascript(visit: Open, policy: Policy, width:
     assert Feedback.objects.get().is_right
 
 
-def test_the_page_can_be_used_with_the_keyboard_alone(visit: Open, policy: Policy) -> None:
+def test_home_with_the_keyboard_only(visit: Open, policy: Policy) -> None:
     page = visit("/").page
     page.keyboard.press("Tab")
     expect(page.get_by_text("Skip to content")).to_be_focused()
@@ -317,7 +311,7 @@ def test_the_page_can_be_used_with_the_keyboard_alone(visit: Open, policy: Polic
 
 
 @pytest.mark.parametrize("width", [390, 768, 1024, 1920])
-def test_no_width_scrolls_sideways(visit: Open, rejection: Decision, width: int) -> None:
+def test_pages_do_not_overflow(visit: Open, rejection: Decision, width: int) -> None:
     visited = visit("/", width=width)
     _type(visited, SHOUT)
     assert overflow(visited.page) <= 0
@@ -326,7 +320,7 @@ def test_no_width_scrolls_sideways(visit: Open, rejection: Decision, width: int)
         assert overflow(visited.page) <= 0
 
 
-def test_the_documentation_of_the_api_and_the_admin_work_under_the_strict_policy(
+def test_api_docs_and_admin_under_the_content_security_policy(
     visit: Open, policy: Policy, admin_user: User
 ) -> None:
     visited = visit("/api/v1/docs", user=admin_user)
@@ -347,9 +341,7 @@ def test_the_documentation_of_the_api_and_the_admin_work_under_the_strict_policy
     assert visited.elsewhere == []
 
 
-def test_staff_find_their_tools_in_the_header(
-    visit: Open, policy: Policy, admin_user: User, settings: Any
-) -> None:
+def test_header_links_for_staff(visit: Open, policy: Policy, admin_user: User, settings: Any) -> None:
     settings.MLFLOW_TRACKING_URI = "https://mlflow.example.org"
     page = visit("/", user=admin_user).page
     expect(page.get_by_role("link", name="Console")).to_have_attribute(

@@ -1,4 +1,4 @@
-"""The pages about webhooks in a real browser: a secret is created, tested and rotated."""
+"""The webhook pages in headless Chromium: create, test and rotate a secret."""
 
 import re
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def admin(db: None) -> User:
 
 
 @pytest.mark.parametrize(("width", "theme"), LOOKS)
-def test_every_state_is_sound(
+def test_webhook_pages_in_every_state(
     item: QueueItem,
     client_key: APIKey,
     admin: User,
@@ -61,7 +61,7 @@ def test_every_state_is_sound(
 
 
 @pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark")])
-def test_a_secret_is_created_tested_and_rotated(
+def test_signing_secret_create_test_and_rotate(
     client_key: APIKey,
     receiver: Receiver,
     admin: User,

@@ -17,7 +17,9 @@ from django.test import Client
 from django.utils import timezone
 
 from apps.accounts.models import Scope
-from apps.moderation import insight, mirrored
+from apps.mirror.codec import decode_item, encode_item
+from apps.mirror.replicated import REPLICATED_MODELS
+from apps.moderation import insight
 from apps.moderation.availability import Obstacle
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Appeal, Decision, QueueItem, Submission, decisions
@@ -29,7 +31,6 @@ from apps.monitoring.models import Alert, AlertRule, Notification, RequestMinute
 from apps.monitoring.prometheus import exposition
 from apps.monitoring.rollups.counter import DECISION_COLUMNS
 from apps.pages import results
-from apps.predictions import mirror
 from apps.registry.models import ModelArtifact, ModelVersion
 from apps.training import life
 from toxicmod.testing.endpoints import API_ENDPOINTS, ENDPOINTS, PAGES, build_url
@@ -196,10 +197,10 @@ def readers(site_data: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]
     yield "alert rules", actions.evaluate_rules
     yield "notifications", actions.send_due_notifications
     yield "statements", lambda: [life.true_mask(row) for row in life.statements(None)]
-    for stream in mirrored.STREAMS:
+    for replicated in REPLICATED_MODELS:
         yield (
-            f"mirror {stream.kind}",
-            lambda stream=stream: [mirror.record(stream, mirror.item(stream, row)) for row in stream.rows()],
+            f"mirror {replicated.kind}",
+            lambda model=replicated: [decode_item(model, encode_item(model, row)) for row in model.rows()],
         )
     for task in sorted({each["task"] for each in settings.CELERY_BEAT_SCHEDULE.values()} - NOT_RUN):
         yield task, lambda task=task: run(task)

@@ -48,6 +48,7 @@ MODELS: dict[str, tuple[str, str, str]] = {
     "webhooks.signingkey": ("a", "", ""),
     "webhooks.endpoint": ("a", "", ""),
     "moderation.bulkjob": ("la", "", ""),
+    "mirror.mirrorstate": ("a", "", ""),
     "monitoring.alertrule": ("ea", "ea", ""),
     "monitoring.alert": ("lea", "", ""),
     "monitoring.notification": ("ea", "", ""),

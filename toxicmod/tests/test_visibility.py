@@ -83,6 +83,7 @@ GLOBAL = {
     "registry.canaryfailure",
     "webhooks.endpoint",
     "webhooks.signingkey",
+    "mirror.mirrorstate",
     "monitoring.alertrule",
     "monitoring.scheduledtask",
     "monitoring.incompletehour",

@@ -21,6 +21,7 @@ from apps.accounts.actions import LOOKUP_SECONDS, create_api_key, revoke_api_key
 from apps.accounts.models import APIKey
 from apps.classifier.labels import LABELS
 from apps.core.permissions import SYSTEM
+from apps.monitoring.actions import roll_up
 from apps.predictions import store
 from apps.predictions.models import Feedback, Prediction
 from apps.registry import serving
@@ -308,6 +309,7 @@ def test_models_and_stats(client: Client) -> None:
     post(client, "predict", {"texts": [RUDE, KIND]})
     for prediction, latency in zip(Prediction.objects.values_list("pk", flat=True), (100, 101), strict=True):
         Prediction._base_manager.filter(pk=prediction).update(latency_us=latency)
+    roll_up()
     stats = client.get("/api/v1/stats").json()
     assert stats["mean_latency_us"] == 100
     assert (stats["predictions"], stats["toxic"]) == (2, 1)

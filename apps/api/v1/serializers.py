@@ -221,7 +221,7 @@ class ModelResult(serializers.ModelSerializer):
 
 
 class StatsResult(serializers.Serializer):
-    """Statistics of the last hour."""
+    """Statistics of the current hour and the one before, as far as they are counted."""
 
     since = serializers.DateTimeField()
     predictions = serializers.IntegerField()

@@ -1,15 +1,12 @@
 """The views of `/api/v1/` for predictions, feedback and models."""
 
 from collections.abc import Sequence
-from datetime import timedelta
 from functools import partial
 from itertools import repeat
 from typing import Any
 
 from django.core.handlers.exception import response_for_exception
-from django.db.models import Avg, Count, Q
 from django.http import HttpRequest, HttpResponse
-from django.utils import timezone
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -22,8 +19,9 @@ from apps.api.v1 import serializers as s
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Explanation
 from apps.core.batches import map_batch, map_each
+from apps.monitoring.selectors import recent_traffic
 from apps.predictions import actions
-from apps.predictions.models import Feedback, Prediction, Row
+from apps.predictions.models import Prediction, Row
 from apps.registry import serving
 from apps.registry.models import ModelVersion
 from apps.training.examples import random_example
@@ -217,25 +215,20 @@ class CurrentModelView(APIView):
 
 
 class StatsView(APIView):
-    """The statistics of the last hour."""
+    """Statistics of the current hour and the one before, from rollups that are updated every five minutes."""
 
     scope = Scope.READ
 
     @extend_schema(responses={200: s.StatsResult, **PROBLEMS})
     def get(self, request: Request) -> Response:
-        since = timezone.now() - timedelta(hours=1)
-        totals = Prediction.objects.filter(created_at__gte=since).aggregate(
-            predictions=Count("pk"),
-            toxic=Count("pk", filter=~Q(label_mask=0)),
-            mean_latency_us=Avg("latency_us"),
-        )
-        mean = totals["mean_latency_us"]
+        traffic = recent_traffic()
         return Response(
-            totals
-            | {
-                "mean_latency_us": None if mean is None else round(mean),
-                "since": since,
+            {
+                "since": traffic.since,
+                "predictions": traffic.predictions,
+                "toxic": traffic.flagged,
+                "mean_latency_us": traffic.mean_latency_us,
                 "model_version": serving.current().number,
-                "feedback": Feedback.objects.filter(created_at__gte=since).count(),
+                "feedback": traffic.feedback,
             }
         )

@@ -51,7 +51,7 @@ DEFAULT_RULES: tuple[dict[str, Any], ...] = (
         "label": "identity_hate",
         "title": "Hatred of a group",
         "review_from": 0.25,
-        "reason": "Your comment attacks people for what they are.",
+        "reason": "Your comment attacks people for who they are.",
         "guideline": "Attacks for origin, religion, gender, sexuality, disability or the like. "
         "Naming such a group, reporting an attack or using a word of oneself is no attack.",
         "strikes": 3,

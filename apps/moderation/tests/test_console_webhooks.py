@@ -1,4 +1,4 @@
-"""The console's pages about webhooks."""
+"""Tests of `console.webhooks`."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -61,7 +61,7 @@ EVERYTHING = "Every webhook has been delivered."
         ({"status": "cancelled"}, "No webhooks yet"),
     ],
 )
-def test_the_page_claims_only_what_is_so(
+def test_webhooks_summary_by_delivery_status(
     delivery: Delivery, lead: Client, fields: dict[str, Any], expected: str
 ) -> None:
     Delivery.objects.update(**fields)
@@ -71,15 +71,15 @@ def test_the_page_claims_only_what_is_so(
     assert "every platform has been told" not in html
 
 
-def test_every_status_is_in_the_test_above() -> None:
+def test_webhooks_summary_covers_every_status() -> None:
     assert set(Delivery.Status) == {"pending", "sending", "delivered", "cancelled", "failed"}
 
 
-def test_nothing_was_to_be_sent(lead: Client) -> None:
+def test_webhooks_without_deliveries(lead: Client) -> None:
     assert "No webhooks yet" in lead.get(url("webhooks")).content.decode()
 
 
-def test_a_paused_endpoint_is_named(delivery: Delivery, lead: Client) -> None:
+def test_webhooks_lists_paused_endpoints(delivery: Delivery, lead: Client) -> None:
     Delivery.objects.update(attempts=2, error="no")
     Endpoint.objects.update(failures=4, paused_until=timezone.now() + timedelta(minutes=3))
     html = lead.get(url("webhooks")).content.decode()
@@ -87,13 +87,13 @@ def test_a_paused_endpoint_is_named(delivery: Delivery, lead: Client) -> None:
     assert "once the receiver responds again" in html
 
 
-def test_the_item_says_that_its_webhook_is_retried(delivery: Delivery, lead: Client) -> None:
+def test_item_history_shows_a_retried_webhook(delivery: Delivery, lead: Client) -> None:
     Delivery.objects.update(attempts=2, error="no")
     html = lead.get(url("item", delivery.decision.item_id)).content.decode()
     assert "being retried, 2 attempts failed" in html
 
 
-def test_all_failed_webhooks_are_sent_again(delivery: Delivery, lead: Client, ann: User) -> None:
+def test_resend_all(delivery: Delivery, lead: Client, ann: User) -> None:
     Delivery.objects.update(status="failed", error="no", attempts=1)
     assert signed_in(ann).post(url("resend_all")).status_code == 403
     assert lead.post(url("resend_all")).status_code == 302
@@ -101,9 +101,7 @@ def test_all_failed_webhooks_are_sent_again(delivery: Delivery, lead: Client, an
     assert (delivery.status, delivery.attempts, delivery.error) == ("pending", 0, "")
 
 
-def test_a_secret_is_shown_once_to_those_who_may_change_keys(
-    client_key: APIKey, admin: Client, lead: Client
-) -> None:
+def test_signing_shows_a_new_secret_once(client_key: APIKey, admin: Client, lead: Client) -> None:
     page, rotate = url("signing", client_key.pk), url("rotate_signing_key", client_key.pk)
     assert "not signed" in admin.get(url("webhooks")).content.decode()
     assert "Signing secrets" not in lead.get(url("webhooks")).content.decode()
@@ -120,7 +118,7 @@ def test_a_secret_is_shown_once_to_those_who_may_change_keys(
     assert "two secrets" not in admin.get(url("webhooks")).content.decode()
 
 
-def test_rotation_with_an_overlap_and_its_end(client_key: APIKey, admin: Client) -> None:
+def test_rotate_and_end_signing_key(client_key: APIKey, admin: Client) -> None:
     page, rotate = url("signing", client_key.pk), url("rotate_signing_key", client_key.pk)
     admin.post(rotate)
     assert admin.post(rotate, {"overlap_hours": "1"}).status_code == 302
@@ -142,7 +140,7 @@ def test_rotation_with_an_overlap_and_its_end(client_key: APIKey, admin: Client)
     assert admin.get(url("signing", 0)).status_code == 404
 
 
-def test_send_a_test_shows_the_result(client_key: APIKey, admin: Client, receiver: Receiver) -> None:
+def test_test_webhook_shows_the_response(client_key: APIKey, admin: Client, receiver: Receiver) -> None:
     send = url("test_webhook", client_key.pk)
     receiver.body = b"<script>alert(1)</script>"
     html = admin.post(send, {"url": receiver.url}).content.decode()
@@ -157,13 +155,13 @@ def test_send_a_test_shows_the_result(client_key: APIKey, admin: Client, receive
     assert admin.post(send, {"url": "nonsense:"}).status_code == 422
 
 
-def test_the_page_documents_verification(client_key: APIKey, admin: Client) -> None:
+def test_signing_documents_verification(client_key: APIKey, admin: Client) -> None:
     html = admin.get(url("signing", client_key.pk)).content.decode()
     for expected in ("Webhook-Signature", "hmac.compare_digest", "timingSafeEqual", "hash_equals"):
         assert expected in html
 
 
-def test_the_admin_of_api_keys_leads_to_the_secret(client_key: APIKey, admin: Client) -> None:
+def test_api_key_admin_links_to_signing(client_key: APIKey, admin: Client) -> None:
     page = admin.get(reverse("admin:accounts_apikey_change", args=[client_key.pk]))
     assert url("signing", client_key.pk) in page.content.decode()
     assert admin.get(reverse("admin:accounts_apikey_add")).status_code == 200

@@ -16,6 +16,7 @@ from django.db import DatabaseError
 from django.db.models import Count, OuterRef, Subquery, Sum
 
 from apps.classifier.labels import LABELS
+from apps.mirror.exceptions import MirrorError
 from apps.moderation.insight import stated_labels
 from apps.moderation.models import Decision, QueueItem, Submission
 from apps.monitoring import ngram_stats
@@ -41,7 +42,6 @@ from apps.monitoring.rollups.origins import (
     TextRow,
     batches,
 )
-from apps.predictions.mirror import MirrorError
 from apps.predictions.models import ALL_LABELS, Prediction
 from apps.registry.models import Alias, ModelVersion, Promotion
 

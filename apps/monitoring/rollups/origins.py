@@ -12,7 +12,10 @@ from django.db.models.functions import Length, TruncHour
 from django.utils import timezone
 
 from apps.classifier.labels import LABELS
-from apps.predictions import mirror
+from apps.mirror import reader
+from apps.mirror.exceptions import UnreadableRecordError
+from apps.mirror.replicated import FEEDBACK
+from apps.mirror.table import oldest_kept
 from apps.predictions.models import Feedback, Prediction
 
 HOUR = timedelta(hours=1)
@@ -111,11 +114,11 @@ class Mirror:
     def __init__(self) -> None:
         self.unreadable = 0
 
-    def _count_unreadable(self, error: mirror.UnreadableRecordError) -> None:
+    def _count_unreadable(self, error: UnreadableRecordError) -> None:
         self.unreadable += 1
 
     def first_prediction_at(self) -> datetime | None:
-        oldest = next(mirror.read(mirror.oldest_kept(), timezone.now()), None)
+        oldest = next(reader.read(oldest_kept(), timezone.now()), None)
         return oldest["created_at"] if oldest else None
 
     def hours_stored_since(self, since: datetime) -> set[datetime]:
@@ -123,13 +126,13 @@ class Mirror:
         return {hour - HOUR * number for number in range(MAX_MIRROR_LAG // HOUR + 1)}
 
     def prediction_counts(self, since: datetime) -> dict[datetime, int]:
-        return dict(mirror.counts(since, timezone.now()))
+        return dict(reader.count_by_hour(since, timezone.now()))
 
     def predictions(self, hour: datetime) -> Iterator[PredictionRow]:
         # The sample is taken here because DynamoDB charges for every read.
         self._sample: list[TextRow] = []
         sampled = [0] * SLICES
-        for row in mirror.read(hour, hour + HOUR, on_unreadable=self._count_unreadable):
+        for row in reader.read(hour, hour + HOUR, on_unreadable=self._count_unreadable):
             text = row["text"]
             key = row["model_version_id"], row["source"], row["community"], row["label_mask"]
             index = int((row["created_at"] - hour) * SLICES / HOUR)
@@ -143,11 +146,11 @@ class Mirror:
         yield from self._sample
 
     def feedback(self, hour: datetime) -> Iterator[FeedbackRow]:
-        rows = mirror.read(hour, hour + HOUR, stream=mirror.FEEDBACK, on_unreadable=self._count_unreadable)
+        rows = reader.read(hour, hour + HOUR, replicated=FEEDBACK, on_unreadable=self._count_unreadable)
         columns = ("model_version_id", *PREDICTION_COLUMNS[1:])
         for batch in batches(rows, 100):
             ids = {row["prediction_id"] for row in batch}
-            predictions = mirror.find(ids, on_unreadable=self._count_unreadable)
+            predictions = reader.find_predictions(ids, on_unreadable=self._count_unreadable)
             for row in batch:
                 if prediction := predictions.get(row["prediction_id"]):
                     yield (

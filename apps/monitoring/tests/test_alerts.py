@@ -18,13 +18,14 @@ from django.test import Client
 from django.utils import timezone
 
 from apps.accounts.models import APIKey, User
+from apps.mirror.models import ChangeLogEntry, MirrorState
 from apps.moderation import actions as moderation
 from apps.moderation.models import Policy, QueueItem
 from apps.monitoring import actions, alert_metrics, tasks
 from apps.monitoring.alert_metrics import TrafficWindow, estimate
 from apps.monitoring.exceptions import RuleEvaluationError
 from apps.monitoring.models import Alert, AlertRule, HourlyRollup, Notification
-from apps.predictions.models import MirrorState, Outbox, Prediction
+from apps.predictions.models import Prediction
 from apps.registry.models import ModelVersion
 from apps.webhooks.actions import Actor, rotate_signing_key
 from toxicmod.testing.receivers import Receiver
@@ -349,8 +350,8 @@ def test_queue_broker_and_mirror_are_watched_as_they_are(
     item = moderation.moderate(text="toxic=0.7 you", community="forum", author_ref="x").item
     assert item is not None
     QueueItem.objects.update(created_at=timezone.now() - timedelta(hours=30))
-    MirrorState.objects.create(free_at=timezone.now())
-    Outbox.objects.create(kind="prediction", key="1", created_at=timezone.now() - timedelta(hours=1))
+    MirrorState.objects.create()
+    ChangeLogEntry.objects.create(kind="prediction", key="1", created_at=timezone.now() - timedelta(hours=1))
     assert figures() == pytest.approx(
         {
             "queue_items": 1,

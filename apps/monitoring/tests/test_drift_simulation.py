@@ -1,6 +1,6 @@
 """A drift drill: two months of simulated traffic, calm at first, then of other words, lengths and rates.
 
-`pytest -s` prints the figures, DRILL_SEEDS=20 in the environment repeats it with so many seeds.
+`pytest -s` prints the figures, SIMULATION_SEEDS=20 in the environment repeats it with so many seeds.
 """
 
 import math
@@ -141,7 +141,7 @@ class Site:
 
 @pytest.mark.slow
 @pytest.mark.django_db
-@pytest.mark.parametrize("seed", range(int(os.environ.get("DRILL_SEEDS", "1"))))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("SIMULATION_SEEDS", "1"))))
 def test_the_right_alert_fires_within_two_hours_and_calm_traffic_is_left_in_peace(
     champion: ModelVersion, seed: int
 ) -> None:

@@ -1,4 +1,4 @@
-"""The default policy and a rejection under it."""
+"""Fixtures: a policy and a rejection under it."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from apps.registry.models import ModelVersion
 
 @pytest.fixture
 def policy(champion: ModelVersion) -> Policy:
-    """A policy that removes nothing but threats by itself, with the base model in service."""
+    """A policy that removes only threats automatically, with the base model as champion."""
     actions.install_default_policy()
     rules = PolicyRule.objects.filter(policy__community="")
     rules.exclude(label="").update(review_from=0.6, reject_from=None)
@@ -21,7 +21,7 @@ def policy(champion: ModelVersion) -> Policy:
 
 @pytest.fixture
 def rejection(policy: Policy) -> Decision:
-    """A comment that the policy removed by itself."""
+    """An automatic rejection."""
     PolicyRule.objects.filter(label="insult").update(reject_from=0.65)
     actions.moderate(text="You are a stupid idiot <b>and</b> nobody likes you.", author_ref="somebody")
     return Decision.objects.get()

@@ -1,4 +1,4 @@
-"""Verdicts in words, bars and telling words."""
+"""Tests of `results`."""
 
 import numpy as np
 import pytest
@@ -24,13 +24,13 @@ def _probabilities(**changed: float) -> dict[str, float]:
 
 
 @given(text=st.text(st.characters(), max_size=300))
-def test_the_pieces_together_are_the_comment(scorer: Scorer, text: str) -> None:
+def test_split_into_segments_keeps_the_text(scorer: Scorer, text: str) -> None:
     segments = results.split_into_segments(text, scorer.explain(text), [False] * 6)
     assert "".join(segment.text for segment in segments) == text
     assert all(segment.factors for segment in segments if segment.level)
 
 
-def test_the_telling_words_are_marked_by_their_strength(scorer: Scorer) -> None:
+def test_split_into_segments_highlights_terms_by_strength(scorer: Scorer) -> None:
     text = "You are a stupid idiot, thanks."
     segments = results.split_into_segments(text, scorer.explain(text), [True, *[False] * 5])
     levels = {segment.text: segment.level for segment in segments}
@@ -39,7 +39,7 @@ def test_the_telling_words_are_marked_by_their_strength(scorer: Scorer) -> None:
     assert "thanks" not in levels or levels["thanks"] < 1
 
 
-def test_a_long_comment_has_a_bounded_number_of_marks(scorer: Scorer) -> None:
+def test_split_into_segments_limits_highlights_of_a_long_comment(scorer: Scorer) -> None:
     text = " ".join(f"stupid idiot {number}" for number in range(1_000))
     segments = results.split_into_segments(text, scorer.explain(text), [True, *[False] * 5])
     assert 0 < sum(segment.level != 0 for segment in segments) <= results.MAX_HIGHLIGHTS
@@ -56,7 +56,7 @@ def test_a_long_comment_has_a_bounded_number_of_marks(scorer: Scorer) -> None:
         (0.999, "over 99%"),
     ],
 )
-def test_percentages_never_claim_certainty(probability: float, words: str) -> None:
+def test_percent_never_claims_certainty(probability: float, words: str) -> None:
     assert results.percent(probability) == words
 
 
@@ -72,11 +72,11 @@ def test_percentages_never_claim_certainty(probability: float, words: str) -> No
         (0.01, "strongly lowered"),
     ],
 )
-def test_a_factor_is_told_in_words(value: float, effect: str) -> None:
+def test_factor_effect_in_words(value: float, effect: str) -> None:
     assert results.Factor("toxic", value).effect == effect
 
 
-def test_the_verdict_names_each_label_that_is_over_its_limit(policy: Policy) -> None:
+def test_build_verdict_names_each_label_over_its_threshold(policy: Policy) -> None:
     verdict = results.build_verdict(_probabilities(insult=0.82, toxic=0.75), policy)
     assert verdict.state == "review"
     assert verdict.title == "Would be held for review"
@@ -84,30 +84,30 @@ def test_the_verdict_names_each_label_that_is_over_its_limit(policy: Policy) -> 
     assert verdict.policy == "default"
 
 
-def test_a_comment_under_every_limit_would_stay(policy: Policy) -> None:
+def test_build_verdict_approves_below_every_threshold(policy: Policy) -> None:
     verdict = results.build_verdict(_probabilities(insult=0.5), policy)
     assert verdict.state == "approve"
     assert verdict.explanation == "No label reaches its threshold. Closest to it: Insult, 50%"
 
 
-def test_a_comment_over_the_upper_limit_would_be_removed(policy: Policy) -> None:
+def test_build_verdict_rejects_over_the_removal_threshold(policy: Policy) -> None:
     verdict = results.build_verdict(_probabilities(threat=0.97), policy)
     assert verdict.state == "reject"
     assert verdict.explanation == "Threat: 97% (threshold 95%)"
 
 
-def test_without_a_policy_the_bars_show_the_models_own_thresholds() -> None:
+def test_label_bars_without_a_policy_use_the_models_thresholds() -> None:
     shown = results.label_bars(_probabilities(toxic=0.6), None, [0.5] * 6)
     assert [bar.review_from for bar in shown] == [0.5] * 6
     assert [bar.state for bar in shown] == ["review", *["approve"] * 5]
 
 
-def test_no_contribution_overflows() -> None:
+def test_factors_do_not_overflow() -> None:
     factors = results._factors(np.array([900.0, -900.0, 0, 0, 0, 0]))
     assert [factor.effect for factor in factors] == ["strongly raised", "strongly lowered"]
 
 
-def test_a_word_that_comes_again_counts_as_all_its_places_together(scorer: Scorer) -> None:
+def test_split_into_segments_sums_the_occurrences_of_a_term(scorer: Scorer) -> None:
     text = "idiot, I say, Idiot"
     explanation = scorer.explain(text)
     first, second = (

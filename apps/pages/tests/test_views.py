@@ -1,4 +1,4 @@
-"""The public pages without a browser: what is stored, shown, refused and counted."""
+"""Tests of `views` and `errors` without a browser."""
 
 import dataclasses
 import re
@@ -43,7 +43,7 @@ def _is_safe(response: HttpResponse) -> None:
     assert "<b>idiot" not in html
 
 
-def test_the_start_page_explains_itself_without_cookies_that_follow(client: Client, policy: Policy) -> None:
+def test_home_shows_labels_and_sets_no_tracking_cookie(client: Client, policy: Policy) -> None:
     response = client.get("/")
     html = response.content.decode()
     assert response.status_code == 200
@@ -53,7 +53,7 @@ def test_the_start_page_explains_itself_without_cookies_that_follow(client: Clie
 
 
 @pytest.mark.parametrize("path", ["/", "/model", "/example", "/nothing"])
-def test_no_page_has_inline_script_or_style(client: Client, policy: Policy, path: str) -> None:
+def test_pages_have_no_inline_script_or_style(client: Client, policy: Policy, path: str) -> None:
     response = client.get(path)
     html = response.content.decode()
     policy_header = response["Content-Security-Policy"]
@@ -63,7 +63,7 @@ def test_no_page_has_inline_script_or_style(client: Client, policy: Policy, path
     assert not re.search(r"(?:src|href|action)=[\"']?(?:https?:)?//", html)
 
 
-def test_a_comment_is_scored_and_its_text_is_not_stored(client: Client, policy: Policy) -> None:
+def test_home_scores_without_storing_the_text(client: Client, policy: Policy) -> None:
     response = client.post("/", {"text": RUDE})
     html = response.content.decode()
     prediction = Prediction.objects.get()
@@ -77,7 +77,7 @@ def test_a_comment_is_scored_and_its_text_is_not_stored(client: Client, policy: 
     assert RUDE not in client.get(f"/r/{prediction.pk}").content.decode()
 
 
-def test_a_ticked_comment_is_stored_and_answered_by_a_redirect(client: Client, policy: Policy) -> None:
+def test_home_stores_the_text_if_ticked(client: Client, policy: Policy) -> None:
     response = client.post("/", {"text": "two\r\nlines, idiot", "store": "on"})
     prediction = Prediction.objects.get()
     assert response.status_code == 302
@@ -87,20 +87,18 @@ def test_a_ticked_comment_is_stored_and_answered_by_a_redirect(client: Client, p
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "a" * 20_481, "é" * 10_241, "nul\0"])
-def test_a_comment_that_cannot_be_scored_is_refused_in_words(
-    client: Client, policy: Policy, text: str
-) -> None:
+def test_home_rejects_an_invalid_comment(client: Client, policy: Policy, text: str) -> None:
     response = client.post("/", {"text": text})
     assert response.status_code == 400
     assert 'role="alert"' in response.content.decode()
     assert not Prediction.objects.exists()
 
 
-def test_the_limit_counts_bytes_and_one_for_a_line_break(client: Client, policy: Policy) -> None:
+def test_home_counts_a_line_break_as_one_byte(client: Client, policy: Policy) -> None:
     assert client.post("/", {"text": "a\r\n" * 10_240}).status_code == 200
 
 
-def test_live_scoring_stores_nothing(client: Client, policy: Policy) -> None:
+def test_live_stores_nothing(client: Client, policy: Policy) -> None:
     response = client.post("/live", {"text": RUDE, "store": "on"})
     assert "Would be held for review" in response.content.decode()
     assert "<html" not in response.content.decode()
@@ -112,7 +110,7 @@ def test_live_scoring_stores_nothing(client: Client, policy: Policy) -> None:
     assert client.get("/live").status_code == 405
 
 
-def test_an_example_comes_as_a_page_or_as_json(client: Client, policy: Policy) -> None:
+def test_example_as_page_or_json(client: Client, policy: Policy) -> None:
     found = client.get("/example", headers={"Accept": "application/json"}).json()
     assert found["text"]
     assert found["source"] == "built-in"
@@ -122,7 +120,7 @@ def test_an_example_comes_as_a_page_or_as_json(client: Client, policy: Policy) -
     )
 
 
-def test_hostile_text_is_escaped_everywhere(client: Client, policy: Policy, rejection: Decision) -> None:
+def test_pages_escape_hostile_text(client: Client, policy: Policy, rejection: Decision) -> None:
     _is_safe(client.post("/", {"text": HOSTILE}))
     _is_safe(client.post("/live", {"text": HOSTILE}))
     prediction = _score(client, HOSTILE, store="on")
@@ -135,14 +133,14 @@ def test_hostile_text_is_escaped_everywhere(client: Client, policy: Policy, reje
     _is_safe(response)
 
 
-def test_what_platforms_sent_is_not_shown(client: Client, policy: Policy) -> None:
+def test_result_of_a_platform_is_not_found(client: Client, policy: Policy) -> None:
     (prediction,), _ = predictions.score(texts=["secret"], source=Prediction.Source.API)
     assert client.get(f"/r/{prediction.pk}").status_code == 404
     assert client.post(f"/r/{prediction.pk}/feedback", {"is_right": "1"}).status_code == 404
     assert client.get(f"/r/{uuid4()}").status_code == 404
 
 
-def test_feedback_is_taken_once_from_each_visitor(client: Client, policy: Policy) -> None:
+def test_feedback_is_stored_once_per_visitor(client: Client, policy: Policy) -> None:
     prediction, other = _score(client), _score(client)
     path = f"/r/{prediction.pk}/feedback"
     said = {"is_right": "0", "labels": ["toxic", "insult"], "remark": "too harsh"}
@@ -173,16 +171,14 @@ def test_feedback_is_taken_once_from_each_visitor(client: Client, policy: Policy
         {"is_right": "1", "labels": ["x"]},
     ],
 )
-def test_feedback_that_says_nothing_clear_is_refused(
-    client: Client, policy: Policy, said: dict[str, Any]
-) -> None:
+def test_feedback_rejects_an_invalid_form(client: Client, policy: Policy, said: dict[str, Any]) -> None:
     response = client.post(f"/r/{_score(client).pk}/feedback", said)
     assert response.status_code == 400
     assert 'role="alert"' in response.content.decode()
     assert not Feedback.objects.exists()
 
 
-def test_a_forged_visitor_cookie_is_a_new_visitor(client: Client, policy: Policy) -> None:
+def test_feedback_ignores_a_forged_visitor_cookie(client: Client, policy: Policy) -> None:
     prediction = _score(client)
     client.cookies["visitor"] = "forged:value"
     client.post(f"/r/{prediction.pk}/feedback", {"is_right": "1"})
@@ -190,7 +186,7 @@ def test_a_forged_visitor_cookie_is_a_new_visitor(client: Client, policy: Policy
     assert client.cookies["visitor"].value != "forged:value"
 
 
-def test_a_result_of_a_replaced_model_shows_its_scores_without_guessing_at_reasons(
+def test_result_of_a_replaced_model_has_no_highlights(
     client: Client, policy: Policy, champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prediction = _score(client, store="on")
@@ -208,7 +204,7 @@ def test_a_result_of_a_replaced_model_shows_its_scores_without_guessing_at_reaso
 
 
 @pytest.mark.usefixtures("one_minute")
-def test_each_address_may_only_call_so_often(client: Client, policy: Policy, settings: Settings) -> None:
+def test_rate_limited_by_address(client: Client, policy: Policy, settings: Settings) -> None:
     settings.ANONYMOUS_RATE_PER_MINUTE = 2
     here = {"REMOTE_ADDR": "203.0.113.77"}
     assert [client.post("/live", {"text": "a"}, **here).status_code for _ in range(3)] == [200, 200, 429]
@@ -233,7 +229,7 @@ def test_each_address_may_only_call_so_often(client: Client, policy: Policy, set
         (1, "nonsense", "10.0.0.1", "nonsense"),
     ],
 )
-def test_only_trusted_proxies_say_who_calls(
+def test_client_network_trusts_only_configured_proxies(
     settings: Settings, proxies: int, forwarded: str, remote: str, who: str
 ) -> None:
     settings.TRUSTED_PROXIES = proxies
@@ -241,7 +237,7 @@ def test_only_trusted_proxies_say_who_calls(
     assert client_network(request) == who
 
 
-def test_the_model_page_shows_figures_history_and_a_harmless_card(
+def test_model_shows_metrics_history_and_a_sanitized_card(
     client: Client, policy: Policy, champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = "# Card\n\n<script>alert(1)</script> [x](javascript:alert(1)) ![x](https://example.org/x.png)\n\n|a|b|\n|-|-|\n|1|2|\n"
@@ -270,7 +266,7 @@ def test_the_model_page_shows_figures_history_and_a_harmless_card(
     assert client.get("/model/v999").status_code == 404
 
 
-def test_no_page_shows_a_factor_of_a_word_that_names_a_group(client: Client, policy: Policy) -> None:
+def test_pages_show_no_numeric_factors(client: Client, policy: Policy) -> None:
     text = "I am a gay person. My gay Muslim and Jewish lesbian friends are Black."
     for html in (
         client.post("/live", {"text": text}).content.decode(),
@@ -281,7 +277,7 @@ def test_no_page_shows_a_factor_of_a_word_that_names_a_group(client: Client, pol
         assert re.search("[×÷]", html) is None
 
 
-def test_the_result_names_its_highest_label_and_the_outcome(client: Client, policy: Policy) -> None:
+def test_live_names_the_highest_label_and_the_outcome(client: Client, policy: Policy) -> None:
     html = client.post("/live", {"text": RUDE}).content.decode()
     highest = max(zip(serving.current().scorer.score(RUDE), results.NAMES.values(), strict=True))
     assert f"Highest score: {highest[1]}, {results.percent(highest[0])}." in html
@@ -290,10 +286,10 @@ def test_the_result_names_its_highest_label_and_the_outcome(client: Client, poli
     assert "Highest score:" in client.get("/example", headers={"Accept": "text/html"}).content.decode()
 
 
-def test_bias_chart_shows_the_highest_label_and_the_outcome(
+def test_model_shows_the_highest_label_of_each_group(
     client: Client, policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It showed `toxic` alone, under 1 %, for a sentence whose identity hate was 62 %."""
+    """Regression test: only `toxic` was shown, under 1 %, for a sentence with 62 % identity hate."""
 
     class Biased:
         thresholds = serving.current().scorer.thresholds
@@ -312,7 +308,7 @@ def test_bias_chart_shows_the_highest_label_and_the_outcome(
     assert "The figure is the probability of “toxic”" not in html
 
 
-def test_the_model_page_tells_which_versions_judge(
+def test_model_names_the_versions_in_use(
     client: Client, policy: Policy, champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = register_version(
@@ -340,7 +336,7 @@ def test_the_model_page_tells_which_versions_judge(
     assert "5% of the comments, on trial:" in html
 
 
-def test_the_pages_ask_the_database_little(
+def test_pages_query_count(
     client: Client, policy: Policy, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
     prediction = _score(client, store="on")
@@ -354,7 +350,7 @@ def test_the_pages_ask_the_database_little(
         client.get("/model")
 
 
-def test_an_appeal_is_lodged_once_and_its_status_shown(client: Client, rejection: Decision) -> None:
+def test_appeal_is_created_once(client: Client, rejection: Decision) -> None:
     link = f"/appeal/{appeal_token(rejection)}"
     html = client.get(link).content.decode()
     assert "Your comment was removed" in html
@@ -369,7 +365,7 @@ def test_an_appeal_is_lodged_once_and_its_status_shown(client: Client, rejection
     assert client.post(link, {"text": "a" * 5_001}).status_code == 400
 
 
-def test_an_upheld_appeal_says_so(client: Client, rejection: Decision, admin_user: User) -> None:
+def test_appeal_shows_that_it_was_upheld(client: Client, rejection: Decision, admin_user: User) -> None:
     link = f"/appeal/{appeal_token(rejection)}"
     client.post(link, {"text": ""})
     item = moderation.claim(item_id=Appeal.objects.get().item_id, user=admin_user)
@@ -381,7 +377,7 @@ def test_an_upheld_appeal_says_so(client: Client, rejection: Decision, admin_use
     assert "out-of-court" in html
 
 
-def test_an_appeal_link_that_was_forged_leads_nowhere(client: Client, rejection: Decision) -> None:
+def test_appeal_with_a_forged_token_is_not_found(client: Client, rejection: Decision) -> None:
     token = appeal_token(rejection)
     for path in ("/appeal/1", f"/appeal/{token[:-1]}", f"/appeal/{token}x"):
         for response in (client.get(path), client.post(path, {"text": ""})):
@@ -390,7 +386,7 @@ def test_an_appeal_link_that_was_forged_leads_nowhere(client: Client, rejection:
     assert not Appeal.objects.exists()
 
 
-def test_errors_have_pages_that_help_without_the_database(
+def test_error_pages_need_no_database(
     client: Client, settings: Settings, django_assert_num_queries: DjangoAssertNumQueries, db: None
 ) -> None:
     client.raise_request_exception = False
@@ -407,7 +403,7 @@ def test_errors_have_pages_that_help_without_the_database(
     assert "Page not found" in response.content.decode()
 
 
-def test_who_guesses_passwords_is_told_to_wait(client: Client, db: None, settings: Settings) -> None:
+def test_sign_in_locked_after_failed_attempts(client: Client, db: None, settings: Settings) -> None:
     settings.AXES_FAILURE_LIMIT = 1
     response = client.post("/admin/login/", {"username": "ann", "password": "guess"})
     assert response.status_code == 429
@@ -415,7 +411,7 @@ def test_who_guesses_passwords_is_told_to_wait(client: Client, db: None, setting
     assert response["Retry-After"] == "900"
 
 
-def test_who_may_not_see_a_page_is_told_whom_to_ask(client: Client, db: None) -> None:
+def test_permission_denied_page_names_the_administrator(client: Client, db: None) -> None:
     client.force_login(
         User.objects.create_user("staff", is_staff=True), backend="django.contrib.auth.backends.ModelBackend"
     )
@@ -424,13 +420,13 @@ def test_who_may_not_see_a_page_is_told_whom_to_ask(client: Client, db: None) ->
     assert "ask your administrator" in response.content.decode()
 
 
-def test_a_form_from_elsewhere_is_refused(db: None) -> None:
+def test_csrf_failure_page(db: None) -> None:
     response = Client(enforce_csrf_checks=True).post("/", {"text": "a"})
     assert response.status_code == 403
     assert "The form could not be accepted" in response.content.decode()
 
 
-def test_a_defect_of_ours_has_a_page_that_needs_nothing(
+def test_server_error_page_needs_no_database(
     client: Client,
     monkeypatch: pytest.MonkeyPatch,
     django_assert_num_queries: DjangoAssertNumQueries,
@@ -449,7 +445,7 @@ def test_a_defect_of_ours_has_a_page_that_needs_nothing(
 
 
 @pytest.mark.parametrize("error", [NoModelError("none"), DatabaseError("down")])
-def test_an_outage_has_a_page_of_its_own(
+def test_handle_unavailable_returns_503(
     client: Client, db: None, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fail() -> None:
@@ -462,7 +458,7 @@ def test_an_outage_has_a_page_of_its_own(
         assert "temporarily unavailable" in response.content.decode()
 
 
-def test_staff_see_their_tools_and_others_the_sign_in(
+def test_header_links_for_staff_and_visitors(
     client: Client, policy: Policy, admin_client: Client, settings: Settings
 ) -> None:
     settings.MLFLOW_TRACKING_URI = "https://mlflow.example.org"
@@ -474,10 +470,10 @@ def test_staff_see_their_tools_and_others_the_sign_in(
     assert "Sign in" not in html
 
 
-def test_the_icon_is_found_where_browsers_guess_it(client: Client) -> None:
+def test_favicon_redirects_to_the_icon(client: Client) -> None:
     assert client.get("/favicon.ico")["Location"].endswith("icon.svg")
 
 
-def test_a_method_that_a_page_does_not_know_is_refused(client: Client, policy: Policy) -> None:
+def test_pages_reject_other_methods(client: Client, policy: Policy) -> None:
     assert client.put("/model").status_code == 405
     assert client.delete("/").status_code == 405

@@ -61,7 +61,7 @@ class Place:
         return row[0]
 
     def waiting(self) -> int:
-        return self.one("SELECT count(*) FROM predictions_outbox")
+        return self.one("SELECT count(*) FROM mirror_changelogentry")
 
     @contextmanager
     def worker(self) -> Iterator[subprocess.Popen]:
@@ -130,7 +130,7 @@ def test_killed_throttled_and_cut_off_both_sides_end_equal(place: Place) -> None
 
     # What a silent minute does.
     with psycopg.connect(place.database) as connection:
-        connection.execute("UPDATE predictions_mirrorstate SET free_at = now()")
+        connection.execute("UPDATE mirror_mirrorstate SET lease_expires_at = now(), retry_at = NULL")
     bad = Faults(
         lambda number: (
             "cut"
@@ -145,8 +145,8 @@ def test_killed_throttled_and_cut_off_both_sides_end_equal(place: Place) -> None
         place.wait_for(lambda: bad.count >= 20, 300)
         manage("shell", "-v0", "-c", SPEAK, env=place.env)  # the site goes on
         place.wait_for(lambda: place.waiting() == 0, 300)
-        # The sender tells how it ended only after the last record has left the outbox.
-        place.wait_for(lambda: place.one("SELECT failures FROM predictions_mirrorstate") == 0, 10)
+        # The sender stores its result only after the last entry has left the change log.
+        place.wait_for(lambda: place.one("SELECT failures FROM mirror_mirrorstate") == 0, 10)
     told = manage("mirror", "--verify", env=place.env)
     assert f"Both sides are equal: {2 * records} records" in told
     assert "0 records wait" in told

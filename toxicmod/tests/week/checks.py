@@ -838,7 +838,7 @@ class Day:
         now = self.site.clock.now()
         shown = app.api("GET", "stats")
         since = datetime.fromisoformat(shown["since"])
-        self.found.true("API stats", f"since {since}", abs(now - HOUR - since) < timedelta(seconds=30))
+        self.found.equal("API stats", "since", since, now.replace(minute=0, second=0, microsecond=0) - HOUR)
         count, toxic = self.rows(
             "SELECT count(*), count(*) FILTER (WHERE label_mask > 0) AS toxic FROM predictions_prediction"
             " WHERE created_at >= %s",

@@ -8,10 +8,10 @@ from django.conf import settings
 from tqdm import tqdm
 
 from apps.core.management import ProjectCommand, parse_datetime
+from apps.mirror.exceptions import MirrorError
 from apps.monitoring import actions
 from apps.monitoring.exceptions import IncompleteRollupError
 from apps.monitoring.rollups.origins import ORIGINS
-from apps.predictions.mirror import MirrorError
 
 
 class Command(ProjectCommand):

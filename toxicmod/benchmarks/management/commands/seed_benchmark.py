@@ -6,7 +6,7 @@ from typing import Any
 
 from apps.core.management import ProjectCommand
 from apps.moderation.errors import ModerationError
-from apps.registry.serving import NoModelError
+from apps.registry.exceptions import NoModelError
 from toxicmod.benchmarks import seeding
 
 

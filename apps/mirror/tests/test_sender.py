@@ -4,6 +4,7 @@ import itertools
 import logging
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -12,12 +13,16 @@ from django.utils import timezone
 
 from apps.accounts.models import User
 from apps.core import aws as aws_clients
-from apps.moderation import actions, tasks
-from apps.moderation.mirrored import DECISIONS, STREAMS
+from apps.mirror import reader, sender, tasks
+from apps.mirror.models import ChangeLogEntry, MirrorState, ReplicationLag
+from apps.mirror.replicated import DECISIONS, FEEDBACK, PREDICTIONS, REPLICATED_MODELS
+from apps.mirror.sender import backfill, flush
+from apps.mirror.triggers import sync_triggers
+from apps.mirror.verify import HourComparison, verify
+from apps.moderation import actions
 from apps.moderation.models import Decision, Policy, QueueItem
-from apps.predictions import mirror, outbox
 from apps.predictions.actions import give_feedback, score
-from apps.predictions.models import Feedback, MirrorState, Outbox, Prediction
+from apps.predictions.models import Feedback, Prediction
 from apps.registry.models import ModelVersion
 from toxicmod.testing.factories import create_queue_item
 
@@ -28,9 +33,9 @@ pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.slow]
 def table(db: None, aws: Any, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A mirror that is on and empty; returns the way to it. Its triggers go with the test's transaction."""
     settings.DYNAMODB_TABLE = "mirror"
-    monkeypatch.setattr(mirror, "FIRST_WAIT", 0.0)
+    monkeypatch.setattr(sender, "FIRST_WAIT", timedelta(0))
     call_command("mirror", "--create-table")
-    mirror.tend(STREAMS)
+    sync_triggers()
     return aws
 
 
@@ -57,10 +62,15 @@ def decided(item: QueueItem, user: User) -> Decision:
     ).decision
 
 
-def differences() -> list[mirror.Compared]:
+def differences() -> list[HourComparison]:
     until = timezone.now()
     since = until - timedelta(hours=1)
-    return [each for stream in STREAMS for each in mirror.verify(stream, since, until) if not each.is_equal]
+    return [
+        comparison
+        for replicated in REPLICATED_MODELS
+        for comparison in verify(replicated, since, until)
+        if not comparison.is_equal
+    ]
 
 
 def stored() -> list[dict[str, Any]]:
@@ -72,12 +82,12 @@ def test_every_record_is_mirrored_once_and_reads_as_it_was(
 ) -> None:
     feedback, decision = said_and_decided(ann)
     scored("threat=0.000012345678901 a", "toxic=1 b", community="c", external_ids=["x", "y"])
-    assert outbox.lag().count == Outbox.objects.count() == 5
+    assert ChangeLogEntry.objects.lag().count == ChangeLogEntry.objects.count() == 5
     assert differences()
 
-    assert mirror.send_due(STREAMS) == 5
+    assert flush() == 5
 
-    assert outbox.lag() == outbox.Lag(0, 0.0)
+    assert ChangeLogEntry.objects.lag() == ReplicationLag(0, 0.0)
     assert not differences()
     assert len(stored()) == 5
     together = [each for each in stored() if each["prediction"]["S"] == str(decision.submission_id)]
@@ -87,22 +97,22 @@ def test_every_record_is_mirrored_once_and_reads_as_it_was(
         f"decision#{decision.pk}",
     }
     span = (timezone.now() - timedelta(hours=1), timezone.now())
-    rows = list(mirror.read(*span))
+    rows = list(reader.read(*span))
     assert rows == list(Prediction.objects.order_by("created_at", "id").values())
     assert [type(value) for value in rows[0].values()] == [
         type(value) for value in Prediction.objects.order_by("created_at", "id").values()[0].values()
     ]
-    assert list(mirror.read(*span, stream=mirror.FEEDBACK)) == list(Feedback.objects.values())
-    assert list(mirror.read(*span, stream=DECISIONS)) == list(Decision.objects.values())
+    assert list(reader.read(*span, replicated=FEEDBACK)) == list(Feedback.objects.values())
+    assert list(reader.read(*span, replicated=DECISIONS)) == list(Decision.objects.values())
 
 
 def test_a_retry_changes_nothing(table: Any, model: ModelVersion) -> None:
     scored("a", "b")
-    mirror.send_due(STREAMS)
+    flush()
     before = stored()
     calls: list[str] = []
     table.fault = calls.append  # type: ignore[assignment]
-    assert sum(mirror.backfill(mirror.PREDICTIONS)) == 2
+    assert sum(backfill(PREDICTIONS)) == 2
     assert calls.count("PutItem") == 2
     assert stored() == before
 
@@ -112,19 +122,19 @@ def test_words_about_what_is_not_to_be_stored_stay_here(
 ) -> None:
     (secret,) = scored("insult=0.9 unspeakable", do_not_store=True)
     give_feedback(prediction=secret, is_right=True, remark="he said unspeakable")
-    mirror.send_due(STREAMS)
+    flush()
     assert len(stored()) == 2
     assert "unspeakable" not in str(stored())
     assert not differences()
-    assert next(mirror.read(secret.created_at, timezone.now()))["insult"] == 0.9
+    assert next(reader.read(secret.created_at, timezone.now()))["insult"] == 0.9
 
 
 def test_a_record_shares_its_transactions_fate(table: Any, model: ModelVersion) -> None:
     with transaction.atomic():
         scored("a")
-        assert Outbox.objects.count() == 1
+        assert ChangeLogEntry.objects.count() == 1
         transaction.set_rollback(True)
-    assert not Outbox.objects.exists()
+    assert not ChangeLogEntry.objects.exists()
 
 
 @pytest.mark.parametrize(
@@ -134,16 +144,16 @@ def test_a_record_shares_its_transactions_fate(table: Any, model: ModelVersion) 
 def test_nothing_is_lost_or_twice_when_half_of_the_calls_fail(
     table: Any, model: ModelVersion, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mirror, "BATCH", 20)
+    monkeypatch.setattr(sender, "BATCH_SIZE", 20)
     monkeypatch.setattr(aws_clients, "MAX_ATTEMPTS", 2)
     scored(*(f"comment {number}" for number in range(50)))
     calls = itertools.count()
     table.fault = lambda operation: fault if operation == "PutItem" and next(calls) % 2 else None
     for _ in range(200):  # which of the calls fail is chance: it takes more or fewer rounds
-        if not Outbox.objects.exists():
+        if not ChangeLogEntry.objects.exists():
             break
-        mirror.send_due(STREAMS)
-    assert not Outbox.objects.exists()
+        flush()
+    assert not ChangeLogEntry.objects.exists()
     assert next(calls) > 50
     table.fault = lambda operation: None
     assert not differences()
@@ -153,35 +163,36 @@ def test_nothing_is_lost_or_twice_when_half_of_the_calls_fail(
 def test_an_outage_is_met_with_longer_and_longer_pauses(
     table: Any, model: ModelVersion, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(mirror, "FIRST_WAIT", 100.0)
+    monkeypatch.setattr(sender, "FIRST_WAIT", timedelta(seconds=100))
     monkeypatch.setattr(aws_clients, "MAX_ATTEMPTS", 1)
     scored("a")
     table.fault = lambda operation: "cut"
     pauses = []
     for failures in (1, 2, 3):
-        assert mirror.send_due(STREAMS) == 0
+        assert flush() == 0
         state = MirrorState.objects.get()
-        assert (state.failures, state.holder) == (failures, "")
+        assert (state.failures, state.lease_owner) == (failures, None)
         assert state.error == "ConnectionClosedError"
-        pauses.append((state.free_at - timezone.now()).total_seconds())
+        assert state.retry_at
+        pauses.append((state.retry_at - timezone.now()).total_seconds())
         table.fault = None  # nothing is called while the pause lasts
-        assert mirror.send_due(STREAMS) == 0
+        assert flush() == 0
         table.fault = lambda operation: "cut"
-        MirrorState.objects.update(free_at=timezone.now())
+        MirrorState.objects.update(retry_at=timezone.now())
     assert pauses[0] < 100 < pauses[2] < 301
     assert "comment" not in caplog.text
     table.fault = lambda operation: None
-    assert mirror.send_due(STREAMS) == 1
+    assert flush() == 1
     assert MirrorState.objects.get().failures == 0
     assert not differences()
 
 
 def test_one_sender_at_a_time_and_a_dead_one_is_replaced(table: Any, model: ModelVersion) -> None:
     scored("a")
-    MirrorState.objects.create(holder="other", free_at=timezone.now() + timedelta(seconds=30))
-    assert mirror.send_due(STREAMS) == 0
-    MirrorState.objects.update(free_at=timezone.now())
-    assert mirror.send_due(STREAMS) == 1
+    MirrorState.objects.create(lease_owner=uuid4(), lease_expires_at=timezone.now() + timedelta(seconds=30))
+    assert flush() == 0
+    MirrorState.objects.update(lease_expires_at=timezone.now())
+    assert flush() == 1
 
 
 def test_a_record_that_is_refused_stops_no_other(
@@ -190,12 +201,12 @@ def test_a_record_that_is_refused_stops_no_other(
     scored("a", "b", "c")
     refusals = iter(["ValidationException"])
     table.fault = lambda operation: next(refusals, None) if operation == "PutItem" else None
-    assert mirror.send_due(STREAMS) == 2
-    assert "refused outbox row" in caplog.text
-    assert mirror.send_due(STREAMS) == 1
+    assert flush() == 2
+    assert "rejected the record of change log entry" in caplog.text
+    assert flush() == 1
     table.fault = lambda operation: "ValidationException" if operation == "PutItem" else None
     scored("d")
-    mirror.send_due(STREAMS)
+    flush()
     assert MirrorState.objects.get().error == "ValidationException"
 
 
@@ -203,25 +214,25 @@ def test_off_it_costs_nothing_and_on_it_says_how_far_behind_it_is(
     aws: Any, settings: Any, model: ModelVersion, caplog: pytest.LogCaptureFixture
 ) -> None:
     aws.fault = None  # any call would fail
-    tasks.tend_mirror()
+    tasks.sync_triggers()
     scored("a")
-    tasks.send_to_mirror()
-    assert not Outbox.objects.exists()
+    tasks.flush()
+    assert not ChangeLogEntry.objects.exists()
     settings.DYNAMODB_TABLE = "mirror"
-    tasks.tend_mirror()
+    tasks.sync_triggers()
     scored("b")
-    Outbox.objects.update(created_at=timezone.now() - timedelta(seconds=90))
+    ChangeLogEntry.objects.update(created_at=timezone.now() - timedelta(seconds=90))
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        tasks.tend_mirror()
+        tasks.sync_triggers()
     (line,) = (each for each in caplog.records if hasattr(each, "mirror_waiting"))
     assert line.mirror_waiting == 1
     assert 90 <= line.mirror_lag_seconds < 1_000
     settings.DYNAMODB_TABLE = ""
     connection.check_constraints()  # PostgreSQL drops no trigger while a constraint waits to be checked
-    tasks.tend_mirror()
+    tasks.sync_triggers()
     scored("c")
-    assert Outbox.objects.count() == 1
+    assert ChangeLogEntry.objects.count() == 1
 
 
 def test_a_page_of_time_is_what_it_says(table: Any, model: ModelVersion, champion: ModelVersion) -> None:
@@ -233,8 +244,8 @@ def test_a_page_of_time_is_what_it_says(table: Any, model: ModelVersion, champio
         Prediction(**{name: template[name] for name in columns} | {"created_at": moment})
         for moment in moments
     )
-    mirror.send_due(STREAMS)
-    read = [row["created_at"] for row in mirror.read(moments[3], moments[15])]
+    flush()
+    read = [row["created_at"] for row in reader.read(moments[3], moments[15])]
     assert read == moments[3:15]
 
 
@@ -257,12 +268,12 @@ def test_the_command(
     assert "database 2, mirror 0" in capsys.readouterr().out
     call_command("mirror", "--backfill", f"--since={new.created_at.isoformat()}")
     call_command("mirror", "--backfill", "--since=2000-01-01")
-    assert "Sent 2 prediction records" in capsys.readouterr().out
+    assert "Copied 2 prediction records" in capsys.readouterr().out
     call_command("mirror", "--verify")
     assert "Both sides are equal: 2 records" in capsys.readouterr().out
     scored("c")
     call_command("mirror")
-    assert "1 records wait" in capsys.readouterr().out
+    assert "1 records are pending" in capsys.readouterr().out
     changed = {"prediction": {"S": str(old.pk)}, "record": {"S": "prediction"}}
     aws_clients.client("dynamodb").update_item(
         TableName="mirror",
@@ -270,12 +281,12 @@ def test_the_command(
         UpdateExpression="SET toxic = :other",
         ExpressionAttributeValues={":other": {"N": "0.123"}},
     )
-    mirror.send_due(STREAMS)
+    flush()
     with pytest.raises(CommandError, match=r"1 of [12] hours differ"):
         call_command("mirror", "--verify")
     with pytest.raises(CommandError, match="YYYY-MM-DD"):
         call_command("mirror", "--backfill", "--since=yesterday")
-    monkeypatch.setattr(mirror, "LONGEST_WAIT", -1.0)
+    monkeypatch.setattr(sender, "BACKFILL_ATTEMPTS", 1)
     monkeypatch.setattr(aws_clients, "MAX_ATTEMPTS", 1)
     aws.fault = lambda operation: "cut"
     with pytest.raises(CommandError, match="continue with --since"):
