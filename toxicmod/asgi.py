@@ -1,7 +1,7 @@
-"""The ASGI application: reads bodies, answers what scores comments in batches, and leaves the rest to Django.
+"""The ASGI application: handles scoring requests in batches, and passes all other requests to Django.
 
-All that a first request needs is loaded and compiled before gunicorn forks: workers share the pages, and no
-first request waits for the compiler.
+This module loads and compiles everything that a request needs before gunicorn forks, so that workers share
+the memory and the first request does not wait for the compiler.
 """
 
 import asyncio
@@ -24,9 +24,9 @@ from apps.api.perspective import languages
 from apps.registry.exceptions import NoModelError
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "toxicmod.settings")
-# Most of it is to decompress, which another core can do meanwhile.
-loading = Thread(target=languages.load)
-loading.start()
+# Loading mostly decompresses data, which another core can do at the same time.
+language_loader = Thread(target=languages.load)
+language_loader.start()
 django = get_wsgi_application()
 
 from django.core.handlers.asgi import ASGIRequest  # noqa: E402  (needs the settings)
@@ -35,9 +35,9 @@ from django.http import HttpResponse  # noqa: E402
 from django.urls import reverse  # noqa: E402
 from django.utils.http import parse_header_parameters  # noqa: E402
 
-from apps.api import batched  # noqa: E402
+from apps.api import batching  # noqa: E402
+from apps.api.error_responses import error_response  # noqa: E402
 from apps.api.parsers import collect_garbage  # noqa: E402
-from apps.api.refusals import refusal  # noqa: E402
 from apps.classifier.scorer import warm  # noqa: E402
 from apps.monitoring import request_metrics  # noqa: E402
 from apps.registry import serving  # noqa: E402
@@ -47,19 +47,19 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-# Those that ask for these would take a busy site for a dead one: they have threads of their own.
-ALWAYS_ANSWERED = ("/health", "/ready", "/metrics")
-# Of a body that is too large so much more is read: a client reads the answer only after it has sent all.
-DRAINED_BYTES = 64 * 1024 * 1024
-# The weight of a request tells how long its answer takes: its bytes, and some for each comma, for a thousand
+# These paths have separate threads, so that a busy site does not seem to be down.
+MONITORING_PATHS = ("/health", "/ready", "/metrics")
+# How much of a body beyond the limit is read: a client reads the response only after it has sent all.
+MAX_DISCARDED_BYTES = 64 * 1024 * 1024
+# The weight of a request estimates its duration: its bytes, plus some for each comma, because a thousand
 # words may be a thousand comments.
-SHORT, COMMA = 8_192, 64
-QUEUED_CHUNKS = 4_096  # of a response, while its client reads more slowly than Django writes
+MAX_SMALL_WEIGHT, COMMA_WEIGHT = 8_192, 64
+QUEUED_CHUNKS = 4_096  # of a response whose client reads more slowly than Django writes
 RETRY_SECONDS = 1
 OVERLOADED = "The server is overloaded. Please try again in a moment."
 
 logger = logging.getLogger(__name__)
-WSGIMiddleware: Any = a2wsgi.WSGIMiddleware  # its types of messages are not the general ones used here
+WSGIMiddleware: Any = a2wsgi.WSGIMiddleware  # its message types are narrower than those used here
 
 
 class BodyError(Exception):
@@ -75,17 +75,17 @@ class DisconnectedError(Exception):
 
 
 async def read_body(scope: Scope, receive: Receive) -> bytes:
-    """Return a request's body, decompressed, and one byte too much where it is larger than any view accepts.
+    """Return the decompressed body of a request, cut to MAX_BODY_BYTES + 1 bytes.
 
     Raises:
-        BodyError: its type or compression is unknown or wrong, or it does not end.
-        DisconnectedError: the client is gone.
+        BodyError: the content type or the compression is unknown or wrong, or the body is much too large.
+        DisconnectedError: the client has disconnected.
     """
     limit = settings.MAX_BODY_BYTES + 1
     received, size = bytearray(), 0
     more = True
     while more:
-        if size > limit + DRAINED_BYTES:
+        if size > limit + MAX_DISCARDED_BYTES:
             raise BodyError(413, "The body is too large.")
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -97,11 +97,11 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
     body = bytes(received[:limit] if size > limit else received)
     del received
     headers = dict(scope["headers"])
-    if b"*" in (kind := headers.get(b"content-type", b"")):
+    if b"*" in (content_type := headers.get(b"content-type", b"")):
         try:
-            parse_header_parameters(kind.decode("latin-1"))
+            parse_header_parameters(content_type.decode("latin-1"))
         except ValueError:
-            raise BodyError(400, "The Content-Type names an unknown encoding.") from None
+            raise BodyError(400, "The Content-Type has an unknown encoding.") from None
     encoding = headers.get(b"content-encoding", b"").lower()
     if encoding in (b"", b"identity") or not body:
         return body
@@ -115,18 +115,18 @@ def _decompress(body: bytes, limit: int) -> bytes:
     for window_bits in (zlib.MAX_WBITS | 32, -zlib.MAX_WBITS):
         stream = zlib.decompressobj(window_bits)
         try:
-            found = stream.decompress(body, limit)
+            output = stream.decompress(body, limit)
         except zlib.error:
             continue
-        if stream.eof or len(found) == limit:
-            return found
-    raise BodyError(400, "The body is not what its Content-Encoding says.")
+        if stream.eof or len(output) == limit:
+            return output
+    raise BodyError(400, "The body does not match its Content-Encoding.")
 
 
-def _normalized(scope: Scope, body: bytes) -> Scope:
-    """Return the scope with headers that speak of the body as it was read.
+def _normalize(scope: Scope, body: bytes) -> Scope:
+    """Return the scope with the length of the body that was read.
 
-    Names with an underscore are left out: in a WSGI environment they look like those with a hyphen.
+    Header names with an underscore are left out, because WSGI can't tell them from names with a hyphen.
     """
     changed = (b"content-length", b"content-encoding", b"transfer-encoding")
     headers = [(name, value) for name, value in scope["headers"] if name not in changed and b"_" not in name]
@@ -138,8 +138,8 @@ def _normalized(scope: Scope, body: bytes) -> Scope:
     return {**scope, "headers": headers, "query_string": query}
 
 
-class _Replay:
-    """A body that has been read, as the messages of ASGI's `receive`."""
+class _ReplayedBody:
+    """The `receive` callable of ASGI for a body that has been read."""
 
     def __init__(self, body: bytes) -> None:
         self.messages = [{"type": "http.request", "body": body, "more_body": False}]
@@ -155,21 +155,25 @@ async def _respond(send: Send, response: HttpResponse) -> None:
     await send({"type": "http.response.body", "body": response.content})
 
 
-class DjangoThreads:
-    """Django in a bounded number of threads, which refuses requests that would wait for one for too long."""
+class DjangoThreadPool:
+    """Django in a limited number of threads; rejects requests that would wait too long for a thread."""
 
     def __init__(self, threads: int) -> None:
         self._threads, self._unfinished = threads, 0
         self._admission, self._lock = Admission(), Lock()
-        self._answer = WSGIMiddleware(self._run, workers=threads, send_queue_size=QUEUED_CHUNKS)
+        self._application = WSGIMiddleware(self._run, workers=threads, send_queue_size=QUEUED_CHUNKS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request. Raises OverloadedError where it may not wait."""
+        """Handle a request.
+
+        Raises:
+            OverloadedError: the request would wait too long.
+        """
         with self._lock:
             if not self._admission.accepts(max(0, self._unfinished - self._threads)):
                 raise OverloadedError
             self._unfinished += 1
-        await self._answer(scope, receive, send)
+        await self._application(scope, receive, send)
 
     def _run(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterator[bytes]:
         start = time.monotonic()
@@ -183,60 +187,64 @@ class DjangoThreads:
 
 
 class Application:
-    """The site. Each worker process uses one, whose threads start after the fork."""
+    """The ASGI application of a worker process. Its threads start after the fork."""
 
     def __init__(self) -> None:
-        self._django = DjangoThreads(settings.WEB_THREADS)
-        self._always = WSGIMiddleware(django, workers=2)
-        # Single comments do not wait behind batches.
-        self._short: Batcher[ASGIRequest, HttpResponse | None] = Batcher(batched.answer, "batcher")
-        self._long: Batcher[ASGIRequest, HttpResponse | None] = Batcher(batched.answer, "batcher", threads=2)
-        self._refused = 0  # since it was last logged
+        self._django = DjangoThreadPool(settings.WEB_THREADS)
+        self._monitoring = WSGIMiddleware(django, workers=2)
+        # Small requests do not wait behind large ones.
+        self._small: Batcher[ASGIRequest, HttpResponse | None] = Batcher(batching.handle_batch, "batcher")
+        self._large: Batcher[ASGIRequest, HttpResponse | None] = Batcher(
+            batching.handle_batch, "batcher", threads=2
+        )
+        self._rejected = 0  # requests since the last log line
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await self._answer(scope, receive, send)
+            await self._handle(scope, receive, send)
         finally:
             collect_garbage()
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        began = time.perf_counter()
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
         path = scope["path"]
         source = request_metrics.source_of(path)
         response: HttpResponse | None = None
-        seconds: float | None = None  # of requests that were answered in a batch
+        seconds: float | None = None  # only for requests that were handled in a batch
         try:
             body = await read_body(scope, receive)
-            scope = _normalized(scope, body)
-            if request := batched.request_of(scope, body):
-                weight = len(body) + COMMA * body.count(b",")
-                response = await (self._short if weight <= SHORT else self._long).submit(request, weight)
-                seconds = time.perf_counter() - began
+            scope = _normalize(scope, body)
+            if request := batching.prepare(scope, body):
+                weight = len(body) + COMMA_WEIGHT * body.count(b",")
+                response = await (self._small if weight <= MAX_SMALL_WEIGHT else self._large).submit(
+                    request, weight
+                )
+                seconds = time.perf_counter() - started
             if response is None:
-                answer = self._always if path in ALWAYS_ANSWERED else self._django
-                replay = _Replay(body)
-                del body  # Django reads a copy of it
+                handler = self._monitoring if path in MONITORING_PATHS else self._django
+                replayed = _ReplayedBody(body)
+                del body  # Django reads a copy
                 try:
-                    await answer(scope, replay, send)
+                    await handler(scope, replayed, send)
                 finally:
-                    replay.messages.clear()  # a2wsgi's objects refer to each other, and would keep the body
+                    replayed.messages.clear()  # reference cycles of a2wsgi would keep the body in memory
                 return
         except DisconnectedError:
             return
         except BodyError as error:
-            response = refusal(source, error.status, str(error))
+            response = error_response(source, error.status, str(error))
         except OverloadedError:
-            if not self._refused:
-                asyncio.get_running_loop().call_later(1, self._log_refused)
-            self._refused += 1
-            response = refusal(source, 503, OVERLOADED, RETRY_SECONDS)
-        if source:  # Django's middleware counts what it answers
+            if not self._rejected:
+                asyncio.get_running_loop().call_later(1, self._log_rejected)
+            self._rejected += 1
+            response = error_response(source, 503, OVERLOADED, RETRY_SECONDS)
+        if source:  # the middleware counts requests that Django handles
             request_metrics.count(source, response.status_code, seconds)
         await _respond(send, response)
 
-    def _log_refused(self) -> None:
-        logger.warning("The server is overloaded: %d requests were refused", self._refused)
-        self._refused = 0
+    def _log_rejected(self) -> None:
+        logger.warning("The server is overloaded: %d requests were rejected", self._rejected)
+        self._rejected = 0
 
 
 application = Application()
@@ -244,7 +252,7 @@ try:
     warm(serving.current().scorer)
 except NoModelError as error:
     logger.warning("%s", error)
-reverse("health")  # imports every view
-loading.join()
-languages.load()  # an error where the thread could not
+reverse("health")  # imports all views
+language_loader.join()
+languages.load()  # raises the exception if the thread failed
 connections.close_all()

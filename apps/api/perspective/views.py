@@ -15,7 +15,7 @@ from rest_framework.exceptions import ParseError
 from apps.accounts.models import APIKey, Scope
 from apps.api.parsers import TooLargeError, read_body
 from apps.api.perspective import actions
-from apps.api.perspective.access import authorize, get_api_key
+from apps.api.perspective.authorization import authorize, get_api_key
 from apps.api.perspective.exceptions import (
     PerspectiveError,
     internal,
@@ -85,9 +85,7 @@ def _read(request: HttpRequest, scope: Scope, name: str) -> tuple[dict[str, Any]
     return parse(body, f"{name}Request"), key
 
 
-def analyze_together(
-    requests: Sequence[HttpRequest], max_span_scores: int | None = None
-) -> list[HttpResponse]:
+def analyze_batch(requests: Sequence[HttpRequest], max_span_scores: int | None = None) -> list[HttpResponse]:
     """Handle requests for AnalyzeComment like `analyze`, but score and store all comments together.
 
     Args:
@@ -121,7 +119,7 @@ def analyze_together(
 @csrf_exempt
 def analyze(request: HttpRequest) -> HttpResponse:
     """Score a comment: AnalyzeComment."""
-    return analyze_together([request])[0]
+    return analyze_batch([request])[0]
 
 
 @perspective_view

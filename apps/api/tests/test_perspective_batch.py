@@ -15,7 +15,7 @@ from pytest_django import Settings
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import APIKey
 from apps.api.perspective import batch as batches
-from apps.api.perspective.access import MAX_BATCH_KEYS
+from apps.api.perspective.authorization import MAX_BATCH_KEYS
 from apps.core.permissions import SYSTEM
 from apps.predictions.models import Prediction
 from toxicmod.testing.perspective import ANALYZE_LINE, analyze_json, batch_part, batch_responses, send_batch
@@ -166,7 +166,7 @@ def test_a_batch_beyond_the_quota_of_its_key_is_not_looked_at(client: Client) ->
 def test_an_anonymous_batch_is_refused_where_keys_are_needed(client: Client, settings: Settings) -> None:
     settings.ANONYMOUS_API = False
     body = batch_part("<a>", analyze_json("a")) + batch_part("<b>", analyze_json("b")) + "--b--"
-    with patch.object(batches.views, "analyze_together", side_effect=AssertionError):
+    with patch.object(batches.views, "analyze_batch", side_effect=AssertionError):
         assert "unregistered callers" in refusal(send_batch(client, body), 403)
 
 
@@ -176,7 +176,7 @@ def test_an_anonymous_batch_beyond_the_quota_of_its_address_is_refused(
     settings.ANONYMOUS_RATE_PER_MINUTE = 2
     body = "".join(batch_part(f"<{n}>", analyze_json("a")) for n in range(3)) + "--b--"
     assert Counter(status for _, status, _ in batch_responses(send_batch(client, body))) == {200: 2, 429: 1}
-    with patch.object(batches.views, "analyze_together", side_effect=AssertionError):
+    with patch.object(batches.views, "analyze_batch", side_effect=AssertionError):
         assert "Quota exceeded" in refusal(send_batch(client, body), 429)
     _, secret = create_api_key(actor=SYSTEM, name="paying")
     line = f"POST /v1alpha1/comments:analyze?key={secret} HTTP/1.1"

@@ -14,8 +14,8 @@ from rest_framework.views import APIView
 from apps.accounts.models import Scope, User
 from apps.accounts.permissions import communities_of
 from apps.api import problems
-from apps.api.v1 import moderation_serializers as s
-from apps.api.v1.views import _PROBLEM, PROBLEMS
+from apps.api.v1.serializers import moderation as s
+from apps.api.v1.views.predictions import PROBLEM, PROBLEMS
 from apps.moderation import actions, insight, webhooks
 from apps.moderation.errors import ConflictError, ModerationError, StaleError
 from apps.moderation.models import Decision, PolicyRule, QueueItem, Submission
@@ -23,7 +23,7 @@ from apps.moderation.permissions import visible_item, visible_to
 from apps.moderation.selectors import visible
 from apps.predictions.models import Prediction
 
-CONFLICTS = PROBLEMS | {(409, "application/problem+json"): _PROBLEM}
+CONFLICTS = PROBLEMS | {(409, "application/problem+json"): PROBLEM}
 
 
 class ConflictProblem(exceptions.APIException):

@@ -17,9 +17,9 @@ from pytest_django import Settings
 from apps.accounts import actions as accounts
 from apps.accounts.actions import find_api_key, update_last_used
 from apps.accounts.models import APIKey
-from apps.api import batched
-from apps.api.perspective import access
-from apps.api.v1 import views as v1_views
+from apps.api import batching
+from apps.api.perspective import authorization
+from apps.api.v1.views import predictions as v1_views
 from apps.predictions import actions, store
 from apps.predictions.models import Prediction
 from toxicmod.testing.perspective import ANALYZE, analyze_request
@@ -32,7 +32,7 @@ _ID = re.compile(rb'"id":"[0-9a-f-]{36}"')
 @pytest.fixture(autouse=True)
 def _one_connection(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Keep the test's connection, which Django would close before a request."""
-    monkeypatch.setattr(batched, "close_old_connections", lambda: None)
+    monkeypatch.setattr(batching, "close_old_connections", lambda: None)
     for signal in (request_started, request_finished):
         signal.disconnect(close_old_connections)
     yield
@@ -55,8 +55,8 @@ def scope_of(path: str = ANALYZE, query: str = "", method: str = "POST", **heade
 
 
 def batch(*calls: tuple[dict[str, Any], bytes]) -> list[HttpResponse | None]:
-    requests = [batched.request_of(scope, body) for scope, body in calls]
-    return batched.answer([request for request in requests if request is not None])
+    requests = [batching.prepare(scope, body) for scope, body in calls]
+    return batching.handle_batch([request for request in requests if request is not None])
 
 
 def by_django(scope: dict[str, Any], body: bytes) -> HttpResponse:
@@ -155,7 +155,7 @@ def test_an_error_of_one_request_is_not_anothers(monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_other_requests_are_left_to_django(odd: dict[str, str]) -> None:
-    assert batched.request_of(scope_of(**odd), b"{}") is None
+    assert batching.prepare(scope_of(**odd), b"{}") is None
 
 
 @pytest.mark.parametrize("odd", [{"query": "a=1&" * 1_100}, {"host": "!"}, {"host": "elsewhere.example"}])
@@ -168,14 +168,14 @@ def test_odd_requests_are_left_to_django(settings: Settings, odd: dict[str, str]
 
 def test_a_request_without_tls_is_left_to_django_where_it_is_redirected(settings: Settings) -> None:
     settings.SECURE_SSL_REDIRECT = True
-    with patch.object(batched, "security", batched.SecurityMiddleware(lambda request: HttpResponse())):
+    with patch.object(batching, "security", batching.SecurityMiddleware(lambda request: HttpResponse())):
         assert batch((scope_of(), b"{}")) == [None]
 
 
 def test_a_database_that_is_out_is_asked_for_a_key_once_a_second(
     api_key: tuple[APIKey, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(access, "_no_lookup_before", 0.0)
+    monkeypatch.setattr(authorization, "_no_lookup_before", 0.0)
     secret = api_key[1]
     find_api_key(secret=secret)
     update_last_used(key=accounts._cache[secret][0])

@@ -322,7 +322,7 @@ def test_health_touches_nothing_and_ready_says_what_is_missing(
     with django_assert_num_queries(0):
         assert client.get("/health").json() == {"status": "alive"}
     assert client.get("/ready").json()["status"] == "ready"
-    with patch("apps.api.health.connection.cursor", side_effect=OperationalError):
+    with patch("apps.api.views.connection.cursor", side_effect=OperationalError):
         response = client.get("/ready")
     assert_problem(response, 503)
     assert response["Retry-After"]
