@@ -1,8 +1,8 @@
 """Fixtures of every test: a champion in the database, clients, real servers."""
 
 import os
-import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,6 +11,7 @@ import boto3
 import hypothesis
 import pytest
 import requests
+import time_machine
 from django.conf import settings
 from django.contrib.auth.models import Group
 from django.core.cache import cache
@@ -103,22 +104,20 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
         install_base_model()
 
 
-def _begin_early(period: int, seconds: float) -> None:
-    left = period - time.time() % period
-    if left < seconds:
-        time.sleep(left)
+@pytest.fixture
+def start_of_hour() -> Iterator[None]:
+    """Move the clock to the next full hour, so that the test begins and ends in the same hour."""
+    next_hour = datetime.now(UTC).replace(minute=0, second=1) + timedelta(hours=1)
+    with time_machine.travel(next_hour):
+        yield
 
 
 @pytest.fixture
-def one_hour() -> None:
-    """Let the test begin and end in the same hour."""
-    _begin_early(3600, 30)
-
-
-@pytest.fixture
-def one_minute() -> None:
-    """Let the test begin and end in the same minute."""
-    _begin_early(60, 5)
+def frozen_time() -> Iterator[None]:
+    """Stop the clock at the start of the next minute."""
+    next_minute = datetime.now(UTC).replace(second=1) + timedelta(minutes=1)
+    with time_machine.travel(next_minute, tick=False):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -88,7 +88,7 @@ def test_late_data_are_marked_in_words_and_in_red(
     assert opened.errors == []
 
 
-@pytest.mark.usefixtures("one_hour")
+@pytest.mark.usefixtures("start_of_hour")
 def test_a_filter_changes_the_plot_and_the_download_holds_it(
     visit: Callable[..., Visit], champion: ModelVersion
 ) -> None:

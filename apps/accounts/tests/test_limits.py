@@ -37,7 +37,7 @@ def test_a_high_limit_is_asked_about_seldom_and_overrun_by_a_hundredth_at_most(l
     assert 6_000 * (1 - LEASE_SHARE) <= 500 + found <= 6_000 * (1 + LEASE_SHARE)
 
 
-@pytest.mark.usefixtures("one_minute")
+@pytest.mark.usefixtures("frozen_time")
 def test_without_redis_each_process_counts_for_itself() -> None:
     limiter = RateLimiter("redis://127.0.0.1:1/0")
     assert admitted(limiter, 3, 5) == 3

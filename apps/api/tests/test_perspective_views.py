@@ -283,7 +283,7 @@ def test_a_key_without_the_scope_is_blocked(client: Client) -> None:
         assert response.json()["error"]["details"][0]["reason"] == "API_KEY_SERVICE_BLOCKED"
 
 
-@pytest.mark.usefixtures("one_minute")
+@pytest.mark.usefixtures("frozen_time")
 def test_quota_is_the_keys_own_and_refused_as_recorded(client: Client) -> None:
     key, secret = create_api_key(actor=SYSTEM, name="slow", rate_per_minute=2)
     path = f"{ANALYZE}?key={secret}"

@@ -283,7 +283,7 @@ def test_the_secret_is_not_kept(api_key: tuple[APIKey, str]) -> None:
     assert api_key[1] not in kept
 
 
-@pytest.mark.usefixtures("one_minute")
+@pytest.mark.usefixtures("frozen_time")
 def test_a_key_has_a_rate(client: Client) -> None:
     _, secret = create_api_key(actor=SYSTEM, name="slow", rate_per_minute=3)
     headers = {"headers": {"Authorization": f"Api-Key {secret}"}}

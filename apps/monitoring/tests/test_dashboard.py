@@ -30,7 +30,7 @@ from apps.webhooks.models import Endpoint
 from toxicmod.testing.dashboard import CALLBACK, PAGE, callback_body
 from toxicmod.testing.factories import create_monitoring_records, create_rollups, restrict_to_communities
 
-pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.usefixtures("one_hour")]
+pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.usefixtures("start_of_hour")]
 
 
 def ask(client: Client, search: str = "", changed: str = "", **values: str) -> Any:

@@ -30,7 +30,7 @@ from apps.predictions.models import Prediction
 from apps.registry.models import ModelVersion
 from toxicmod.testing.factories import create_prediction, rollup_rows
 
-pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.usefixtures("one_hour")]
+pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.usefixtures("start_of_hour")]
 
 HOUR = timedelta(hours=1)
 

@@ -10,7 +10,7 @@ from apps.predictions.actions import give_feedback
 from apps.registry.models import ModelVersion
 from toxicmod.testing.factories import create_prediction
 
-pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.usefixtures("one_hour")]
+pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.usefixtures("start_of_hour")]
 
 
 def test_recent_traffic_sums_the_current_hour_and_the_one_before(champion: ModelVersion) -> None:

@@ -203,7 +203,7 @@ def test_result_of_a_replaced_model_has_no_highlights(
     assert "<mark" not in html
 
 
-@pytest.mark.usefixtures("one_minute")
+@pytest.mark.usefixtures("frozen_time")
 def test_rate_limited_by_address(client: Client, policy: Policy, settings: Settings) -> None:
     settings.ANONYMOUS_RATE_PER_MINUTE = 2
     here = {"REMOTE_ADDR": "203.0.113.77"}

@@ -1,0 +1,105 @@
+"""Rules that hold in every file of the repository."""
+
+import ast
+import itertools
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+REQUIREMENT = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)")
+
+
+def _names(path: Path) -> set[str]:
+    lines = path.read_text().splitlines()
+    return {match[1].lower().replace("_", "-") for line in lines if (match := REQUIREMENT.match(line))}
+
+
+@pytest.mark.parametrize("kind", ["requirements", "requirements-dev"])
+def test_requirements_are_pinned_and_have_a_reason(kind: str) -> None:
+    wanted = ROOT / f"{kind}.in"
+    assert _names(wanted) <= _names(ROOT / f"{kind}.txt")
+    for line in wanted.read_text().splitlines():
+        assert not REQUIREMENT.match(line) or "# " in line, f"No reason for {line}"
+
+
+def _files(pattern: str = "*") -> list[str]:
+    command = ["git", "ls-files", "-co", "--exclude-standard", pattern]
+    files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert files
+    return files
+
+
+# This file contains the pattern. The original design, a reference of the benchmarks, pickles its model.
+_EXEMPT = ("toxicmod/tests/test_architecture.py", "toxicmod/benchmarks/references/original.py")
+
+
+def test_no_file_unpickles_or_evaluates_its_input() -> None:
+    forbidden = re.compile(r"\b(pickle\.loads?|joblib\.load|yaml\.load|allow_pickle=True|eval\(|exec\()")
+    found = [
+        f"{name}: {line.strip()}"
+        for name in _files("*.py")
+        if name not in _EXEMPT
+        for line in (ROOT / name).read_text().splitlines()
+        if forbidden.search(line)
+    ]
+    assert not found
+
+
+def _secrets(folder: Path, *files: str) -> set[tuple[str, str]]:
+    """Return the file and the hash of every string that looks like a secret."""
+    command = [sys.executable, "-m", "detect_secrets", "scan", "--no-verify", *files]
+    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+    return _known(json.loads(answer))
+
+
+def _known(report: dict[str, Any]) -> set[tuple[str, str]]:
+    return {(name, each["hashed_secret"]) for name, found in report["results"].items() for each in found}
+
+
+def test_repository_contains_no_secret(tmp_path: Path) -> None:
+    (tmp_path / "settings.py").write_text(f'KEY = "AKIA{"Q" * 16}"\n')
+    assert _secrets(tmp_path, "settings.py"), "the scanner does not work"
+    # The baseline lists passwords of tests and checksums. After a review of what is new, update it with
+    # .venv/bin/detect-secrets scan --no-verify $(git ls-files) > .secrets.baseline
+    baseline = ".secrets.baseline"
+    reviewed = _known(json.loads((ROOT / baseline).read_text()))
+    assert not _secrets(ROOT, *(name for name in _files() if name != baseline)) - reviewed
+
+
+def _called_commands(source: str) -> set[str]:
+    """Return the management commands that a module calls, in this process or in another."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            values = [node.func, *node.args]
+        elif isinstance(node, ast.List):
+            values = node.elts
+        else:
+            continue
+        for before, after in itertools.pairwise(values):
+            is_caller = isinstance(before, ast.Name) and before.id in ("call_command", "manage")
+            is_caller |= isinstance(before, ast.Constant) and before.value == "manage.py"
+            if is_caller and isinstance(after, ast.Constant):
+                names.add(after.value)
+    return names
+
+
+def test_every_command_is_called_by_a_test() -> None:
+    commands = {
+        path.stem
+        for app in ("apps", "toxicmod")
+        for path in (ROOT / app).rglob("management/commands/*.py")
+        if path.stem != "__init__"
+    }
+    called = set()
+    for app in ("apps", "toxicmod"):
+        for path in (ROOT / app).rglob("tests/**/test_*.py"):
+            called |= _called_commands(path.read_text())
+    assert "run_workers" in commands
+    assert not commands - called
