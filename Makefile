@@ -17,7 +17,8 @@ LONG := (slow or browser or alone or week)
 test: .venv/dev .venv/static
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy apps/classifier apps/*/actions*
+	$(BIN)/biome lint --error-on-warnings static
+	$(BIN)/mypy apps toxicmod
 	$(BIN)/lint-imports
 	PRODUCTION=1 SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(50))') \
 		ALLOWED_HOSTS=example.org DATABASE_URL=postgres://user:secret@db.example.org/toxicmod REDIS_URL=redis://redis.example.org \

@@ -1,3 +1,5 @@
+"""Configuration of the project as an app, and of the admin."""
+
 from django.apps import AppConfig
 from django.contrib.admin import apps as admin
 

@@ -1,3 +1,5 @@
+"""Configuration of the app `api`."""
+
 from django.apps import AppConfig
 
 

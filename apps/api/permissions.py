@@ -20,6 +20,6 @@ class HasScope(BasePermission):
                 return True
             raise NotAuthenticated("This server needs an API key: `Authorization: Api-Key YOUR-KEY`.")
         scope = view.scope  # type: ignore[attr-defined]  # a view without a scope is a defect
-        if scope not in request.auth.scopes:
+        if scope not in request.auth.scopes:  # type: ignore[union-attr]
             raise PermissionDenied(f"This API key lacks the scope “{scope}”.")
         return True

@@ -21,7 +21,7 @@ class ClientRateThrottle(BaseThrottle):
         if request.auth is None:
             self.seconds = anonymous_wait(request._request)
         else:
-            item = RateLimitItemPerMinute(request.auth.rate_per_minute)
+            item = RateLimitItemPerMinute(request.auth.rate_per_minute)  # type: ignore[union-attr]
             self.seconds = rate_limiter().wait(item, f"key:{request.auth.pk}")
         return self.seconds is None
 

@@ -109,8 +109,9 @@ def fit_trees(inputs: np.ndarray, rows: AugmentedRows, part: np.ndarray, config:
 def fit_calibration(
     logits: np.ndarray, labels: np.ndarray, weight: np.ndarray, config: TrainingConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return slope and offset per label (Platt scaling) from logits of rows that the trees were not fitted
-    on.
+    """Return slope and offset per label (Platt scaling).
+
+    The logits are those of rows on which the trees were not fitted.
 
     Source: Platt, "Probabilistic outputs for support vector machines", 1999.
     """

@@ -1,3 +1,5 @@
+"""Configuration of the app `mirror`."""
+
 from django.apps import AppConfig
 
 

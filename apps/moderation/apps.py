@@ -1,3 +1,5 @@
+"""Configuration of the app `moderation`."""
+
 from django.apps import AppConfig
 
 

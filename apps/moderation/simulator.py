@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from django.core.cache import cache
-from django.db.models import Avg, Exists, OuterRef
+from django.db.models import Avg, Exists, OuterRef, QuerySet
 
 from apps.accounts.models import User
 from apps.classifier.labels import LABELS
@@ -56,7 +56,7 @@ def _traffic(community: str) -> tuple[np.ndarray, float]:
         data, days = cached
         return np.frombuffer(data, dtype=np.float32).reshape(-1, len(LABELS)), days
     if community:
-        found = Submission.objects.filter(community=community).order_by("-pk")
+        found: QuerySet[Any] = Submission.objects.filter(community=community).order_by("-pk")
         # What was chosen of the comments that were only scored is no fair sample.
         found = found.exclude(outcome=Submission.Outcome.NOT_MODERATED)
         scores = found.values_list(*(f"prediction__{label}" for label in LABELS))

@@ -1,3 +1,5 @@
+"""URLs of the dashboard."""
+
 from django.urls import path
 
 from apps.monitoring import views

@@ -1,3 +1,5 @@
+"""Configuration of the app `pages`."""
+
 from django.apps import AppConfig
 
 

@@ -61,6 +61,16 @@ class LabelBar:
         return MEANINGS[self.label]
 
     @property
+    def thresholds(self) -> str:
+        """The thresholds in words: `review from 20%, removal from 95%`."""
+        thresholds = (("review", self.review_from), ("removal", self.reject_from))
+        return ", ".join(
+            f"{action} from {exact_percent(threshold)}"
+            for action, threshold in thresholds
+            if threshold is not None
+        )
+
+    @property
     def state(self) -> str:
         """`reject`, `review` or `approve`: the policy's outcome for this label alone."""
         if self.probability is None:
@@ -148,6 +158,11 @@ def percent(probability: float) -> str:
     return "over 99%" if probability > 0.99 else f"{probability:.0%}"
 
 
+def exact_percent(fraction: float) -> str:
+    """Return a fraction that is exact, such as a threshold, in percent."""
+    return f"{100 * fraction:.3g}%"
+
+
 def label_bars(
     probabilities: Mapping[str, float] | None, policy: Policy | None, thresholds: Sequence[float]
 ) -> list[LabelBar]:
@@ -176,7 +191,7 @@ def build_verdict(probabilities: Mapping[str, float], policy: Policy) -> Verdict
     if outcome.reasons:
         explanation = ", ".join(
             f"{NAMES[str(reason['label'])]}: {percent(float(reason['probability']))} "
-            f"(threshold {100 * float(reason['threshold']):.3g}%)"
+            f"(threshold {exact_percent(float(reason['threshold']))})"
             for reason in outcome.reasons
         )
     else:

@@ -1,3 +1,5 @@
+"""Configuration of the app `predictions`."""
+
 from django.apps import AppConfig
 
 

@@ -1,3 +1,5 @@
+"""Configuration of the app `registry`."""
+
 from django.apps import AppConfig
 
 

@@ -101,7 +101,8 @@ class DatasetAdmin(ReadOnlyAdmin):
             found = datasets.ids(dataset.path, f"{life.MODERATOR}-")
         except SourceError as error:
             return str(error)
-        numbers = _visible(dataset.viewer, [int(identifier.rpartition("-")[2]) for identifier in found])
+        viewer = dataset.viewer  # type: ignore[attr-defined]
+        numbers = _visible(viewer, [int(identifier.rpartition("-")[2]) for identifier in found])
         links = (
             (link("moderation_decision_change", str(number), number),) for number in numbers[:SHOWN_DECISIONS]
         )

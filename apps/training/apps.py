@@ -1,3 +1,5 @@
+"""Configuration of the app `training`."""
+
 from django.apps import AppConfig
 
 

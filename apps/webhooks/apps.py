@@ -1,3 +1,5 @@
+"""Configuration of the app `webhooks`."""
+
 from django.apps import AppConfig
 
 

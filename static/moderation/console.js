@@ -11,7 +11,7 @@ async function fetchJson(url, body, options = {}) {
   let response;
   try {
     response = await fetch(url, { method: body ? "POST" : "GET", headers, body, ...options });
-  } catch (error) {
+  } catch {
     throw new Error("The server could not be reached. Check the connection, then try again.");
   }
   if (response.redirected || !(response.headers.get("Content-Type") || "").includes("json")) {
@@ -161,7 +161,7 @@ function startReview(page) {
       if (presence.problem) disableDecisions(presence.problem);
       else if (presence.lease_until) showLease(presence.lease_until);
       else if (leaseRequest && !isFirst) { leaseRequest = null; claim(); }
-    } catch (error) { /* The next report tries again. */ }
+    } catch { /* The next report tries again. */ }
   }
 
   function updateTimers() {
@@ -185,7 +185,8 @@ function startReview(page) {
   const similarIds = () => select("input[name=similar]")?.value;
 
   function describeAction(name, item) {
-    const reason = decideForm().querySelector("[name=rule]:checked")?.closest(".rule").querySelector("b").textContent;
+    const rule = decideForm().querySelector("[name=rule]:checked")?.closest(".rule");
+    const reason = rule?.querySelector("b").textContent;
     return `${name} item ${item}${reason && name === "Reject" ? `: ${reason}` : ""}`;
   }
 
@@ -242,7 +243,7 @@ function startReview(page) {
       }
       show(next);
       return true;
-    } catch (error) {
+    } catch {
       if (action.error) return false;
       await action.done;
       location.assign(select(".views [aria-current]")?.href || page.dataset.nextUrl.replace("next/", ""));
@@ -280,7 +281,8 @@ function startReview(page) {
     addNotice(`“${label}” was not saved. ${message}`, link);
   }
 
-  // Undoes the newest action of this tab once its response has arrived; after a reload, the decision that the page names.
+  // Undoes the newest action of this tab once its response has arrived, or after a reload the decision that the
+  // page names.
   async function undo() {
     await loading;
     if (isBusy) return;
@@ -327,7 +329,8 @@ function startReview(page) {
       section.scrollIntoView({ block: "nearest" });
       updateSimilarCount();
       const comments = `${similar.count} similar comment${similar.count > 1 ? "s" : ""}`;
-      showMessage(similar.count ? `The decision will also apply to ${comments}.` : "No similar comment is open any more.");
+      const message = `The decision will also apply to ${comments}.`;
+      showMessage(similar.count ? message : "No similar comment is open any more.");
     } catch (error) { showMessage(error.message, true); }
   }
 
@@ -507,7 +510,7 @@ function startJob(section) {
       const job = await fetchJson(location.href);
       section.innerHTML = job.html;
       if (!job.is_active) clearInterval(timer);
-    } catch (error) { clearInterval(timer); }
+    } catch { clearInterval(timer); }
   }, JOB_INTERVAL);
 }
 

@@ -34,7 +34,8 @@ function startLiveScoring(form) {
 
   async function score() {
     request?.abort();
-    const current = (request = new AbortController());
+    const current = new AbortController();
+    request = current;
     result.classList.add("stale");
     try {
       const response = await fetch(form.dataset.live, {
@@ -67,7 +68,8 @@ function startLiveScoring(form) {
       if (!response.ok) throw new Error(response.status);
       const comment = await response.json();
       text.value = comment.text;
-      source.textContent = `This example ${comment.source === "built-in" ? "comes with toxicmod" : `is from ${comment.source}`}.`;
+      const origin = comment.source === "built-in" ? "comes with toxicmod" : `is from ${comment.source}`;
+      source.textContent = `This example ${origin}.`;
       clearTimeout(timer);
       score();
     } catch {

@@ -119,7 +119,7 @@ def _small_scorer(texts: Sequence[str], labels: np.ndarray) -> Scorer:
 
 
 def _select(texts: Sequence[str], rows: np.ndarray) -> list[str]:
-    return [texts[k] for k in np.flatnonzero(rows)]
+    return [text for text, is_selected in zip(texts, rows, strict=True) if is_selected]
 
 
 def read(path: Path) -> tuple[list[str], np.ndarray]:

@@ -94,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         return self._answer(response.status, dict(response.getheaders()), content)
 
-    do_GET = do_PUT = do_HEAD = do_DELETE = do_POST
+    do_GET = do_PUT = do_HEAD = do_DELETE = do_POST  # noqa: N815  (names that http.server calls)
 
     def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
         self.send_response(status)

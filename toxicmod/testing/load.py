@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -136,7 +136,8 @@ def site_on_one_core(database: str) -> Iterator[tuple[str, dict[str, str], str]]
     cores = sorted(os.sched_getaffinity(0))
     with ExitStack() as stack:
         stack.callback(os.sched_setaffinity, 0, cores)
-        environment = {"WEB_CONCURRENCY": "1", "REDIS_URL": stack.enter_context(servers.redis())}
+        environment: dict[str, Any] = {"WEB_CONCURRENCY": "1"}
+        environment["REDIS_URL"] = stack.enter_context(servers.redis())
         if database == "postgres":
             environment["DATABASE_URL"] = stack.enter_context(servers.postgres())
         folder = stack.enter_context(tempfile.TemporaryDirectory())

@@ -38,10 +38,12 @@ DECIDED = 300
 
 
 def new_insults(count: int, seed: int) -> list[str]:
+    """Return comments with an insult that the first model does not know."""
     return [f"walnut {text}" for text in plain(count, seed)]
 
 
 def plain(count: int, seed: int) -> list[str]:
+    """Return comments without any label."""
     return [row[1] for row in labeled_rows(count, seed=seed, share=0)]
 
 
@@ -88,14 +90,17 @@ class Loop:
         done = TrainingRun.objects.filter(pk=run.pk, status=TrainingRun.Status.SUCCEEDED)
         self.wait(done.exists, f"{run} is trained")
         run.refresh_from_db()
-        assert run.version == ModelVersion.objects.with_alias(Alias.CHALLENGER)
-        self.wait(lambda: GateReport.objects.standing(run.version), "the gates are measured")
-        return run.version
+        version = run.version
+        assert version is not None
+        assert version == ModelVersion.objects.with_alias(Alias.CHALLENGER)
+        self.wait(lambda: GateReport.objects.standing(version), "the gates are measured")
+        return version
 
 
 def promote(version: ModelVersion, lead: User) -> float:
     """Promote over the gates that so few rows fail; a gate that failed is recorded as overridden."""
     report = GateReport.objects.standing(version)
+    assert report is not None
     failed = [gate["name"] for gate in report.gates if not gate["passed"]]
     if failed:
         with pytest.raises(rollout.GateError):
@@ -106,6 +111,7 @@ def promote(version: ModelVersion, lead: User) -> float:
 
 
 def main() -> None:
+    """Train, decide, retrain, promote and roll back, once."""
     loop = Loop()
     first = ModelVersion.objects.get(alias=Alias.CHAMPION)
     lead = User.objects.create_superuser("lea")

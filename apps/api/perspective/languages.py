@@ -98,7 +98,7 @@ def _classify(text: np.ndarray, detector: _Detector) -> tuple[int, float]:
         scores += np.float32(np.log1p(counts[feature])) * weights[feature]
         counts[feature] = 0
     scores /= np.sqrt(np.float32(len(text)))  # keeps the posterior calibrated for texts of any length
-    best = np.argmax(scores)
+    best = int(np.argmax(scores))
     return best, 1 / np.exp(scores - scores[best]).sum()
 
 

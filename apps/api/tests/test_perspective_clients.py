@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import PyPerspective.Perspective as pyperspective
 import pytest
 import requests
 import trustme
@@ -18,6 +17,7 @@ from django.test import testcases
 from django.test.testcases import LiveServerThread
 from googleapiclient import discovery
 from googleapiclient.errors import HttpError
+from PyPerspective import Perspective
 from PyPerspective.errors import InvalidAuthKey
 from pytest_django.live_server_helper import LiveServer
 
@@ -190,12 +190,12 @@ def test_google_api_python_client_in_batches_with_long_ids(
 
 @pytest.mark.usefixtures("perspective_host")
 def test_a_client_with_the_host_hard_wired_finds_us_by_dns(key: str) -> None:
-    client = pyperspective.Perspective(key)
+    client = Perspective.Perspective(key)
     scored = client.get_score(RUDE, tests=["TOXICITY", "INSULT"])
     assert scored["TOXICITY"].score > 0.5
     assert scored.requests_langs == scored.detected_langs == ["en"]
     with pytest.raises(InvalidAuthKey):
-        pyperspective.Perspective("wrong")
+        Perspective.Perspective("wrong")
 
 
 @pytest.mark.usefixtures("perspective_host")

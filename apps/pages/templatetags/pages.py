@@ -1,5 +1,7 @@
 """Numbers and SVG images of the pages. Widths are SVG attributes because the CSP forbids inline styles."""
 
+from collections.abc import Iterable
+
 from django import template
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -24,8 +26,8 @@ def percent(probability: float) -> str:
 
 @register.filter
 def exact_percent(fraction: float | None) -> str:
-    """Return a threshold or another exact fraction in percent, or a dash for None."""
-    return "–" if fraction is None else f"{100 * fraction:.3g}%"
+    """Return a fraction as in `results.exact_percent`, or a dash for None."""
+    return "–" if fraction is None else results.exact_percent(fraction)
 
 
 @register.filter
@@ -54,6 +56,29 @@ def icon(state: str) -> SafeString:
         '<circle cx="12" cy="12" r="10.5"/><path d="{}"/></svg>',
         _ICONS[state],
     )
+
+
+@register.simple_tag
+def highlight(segment: results.Segment, number: int) -> SafeString:
+    """Return a highlighted segment with a tooltip that shows the effects of the term."""
+    return format_html(
+        '<mark class="l{0}" tabindex="0" aria-describedby="tip{1}">{2}'
+        '<span class="tip" role="tooltip" id="tip{1}" dir="ltr">{3}{4}</span></mark>',
+        segment.level,
+        number,
+        segment.text,
+        format_html('<span class="factor">{}</span> ', "all occurrences together")
+        if segment.count > 1
+        else "",
+        factor_list(segment.factors),
+    )
+
+
+@register.simple_tag
+def factor_list(factors: Iterable[results.Factor]) -> SafeString:
+    """Return the effects of a term on labels."""
+    rows = ((factor.name, factor.effect) for factor in factors)
+    return format_html_join(" ", '<span class="factor">{} <b>{}</b></span>', rows)
 
 
 @register.simple_tag

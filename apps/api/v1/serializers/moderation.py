@@ -150,7 +150,7 @@ class QueueItemDetail(QueueItemResult):
     author_strikes = serializers.SerializerMethodField(help_text="Null in a blind second review.")
 
     class Meta(QueueItemResult.Meta):
-        fields = (*QueueItemResult.Meta.fields, "rules", "similar", "author_strikes")  # type: ignore[assignment]
+        fields = (*QueueItemResult.Meta.fields, "rules", "similar", "author_strikes")
 
     def get_similar(self, item: QueueItem) -> int:
         return item.similar().count()
@@ -250,7 +250,7 @@ class UndoResult(DecisionResult):
     )
 
     class Meta(DecisionResult.Meta):
-        fields = (*DecisionResult.Meta.fields, "reverses", "not_undone")  # type: ignore[assignment]
+        fields = (*DecisionResult.Meta.fields, "reverses", "not_undone")
 
     @extend_schema_field(NotUndoneResult(many=True))
     def get_not_undone(self, decision: Decision) -> list[dict[str, Any]]:

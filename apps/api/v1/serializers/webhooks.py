@@ -16,7 +16,7 @@ class NewSigningKeyResult(SigningKeyResult):
     secret = serializers.CharField(help_text="The secret for verifying webhooks. It is shown only once.")
 
     class Meta(SigningKeyResult.Meta):
-        fields = (*SigningKeyResult.Meta.fields, "secret")  # type: ignore[assignment]
+        fields = (*SigningKeyResult.Meta.fields, "secret")
 
 
 class RotateRequest(StrictSerializer):

@@ -120,7 +120,7 @@ class Command(BaseCommand):
                 writer.writerow(["comment_text"])
                 writer.writerows([text] for text in itertools.islice(itertools.cycle(texts), count))
             start = time.perf_counter()
-            score = ["manage.py", "score", path, "--output", self.folder / "scores.csv"]
+            score = ["manage.py", "score", str(path), "--output", str(self.folder / "scores.csv")]
             command = [sys.executable, "-c", _PEAK, sys.executable, *score]
             peak = subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
             took[count] = time.perf_counter() - start
