@@ -10,11 +10,10 @@ from rest_framework.views import APIView
 
 from apps.accounts.models import Scope
 from apps.api.v1.serializers import webhooks as s
-from apps.api.v1.views.moderation import CONFLICTS, ConflictProblem
+from apps.api.v1.views.moderation import CONFLICTS
 from apps.api.v1.views.predictions import PROBLEMS
 from apps.webhooks import actions
 from apps.webhooks.actions import Actor
-from apps.webhooks.exceptions import WebhookError
 from apps.webhooks.models import SigningKey
 
 
@@ -23,9 +22,6 @@ class WebhooksView(APIView):
 
     scope = Scope.WEBHOOKS
     anonymous = False
-
-    def handle_exception(self, exc: Exception) -> Response:
-        return super().handle_exception(ConflictProblem(str(exc)) if isinstance(exc, WebhookError) else exc)
 
 
 class SigningKeysView(WebhooksView):
