@@ -1,4 +1,4 @@
-"""`manage.py run_workers`: run all Celery workers of one machine, which share the memory of the loaded code."""
+"""`manage.py run_workers`: run all Celery workers of a machine, which share the memory of loaded code."""
 
 import gc
 import os
