@@ -1,4 +1,4 @@
-"""Load on a server over kept HTTP connections, for benches."""
+"""A load generator with persistent HTTP connections."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""More requests than can be answered: those that are accepted keep their time, the rest are told at once."""
+"""Overload: accepted requests keep their latency, the others are rejected at once."""
 
 import itertools
 import json
@@ -42,7 +42,7 @@ def requests(url: str) -> Iterator[bytes]:
     ("path", "times"),
     [("v1alpha1/comments:analyze", 24), ("api/v1/predict_proba", 24), ("v1alpha1/comments:suggestscore", 8)],
 )
-def test_more_connections_than_it_can_serve_leave_the_accepted_their_time(path: str, times: int) -> None:
+def test_overload_rejects_excess_requests_and_keeps_latency(path: str, times: int) -> None:
     def measure() -> tuple[Load, Load, Load, int]:
         with site_on_one_core("sqlite") as (url, env, key):
             target = f"{url}/{path}?key={key}"
