@@ -10,8 +10,10 @@ import os
 import string
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import closing
+from functools import cache
 from threading import Lock, Thread
 from typing import Any
 from urllib.parse import quote
@@ -41,7 +43,7 @@ from apps.api.parsers import collect_garbage  # noqa: E402
 from apps.classifier.scorer import warm  # noqa: E402
 from apps.monitoring import request_metrics  # noqa: E402
 from apps.registry import serving  # noqa: E402
-from toxicmod.batcher import Admission, Batcher, OverloadedError  # noqa: E402
+from toxicmod.batcher import Admission, Batcher  # noqa: E402
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -53,13 +55,13 @@ MONITORING_PATHS = ("/health", "/ready", "/metrics")
 MAX_DISCARDED_BYTES = 64 * 1024 * 1024
 # The weight of a request estimates its duration: its bytes, plus some for each comma, because a thousand
 # words may be a thousand comments.
-MAX_SMALL_WEIGHT, COMMA_WEIGHT = 8_192, 64
-QUEUED_CHUNKS = 4_096  # of a response whose client reads more slowly than Django writes
+SHORT, COMMA = 8_192, 64
+QUEUED_CHUNKS = 4_096  # of a response, while its client reads more slowly than Django writes
 RETRY_SECONDS = 1
 OVERLOADED = "The server is overloaded. Please try again in a moment."
 
 logger = logging.getLogger(__name__)
-WSGIMiddleware: Any = a2wsgi.WSGIMiddleware  # its message types are narrower than those used here
+WSGIMiddleware: Any = a2wsgi.WSGIMiddleware  # its types of messages are not the general ones used here
 
 
 class BodyError(Exception):
@@ -95,13 +97,12 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
             received += message["body"]
         size += len(message["body"])
     body = bytes(received[:limit] if size > limit else received)
-    del received
     headers = dict(scope["headers"])
-    if b"*" in (content_type := headers.get(b"content-type", b"")):
+    if b"*" in (kind := headers.get(b"content-type", b"")):
         try:
-            parse_header_parameters(content_type.decode("latin-1"))
+            parse_header_parameters(kind.decode("latin-1"))
         except ValueError:
-            raise BodyError(400, "The Content-Type has an unknown encoding.") from None
+            raise BodyError(400, "The Content-Type names an unknown encoding.") from None
     encoding = headers.get(b"content-encoding", b"").lower()
     if encoding in (b"", b"identity") or not body:
         return body
@@ -115,15 +116,15 @@ def _decompress(body: bytes, limit: int) -> bytes:
     for window_bits in (zlib.MAX_WBITS | 32, -zlib.MAX_WBITS):
         stream = zlib.decompressobj(window_bits)
         try:
-            output = stream.decompress(body, limit)
+            found = stream.decompress(body, limit)
         except zlib.error:
             continue
-        if stream.eof or len(output) == limit:
-            return output
-    raise BodyError(400, "The body does not match its Content-Encoding.")
+        if stream.eof or len(found) == limit:
+            return found
+    raise BodyError(400, "The body is not what its Content-Encoding says.")
 
 
-def _normalize(scope: Scope, body: bytes) -> Scope:
+def _normalized(scope: Scope, body: bytes) -> Scope:
     """Return the scope with the length of the body that was read.
 
     Header names with an underscore are left out, because WSGI can't tell them from names with a hyphen.
@@ -133,12 +134,11 @@ def _normalize(scope: Scope, body: bytes) -> Scope:
     if body or scope["method"] not in ("GET", "HEAD"):
         headers.append((b"content-length", b"%d" % len(body)))
     query = scope["query_string"]
-    if not query.isascii():
-        query = quote(query, safe=string.printable).encode()
+    query = query if query.isascii() else quote(query, safe=string.printable).encode()
     return {**scope, "headers": headers, "query_string": query}
 
 
-class _ReplayedBody:
+class _Replay:
     """The `receive` callable of ASGI for a body that has been read."""
 
     def __init__(self, body: bytes) -> None:
@@ -155,25 +155,29 @@ async def _respond(send: Send, response: HttpResponse) -> None:
     await send({"type": "http.response.body", "body": response.content})
 
 
-class DjangoThreadPool:
-    """Django in a limited number of threads; rejects requests that would wait too long for a thread."""
+@cache
+def _overloaded(source: str | None) -> bytes:
+    response = error_response(source, 503, OVERLOADED, RETRY_SECONDS)
+    response["Content-Length"] = str(len(response.content))
+    return b"HTTP/1.1 503 Service Unavailable\r\n" + response.serialize()
+
+
+class DjangoThreads:
+    """Django in a bounded number of threads."""
 
     def __init__(self, threads: int) -> None:
         self._threads, self._unfinished = threads, 0
         self._admission, self._lock = Admission(), Lock()
-        self._application = WSGIMiddleware(self._run, workers=threads, send_queue_size=QUEUED_CHUNKS)
+        self._answer = WSGIMiddleware(self._run, workers=threads, send_queue_size=QUEUED_CHUNKS)
+
+    def accepts(self) -> bool:
+        """Return whether one more request may wait for a thread. Call it before the request is handled."""
+        return self._admission.accepts(max(0, self._unfinished - self._threads))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request.
-
-        Raises:
-            OverloadedError: the request would wait too long.
-        """
         with self._lock:
-            if not self._admission.accepts(max(0, self._unfinished - self._threads)):
-                raise OverloadedError
             self._unfinished += 1
-        await self._application(scope, receive, send)
+        await self._answer(scope, receive, send)
 
     def _run(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterator[bytes]:
         start = time.monotonic()
@@ -190,61 +194,73 @@ class Application:
     """The ASGI application of a worker process. Its threads start after the fork."""
 
     def __init__(self) -> None:
-        self._django = DjangoThreadPool(settings.WEB_THREADS)
-        self._monitoring = WSGIMiddleware(django, workers=2)
+        self._django = DjangoThreads(settings.WEB_THREADS)
+        self._always = WSGIMiddleware(django, workers=2)
         # Small requests do not wait behind large ones.
-        self._small: Batcher[ASGIRequest, HttpResponse | None] = Batcher(batching.handle_batch, "batcher")
-        self._large: Batcher[ASGIRequest, HttpResponse | None] = Batcher(
-            batching.handle_batch, "batcher", threads=2
-        )
-        self._rejected = 0  # requests since the last log line
+        self._short: Batcher[ASGIRequest, HttpResponse | None] = Batcher(batching.handle_batch)
+        self._long: Batcher[ASGIRequest, HttpResponse | None] = Batcher(batching.handle_batch, threads=2)
+        self._rejected: Counter[str | None] = Counter()  # by source, until they are reported
+
+    def rejection(self, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+        """Return the response to a request that would wait too long, or None if the request may wait.
+
+        The server calls it after the headers of each request, so that a rejection costs little.
+        """
+        path = target.partition(b"?")[0].decode("latin-1")
+        queue: DjangoThreads | Batcher[Any, Any] = self._django
+        if path in batching.BATCHABLE_PATHS:
+            length = int(dict(headers).get(b"content-length", 0))
+            queue = self._short if length <= SHORT else self._long
+        if path in MONITORING_PATHS or queue.accepts():
+            return None
+        if not self._rejected:
+            asyncio.get_running_loop().call_later(1, self._report_rejected)
+        source = request_metrics.source_of(path)
+        self._rejected[source] += 1
+        return _overloaded(source)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await self._handle(scope, receive, send)
+            await self._answer(scope, receive, send)
         finally:
             collect_garbage()
 
-    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = time.perf_counter()
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
         path = scope["path"]
         source = request_metrics.source_of(path)
         response: HttpResponse | None = None
-        seconds: float | None = None  # only for requests that were handled in a batch
+        seconds: float | None = None  # of requests that were answered in a batch
         try:
             body = await read_body(scope, receive)
-            scope = _normalize(scope, body)
+            scope = _normalized(scope, body)
             if request := batching.prepare(scope, body):
-                weight = len(body) + COMMA_WEIGHT * body.count(b",")
-                response = await (self._small if weight <= MAX_SMALL_WEIGHT else self._large).submit(
-                    request, weight
-                )
-                seconds = time.perf_counter() - started
+                weight = len(body) + COMMA * body.count(b",")
+                response = await (self._short if weight <= SHORT else self._long).submit(request, weight)
+                seconds = time.perf_counter() - began
             if response is None:
-                handler = self._monitoring if path in MONITORING_PATHS else self._django
-                replayed = _ReplayedBody(body)
-                del body  # Django reads a copy
+                answer = self._always if path in MONITORING_PATHS else self._django
+                replay = _Replay(body)
+                del body  # Django reads a copy of it
                 try:
-                    await handler(scope, replayed, send)
+                    await answer(scope, replay, send)
                 finally:
-                    replayed.messages.clear()  # reference cycles of a2wsgi would keep the body in memory
+                    replay.messages.clear()  # reference cycles of a2wsgi would keep the body in memory
                 return
         except DisconnectedError:
             return
         except BodyError as error:
             response = error_response(source, error.status, str(error))
-        except OverloadedError:
-            if not self._rejected:
-                asyncio.get_running_loop().call_later(1, self._log_rejected)
-            self._rejected += 1
-            response = error_response(source, 503, OVERLOADED, RETRY_SECONDS)
         if source:  # the middleware counts requests that Django handles
             request_metrics.count(source, response.status_code, seconds)
         await _respond(send, response)
 
-    def _log_rejected(self) -> None:
-        logger.warning("The server is overloaded: %d requests were rejected", self._rejected)
-        self._rejected = 0
+    def _report_rejected(self) -> None:
+        logger.warning("The server is overloaded: %d requests were rejected", self._rejected.total())
+        for source, number in self._rejected.items():
+            if source:
+                request_metrics.count(source, 503, None, number)
+        self._rejected.clear()
 
 
 application = Application()
@@ -252,7 +268,7 @@ try:
     warm(serving.current().scorer)
 except NoModelError as error:
     logger.warning("%s", error)
-reverse("health")  # imports all views
+reverse("health")  # imports every view
 language_loader.join()
 languages.load()  # raises the exception if the thread failed
 connections.close_all()

@@ -7,25 +7,26 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn_worker import UvicornWorker
 
 CHECK_SECONDS, MIN_BYTES = 10.0, 64 * 1024
-MAX_HEADER_BYTES = 64 * 1024
-MAX_CONNECTIONS = 16_384  # per process
+MAX_HEAD_BYTES = 64 * 1024
+MAX_CONNECTIONS = 16_384  # of a process
 LINGER_SECONDS = 2.0
 
 
 class Connection(HttpToolsProtocol):
     """A client's connection.
 
-    It is closed if a client sends or reads less than MIN_BYTES in CHECK_SECONDS although a request or
-    response is incomplete. uvicorn limits only the time between requests.
+    While a request arrives or a response is read, MIN_BYTES have to pass in each CHECK_SECONDS, or all that
+    is left, else the connection is closed. uvicorn itself waits without end for anything but a next request.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._header_bytes: int | None = 0  # of the current request; None after its headers are complete
-        self._is_receiving = True  # a new connection has to send a request
+        self._head_bytes: int | None = 0  # of the current request; None after its headers
+        self._is_arriving = True  # a new connection has to send a request
         self._checks = self._received = self._unsent = 0
-        self._is_closing = False
-        self._timer = self.loop.call_later(CHECK_SECONDS, self._check_progress)
+        self._is_last = self._is_rejected = False
+        self._application: Any = self.app
+        self._timer = self.loop.call_later(CHECK_SECONDS, self._check)
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
         elif self.scheme == "http":  # without a buffer, uvloop would never resume a TLS transport
@@ -36,34 +37,50 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._header_bytes is not None and self._header_bytes > MAX_HEADER_BYTES:
+        if self._head_bytes is not None and self._head_bytes > MAX_HEAD_BYTES:
             self.send_400_response("The request's headers are too large.")
             return
         self._received += len(data)
-        if self._header_bytes is not None:
-            self._header_bytes += len(data)
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
         super().data_received(data)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Respond to a client that has closed its half of the connection after its request."""
-        if self.scheme == "https" or self._is_receiving or self.cycle is None or self.cycle.response_complete:
+        if self.scheme == "https" or self._is_arriving or self.cycle is None or self.cycle.response_complete:
             return False
         self.cycle.keep_alive = False
         return True
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._header_bytes, self._is_receiving, self._checks = 0, True, 0
+        self._head_bytes, self._is_arriving, self._checks = 0, True, 0
 
     def on_headers_complete(self) -> None:
-        self._header_bytes = None
-        super().on_headers_complete()
-        if self._is_closing:
+        self._head_bytes = None
+        rejection = self._application.rejection(self.url, self.headers)
+        self._is_rejected = rejection is not None
+        if rejection is None:
+            super().on_headers_complete()
+            self.cycle.keep_alive &= not self._is_last
+        elif self.cycle is None or self.cycle.response_complete:
+            self.transport.write(rejection)
+        else:  # close after the responses to earlier requests; the client may send this one again
             self.cycle.keep_alive = False
 
+    def on_body(self, body: bytes) -> None:
+        if not self._is_rejected:
+            super().on_body(body)
+
     def on_message_complete(self) -> None:
-        super().on_message_complete()
-        self._is_receiving = False
+        self._is_arriving = False
+        if not self._is_rejected:
+            super().on_message_complete()
+        elif self.cycle is None or self.cycle.response_complete:
+            if self.parser.should_keep_alive() and not self._is_last:
+                self.on_response_complete()
+            else:
+                self.transport.close()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -71,7 +88,7 @@ class Connection(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Close the connection after the current response, or after LINGER_SECONDS without a request."""
-        self._is_closing = True
+        self._is_last = True
         if self.cycle is None or self.cycle.response_complete:
             self.loop.call_later(LINGER_SECONDS, self._close_if_idle)
         else:
@@ -81,20 +98,20 @@ class Connection(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete:
             self.transport.close()
 
-    def _check_progress(self) -> None:
+    def _check(self) -> None:
         unsent = self.transport.get_write_buffer_size()
-        sends_slowly = self._is_receiving and self._checks > 0 and self._received < MIN_BYTES
+        sends_slowly = self._is_arriving and self._checks > 0 and self._received < MIN_BYTES
         reads_slowly = self._unsent > 0 and unsent > self._unsent - MIN_BYTES
         if (sends_slowly and not self.flow.read_paused) or reads_slowly:
             self.transport.abort()
             return
         self._checks += 1
         self._received, self._unsent = 0, unsent
-        self._timer = self.loop.call_later(CHECK_SECONDS, self._check_progress)
+        self._timer = self.loop.call_later(CHECK_SECONDS, self._check)
 
 
 class WebWorker(UvicornWorker):
-    """uvicorn in a process of gunicorn.
+    """uvicorn in gunicorn's process model.
 
     Django reads the headers of proxies (TRUSTED_PROXIES, SECURE_PROXY_SSL_HEADER), so uvicorn ignores them.
     """

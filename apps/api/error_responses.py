@@ -1,7 +1,5 @@
 """Error responses to requests that are rejected before Django handles them. `toxicmod.asgi` calls it."""
 
-from functools import cache
-
 from django.http import HttpRequest, HttpResponse
 
 from apps.api.batching import security
@@ -11,7 +9,6 @@ from apps.api.problems import json_problem
 from apps.predictions.models import Prediction
 
 
-@cache
 def error_response(
     source: str | None, status: int, message: str, retry_after: int | None = None
 ) -> HttpResponse:
