@@ -35,9 +35,9 @@ from apps.predictions.actions import give_feedback
 from apps.registry import serving
 from apps.registry.actions import install_base_model
 from apps.registry.models import Alias, Canary, CanaryEnd, CanaryFailure, ModelVersion
-from apps.registry.serving import Served
+from apps.registry.serving import LoadedModel
+from apps.training.actions import create_run
 from apps.training.models import Dataset, GateReport
-from apps.training.runs import queue_run
 from apps.webhooks.actions import Actor, rotate_signing_key
 from toxicmod.postgresql import base as postgresql
 from toxicmod.testing import aws as aws_server
@@ -129,7 +129,7 @@ def _own_cache() -> None:
 @pytest.fixture(autouse=True)
 def _own_champion(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Begin each test that has a database with the champion in service that this database holds."""
-    monkeypatch.setattr(serving._serving, "_checked", float("-inf"))
+    monkeypatch.setattr(serving._server, "_checked_at", float("-inf"))
     if request.node.get_closest_marker("django_db") or "db" in request.fixturenames:
         request.getfixturevalue("champion")
         serving.current()
@@ -246,7 +246,7 @@ def model(db: None, monkeypatch: pytest.MonkeyPatch) -> ModelVersion:
     version = ModelVersion.objects.with_alias(Alias.CHAMPION) or ModelVersion.objects.create(
         number=1, alias=Alias.CHAMPION, recipe="test", sha256="0" * 64, manifest={"thresholds": {}}
     )
-    served = Served(version.pk, version.number, StubScorer())  # type: ignore[arg-type]
+    served = LoadedModel(version.pk, version.number, StubScorer())  # type: ignore[arg-type]
     monkeypatch.setattr(serving, "current", lambda: served)
     return version
 
@@ -364,7 +364,7 @@ def site_data(item: QueueItem, client_key: APIKey, person: Callable[..., User]) 
     dataset = Dataset.objects.create(
         name="ours", version=1, sha256="0" * 64, source="ours.csv", rows=2, labelled=1, positives={"toxic": 1}
     )
-    run = queue_run(dataset=dataset)
+    run = create_run(actor=SYSTEM, dataset=dataset)
     GateReport.objects.create(version=champion, champion=champion, gates=[])
     canary = Canary.objects.create(version=champion, champion=champion, share=0.1, gates=[])
     CanaryEnd.objects.create(canary=canary, outcome="withdrawn", guardrails=[])
