@@ -90,7 +90,7 @@ def test_review_explains_an_empty_view(
 
     barred = create_queue_item("threat=0.9 three")
     Policy.objects.update(allowed_groups=["lead"])
-    assert "1 item is restricted by policy to: lead_client." in seen("urgent")
+    assert "1 item is restricted by policy to: lead." in seen("urgent")
     assert beside("urgent") == "1, restricted by policy"
     assert staff_client(lea).get(console_url("review", view="urgent"))["Location"] == console_url(
         "item", barred.pk, view="urgent"
