@@ -11,13 +11,15 @@ INSTALL = $(UV) install -q --system-certs --python $(BIN)/python -r $(1) || $(BI
 run: .venv/static
 	@exec $(BIN)/python manage.py serve
 
+TEMPLATES = $(shell find templates -name "*.html")
 # Tests that `make test` leaves to `make test-all`, by their markers.
 LONG := (slow or browser or alone or week)
 
 test: .venv/dev .venv/static
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/biome lint --error-on-warnings static
+	$(BIN)/djade --target-version 5.2 --check $(TEMPLATES)
+	$(BIN)/biome ci --error-on-warnings static
 	$(BIN)/mypy apps toxicmod
 	$(BIN)/lint-imports
 	PRODUCTION=1 SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(50))') \
@@ -78,6 +80,8 @@ lock: .venv/dev
 fix: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/djade --target-version 5.2 $(TEMPLATES)
+	$(BIN)/biome check --write static
 
 clean:
 	rm -rf .venv staticfiles .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

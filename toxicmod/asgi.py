@@ -10,8 +10,10 @@ import os
 import string
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import closing
+from functools import cache
 from threading import Lock, Thread
 from typing import Any
 from urllib.parse import quote
@@ -41,7 +43,7 @@ from apps.api.refusals import refusal  # noqa: E402
 from apps.classifier.scorer import warm  # noqa: E402
 from apps.monitoring import request_metrics  # noqa: E402
 from apps.registry import serving  # noqa: E402
-from toxicmod.batcher import Admission, Batcher, OverloadedError  # noqa: E402
+from toxicmod.batcher import Admission, Batcher  # noqa: E402
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -95,7 +97,6 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
             received += message["body"]
         size += len(message["body"])
     body = bytes(received[:limit] if size > limit else received)
-    del received
     headers = dict(scope["headers"])
     if b"*" in (kind := headers.get(b"content-type", b"")):
         try:
@@ -133,8 +134,7 @@ def _normalized(scope: Scope, body: bytes) -> Scope:
     if body or scope["method"] not in ("GET", "HEAD"):
         headers.append((b"content-length", b"%d" % len(body)))
     query = scope["query_string"]
-    if not query.isascii():
-        query = quote(query, safe=string.printable).encode()
+    query = query if query.isascii() else quote(query, safe=string.printable).encode()
     return {**scope, "headers": headers, "query_string": query}
 
 
@@ -155,19 +155,27 @@ async def _respond(send: Send, response: HttpResponse) -> None:
     await send({"type": "http.response.body", "body": response.content})
 
 
+@cache
+def _overloaded(source: str | None) -> bytes:
+    response = refusal(source, 503, OVERLOADED, RETRY_SECONDS)
+    response["Content-Length"] = str(len(response.content))
+    return b"HTTP/1.1 503 Service Unavailable\r\n" + response.serialize()
+
+
 class DjangoThreads:
-    """Django in a bounded number of threads, which refuses requests that would wait for one for too long."""
+    """Django in a bounded number of threads."""
 
     def __init__(self, threads: int) -> None:
         self._threads, self._unfinished = threads, 0
         self._admission, self._lock = Admission(), Lock()
         self._answer = WSGIMiddleware(self._run, workers=threads, send_queue_size=QUEUED_CHUNKS)
 
+    def accepts(self) -> bool:
+        """Whether one more request may wait for a thread. To be asked before it is answered."""
+        return self._admission.accepts(max(0, self._unfinished - self._threads))
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request. Raises OverloadedError where it may not wait."""
         with self._lock:
-            if not self._admission.accepts(max(0, self._unfinished - self._threads)):
-                raise OverloadedError
             self._unfinished += 1
         await self._answer(scope, receive, send)
 
@@ -189,9 +197,27 @@ class Application:
         self._django = DjangoThreads(settings.WEB_THREADS)
         self._always = WSGIMiddleware(django, workers=2)
         # Single comments do not wait behind batches.
-        self._short: Batcher[ASGIRequest, HttpResponse | None] = Batcher(batched.answer, "batcher")
-        self._long: Batcher[ASGIRequest, HttpResponse | None] = Batcher(batched.answer, "batcher", threads=2)
-        self._refused = 0  # since it was last logged
+        self._short: Batcher[ASGIRequest, HttpResponse | None] = Batcher(batched.answer)
+        self._long: Batcher[ASGIRequest, HttpResponse | None] = Batcher(batched.answer, threads=2)
+        self._rejected: Counter[str | None] = Counter()  # by source, until they are reported
+
+    def rejection(self, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+        """Return the response to a request that would wait for too long, or None if it may wait.
+
+        The server asks after the head of each request: a rejection has to cost far less than an answer.
+        """
+        path = target.partition(b"?")[0].decode("latin-1")
+        queue: DjangoThreads | Batcher[Any, Any] = self._django
+        if path in batched.PATHS:
+            length = int(dict(headers).get(b"content-length", 0))
+            queue = self._short if length <= SHORT else self._long
+        if path in ALWAYS_ANSWERED or queue.accepts():
+            return None
+        if not self._rejected:
+            asyncio.get_running_loop().call_later(1, self._report_rejected)
+        source = request_metrics.source_of(path)
+        self._rejected[source] += 1
+        return _overloaded(source)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -225,18 +251,16 @@ class Application:
             return
         except BodyError as error:
             response = refusal(source, error.status, str(error))
-        except OverloadedError:
-            if not self._refused:
-                asyncio.get_running_loop().call_later(1, self._log_refused)
-            self._refused += 1
-            response = refusal(source, 503, OVERLOADED, RETRY_SECONDS)
         if source:  # Django's middleware counts what it answers
             request_metrics.count(source, response.status_code, seconds)
         await _respond(send, response)
 
-    def _log_refused(self) -> None:
-        logger.warning("The server is overloaded: %d requests were refused", self._refused)
-        self._refused = 0
+    def _report_rejected(self) -> None:
+        logger.warning("The server is overloaded: %d requests were rejected", self._rejected.total())
+        for source, number in self._rejected.items():
+            if source:
+                request_metrics.count(source, 503, None, number)
+        self._rejected.clear()
 
 
 application = Application()

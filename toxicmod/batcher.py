@@ -2,24 +2,20 @@
 
 import asyncio
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, NamedTuple, TypeVar
 
 logger = logging.getLogger(__name__)
 
-MAX_ITEMS, MAX_WEIGHT = 64, 3 << 18  # of a batch
+MAX_ITEMS, MAX_WEIGHT = 32, 3 << 18  # of a batch
 MAX_DELAY, STANDING = 0.1, 0.25  # seconds
 TYPICAL_OF = 64  # items, over which times are averaged
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-class OverloadedError(Exception):
-    """The item would wait for too long."""
 
 
 class Admission:
@@ -62,66 +58,66 @@ class Batcher(Generic[Item, Result]):
 
     As in Triton, Ray Serve and BentoML, but nothing lingers: a thread that is free takes what has come while
     the batch before was answered, at most MAX_ITEMS items and as many as weigh MAX_WEIGHT. With two threads
-    one can compute while the other waits for the database. Only the event loop's thread may call it.
+    one can compute while the other waits for the database.
     """
 
-    def __init__(
-        self, answer: Callable[[Sequence[Item]], Sequence[Result]], name: str, threads: int = 1
-    ) -> None:
+    def __init__(self, answer: Callable[[Sequence[Item]], Sequence[Result]], threads: int = 1) -> None:
         """`answer` returns a result for each item, in their order. Threads start with the first item."""
         self._answer, self._threads = answer, threads
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._admission = Admission()
         self._waiting: deque[_Waiting[Item, Result]] = deque()
-        self._workers: set[asyncio.Task[None] | None] = set()
+        self._changed = threading.Condition()
+        self._unstarted = threads
+
+    def accepts(self) -> bool:
+        """Whether one more item may wait. To be asked before the item is submitted."""
+        return self._admission.accepts(len(self._waiting))
 
     async def submit(self, item: Item, weight: int = 0) -> Result:
-        """Return the result for an item.
-
-        Raises:
-            OverloadedError: it would wait for too long.
-            Exception: the whole batch failed.
-        """
-        if not self._admission.accepts(len(self._waiting)):
-            raise OverloadedError
+        """Return the result for an item. Raises what the whole batch raised."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
-        self._waiting.append(_Waiting(item, weight, future))
-        if len(self._workers) < self._threads:
-            self._workers.add(loop.create_task(self._work()))
+        with self._changed:
+            self._waiting.append(_Waiting(item, weight, future))
+            self._changed.notify()
+        for _ in range(self._unstarted):
+            threading.Thread(target=self._run, args=[loop], daemon=True).start()
+        self._unstarted = 0
         return await future
 
-    async def _work(self) -> None:
-        """Have batches answered until nothing waits."""
-        loop = asyncio.get_running_loop()
-        while self._waiting:
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        while True:
             batch = self._take()
-            results, seconds = await loop.run_in_executor(self._pool, self._timed, batch)
-            self._admission.record(seconds, len(batch), self._threads)
-            for waiting, result in zip(batch, results, strict=True):
-                if waiting.future.done():  # its client is gone
-                    continue
-                if isinstance(result, Exception):
-                    waiting.future.set_exception(result)
-                else:
-                    waiting.future.set_result(result)
-        # Here and not in a callback of the task: what is submitted before that one runs would wait for ever.
-        self._workers.discard(asyncio.current_task())
+            start = time.monotonic()
+            results: Sequence[Result | Exception]
+            try:
+                results = self._answer([each.item for each in batch])
+            except Exception as error:
+                logger.exception("A batch of %d failed", len(batch))
+                results = [error] * len(batch)
+            with self._changed:
+                self._admission.record(time.monotonic() - start, len(batch), self._threads)
+            loop.call_soon_threadsafe(_resolve, batch, results)
+            del batch, results  # they may be large, and the next batch may be long in coming
 
     def _take(self) -> list[_Waiting[Item, Result]]:
-        batch: list[_Waiting[Item, Result]] = []
-        weight = 0
-        while self._waiting and len(batch) < MAX_ITEMS and weight < MAX_WEIGHT:
-            batch.append(self._waiting.popleft())
-            weight += batch[-1].weight
-        return batch
+        """Wait until there are items; return those that make up the next batch."""
+        with self._changed:
+            while not self._waiting:
+                self._changed.wait()
+            batch: list[_Waiting[Item, Result]] = []
+            weight = 0
+            while self._waiting and len(batch) < MAX_ITEMS and weight < MAX_WEIGHT:
+                batch.append(self._waiting.popleft())
+                weight += batch[-1].weight
+            return batch
 
-    def _timed(self, batch: list[_Waiting[Item, Result]]) -> tuple[Sequence[Result | Exception], float]:
-        start = time.monotonic()
-        results: Sequence[Result | Exception]
-        try:
-            results = self._answer([each.item for each in batch])
-        except Exception as error:
-            logger.exception("A batch of %d failed", len(batch))
-            results = [error] * len(batch)
-        return results, time.monotonic() - start
+
+def _resolve(batch: Sequence[_Waiting[Item, Result]], results: Sequence[Result | Exception]) -> None:
+    for waiting, result in zip(batch, results, strict=True):
+        if waiting.future.done():
+            continue
+        if isinstance(result, Exception):
+            waiting.future.set_exception(result)
+        else:
+            waiting.future.set_result(result)

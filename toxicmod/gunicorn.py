@@ -45,7 +45,7 @@ def post_worker_init(worker: Any) -> None:
     """
     from apps.monitoring import request_metrics
 
-    sys.setswitchinterval(0.0005)
+    sys.setswitchinterval(0.0001)
     gc.set_threshold(20_000)
     request_metrics.start()
 

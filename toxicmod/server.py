@@ -24,7 +24,8 @@ class Connection(HttpToolsProtocol):
         self._head_bytes: int | None = 0  # of the request that arrives; None once the head has come
         self._is_arriving = True  # a new connection has to ask for something
         self._checks = self._received = self._unsent = 0
-        self._is_last = False
+        self._is_last = self._is_rejected = False
+        self._application: Any = self.app
         self._timer = self.loop.call_later(CHECK_SECONDS, self._check)
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
@@ -57,13 +58,29 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._head_bytes = None
-        super().on_headers_complete()
-        if self._is_last:
+        rejection = self._application.rejection(self.url, self.headers)
+        self._is_rejected = rejection is not None
+        if rejection is None:
+            super().on_headers_complete()
+            self.cycle.keep_alive &= not self._is_last
+        elif self.cycle is None or self.cycle.response_complete:
+            self.transport.write(rejection)
+        else:  # close after the responses to earlier requests; the client may send this one again
             self.cycle.keep_alive = False
 
+    def on_body(self, body: bytes) -> None:
+        if not self._is_rejected:
+            super().on_body(body)
+
     def on_message_complete(self) -> None:
-        super().on_message_complete()
         self._is_arriving = False
+        if not self._is_rejected:
+            super().on_message_complete()
+        elif self.cycle is None or self.cycle.response_complete:
+            if self.parser.should_keep_alive() and not self._is_last:
+                self.on_response_complete()
+            else:
+                self.transport.close()
 
     def resume_writing(self) -> None:
         super().resume_writing()

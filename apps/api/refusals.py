@@ -1,7 +1,5 @@
 """Responses to requests that are refused before Django sees them."""
 
-from functools import cache
-
 from django.http import HttpRequest, HttpResponse
 
 from apps.api.batched import security
@@ -11,7 +9,6 @@ from apps.api.problems import json_problem
 from apps.predictions.models import Prediction
 
 
-@cache
 def refusal(source: str | None, status: int, message: str, retry_after: int | None = None) -> HttpResponse:
     """Return the response to a request that no view has seen, in the format of the API that was called.
 

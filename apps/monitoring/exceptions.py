@@ -6,9 +6,13 @@ from apps.core.exceptions import ToxicmodError
 class IncompleteRollupError(ToxicmodError):
     """Some hours could not be counted, or not completely. All other hours are counted."""
 
+    status = 500
+
 
 class RuleEvaluationError(ToxicmodError):
     """Some alert rules could not be evaluated. All other rules were."""
+
+    status = 500
 
 
 class UnknownVersionError(ToxicmodError):

@@ -28,7 +28,12 @@ function showMessage(text, isError = false) {
   clearTimeout(showMessage.timer);
   status.textContent = text;
   status.classList.toggle("error", isError);
-  showMessage.timer = setTimeout(() => { status.textContent = ""; }, isError ? 10000 : 4000);
+  showMessage.timer = setTimeout(
+    () => {
+      status.textContent = "";
+    },
+    isError ? 10000 : 4000,
+  );
 }
 
 function startReview(page) {
@@ -73,10 +78,13 @@ function startReview(page) {
     if (!select("#centre").dataset.claimUrl) return;
     const request = { next: null };
     prefetched = request;
-    request.done = fetchNext().then((next) => {
-      request.next = next;
-      if (number !== shownNumber && next.item && next.item !== itemId()) withdrawOffer(next.item);
-    }, () => {});
+    request.done = fetchNext().then(
+      (next) => {
+        request.next = next;
+        if (number !== shownNumber && next.item && next.item !== itemId()) withdrawOffer(next.item);
+      },
+      () => {},
+    );
   }
 
   function withdrawOffer(item) {
@@ -96,11 +104,16 @@ function startReview(page) {
   function claim() {
     const centre = select("#centre");
     if (!centre.dataset.claimUrl || leaseRequest) return;
-    leaseRequest = fetchJson(centre.dataset.claimUrl, formData()).then((lease) => {
-      if (centre !== select("#centre")) return;
-      decideForm().version.value = lease.version;
-      showLease(lease.lease_until);
-    }, (error) => { if (centre === select("#centre")) disableDecisions(error.message); });
+    leaseRequest = fetchJson(centre.dataset.claimUrl, formData()).then(
+      (lease) => {
+        if (centre !== select("#centre")) return;
+        decideForm().version.value = lease.version;
+        showLease(lease.lease_until);
+      },
+      (error) => {
+        if (centre === select("#centre")) disableDecisions(error.message);
+      },
+    );
   }
 
   function showLease(until) {
@@ -153,15 +166,23 @@ function startReview(page) {
     presenceTimer = setTimeout(reportPresence, PRESENCE_INTERVAL);
     if (document.hidden) return;
     try {
-      const presence = await fetchJson(centre.dataset.presenceUrl, formData(isFirst ? { is_first: "1" } : {}));
+      const presence = await fetchJson(
+        centre.dataset.presenceUrl,
+        formData(isFirst ? { is_first: "1" } : {}),
+      );
       if (centre !== select("#centre")) return;
       const viewers = select("#other-viewers");
       viewers.hidden = !presence.other_viewers.length;
       viewers.querySelector("span").textContent = presence.other_viewers.join(", ");
       if (presence.problem) disableDecisions(presence.problem);
       else if (presence.lease_until) showLease(presence.lease_until);
-      else if (leaseRequest && !isFirst) { leaseRequest = null; claim(); }
-    } catch { /* The next report tries again. */ }
+      else if (leaseRequest && !isFirst) {
+        leaseRequest = null;
+        claim();
+      }
+    } catch {
+      /* The next report tries again. */
+    }
   }
 
   function updateTimers() {
@@ -174,7 +195,8 @@ function startReview(page) {
       time.parentElement.firstChild.data = left > 0 ? "Reserved for you: " : expired;
       time.parentElement.classList.toggle("expiring", left < 60);
     }
-    const line = select(".last-decision"), undoTime = select(".last-decision .undo-time");
+    const line = select(".last-decision"),
+      undoTime = select(".last-decision .undo-time");
     if (undoTime && line.dataset.secondsLeft > 0) {
       line.dataset.secondsLeft -= 1;
       undoTime.querySelector("b").textContent = line.dataset.secondsLeft;
@@ -192,17 +214,33 @@ function startReview(page) {
 
   // Sends the action and registers it as pending until the response arrives.
   function send(submitter) {
-    const form = decideForm(), item = itemId(), itemUrl = location.href.split("#")[0];
+    const form = decideForm(),
+      item = itemId(),
+      itemUrl = location.href.split("#")[0];
     form.seconds.value = (Date.now() - shownAt) / 1000;
     // `form.action` would be the buttons of that name.
     const url = submitter.getAttribute("formaction") || form.getAttribute("action");
     const isSkip = submitter.classList.contains("skip");
     const name = { approve: "Approve", reject: "Reject", escalate: "Escalate" }[submitter.value] || "Skip";
-    const action = { item, isSkip, label: `${name} item ${item}`, progress: `${describeAction(name, item)}. Saving…` };
-    action.done = fetchJson(url, new FormData(form, submitter), { keepalive: true }).then(
-      (response) => { action.response = response; },
-      (error) => { action.error = error; addUnsavedNotice(action.label, item, itemUrl, error.message); },
-    ).finally(() => { pending.delete(item); });
+    const action = {
+      item,
+      isSkip,
+      label: `${name} item ${item}`,
+      progress: `${describeAction(name, item)}. Saving…`,
+    };
+    action.done = fetchJson(url, new FormData(form, submitter), { keepalive: true })
+      .then(
+        (response) => {
+          action.response = response;
+        },
+        (error) => {
+          action.error = error;
+          addUnsavedNotice(action.label, item, itemUrl, error.message);
+        },
+      )
+      .finally(() => {
+        pending.delete(item);
+      });
     pending.set(item, action);
     newestAction = action;
     delete select("#centre").dataset.releaseUrl;
@@ -224,7 +262,10 @@ function startReview(page) {
     showProgress(action.progress);
     await action.done;
     if (newestAction !== action) return;
-    if (action.error) { showProgress(""); return; }
+    if (action.error) {
+      showProgress("");
+      return;
+    }
     select("#last-decision").innerHTML = action.response.last_decision;
     showMessage(`${action.response.message} U ${action.isSkip ? "goes back to it" : "undoes it"}.`);
     if (action.response.notice) addNotice(action.response.notice);
@@ -263,7 +304,8 @@ function startReview(page) {
 
   // Notices about actions that were not saved stay on the page until they are dismissed.
   function addNotice(text, link) {
-    const notice = document.createElement("p"), dismiss = document.createElement("button");
+    const notice = document.createElement("p"),
+      dismiss = document.createElement("button");
     notice.className = "notice";
     notice.textContent = text;
     dismiss.type = "button";
@@ -289,7 +331,8 @@ function startReview(page) {
     isBusy = true;
     try {
       const action = newestAction;
-      if (action && !action.response && !action.error) showMessage(`Waiting until item ${action.item} is saved…`);
+      if (action && !action.response && !action.error)
+        showMessage(`Waiting until item ${action.item} is saved…`);
       await action?.done;
       newestAction = null;
       if (action?.error) return showMessage(`Nothing to undo: “${action.label}” was not saved.`, true);
@@ -302,7 +345,9 @@ function startReview(page) {
       showMessage(response.message);
     } catch (error) {
       showMessage(error.message, true);
-    } finally { isBusy = false; }
+    } finally {
+      isBusy = false;
+    }
   }
 
   // Shows on the buttons to how many comments the next decision will apply.
@@ -331,7 +376,9 @@ function startReview(page) {
       const comments = `${similar.count} similar comment${similar.count > 1 ? "s" : ""}`;
       const message = `The decision will also apply to ${comments}.`;
       showMessage(similar.count ? message : "No similar comment is open any more.");
-    } catch (error) { showMessage(error.message, true); }
+    } catch (error) {
+      showMessage(error.message, true);
+    }
   }
 
   function openReasons() {
@@ -353,22 +400,33 @@ function startReview(page) {
 
   // Ignores the second click of a double click, which was meant for the previous item, and clicks right after
   // an item is shown. The click event that a key causes has no detail.
-  page.addEventListener("click", (event) => {
-    const isRepeated = event.detail > 1
-      && event.target.closest(".action-bar :is(button, a), #reasons button, #undo button");
-    const isEarly = event.detail && Date.now() - shownAt < MIN_CLICK_DELAY && !event.target.closest(".left");
-    if (!isRepeated && !isEarly) return;
-    event.preventDefault();
-    event.stopPropagation();
-  }, true);
+  page.addEventListener(
+    "click",
+    (event) => {
+      const isRepeated =
+        event.detail > 1 && event.target.closest(".action-bar :is(button, a), #reasons button, #undo button");
+      const isEarly =
+        event.detail && Date.now() - shownAt < MIN_CLICK_DELAY && !event.target.closest(".left");
+      if (!isRepeated && !isEarly) return;
+      event.preventDefault();
+      event.stopPropagation();
+    },
+    true,
+  );
 
   page.classList.add("scripted");
   page.addEventListener("submit", async (event) => {
     const { submitter } = event;
-    if (event.target.id === "undo") { event.preventDefault(); undo(); return; }
+    if (event.target.id === "undo") {
+      event.preventDefault();
+      undo();
+      return;
+    }
     if (event.target.id !== "decide" || !submitter) return;
-    if (submitter.closest(".decision-buttons, #reasons")) { event.preventDefault(); decide(submitter); }
-    else if (submitter.classList.contains("renew")) {
+    if (submitter.closest(".decision-buttons, #reasons")) {
+      event.preventDefault();
+      decide(submitter);
+    } else if (submitter.classList.contains("renew")) {
       event.preventDefault();
       leaseRequest = null;
       claim();
@@ -382,8 +440,10 @@ function startReview(page) {
   page.addEventListener("click", (event) => {
     const isOn = (selector) => event.target.closest(selector);
     if (isOn(".help")) document.getElementById("keys").showModal();
-    else if (isOn(".decision-buttons .reject")) { event.preventDefault(); if (!isBusy) openReasons(); }
-    else if (isOn("#reasons .cancel")) dialog().close();
+    else if (isOn(".decision-buttons .reject")) {
+      event.preventDefault();
+      if (!isBusy) openReasons();
+    } else if (isOn("#reasons .cancel")) dialog().close();
     else if (isOn("#reasons .confirm") && !decideForm().querySelector("[name=rule]:checked")) {
       event.preventDefault();
       confirmReason();
@@ -392,9 +452,13 @@ function startReview(page) {
       toggleSimilar();
     }
   });
-  page.addEventListener("toggle", (event) => {
-    if (event.target.id === "comment" && event.target.open) claim();
-  }, true);
+  page.addEventListener(
+    "toggle",
+    (event) => {
+      if (event.target.id === "comment" && event.target.open) claim();
+    },
+    true,
+  );
   // A page that loads before a decision is saved could show the decided item again.
   document.addEventListener("click", async (event) => {
     const link = event.target.closest("a[href]");
@@ -443,11 +507,13 @@ function startReview(page) {
   document.addEventListener("keydown", (event) => {
     const { key, target } = event;
     if (key === "Escape" && target.id === "note") return target.blur();
-    if (!("keys" in page.dataset) || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+    if (!("keys" in page.dataset) || event.ctrlKey || event.metaKey || event.altKey || event.isComposing)
+      return;
     if (dialog()?.open) return handleDialogKey(event);
     if (document.querySelector("dialog[open]")) return;
-    const isTyping = target.isContentEditable
-      || target.matches("textarea, select, input:not([type=radio], [type=checkbox])");
+    const isTyping =
+      target.isContentEditable ||
+      target.matches("textarea, select, input:not([type=radio], [type=checkbox])");
     // Space and Enter activate the control that has the focus.
     const activates = (key === " " || key === "Enter") && target.matches("a, button, summary, input, label");
     if (isTyping || event.repeat || activates) return;
@@ -456,17 +522,23 @@ function startReview(page) {
     event.preventDefault();
     shortcut();
   });
-  window.addEventListener("popstate", async () => { await pendingDone(); location.reload(); });
+  window.addEventListener("popstate", async () => {
+    await pendingDone();
+    location.reload();
+  });
   window.addEventListener("pagehide", release);
   // A page from the browser's back-forward cache shows an outdated item.
-  window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+  window.addEventListener("pageshow", (event) => {
+    if (event.persisted) location.reload();
+  });
   setInterval(updateTimers, 1000);
   initItem();
   updateTimers();
 }
 
 function startHistogram(figure) {
-  const form = document.getElementById("bulk"), dragged = document.getElementById("dragged");
+  const form = document.getElementById("bulk"),
+    dragged = document.getElementById("dragged");
   let begin = null;
   figure.classList.add("scripted");
   document.querySelector(".drag-hint").hidden = false;
@@ -510,13 +582,17 @@ function startJob(section) {
       const job = await fetchJson(location.href);
       section.innerHTML = job.html;
       if (!job.is_active) clearInterval(timer);
-    } catch { clearInterval(timer); }
+    } catch {
+      clearInterval(timer);
+    }
   }, JOB_INTERVAL);
 }
 
 function startSimulator(form) {
-  const simulation = document.getElementById("simulation"), tryButton = form.querySelector(".try");
-  let timer = 0, newest = 0;
+  const simulation = document.getElementById("simulation"),
+    tryButton = form.querySelector(".try");
+  let timer = 0,
+    newest = 0;
   tryButton.hidden = true;
 
   async function simulate() {
@@ -524,14 +600,20 @@ function startSimulator(form) {
     try {
       const response = await fetchJson(location.href, new FormData(form, tryButton));
       if (number === newest) simulation.innerHTML = response.html;
-    } catch (error) { if (number === newest) simulation.textContent = error.message; }
+    } catch (error) {
+      if (number === newest) simulation.textContent = error.message;
+    }
   }
 
   for (const slider of form.querySelectorAll(".slider")) {
     const input = document.getElementById(slider.dataset.for);
     slider.hidden = false;
-    slider.addEventListener("input", () => { input.value = slider.value; });
-    input.addEventListener("input", () => { slider.value = input.value === "" ? 1 : input.value; });
+    slider.addEventListener("input", () => {
+      input.value = slider.value;
+    });
+    input.addEventListener("input", () => {
+      slider.value = input.value === "" ? 1 : input.value;
+    });
   }
   form.addEventListener("input", () => {
     clearTimeout(timer);

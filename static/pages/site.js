@@ -46,7 +46,8 @@ function startLiveScoring(form) {
       });
       if (response.ok) show(await response.text());
       else if (response.status === 400) setText(status, (await response.json()).error);
-      else if (response.status === 429) setText(status, "Too many requests. Live scoring continues in a moment.");
+      else if (response.status === 429)
+        setText(status, "Too many requests. Live scoring continues in a moment.");
       else setText(status, "Live scoring is not available right now. Please try “Check comment”.");
     } catch (error) {
       if (error.name !== "AbortError") setText(status, "Live scoring can't reach the server right now.");
@@ -98,7 +99,9 @@ if (copyButton && navigator.clipboard) startCopyButton(copyButton);
 
 // Escape hides a tooltip without moving the pointer or the focus (WCAG 1.4.13).
 const root = document.documentElement;
-document.addEventListener("keydown", (event) => { if (event.key === "Escape") root.classList.add("hide-tips"); });
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") root.classList.add("hide-tips");
+});
 for (const type of ["pointerover", "focusin"]) {
   document.addEventListener(type, () => root.classList.remove("hide-tips"));
 }

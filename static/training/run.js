@@ -4,7 +4,7 @@ const going = ["queued", "running"];
 
 async function look() {
   try {
-    const answer = await fetch(run.dataset.url, {headers: {Accept: "application/json"}});
+    const answer = await fetch(run.dataset.url, { headers: { Accept: "application/json" } });
     if (!answer.ok) return;
     const now = await answer.json();
     document.getElementById("run-status").textContent = now.status_display;

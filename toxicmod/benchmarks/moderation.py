@@ -1,4 +1,4 @@
-"""How long the console's reads, actions and pages take."""
+"""Latency of the console's reads, actions and pages."""
 
 import random
 import time
@@ -59,7 +59,7 @@ def _card(user: User, items: list[int]) -> None:
 
 
 def _work_time(user: User, runs: int) -> list[Timing]:
-    """Time claiming, deciding and undoing; the items are left as they were found."""
+    """Time claiming, deciding and undoing; the items are unchanged afterwards."""
     took: dict[str, list[float]] = {"claim the next": [], "decide": [], "undo": []}
     for _ in range(runs):
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The dashboard with ten million predictions behind it: what counting and looking at them takes."""
+"""Rollups and dashboard with ten million predictions: time, memory and latency."""
 
 import os
 import subprocess
@@ -99,7 +99,7 @@ def fill(*, count: int) -> Iterator[datetime]:
 
 @dataclass(frozen=True)
 class Counting:
-    """A run of `manage.py roll_up` in a process of its own."""
+    """A run of `manage.py roll_up` in its own process."""
 
     predictions: int
     hours: int
@@ -159,11 +159,11 @@ def time_callbacks(url: str, cookie: str) -> list[Timing]:
     session.cookies.set("sessionid", cookie)
     community = HourlyRollup.objects.filter(overall=False).values_list("community", flat=True)[0]
     filters = ("", "&source=api", f"&community={community}")
-    found = []
+    timings = []
     for panel in PANELS:
         took, sizes = [], []
-        for number, (window, chosen) in product(range(-1, RUNS), product(WINDOWS, filters)):
-            body = callback_body(f"?panel={panel}&window={window}{chosen}")
+        for number, (window, filter_query) in product(range(-1, RUNS), product(WINDOWS, filters)):
+            body = callback_body(f"?panel={panel}&window={window}{filter_query}")
             start = time.perf_counter()
             answer = session.post(
                 url + CALLBACK, body, headers={"Content-Type": "application/json"}, timeout=60
@@ -173,8 +173,8 @@ def time_callbacks(url: str, cookie: str) -> list[Timing]:
             answer.raise_for_status()
             sizes.append(len(answer.content))
         p50, p95 = np.percentile(took, [50, 95])
-        found.append(Timing(panel, len(took), float(p50), float(p95), max(sizes) / 1e3))
-    return found
+        timings.append(Timing(panel, len(took), float(p50), float(p95), max(sizes) / 1e3))
+    return timings
 
 
 def time_first_view(browser: Browser, url: str, cookie: str) -> list[float]:

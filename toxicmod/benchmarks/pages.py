@@ -1,4 +1,4 @@
-"""How fast and how heavy the pages are, in a real browser: `make bench` prints it."""
+"""Load time and size of the public pages in a real browser."""
 
 from dataclasses import astuple, dataclass, fields
 

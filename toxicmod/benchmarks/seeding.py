@@ -1,4 +1,4 @@
-"""A PostgreSQL filled as after a busy month, for benches: real comments, their real scores, many rows."""
+"""Fills a PostgreSQL with predictions and queue items of one month, from real comments."""
 
 import csv
 import gzip
@@ -65,14 +65,14 @@ def _copy(rows: Iterable[models.Model], model: type[models.Model]) -> None:
 
 def _moderators() -> list[User]:
     create_roles()
-    found = []
+    users = []
     for number in range(1, MODERATORS + 1):
         user, _ = User.objects.get_or_create(
             username=f"bench-{number}", defaults={"is_staff": True, "all_communities": True}
         )
         user.groups.add(Group.objects.get(name="lead"))
-        found.append(user)
-    return found
+        users.append(user)
+    return users
 
 
 @transaction.atomic

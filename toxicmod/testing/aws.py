@@ -1,4 +1,4 @@
-"""An AWS for tests: moto's server in a process of its own, and a way to it that can be made bad."""
+"""AWS for tests: moto's server in its own process, and a proxy that injects faults."""
 
 import http.client
 import json
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from toxicmod.testing.site import free_port
 
-# What a client finds by the standard chain; moto takes any.
+# Credentials for the standard chain; moto accepts any.
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "testing",
     "AWS_SECRET_ACCESS_KEY": "testing",
@@ -51,12 +51,11 @@ def moto() -> Iterator[str]:
         process.wait()
 
 
-class Way(ThreadingHTTPServer):
-    """Passes calls on to a server; `fault` says what befalls the next one.
+class FaultProxy(ThreadingHTTPServer):
+    """Forwards calls to a server, and fails those for which `fault` returns a fault.
 
-    `fault` gets the operation and returns an error's code, which is answered without passing the call on;
-    `"cut"`, and the connection is closed instead; `"lost"`, and it is closed after the call was carried out;
-    or None.
+    `fault` gets the name of the operation. It returns None; the code of an error to respond with; `"cut"`, to
+    close the connection before the call is forwarded; or `"lost"`, to close it afterwards.
     """
 
     daemon_threads = True
@@ -68,15 +67,15 @@ class Way(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: clients are killed here."""
+        """Log nothing, because tests kill clients."""
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: Way
+    server: FaultProxy
 
     def do_POST(self) -> None:
-        """Pass a call on, or do what befalls it."""
+        """Forward a call, or fail it."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         fault = self.server.fault(self.headers.get("X-Amz-Target", "").rpartition(".")[2])
         if fault not in (None, "cut", "lost"):
@@ -107,13 +106,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager
-def way(target: str) -> Iterator[Way]:
-    """Open a way to a server."""
-    with Way(target) as server:
+def fault_proxy(target: str) -> Iterator[FaultProxy]:
+    """Run a proxy to a server."""
+    with FaultProxy(target) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()

@@ -1,4 +1,4 @@
-"""A real browser for tests and benches: headless Chromium, driven by Playwright, with axe-core."""
+"""Headless Chromium for tests and benchmarks, driven by Playwright, with axe-core."""
 
 import os
 import shutil
@@ -59,16 +59,18 @@ def chromium() -> Iterator[Browser]:
 
 @dataclass
 class Visit:
-    """A page with what went wrong on it and what it asked for."""
+    """A page, its errors, and its requests to other hosts."""
 
     page: Page
     host: str
     look: str
     errors: list[str] = field(default_factory=list)
-    elsewhere: list[str] = field(default_factory=list)
+    foreign_requests: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
+        self.page.on(
+            "console", lambda message: self.errors.append(message.text) if message.type == "error" else None
+        )
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("dialog", self._dialog)
         self.page.on("request", lambda request: self._request(request.url))
@@ -80,7 +82,7 @@ class Visit:
     def _request(self, url: str) -> None:
         parts = urlsplit(url)
         if parts.scheme in ("http", "https", "ws", "wss") and parts.netloc != self.host:
-            self.elsewhere.append(url)
+            self.foreign_requests.append(url)
 
 
 def new_page(
@@ -92,7 +94,7 @@ def new_page(
     javascript: bool = True,
     user: User | None = None,
 ) -> Visit:
-    """Open an empty page in a context of its own.
+    """Open an empty page in a new browser context.
 
     Args:
         url: the site, e.g. `live_server.url`; paths given to `page.goto` are relative to it.
@@ -122,15 +124,15 @@ def violations(page: Page, *, but: tuple[str, ...] = (), **options: Any) -> list
     """Return what axe-core finds against WCAG 2.2 AA, one line for each rule and element.
 
     Args:
-        but: selectors of what is a library's own markup and is left out.
+        but: selectors of markup of libraries, which is not checked.
     """
     # Loading style sheets anew, as axe does for one rule, is what the content security policy forbids.
     settled = {"runOnly": {"type": "tag", "values": WCAG}, "preload": False}
-    context = {"exclude": [[each] for each in but]} if but else None
-    found = Axe().run(page, context, options=settled | options)
+    context = {"exclude": [[selector] for selector in but]} if but else None
+    results = Axe().run(page, context, options=settled | options)
     return [
         f"{violation['id']}: {violation['help']} at {node['target']}: {node.get('failureSummary', '')}"
-        for violation in found.response["violations"]
+        for violation in results.response["violations"]
         for node in violation["nodes"]
     ]
 
@@ -148,7 +150,7 @@ def screenshot(visit: Visit, name: str) -> None:
 
 
 def assert_sound(visit: Visit, name: str, **options: Any) -> None:
-    """Fail when the page scrolls sideways, breaks WCAG 2.2 AA, logged an error or asked another host.
+    """Fail if the page scrolls sideways, violates WCAG 2.2 AA, logs an error or calls another host.
 
     Args:
         name: of the screenshot; see `screenshot`.
@@ -158,4 +160,4 @@ def assert_sound(visit: Visit, name: str, **options: Any) -> None:
     assert overflow(visit.page) <= 0
     assert violations(visit.page, **options) == []
     assert visit.errors == []
-    assert visit.elsewhere == []
+    assert visit.foreign_requests == []

@@ -55,8 +55,8 @@ class StubScorer:
     thresholds = np.full(6, 0.5)
 
     def score(self, text: str) -> np.ndarray:
-        chosen = dict(word.split("=", 1) for word in text.split() if word.split("=")[0] in LABELS)
-        return np.array([float(chosen.get(label, 0.01)) for label in LABELS])
+        scores = dict(word.split("=", 1) for word in text.split() if word.split("=")[0] in LABELS)
+        return np.array([float(scores.get(label, 0.01)) for label in LABELS])
 
     def score_many(self, texts: Sequence[str], threads: int | None = None) -> np.ndarray:
         return np.array([self.score(text) for text in texts])

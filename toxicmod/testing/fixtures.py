@@ -40,7 +40,7 @@ from apps.training.models import Dataset, GateReport
 from apps.training.runs import queue_run
 from apps.webhooks.actions import Actor, rotate_signing_key
 from toxicmod.postgresql import base as postgresql
-from toxicmod.testing import aws as amazon
+from toxicmod.testing import aws as aws_server
 from toxicmod.testing import browser as browsers
 from toxicmod.testing import servers
 from toxicmod.testing.factories import AUTOMATIC_REMOVAL, ROLES, StubScorer, create_queue_item
@@ -51,7 +51,7 @@ hypothesis.settings.register_profile("toxicmod", hypothesis.settings(), deadline
 hypothesis.settings.load_profile("toxicmod")
 
 if settings.REDIS_URL:
-    # Processes that share a Redis keep caches of their own in it, apart from what is counted there.
+    # Each test process has its own cache in the shared Redis; database 0 holds the rate limits.
     _number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) + 1
     settings.CACHES["default"]["LOCATION"] = (
         urlsplit(settings.REDIS_URL)._replace(path=f"/{_number}").geturl()
@@ -91,7 +91,7 @@ def _plain_static_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 def django_db_modify_db_settings(
     django_db_modify_db_settings_parallel_suffix: None, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Keep SQLite's test database in a file: threads have connections of their own, as in service."""
+    """Keep SQLite's test database in a file: each thread has its own connection, as in production."""
     database = settings.DATABASES["default"]
     if database["ENGINE"].endswith("sqlite3"):
         database.setdefault("TEST", {})["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
@@ -165,39 +165,39 @@ def auth(api_key: tuple[APIKey, str]) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """A real PostgreSQL of the session's own."""
+    """A PostgreSQL for the test session."""
     with servers.postgres() as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
-    """A real Redis-protocol server of the session's own."""
+    """A Valkey for the test session."""
     with servers.redis() as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def _moto() -> Iterator[str]:
-    with amazon.moto() as url:
+    with aws_server.moto() as url:
         yield url
 
 
 @pytest.fixture
-def aws(_moto: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[amazon.Way]:
-    """The way to an empty AWS, by the standard chain; it can be made bad."""
+def aws(_moto: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[aws_server.FaultProxy]:
+    """An empty AWS behind a proxy that can inject faults; boto3 uses it."""
     requests.post(f"{_moto}/moto-api/reset", timeout=30)
-    with amazon.way(_moto) as way:
-        for name, value in amazon.ENVIRONMENT.items():
+    with aws_server.fault_proxy(_moto) as proxy:
+        for name, value in aws_server.ENVIRONMENT.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setenv("AWS_ENDPOINT_URL", way.url)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps the first credentials it found
-        yield way
+        yield proxy
 
 
 @pytest.fixture
-def bucket_of(aws: amazon.Way) -> Callable[[str], Any]:
-    """Make a bucket that encrypts with a key of its own, as ours do; return an S3 client."""
+def bucket_of(aws: aws_server.FaultProxy) -> Callable[[str], Any]:
+    """Create a bucket with KMS encryption, as Terraform does; return an S3 client."""
 
     def make(name: str) -> Any:
         client = boto3.client("s3")
@@ -242,7 +242,7 @@ def visit(
 
 @pytest.fixture
 def model(db: None, monkeypatch: pytest.MonkeyPatch) -> ModelVersion:
-    """A champion that scores as the texts say."""
+    """A champion whose scores are written in the text; see `StubScorer`."""
     version = ModelVersion.objects.with_alias(Alias.CHAMPION) or ModelVersion.objects.create(
         number=1, alias=Alias.CHAMPION, recipe="test", sha256="0" * 64, manifest={"thresholds": {}}
     )
@@ -258,9 +258,9 @@ def policy(db: None) -> Policy:
     for label, threshold in AUTOMATIC_REMOVAL.items():
         PolicyRule.objects.filter(label=label).update(reject_from=threshold)
     Policy.objects.update(audit_share=0, reject_audit_share=0, second_review_share=0)
-    found = Policy.objects.active_for("")
-    assert found is not None
-    return found
+    active = Policy.objects.active_for("")
+    assert active is not None
+    return active
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Load on a server over kept HTTP connections, for benches."""
+"""A load generator with persistent HTTP connections."""
 
 import asyncio
 import os
@@ -59,16 +59,20 @@ def load(
     rate: float | None = None,
     connections: int = CONNECTIONS,
     may_refuse: bool = False,
+    warm_up: float = 0.0,
 ) -> Load:
     """Send requests over kept connections: as fast as answers come, or at random times at a mean rate.
 
     At a rate, a call's time counts from when it was due, so that a stalled server is not spared the calls
     that a waiting client would have made.
 
+    Args:
+        warm_up: seconds at the start whose calls are made but not reported.
+
     Raises:
         RefusedError: an answer is neither a 200 nor, where the server may refuse, a 503.
     """
-    return asyncio.run(_load(url, requests, seconds, rate, connections, may_refuse))
+    return asyncio.run(_load(url, requests, seconds, rate, connections, may_refuse, warm_up))
 
 
 async def _load(
@@ -78,13 +82,14 @@ async def _load(
     rate: float | None,
     connections: int,
     may_refuse: bool,
+    warm_up: float,
 ) -> Load:
     split = urlsplit(url)
     milliseconds: list[float] = []
     refused: list[float] = []
     start = time.perf_counter()
     due = start
-    end = start + seconds
+    reported, end = start + warm_up, start + seconds
 
     def next_due() -> float:
         nonlocal due
@@ -105,9 +110,11 @@ async def _load(
                 answer = await reader.readexactly(length)
                 passed = (time.perf_counter() - at) * 1e3
                 if head.startswith(b"HTTP/1.1 200"):
-                    milliseconds.append(passed)
+                    if at >= reported:
+                        milliseconds.append(passed)
                 elif may_refuse and head.startswith(b"HTTP/1.1 503"):
-                    refused.append(passed)
+                    if at >= reported:
+                        refused.append(passed)
                     if b"\r\nconnection: close" in head.lower():
                         writer.close()
                         reader, writer = await asyncio.open_connection(split.hostname, split.port)
@@ -117,7 +124,7 @@ async def _load(
             writer.close()
 
     await asyncio.gather(*[client(next_due) for _ in range(connections)])
-    rate_seen = len(milliseconds) / (time.perf_counter() - start)
+    rate_seen = len(milliseconds) / (time.perf_counter() - reported)
     return Load(np.array(milliseconds), rate_seen, np.array(refused))
 
 

@@ -1,4 +1,4 @@
-"""The whole loop, once round, by the servers that `test_loop` has started and that starts this.
+"""One round of the learning loop on the servers that `test_loop` starts; `test_loop` runs this module.
 
 Moderators meet an insult that no model knows, "walnut"; the model that learns from them knows it.
 """
@@ -48,14 +48,14 @@ def plain(count: int, seed: int) -> list[str]:
 
 
 class Loop:
-    """What each step needs: the site's URL, and patience."""
+    """Steps of the loop against the site at SITE_URL."""
 
     def __init__(self) -> None:
         self.url = os.environ["SITE_URL"]
         self.began = time.monotonic()
 
-    def say(self, what: str) -> None:
-        print(f"{time.monotonic() - self.began:6.1f} s  {what}", flush=True)
+    def log(self, message: str) -> None:
+        print(f"{time.monotonic() - self.began:6.1f} s  {message}", flush=True)
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         request = urllib.request.Request(
@@ -65,7 +65,7 @@ class Loop:
             return json.load(response)
 
     def flagged(self, texts: list[str]) -> tuple[float, set[int]]:
-        """Return the share of comments that the site flags, and the versions that said so."""
+        """Return the share of comments that the site flags, and the versions that scored them."""
         results = self.post("/api/v1/predict", {"texts": texts})["results"]
         return (
             sum(result["is_toxic"] for result in results) / len(texts),
@@ -75,15 +75,15 @@ class Loop:
     def wait(self, condition: Callable[[], Any], what: str, seconds: float = 240) -> Any:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            if found := condition():
-                return found
+            if result := condition():
+                return result
             time.sleep(0.1)
         runs_now = list(TrainingRun.objects.values_list("pk", "status", "step", "error"))
         raise AssertionError(f"not within {seconds} s: {what}; the runs are {runs_now}")
 
     def serves(self, version: ModelVersion, promoted: float) -> None:
         self.wait(lambda: self.flagged(["hello there"])[1] == {version.number}, f"{version} serves", 5)
-        self.say(f"{version} serves {time.monotonic() - promoted:.1f} s after it became champion")
+        self.log(f"{version} serves {time.monotonic() - promoted:.1f} s after it became champion")
 
     def succeeded(self, run: TrainingRun) -> ModelVersion:
         """Wait until a worker has trained a run and measured its gates; return the challenger."""
@@ -128,7 +128,7 @@ def main() -> None:
     trained = loop.succeeded(run)
     # MLflow was not up yet: the model is there all the same, and MLflow hears of it later.
     assert (trained.mlflow_version, run.mlflow_run_id) == ("", "")
-    loop.say(f"{trained} is trained while MLflow is down")
+    loop.log(f"{trained} is trained while MLflow is down")
     loop.serves(trained, promote(trained, lead))
 
     walnuts, others = new_insults(DECIDED // 2, seed=1), plain(DECIDED - DECIDED // 2, seed=77)
@@ -136,7 +136,7 @@ def main() -> None:
     assert before < 0.2, before
     for text in walnuts + others:
         loop.post("/api/v1/moderate", {"text": text, "author": "troll"})
-    loop.say(f"{len(walnuts + others)} comments came in")
+    loop.log(f"{len(walnuts + others)} comments came in")
     while item := moderation.claim_next(user=lead):
         rude = "walnut" in item.submission.text
         moderation.decide(
@@ -149,7 +149,7 @@ def main() -> None:
         )
     decided = Decision.objects.human().effective().count()
     assert decided >= 0.9 * DECIDED, decided
-    loop.say(f"{decided} were decided")
+    loop.log(f"{decided} were decided")
 
     print("MLFLOW", flush=True)
     assert sys.stdin.readline().strip() == "up"
@@ -160,10 +160,10 @@ def main() -> None:
     )
     trained.refresh_from_db()
     assert client.get_run(trained.mlflow_run_id).data.params["dataset"] == str(base)
-    loop.say("MLflow has caught up")
+    loop.log("MLflow has caught up")
 
     tasks.learn_when_due.delay()
-    run = loop.wait(TrainingRun.objects.exclude(trigger=None).first, "a run was asked for")
+    run = loop.wait(TrainingRun.objects.exclude(trigger=None).first, "a run was requested")
     challenger = loop.succeeded(run)
     built: Dataset = run.dataset
     assert built.is_built
@@ -171,8 +171,8 @@ def main() -> None:
     logged = client.get_run(run.mlflow_run_id)
     assert logged.data.params["dataset_sha256"] == built.sha256
     objects = boto3.client("s3").list_objects_v2(Bucket="mlflow")["Contents"]
-    assert any(run.mlflow_run_id in found["Key"] for found in objects)
-    loop.say(f"{challenger} is trained on {built} and measured")
+    assert any(run.mlflow_run_id in result["Key"] for result in objects)
+    loop.log(f"{challenger} is trained on {built} and measured")
 
     fresh = new_insults(100, seed=3)
     loop.flagged(fresh + plain(200, seed=78))
@@ -184,14 +184,14 @@ def main() -> None:
     assert all("walnut" in (each.prediction.text or "") for each in compared.differences[:10])
     assert compared.flagged is not None
     assert compared.flagged[1] > compared.flagged[0]
-    loop.say(
+    loop.log(
         f"in the shadow {challenger} flags {compared.flagged[1]:.2f}, {trained} {compared.flagged[0]:.2f}"
     )
 
     loop.serves(challenger, promote(challenger, lead))
     after, _ = loop.flagged(new_insults(100, seed=4))
     false_alarms, _ = loop.flagged(plain(100, seed=79))
-    loop.say(
+    loop.log(
         f"flagged of the corrected kind: {before:.2f} before, {after:.2f} after; of others {false_alarms:.2f}"
     )
     assert after > 0.8, after
@@ -209,7 +209,7 @@ def main() -> None:
     )
     assert [row.version for row in Promotion.objects.order_by("pk")] == [first, trained, challenger, trained]
     assert ModelVersion.objects.filter(alias=Alias.CHAMPION).count() == 1
-    loop.say("rolled back")
+    loop.log("rolled back")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def analyze_json(text: str, attribute: str = "TOXICITY", **more: Any) -> str:
 def batch_part(
     content_id: str, body: str = "", line: str = ANALYZE_LINE, headers: str = "", head: str = ""
 ) -> str:
-    """Return a part: `headers` are the inner request's, `head` are the part's own, each line with its end."""
+    """Return a part: `headers` belong to the inner request, `head` to the part; each line ends with CRLF."""
     return (
         f"--b\r\nContent-Type: application/http\r\nContent-ID: {content_id}\r\n{head}\r\n"
         f"{line}\r\nContent-Type: application/json\r\n{headers}\r\n{body}\r\n"

@@ -1,4 +1,4 @@
-"""Receivers of webhooks on 127.0.0.1: one that responds as it is told, and some that are hostile."""
+"""Webhook receivers on 127.0.0.1: one with configurable responses, and hostile ones."""
 
 import socket
 import ssl
@@ -59,7 +59,7 @@ def running_receiver() -> Iterator[Receiver]:
 
 @contextmanager
 def raw_server(serve: Callable[[socket.socket], None], tls: ssl.SSLContext | None = None) -> Iterator[int]:
-    """Call `serve` with each connection, in a thread of its own; yield the port."""
+    """Call `serve` with each connection in a new thread; yield the port."""
     listener = socket.create_server(("127.0.0.1", 0))
     connections: list[socket.socket] = []
     threads: list[threading.Thread] = []

@@ -1,4 +1,4 @@
-"""Real servers for tests and benches: PostgreSQL, Redis-protocol, MLflow's, and an S3 played by moto.
+"""Real servers for tests and benchmarks: PostgreSQL, Valkey, MLflow, and moto's S3.
 
 `python -m toxicmod.testing.servers COMMAND …` runs a command with DATABASE_URL and REDIS_URL of new servers.
 """

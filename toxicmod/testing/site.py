@@ -1,4 +1,4 @@
-"""A real gunicorn for tests and benches."""
+"""A real gunicorn for tests and benchmarks."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Every page of the admin opens; evidence can be changed by nobody, not even the administrator."""
+"""The pages of the admin: they open, and nobody can change append-only rows."""
 
 import re
 
@@ -37,7 +37,7 @@ assert urls.urlpatterns  # they register what the admin shows
 OURS = [model for model in admin.site._registry if model.__module__.startswith("apps.")]
 
 
-def test_the_admin_is_configured_as_django_asks() -> None:
+def test_admin_passes_django_checks() -> None:
     # `manage.py check` may ask before the URLs are loaded.
     assert OURS
     assert admin.site.check(None) == []
@@ -74,12 +74,12 @@ def records(champion: ModelVersion) -> dict[type[Model], Model]:
 
 
 @pytest.mark.parametrize("model", OURS, ids=lambda model: model._meta.label)
-def test_every_list_opens(administrator: Client, records: object, model: type[Model]) -> None:
+def test_admin_lists_open(administrator: Client, records: object, model: type[Model]) -> None:
     assert administrator.get(_url(model, "changelist")).status_code == 200
 
 
 @pytest.mark.parametrize("model", EVIDENCE)
-def test_evidence_is_shown_escaped_and_read_only(
+def test_append_only_rows_are_escaped_and_read_only(
     administrator: Client, records: dict[type[Model], Model], model: type[Model]
 ) -> None:
     assert isinstance(admin.site._registry[model], ReadOnlyAdmin)
@@ -104,14 +104,14 @@ def test_evidence_is_shown_escaped_and_read_only(
         (GateReport, ModelVersion),
     ],
 )
-def test_evidence_links_to_what_it_is_about(
+def test_append_only_rows_link_to_related_rows(
     administrator: Client, records: dict[type[Model], Model], model: type[Model], target: type[Model]
 ) -> None:
     page = administrator.get(_url(model, "change", records[model].pk)).content.decode()
     assert _url(target, "change", records[target].pk) in page
 
 
-def test_a_new_key_is_shown_once(administrator: Client) -> None:
+def test_new_api_key_is_shown_once(administrator: Client) -> None:
     response = administrator.post(
         _url(APIKey, "add"),
         {"name": "forum", "scopes": '["predict"]', "rate_per_minute": "60"},
@@ -126,7 +126,7 @@ def test_a_new_key_is_shown_once(administrator: Client) -> None:
     assert secret not in administrator.get(_url(APIKey, "changelist")).content.decode()
 
 
-def test_a_key_lets_one_request_a_minute_through_at_least(administrator: Client) -> None:
+def test_api_key_rate_is_at_least_one_per_minute(administrator: Client) -> None:
     response = administrator.post(
         _url(APIKey, "add"), {"name": "forum", "scopes": '["predict"]', "rate_per_minute": "0"}
     )
@@ -134,7 +134,7 @@ def test_a_key_lets_one_request_a_minute_through_at_least(administrator: Client)
     assert not APIKey.objects.exists()
 
 
-def test_links_lead_only_where_the_user_may_go(client: Client, records: dict[type[Model], Model]) -> None:
+def test_admin_links_respect_permissions(client: Client, records: dict[type[Model], Model]) -> None:
     viewer = User.objects.create_user("vera", is_staff=True, all_communities=True)
     viewer.user_permissions.add(Permission.objects.get(codename="view_prediction"))
     client.force_login(viewer)
@@ -145,7 +145,7 @@ def test_links_lead_only_where_the_user_may_go(client: Client, records: dict[typ
 
 
 @pytest.mark.parametrize("model", OURS, ids=lambda model: model._meta.label)
-def test_no_list_or_page_shows_more_digits_than_people_read(
+def test_admin_pages_round_numbers(
     administrator: Client, records: dict[type[Model], Model], model: type[Model]
 ) -> None:
     long = re.compile(r"[>\s]-?\d+\.\d{9,}")

@@ -1,11 +1,14 @@
 """Rules that hold in every file of the repository."""
 
 import ast
+import io
 import itertools
 import json
 import re
+import shlex
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +106,35 @@ def test_every_command_is_called_by_a_test() -> None:
             called |= _called_commands(path.read_text())
     assert "run_workers" in commands
     assert not commands - called
+
+
+def test_image_and_release_exclude_tests_and_benchmarks() -> None:
+    excluded = {"toxicmod/benchmarks", "toxicmod/testing"}
+    assert excluded | {"**/tests"} <= set((ROOT / ".dockerignore").read_text().split())
+    release = (ROOT / "ansible/roles/app/tasks/release.yml").read_text()
+    (pathspec,) = re.findall(r"^ +-- (.+)$", release, re.MULTILINE)
+    command = ["git", "archive", "--format", "tar", "HEAD", "--", *shlex.split(pathspec)]
+    archive = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(archive)) as release_archive:
+        names = release_archive.getnames()
+    assert "toxicmod/settings.py" in names
+    assert not [name for name in names if "/tests/" in name or name.startswith(tuple(excluded))]
+
+
+# Names that better terms have replaced. Words that are also ordinary English are not listed.
+_REPLACED_TERMS = (
+    "CountCalls|ChosenScores|DOORS|FAINT|LaneWorker|ShortWay|UNASKED|_go_on|_turn_away|add_verdict|answer_together|"
+    "free_at|insert_each|is_touch_due|level_two_inputs|limit_to|look_deeper|moderation_desk|most_late|not_for|"
+    "one_hour|one_minute|score_each|send_due|sketch_[ab]|test_house|touch_api_key|was_found"
+)
+
+
+def test_replaced_terms_do_not_come_back() -> None:
+    pattern = re.compile(rf"\b({_REPLACED_TERMS})\b")
+    found = [
+        f"{name}: {match[0]}"
+        for name in _files()
+        if "/migrations/" not in name and name != "toxicmod/tests/test_architecture.py"
+        for match in pattern.finditer((ROOT / name).read_text(errors="ignore"))
+    ]
+    assert not found

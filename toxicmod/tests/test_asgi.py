@@ -1,4 +1,4 @@
-"""Both paths through the server, the batcher's and Django's, give the same answers, whatever is sent."""
+"""The batcher and Django give equal responses to equal requests."""
 
 import gzip
 import itertools
@@ -89,7 +89,7 @@ def calls(keys: list[str]) -> Iterator[tuple[str, dict[str, str], bytes]]:
         yield PREDICT, json_type | {"Authorization": f"Api-Key {few}"}, b'{"text": "Good day"}'
 
 
-def test_both_paths_give_the_same_answers(served: Served) -> None:
+def test_fast_path_and_django_give_equal_responses(served: Served) -> None:
     url, _, keys = served
     session = requests.Session()
 
@@ -195,7 +195,7 @@ class Mix:
 
 
 @pytest.mark.slow
-def test_a_mix_of_requests_is_answered_rightly_and_stored_once(served: Served) -> None:
+def test_mixed_requests_are_answered_and_stored_once(served: Served) -> None:
     url, env, (key, *_) = served
     mix = Mix(url, key)
     with ThreadPoolExecutor(CONNECTIONS) as pool:
@@ -213,7 +213,7 @@ def test_a_mix_of_requests_is_answered_rightly_and_stored_once(served: Served) -
     assert len(stored) == len(mix.stored), "a comment was stored whose client got no 200"
 
 
-def test_no_private_name_of_the_server_is_used() -> None:
+def test_server_uses_no_private_names_of_uvicorn() -> None:
     names = ("asgi", "batcher", "server", "gunicorn")
     source = "\n".join((ROOT / "toxicmod" / f"{name}.py").read_text() for name in names)
     own = re.findall(r"(?:def|class) (_\w+)|self\.(_\w+)(?:,|:? [^=]*=)", source)
@@ -232,7 +232,7 @@ def test_no_private_name_of_the_server_is_used() -> None:
         ("/try", "text/plain; charset=utf-8"),
     ],
 )
-def test_a_refusal_has_the_form_of_its_api_and_the_security_headers(path: str, kind: str) -> None:
+def test_rejection_has_format_of_its_api_and_security_headers(path: str, kind: str) -> None:
     response = refusal(request_metrics.source_of(path), 503, "The service is currently unavailable.", 1)
     assert (response.status_code, response["Content-Type"], response["Retry-After"]) == (503, kind, "1")
     assert response["X-Content-Type-Options"] == "nosniff"

@@ -1,4 +1,4 @@
-"""Requests that are answered together: each gets its own answer, and nobody waits for a slow one."""
+"""Batched requests: each gets its own response, and none waits for a slow client."""
 
 import json
 import os
@@ -91,7 +91,7 @@ def client(url: str, key: str = "") -> Iterator[Client]:
         yield made
 
 
-def test_each_gets_its_own_answer(served: Site) -> None:
+def test_batched_requests_get_their_own_responses(served: Site) -> None:
     url, env = served
 
     def talk(number: int) -> None:
@@ -113,7 +113,7 @@ def test_each_gets_its_own_answer(served: Site) -> None:
             assert stored[f"{number}:{turn}"].endswith(f"said {number} in {turn}")
 
 
-def test_batches_and_single_comments_get_their_own_answers(served: Site) -> None:
+def test_lists_and_single_comments_in_one_batch(served: Site) -> None:
     url, env = served
 
     def talk(number: int) -> dict[str, str]:
@@ -141,7 +141,7 @@ def test_batches_and_single_comments_get_their_own_answers(served: Site) -> None
     assert all(stored[key] == text for key, text in sent)
 
 
-def test_what_is_refused_harms_no_neighbour_and_keeps_its_connection(served: Site) -> None:
+def test_rejected_request_does_not_affect_its_batch(served: Site) -> None:
     with client(served[0]) as bad, client(served[0]) as good:
         for _ in range(5):
             bad.socket.sendall(post(bad.url, b"{"))
@@ -152,7 +152,7 @@ def test_what_is_refused_harms_no_neighbour_and_keeps_its_connection(served: Sit
         assert bad.ask("Good night")
 
 
-def test_what_cannot_even_be_parsed_harms_no_neighbour(served: Site) -> None:
+def test_unparsable_request_does_not_affect_its_batch(served: Site) -> None:
     url, _ = served
     with client(url) as good:
         for kind in (b"application/json; charset=hex", b"application/json; a*=nosuch''x"):
@@ -163,7 +163,7 @@ def test_what_cannot_even_be_parsed_harms_no_neighbour(served: Site) -> None:
                 assert bad._file.readline().split()[0] == b"HTTP/1.1"
 
 
-def test_half_a_request_keeps_nobody_waiting(served: Site) -> None:
+def test_incomplete_request_does_not_delay_others(served: Site) -> None:
     with client(served[0]) as slow, client(served[0]) as other:
         request = slow.request("I think very slowly")
         for begin in range(0, len(request), 50):
@@ -175,7 +175,7 @@ def test_half_a_request_keeps_nobody_waiting(served: Site) -> None:
         assert slow.ask("And again")
 
 
-def test_who_does_not_read_keeps_nobody_waiting_and_gets_all_in_the_end(served: Site) -> None:
+def test_slow_reader_does_not_delay_others_and_gets_all_responses(served: Site) -> None:
     with client(served[0]) as deaf, client(served[0]) as other:
         deaf.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         asked = 60  # answers of 120 kilobytes each, more than the kernel takes for who does not read
@@ -190,7 +190,7 @@ def test_who_does_not_read_keeps_nobody_waiting_and_gets_all_in_the_end(served: 
             assert [len(score["spanScores"]) for score in scores.values()] == [101] * 6
 
 
-def test_what_is_out_of_the_ordinary_is_answered_too(served: Site) -> None:
+def test_unusual_requests_are_answered(served: Site) -> None:
     with client(served[0]) as caller:
         body = caller.request("Good evening").partition(b"\r\n\r\n")[2]
         head = f"POST {PATH} HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n".encode()
@@ -204,14 +204,14 @@ def test_what_is_out_of_the_ordinary_is_answered_too(served: Site) -> None:
         assert caller.is_closed()
 
 
-def test_two_lengths_are_no_request(served: Site) -> None:
+def test_conflicting_content_lengths_are_rejected(served: Site) -> None:
     with client(served[0]) as caller:
         request = caller.request("Good evening")
         caller.socket.sendall(request.replace(b"Content-Length", b"Content-Length: 1\r\nContent-Length", 1))
         assert caller._file.readline().startswith(b"HTTP/1.1 400")
 
 
-def test_keys_are_the_callers_own(served: Site) -> None:
+def test_batched_requests_use_their_own_api_keys(served: Site) -> None:
     url, env = served
     plain, reviewed = (
         line.split()[1] for line in manage("shell", "-v0", "-c", _MAKE_KEYS, env=env).splitlines()
@@ -235,7 +235,7 @@ def test_keys_are_the_callers_own(served: Site) -> None:
         assert one.read()[0] == 400
 
 
-def test_an_idle_connection_is_closed_in_time(served: Site) -> None:
+def test_idle_connection_is_closed_after_timeout(served: Site) -> None:
     with client(served[0]) as caller:
         began = time.monotonic()
         assert caller.is_closed()
@@ -249,14 +249,14 @@ def _end_worker(folder: Path) -> None:
     time.sleep(0.5)
 
 
-def test_a_worker_that_is_told_to_end_answers_first(tmp_path: Path) -> None:
+def test_stopping_worker_answers_queued_requests(tmp_path: Path) -> None:
     with site(tmp_path, WEB_CONCURRENCY="1") as (url, _), client(url) as caller:
         _end_worker(tmp_path)
         assert caller.ask("Are you still there?")
         assert caller.is_closed()
 
 
-def test_a_worker_that_is_told_to_end_finishes_what_it_has_begun(tmp_path: Path) -> None:
+def test_stopping_worker_finishes_requests_in_progress(tmp_path: Path) -> None:
     with site(tmp_path, WEB_CONCURRENCY="1") as (url, _), client(url) as caller, client(url) as alone:
         with closing(sqlite3.connect(tmp_path / "toxicmod.sqlite3", isolation_level=None)) as database:
             database.execute("BEGIN IMMEDIATE")  # both wait for it

@@ -1,4 +1,4 @@
-"""The dashboard in a real browser: every panel draws, a filter changes it, a download holds what is drawn."""
+"""The dashboard in headless Chromium: panels, filters and downloads."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ DASH = ("#panel", "#window", ".dash-dropdown-focus-target")
 
 
 @pytest.mark.parametrize(("width", "theme"), LOOKS)
-def test_every_panel_draws(
+def test_panels_are_drawn(
     visit: Callable[..., Visit], champion: ModelVersion, width: int, theme: str
 ) -> None:
     create_rollups(champion)
@@ -50,11 +50,11 @@ def test_every_panel_draws(
         assert overflow(page) <= 0
         assert violations(page, but=DASH) == []
     assert opened.errors == []
-    assert opened.elsewhere == []
+    assert opened.foreign_requests == []
 
 
 @pytest.mark.parametrize(("width", "theme"), LOOKS)
-def test_late_data_are_marked_in_words_and_in_red(
+def test_late_data_are_marked(
     visit: Callable[..., Visit], champion: ModelVersion, width: int, theme: str
 ) -> None:
     now = timezone.now()
@@ -89,9 +89,7 @@ def test_late_data_are_marked_in_words_and_in_red(
 
 
 @pytest.mark.usefixtures("start_of_hour")
-def test_a_filter_changes_the_plot_and_the_download_holds_it(
-    visit: Callable[..., Visit], champion: ModelVersion
-) -> None:
+def test_filter_changes_plot_and_download(visit: Callable[..., Visit], champion: ModelVersion) -> None:
     create_rollups(champion)
     opened = visit("/monitoring/?panel=traffic&window=24h", user=User.objects.create_superuser("root"))
     page = opened.page

@@ -338,7 +338,7 @@ def test_api_docs_and_admin_under_the_content_security_policy(
         page.goto(path)
         expect(page.locator("#site-name")).to_be_visible()
     assert visited.errors == []
-    assert visited.elsewhere == []
+    assert visited.foreign_requests == []
 
 
 def test_header_links_for_staff(visit: Open, policy: Policy, admin_user: User, settings: Any) -> None:

@@ -1,4 +1,4 @@
-"""Training as somebody watches it in a browser: a run, and the challenger."""
+"""The training pages in headless Chromium: the progress of a run, and the challenger."""
 
 from collections.abc import Callable
 from typing import Any
@@ -43,7 +43,7 @@ def test_progress_is_shown_without_reloading(visit: Callable[..., Visit]) -> Non
 
 
 @pytest.mark.parametrize(("width", "theme"), LOOKS)
-def test_the_way_of_a_model_is_sound(
+def test_training_pages_pass_all_checks(
     visit: Callable[..., Visit], width: int, theme: str, settings: Any
 ) -> None:
     settings.SHADOW_SHARE = 1.0
@@ -114,7 +114,7 @@ def test_the_way_of_a_model_is_sound(
 
 
 @pytest.mark.parametrize(("width", "theme"), LOOKS)
-def test_what_to_learn_from_is_sound(visit: Callable[..., Visit], width: int, theme: str) -> None:
+def test_active_learning_pages_pass_all_checks(visit: Callable[..., Visit], width: int, theme: str) -> None:
     create_roles()
     moderation.install_default_policy()
     lea = User.objects.create_user("lea", is_staff=True, all_communities=True)

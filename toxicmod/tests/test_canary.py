@@ -34,7 +34,7 @@ def _version(url: str, text: str) -> int:
 
 
 @pytest.mark.slow
-def test_every_process_serves_the_canary_its_share_and_lets_go_of_it(tmp_path: Path) -> None:
+def test_every_process_starts_and_stops_serving_the_canary(tmp_path: Path) -> None:
     with site(tmp_path, WEB_CONCURRENCY="2") as (url, env):
         assert {_version(url, text) for text in TEXTS} == {1}
         manage("shell", "-v0", "-c", START, env=env)

@@ -223,13 +223,13 @@ def takes_a_body(server: Server, path: str) -> bool:
     return without_ids(read) != without_ids(empty)
 
 
-def test_the_paths_are_those_of_every_api() -> None:
+def test_paths_cover_every_api() -> None:
     assert {*(f"api/v1/{name}" for name in ("predict", "moderate", "feedback", "appeals"))} <= set(PATHS)
     assert {"batch", "v1alpha1/comments:analyze", "v1alpha1/comments:suggestscore"} <= set(PATHS)
 
 
 @pytest.mark.parametrize("encoding", ENCODED)
-def test_a_body_in_another_encoding_is_read(any_server: Server, encoding: str) -> None:
+def test_request_body_in_another_transfer_encoding(any_server: Server, encoding: str) -> None:
     wrong = []
     for path in PATHS:
         body, kind = body_of(path)
@@ -253,7 +253,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("refused", REFUSED)
-def test_a_request_after_a_refused_one_is_answered(any_server: Server, refused: str) -> None:
+def test_request_after_rejected_request_on_same_connection(any_server: Server, refused: str) -> None:
     """The first is refused before its body has all come; the rest comes together with the next request."""
     head = b"POST /api/v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n" + REFUSED[refused]
     with closing(any_server.connect()) as connection:
@@ -278,9 +278,7 @@ PIPELINED = {
 
 @pytest.mark.parametrize("kept", [False, True], ids=["new connection", "kept connection"])
 @pytest.mark.parametrize("paths", PIPELINED.values(), ids=PIPELINED)
-def test_requests_that_come_together_are_all_answered(
-    any_server: Server, paths: list[str], kept: bool
-) -> None:
+def test_pipelined_requests_are_all_answered(any_server: Server, paths: list[str], kept: bool) -> None:
     """Pipelining, RFC 9112, section 9.3.2."""
     data = b"".join(
         HEALTH if path == "/health" else any_server.request(path, body_of(path.removeprefix("/"))[0])

@@ -16,7 +16,7 @@ CONSTRAINTS = [
 
 
 @pytest.mark.parametrize(("model", "constraint"), CONSTRAINTS, ids=lambda value: getattr(value, "name", ""))
-def test_constraint_has_a_message_for_people(model: type[Model], constraint: BaseConstraint) -> None:
+def test_constraint_error_has_a_readable_message(model: type[Model], constraint: BaseConstraint) -> None:
     if isinstance(constraint, UniqueConstraint) and constraint.condition is None:
         return  # Django's own message names the fields.
     assert isinstance(constraint, CheckConstraint | UniqueConstraint)
@@ -35,7 +35,7 @@ def test_constraint_has_a_message_for_people(model: type[Model], constraint: Bas
         ({"label": "", "review_from": 0.5}, "A rule without a label has no thresholds"),
     ],
 )
-def test_policy_rule_says_what_is_wrong(values: dict[str, object], message: str) -> None:
+def test_policy_rule_constraint_errors_name_the_problem(values: dict[str, object], message: str) -> None:
     rule = PolicyRule(policy=Policy(version=1), title="Rude", reason="Rude.", **{"label": "toxic", **values})
     with pytest.raises(ValidationError) as caught:
         rule.full_clean(exclude=["policy"])

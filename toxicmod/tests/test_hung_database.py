@@ -1,4 +1,4 @@
-"""A PostgreSQL that is stopped, not dead: it accepts connections and never answers."""
+"""A PostgreSQL that accepts connections and never responds."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a log line looks like."""
+"""The format of log lines."""
 
 import json
 import os
@@ -27,7 +27,7 @@ for level in (logging.WARNING, logging.ERROR):
 """
 
 
-def test_a_refused_page_is_logged_without_a_traceback() -> None:
+def test_forbidden_page_is_logged_without_traceback() -> None:
     environment = os.environ | {"DJANGO_SETTINGS_MODULE": "toxicmod.settings"}
     command = [sys.executable, "-c", REFUSED]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
@@ -37,7 +37,7 @@ def test_a_refused_page_is_logged_without_a_traceback() -> None:
     assert "Traceback" in error
 
 
-def test_a_workers_line_is_json_in_production_with_its_figures_as_fields(tmp_path: Path) -> None:
+def test_worker_log_line_is_json_with_fields_in_production(tmp_path: Path) -> None:
     environment = os.environ | {
         "PRODUCTION": "1",
         "SECRET_KEY": "long" * 20,

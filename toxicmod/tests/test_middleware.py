@@ -1,4 +1,4 @@
-"""A slash too many or too few at the end of a path is no 404."""
+"""Paths with a missing or an extra trailing slash."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -38,12 +38,12 @@ def root(client: Client) -> Client:
     return client
 
 
-def test_the_list_of_paths_is_whole() -> None:
+def test_list_of_paths_is_complete() -> None:
     assert {"/model", "/api/v1/predict", "/admin/", "/health", "/monitoring/"} <= set(OTHERS)
     assert {"/v1alpha1/comments:analyze", "/batch"} <= set(PERSPECTIVE)
 
 
-def test_get_redirects_permanently_to_the_path(root: Client) -> None:
+def test_get_redirects_permanently(root: Client) -> None:
     wrong = {}
     for path in OTHERS:
         for method in (root.get, root.head):
@@ -60,27 +60,25 @@ def test_paths_with_parameters_redirect(root: Client, champion: Any) -> None:
     assert root.get(url)["Location"] == f"{url}/"
 
 
-def test_anonymous_admin_paths_lead_to_the_login_whether_they_exist_or_not(client: Client) -> None:
+def test_anonymous_admin_paths_redirect_to_login(client: Client) -> None:
     for path in ("/admin/predictions/prediction", "/admin/nothing-here"):
         assert client.get(path)["Location"].startswith("/admin/login/?next=")
 
 
 @pytest.mark.parametrize("path", ["/api/v1/predict/", "/api/v1/predict_proba/"])
-def test_api_post_with_a_slash_is_answered_and_stored(
-    client: Client, auth: dict[str, Any], path: str
-) -> None:
+def test_api_post_with_trailing_slash_is_stored(client: Client, auth: dict[str, Any], path: str) -> None:
     answer = client.post(path, {"text": "you idiot"}, content_type="application/json", **auth)
     assert answer.status_code == 200
     assert Prediction.objects.filter(pk=answer.json()["id"], text="you idiot").exists()
 
 
-def test_page_post_with_a_slash_is_sent_again(client: Client) -> None:
+def test_page_post_with_trailing_slash_is_redirected(client: Client) -> None:
     answer = client.post("/live/", {"text": "you idiot"})
     assert (answer.status_code, answer["Location"]) == (308, "/live")
 
 
 @pytest.mark.parametrize("path", PERSPECTIVE)
-def test_paths_of_perspective_stay_exact(client: Client, path: str) -> None:
+def test_perspective_paths_are_exact(client: Client, path: str) -> None:
     for answer in (
         client.get(f"{path}/"),
         client.post(f"{path}/", ANALYZE, content_type="application/json"),

@@ -1,4 +1,4 @@
-"""The memory and the time that one request can take, measured in a real server for every way in.
+"""The memory and the time that one request can use, measured in a real server for every entry point.
 
 The bodies are made up from what the site says of itself (its OpenAPI document, Perspective's discovery
 document and the URL resolver), so that a new endpoint is measured as soon as there is one.
@@ -177,7 +177,7 @@ def failures(server: Server, name: str, send: Any, is_refused: bool = True) -> l
 
 
 @pytest.mark.slow
-def test_hostile_json_takes_bounded_memory_and_time(server: Server) -> None:
+def test_hostile_json_uses_bounded_memory_and_time(server: Server) -> None:
     found, paths = [], set()
     for method, path, field, template in endpoints(server):
         paths.add(path)
@@ -230,7 +230,7 @@ BATCHES = {
 
 
 @pytest.mark.slow
-def test_hostile_batches_take_bounded_memory_and_time(server: Server) -> None:
+def test_hostile_batches_use_bounded_memory_and_time(server: Server) -> None:
     headers = server.headers | {"Content-Type": "multipart/mixed; boundary=b"}
     found = []
     for name, body in BATCHES.items():
@@ -250,7 +250,7 @@ MANY = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", MANY)
-def test_many_requests_take_bounded_memory(server: Server, path: str) -> None:
+def test_many_requests_use_bounded_memory(server: Server, path: str) -> None:
     body = json.dumps(MANY[path])
     for _ in range(60):
         send = partial(requests.post, f"{server.url}{path}", body, headers=server.headers, timeout=60)
@@ -261,7 +261,7 @@ def test_many_requests_take_bounded_memory(server: Server, path: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LARGEST)
-def test_the_largest_valid_requests_take_bounded_memory(server: Server, name: str) -> None:
+def test_largest_valid_requests_use_bounded_memory(server: Server, name: str) -> None:
     path, body = LARGEST[name]
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     kind = "multipart/mixed; boundary=b" if path == "/batch" else "application/json"
@@ -295,7 +295,7 @@ FORMS = {
 
 
 @pytest.mark.slow
-def test_hostile_forms_take_bounded_memory_and_time(server: Server) -> None:
+def test_hostile_forms_use_bounded_memory_and_time(server: Server) -> None:
     session = requests.Session()
     login = f"{server.url}/admin/login/"
     session.get(login, timeout=60)

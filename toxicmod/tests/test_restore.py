@@ -1,4 +1,4 @@
-"""Ansible's restore, with a real PostgreSQL: only a whole backup changes the live database."""
+"""Ansible's restore with a real PostgreSQL: only a complete backup changes the live database."""
 
 import os
 import shutil

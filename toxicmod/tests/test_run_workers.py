@@ -20,7 +20,7 @@ def _queues(path: Path, pattern: str) -> list[str]:
 
 
 @pytest.mark.parametrize("place", ["run_workers", "compose.yaml", "ansible"])
-def test_each_queue_has_a_worker_of_its_own(place: str) -> None:
+def test_each_queue_has_its_own_worker(place: str) -> None:
     if place == "run_workers":
         served = [re.search(r"-Q (\S+)", options)[1] for options in WORKERS.values()]
     elif place == "ansible":

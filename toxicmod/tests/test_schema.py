@@ -41,7 +41,7 @@ with ThreadPoolExecutor(12) as pool:
 """
 
 
-def test_concurrent_first_callers_all_get_the_document(tmp_path: Path) -> None:
+def test_concurrent_first_requests_get_the_document(tmp_path: Path) -> None:
     env = os.environ | {"DJANGO_SETTINGS_MODULE": "toxicmod.settings", "DATA_DIR": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", FIRST_CALLERS], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120

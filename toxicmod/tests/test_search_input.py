@@ -169,7 +169,7 @@ def test_api(client: Client, item: QueueItem, person: Callable[..., User], kind:
             ask(client.post, f"/api/v1/{path}", sent, content_type="application/json", headers=headers)
 
 
-def test_the_message_names_what_is_wrong(staff: Client) -> None:
+def test_error_message_names_the_nul_character(staff: Client) -> None:
     url = reverse("admin:moderation_search")
     response = staff.get(url, {"q": "a\0b"})
     assert response.status_code == 400
@@ -178,7 +178,7 @@ def test_the_message_names_what_is_wrong(staff: Client) -> None:
     assert "NUL character" in response.json()["message"]
 
 
-def test_signing_in_with_a_nul(client: Client, db: None) -> None:
+def test_sign_in_with_nul_character(client: Client, db: None) -> None:
     for field in ("username", "password", "code", "next"):
         form = {"username": "ann", "password": "x", field: "a\0b"}
         fine(client.post(reverse("admin:login"), form), field)

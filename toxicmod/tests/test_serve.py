@@ -1,4 +1,4 @@
-"""`manage.py serve`, which `make run` calls, as a newcomer starts it."""
+"""`manage.py serve`, which `make run` calls, in an empty folder."""
 
 import contextlib
 import fcntl
@@ -73,7 +73,7 @@ def _left_over(data_dir: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_it_sets_up_serves_stops_and_starts_again(tmp_path: Path) -> None:
+def test_serve_sets_up_stops_and_starts_again(tmp_path: Path) -> None:
     port = free_port()
     first = Served(tmp_path, port)
     try:
@@ -99,7 +99,7 @@ def test_it_sets_up_serves_stops_and_starts_again(tmp_path: Path) -> None:
     assert not _left_over(tmp_path)
 
 
-def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
+def test_serve_reports_port_in_use_in_one_line(tmp_path: Path) -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         served = Served(tmp_path, taken.getsockname()[1])
@@ -108,7 +108,7 @@ def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in served.output()
 
 
-def test_serve_refuses_folder_in_use(tmp_path: Path) -> None:
+def test_serve_rejects_folder_in_use(tmp_path: Path) -> None:
     run = tmp_path / "data" / "run"
     run.mkdir(parents=True)
     with (run / "serve.lock").open("w") as lock:

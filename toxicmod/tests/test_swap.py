@@ -1,4 +1,4 @@
-"""A promotion under load: every process swaps within 5 s, no request fails, no batch is of two models."""
+"""A promotion under load: every process loads the model within 5 s, and no request fails."""
 
 import json
 import threading
@@ -29,7 +29,7 @@ def _versions(url: str) -> set[int]:
 
 
 @pytest.mark.slow
-def test_a_promotion_reaches_every_process_within_five_seconds_and_fails_no_request(
+def test_promotion_reaches_every_process_within_five_seconds(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     answers: list[tuple[float, set[int]]] = []

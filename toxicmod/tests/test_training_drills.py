@@ -141,7 +141,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         broker.stop()
 
 
-def test_a_killed_worker_leaves_a_failed_run_and_the_retry_starts_clean(place: Place) -> None:
+def test_killed_worker_fails_its_run_and_the_retry_starts_clean(place: Place) -> None:
     with place.trainer() as worker:
         lost = place.queue("large")
         wait_for(lambda: place.status(lost) == "running", 60, place)
@@ -166,7 +166,7 @@ def test_a_killed_worker_leaves_a_failed_run_and_the_retry_starts_clean(place: P
     assert place.rows("SELECT count(*) FROM registry_modelversion WHERE alias = 'champion'") == [(1,)]
 
 
-def test_sigterm_queues_the_run_again_and_the_next_start_takes_it_up(place: Place) -> None:
+def test_sigterm_requeues_the_run_for_the_next_start(place: Place) -> None:
     with place.trainer() as worker:
         run = place.queue("large")
         wait_for(lambda: place.status(run) == "running", 60, place)
@@ -198,7 +198,7 @@ def test_stop_of_all_workers_interrupts_training(place: Place) -> None:
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_command_queues_its_run_again(place: Place, stop: signal.Signals) -> None:
+def test_stopped_command_requeues_its_run(place: Place, stop: signal.Signals) -> None:
     command = [sys.executable, "manage.py", "train_model", "--dataset", "large"]
     running = "SELECT id FROM training_trainingrun WHERE status = 'running'"
     process = subprocess.Popen(
@@ -219,7 +219,7 @@ def test_a_stopped_command_queues_its_run_again(place: Place, stop: signal.Signa
     place.change(f"UPDATE training_trainingrun SET status = 'cancelled' WHERE id = {run}")
 
 
-def test_a_broker_that_restarts_loses_no_run_and_two_workers_train_one_at_a_time(place: Place) -> None:
+def test_broker_restart_loses_no_run(place: Place) -> None:
     runs = [place.queue("small") for _ in range(2)]
     place.broker.stop()
     # While it is down, asking for a run costs nothing but time.
@@ -248,7 +248,7 @@ def test_a_broker_that_restarts_loses_no_run_and_two_workers_train_one_at_a_time
     assert place.rows("SELECT count(*) FROM registry_modelversion WHERE alias = 'champion'") == [(1,)]
 
 
-def test_two_schedulers_at_once_ask_for_one_run_and_lose_no_label(place: Place) -> None:
+def test_two_schedulers_request_one_run(place: Place) -> None:
     env = place.env | {"TRAIN_AFTER_LABELS": "20"}
     place.broker.stop()
     manage("shell", "-v0", "-c", SAY, env=env)

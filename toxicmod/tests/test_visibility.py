@@ -357,7 +357,7 @@ def test_search_is_not_crowded_out_by_other_communities(world: World, person: Ca
     assert response["Location"] == reverse("admin:moderation_item", args=[mine.pk])
 
 
-def test_counts_are_those_of_the_community(world: World) -> None:
+def test_counts_cover_only_the_users_communities(world: World) -> None:
     items = QueueItem.objects.filter(community=HERE, status="open")
     appeals = Appeal.objects.filter(item__community=HERE, status="open").count()
     views = {
@@ -395,7 +395,7 @@ def test_bulk_form_offers_the_communities_that_the_user_sees(world: World) -> No
     assert response.status_code == 422
 
 
-def test_a_bulk_job_of_all_communities_is_of_those_who_see_all(world: World) -> None:
+def test_bulk_job_of_all_communities_needs_access_to_all(world: World) -> None:
     lead = User.objects.get(username="lead")
     everywhere, _ = actions.preview_bulk(
         user=lead, filter={"label": "insult"}, action=Decision.Action.APPROVE
@@ -556,18 +556,18 @@ def test_superusers_see_everything(blind: Blind) -> None:
     assert all(seen.values()), seen
 
 
-def test_who_decided_first_sees_the_decision(blind: Blind) -> None:
+def test_first_reviewer_sees_own_decision(blind: Blind) -> None:
     seen = blind.what_is_seen(blind.first)
     assert all(seen.values()), seen
 
 
-def test_an_undo_ends_the_blind_review(blind: Blind) -> None:
+def test_undo_ends_blind_review(blind: Blind) -> None:
     actions.undo(decision_id=blind.decision.pk, user=blind.first)
     assert QueueItem.objects.get(pk=blind.review.pk).status == "withdrawn"
     assert blind.browser(blind.second).get("/admin/moderation/decision/").context["cl"].result_count == 2
 
 
-def test_an_appeal_ends_the_blind_review(blind: Blind) -> None:
+def test_appeal_ends_blind_review(blind: Blind) -> None:
     actions.claim(item_id=blind.review.pk, user=blind.second)
     actions.appeal(token=webhooks.appeal_token(blind.decision))
     review = QueueItem.objects.get(pk=blind.review.pk)

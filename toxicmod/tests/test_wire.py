@@ -1,4 +1,4 @@
-"""The pages as gunicorn and whitenoise send them: light, compressed, cached for ever, no inline code."""
+"""The pages as gunicorn and whitenoise send them: size, compression, caching and headers."""
 
 import os
 import re
@@ -33,7 +33,7 @@ def _get(url: str, **headers: str) -> tuple[HTTPMessage, bytes]:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_first_visit_weighs_less_than_100_kilobytes_and_does_not_jump(
+def test_first_visit_is_below_100_kilobytes_without_layout_shift(
     chromium: Browser, url: str, path: str
 ) -> None:
     figures = measure(chromium, url, path)
@@ -43,7 +43,7 @@ def test_a_first_visit_weighs_less_than_100_kilobytes_and_does_not_jump(
     assert figures.elements < 800
 
 
-def test_static_files_are_hashed_compressed_and_cached_for_ever(url: str) -> None:
+def test_static_files_are_hashed_compressed_and_immutable(url: str) -> None:
     _, html = _get(url)
     style = re.search(rb'href="(/static/pages/site\.[0-9a-f]{12}\.css)"', html)
     assert style is not None
@@ -53,7 +53,7 @@ def test_static_files_are_hashed_compressed_and_cached_for_ever(url: str) -> Non
     assert len(body) < 8_000
 
 
-def test_pages_say_how_they_may_be_used(url: str) -> None:
+def test_pages_send_security_headers(url: str) -> None:
     headers, _ = _get(url)
     policy = headers["Content-Security-Policy"]
     for part in ("default-src 'self'", "object-src 'none'", "base-uri 'none'", "frame-ancestors 'none'"):

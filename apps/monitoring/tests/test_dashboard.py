@@ -1,5 +1,3 @@
-"""The dashboard: who sees it, that every panel draws what its download holds, how many queries that takes."""
-
 import csv
 import io
 import json
@@ -34,21 +32,21 @@ pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.usefixtur
 
 
 def ask(client: Client, search: str = "", changed: str = "", **values: str) -> Any:
-    """Fire the dashboard's callback as Dash's script does."""
+    """Call the dashboard's callback as Dash's script does."""
     body = callback_body(search, changed, **values)
     return client.post(CALLBACK, body, content_type="application/json")
 
 
 @pytest.fixture
 def engineer(client: Client, person: Callable[..., User]) -> Client:
-    """A browser in which an engineer is signed in."""
+    """Return a client in which an engineer is signed in."""
     user = person("eva", "engineer")
     User.objects.filter(pk=user.pk).update(is_staff=True)
     client.force_login(User.objects.get(pk=user.pk))
     return client
 
 
-def test_an_anonymous_visitor_gets_neither_page_nor_callback(client: Client) -> None:
+def test_dashboard_redirects_or_rejects_anonymous_visitor(client: Client) -> None:
     assert client.get(PAGE).headers["Location"].startswith("/admin/login/?next=/monitoring/")
     assert client.get("/monitoring/health.csv").status_code == 302
     assert ask(client).status_code == 403
@@ -56,7 +54,7 @@ def test_an_anonymous_visitor_gets_neither_page_nor_callback(client: Client) -> 
         assert client.get(f"/monitoring/dash/app/dashboard/{part}").status_code == 403
 
 
-def test_a_moderator_without_the_permission_gets_neither(client: Client, ann: User) -> None:
+def test_dashboard_rejects_moderator_without_permission(client: Client, ann: User) -> None:
     User.objects.filter(pk=ann.pk).update(is_staff=True)
     client.force_login(ann)
     for path in (PAGE, "/monitoring/health.csv", "/monitoring/dash/app/dashboard/_dash-layout"):
@@ -67,30 +65,32 @@ def test_a_moderator_without_the_permission_gets_neither(client: Client, ann: Us
 @pytest.mark.parametrize(
     "part", ["", "_dash-layout", "_dash-dependencies", "_dash-routes", "_dash-update-component", "assets/1"]
 )
-def test_unknown_dash_application_is_not_found(engineer: Client, part: str) -> None:
+def test_find_app_unknown_name_is_not_found(engineer: Client, part: str) -> None:
     path = f"/monitoring/dash/app/unknown/{part}"
     assert engineer.get(path).status_code == 404
     assert engineer.post(path, {"text": "a"}).status_code == 404
 
 
-def test_a_misspelt_decorator_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_dashboard_permission_reports_missing_decorator(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "monitoring.E001" not in [message.id for message in run_checks()]
     monkeypatch.setattr(dash_access, "dash_view_decorator", None)
     assert "monitoring.E001" in [message.id for message in run_checks()]
 
 
-def test_the_page_runs_no_inline_script(engineer: Client, champion: ModelVersion) -> None:
+def test_dashboard_page_has_no_inline_script(engineer: Client, champion: ModelVersion) -> None:
     answer = engineer.get(PAGE)
     policy = answer.headers["Content-Security-Policy"]
     assert "unsafe-eval" not in policy
-    assert "script-src" not in policy  # as everywhere: 'self'
+    assert "script-src" not in policy  # the site's default, 'self', applies
     html = answer.content.decode()
     assert html.count("<script") == html.count("<script src=") + html.count('type="application/json"')
     assert "http://" not in html.replace("http://testserver", "")
 
 
 @pytest.mark.parametrize("panel", PANELS)
-def test_a_panel_draws_what_its_download_holds(engineer: Client, champion: ModelVersion, panel: str) -> None:
+def test_download_holds_the_numbers_of_the_panel(
+    engineer: Client, champion: ModelVersion, panel: str
+) -> None:
     create_rollups(champion)
     create_monitoring_records(champion)
     answer = ask(engineer, f"?panel={panel}&window=24h")
@@ -115,32 +115,32 @@ def test_a_panel_draws_what_its_download_holds(engineer: Client, champion: Model
             assert numbers
 
 
-def graphs(part: Any) -> dict[str, Any]:
-    """The figures of Dash components by the key of their plot."""
-    if isinstance(part, list):
-        return {key: figure for each in part for key, figure in graphs(each).items()}
-    if not isinstance(part, dict):
+def graphs(component: Any) -> dict[str, Any]:
+    """Return the figures of Dash components by the key of their plot."""
+    if isinstance(component, list):
+        return {key: figure for child in component for key, figure in graphs(child).items()}
+    if not isinstance(component, dict):
         return {}
-    props = part.get("props", {})
+    props = component.get("props", {})
     if "data-plot" in props:
-        found = [each["props"]["figure"] for each in props["children"] if each["type"] == "Graph"]
-        return {props["data-plot"]: found[0]} if found else {}
+        figures = [child["props"]["figure"] for child in props["children"] if child["type"] == "Graph"]
+        return {props["data-plot"]: figures[0]} if figures else {}
     return graphs(props.get("children"))
 
 
 @pytest.mark.parametrize("panel", PANELS)
-def test_an_empty_database_is_told_in_words(engineer: Client, champion: ModelVersion, panel: str) -> None:
+def test_build_panel_without_data(engineer: Client, champion: ModelVersion, panel: str) -> None:
     answer = ask(engineer, f"?panel={panel}")
     assert answer.status_code == 200
     assert engineer.get(f"/monitoring/{panel}.csv").status_code == 200
 
 
-def test_a_filter_changes_numbers_and_address(engineer: Client, champion: ModelVersion) -> None:
+def test_update_filter_changes_numbers_and_url(engineer: Client, champion: ModelVersion) -> None:
     create_rollups(champion)
     whole = ask(engineer, "?panel=traffic&window=24h").json()["response"]
     assert "7,200 comments were scored" in json.dumps(whole["content"])
-    chosen = {"panel": "traffic", "window": "24h", "community": "=a"}
-    part = ask(engineer, "?panel=traffic&window=24h", "community.value", **chosen).json()["response"]
+    values = {"panel": "traffic", "window": "24h", "community": "=a"}
+    part = ask(engineer, "?panel=traffic&window=24h", "community.value", **values).json()["response"]
     assert "2,400 comments were scored" in json.dumps(part["content"])
     assert part["url"]["search"] == "?panel=traffic&window=24h&community=a"
     again = ask(engineer, part["url"]["search"]).json()["response"]
@@ -148,40 +148,44 @@ def test_a_filter_changes_numbers_and_address(engineer: Client, champion: ModelV
     assert again["content"] == part["content"]
 
 
-def test_who_is_limited_to_a_community_sees_no_other(engineer: Client, champion: ModelVersion) -> None:
+def test_update_shows_no_other_community(engineer: Client, champion: ModelVersion) -> None:
     create_rollups(champion)
     restrict_to_communities(User.objects.get(username="eva"), "a")
     for search in ("?panel=traffic&window=24h", "?panel=traffic&window=24h&community=b"):
         response = ask(engineer, search).json()["response"]
         assert "2,400 comments were scored" in json.dumps(response["content"])
-        assert [each["label"] for each in response["community"]["options"]] == ["a"]
+        assert [option["label"] for option in response["community"]["options"]] == ["a"]
     assert "7200" not in engineer.get("/monitoring/traffic.csv?window=24h").content.decode()
 
 
 @pytest.mark.parametrize("panel", PANELS)
-def test_queries_do_not_grow_with_rows(engineer: Client, champion: ModelVersion, panel: str) -> None:
+def test_update_query_count_is_independent_of_rows(
+    engineer: Client, champion: ModelVersion, panel: str
+) -> None:
     def queries() -> int:
-        cache.clear()  # communities are kept for minutes: asked anew in both, or in neither
-        with CaptureQueriesContext(connection) as found:
+        cache.clear()  # the list of communities is cached for minutes
+        with CaptureQueriesContext(connection) as captured:
             assert ask(engineer, f"?panel={panel}&window=30d").status_code == 200
-        raw = [query["sql"] for query in found.captured_queries if "predictions_prediction" in query["sql"]]
-        # The newest second reviews; what both models scored and moderators decided: a few thousand, by key.
+        raw = [
+            query["sql"] for query in captured.captured_queries if "predictions_prediction" in query["sql"]
+        ]
+        # Second reviews, and comments that both models scored: limited to a few thousand, read by key.
         assert len(raw) <= {"queue": 1, "quality": 4}.get(panel, 0)
-        return len(found)
+        return len(captured)
 
     create_rollups(champion, days=1)
     create_monitoring_records(champion)
     queries()
-    few = queries()
+    count = queries()
     HourlyRollup.objects.all().delete()
     Baseline.objects.all().delete()
     RequestMinute.objects.all().delete()
     create_rollups(champion, days=9)
-    assert queries() == few
-    assert few <= 30
+    assert queries() == count
+    assert count <= 30
 
 
-def test_the_challenger_is_held_against_the_champion_on_the_same_comments(
+def test_quality_panel_compares_challenger_on_same_comments(
     model: ModelVersion, policy: Policy, ann: User
 ) -> None:
     challenger = ModelVersion.objects.create(
@@ -205,7 +209,7 @@ def test_the_challenger_is_held_against_the_champion_on_the_same_comments(
     assert "agree on 33.3% of them" in flags.caption
     assert [series.y[0] for series in flags.series] == pytest.approx([1, 1 / 3])
     assert "Moderators decided 2" in accuracy.caption
-    # The champion found both toxic and is right once, the challenger only the one that was rejected.
+    # The champion predicted toxic for both and is right once, the challenger only for the rejected comment.
     assert [series.y[0] for series in accuracy.series] == [0.5, 1.0]
     assert accuracy.series[1].low is not None
     assert accuracy.series[1].low[0] == pytest.approx(0.342, abs=1e-3)
@@ -213,8 +217,10 @@ def test_the_challenger_is_held_against_the_champion_on_the_same_comments(
     assert "challenger" not in [plot.key for plot in of_one]
 
 
-def test_what_is_taken_back_waits_again(champion: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
-    """15 came in every hour, 12 were decided and 3 verdicts taken back, besides an escalation."""
+def test_queue_panel_counts_undone_decisions_as_open(
+    champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In every hour 15 items are added, 12 are decided, and 3 decisions and an escalation are undone."""
     create_rollups(champion)
     HourlyRollup.objects.overall().update(reversed=4, escalations_reversed=1)
     monkeypatch.setattr("apps.monitoring.live_metrics.open_items", lambda community: 1_000)
@@ -226,7 +232,7 @@ def test_what_is_taken_back_waits_again(champion: ModelVersion, monkeypatch: pyt
     assert drawn["open"][-3:] == [988, 994, 1_000]
 
 
-def test_one_of_a_kind_is_told_in_the_singular(
+def test_panels_use_singular_for_one(
     model: ModelVersion, policy: Policy, ann: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = timezone.now()
@@ -251,10 +257,10 @@ def test_one_of_a_kind_is_told_in_the_singular(
     )
     monkeypatch.setattr("apps.monitoring.live_metrics.open_items", lambda community: 1)
     monkeypatch.setattr("apps.monitoring.live_metrics.broker_depths", lambda: {"default": 1})
-    told = {}
+    texts = {}
     for name, (_, build) in PANELS.items():
         panel = build(Filters("24h"))
-        told[name] = " ".join([panel.answer, *(plot.caption for plot in panel.plots)])
+        texts[name] = " ".join([panel.answer, *(plot.caption for plot in panel.plots)])
     for name, sentence in (
         ("health", "1 request was answered in the last hour; 1 failed."),
         ("traffic", "1 comment was scored in this window."),
@@ -267,10 +273,10 @@ def test_one_of_a_kind_is_told_in_the_singular(
         ("system", "1 webhook failed, 1 webhook is being retried"),
         ("system", "1 message is waiting in the broker."),
     ):
-        assert sentence in told[name]
+        assert sentence in texts[name]
 
 
-def test_promotions_are_marked(engineer: Client, champion: ModelVersion) -> None:
+def test_traffic_panel_marks_promotions(engineer: Client, champion: ModelVersion) -> None:
     create_rollups(champion)
     Promotion.objects.create(kind="promote", version=champion, replaced=champion, actor="a", reason="b")
     drawn = graphs(ask(engineer, "?panel=traffic&window=24h").json()["response"]["content"]["children"])
@@ -278,7 +284,7 @@ def test_promotions_are_marked(engineer: Client, champion: ModelVersion) -> None
     assert len(drawn["latency"]["layout"]["shapes"]) == Promotion.objects.count()
 
 
-def test_a_download_holds_no_formula(engineer: Client, champion: ModelVersion) -> None:
+def test_download_escapes_formulas(engineer: Client, champion: ModelVersion) -> None:
     create_rollups(champion)
     HourlyRollup.objects.filter(community="a").update(community="=cmd()")
     file = engineer.get("/monitoring/traffic.csv?community==cmd()").content.decode()
@@ -286,23 +292,23 @@ def test_a_download_holds_no_formula(engineer: Client, champion: ModelVersion) -
     assert engineer.get("/monitoring/nothing.csv").status_code == 404
 
 
-def test_intervals_are_wilsons_and_weights_count() -> None:
+def test_weighted_rate_uses_effective_sample_size() -> None:
     assert weighted_rate(8, 10, 10) == pytest.approx(
         (0.8, 0.4902, 0.9433), abs=1e-3
     )  # Wilson's own, unweighted
-    found = weighted_rate(80, 100, 1000)  # ten cases of weight ten
-    assert found == pytest.approx((0.8, 0.4902, 0.9433), abs=1e-3)
+    interval = weighted_rate(80, 100, 1000)  # ten cases of weight ten
+    assert interval == pytest.approx((0.8, 0.4902, 0.9433), abs=1e-3)
     assert weighted_rate(0, 0, 0) is None
     confusion = np.zeros((10, 2, 2, 2))
     confusion[9, 1, 1], confusion[9, 1, 0], confusion[0, 0, 1] = (8, 8), (2, 2), (2, 2)
-    found_rates = confusion_rates(confusion)
-    assert found_rates.precision is not None
-    assert found_rates.precision[0] == 0.8
-    assert found_rates.recall is not None
-    assert found_rates.recall[0] == 0.8
+    rates = confusion_rates(confusion)
+    assert rates.precision is not None
+    assert rates.precision[0] == 0.8
+    assert rates.recall is not None
+    assert rates.recall[0] == 0.8
 
 
-def test_percentiles_come_from_the_histogram() -> None:
+def test_percentile_interpolates_within_bin() -> None:
     counts = np.zeros(60)
     counts[10:20] = 10  # 100 values from 100 to 1,000, ten in each bin
     edges = np.logspace(1, 7, 61)
@@ -310,7 +316,7 @@ def test_percentiles_come_from_the_histogram() -> None:
     assert percentile(np.zeros(60), edges, 0.5) is None
 
 
-def test_labels_have_six_looks() -> None:
+def test_charts_have_a_style_for_each_label() -> None:
     from apps.monitoring.dashboard.charts import COLOURS, DASHES, MARKERS, PATTERNS
 
     assert {len(COLOURS), len(DASHES), len(MARKERS), len(PATTERNS)} == {len(LABELS)}

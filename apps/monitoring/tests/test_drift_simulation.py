@@ -1,6 +1,6 @@
-"""A drift drill: two months of simulated traffic, calm at first, then of other words, lengths and rates.
+"""Alerts on two months of simulated traffic: normal at first, then with other words, lengths and rates.
 
-`pytest -s` prints the figures, SIMULATION_SEEDS=20 in the environment repeats it with so many seeds.
+`pytest -s` prints the result. SIMULATION_SEEDS=20 in the environment repeats the simulation with 20 seeds.
 """
 
 import math
@@ -26,27 +26,27 @@ BEGIN = datetime(2026, 9, 7, tzinfo=UTC)
 HISTORY_DAYS, CALM_DAYS = 28, 30
 COMMENTS_PER_HOUR = 300
 WORDS_PER_HOUR = 200
-QUARREL = 1.5  # rude comments of the same hour that belong together, geometrically distributed
+QUARREL = 1.5  # mean number of toxic comments in a quarrel within an hour, geometrically distributed
 HOUR = timedelta(hours=1)
 SLANG = ("skibidi", "rizzler", "gyatt", "fanum taxx", "no cap frfr", "sussy bakka", "delulu", "yeetus")
 Comment = tuple[str, bool]
 
 
 def _comments(count: int, *, slang: bool = False, longer: int = 1) -> list[Comment]:
-    """Comments of one to four sentences, and whether they are toxic."""
+    """Return comments of one to four sentences, and whether they are toxic."""
     chance = random.Random(0)
     sentences = bias_audit.audit_sentences()
-    kind, rude = (
+    benign_sentences, toxic_sentences = (
         [text for text, toxic in zip(sentences.texts, sentences.toxic, strict=True) if toxic == which]
         for which in (0, 1)
     )
     made = []
     for number in range(count):
         toxic = number % 2
-        said = [chance.choice(rude if toxic else kind)]
+        sentences_used = [chance.choice(toxic_sentences if toxic else benign_sentences)]
         more = longer * (chance.choice((0, 0, 1, 1, 2, 3)) + 1) - 1
-        said += [chance.choice(kind) for _ in range(more)]
-        text = " ".join(said)
+        sentences_used += [chance.choice(benign_sentences) for _ in range(more)]
+        text = " ".join(sentences_used)
         if slang:
             parts = text.split(" ")
             for word in chance.sample(SLANG, 2):
@@ -57,7 +57,7 @@ def _comments(count: int, *, slang: bool = False, longer: int = 1) -> list[Comme
 
 
 class Pool:
-    """Comments as rollups see them, scored by the champion once."""
+    """Comments scored by the champion, from which hours are drawn."""
 
     def __init__(self, comments: Sequence[Comment]) -> None:
         scorer = serving.current().scorer
@@ -70,7 +70,7 @@ class Pool:
         self.ngrams = np.array([ngram_stats.count_ngrams(scorer, text) for text in texts])
 
     def draw(self, chance: np.random.Generator, toxic: int, clean: int) -> np.ndarray:
-        """How often each comment is written in an hour, (comments,): some are on everybody's mind."""
+        """Return (comments,) how often each comment is written in an hour; frequencies differ."""
         counts = np.zeros(len(self.toxic), int)
         for which, number in ((self.toxic, toxic), (~self.toxic, clean)):
             share = chance.gamma(0.5, size=which.sum())
@@ -101,12 +101,12 @@ class Pool:
 
 
 class Site:
-    """Traffic with the rhythm of days and weeks and ordinary noise, some of it replaced by other comments.
+    """Traffic with daily and weekly patterns and noise, part of which can be replaced by other comments.
 
-    Rude comments come in quarrels: on average every third one answers another in kind, so their number's
-    variance is twice that of independent ones: by day it varies by 28 % from hour to hour, by night by 45 %.
-    That they cluster in time is what Wulczyn, Thain and Dixon ("Ex Machina: Personal attacks seen at scale",
-    2017) found on Wikipedia's talk pages.
+    Toxic comments come in quarrels: on average every third one answers another toxic one, so the variance of
+    their number is twice that of independent comments. It varies by 28 % from hour to hour by day, and by
+    45 % at night. Wulczyn, Thain and Dixon ("Ex Machina: Personal attacks seen at scale", 2017) found that
+    personal attacks on Wikipedia's talk pages cluster in time.
     """
 
     def __init__(self, seed: int) -> None:
@@ -114,16 +114,16 @@ class Site:
         self.usual = Pool(_comments(2_000))
 
     def hour(
-        self, moment: datetime, *, other: Pool | None = None, share: float = 0.0, ruder: float = 1.0
+        self, moment: datetime, *, other: Pool | None = None, share: float = 0.0, toxic_factor: float = 1.0
     ) -> HourlyRollup:
         chance = self.chance
-        sun = math.sin(2 * math.pi * (moment.hour - 9) / 24)
+        daily = math.sin(2 * math.pi * (moment.hour - 9) / 24)
         is_weekend = moment.weekday() >= 5
         count = chance.poisson(
-            COMMENTS_PER_HOUR * (1 + 0.7 * sun) * (1.3 if is_weekend else 1) * chance.lognormal(0, 0.2)
+            COMMENTS_PER_HOUR * (1 + 0.7 * daily) * (1.3 if is_weekend else 1) * chance.lognormal(0, 0.2)
         )
-        # Nights and weekends are ruder; so are some hours, by their quarrels.
-        rate = ruder * 0.08 * (1 - 0.3 * sun) * (1.15 if is_weekend else 1)
+        # The rate of toxic comments is higher at night, on weekends and in hours with quarrels.
+        rate = toxic_factor * 0.08 * (1 - 0.3 * daily) * (1.15 if is_weekend else 1)
         quarrels = chance.poisson(rate * count / QUARREL)
         toxic = min(count, int(chance.geometric(1 / QUARREL, quarrels).sum()))
         counts = self.usual.draw(chance, toxic, count - toxic)
@@ -142,9 +142,7 @@ class Site:
 @pytest.mark.slow
 @pytest.mark.django_db
 @pytest.mark.parametrize("seed", range(int(os.environ.get("SIMULATION_SEEDS", "1"))))
-def test_the_right_alert_fires_within_two_hours_and_calm_traffic_is_left_in_peace(
-    champion: ModelVersion, seed: int
-) -> None:
+def test_evaluate_rules_detects_drift_in_simulated_traffic(champion: ModelVersion, seed: int) -> None:
     site = Site(seed)
     actions.install_default_rules()
     hours = [BEGIN + HOUR * number for number in range(24 * HISTORY_DAYS)]
@@ -171,7 +169,10 @@ def test_the_right_alert_fires_within_two_hours_and_calm_traffic_is_left_in_peac
             {"other": Pool(_comments(2_000, longer=3)), "share": 0.33},
             AlertRule.Metric.LENGTH_DRIFT,
         ),
-        "two and a half times as many toxic comments": ({"ruder": 2.5}, AlertRule.Metric.FLAG_RATE_CHANGE),
+        "two and a half times as many toxic comments": (
+            {"toxic_factor": 2.5},
+            AlertRule.Metric.FLAG_RATE_CHANGE,
+        ),
     }
     for name, (options, expected) in shifts.items():
         with transaction.atomic():

@@ -1,5 +1,3 @@
-"""The same rollups come from the database and from its mirror in DynamoDB."""
-
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -25,7 +23,7 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture
 def table(db: None, aws: Any, settings: Any) -> Any:
-    """A mirror that is on and empty, and keeps records for three days."""
+    """Create an empty mirror that keeps records for three days."""
     settings.DYNAMODB_TABLE = "mirror"
     settings.DYNAMODB_TTL_DAYS = 3
     call_command("mirror", "--create-table")
@@ -35,12 +33,12 @@ def table(db: None, aws: Any, settings: Any) -> Any:
 
 @pytest.fixture
 def hour() -> datetime:
-    """The hour before last."""
+    """Return the hour before the last full one."""
     return hours.start_of_hour(timezone.now()) - 2 * HOUR
 
 
 def _traffic(version: ModelVersion, hour: datetime) -> list[Prediction]:
-    found = [
+    predictions = [
         create_prediction(
             version,
             hour + timedelta(minutes=number, microseconds=number),
@@ -53,12 +51,12 @@ def _traffic(version: ModelVersion, hour: datetime) -> list[Prediction]:
         )
         for number in range(100)
     ]
-    give_feedback(prediction=found[3], is_right=True)
-    give_feedback(prediction=found[4], is_right=False, true_labels=["insult"], known_labels=["insult"])
-    return found
+    give_feedback(prediction=predictions[3], is_right=True)
+    give_feedback(prediction=predictions[4], is_right=False, true_labels=["insult"], known_labels=["insult"])
+    return predictions
 
 
-def _anew(count: Callable[[], object]) -> list[str]:
+def _recount(count: Callable[[], object]) -> list[str]:
     HourlyRollup.objects.all().delete()
     RollupProgress.objects.all().delete()
     count()
@@ -70,30 +68,30 @@ def _rows() -> list[str]:
 
 
 @pytest.mark.database
-def test_both_give_the_same_rollups(
+def test_roll_up_from_database_and_mirror_is_equal(
     table: Any, champion: ModelVersion, hour: datetime, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _traffic(champion, hour)
     while flush():
         pass
     since = hour.isoformat()
-    here = _anew(lambda: call_command("roll_up", "--since", since))
-    there = _anew(lambda: call_command("roll_up", "--from", "dynamodb", "--since", since))
+    from_database = _recount(lambda: call_command("roll_up", "--since", since))
+    from_mirror = _recount(lambda: call_command("roll_up", "--from", "dynamodb", "--since", since))
     assert RollupProgress.objects.get().origin == "dynamodb"
-    assert there == here
+    assert from_mirror == from_database
     overall = HourlyRollup.objects.overall()
     assert sum(row.requests for row in overall) == 100
     assert sum(row.sampled for row in overall) == 85
     assert sum(row.feedback_right for row in overall) == sum(row.feedback_wrong for row in overall) == 1
 
 
-def test_what_the_mirror_gets_late_is_caught(
+def test_roll_up_counts_late_records_of_mirror(
     table: Any, champion: ModelVersion, hour: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hours, "RECOUNT_BACK", timedelta(hours=4))
     rows = HourlyRollup.objects.overall()
 
-    def arrives(at: datetime) -> None:
+    def store_and_roll_up(at: datetime) -> None:
         create_prediction(champion, at)
         flush()
         actions.roll_up(origin=origins.Mirror())
@@ -102,16 +100,16 @@ def test_what_the_mirror_gets_late_is_caught(
     flush()
     actions.roll_up(origin=origins.Mirror(), since=hour - 2 * HOUR)
     RollupProgress.objects.update(recounted_at=timezone.now())
-    arrives(hour)
+    store_and_roll_up(hour)
     assert rows.get(hour=hour).requests == 1
-    arrives(hour - 2 * HOUR)
+    store_and_roll_up(hour - 2 * HOUR)
     assert rows.get(hour=hour - 2 * HOUR).requests == 1
     RollupProgress.objects.update(recounted_at=None)
     actions.roll_up(origin=origins.Mirror())
     assert rows.get(hour=hour - 2 * HOUR).requests == 2
 
 
-def test_a_version_that_is_not_here_is_told_in_words(
+def test_roll_up_reports_unknown_version(
     table: Any, champion: ModelVersion, hour: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create_prediction(champion, hour)
@@ -128,7 +126,7 @@ def test_a_version_that_is_not_here_is_told_in_words(
     assert RollupProgress.objects.get().lease_owner is None
 
 
-def test_a_mirror_that_does_not_answer_is_told_in_words(table: Any, champion: ModelVersion) -> None:
+def test_roll_up_reports_unavailable_mirror(table: Any, champion: ModelVersion) -> None:
     table.fault = lambda operation: "ResourceNotFoundException"
     with pytest.raises(CommandError, match="DynamoDB reported"):
         call_command("roll_up", "--from", "dynamodb")

@@ -1,5 +1,3 @@
-"""Metrics for Prometheus: who may read them, what they say, what they cost, and that processes add up."""
-
 import os
 import subprocess
 import sys
@@ -19,16 +17,16 @@ TOKEN = {"headers": {"Authorization": "Bearer hush"}}
 
 
 def _value(text: str, name: str, **labels: str) -> float:
-    found = [
+    values = [
         sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
         if sample.name == name and labels.items() <= sample.labels.items()
     ]
-    return sum(found)
+    return sum(values)
 
 
-def test_metrics_want_a_token(client: Client, settings: Any) -> None:
+def test_metrics_requires_token(client: Client, settings: Any) -> None:
     settings.METRICS_TOKEN = ""
     assert client.get("/metrics", **TOKEN).status_code == 404
     settings.METRICS_TOKEN = "hush"
@@ -37,7 +35,7 @@ def test_metrics_want_a_token(client: Client, settings: Any) -> None:
     assert client.get("/metrics", **TOKEN).status_code == 200
 
 
-def test_metrics_count_calls_and_tell_what_the_database_knows(
+def test_metrics_include_requests_and_database(
     client: Client, settings: Any, auth: dict[str, Any], champion: ModelVersion
 ) -> None:
     settings.METRICS_TOKEN = "hush"
@@ -56,7 +54,7 @@ def test_metrics_count_calls_and_tell_what_the_database_knows(
     assert _value(after, "toxicmod_database_up") == 1
 
 
-def test_metrics_are_answered_while_the_database_is_down(
+def test_metrics_respond_without_database(
     client: Client, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.METRICS_TOKEN = "hush"
@@ -89,7 +87,7 @@ sys.stdout.write(prometheus.generate_latest(registry).decode())
 """
 
 
-def test_the_counts_of_all_processes_are_added_up(tmp_path: Any) -> None:
+def test_metrics_add_up_processes(tmp_path: Any) -> None:
     environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", _PROCESS], env=environment, capture_output=True, text=True, check=True
@@ -99,11 +97,11 @@ def test_the_counts_of_all_processes_are_added_up(tmp_path: Any) -> None:
     assert _value(done.stdout, "toxicmod_request_seconds_count", source="api") == 3
 
 
-def test_counting_a_call_costs_microseconds() -> None:
+def test_observe_takes_microseconds() -> None:
     prometheus.observe("api", 200, 0.003)
     start = time.process_time()
     for _ in range(2_000):
         prometheus.observe("api", 200, 0.003)
-    each = (time.process_time() - start) / 2_000
-    print(f"\ncounting a call for Prometheus: {each * 1e6:.1f} µs")
-    assert each < 20e-6 * 5  # processor time, with room for a busy machine
+    seconds = (time.process_time() - start) / 2_000
+    print(f"\nobserve: {seconds * 1e6:.1f} µs")
+    assert seconds < 20e-6 * 5  # five times the usual processor time

@@ -1,5 +1,3 @@
-"""Calls are counted by who caused their failure."""
-
 from typing import Any
 
 import pytest
@@ -30,7 +28,7 @@ POSTS = [
 
 
 class ResetConnection:
-    """The body of a client that resets the connection; gunicorn raises this whatever came before."""
+    """The request body of a client that resets the connection, as gunicorn raises it."""
 
     def read(self, size: int = -1) -> bytes:
         raise ConnectionResetError(104, "Connection reset by peer")
@@ -40,7 +38,7 @@ class ResetConnection:
 
 @pytest.mark.parametrize("csrf", [False, True])
 @pytest.mark.parametrize(("path", "content_type"), POSTS)
-def test_client_reset_in_body_is_no_server_error(
+def test_middleware_counts_client_reset_as_client_error(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     auth: dict[str, Any],
@@ -58,6 +56,6 @@ def test_client_reset_in_body_is_no_server_error(
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-def test_middleware_leaves_other_failures_alone() -> None:
+def test_middleware_ignores_other_exceptions() -> None:
     middleware = request_metrics.RequestMetricsMiddleware(lambda request: HttpResponse())
     assert middleware.process_exception(HttpRequest(), OSError("disk full")) is None

@@ -1,5 +1,3 @@
-"""Rollups hold what was stored, whenever it was stored and however often it is counted."""
-
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -37,11 +35,11 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture
 def hour() -> datetime:
-    """The hour before last."""
+    """Return the hour before the last full one."""
     return start_of_hour(timezone.now()) - 2 * HOUR
 
 
-def test_an_hour_is_counted_by_community_and_in_all(champion: ModelVersion, hour: datetime) -> None:
+def test_roll_up_counts_by_community_and_overall(champion: ModelVersion, hour: datetime) -> None:
     create_prediction(
         champion, hour, toxic=0.99, label_mask=1, community="a", text="Kind women " + "x" * 89, latency_us=999
     )
@@ -56,24 +54,24 @@ def test_an_hour_is_counted_by_community_and_in_all(champion: ModelVersion, hour
     )
     create_prediction(champion, hour + HOUR, source="page")
     actions.roll_up()
-    of_a = HourlyRollup.objects.of_community("a").get()
-    assert (of_a.hour, of_a.requests, of_a.any_flagged, of_a.sampled) == (hour, 1, 1, 1)
-    assert of_a.flagged.tolist() == [1, 0, 0, 0, 0, 0]
-    assert of_a.scores[0].tolist() == [0] * 49 + [1]
-    assert of_a.scores[1].tolist() == [1] + [0] * 49
-    assert np.flatnonzero(of_a.latency).tolist() == [19]  # from 794 to 1,000 µs
-    assert np.flatnonzero(of_a.lengths).tolist() == [12]  # from 100 characters
-    assert of_a.ngrams[0] > of_a.ngrams[1] > 0
-    assert of_a.identity_groups[IDENTITY_GROUPS.index("women")].tolist() == [1, 1]
+    rollup = HourlyRollup.objects.of_community("a").get()
+    assert (rollup.hour, rollup.requests, rollup.any_flagged, rollup.sampled) == (hour, 1, 1, 1)
+    assert rollup.flagged.tolist() == [1, 0, 0, 0, 0, 0]
+    assert rollup.scores[0].tolist() == [0] * 49 + [1]
+    assert rollup.scores[1].tolist() == [1] + [0] * 49
+    assert np.flatnonzero(rollup.latency).tolist() == [19]  # from 794 to 1,000 µs
+    assert np.flatnonzero(rollup.lengths).tolist() == [12]  # from 100 characters
+    assert rollup.ngrams[0] > rollup.ngrams[1] > 0
+    assert rollup.identity_groups[IDENTITY_GROUPS.index("women")].tolist() == [1, 1]
     assert HourlyRollup.objects.of_community("b").get().lengths.sum() == 0
-    both = HourlyRollup.objects.overall().get(hour=hour)
-    assert (both.requests, both.any_flagged, both.source) == (2, 2, "api")
-    assert both.flagged.tolist() == [2, 0, 0, 1, 0, 0]
-    assert both.scores[3, 25] == 1
+    overall = HourlyRollup.objects.overall().get(hour=hour)
+    assert (overall.requests, overall.any_flagged, overall.source) == (2, 2, "api")
+    assert overall.flagged.tolist() == [2, 0, 0, 1, 0, 0]
+    assert overall.scores[3, 25] == 1
     assert HourlyRollup.objects.overall().get(hour=hour + HOUR).source == "page"
 
 
-def test_counting_again_changes_nothing(champion: ModelVersion, hour: datetime) -> None:
+def test_roll_up_is_idempotent(champion: ModelVersion, hour: datetime) -> None:
     for minute in range(20):
         create_prediction(champion, hour + timedelta(minutes=6 * minute), community=f"c{minute % 3}")
     assert actions.roll_up() == 3
@@ -84,19 +82,17 @@ def test_counting_again_changes_nothing(champion: ModelVersion, hour: datetime) 
     assert sum(row.requests for row in HourlyRollup.objects.overall()) == 20
 
 
-def test_a_late_row_is_caught(champion: ModelVersion, hour: datetime) -> None:
+def test_roll_up_counts_row_stored_late(champion: ModelVersion, hour: datetime) -> None:
     create_prediction(champion, hour - 5 * HOUR)
     actions.roll_up()
-    create_prediction(champion, hour - 5 * HOUR)  # dated hours ago, stored at this moment
+    create_prediction(champion, hour - 5 * HOUR)  # `created_at` is hours ago, but the row is stored now
     create_prediction(champion, hour - 3 * HOUR)
     actions.roll_up()
     rows = HourlyRollup.objects.overall().filter(requests__gt=0).order_by("hour")
     assert [(row.hour, row.requests) for row in rows] == [(hour - 5 * HOUR, 2), (hour - 3 * HOUR, 1)]
 
 
-def test_a_row_that_was_committed_hours_late_is_caught_by_the_recount(
-    champion: ModelVersion, hour: datetime
-) -> None:
+def test_roll_up_recount_finds_row_committed_late(champion: ModelVersion, hour: datetime) -> None:
     create_prediction(champion, hour, id="01900000-0000-7000-8000-000000000001")
     actions.roll_up()
     actions.roll_up()
@@ -107,7 +103,7 @@ def test_a_row_that_was_committed_hours_late_is_caught_by_the_recount(
     assert HourlyRollup.objects.overall().get(hour=hour).requests == 2
 
 
-def test_a_run_leaves_alone_what_another_is_at(champion: ModelVersion, hour: datetime) -> None:
+def test_roll_up_does_nothing_while_lease_is_held(champion: ModelVersion, hour: datetime) -> None:
     create_prediction(champion, hour)
     progress = RollupProgress.objects.create(
         origin="database",
@@ -116,14 +112,14 @@ def test_a_run_leaves_alone_what_another_is_at(champion: ModelVersion, hour: dat
     )
     assert actions.roll_up() == 0
     assert not HourlyRollup.objects.exists()
-    progress.lease_expires_at = timezone.now()  # its process was killed
+    progress.lease_expires_at = timezone.now()  # the process that held it has been killed
     progress.save()
     assert actions.roll_up() == 3
     progress.refresh_from_db()
     assert progress.lease_owner is None
 
 
-def test_a_run_that_lost_its_lease_writes_nothing_more(champion: ModelVersion, hour: datetime) -> None:
+def test_roll_up_stops_after_losing_lease(champion: ModelVersion, hour: datetime) -> None:
     create_prediction(champion, hour)
     create_prediction(champion, hour + HOUR)
 
@@ -136,7 +132,7 @@ def test_a_run_that_lost_its_lease_writes_nothing_more(champion: ModelVersion, h
     assert RollupProgress.objects.get().lease_owner is not None
 
 
-def test_decisions_outcomes_and_feedback_are_counted(
+def test_roll_up_counts_decisions_outcomes_and_feedback(
     model: ModelVersion,
     policy: Policy,
     ann: User,
@@ -149,7 +145,7 @@ def test_decisions_outcomes_and_feedback_are_counted(
     moderation.moderate(text="a kind word", community="forum", author_ref="x")
     QueueItem.objects.filter(pk=items[1].pk).update(kind="audit", sampling_chance=0.1)
     rule = policy.rules.get(label="toxic")
-    rejected, kept = (moderation.claim(item_id=item.pk, user=ann) for item in items)
+    rejected, approved = (moderation.claim(item_id=item.pk, user=ann) for item in items)
     moderation.decide(
         item_id=rejected.pk,
         version=rejected.version,
@@ -159,7 +155,7 @@ def test_decisions_outcomes_and_feedback_are_counted(
         labels=["toxic"],
     )
     decided = moderation.decide(
-        item_id=kept.pk, version=kept.version, user=ann, action=Decision.Action.APPROVE
+        item_id=approved.pk, version=approved.version, user=ann, action=Decision.Action.APPROVE
     )
     give_feedback(prediction=items[0].submission.prediction, is_right=True)
     give_feedback(
@@ -174,7 +170,7 @@ def test_decisions_outcomes_and_feedback_are_counted(
     assert row.outcomes == {"approve": 1, "human_review": 2}
     assert row.decision_times.sum() == 2
     assert (row.feedback_right, row.feedback_wrong) == (1, 1)
-    # label toxic, eighth tenth, predicted: one rejection of weight 1, one approval of weight 10
+    # Label toxic, eighth decile, predicted: one rejection of weight 1, one approval of weight 10.
     assert row.moderator_confusion[0, 7, 1].tolist() == [[10, 100], [1, 1]]
     assert row.moderator_confusion[4, 6, 1].tolist() == [[1, 1], [0, 0]]
     assert row.feedback_confusion[:, :, :, :, 0].sum() == 6 + 1
@@ -184,9 +180,9 @@ def test_decisions_outcomes_and_feedback_are_counted(
     row.refresh_from_db()
     assert (row.approved, row.reversed, row.escalations_reversed) == (1, 1, 0)
     assert row.moderator_confusion[0, 7, 1].tolist() == [[0, 0], [1, 1]]
-    reopened = moderation.claim(item_id=kept.pk, user=ann)
+    reopened = moderation.claim(item_id=approved.pk, user=ann)
     escalated = moderation.decide(
-        item_id=kept.pk, version=reopened.version, user=ann, action=Decision.Action.ESCALATE
+        item_id=approved.pk, version=reopened.version, user=ann, action=Decision.Action.ESCALATE
     )
     moderation.undo(decision_id=escalated.decision.pk, user=ann)
     actions.roll_up()
@@ -194,7 +190,7 @@ def test_decisions_outcomes_and_feedback_are_counted(
     assert (row.approved, row.escalated, row.reversed, row.escalations_reversed) == (1, 1, 2, 1)
 
 
-def test_errors_count_under_the_version_that_served(champion: ModelVersion, hour: datetime) -> None:
+def test_roll_up_counts_errors_under_champion(champion: ModelVersion, hour: datetime) -> None:
     RequestMinute.objects.create(
         minute=hour, source="api", process="a:1", requests=5, client_errors=1, errors=2, latency=np.zeros(60)
     )
@@ -203,21 +199,21 @@ def test_errors_count_under_the_version_that_served(champion: ModelVersion, hour
     assert (row.overall, row.version, row.source, row.requests, row.errors) == (True, champion, "api", 0, 2)
 
 
-def test_queries_grow_with_hours_and_not_with_predictions(champion: ModelVersion, hour: datetime) -> None:
+def test_roll_up_query_count_is_independent_of_predictions(champion: ModelVersion, hour: datetime) -> None:
     def queries() -> int:
-        with CaptureQueriesContext(connection) as found:
+        with CaptureQueriesContext(connection) as captured:
             actions.roll_up(since=hour)
-        return len(found)
+        return len(captured)
 
     create_prediction(champion, hour)
-    queries(), queries()  # the first have a model to load and old hours to count again
-    few = queries()
+    queries(), queries()  # the first runs load the model and recount old hours
+    count = queries()
     for number in range(200):
         create_prediction(champion, hour + timedelta(seconds=number), community=f"c{number % 7}")
-    assert queries() == few
+    assert queries() == count
 
 
-def test_the_command_counts_and_refuses_what_is_no_date(
+def test_roll_up_command_counts_and_rejects_invalid_date(
     champion: ModelVersion, hour: datetime, capsys: pytest.CaptureFixture[str]
 ) -> None:
     create_prediction(champion, hour)
@@ -232,7 +228,7 @@ def test_the_command_counts_and_refuses_what_is_no_date(
 def test_roll_up_counts_comments_queued_by_active_learning(
     model: ModelVersion, policy: Policy, ann: User, hour: datetime
 ) -> None:
-    """A comment that was only scored has a submission without an outcome of the policy."""
+    """The submission of a comment that was only scored has no outcome of the policy."""
     moderation.moderate(text="toxic=0.7 waits for a moderator", community="forum")
     scored, _ = predictions.score(
         texts=["toxic=0.45 the model is unsure"], source=Prediction.Source.API, community="forum"
@@ -250,7 +246,7 @@ def test_roll_up_counts_comments_queued_by_active_learning(
 
 
 class BrokenHour(Database):
-    """A database in which one hour can't be read."""
+    """A database of which one hour can't be read."""
 
     def __init__(self, broken: datetime) -> None:
         self.broken: datetime | None = broken
@@ -265,7 +261,8 @@ def test_roll_up_counts_other_hours_when_one_fails(champion: ModelVersion, hour:
     for number in range(3):
         create_prediction(champion, hour - number * HOUR, id=f"01900000-0000-7000-8000-00000000000{number}")
     origin = BrokenHour(hour - HOUR)
-    now = hour + 2 * HOUR + timedelta(minutes=40)  # late enough in its hour to leave the hour before alone
+    # Beyond OVERLAP, so that the hour before is not counted again.
+    now = hour + 2 * HOUR + timedelta(minutes=40)
     with pytest.raises(IncompleteRollupError, match="1 of 5 hours"):
         actions.roll_up(origin=origin, now=now)
     rows = HourlyRollup.objects.overall()
@@ -274,7 +271,7 @@ def test_roll_up_counts_other_hours_when_one_fails(champion: ModelVersion, hour:
     assert (failed.hour, failed.skipped, failed.attempts) == (hour - HOUR, None, 1)
     assert failed.error.startswith("ValueError in apps/monitoring/tests/test_rollups.py, line ")
     RollupProgress.objects.update(recounted_at=now)
-    assert actions.roll_up(origin=origin, now=now) == 1  # it is not due to be tried again yet
+    assert actions.roll_up(origin=origin, now=now) == 1  # its retry is not due yet
     later = now + timedelta(minutes=6)
     with pytest.raises(IncompleteRollupError):
         actions.roll_up(origin=origin, now=later)
@@ -286,7 +283,7 @@ def test_roll_up_counts_other_hours_when_one_fails(champion: ModelVersion, hour:
     assert rows.get(hour=hour - HOUR).requests == 1
 
 
-def test_roll_up_leaves_out_rows_that_cannot_be_counted(
+def test_roll_up_skips_rows_that_cannot_be_counted(
     model: ModelVersion, policy: Policy, ann: User, hour: datetime
 ) -> None:
     create_prediction(model, hour, community="forum")
@@ -314,7 +311,7 @@ def test_roll_up_leaves_out_rows_that_cannot_be_counted(
     ]
 
 
-def test_roll_up_counts_an_outcome_that_another_release_added(
+def test_roll_up_counts_outcome_of_another_release(
     model: ModelVersion, policy: Policy, hour: datetime
 ) -> None:
     moderation.moderate(text="a kind word", community="forum")
@@ -324,7 +321,7 @@ def test_roll_up_counts_an_outcome_that_another_release_added(
     assert HourlyRollup.objects.of_community("forum").get().outcomes == {"quarantine": 1}
 
 
-def test_roll_up_counts_a_review_requested_later(
+def test_roll_up_counts_review_requested_later(
     champion: ModelVersion, policy: Policy, lea: User, hour: datetime
 ) -> None:
     prediction = create_prediction(champion, hour)
@@ -334,16 +331,3 @@ def test_roll_up_counts_a_review_requested_later(
     moderation.request_review(prediction=prediction, by=lea)
     actions.roll_up()
     assert rows.get(hour=hour).outcomes == {"human_review": 1}
-
-
-def test_array_field_reads_shorter_and_longer_values_by_name() -> None:
-    field = HourlyRollup._meta.get_field("identity_groups")
-    older = np.arange(4, dtype="<u4").tobytes()
-    found = field.from_db_value(older, None, None)
-    assert found.shape == (len(IDENTITY_GROUPS), 2)
-    assert found[:2].tolist() == [[0, 1], [2, 3]]
-    assert found[2:].sum() == 0
-    newer = np.ones(2 * len(IDENTITY_GROUPS) + 2, dtype="<u4").tobytes()
-    assert field.from_db_value(newer, None, None).shape == (len(IDENTITY_GROUPS), 2)
-    with pytest.raises(ValueError, match="reshape"):
-        HourlyRollup._meta.get_field("latency").from_db_value(older, None, None)

@@ -1,4 +1,4 @@
-"""What toxicmod is measured against, each written in the plain way of those who use it.
+"""Reference implementations for the benchmarks, each written as its users would write it.
 
 They run in an environment of their own (`requirements.txt` here), apart from the site's libraries.
 """

@@ -1,4 +1,4 @@
-"""The bare ceiling: `gunicorn constant:application`, a Django view that returns a constant."""
+"""The upper bound: `gunicorn constant:application`, a Django view that returns a constant."""
 
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application

@@ -1,4 +1,4 @@
-"""Milliseconds a comment of two libraries, one at a time on one core: `python inprocess.py FILE.json`.
+"""Milliseconds per comment of two libraries, `python inprocess.py FILE.json`.
 
 FILE holds a list of comments. Prints a JSON object: the median of each, and the libraries' versions.
 """

@@ -1,4 +1,4 @@
-"""The dashboard's bench fills a PostgreSQL as it says, and refuses any other database."""
+"""Tests of `manage.py bench_monitoring`."""
 
 from datetime import timedelta
 
@@ -16,7 +16,7 @@ from toxicmod.testing.factories import create_prediction
 
 
 @pytest.mark.django_db
-def test_only_a_postgresql_with_something_to_copy_is_filled() -> None:
+def test_bench_monitoring_without_postgresql_or_predictions() -> None:
     expected = "seed_benchmark" if connection.vendor == "postgresql" else "set DATABASE_URL"
     with pytest.raises(CommandError, match=expected):
         call_command("bench_monitoring", "--predictions", "10", "--only", "fill")
@@ -24,7 +24,7 @@ def test_only_a_postgresql_with_something_to_copy_is_filled() -> None:
 
 @pytest.mark.database
 @pytest.mark.django_db(transaction=True)
-def test_what_is_added_is_counted(champion: ModelVersion) -> None:
+def test_fill_adds_predictions_that_rollups_count(champion: ModelVersion) -> None:
     if connection.vendor != "postgresql":
         pytest.skip("fills a PostgreSQL only")
     for _ in range(20):

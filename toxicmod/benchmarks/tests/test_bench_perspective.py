@@ -1,4 +1,4 @@
-"""`manage.py bench_perspective`."""
+"""Tests of `manage.py bench_perspective`."""
 
 import io
 import os
@@ -10,7 +10,7 @@ from django.core.management import call_command
 
 @pytest.mark.slow
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core for the server, one for its clients")
-def test_it_measures_a_real_server() -> None:
+def test_bench_perspective_measures_a_real_server() -> None:
     cores, out = os.sched_getaffinity(0), io.StringIO()
     try:
         # In a thread of its own: where browser tests ran before, this one has an event loop already.

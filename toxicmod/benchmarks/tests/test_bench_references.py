@@ -1,4 +1,4 @@
-"""`manage.py bench_references`."""
+"""Tests of `manage.py bench_references`."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ from toxicmod.benchmarks.management.commands.bench_references import PYTHON
 from toxicmod.testing.site import ROOT
 
 
-def test_it_says_how_to_install_the_references(tmp_path: Path) -> None:
+def test_bench_references_without_references(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"make \.venv/references"):
         call_command("bench_references", str(tmp_path / "a.csv"), "--python", str(tmp_path / "python"))
 
@@ -24,7 +24,7 @@ def test_it_says_how_to_install_the_references(tmp_path: Path) -> None:
     not (ROOT / PYTHON).exists(), reason="`make .venv/references` installs what it measures, 1.3 GB"
 )
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core for the server, one for its clients")
-def test_it_measures_real_servers(tmp_path: Path) -> None:
+def test_bench_references_measures_real_servers(tmp_path: Path) -> None:
     with (tmp_path / "comments.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "comment_text", *LABELS])

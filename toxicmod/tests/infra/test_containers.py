@@ -103,7 +103,7 @@ def _run(image: tuple[Path, dict], command: list[str], **environment: str) -> li
     return ["env", "-i", *variables, "chroot", f"--userspec={user}:{user}", str(root), *inside]
 
 
-def test_image_is_for_one_user_and_tells_its_health(image: tuple[Path, dict]) -> None:
+def test_image_runs_as_one_user_and_reports_health(image: tuple[Path, dict]) -> None:
     root, described = image
     assert described["User"] == str(USER)
     assert described["Healthcheck"]["Test"][0] == "CMD"
@@ -114,7 +114,7 @@ def test_image_is_for_one_user_and_tells_its_health(image: tuple[Path, dict]) ->
     assert subprocess.run(command, capture_output=True, text=True).stdout.split() == [str(USER), "kept"]
 
 
-def test_container_answers_a_prediction(image: tuple[Path, dict]) -> None:
+def test_container_answers_predict(image: tuple[Path, dict]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     for arguments in (
@@ -154,5 +154,5 @@ def test_container_answers_a_prediction(image: tuple[Path, dict]) -> None:
     ],
     ids=["worker", "beat", "mlflow"],
 )
-def test_image_is_worker_beat_and_mlflow_too(image: tuple[Path, dict], command: list[str]) -> None:
+def test_image_runs_worker_beat_and_mlflow(image: tuple[Path, dict], command: list[str]) -> None:
     assert subprocess.run(_run(image, command), stdout=subprocess.DEVNULL).returncode == 0

@@ -15,7 +15,7 @@ from toxicmod.testing.site import ROOT, site
 
 
 @pytest.mark.slow
-def test_decisions_make_the_next_model_better(tmp_path: Path) -> None:
+def test_learning_loop_improves_the_model(tmp_path: Path) -> None:
     with postgres() as database, redis() as broker, bucket("mlflow") as s3:
         with psycopg.connect(database, autocommit=True) as connection:
             connection.execute("CREATE DATABASE mlflow")

@@ -1,4 +1,4 @@
-"""The mirror as real workers feed it: killed, throttled, cut off, and in the end both sides are equal."""
+"""The mirror with workers that are killed, throttled and disconnected: both sides are equal at the end."""
 
 import os
 import signal
@@ -33,10 +33,10 @@ for number in range(20):
 
 
 class Place:
-    """A site without web processes, and the way to its AWS."""
+    """A site without web processes, and the proxy to its AWS."""
 
-    def __init__(self, folder: Path, database: str, broker: str, way: aws.Way) -> None:
-        self.folder, self.database, self.way = folder, database, way
+    def __init__(self, folder: Path, database: str, broker: str, proxy: aws.FaultProxy) -> None:
+        self.folder, self.database, self.proxy = folder, database, proxy
         self.env = (
             os.environ
             | aws.ENVIRONMENT
@@ -44,7 +44,7 @@ class Place:
                 "DATA_DIR": str(folder / "data"),
                 "DATABASE_URL": database,
                 "REDIS_URL": broker,
-                "AWS_ENDPOINT_URL": way.url,
+                "AWS_ENDPOINT_URL": proxy.url,
                 "DYNAMODB_TABLE": "records",
                 "LOG_LEVEL": "WARNING",
             }
@@ -91,10 +91,10 @@ def place(tmp_path: Path) -> Iterator[Place]:
     with (
         servers.postgres() as database,
         servers.redis() as broker,
-        aws.moto() as amazon,
-        aws.way(amazon) as way,
+        aws.moto() as moto_url,
+        aws.fault_proxy(moto_url) as proxy,
     ):
-        yield Place(tmp_path, database, broker, way)
+        yield Place(tmp_path, database, broker, proxy)
 
 
 class Faults:
@@ -111,7 +111,7 @@ class Faults:
             return self.plan(self.count)
 
 
-def test_killed_throttled_and_cut_off_both_sides_end_equal(place: Place) -> None:
+def test_mirror_is_complete_after_kills_throttling_and_outages(place: Place) -> None:
     manage("shell", "-v0", "-c", SPEAK, env=place.env)
     records = sum(
         place.one(f"SELECT count(*) FROM {table}")
@@ -121,7 +121,7 @@ def test_killed_throttled_and_cut_off_both_sides_end_equal(place: Place) -> None
 
     # Every call takes its time, so that the worker is killed in the middle of a batch.
     slow = Faults(lambda number: time.sleep(0.1))  # type: ignore[func-returns-value]
-    place.way.fault = slow
+    place.proxy.fault = slow
     with place.worker() as worker:
         place.wait_for(lambda: slow.count > 240, 300)
         os.killpg(worker.pid, signal.SIGKILL)
@@ -140,7 +140,7 @@ def test_killed_throttled_and_cut_off_both_sides_end_equal(place: Place) -> None
             else None
         )
     )
-    place.way.fault = bad
+    place.proxy.fault = bad
     with place.worker():
         place.wait_for(lambda: bad.count >= 20, 300)
         manage("shell", "-v0", "-c", SPEAK, env=place.env)  # the site goes on

@@ -35,7 +35,7 @@ spark.stop()
 
 
 @pytest.mark.skipif(not shutil.which("java"), reason="Spark needs Java, and there is no java on the path")
-def test_spark_scores_as_the_site_does(champion: ModelVersion, settings: Any, tmp_path: Path) -> None:
+def test_spark_scores_equal_the_sites(champion: ModelVersion, settings: Any, tmp_path: Path) -> None:
     settings.MLFLOW_TRACKING_URI = f"sqlite:///{tmp_path / 'mlflow.sqlite3'}"
     settings.MLFLOW_ARTIFACTS = str(tmp_path / "artifacts")
     tracking.sync()

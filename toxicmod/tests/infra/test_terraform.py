@@ -164,19 +164,19 @@ def _client(service: str, url: str) -> Any:
     )
 
 
-def test_files_are_formatted(terraform: Terraform) -> None:
+def test_terraform_files_are_formatted(terraform: Terraform) -> None:
     terraform.run("fmt", "-check", "-diff", "-recursive")
 
 
-def test_files_are_valid(terraform: Terraform) -> None:
+def test_terraform_files_are_valid(terraform: Terraform) -> None:
     assert "The configuration is valid" in terraform.run("validate").stdout
 
 
-def test_rules_hold(terraform: Terraform) -> None:
+def test_terraform_tests_pass(terraform: Terraform) -> None:
     assert ", 0 failed" in terraform.run("test").stdout
 
 
-def test_variables_refuse_nonsense(cloud: tuple[Terraform, list[str]]) -> None:
+def test_variables_reject_invalid_values(cloud: tuple[Terraform, list[str]]) -> None:
     terraform, arguments = cloud
     nonsense = [f"-var={name}={value}" for name, value in NONSENSE.items()]
     said = terraform.run("plan", "-lock=false", *arguments, *nonsense, expect=(1,)).stdout
@@ -186,7 +186,7 @@ def test_variables_refuse_nonsense(cloud: tuple[Terraform, list[str]]) -> None:
     assert said.count("Invalid value for variable") == 1
 
 
-def test_scanner_finds_nothing_unexplained() -> None:
+def test_scanner_reports_no_unexplained_finding() -> None:
     if not SCANNER.exists():
         pytest.skip("NO SCAN RAN: checkov is not installed (`make .venv/infra`)")
     done = subprocess.run(
@@ -201,7 +201,7 @@ def test_scanner_finds_nothing_unexplained() -> None:
     assert report["summary"]["passed"] > 200
 
 
-def test_stack_comes_stays_is_watched_and_goes(cloud: tuple[Terraform, list[str]]) -> None:
+def test_stack_is_applied_monitored_and_destroyed(cloud: tuple[Terraform, list[str]]) -> None:
     terraform, arguments = cloud
     url = terraform.environment["AWS_ENDPOINT_URL"]
     terraform.run("apply", "-auto-approve", *arguments)

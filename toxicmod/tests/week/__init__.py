@@ -1,1 +1,1 @@
-"""A week in the life of a site: see `test_week`."""
+"""A simulated week with every service running; `test_week` describes it."""

@@ -326,7 +326,7 @@ class ModeratorBrowser:
             self.page.wait_for_load_state("networkidle")  # the item is reserved now, or held by another
             if not self.page.locator(".notice", has_text="View only").count():
                 break
-            self._go_on(item)
+            self._continue(item)
         self.shown.append(item)
         action = action or ("reject" if labels_of(text) else "approve")
         self._tick(labels_of(text))
@@ -336,7 +336,7 @@ class ModeratorBrowser:
             self.intents.append(intent)
         return intent
 
-    def _go_on(self, item: int) -> None:
+    def _continue(self, item: int) -> None:
         """Leave an item that another moderator holds."""
         if self.is_phone:
             self.page.locator(".later").first.tap()

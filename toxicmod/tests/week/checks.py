@@ -172,7 +172,7 @@ class Day:
 
     def __init__(self, site: Site, cast: Cast, number: int, began: datetime, seen: dict[str, Any]) -> None:
         self.site, self.cast, self.began, self.seen = site, cast, began, seen
-        self.found = Findings(number)
+        self.findings = Findings(number)
         self.lea: Staff = cast.staff["lea"]
 
     def all(self) -> Findings:
@@ -186,10 +186,10 @@ class Day:
             try:
                 check()
             except Exception as error:
-                self.found.wrong.append(
-                    f"day {self.found.day} | {check.__name__} | {type(error).__name__}: {error}"[:1_500]
+                self.findings.wrong.append(
+                    f"day {self.findings.day} | {check.__name__} | {type(error).__name__}: {error}"[:1_500]
                 )
-        return self.found
+        return self.findings
 
     def rows(self, query: str, *parameters: Any) -> list[Any]:
         return self.site.rows(query, *parameters)
@@ -211,11 +211,13 @@ class Day:
             try:
                 self.site.wait(ran, lambda: "not today")
             except AssertionError:
-                self.found.true("schedules", f"{task} did not succeed today", False)
+                self.findings.true("schedules", f"{task} did not succeed today", False)
         self.site.settle()
         for name, tasks in self.site.tasks.items():
             failed = len(tasks.ended - tasks.succeeded)
-            self.found.equal("schedules", f"failed runs of {name}", failed - before.get(name, (0, 0))[1], 0)
+            self.findings.equal(
+                "schedules", f"failed runs of {name}", failed - before.get(name, (0, 0))[1], 0
+            )
             before[name] = (len(tasks.succeeded), failed)
 
     def logs(self) -> None:
@@ -225,7 +227,7 @@ class Day:
             if line.level not in ("BANNER", "DEBUG", "INFO") and not any(
                 words in str(line) for words, _ in EXPLAINED
             ):
-                self.found.true("logs", f"unexplained: {str(line)[:700]}", False)
+                self.findings.true("logs", f"unexplained: {str(line)[:700]}", False)
         self.seen["lines"] = len(self.site.lines)
 
     def calls(self) -> None:
@@ -239,7 +241,7 @@ class Day:
         }
         for source, calls in self.site.tally.calls.items():
             expected = (calls, self.site.tally.refused[source], 0)
-            self.found.equal("calls", f"{source}: calls, refused, failed", counted.get(source), expected)
+            self.findings.equal("calls", f"{source}: calls, refused, failed", counted.get(source), expected)
 
     # The dashboard
 
@@ -288,12 +290,12 @@ class Day:
     ) -> None:  # fmt: skip
         shown = series.get((plot, title))
         if shown is None:
-            self.found.true(page, f"{plot}: there is no “{title}”", not any(expected.values()))
+            self.findings.true(page, f"{plot}: there is no “{title}”", not any(expected.values()))
             return
         for x, y, _, _ in shown:
             hour = datetime.fromisoformat(x)
             wanted = expected.get(hour, empty)
-            self.found.equal(page, f"{plot}, {title}, {hour:%a %H:00}", y, wanted, within=within)
+            self.findings.equal(page, f"{plot}, {title}, {hour:%a %H:00}", y, wanted, within=within)
 
     def _by_hour(self, query: str, part: Part, *parameters: Any) -> dict[datetime, Any]:
         """Return what a query counts, by hour; it names the moment `at` and joins the predictions `p`."""
@@ -324,7 +326,7 @@ class Day:
                 for found, title in series
                 if found == plot and any(y for _, y, *_ in series[found, title])
             }
-            self.found.equal(page, f"{plot}: names", shown, set(counts))
+            self.findings.equal(page, f"{plot}: names", shown, set(counts))
         latencies: dict[datetime, list[int]] = defaultdict(list)
         for row in rows:
             latencies[row.hour].append(row.latency_us)
@@ -345,7 +347,7 @@ class Day:
             self._series(page, part, series, "errors", "errors", {row.hour: row.count for row in failed})
         words = self._sentences("traffic", part)
         shown_total = re.search(r"([\d,]+) comments? (?:was|were) scored in this window", words)
-        self.found.equal(
+        self.findings.equal(
             page, "comments scored", int(shown_total[1].replace(",", "")) if shown_total else 0, len(rows)
         )
 
@@ -366,7 +368,7 @@ class Day:
         )[0]  # fmt: skip
         words = self._sentences("predictions", part)
         if counts:
-            self.found.true(
+            self.findings.true(
                 page,
                 f"says not {flagged / counts:.2%}: {words[:200]}",
                 f"{flagged / counts:.2%} of the" in words,
@@ -383,7 +385,7 @@ class Day:
         if shown:
             for place, (_, y, _, _) in enumerate(shown):
                 wanted = lengths[place] / lengths.total() if lengths[place] else None
-                self.found.equal(page, f"lengths, bin {place}", y, wanted, within=1e-9)
+                self.findings.equal(page, f"lengths, bin {place}", y, wanted, within=1e-9)
 
     def _verdicts(self, part: Part) -> np.ndarray:
         """What moderators said of items that policy or chance drew: (label, predicted, true, w and w²)."""
@@ -442,11 +444,13 @@ class Day:
                     for what, shown, wanted in zip(
                         ("", " low", " high"), (y, low, high), expected, strict=True
                     ):
-                        self.found.equal(page, f"{plot}, {title} of {name}{what}", shown, wanted, within=1e-6)
+                        self.findings.equal(
+                            page, f"{plot}, {title} of {name}{what}", shown, wanted, within=1e-6
+                        )
         words = self._sentences("quality", part)
         times = [f"{count:,} time{'' if count == 1 else 's'}" for count in (good, bad)]
         sentence = f"By feedback: right {times[0]}, wrong {times[1]}."
-        self.found.true(page, f"says not: {sentence}; it says {words[:900]}", sentence in words)
+        self.findings.true(page, f"says not: {sentence}; it says {words[:900]}", sentence in words)
 
     def _queue(self, part: Part) -> None:
         page = f"dashboard, queue {part.query}"
@@ -472,13 +476,13 @@ class Day:
         depth = self.one(f"SELECT count(*) FROM moderation_queueitem WHERE status = 'open' AND {community}")
         words = self._sentences("queue", part)
         sentence = "1 item is open" if depth == 1 else f"{depth:,} items are open"
-        self.found.true(page, f"says not: {sentence}; it says {words[:300]}", sentence in words)
+        self.findings.true(page, f"says not: {sentence}; it says {words[:300]}", sentence in words)
         done = sum(decided.values())
         for count, verb in (
             (sum(came.values()), f"{'was' if sum(came.values()) == 1 else 'were'} added"),
             (done, f"{'was' if done == 1 else 'were'} decided"),
         ):
-            self.found.true(
+            self.findings.true(
                 page, f"says not: {count:,} {verb}; it says {words[:300]}", f"{count:,} {verb}" in words
             )
         taken_back = 100 * sum(reversed_.values()) / sum(decided.values()) if decided else None
@@ -486,7 +490,7 @@ class Day:
         wanted = (
             "–" if taken_back is None else f"{taken_back:.3g} %" if taken_back < 1 else f"{taken_back:.1f} %"
         )
-        self.found.equal(page, "Undone", shown, wanted)
+        self.findings.equal(page, "Undone", shown, wanted)
         backlog, expected_open = depth, {}
         for hour in reversed(part.hours()):
             expected_open[hour] = max(0.0, float(backlog))
@@ -516,7 +520,7 @@ class Day:
         for (name, y, _, _), label in zip(
             series.get(("agreement", "Cohen's kappa, 90 days"), ()), LABELS, strict=False
         ):
-            self.found.equal(page, f"kappa of {name}", y, kappas[label][0], within=1e-9)
+            self.findings.equal(page, f"kappa of {name}", y, kappas[label][0], within=1e-9)
 
     def _fairness(self, part: Part) -> None:
         page = "dashboard, fairness"
@@ -541,19 +545,19 @@ class Day:
                 (row for row in series.get(("flag rate by group", "any label"), ()) if row[0] == group), None
             )
             expected = wilson(flagged, named, named)
-            self.found.equal(page, f"{group}", shown and shown[1], expected and expected[0], within=1e-9)
+            self.findings.equal(page, f"{group}", shown and shown[1], expected and expected[0], within=1e-9)
 
     def _health(self) -> None:
         page = "dashboard, health"
         stats, _ = self._panel("health")
-        self.found.equal(page, "Queue", stats["Queue"], f"{self._open():,}")
+        self.findings.equal(page, "Queue", stats["Queue"], f"{self._open():,}")
         champion = self.one("SELECT number FROM registry_modelversion WHERE alias = 'champion'")
-        self.found.equal(page, "Model", stats["Model"], f"v{champion}")
+        self.findings.equal(page, "Model", stats["Model"], f"v{champion}")
         alerts = self.one("SELECT count(*) FROM monitoring_alert WHERE closed_at IS NULL")
-        self.found.equal(page, "Alerts", stats["Alerts"], str(min(alerts, 5)))
+        self.findings.equal(page, "Alerts", stats["Alerts"], str(min(alerts, 5)))
         now = self.site.clock.now()
         oldest = self.one("SELECT min(created_at) FROM moderation_queueitem WHERE status = 'open'")
-        self.found.true(
+        self.findings.true(
             page,
             f"oldest item {stats['Oldest item']}, not {now - oldest if oldest else '–'}",
             stats["Oldest item"] in spans(now - oldest if oldest else None),
@@ -568,24 +572,26 @@ class Day:
             if calls
             else "No requests were counted in the last hour"
         )
-        self.found.true(page, f"says not: {sentence}; it says {words[:400]}", sentence in words)
+        self.findings.true(page, f"says not: {sentence}; it says {words[:400]}", sentence in words)
 
     def _system(self) -> None:
         page = "dashboard, system"
         stats, series = self._panel("system")
         waiting = self.one("SELECT count(*) FROM moderation_delivery WHERE status IN ('pending', 'sending')")
         failed = self.one("SELECT count(*) FROM moderation_delivery WHERE status = 'failed'")
-        self.found.equal(page, "Webhooks waiting", stats["Webhooks waiting"], f"{waiting:,}")
-        self.found.equal(page, "Webhooks failed", stats["Webhooks failed"], f"{failed:,}")
+        self.findings.equal(page, "Webhooks waiting", stats["Webhooks waiting"], f"{waiting:,}")
+        self.findings.equal(page, "Webhooks failed", stats["Webhooks failed"], f"{failed:,}")
         until = self.one("SELECT counted_until FROM monitoring_rollupprogress WHERE origin = 'database'")
         age = self.site.clock.now() - until
-        self.found.true(
+        self.findings.true(
             page, f"counted {stats['Last rollup']}, not {age}", stats["Last rollup"] in spans(age)
         )
         count = len(self.site.schedules)
-        self.found.equal(page, "schedules", stats["Schedules"], f"{count} of {count}")
+        self.findings.equal(page, "schedules", stats["Schedules"], f"{count} of {count}")
         for queue, y, _, _ in series.get(("broker", "messages"), ()):
-            self.found.equal(page, f"messages in {queue}", y, float(self.site.broker.llen(queue)), within=3)
+            self.findings.equal(
+                page, f"messages in {queue}", y, float(self.site.broker.llen(queue)), within=3
+            )
 
     # The console
 
@@ -629,7 +635,7 @@ class Day:
                 if not free and counts:
                     most = max(counts.values())
                     wanted = {f"{most}, {reason}" for reason, count in counts.items() if count == most}
-                self.found.true(
+                self.findings.true(
                     page, f"{view}: shown {shown.get(view)}, expected {wanted}", shown.get(view) in wanted
                 )
 
@@ -648,17 +654,17 @@ class Day:
             page = f"my page of {name}"
             shown = figures_of(self.cast.staff[name].get(f"{CONSOLE}profile/"))
             own = self._own(name, since)
-            self.found.equal(page, "decisions", _first(shown, "Decisions"), str(own.decisions))
-            self.found.equal(page, "approved", _first(shown, "Approved"), str(own.approved))
-            self.found.equal(page, "rejected", _first(shown, "Rejected"), str(own.rejected))
-            self.found.equal(page, "escalated", _first(shown, "Escalated"), str(own.escalated))
+            self.findings.equal(page, "decisions", _first(shown, "Decisions"), str(own.decisions))
+            self.findings.equal(page, "approved", _first(shown, "Approved"), str(own.approved))
+            self.findings.equal(page, "rejected", _first(shown, "Rejected"), str(own.rejected))
+            self.findings.equal(page, "escalated", _first(shown, "Escalated"), str(own.escalated))
             mean = "–" if not own.seconds else f"{own.seconds:.0f} s"
-            self.found.true(
+            self.findings.true(
                 page, f"mean time: shown {_first(shown, 'Mean time')}, expected {mean}",
                 _close(_first(shown, "Mean time"), own.seconds),
             )  # fmt: skip
             rate = percent(own.overturned / own.decisions if own.decisions else None, 1)
-            self.found.equal(page, "overturned", _first(shown, "Overturned"), f"{rate} {own.overturned}")
+            self.findings.equal(page, "overturned", _first(shown, "Overturned"), f"{rate} {own.overturned}")
             severe = self.one(
                 "SELECT count(*) FROM moderation_decision d JOIN accounts_user u ON u.id = d.by_id"
                 " JOIN moderation_queueitem i ON i.id = d.item_id WHERE u.username = %s AND d.action <>"
@@ -666,7 +672,7 @@ class Day:
                 " AND i.severity >= 0.5 AND d.created_at >= %s",
                 name, self.site.clock.now() - timedelta(hours=8),
             )  # fmt: skip
-            self.found.equal(page, "severe", (_first(shown, "Severe") or "").split()[0], str(severe))
+            self.findings.equal(page, "severe", (_first(shown, "Severe") or "").split()[0], str(severe))
 
     def _own(self, name: str, since: datetime) -> Any:
         return self.rows(
@@ -725,7 +731,7 @@ class Day:
         shown = figures_of(page)
         for status in ("open", "upheld", "overturned"):
             count = self.one("SELECT count(*) FROM moderation_appeal WHERE status = %s", status)
-            self.found.equal("quality", f"appeals {status}", shown.get(status.capitalize()), str(count))
+            self.findings.equal("quality", f"appeals {status}", shown.get(status.capitalize()), str(count))
         kappas = self._kappas()
         rows = {row[0]: row[1:] for table in tables_of(page) for row in table if len(row) == 3}
         for label, (kappa, agreed, count) in kappas.items():
@@ -734,7 +740,7 @@ class Day:
             if got and kappa is not None:
                 got = [got[0].replace("-0.00", "0.00"), got[1]]
                 expected[0] = expected[0].replace("-0.00", "0.00")
-            self.found.equal("quality", f"kappa of {label}", got, expected)
+            self.findings.equal("quality", f"kappa of {label}", got, expected)
 
     def policies(self) -> None:
         """What the simulator says of the policy that is in force."""
@@ -762,11 +768,13 @@ class Day:
         )[0]
         shown = figures_of(page)
         if count:
-            self.found.equal("policy", "rejected", shown.get("Rejected"), percent(rejected / count, 1))
-            self.found.equal("policy", "to a human", shown.get("Human review"), percent(reviewed / count, 1))
+            self.findings.equal("policy", "rejected", shown.get("Rejected"), percent(rejected / count, 1))
+            self.findings.equal(
+                "policy", "to a human", shown.get("Human review"), percent(reviewed / count, 1)
+            )
             approved = 1 - rejected / count - reviewed / count
-            self.found.equal("policy", "approved", shown.get("Approved"), percent(approved, 1))
-            self.found.true(
+            self.findings.equal("policy", "approved", shown.get("Approved"), percent(approved, 1))
+            self.findings.true(
                 "policy", f"not from {count:,} comments", f"newest {count:,} comments" in text_of(page)
             )
 
@@ -780,7 +788,7 @@ class Day:
             )
         )
         shown = [int(row[1]) for table in tables_of(page) for row in table if len(row) == 2 and "–" in row[0]]
-        self.found.equal("bulk", "histogram", shown, [bins[place] for place in range(20)])
+        self.findings.equal("bulk", "histogram", shown, [bins[place] for place in range(20)])
 
     # Public pages and APIs
 
@@ -789,7 +797,7 @@ class Day:
         visitor = self.cast.staff["vic"]
         page = visitor.get("/model")
         champion = self.rows("SELECT number, metrics FROM registry_modelversion WHERE alias = 'champion'")[0]
-        self.found.true(
+        self.findings.true(
             "model page", f"not version {champion.number}", f"Version {champion.number} " in text_of(page)
         )
         names = {label: label.replace("_", " ") for label in LABELS} | {"severe_toxic": "severely toxic"}
@@ -802,17 +810,17 @@ class Day:
                 "–" if figures.get(name) is None else f"{figures[name]:.{digits}f}"
                 for name, digits in DIGITS.items()
             ]
-            self.found.equal("model page", names[label], (rows.get(names[label]) or [])[2:9], expected)
+            self.findings.equal("model page", names[label], (rows.get(names[label]) or [])[2:9], expected)
         promotions = self.rows(
             "SELECT v.number, p.reason FROM registry_promotion p JOIN registry_modelversion v ON v.id ="
             " p.version_id"
         )
         for promotion in promotions:
-            self.found.true(
+            self.findings.true(
                 "model page", f"no “{promotion.reason}”", " ".join(promotion.reason.split()) in text_of(page)
             )
         for version in self.rows("SELECT number FROM registry_modelversion"):
-            self.found.true(
+            self.findings.true(
                 "model page", f"v{version.number} is not listed", f">v{version.number}</a>" in page
             )
             visitor.get(f"/model/v{version.number}")
@@ -827,7 +835,7 @@ class Day:
         for row in rows:
             page = self.cast.staff["vic"].get(f"/r/{row.id}")
             shown = re.findall(r'(?s)<span class="name">.*?</span>\s*<span class="value">(.*?)</span>', page)
-            self.found.equal(
+            self.findings.equal(
                 "result page", str(row.id), [_public(value) for value in shown],
                 [_public(_percent(getattr(row, label))) for label in LABELS],
             )  # fmt: skip
@@ -838,7 +846,9 @@ class Day:
         now = self.site.clock.now()
         shown = app.api("GET", "stats")
         since = datetime.fromisoformat(shown["since"])
-        self.found.equal("API stats", "since", since, now.replace(minute=0, second=0, microsecond=0) - HOUR)
+        self.findings.equal(
+            "API stats", "since", since, now.replace(minute=0, second=0, microsecond=0) - HOUR
+        )
         count, toxic = self.rows(
             "SELECT count(*), count(*) FILTER (WHERE label_mask > 0) AS toxic FROM predictions_prediction"
             " WHERE created_at >= %s",
@@ -849,29 +859,29 @@ class Day:
         for name, expected in (
             ("predictions", count), ("toxic", toxic), ("feedback", said), ("model_version", champion)
         ):  # fmt: skip
-            self.found.equal("API stats", name, shown[name], expected)
+            self.findings.equal("API stats", name, shown[name], expected)
         shown = app.api("GET", "moderation/stats")
         views = {view["view"]: view for view in shown["views"]}
         for queue in QUEUES:
-            self.found.equal(
+            self.findings.equal(
                 "API moderation/stats", queue, views[queue]["count"], self._open(None, "queue = %s", queue)
             )
-        self.found.equal("API moderation/stats", "all", views["all"]["count"], self._open())
+        self.findings.equal("API moderation/stats", "all", views["all"]["count"], self._open())
         for status, value in shown["appeals"].items():
             expected = self.one("SELECT count(*) FROM moderation_appeal WHERE status = %s", status)
-            self.found.equal("API moderation/stats", f"appeals {status}", value, expected)
+            self.findings.equal("API moderation/stats", f"appeals {status}", value, expected)
         own = self._own("ann", now - timedelta(days=30))
         for name, expected in (
             ("decisions", own.decisions),
             ("appealed", own.appealed),
             ("overturned", own.overturned),
         ):
-            self.found.equal("API moderation/stats", f"own {name}", shown["own"][name], expected)
+            self.findings.equal("API moderation/stats", f"own {name}", shown["own"][name], expected)
         models = {model["version"]: model["alias"] for model in app.api("GET", "models")}
         expected_models = {
             row.number: row.alias for row in self.rows("SELECT number, alias FROM registry_modelversion")
         }
-        self.found.equal("API models", "aliases", models, expected_models)
+        self.findings.equal("API models", "aliases", models, expected_models)
         for name, platform in self.cast.platforms.items():
             for row in self.rows(
                 "SELECT p.id, p.text, p.label_mask, p.community FROM predictions_prediction p"
@@ -881,7 +891,7 @@ class Day:
                 record = platform.api("GET", f"predictions/{row.id}")
                 labels = {label: bool(row.label_mask >> bit & 1) for bit, label in enumerate(LABELS)}
                 expected = (row.text, labels, row.community)
-                self.found.equal(
+                self.findings.equal(
                     "API predictions",
                     str(row.id),
                     (record["text"], record["labels"], record["community"]),
@@ -901,7 +911,7 @@ class Day:
                 shown[name] = float(value)
         for queue in QUEUES:
             expected = self._open(None, "queue = %s", queue)
-            self.found.equal(
+            self.findings.equal(
                 "/metrics",
                 f"queue {queue}",
                 shown.get(f'toxicmod_queue_items{{lane="{queue}"}}', 0.0),
@@ -919,20 +929,22 @@ class Day:
             ),
             ("toxicmod_alerts_open", "SELECT count(*) FROM monitoring_alert WHERE closed_at IS NULL"),
         ):
-            self.found.equal("/metrics", name, shown.get(name), float(self.one(query)))
-        self.found.equal("/metrics", "incomplete hours", shown.get("toxicmod_rollup_incomplete_hours"), 0.0)
+            self.findings.equal("/metrics", name, shown.get(name), float(self.one(query)))
+        self.findings.equal(
+            "/metrics", "incomplete hours", shown.get("toxicmod_rollup_incomplete_hours"), 0.0
+        )
         failing = [
             name for name, value in shown.items() if name.startswith("toxicmod_schedule_failing") and value
         ]
-        self.found.equal("/metrics", "failing schedules", failing, [])
+        self.findings.equal("/metrics", "failing schedules", failing, [])
         for source, calls in self.site.tally.calls.items():
             total = sum(
                 value for name, value in shown.items()
                 if name.startswith("toxicmod_requests_total{") and f'source="{source}"' in name
             )  # fmt: skip
-            self.found.equal("/metrics", f"requests of {source}", total, float(calls))
+            self.findings.equal("/metrics", f"requests of {source}", total, float(calls))
             count = shown.get(f'toxicmod_request_seconds_count{{source="{source}"}}')
-            self.found.equal("/metrics", f"seconds of {source}", count, float(calls))
+            self.findings.equal("/metrics", f"seconds of {source}", count, float(calls))
 
     def challenger(self) -> None:
         """The canary's or the challenger's figures."""
@@ -949,7 +961,7 @@ class Day:
                 " %s",
                 canary[0].version_id, canary[0].created_at,
             )  # fmt: skip
-            self.found.true(
+            self.findings.true(
                 "challenger", f"not {served} comments: {words[:600]}", f"scored {served} comments" in words
             )
         challenger = self.rows(
@@ -965,7 +977,7 @@ class Day:
                 challenger[0].id,
             )
             if count:
-                self.found.true(
+                self.findings.true(
                     "challenger", f"not the same {count}: {words[:900]}", f"same {count} comments" in words
                 )
 
@@ -974,7 +986,7 @@ class Day:
     def webhooks(self) -> None:
         """Every platform knows what holds of its comments; every signature was right."""
         receiver = self.cast.receiver
-        self.found.equal("webhooks", "faults of signatures", receiver.faults, [])
+        self.findings.equal("webhooks", "faults of signatures", receiver.faults, [])
         told: dict[str, Any] = {}
         events = Counter(
             receipt.delivery for receipt in receiver.accepted() if "decision_id" in receipt.payload
@@ -982,7 +994,7 @@ class Day:
         for receipt in receiver.accepted():
             if "decision_id" in receipt.payload:
                 told[receipt.payload["prediction_id"]] = receipt.payload["outcome"]
-        self.found.equal("webhooks", "sent twice", {key: n for key, n in events.items() if n > 1}, {})
+        self.findings.equal("webhooks", "sent twice", {key: n for key, n in events.items() if n > 1}, {})
         for row in self.rows(
             "SELECT s.prediction_id::text AS id, (SELECT d.action FROM moderation_decision d LEFT JOIN"
             " moderation_queueitem i ON i.id = d.item_id WHERE d.submission_id = s.prediction_id"
@@ -996,9 +1008,11 @@ class Day:
             " v.decision_id"
             "   WHERE d.submission_id = s.prediction_id AND v.status IN ('pending', 'sending', 'failed'))"
         ):
-            self.found.equal("webhooks", f"told of {row.id}", told.get(row.id), row.holds or "human_review")
+            self.findings.equal(
+                "webhooks", f"told of {row.id}", told.get(row.id), row.holds or "human_review"
+            )
         delivered = self.one("SELECT count(*) FROM moderation_delivery WHERE status = 'delivered'")
-        self.found.equal("webhooks", "delivered", len(events), delivered)
+        self.findings.equal("webhooks", "delivered", len(events), delivered)
         page = text_of(self.lea.get(f"{CONSOLE}webhooks/"))
         for status, pattern, none in (
             ("status = 'failed'", r"([\d,]+) webhooks? failed", "No webhook has failed"),
@@ -1006,8 +1020,10 @@ class Day:
         ):
             count = self.one(f"SELECT count(*) FROM moderation_delivery WHERE {status}")
             shown = re.search(pattern, page)
-            self.found.equal("webhooks page", status, shown and int(shown[1].replace(",", "")), count or None)
-            self.found.true("webhooks page", f"says not: {none}", count or none in page)
+            self.findings.equal(
+                "webhooks page", status, shown and int(shown[1].replace(",", "")), count or None
+            )
+            self.findings.true("webhooks page", f"says not: {none}", count or none in page)
 
     def mail(self) -> None:
         """Each e-mail of an alert was sent once."""
@@ -1016,12 +1032,12 @@ class Day:
         )
         folder = self.site.folder / "mail"
         count = sum(path.read_text(errors="replace").count("Subject: ") for path in folder.iterdir())
-        self.found.equal("mail", "e-mails", count, sent)
+        self.findings.equal("mail", "e-mails", count, sent)
         late = self.one(
             "SELECT count(*) FROM monitoring_notification WHERE sent_at IS NULL AND send_after < %s",
             self.site.clock.now() - timedelta(minutes=2),
         )
-        self.found.equal("mail", "notices that are late", late, 0)
+        self.findings.equal("mail", "notices that are late", late, 0)
 
     def export(self) -> None:
         """The export has each decision with its labels, except those that the lead is yet to repeat blind."""
@@ -1051,9 +1067,9 @@ class Day:
             )  # fmt: skip
             reverses = str(row.reverses_id or "")
             expected[str(row.id)] = (row.action, row.by, row.community, row.author, reverses, labels)
-        self.found.equal("export", "number of decisions", len(shown), len(expected))
+        self.findings.equal("export", "number of decisions", len(shown), len(expected))
         for key in expected.keys() & shown.keys():
-            self.found.equal("export", f"decision {key}", shown[key], expected[key])
+            self.findings.equal("export", f"decision {key}", shown[key], expected[key])
 
     def intents(self) -> None:
         """What moderators did is what is stored, and each saw an item once."""
@@ -1069,7 +1085,7 @@ class Day:
             expected = [(each.action, each.undone) for each in mine]
             stored = [(row.action, row.undone) for row in found]
             if intent is mine[0]:
-                self.found.equal(
+                self.findings.equal(
                     "decisions",
                     f"{intent.by} on item {intent.item}: action, whether undone",
                     stored,
@@ -1082,11 +1098,11 @@ class Day:
         """A superuser can read every list and rows of every kind, and the lists count rightly."""
         root = self.cast.staff["root"]
         models = sorted(set(re.findall(r'href="(/admin/(\w+)/(\w+)/)"', root.get("/admin/"))))
-        self.found.true("admin", f"only {len(models)} lists", len(models) > 15)
+        self.findings.true("admin", f"only {len(models)} lists", len(models) > 15)
         for url, app, model in models:
             answer = root.call("GET", url, expect=(200, 302, 403, 404, 500))
             if answer.status_code != 200:
-                self.found.true("admin", f"{url} answers {answer.status_code}", False)
+                self.findings.true("admin", f"{url} answers {answer.status_code}", False)
                 continue
             count = re.search(r'(?s)class="paginator"[^>]*>(.*?)</(?:p|nav|div)>', answer.text)
             table = f"{app}_{model}"
@@ -1095,7 +1111,7 @@ class Day:
                 numbers = re.findall(r"([\d,]+)\s+[a-zA-Z]", text_of(count[1]))
                 rows = self.one(f'SELECT count(*) FROM "{table}"')
                 shown = int(numbers[-1].replace(",", "")) if numbers else None
-                self.found.true(
+                self.findings.true(
                     "admin", f"{url} shows {shown}, there are {rows}", shown in (rows, min(rows, CAP))
                 )
             if exists:
@@ -1129,7 +1145,7 @@ class Day:
         for row in fresh:
             opened.add(row.kind)
             answer = root.call("GET", f"{url}{row.key}/change/", expect=(200, 302, 403, 404, 500))
-            self.found.equal("admin", f"{url}{row.key}/change/ {row.kind}", answer.status_code, 200)
+            self.findings.equal("admin", f"{url}{row.key}/change/ {row.kind}", answer.status_code, 200)
 
     def roles(self) -> None:
         """Each list that somebody is offered opens."""
@@ -1137,13 +1153,13 @@ class Day:
             staff = self.cast.staff[name]
             for url in sorted(set(re.findall(r'href="(/admin/\w+/\w+/)"', staff.get("/admin/")))):
                 answer = staff.call("GET", url, expect=(200, 302, 403, 404, 500))
-                self.found.equal(f"admin of {name}", url, answer.status_code, 200)
+                self.findings.equal(f"admin of {name}", url, answer.status_code, 200)
 
     def limited_moderator(self) -> None:
         """A moderator of one community meets nothing of the others, on no page."""
         gwen = self.cast.staff[LIMITED]
         models = sorted(set(re.findall(r'href="(/admin/\w+/\w+/)"', gwen.get("/admin/"))))
-        self.found.true("limited moderator", "sees no list", models)
+        self.findings.true("limited moderator", "sees no list", models)
         console = ("profile/", "quality/", "policies/", "webhooks/", "bulk/", "decisions.csv?automatic=on")
         pages = [
             *models,
@@ -1168,7 +1184,7 @@ class Day:
                 answer = gwen.call("GET", answer.headers["Location"], expect=(200, 302, 403, 404))
             for word in HIDDEN:
                 body = answer.text.replace(f"{HIDDEN[0]}-author-1", "") if "search" in path else answer.text
-                self.found.true("limited moderator", f"{path} shows “{word}”", word not in body)
+                self.findings.true("limited moderator", f"{path} shows “{word}”", word not in body)
         for table, url in (
             ("predictions_prediction", "/admin/predictions/prediction"),
             ("moderation_queueitem", f"{CONSOLE}item"),
@@ -1181,7 +1197,7 @@ class Day:
             for found in row:
                 path = f"{url}/{found.id}/" + ("change/" if "console" not in url else "")
                 answer = gwen.call("GET", path, expect=(200, 302, 403, 404))
-                self.found.true(
+                self.findings.true(
                     "limited moderator", f"{path} answers {answer.status_code}", answer.status_code != 200
                 )
 

@@ -31,9 +31,9 @@ class Command(BaseCommand):
         if len(os.sched_getaffinity(0)) < 2:
             raise CommandError("Two cores are needed: one for the server, one for its clients.")
         missed = []
-        chosen = ["sqlite", "postgres"] if options["database"] == "both" else [options["database"]]
+        databases = ["sqlite", "postgres"] if options["database"] == "both" else [options["database"]]
         seconds = options["seconds"]
-        for name in chosen:
+        for name in databases:
             with site_on_one_core(name) as (url, _, key):
                 requests = _requests(url, key)
                 load(url, requests, seconds=min(seconds, 3.0))
@@ -56,6 +56,6 @@ def _requests(url: str, key: str) -> Iterator[bytes]:
     names = ("TOXICITY", "SEVERE_TOXICITY", "IDENTITY_ATTACK", "INSULT", "PROFANITY", "THREAT")
     for number in itertools.count():
         text = f"{number} {' '.join(random.choices(COMMENTS, k=random.randint(1, 6)))}"
-        asked = {"comment": {"text": text}, "requestedAttributes": {name: {} for name in names}}
-        body = json.dumps(asked | {"languages": ["en"]}).encode()
+        request = {"comment": {"text": text}, "requestedAttributes": {name: {} for name in names}}
+        body = json.dumps(request | {"languages": ["en"]}).encode()
         yield post(f"{url}/v1alpha1/comments:analyze?key={key}", body)

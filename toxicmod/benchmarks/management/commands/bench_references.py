@@ -65,7 +65,7 @@ class Command(BaseCommand):
         self.python, self.seconds = options["python"].absolute(), options["seconds"]
         texts, _ = read(options["csv"])
         self.texts = random.Random(0).sample(texts, min(20_000, len(texts)))
-        self.found: dict[str, list[float]] = defaultdict(list)
+        self.figures: dict[str, list[float]] = defaultdict(list)
         with tempfile.TemporaryDirectory() as folder:
             self.folder = Path(folder)
             self._in_process(texts)
@@ -91,12 +91,12 @@ class Command(BaseCommand):
         for text in sample * 3:
             start = time.perf_counter()
             scorer.score(text)
-            self.found["score, µs"].append((time.perf_counter() - start) * 1e6)
+            self.figures["score, µs"].append((time.perf_counter() - start) * 1e6)
         for name, threads in (("one core", 1), ("all cores", None)):
             for _ in range(3):
                 start = time.perf_counter()
                 scorer.score_many(texts, threads=threads)
-                self.found[f"score_many, {name}"].append(len(texts) / (time.perf_counter() - start))
+                self.figures[f"score_many, {name}"].append(len(texts) / (time.perf_counter() - start))
         path = self.folder / "comments.json"
         path.write_text(json.dumps(sample))
         with _on_first_core():
@@ -106,7 +106,7 @@ class Command(BaseCommand):
         answer = json.loads(output)
         self.versions = answer["versions"]
         for name, milliseconds in answer["milliseconds"].items():
-            self.found[f"{name}, µs"].append(milliseconds * 1e3)
+            self.figures[f"{name}, µs"].append(milliseconds * 1e3)
 
     def _file(self, texts: Sequence[str], rows: int) -> None:
         path = self.folder / "comments.csv"
@@ -124,10 +124,10 @@ class Command(BaseCommand):
             command = [sys.executable, "-c", _PEAK, sys.executable, *score]
             peak = subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
             took[count] = time.perf_counter() - start
-            self.found[f"file of {count:,}, comments/s"].append(count / took[count])
-            self.found[f"file of {count:,}, MB"].append(int(peak) / 1024)
+            self.figures[f"file of {count:,}, comments/s"].append(count / took[count])
+            self.figures[f"file of {count:,}, MB"].append(int(peak) / 1024)
         (less, begun), (more, ended) = took.items()
-        self.found["file, comments/s once started"].append((more - less) / (ended - begun))
+        self.figures["file, comments/s once started"].append((more - less) / (ended - begun))
 
     def _memory_and_start(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -136,11 +136,11 @@ class Command(BaseCommand):
             start = time.perf_counter()
             with gunicorn(env) as (url, process):
                 self._predict(url)
-                self.found["cold start, s"].append(time.perf_counter() - start)
+                self.figures["cold start, s"].append(time.perf_counter() - start)
                 load(url, self._single(f"{url}/api/v1/predict_proba"), seconds=5)
                 for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
                     for name in ("Rss", "Pss"):
-                        self.found[f"worker {name}, MB"].append(_kilobytes(pid, name) / 1024)
+                        self.figures[f"worker {name}, MB"].append(_kilobytes(pid, name) / 1024)
 
     def _predict(self, url: str) -> None:
         body = json.dumps({"text": self.texts[0]}).encode()
@@ -173,20 +173,20 @@ class Command(BaseCommand):
             rest = f"{url}/api/v1/predict_proba"
             self._loaded(f"{database} predict_proba", rest, self._single)
             batches = self._loaded(f"{database} batches", rest, self._batches)
-            self.found[f"{database} batches, comments/s"].append(batches.rate * BATCH)
+            self.figures[f"{database} batches, comments/s"].append(batches.rate * BATCH)
 
     def _loaded(self, name: str, url: str, requests: Callable[[str], Iterator[bytes]]) -> Load:
         load(url, requests(url), seconds=min(self.seconds, 2.0))
         seen = load(url, requests(url), seconds=self.seconds)
-        self.found[f"{name}, /s"].append(seen.rate)
-        self.found[f"{name}, p99 ms"].append(seen.p99)
+        self.figures[f"{name}, /s"].append(seen.rate)
+        self.figures[f"{name}, p99 ms"].append(seen.p99)
         return seen
 
     def _at_half(
         self, name: str, url: str, requests: Callable[[str], Iterator[bytes]], saturated: Load
     ) -> None:
         seen = load(url, requests(url), seconds=self.seconds, rate=saturated.rate / 2)
-        self.found[f"{name}, half load, p99 ms"].append(seen.p99)
+        self.figures[f"{name}, half load, p99 ms"].append(seen.p99)
 
     # What is asked
 
@@ -209,7 +209,7 @@ class Command(BaseCommand):
     def _print(self, runs: int) -> None:
         versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
         self.stdout.write(f"{machine()}; Python {platform.python_version()}; {versions}; {runs} runs")
-        for name, values in self.found.items():
+        for name, values in self.figures.items():
             low, high = min(values), max(values)
             self.stdout.write(f"{name:48} {self._median(name):12.4g}   {low:10.4g} to {high:.4g}")
         self.stdout.write("")
@@ -217,7 +217,7 @@ class Command(BaseCommand):
             self.stdout.write(f"{what:76} {self._median(one) / self._median(other):8.3g}   target {target}")
 
     def _median(self, name: str) -> float:
-        return float(np.median(self.found[name]))
+        return float(np.median(self.figures[name]))
 
     def _ratios(self) -> Iterator[tuple[str, str, str, str]]:
         reference = "original"
@@ -238,7 +238,7 @@ class Command(BaseCommand):
             yield f"{ours}: the original's p99 is times as long", f"{reference}, p99 ms", p99, "7"
             batches = f"{database} batches, comments/s"
             yield f"{batches}: times the original's rate", batches, f"{reference}, /s", "80, aim 200"
-        rows = [name for name in self.found if name.startswith("file of")]
+        rows = [name for name in self.figures if name.startswith("file of")]
         for name in (rows[2], "file, comments/s once started"):
             yield f"{name}: share of the scorer's rate on all cores", name, "score_many, all cores", "0.8"
         yield f"memory: {rows[3]} over {rows[1]}", rows[3], rows[1], "1"
