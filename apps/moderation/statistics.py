@@ -99,9 +99,6 @@ class ModeratorStatistics:
 def moderator_statistics(user: User, *, days: int = 30) -> ModeratorStatistics:
     """Return the user's statistics of the last days, for the communities that the user may see."""
     since = timezone.now() - timedelta(days=days)
-    decisions = Decision.objects.filter(by=user, created_at__gte=since).exclude(
-        action=Decision.Action.REVERSE
-    )
     rows = Decision.objects.filter(by=user, created_at__gte=since).exclude(action=Decision.Action.REVERSE)
     decisions = in_communities_of(user, rows, "submission__community")
     actions = [action for action in Decision.Action if action != Decision.Action.REVERSE]
