@@ -188,8 +188,8 @@ CELERY_TASK_ROUTES = {
     "apps.training.tasks.train_model": {"queue": "training"},
     "apps.training.tasks.build_dataset": {"queue": "training"},
     "apps.training.tasks.measure_gates": {"queue": "training"},
-    "apps.training.tasks.learn_when_due": {"queue": "training"},
-    "apps.training.tasks.learn": {"queue": "training"},
+    "apps.training.tasks.retrain_if_due": {"queue": "training"},
+    "apps.training.tasks.retrain": {"queue": "training"},
     "apps.registry.tasks.sync_tracking": {"queue": "training"},
     "apps.moderation.tasks.deliver": {"queue": "webhooks"},
     "apps.moderation.tasks.deliver_endpoint": {"queue": "webhooks"},
@@ -199,12 +199,12 @@ CELERY_TASK_ROUTES = {
 # Each task is idempotent: it does what is due according to the database, even with two schedulers.
 CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "recover-runs": {
-        "task": "apps.training.tasks.tend_runs",
+        "task": "apps.training.tasks.recover_runs",
         "schedule": 15.0,
         "options": {"expires": 15},
     },
     "retrain": {
-        "task": "apps.training.tasks.learn_when_due",
+        "task": "apps.training.tasks.retrain_if_due",
         "schedule": 600.0,
         "options": {"expires": 600},
     },
@@ -214,7 +214,7 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
         "options": {"expires": 30},
     },
     "check-canary": {
-        "task": "apps.training.tasks.watch_canary",
+        "task": "apps.training.tasks.check_canary",
         "schedule": 10.0,
         "options": {"expires": 10},
     },

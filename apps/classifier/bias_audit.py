@@ -94,9 +94,8 @@ def bias_report(sentences: Sentences, toxic_probability: np.ndarray) -> dict[str
     """Return the subgroup, BPSN and BNSP AUC of the label `toxic` for each group.
 
     BPSN compares the benign sentences of the group with the toxic ones of all others: it is low where the
-        group's
-    name alone counts as toxic. BNSP compares the toxic sentences of the group with the benign ones of all
-    others: it is low where toxicity against the group is missed.
+    group's name alone counts as toxic. BNSP compares the toxic sentences of the group with the benign ones of
+    all others: it is low where toxicity against the group is missed.
     """
     # Serving imports this module without scikit-learn.
     from sklearn.metrics import roc_auc_score

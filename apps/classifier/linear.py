@@ -174,7 +174,7 @@ def naive_bayes_log_ratios(
     """Return the log ratio of each feature's smoothed share among positive and negative rows.
 
     Source: Wang and Manning, "Baselines and bigrams: simple, good sentiment and topic classification", ACL
-        2012.
+    2012.
 
     Args:
         indices, indptr, rows, y: As in `fit_logistic`.

@@ -1,8 +1,7 @@
-"""Data sets and runs in the admin: read-only evidence, and the doors to train, promote and roll back."""
+"""Data sets, training runs and gate reports in the admin, and the pages to start and watch runs."""
 
 from typing import Any
 
-from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
@@ -14,7 +13,6 @@ from django.utils.safestring import SafeString
 
 from apps.accounts.models import User
 from apps.accounts.permissions import require
-from apps.classifier.config import RECIPES
 from apps.classifier.labels import LABELS
 from apps.core.admin import ReadOnlyAdmin
 from apps.moderation.models import Decision
@@ -22,37 +20,28 @@ from apps.moderation.selectors import visible
 from apps.registry import actions as registry
 from apps.registry.admin import figures_table, gates_table, link, run_link
 from apps.registry.gates import summarize
-from apps.training import challenger, datasets, jigsaw, life, runs
-from apps.training.challenger import page, user_of
+from apps.training import actions, datasets, jigsaw, labels, views
+from apps.training.actions.runs import AUTOMATIC_DATASET, RUN_PERMISSION
+from apps.training.exceptions import SourceError, TrainingError
+from apps.training.forms import RunForm
 from apps.training.models import Dataset, GateReport, TrainingRun
-from apps.training.sources import SourceError
+from apps.training.views import get_user, render_page
 
 SHOWN_DECISIONS = 200
-_LOOKED_UP = 10_000  # ids in one query
+_IDS_PER_QUERY = 10_000
 
 
 def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
-class RunForm(forms.Form):
-    """What to train, with defaults that fit."""
-
-    dataset = forms.ModelChoiceField(Dataset.objects.all(), empty_label=None, label="Data set")
-    recipe = forms.ChoiceField(
-        choices=[(name, name) for name in RECIPES],
-        help_text="two_level makes a model version; the baselines are evaluated for comparison only.",
-    )
-    seed = forms.IntegerField(min_value=0, max_value=2**31 - 1, initial=0)
-
-
-def _visible(user: User, decisions: list[int]) -> list[int]:
-    """Return the ids of those decisions that the user may see."""
-    kept: set[int] = set()
-    for start in range(0, len(decisions), _LOOKED_UP):
-        found = Decision.objects.filter(pk__in=decisions[start : start + _LOOKED_UP])
-        kept.update(visible(user, found).values_list("pk", flat=True))
-    return [pk for pk in decisions if pk in kept]
+def _visible_ids(user: User, decisions: list[int]) -> list[int]:
+    """Return the ids of the decisions that the user may see."""
+    visible_ids: set[int] = set()
+    for start in range(0, len(decisions), _IDS_PER_QUERY):
+        rows = Decision.objects.filter(pk__in=decisions[start : start + _IDS_PER_QUERY])
+        visible_ids.update(visible(user, rows).values_list("pk", flat=True))
+    return [pk for pk in decisions if pk in visible_ids]
 
 
 @admin.register(Dataset)
@@ -65,15 +54,16 @@ class DatasetAdmin(ReadOnlyAdmin):
     )  # fmt: skip
     actions = ("build",)
 
-    @admin.action(description="Build a data set of decisions and feedback on top of the selected one")
+    @admin.action(description="Build a data set from decisions and feedback, with the selected one as base")
     def build(self, request: HttpRequest, queryset: QuerySet[Dataset]) -> None:
         base = queryset.first()
         if queryset.count() != 1 or base is None or base.is_built:
-            messages.error(request, "Select one imported data set to build on.")
+            messages.error(request, "Select one imported data set as base.")
             return
-        runs.send_build(name=runs.LEARNED, base=base, by=user_of(request))
+        actions.enqueue_build(actor=get_user(request), name=AUTOMATIC_DATASET, base=base)
         messages.success(
-            request, "A worker builds the data set “decisions”; it appears here when it is done."
+            request,
+            f"A worker is building the data set “{AUTOMATIC_DATASET}”. It appears here when it is done.",
         )
 
     @admin.display(description="rows by label")
@@ -83,14 +73,16 @@ class DatasetAdmin(ReadOnlyAdmin):
 
     @admin.display(description="rows left out")
     def left_out(self, dataset: Dataset) -> SafeString:
-        return format_html_join("", "{}<br>", ((sentence,) for sentence in jigsaw.sentences(dataset.report)))
+        return format_html_join(
+            "", "{}<br>", ((sentence,) for sentence in jigsaw.format_report(dataset.report))
+        )
 
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None
     ) -> Dataset | None:
         dataset = super().get_object(request, object_id, from_field)
         if dataset is not None:
-            dataset.viewer = user_of(request)  # for `decisions`, which the admin hands no request
+            dataset.viewer = get_user(request)  # for `decisions`, which gets no request
         return dataset
 
     @admin.display(description="decisions")
@@ -98,11 +90,11 @@ class DatasetAdmin(ReadOnlyAdmin):
         if not dataset.is_built:
             return "–"
         try:
-            found = datasets.ids(dataset.path, f"{life.MODERATOR}-")
+            ids = datasets.read_ids(dataset.path, f"{labels.MODERATOR}-")
         except SourceError as error:
             return str(error)
         viewer = dataset.viewer  # type: ignore[attr-defined]
-        numbers = _visible(viewer, [int(identifier.rpartition("-")[2]) for identifier in found])
+        numbers = _visible_ids(viewer, [int(identifier.rpartition("-")[2]) for identifier in ids])
         links = (
             (link("moderation_decision_change", str(number), number),) for number in numbers[:SHOWN_DECISIONS]
         )
@@ -132,17 +124,17 @@ class TrainingRunAdmin(ReadOnlyAdmin):
     change_list_template = "training/list.html"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[TrainingRun]:
-        found: Any = super().get_queryset(request)
-        return found.with_result()
+        runs: Any = super().get_queryset(request)
+        return runs.with_result()
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         tools = []
-        if request.user.has_perm(runs.RUN_PERMISSION):
+        if request.user.has_perm(RUN_PERMISSION):
             tools.append((reverse("admin:training_trainingrun_start"), "Start a run"))
         if request.user.has_perm(registry.PROMOTE_PERMISSION):
-            tools.append((reverse("admin:training_challenger"), "The challenger"))
+            tools.append((reverse("admin:training_challenger"), "Challenger"))
             tools.append((reverse("admin:training_roll_back"), "Roll back"))
         return super().changelist_view(request, {"tools": tools} | (extra_context or {}))
 
@@ -150,51 +142,60 @@ class TrainingRunAdmin(ReadOnlyAdmin):
         view = self.admin_site.admin_view
         return [
             path("start/", view(self.start), name="training_trainingrun_start"),
-            path("challenger/", view(challenger.challenger), name="training_challenger"),
-            path("roll-back/", view(challenger.roll_back), name="training_roll_back"),
+            path("challenger/", view(views.challenger), name="training_challenger"),
+            path("roll-back/", view(views.roll_back), name="training_roll_back"),
             path("<int:pk>/watch/", view(self.watch), name="training_trainingrun_watch"),
             path("<int:pk>/progress/", view(self.progress), name="training_trainingrun_progress"),
             *super().get_urls(),
         ]
 
     def start(self, request: HttpRequest) -> HttpResponse:
-        """Start a run; the data set made last is offered first."""
-        require(user_of(request), runs.RUN_PERMISSION)
+        """Show the form for a new run, with the newest data set first; POST starts the run."""
+        user = get_user(request)
+        require(user, RUN_PERMISSION)
         title = "Start a training run"
         if not Dataset.objects.exists():
-            return page(
-                request, title, refusal="There is no data set: import one by manage.py import_dataset."
+            return render_page(
+                request, title, error="There is no data set. Import one with manage.py import_dataset."
             )
-        form, refusal = RunForm(request.POST or None), ""
+        form, error_message = RunForm(request.POST or None), ""
         if request.method == "POST" and form.is_valid():
             try:
-                run = runs.queue_run(by=user_of(request), **form.cleaned_data)
-            except runs.TrainingError as error:
-                refusal = str(error)
+                run = actions.create_run(actor=user, **form.cleaned_data)
+            except TrainingError as error:
+                error_message = str(error)
             else:
-                runs.send_run(run)
+                actions.enqueue_run(run)
                 return redirect("admin:training_trainingrun_watch", run.pk)
-        return page(request, title, form=form, button="Start", refusal=refusal)
+        return render_page(request, title, form=form, button="Start", error=error_message)
 
     def watch(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """Show how far a run is; a post cancels it."""
+        """Show the progress of a run; POST cancels it."""
         rows = TrainingRun.objects.with_result().select_related("dataset", "version")
         run = get_object_or_404(rows, pk=pk)
         if request.method == "POST":
-            runs.cancel_run(run=run, by=user_of(request))
+            actions.cancel_run(actor=get_user(request), run=run)
             return redirect("admin:training_trainingrun_watch", pk)
         self._require_view(request)
-        going = run.status in (TrainingRun.Status.QUEUED, TrainingRun.Status.RUNNING)
-        button = "Cancel this run" if going and request.user.has_perm(runs.RUN_PERMISSION) else ""
+        is_unfinished = run.status in TrainingRun.UNFINISHED
+        button = "Cancel run" if is_unfinished and request.user.has_perm(RUN_PERMISSION) else ""
         result = self.result(run) if run.status == TrainingRun.Status.SUCCEEDED else ""
-        return page(request, str(run), run=run, going=going, button=button, refusal=run.error, result=result)
+        return render_page(
+            request,
+            str(run),
+            run=run,
+            is_unfinished=is_unfinished,
+            button=button,
+            error=run.error,
+            result=result,
+        )
 
     def _require_view(self, request: HttpRequest) -> None:
         if not self.has_view_permission(request):
             raise PermissionDenied
 
     def progress(self, request: HttpRequest, pk: int) -> JsonResponse:
-        """Say how far a run is, for the page's script."""
+        """Return the progress of a run as JSON, for the script of the page."""
         self._require_view(request)
         run = get_object_or_404(TrainingRun, pk=pk)
         return JsonResponse(
@@ -202,23 +203,23 @@ class TrainingRunAdmin(ReadOnlyAdmin):
                 "status": run.status,
                 "status_display": run.get_status_display(),
                 "step": run.step,
-                "share": run.share,
+                "progress": run.progress,
             }
         )
 
     @admin.display(description="result")
     def brief_result(self, run: Any) -> SafeString | str:
-        """Say in a list row what a run produced."""
+        """Return the result of a run for the list."""
         if run.status != TrainingRun.Status.SUCCEEDED:
             return "–"
-        figure = _figure(run.metrics.get("mean", {}).get("roc_auc"))
+        roc_auc = _figure(run.metrics.get("mean", {}).get("roc_auc"))
         if run.version is None:
-            return format_html("reference<br>ROC-AUC {}", figure)
+            return format_html("baseline<br>ROC-AUC {}", roc_auc)
         champion = _figure((run.champion_metrics or {}).get("mean", {}).get("roc_auc"))
         return format_html(
             "{}<br>ROC-AUC {}<br>(champion v{}: {})<br>{}",
             link("registry_modelversion_change", f"Model version {run.version}", run.version_id),
-            figure,
+            roc_auc,
             run.champion_number,
             champion,
             self._gates(run),
@@ -226,10 +227,12 @@ class TrainingRunAdmin(ReadOnlyAdmin):
 
     @admin.display(description="result")
     def result(self, run: Any) -> SafeString | str:
-        """Say what a run produced: the version, its main figures beside the champion's, and its gates."""
+        """Return the result of a run: the version, its metrics and the champion's, and its gates."""
         if run.status != TrainingRun.Status.SUCCEEDED:
             return "–"
-        metrics, champion = (found.get("mean", {}) for found in (run.metrics, run.champion_metrics or {}))
+        metrics, champion = (
+            of_model.get("mean", {}) for of_model in (run.metrics, run.champion_metrics or {})
+        )
         is_champion = run.version is not None and run.version.number == run.champion_number
         figures = ", ".join(
             f"{name} {_figure(metrics.get(key))}"
@@ -237,9 +240,9 @@ class TrainingRunAdmin(ReadOnlyAdmin):
             for name, key in (("ROC-AUC", "roc_auc"), ("PR-AUC", "pr_auc"), ("calibration error", "ece"))
         )
         if run.version is None:
-            return format_html("A reference for comparison, no model version.<br>Mean {}.", figures)
+            return format_html("A baseline for comparison, no model version.<br>Mean {}.", figures)
         return format_html(
-            "{}{}<br>Mean {}, each on the held-out rows of its own data set.<br>{}",
+            "{}{}<br>Mean {}, each on the held-out rows of its data set.<br>{}",
             link("registry_modelversion_change", f"Model version {run.version}", run.version_id),
             ", the champion" if is_champion else "",
             figures,
@@ -254,7 +257,7 @@ class TrainingRunAdmin(ReadOnlyAdmin):
 
     @admin.display(description="MLflow run")
     def mlflow_run(self, run: TrainingRun) -> SafeString | str:
-        # What an outage kept from MLflow was published with the version.
+        # A run that was not recorded because MLflow was down is published with its version later.
         return run_link(run.mlflow_run_id or (run.version.mlflow_run_id if run.version else ""))
 
     @admin.display(description="data set")

@@ -1,4 +1,4 @@
-"""The rows of data sets: written once as Parquet, read whole, split in two for evaluation."""
+"""The files of data sets: Parquet, written once and shared through S3, split in two for evaluation."""
 
 import hashlib
 import os
@@ -19,28 +19,28 @@ from tqdm import tqdm
 from apps.classifier.labels import LABELS
 from apps.classifier.normalise import normalise
 from apps.core import object_storage
-from apps.training.jigsaw import Row
-from apps.training.sources import SourceError
+from apps.training.exceptions import SourceError
+from apps.training.jigsaw import LabeledComment
 
-# Small groups let a single row be read without the rest.
+# Small groups, because the example comment reads a single row.
 ROWS_PER_GROUP = 1024
 HELD_OUT = 0.1
-# One split for every run and version: what is held out from one is held out from all, to compare them by.
+# The same for every run and version, so that all of them hold out the same rows.
 SPLIT_SEED = b"toxicmod"
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("comment_text", pa.string()),
         *((label, pa.int8()) for label in LABELS),
-        ("held_out", pa.bool_()),  # null, or not there: `split` says it
-        ("weight", pa.float64()),  # not there: 1
+        ("held_out", pa.bool_()),  # if null or missing, `split` decides
+        ("weight", pa.float64()),  # 1 if missing
     ]
 )
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A Parquet file just written: still under a temporary name, until its row is in the database."""
+class DatasetFile:
+    """A new Parquet file, which has a temporary name until its row is in the database."""
 
     path: Path
     sha256: str
@@ -51,35 +51,32 @@ class Stored:
 
 @dataclass(frozen=True)
 class Rows:
-    """Comments in memory: n texts, (n, 6) int8 labels, (n,) float64 weights or None where all count alike.
-
-    `held_out` is (n,) bool, or None where the file leaves it to `split`.
-    """
+    """Labelled comments in memory."""
 
     texts: list[str]
-    labels: np.ndarray
-    weights: np.ndarray | None
-    held_out: np.ndarray | None = None
+    labels: np.ndarray  # (n, labels) int8
+    weights: np.ndarray | None  # (n,) float64, None if all are 1
+    held_out: np.ndarray | None = None  # (n,) bool, None if `split` decides
 
     def __len__(self) -> int:
         return len(self.texts)
 
-    def take(self, chosen: np.ndarray) -> "Rows":
-        """Return the rows with these numbers."""
-        weights = None if self.weights is None else self.weights[chosen]
-        return Rows([self.texts[row] for row in chosen], self.labels[chosen], weights)
+    def take(self, indices: np.ndarray) -> "Rows":
+        """Return the rows with these indices."""
+        weights = None if self.weights is None else self.weights[indices]
+        return Rows([self.texts[row] for row in indices], self.labels[indices], weights)
 
-    def parts(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the numbers of the rows to learn from and of those held out."""
+    def split(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the indices of the rows to train on and of the held-out rows."""
         if self.held_out is None:
             return split(self.texts, self.labels)
         return np.flatnonzero(~self.held_out), np.flatnonzero(self.held_out)
 
 
-def write(rows: Iterable[Row], folder: Path) -> Stored:
-    """Write rows, one group at a time, to a temporary Parquet file in the folder, and hash them.
+def write(rows: Iterable[LabeledComment], folder: Path) -> DatasetFile:
+    """Write rows to a temporary Parquet file in the folder, and hash them in their order.
 
-    The hash is of the rows in their order: the same rows from a CSV and from a .zip of it have the same.
+    The hash depends on the rows only: a CSV and a .zip of it have the same.
     """
     folder.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
@@ -111,59 +108,61 @@ def write(rows: Iterable[Row], folder: Path) -> Stored:
         path.unlink()
         raise
     positives = dict(zip(LABELS, counts.tolist(), strict=True))
-    return Stored(path, digest.hexdigest(), total, labelled, positives)
+    return DatasetFile(path, digest.hexdigest(), total, labelled, positives)
 
 
-def share(stored: Stored) -> None:
-    """Keep a file where the other boxes find it: in S3, once, where there is a bucket.
+def upload(file: DatasetFile) -> None:
+    """Upload a file to S3 for the other machines, if a bucket is configured and does not have it.
 
     Raises:
-        SourceError: S3 can't be reached or refuses.
+        SourceError: S3 can't be reached or denies access.
     """
     if not settings.S3_BUCKET:
         return
-    address = _address(f"{stored.sha256}.parquet")
+    url = _s3_url(f"{file.sha256}.parquet")
     try:
         try:
-            object_storage.size(address)
+            object_storage.size(url)
         except object_storage.MissingError:
-            object_storage.upload(stored.path, address)
+            object_storage.upload(file.path, url)
     except object_storage.StorageError as error:
         raise SourceError(str(error)) from None
 
 
-def is_here(path: Path) -> bool:
-    """Return whether a data set's file is on this box, having fetched it from S3 where it was only there.
+def is_available(path: Path) -> bool:
+    """Return whether a data set's file is on this machine; download it from S3 if necessary.
 
     Raises:
-        SourceError: S3 can't be reached or refuses.
+        SourceError: S3 can't be reached or denies access.
     """
     if path.is_file() or not settings.S3_BUCKET:
         return path.is_file()
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        fetched = Path(folder) / path.name
+        temporary = Path(folder) / path.name
         try:
-            object_storage.download(_address(path.name), fetched)
+            object_storage.download(_s3_url(path.name), temporary)
         except object_storage.MissingError:
             return False
         except object_storage.StorageError as error:
             raise SourceError(str(error)) from None
-        fetched.replace(path)
+        temporary.replace(path)
     return True
 
 
-def _address(name: str) -> str:
+def _s3_url(name: str) -> str:
     return f"s3://{settings.S3_BUCKET}/datasets/{name}"
 
 
 @contextmanager
-def _refusing(path: Path) -> Iterator[None]:
+def _translate_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
-        what = "missing" if isinstance(error, FileNotFoundError) else "damaged"
-        raise SourceError(f"The data set's file {path.name} is {what}: import the same rows again.") from None
+        state = "missing" if isinstance(error, FileNotFoundError) else "damaged"
+        raise SourceError(
+            f"The data set's file {path.name} is {state}: import the same rows again."
+        ) from None
 
 
 def read(path: Path, *, clean_weight: float = 1.0) -> Rows:
@@ -172,15 +171,15 @@ def read(path: Path, *, clean_weight: float = 1.0) -> Rows:
     Raises:
         SourceError: the file is missing or damaged.
     """
-    is_here(path)
-    with _refusing(path):
+    is_available(path)
+    with _translate_errors(path):
         table = pq.read_table(path, schema=SCHEMA)
     labels = np.column_stack([table[label].to_numpy() for label in LABELS])
     held_out = None if table["held_out"].null_count else table["held_out"].to_numpy()
     weights = _weights(labels, held_out, clean_weight)
-    own = table["weight"].fill_null(1.0).to_numpy()
-    if np.any(own != 1):
-        weights = own if weights is None else own * weights
+    row_weights = table["weight"].fill_null(1.0).to_numpy()
+    if np.any(row_weights != 1):
+        weights = row_weights if weights is None else row_weights * weights
     return Rows(table["comment_text"].to_pylist(), labels, weights, held_out)
 
 
@@ -190,75 +189,75 @@ def _weights(labels: np.ndarray, held_out: np.ndarray | None, clean_weight: floa
     labelled = labels.any(axis=1)
     weights = np.where(labelled, 1.0, clean_weight)
     if held_out is not None:
-        # What was added may be enriched: the rows held out have the natural share by themselves.
+        # Added training rows may be enriched, so the held-out rows get the natural rate separately.
         odds = clean_weight * (~labelled).sum() / labelled.sum()
         clean = held_out & ~labelled
         weights[clean] = odds * (held_out & labelled).sum() / max(clean.sum(), 1)
     return weights
 
 
-def stream(path: Path) -> Iterator[Row]:
-    """Yield the rows of a data set's file in constant memory, with a progress bar.
+def stream(path: Path) -> Iterator[LabeledComment]:
+    """Yield the rows of a data set's file in constant memory, and show a progress bar.
 
     Raises:
         SourceError: the file is missing or damaged.
     """
     columns = ["id", "comment_text", *LABELS]
-    is_here(path)
-    with _refusing(path):
+    is_available(path)
+    with _translate_errors(path):
         file = pq.ParquetFile(path)
     with file, tqdm(total=file.metadata.num_rows, desc="Reading", unit="row", disable=None) as bar:
         for group in range(file.num_row_groups):
-            with _refusing(path):
+            with _translate_errors(path):
                 table = file.read_row_group(group, columns=columns)
             for identifier, text, *labels in zip(*(table[name].to_pylist() for name in columns), strict=True):
-                yield Row(identifier, text, tuple(labels))
+                yield LabeledComment(identifier, text, tuple(labels))
             bar.update(table.num_rows)
 
 
-def ids(path: Path, prefix: str) -> list[str]:
-    """Return the rows' ids that begin with the prefix, in order.
+def read_ids(path: Path, prefix: str) -> list[str]:
+    """Return the ids that begin with the prefix, in the order of rows.
 
     Raises:
         SourceError: the file is missing or damaged.
     """
-    with _refusing(path):
+    with _translate_errors(path):
         column = pq.read_table(path, columns=["id"])["id"]
     return column.filter(pc.starts_with(column, prefix)).to_pylist()
 
 
 def text_key(text: str) -> int:
-    """Return 64 bits that are equal for texts that are equal once normalised; they decide the split."""
+    """Return 64 bits that are equal for texts with the same normalised form; they decide the split."""
     normalised = normalise(text)[0].encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(normalised, key=SPLIT_SEED, digest_size=8).digest(), "little")
 
 
 def split(texts: Sequence[str], labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers of the rows to learn from and of those held out, a tenth of each kind.
+    """Return the indices of the rows to train on and of the held-out rows, a tenth of each stratum.
 
-    Texts that are equal once normalised stay together. Within a kind (a row's rarest label, or none) the rows
-    with the smallest keyed hash are held out, so a row that is held out from one data set is almost always
-    held out from another that contains it.
+    Texts that are equal once normalised stay together. Within a stratum (a row's rarest label, or none) the
+    rows with the smallest keyed hash are held out, so that a row that is held out from one data set is almost
+    always held out from another one that contains it.
     """
     bar = tqdm(texts, desc="Splitting", unit="row", leave=False, disable=None)
     return split_keys(np.fromiter(map(text_key, bar), np.uint64, len(texts)), labels)
 
 
 def split_keys(keys: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Do what `split` does, from the (n,) uint64 `text_key` of each row."""
+    """Do what `split` does, with the (n,) uint64 `text_key` of each row."""
     _, group = np.unique(keys, return_inverse=True)
     rarest_first = np.argsort(labels.sum(axis=0), kind="stable")
-    kinds = np.where(labels.any(axis=1), np.argmax(labels[:, rarest_first], axis=1), len(LABELS))
-    # `unique` sorts by key, so groups are numbered in the order of their hash.
+    row_stratum = np.where(labels.any(axis=1), np.argmax(labels[:, rarest_first], axis=1), len(LABELS))
+    # `unique` sorts the keys, so groups are numbered in the order of their hash.
     sizes = np.bincount(group)
-    kind = np.full(len(sizes), len(LABELS))
-    np.minimum.at(kind, group, kinds)
-    held_out = np.zeros(len(sizes), bool)
-    for each in np.unique(kind):
-        members = np.flatnonzero(kind == each)
+    stratum = np.full(len(sizes), len(LABELS))
+    np.minimum.at(stratum, group, row_stratum)
+    is_group_held_out = np.zeros(len(sizes), bool)
+    for value in np.unique(stratum):
+        members = np.flatnonzero(stratum == value)
         if len(members) < 2:
             continue
-        before = np.cumsum(sizes[members]) - sizes[members]
-        held_out[members[before < HELD_OUT * sizes[members].sum()]] = True
-    chosen = held_out[group]
-    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+        rows_before = np.cumsum(sizes[members]) - sizes[members]
+        is_group_held_out[members[rows_before < HELD_OUT * sizes[members].sum()]] = True
+    held_out = is_group_held_out[group]
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)

@@ -1,4 +1,4 @@
-"""A random comment to try."""
+"""A random comment to try on the public pages and in the API."""
 
 import logging
 import random
@@ -48,9 +48,9 @@ COMMENTS = (
 
 
 def random_example() -> tuple[str, str]:
-    """Return a comment and where it is from: the data set imported last, or `built-in`.
+    """Return a comment and its source: the newest imported data set, or `built-in`.
 
-    Never one of a data set that was built here: those hold what users of the site wrote.
+    Data sets that were built here are not used, because they contain comments of the site's users.
     """
     dataset = Dataset.objects.filter(is_built=False).newest()
     if dataset:
@@ -75,5 +75,5 @@ def _random_text(path: Path) -> str:
 
 @lru_cache(maxsize=4)
 def _metadata(path: Path) -> pq.FileMetaData:
-    # A data set's file never changes: its name is the hash of its rows.
+    # A file never changes, because its name is the hash of its rows.
     return pq.read_metadata(path)

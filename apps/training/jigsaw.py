@@ -1,4 +1,7 @@
-"""Read comments in the format of the Jigsaw data: CSV with id, text and six labels, plain, .gz or .zip."""
+"""Reader of labelled comments in the format of the Jigsaw data: CSV with id, text and six labels.
+
+The file may be compressed as .gz or .zip.
+"""
 
 import csv
 import gzip
@@ -14,57 +17,61 @@ from typing import IO, Any, NamedTuple
 from tqdm import tqdm
 
 from apps.classifier.labels import LABELS
-from apps.training.sources import SourceError
+from apps.training.exceptions import SourceError
 
 COLUMNS = ("id", "comment_text", *LABELS)
 LABEL_VALUES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 MAX_ID = 200
-LINES_KEPT = 5
-# Longer lines are read in parts: memory is bounded whatever the file is.
-LONGEST_LINE = 1 << 24
-# RuntimeError is zipfile's word for a password, KeyError for an empty archive.
+MAX_REPORTED_LINES = 5
+# Longer lines are read in parts, so that memory is bounded for any file.
+MAX_LINE = 1 << 24
+# zipfile raises RuntimeError for an encrypted archive, KeyError for an empty one.
 READ_ERRORS = (OSError, zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError, KeyError)
 
 
-class Row(NamedTuple):
+class LabeledComment(NamedTuple):
     """One comment with its labels, in the order of `LABELS`."""
 
     id: str
     text: str
     labels: tuple[int, ...]
-    held_out: bool | None = None  # None: `datasets.split` says it
-    weight: float = 1.0  # how much it counts, beside what balances the clean ones
+    held_out: bool | None = None  # None: `datasets.split` decides
+    weight: float = 1.0  # multiplied with the weight of rows without labels
 
 
-class Problems:
-    """Rows that were left out, counted by kind, with the first lines of each kind."""
+class ImportReport:
+    """The rows that were left out, counted by the kind of problem, with the first lines of each kind."""
 
     def __init__(self) -> None:
-        self.found: dict[str, dict[str, Any]] = {}
+        self.problems: dict[str, dict[str, Any]] = {}
 
     def add(self, kind: str, line: int | None = None) -> None:
-        """Count a row, one of a file by the line on which it begins, the header's being 1."""
-        problem = self.found.setdefault(kind, {"rows": 0, "lines": []})
+        """Count a row.
+
+        Args:
+            line: the line of the file on which the row begins; the header is on line 1.
+        """
+        problem = self.problems.setdefault(kind, {"rows": 0, "lines": []})
         problem["rows"] += 1
-        if line is not None and len(problem["lines"]) < LINES_KEPT:
+        if line is not None and len(problem["lines"]) < MAX_REPORTED_LINES:
             problem["lines"].append(line)
 
     def __len__(self) -> int:
-        return sum(problem["rows"] for problem in self.found.values())
+        return sum(problem["rows"] for problem in self.problems.values())
 
 
-def sentences(found: Mapping[str, Any]) -> list[str]:
-    """Return one sentence for each kind of problem in `Problems.found`."""
-    told = []
-    for kind, problem in found.items():
+def format_report(problems: Mapping[str, Any]) -> list[str]:
+    """Return one sentence for each kind of problem in `ImportReport.problems`."""
+    sentences = []
+    for kind, problem in problems.items():
         lines = ", ".join(map(str, problem["lines"]))
         more = ", …" if problem["rows"] > len(problem["lines"]) else ""
-        told.append(f"{kind}: {problem['rows']}" + (f" (line {lines}{more})" if lines else ""))
-    return told
+        sentences.append(f"{kind}: {problem['rows']}" + (f" (line {lines}{more})" if lines else ""))
+    return sentences
 
 
-class _Bytes(io.BufferedIOBase):
-    """The bytes of an open file. What goes wrong in reading them, and only that, becomes a SourceError."""
+class _SourceBytes(io.BufferedIOBase):
+    """The bytes of an open file, whose read errors are raised as SourceError."""
 
     def __init__(self, path: Path, data: Any) -> None:
         self._path, self._data = path, data
@@ -76,7 +83,7 @@ class _Bytes(io.BufferedIOBase):
         try:
             return self._data.read1(size)
         except READ_ERRORS as error:
-            raise _refusal(self._path, error) from None
+            raise _to_source_error(self._path, error) from None
 
 
 class Lines:
@@ -86,24 +93,24 @@ class Lines:
         self._text, self._raw = text, raw
 
     def __iter__(self) -> Iterator[str]:
-        return iter(partial(self._text.readline, LONGEST_LINE), "")
+        return iter(partial(self._text.readline, MAX_LINE), "")
 
     @property
     def bytes_read(self) -> int:
-        """How far the reading is in the file as it lies there, packed or not."""
+        """The position in the file, compressed if it is."""
         return self._raw.tell()
 
 
 @contextmanager
-def opened(path: Path, *, member: str = "", errors: str = "surrogateescape") -> Iterator[Lines]:
-    """Open a text file, unpacking .gz and .zip by their content.
+def open_text(path: Path, *, member: str = "", errors: str = "surrogateescape") -> Iterator[Lines]:
+    """Open a text file; .gz and .zip are recognised by their content and decompressed.
 
     Args:
-        member: the file to read inside a .zip, the first one by default.
-        errors: what becomes of bytes that are not UTF-8; by default lone surrogates.
+        member: the file to read inside a .zip, by default the first.
+        errors: how to decode bytes that are not UTF-8, by default as lone surrogates.
 
     Raises:
-        SourceError: the file can't be read or the archive is damaged; the lines raise it too.
+        SourceError: the file can't be read or the archive is damaged. Reading lines raises it too.
     """
     with ExitStack() as stack:
         try:
@@ -117,26 +124,30 @@ def opened(path: Path, *, member: str = "", errors: str = "surrogateescape") -> 
                 archive = stack.enter_context(zipfile.ZipFile(raw))
                 data = archive.open(member or next(iter(archive.namelist()), ""))
         except READ_ERRORS as error:
-            raise _refusal(path, error) from None
-        data = _Bytes(path, data)
+            raise _to_source_error(path, error) from None
+        data = _SourceBytes(path, data)
         yield Lines(io.TextIOWrapper(data, encoding="utf-8-sig", errors=errors, newline=""), raw)
 
 
-def _refusal(path: Path, error: Exception) -> SourceError:
+def _to_source_error(path: Path, error: Exception) -> SourceError:
     if isinstance(error, OSError) and error.strerror:
         return SourceError(f"{path.name} can't be read: {error.strerror}.")
-    return SourceError(f"{path.name} is a damaged or unreadable archive ({error}): get it again.")
+    return SourceError(f"{path.name} is a damaged or unreadable archive ({error}): download it again.")
 
 
-def read_rows(path: Path, problems: Problems, *, max_bytes: int) -> Iterator[Row]:
-    """Yield the sound rows of a file in constant memory (but for the ids); count the others in `problems`.
+def read_comments(path: Path, report: ImportReport, *, max_bytes: int) -> Iterator[LabeledComment]:
+    """Yield the valid rows of a file; only the ids are kept in memory.
+
+    Args:
+        report: receives the invalid rows.
+        max_bytes: the limit of a text.
 
     Raises:
         SourceError: the file can't be read or lacks a column.
     """
     ids: set[str] = set()
     with (
-        opened(path, member=_member(path)) as lines,
+        open_text(path, member=_member(path)) as lines,
         tqdm(total=path.stat().st_size, desc="Reading", unit="B", unit_scale=True, disable=None) as bar,
     ):
         reader = csv.reader(lines, strict=True)
@@ -145,24 +156,24 @@ def read_rows(path: Path, problems: Problems, *, max_bytes: int) -> Iterator[Row
             raise SourceError(
                 f"The file lacks the columns {', '.join(missing)}; it has {', '.join(header)[:200]}."
             )
-        where = [header.index(column) for column in COLUMNS]
+        columns = [header.index(column) for column in COLUMNS]
         while True:
             line = reader.line_num + 1
             try:
                 cells = next(reader, None)
             except csv.Error as error:
-                problems.add(f"not valid CSV ({error})", line)
+                report.add(f"not valid CSV ({error})", line)
                 continue
             if cells is None:
                 break
             if not cells:
                 continue
-            row = _row(cells, where, len(header), ids, max_bytes)
-            if isinstance(row, Row):
+            row = _parse_row(cells, columns, len(header), ids, max_bytes)
+            if isinstance(row, LabeledComment):
                 ids.add(row.id)
                 yield row
             else:
-                problems.add(row, line)
+                report.add(row, line)
             bar.update(lines.bytes_read - bar.n)
 
 
@@ -170,14 +181,16 @@ def _header(reader: Iterator[list[str]]) -> list[str]:
     try:
         return [cell.strip().encode("utf-8", "replace").decode() for cell in next(reader, [])]
     except csv.Error:
-        raise SourceError("The first line holds no column names: is it a CSV file?") from None
+        raise SourceError("The first line has no column names: is it a CSV file?") from None
 
 
-def _row(cells: list[str], where: list[int], width: int, ids: set[str], max_bytes: int) -> Row | str:
-    """Return the row, or what is wrong with it."""
+def _parse_row(
+    cells: list[str], columns: list[int], width: int, ids: set[str], max_bytes: int
+) -> LabeledComment | str:
+    """Return the row, or the problem."""
     if len(cells) != width:
         return "wrong number of columns"
-    identifier, text, *values = (cells[column] for column in where)
+    identifier, text, *values = (cells[column] for column in columns)
     identifier = identifier.strip()
     try:
         size = len(text.encode())
@@ -195,20 +208,20 @@ def _row(cells: list[str], where: list[int], width: int, ids: set[str], max_byte
     if size > max_bytes:
         return f"text longer than {max_bytes} bytes"
     labels = tuple(LABEL_VALUES.get(value.strip(), -1) for value in values)
-    return "label that is not 0 or 1" if -1 in labels else Row(identifier, text, labels)
+    return "label that is not 0 or 1" if -1 in labels else LabeledComment(identifier, text, labels)
 
 
 def _member(path: Path) -> str:
-    """Return the name of the member to read in a .zip: a CSV with our columns, `train` before others."""
+    """Return the member of a .zip to read: a CSV with the columns, preferably with `train` in its name."""
     if not zipfile.is_zipfile(path):
         return ""
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.lower().endswith(".csv")]
     except READ_ERRORS as error:
-        raise _refusal(path, error) from None
+        raise _to_source_error(path, error) from None
     for name in sorted(names, key=lambda name: "train" not in name.rpartition("/")[2].lower()):
-        with opened(path, member=name) as lines:
+        with open_text(path, member=name) as lines:
             if set(COLUMNS) <= set(_header(csv.reader(lines))):
                 return name
-    raise SourceError(f"{path.name} holds no .csv file with the columns {', '.join(COLUMNS)}.")
+    raise SourceError(f"{path.name} has no .csv file with the columns {', '.join(COLUMNS)}.")

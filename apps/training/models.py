@@ -1,4 +1,4 @@
-"""Data sets and the runs that made models of them."""
+"""Data sets, training runs, gate reports and shadow scores."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +11,7 @@ from django.utils import timezone
 from apps.core.models import AppendOnly, AppendOnlyQuerySet
 from apps.registry.models import Alias, ModelVersion
 
-REPORT_COUNTS_FOR = timedelta(days=1)
+REPORT_VALIDITY = timedelta(days=1)
 
 
 class DatasetQuerySet(models.QuerySet["Dataset"]):
@@ -24,7 +24,7 @@ class DatasetQuerySet(models.QuerySet["Dataset"]):
         return versions.first()
 
     def newest(self) -> "Dataset | None":
-        """Return the data set that was imported last, or None."""
+        """Return the data set that was created last, or None."""
         return self.order_by("-created_at", "-pk").first()
 
 
@@ -32,24 +32,24 @@ class Dataset(models.Model):
     """Labelled comments, stored once and never changed: a Parquet file with the Jigsaw data's columns."""
 
     name = models.CharField(max_length=100)
-    version = models.PositiveIntegerField(help_text="Counts up from 1 for each name.")
+    version = models.PositiveIntegerField(help_text="Consecutive for each name, from 1.")
     sha256 = models.CharField(
-        "SHA-256", max_length=64, help_text="Of the rows, whatever file they came from."
+        "SHA-256", max_length=64, help_text="Of the rows, independent of the file format."
     )
-    source = models.CharField(max_length=500, help_text="Where the rows came from.")
+    source = models.CharField(max_length=500, help_text="Origin of the rows.")
     licence = models.CharField(
-        max_length=200, blank=True, help_text="Goes into the card of a model made from it."
+        max_length=200, blank=True, help_text="Stated in the cards of models trained on it."
     )
     rows = models.PositiveIntegerField()
-    positives = models.JSONField(help_text="How many rows carry each label.")
-    labelled = models.PositiveIntegerField(help_text="How many rows carry any label.")
+    positives = models.JSONField(help_text="Number of rows with each label.")
+    labelled = models.PositiveIntegerField(help_text="Number of rows with any label.")
     natural_rate = models.FloatField(
         null=True,
-        help_text="Share of labelled rows where the rows came from; empty: that of the rows themselves.",
+        help_text="Rate of labelled rows in the traffic; empty if the rows have this rate.",
     )
-    report = models.JSONField(default=dict, help_text="What was wrong with the rows that were left out.")
+    report = models.JSONField(default=dict, help_text="Rows that were left out, by problem.")
     is_built = models.BooleanField(
-        default=False, help_text="Made of what was said here: its comments are shown to no visitor."
+        default=False, help_text="Built from decisions and feedback; its comments are not shown to visitors."
     )
     created_at = models.DateTimeField(default=timezone.now)
 
@@ -63,7 +63,7 @@ class Dataset(models.Model):
             models.CheckConstraint(
                 condition=models.Q(natural_rate=None) | models.Q(natural_rate__gt=0, natural_rate__lt=1),
                 name="training_dataset_natural_rate",
-                violation_error_message="The natural rate is above 0 and below 1.",
+                violation_error_message="The natural rate must be above 0 and below 1.",
             ),
         ]
 
@@ -72,7 +72,7 @@ class Dataset(models.Model):
 
     @property
     def clean_weight(self) -> float:
-        """What a row without labels counts, so that labelled ones have their natural share."""
+        """The weight of a row without labels, so that labelled rows have their natural rate."""
         clean = self.rows - self.labelled
         if self.natural_rate is None or not clean:
             return 1.0
@@ -85,6 +85,14 @@ class Dataset(models.Model):
 
 
 class TrainingRunQuerySet(models.QuerySet["TrainingRun"]):
+    def running(self) -> "TrainingRunQuerySet":
+        """Return the run that is being trained, if any."""
+        return self.filter(status=TrainingRun.Status.RUNNING)
+
+    def unfinished(self) -> "TrainingRunQuerySet":
+        """Return the queued and running runs."""
+        return self.filter(status__in=TrainingRun.UNFINISHED)
+
     def with_result(self) -> "TrainingRunQuerySet":
         """Add `gates`, the version's newest gate report, and the champion's number and metrics."""
         reports = GateReport.objects.filter(version=models.OuterRef("version")).order_by("-created_at", "-pk")
@@ -97,7 +105,7 @@ class TrainingRunQuerySet(models.QuerySet["TrainingRun"]):
 
 
 class TrainingRun(models.Model):
-    """One fit of one recipe on one data set."""
+    """One training of one recipe on one data set."""
 
     class Status(models.TextChoices):
         QUEUED = "queued", "Queued"
@@ -106,27 +114,31 @@ class TrainingRun(models.Model):
         FAILED = "failed", "Failed"
         CANCELLED = "cancelled", "Cancelled"
 
+    UNFINISHED = (Status.QUEUED, Status.RUNNING)
+
     dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT)
     recipe = models.CharField(max_length=20)
     seed = models.PositiveIntegerField(default=0)
     status = models.CharField(max_length=10, choices=Status, default=Status.QUEUED)
-    step = models.CharField(max_length=100, blank=True, help_text="What it is doing.")
-    share = models.FloatField("Share done", default=0, help_text="From 0 to 1.")
+    step = models.CharField(max_length=100, blank=True, help_text="The current step.")
+    progress = models.FloatField(default=0, help_text="From 0 to 1.")
     heartbeat_at = models.DateTimeField(
-        null=True, help_text="When its worker was last heard of; a run that falls silent has failed."
+        null=True, help_text="Last sign of life of its worker; a run without one is marked as failed."
     )
     retry_of = models.OneToOneField(
-        "self", null=True, on_delete=models.PROTECT, related_name="retry", help_text="The run that was lost."
+        "self",
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="retry",
+        help_text="The run whose worker was lost.",
     )
     interruptions = models.PositiveIntegerField(
-        default=0, help_text="How often the run was stopped and put back in the queue."
+        default=0, help_text="How often the run was stopped and queued again."
     )
     error = models.TextField(blank=True)
     metrics = models.JSONField(default=dict, help_text="On the held-out rows, by label.")
     git_commit = models.CharField(max_length=40, blank=True)
-    seconds = models.FloatField(
-        "Training seconds", null=True, help_text="Of the last fit, from text to model."
-    )
+    seconds = models.FloatField("Training seconds", null=True, help_text="Of the last fit.")
     peak_memory_mb = models.FloatField("Peak memory (MB)", null=True)
     mlflow_run_id = models.CharField("MLflow run", max_length=64, blank=True)
     version = models.ForeignKey(
@@ -134,7 +146,10 @@ class TrainingRun(models.Model):
     )
     created_by = models.ForeignKey("accounts.User", null=True, on_delete=models.PROTECT, related_name="+")
     trigger = models.CharField(
-        max_length=150, null=True, unique=True, help_text="What asked for it, once; empty where a person did."
+        max_length=150,
+        null=True,
+        unique=True,
+        help_text="The event that requested the run; empty if a person did.",
     )
     created_at = models.DateTimeField(default=timezone.now)
     finished_at = models.DateTimeField(null=True)
@@ -144,7 +159,7 @@ class TrainingRun(models.Model):
     class Meta:
         ordering = ("-created_at", "-pk")
         constraints = [
-            # The lock of training: it lives and dies with the row, whatever becomes of workers and broker.
+            # This is the lock of training. Unlike a lease it needs no worker or broker to be released.
             models.UniqueConstraint(
                 fields=["status"],
                 condition=models.Q(status="running"),
@@ -158,7 +173,7 @@ class TrainingRun(models.Model):
 
 
 class Gate(TypedDict):
-    """A figure, the bound that it is compared with, and the verdict; see `apps.registry.gates`."""
+    """A measured figure, its bound and whether it passes; see `apps.registry.gates`."""
 
     name: str
     figure: float | None
@@ -170,9 +185,9 @@ class Gate(TypedDict):
 
 
 class GateReportQuerySet(AppendOnlyQuerySet):
-    def standing(self, version: ModelVersion) -> "GateReport | None":
-        """Return the version's newest report, or None where champion, data set or day are others."""
-        since = timezone.now() - REPORT_COUNTS_FOR
+    def current(self, version: ModelVersion) -> "GateReport | None":
+        """Return the version's newest report, or None if it is about another champion, data set or day."""
+        since = timezone.now() - REPORT_VALIDITY
         report: Any = self.filter(version=version, created_at__gte=since).first()
         if report is None or report.champion != ModelVersion.objects.with_alias(Alias.CHAMPION):
             return None
@@ -180,14 +195,14 @@ class GateReportQuerySet(AppendOnlyQuerySet):
 
 
 class GateReport(AppendOnly):
-    """What a version showed at its gates, against the champion of that moment."""
+    """The measured gates of a version, against the champion at the time."""
 
     version = models.ForeignKey("registry.ModelVersion", on_delete=models.PROTECT, related_name="+")
     champion = models.ForeignKey(
-        "registry.ModelVersion", null=True, on_delete=models.PROTECT, related_name="+", help_text="Its rival."
+        "registry.ModelVersion", null=True, on_delete=models.PROTECT, related_name="+"
     )
     dataset = models.ForeignKey(Dataset, null=True, on_delete=models.PROTECT, related_name="+")
-    gates: Any = models.JSONField(help_text="Each gate with its figure, bound and verdict.")
+    gates: Any = models.JSONField(help_text="Each gate with its figure, its bound and whether it passed.")
     created_at = models.DateTimeField(default=timezone.now)
 
     objects = GateReportQuerySet.as_manager()  # type: ignore[misc]
@@ -196,11 +211,11 @@ class GateReport(AppendOnly):
         ordering = ("-created_at", "-pk")
 
     def __str__(self) -> str:
-        return f"{self.version} at its gates"
+        return f"Gates of {self.version}"
 
 
 class ShadowScore(models.Model):
-    """What a challenger says, in the background, of a comment that was scored and answered."""
+    """The scores of a challenger for a comment that the champion has scored."""
 
     prediction = models.ForeignKey("predictions.Prediction", on_delete=models.CASCADE, related_name="+")
     version = models.ForeignKey("registry.ModelVersion", on_delete=models.PROTECT, related_name="+")

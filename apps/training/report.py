@@ -1,4 +1,4 @@
-"""What a training run shows of itself: plots, the most telling words and the model card."""
+"""The report of a training run: plots, top features, bias by group and the model card."""
 
 import json
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def write_plots(
     folder: Path, labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray | None
 ) -> None:
     """Write `roc.png`, `precision_recall.png`, `calibration.png` and `scores.png`, each with six panels."""
-    every = np.ones(len(labels)) if weights is None else weights
+    row_weights = np.ones(len(labels)) if weights is None else weights
     draws: dict[str, Draw] = {
         "roc": _roc,
         "precision_recall": _precision_recall,
@@ -35,13 +35,13 @@ def write_plots(
     }
     (folder / "plots").mkdir()
     for name, draw in draws.items():
-        # A Figure of its own needs neither a display nor pyplot's global state.
+        # Unlike pyplot, a Figure needs no display and no global state.
         figure = Figure(figsize=(11, 7), layout="constrained")
         for column, (axes, label) in enumerate(zip(figure.subplots(2, 3).flat, LABELS, strict=True)):
             axes.set_title(label)
             truth = labels[:, column].astype(bool)
             if truth.any() and not truth.all():
-                draw(axes, label, truth, probabilities[:, column], every)
+                draw(axes, label, truth, probabilities[:, column], row_weights)
         figure.savefig(folder / "plots" / f"{name}.png", dpi=100)
 
 
@@ -68,54 +68,63 @@ def _calibration(axes: Axes, label: str, truth: np.ndarray, scores: np.ndarray, 
     observed = np.bincount(bin_of, weights * truth, BINS)[filled] / total[filled]
     axes.plot(predicted, observed, "o-")
     axes.plot([0, 1], [0, 1], "k:", linewidth=1)
-    axes.set(xlabel="predicted probability", ylabel="observed share")
+    axes.set(xlabel="predicted probability", ylabel="observed rate")
 
 
 def _scores(axes: Axes, label: str, truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> None:
-    for chosen, name in ((~truth, "without the label"), (truth, "with the label")):
-        axes.hist(scores[chosen], bins=40, range=(0, 1), weights=weights[chosen], alpha=0.6, label=name)
+    for rows, name in ((~truth, "without the label"), (truth, "with the label")):
+        axes.hist(scores[rows], bins=40, range=(0, 1), weights=weights[rows], alpha=0.6, label=name)
     axes.set(xlabel="probability", ylabel="comments", yscale="log")
     axes.legend(fontsize=8)
 
 
 def write_top_features(folder: Path, scorer: Scorer, rows: Rows) -> None:
-    """Write `top_features.json`: per label the words that speak most for it, and how much."""
-    telling = top_features(scorer.model, rows.texts)
-    (folder / "top_features.json").write_text(json.dumps(telling, indent=1, ensure_ascii=False))
+    """Write `top_features.json`: for each label the words with the highest weights, and the weights."""
+    features = top_features(scorer.model, rows.texts)
+    (folder / "top_features.json").write_text(json.dumps(features, indent=1, ensure_ascii=False))
 
 
 def write_groups(folder: Path, scorer: Scorer) -> dict[str, tuple[str, float]]:
     """Write `groups.json`: each group's subgroup, BPSN and BNSP AUC of `toxic` on the audit sentences.
 
     Returns:
-        For each of the three measures the group that is treated worst, and its AUC.
+        For each of the three metrics the group with the lowest AUC, and the AUC.
     """
     sentences = audit_sentences()
     groups = bias_report(sentences, scorer.score_many(sentences.texts)[:, 0])
     (folder / "groups.json").write_text(json.dumps(groups, indent=1))
-    return {measure: worst_group(groups, measure) for measure in ("subgroup", "bpsn", "bnsp")}
+    return {metric: worst_group(groups, metric) for metric in ("subgroup", "bpsn", "bnsp")}
 
 
-def card(
-    run: TrainingRun, scorer: Scorer, learned: int, held_out: int, worst: dict[str, tuple[str, float]]
+def build_card(
+    run: TrainingRun,
+    scorer: Scorer,
+    training_rows: int,
+    held_out_rows: int,
+    worst_groups: dict[str, tuple[str, float]],
 ) -> str:
-    """Return the model card, in Markdown; `worst` is what `write_groups` returns."""
+    """Return the model card in Markdown.
+
+    Args:
+        worst_groups: the result of `write_groups`.
+    """
     dataset = run.dataset
     counts = ", ".join(f"{label} {count:,}" for label, count in dataset.positives.items())
     rate = (
-        f"Labelled comments are over-represented; clean ones count {dataset.clean_weight:.2f} times in fit "
-        f"and the figures, so that these hold for a stream with {dataset.natural_rate:.1%} labelled."
+        f"Labelled comments are over-represented. Clean comments have weight {dataset.clean_weight:.2f} in "
+        f"training and evaluation, so that the metrics are valid for traffic with {dataset.natural_rate:.1%} "
+        "labelled comments."
         if dataset.natural_rate
-        else "All rows count the same: the figures hold for a stream with its own share of each label."
+        else "All rows have the same weight: the metrics are valid for traffic with the same label rates."
     )
     rules = scorer.manifest.get("threshold_rules", {})
     thresholds = scorer.manifest["thresholds"]
     lines = [
         " | ".join(
             [name, _cell(thresholds.get(name)), rules.get(name, "")]
-            + [_cell(figures[metric]) for metric in METRICS]
+            + [_cell(metrics[metric]) for metric in METRICS]
         )
-        for name, figures in run.metrics.items()
+        for name, metrics in run.metrics.items()
     ]
     return CARD.format(
         recipe=run.recipe,
@@ -125,11 +134,13 @@ def card(
         sha256=dataset.sha256,
         rows=dataset.rows,
         counts=counts,
-        licence=dataset.licence or "not stated when it was imported; ask whoever gave it",
+        licence=dataset.licence or "not stated when the data was imported",
         rate=rate,
-        learned=learned,
-        held_out=held_out,
-        worst=", ".join(f"{measure.upper()} {auc:.3f} ({group})" for measure, (group, auc) in worst.items()),
+        training_rows=training_rows,
+        held_out_rows=held_out_rows,
+        worst=", ".join(
+            f"{metric.upper()} {auc:.3f} ({group})" for metric, (group, auc) in worst_groups.items()
+        ),
         table="\n".join(f"| {line} |" for line in lines),
     )
 
@@ -143,59 +154,63 @@ def _cell(figure: float | None) -> str:
 
 CARD = """# Model card: toxicmod {recipe}
 
-Gives a comment six probabilities: toxic, severe_toxic, obscene, threat, insult, identity_hate.
+Computes six probabilities of a comment: toxic, severe_toxic, obscene, threat, insult, identity_hate.
 
 ## Model
-Linear over hashed n-grams of the normalised text (characters and words), then small boosted trees over the
-six logits and the comment's surface, calibrated per label. Recipe `{recipe}`, seed {seed}, code at commit
-`{commit}`. It is data: arrays and JSON, loaded without pickle.
+First stage: linear models over hashed n-grams of the normalised text (characters and words). Second stage:
+small boosted trees over their logits and statistics of the text's surface. Both are calibrated per label.
+Recipe `{recipe}`, seed {seed}, code at commit `{commit}`. The files are arrays and JSON, loaded without
+pickle.
 
 ## Data
 {dataset}, {rows:,} comments, SHA-256 of the rows `{sha256}`. Labelled: {counts}.
 Licence: {licence}. {rate}
 
-## Figures
-Measured on {held_out:,} held-out comments by a fit on the other {learned:,}; the model itself is the same
-recipe fitted on all of them. Comments that are equal once normalised are on one side of the split. Precision,
-recall and F1 are at the thresholds of that fit; ECE is the expected calibration error over 15 bins.
+## Metrics
+Measured on {held_out_rows:,} held-out comments, with a model trained on the other {training_rows:,}. This
+model is the same recipe trained on all of them. Comments that are equal once normalised are on one side of
+the split. Precision, recall and F1 are at the thresholds; ECE is the expected calibration error over 15 bins.
 
 | label | threshold | chosen for | ROC-AUC | PR-AUC | precision | recall | F1 | Brier | ECE |
 |---|---|---|---|---|---|---|---|---|---|
 {table}
 
 ## Intended use
-Sorting comments in English for human moderators: what may stay, what needs a look, what to look at first.
-Not for deciding about people, and not as the only judge where a wrong removal does harm: offer an appeal.
+To support human moderators of English comments: what can be published, what needs review, what to review
+first. Do not use it to assess people, nor as the only decision where a wrong removal does harm: offer an
+appeal.
 
 ## Limits
-- It reads words, not meaning: irony, quotation, negation and context escape it, and on HateCheck, which tests
-  just these, linear models of this kind are at chance level.
-- English only. Other languages score low whatever they say.
-- Bias: words that name a group raise the score where the data speaks of that group mostly in insults. AUC of
-  `toxic` for the worst group, in sentences of shapes that training has not seen: {worst}.
-  It is lower where the abuse is in words that neither the data nor the sentences for training hold. Watch the
-  groups that matter to your community, and correct with your own labels.
-- The labels are the majority opinion of crowd workers on one platform's comments of one time.
-- Disguised spelling is normalised (look-alikes, spacing, leetspeak, repeats), not every disguise.
+- It reads words, not meaning. It misjudges irony, quotations, negations and context; on HateCheck, which
+  tests these, linear models of this kind are at chance level.
+- English only. Scores of other languages are low whatever the text says.
+- Bias: words that name a group raise the score if the data mentions that group mostly in insults. AUC of
+  `toxic` for the worst group, in sentences from templates that training does not use: {worst}.
+  It is lower for abuse in words that are neither in the data nor in the training sentences. Monitor the
+  groups that matter to your community, and correct the model with your own labels.
+- The labels are the majority opinion of crowd workers on comments of one platform and period.
+- Normalisation undoes common obfuscation (homoglyphs, spacing, leetspeak, repeats), not every kind.
 """
 
 
 def plot_learning(
     path: Path, labels: np.ndarray, curves: dict[str, np.ndarray], needed: float | None
 ) -> None:
-    """Draw mean PR-AUC over the number of `labels` (n,), for each way its curve (seeds, n), as SVG.
+    """Draw mean PR-AUC over the number of labels as SVG.
 
     Args:
-        needed: at how many labels the first way reaches what the last one ends with.
+        labels: (n,) numbers of labels.
+        curves: (seeds, n) mean PR-AUC of each strategy.
+        needed: with how many labels the first strategy reaches the last value of the last one.
     """
     with rc_context({"svg.hashsalt": "toxicmod", "svg.fonttype": "path"}):
         figure = Figure(figsize=(6.4, 3.6), layout="constrained")
         axes = figure.subplots()
-        for (way, curve), colour in zip(curves.items(), ("tab:blue", "tab:orange"), strict=True):
+        for (strategy, curve), colour in zip(curves.items(), ("tab:blue", "tab:orange"), strict=True):
             axes.fill_between(
                 labels, curve.min(axis=0), curve.max(axis=0), color=colour, alpha=0.2, linewidth=0
             )
-            axes.plot(labels, curve.mean(axis=0), "o-", color=colour, markersize=3, label=way)
+            axes.plot(labels, curve.mean(axis=0), "o-", color=colour, markersize=3, label=strategy)
         if needed is not None:
             axes.hlines(curve.mean(axis=0)[-1], needed, labels[-1], "grey", "dotted")
             axes.annotate(

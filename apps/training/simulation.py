@@ -1,4 +1,4 @@
-"""How many labels the loop's choice of comments saves: a simulated moderator on labelled comments."""
+"""Simulation of active learning: how many labels it saves, with labelled comments as the moderator."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from apps.moderation import triage
 
 HELD_OUT = 10_000
 POOL = 30_000
-FEWEST = 20  # comments that an n-gram must be in
+MIN_DF = 20
 THRESHOLDS = np.full(len(LABELS), 0.5)
 
 Progress = Callable[[str, int, float], None]
@@ -23,7 +23,7 @@ Progress = Callable[[str, int, float], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """A simulation's size: labels to start from, labels a round, rounds, and repetitions."""
+    """The size of a simulation: initial labels, labels per round, rounds and repetitions."""
 
     start: int = 2_000
     per_round: int = 500
@@ -32,41 +32,43 @@ class Plan:
 
     @property
     def labels(self) -> np.ndarray:
-        """(rounds + 1,) how many labels there are after each round."""
+        """The (rounds + 1,) numbers of labels after each round."""
         return self.start + self.per_round * np.arange(self.rounds + 1)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Mean PR-AUC on held-out comments, (seeds, rounds + 1), by the loop's choice and by random choice."""
+    """Mean PR-AUC on held-out comments, (seeds, rounds + 1), for both strategies."""
 
     plan: Plan
-    loop: np.ndarray
-    chance: np.ndarray
+    active: np.ndarray
+    random: np.ndarray
 
-    def needed(self) -> float | None:
-        """How many labels the loop needs for what chance reaches in the end, or None if it never does."""
-        return reached(self.plan.labels, self.loop.mean(axis=0), float(self.chance.mean(axis=0)[-1]))
+    def labels_needed(self) -> float | None:
+        """Return with how many labels active learning reaches the result of random selection, or None."""
+        return labels_to_reach(
+            self.plan.labels, self.active.mean(axis=0), float(self.random.mean(axis=0)[-1])
+        )
 
 
-def reached(labels: np.ndarray, curve: np.ndarray, level: float) -> float | None:
-    """Return at how many labels a curve first reaches a level, between its points by a straight line."""
+def labels_to_reach(labels: np.ndarray, curve: np.ndarray, level: float) -> float | None:
+    """Return the number of labels at which a curve first reaches a level, by linear interpolation."""
     above = np.flatnonzero(curve >= level)
     if not len(above):
         return None
     k = int(above[0])
     if k == 0:
         return float(labels[0])
-    share = (level - curve[k - 1]) / (curve[k] - curve[k - 1])
-    return float(labels[k - 1] + share * (labels[k] - labels[k - 1]))
+    fraction = (level - curve[k - 1]) / (curve[k] - curve[k - 1])
+    return float(labels[k - 1] + fraction * (labels[k] - labels[k - 1]))
 
 
 class Comments:
-    """Labelled comments as features, made once for all rounds."""
+    """Labelled comments and their features, which are computed once for all rounds."""
 
     def __init__(self, texts: Sequence[str], labels: np.ndarray) -> None:
         self.labels = np.ascontiguousarray(labels, np.int8)
-        ngrams = HashedNgrams(min_df=FEWEST).fit(texts)
+        ngrams = HashedNgrams(min_df=MIN_DF).fit(texts)
         self.matrix = ngrams.transform(texts)
         self.keys = np.array([triage.minhash(text.lower()) for text in texts], np.int64)
 
@@ -74,7 +76,7 @@ class Comments:
         return len(self.labels)
 
     def fit(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Fit the base recipe's first level, without its template sentences and disguised copies."""
+        """Fit the first stage of `two_level` without augmentation."""
         indices, indptr = self.matrix.indices, self.matrix.indptr
         y = self.labels[rows]
         cost = np.ones(y.shape, np.float32)
@@ -82,19 +84,19 @@ class Comments:
         return fit_logistic(indices, indptr, rows, y, 2 * cost, prior)
 
     def score(self, model: tuple[np.ndarray, np.ndarray], rows: np.ndarray) -> np.ndarray:
-        """Return the probabilities (n, 6) of rows."""
+        """Return the (n, labels) probabilities of rows."""
         weights, intercept = model
         return expit(self.matrix[rows] @ weights + intercept)
 
 
 def simulate(comments: Comments, plan: Plan, progress: Progress) -> Outcome:
-    """Let a simulated moderator answer what is asked, once as the loop asks and once at random.
+    """Label comments in rounds, with active learning and with random selection.
 
-    For each seed 10,000 comments are held out and up to 30,000 others, at the natural rate, are the traffic;
-    both ways start from the same labels. PR-AUC is weighted to the natural rate.
+    For each seed 10,000 comments are held out, and up to 30,000 others at the natural rate are the traffic.
+    Both strategies start from the same labels. PR-AUC is weighted to the natural rate.
 
     Args:
-        progress: is told the way, the seed and the PR-AUC of each round.
+        progress: is called with the strategy, the seed and the PR-AUC of each round.
 
     Raises:
         ValueError: there are too few comments for the plan.
@@ -102,40 +104,41 @@ def simulate(comments: Comments, plan: Plan, progress: Progress) -> Outcome:
     if len(comments) < HELD_OUT + 2 * plan.labels[-1]:
         raise ValueError(f"{len(comments)} comments are too few: give {HELD_OUT + 2 * plan.labels[-1]:,}.")
     curves = {
-        way: np.array([_run(comments, plan, seed, way == "loop", progress) for seed in range(plan.seeds)])
-        for way in ("loop", "chance")
+        strategy: np.array([_run(comments, plan, seed, strategy, progress) for seed in range(plan.seeds)])
+        for strategy in ("active", "random")
     }
     return Outcome(plan, **curves)
 
 
-def _run(comments: Comments, plan: Plan, seed: int, by_loop: bool, progress: Progress) -> list[float]:
+def _run(comments: Comments, plan: Plan, seed: int, strategy: str, progress: Progress) -> list[float]:
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(comments))
-    tested, rest = rows[:HELD_OUT], rows[HELD_OUT:]
+    held_out, rest = rows[:HELD_OUT], rows[HELD_OUT:]
     weights = natural_weights(comments.labels)
     pool = rest[rng.random(len(rest)) < weights[rest] / weights.max()][:POOL]
-    known, unseen = pool[: plan.start], pool[plan.start :]
+    labelled, unlabelled = pool[: plan.start], pool[plan.start :]
     curve = []
     for number in range(plan.rounds + 1):
-        model = comments.fit(known)
-        found = evaluate(comments.labels[tested], comments.score(model, tested), THRESHOLDS, weights[tested])[
-            "mean"
-        ]["pr_auc"]
-        assert found is not None
-        curve.append(found)
-        progress("loop" if by_loop else "random", seed, found)
+        model = comments.fit(labelled)
+        metrics = evaluate(
+            comments.labels[held_out], comments.score(model, held_out), THRESHOLDS, weights[held_out]
+        )
+        pr_auc = metrics["mean"]["pr_auc"]
+        assert pr_auc is not None
+        curve.append(pr_auc)
+        progress(strategy, seed, pr_auc)
         if number == plan.rounds:
             break
-        chosen = rng.permutation(len(unseen))[: plan.per_round]
-        if by_loop:
-            asked = select(
-                comments.score(model, unseen),
+        selected = rng.permutation(len(unlabelled))[: plan.per_round]
+        if strategy == "active":
+            selections = select(
+                comments.score(model, unlabelled),
                 THRESHOLDS,
                 count=plan.per_round,
-                keys=comments.keys[unseen],
+                keys=comments.keys[unlabelled],
                 seed=seed * plan.rounds + number,
             )
-            chosen = np.array([choice.row for choice in asked])
-        known = np.concatenate([known, unseen[chosen]])
-        unseen = np.delete(unseen, chosen)
+            selected = np.array([selection.row for selection in selections])
+        labelled = np.concatenate([labelled, unlabelled[selected]])
+        unlabelled = np.delete(unlabelled, selected)
     return curve

@@ -1,4 +1,4 @@
-"""Where data sets come from: a file, http(s), S3 or the public Jigsaw data, brought to a local file."""
+"""Fetches the source of a data set to a local file: a path, a URL, S3 or the public Jigsaw data."""
 
 import os
 import tempfile
@@ -13,6 +13,7 @@ import requests
 from tqdm import tqdm
 
 from apps.core import object_storage
+from apps.training.exceptions import SourceError
 
 # The file behind TensorFlow Datasets' `wikipedia_toxicity_subtypes`.
 JIGSAW_URL = (
@@ -28,12 +29,8 @@ RETRY_SECONDS = 1.0
 CHUNK = 1 << 20
 
 
-class SourceError(Exception):
-    """The data can't be had or read; the message is one sentence that says what to do."""
-
-
 def public_name(source: str) -> str:
-    """Return a source as it may be shown and kept: a URL without its password and its signed query."""
+    """Return a source without secrets: a URL without its password and its query."""
     if source.startswith(("http://", "https://")):
         parts = urlsplit(source)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
@@ -41,15 +38,15 @@ def public_name(source: str) -> str:
 
 
 @contextmanager
-def fetched(source: str) -> Iterator[Path]:
-    """Give the source as a local file, downloaded to a temporary one where it is elsewhere.
+def fetch(source: str) -> Iterator[Path]:
+    """Yield the path of the source, downloaded to a temporary file if it is remote.
 
     Args:
         source: a path, an http(s) URL, `s3://bucket/key`, or `jigsaw`: Kaggle's file when KAGGLE_USERNAME and
             KAGGLE_KEY are in the environment, else the public one.
 
     Raises:
-        SourceError: it isn't there, may not be read or could not be downloaded in three attempts.
+        SourceError: it does not exist, access is denied, or three attempts to download it failed.
     """
     if "://" not in source and source != "jigsaw":
         path = Path(source).expanduser()
@@ -68,7 +65,9 @@ def fetched(source: str) -> Iterator[Path]:
                 else:
                     _download(source, file)
         else:
-            raise SourceError(f"{source} is of no known kind: give a path, http(s)://, s3:// or jigsaw.")
+            raise SourceError(
+                f"{source} is not a known kind of source: give a path, http(s)://, s3:// or jigsaw."
+            )
         yield path
 
 
@@ -81,7 +80,7 @@ def _download_jigsaw(file: IO[bytes]) -> None:
 
 
 def _download(url: str, file: IO[bytes], auth: tuple[str, str] | None = None) -> None:
-    shown = public_name(url)
+    name = public_name(url)
     for attempt in range(ATTEMPTS):
         file.seek(0)
         file.truncate()
@@ -93,15 +92,15 @@ def _download(url: str, file: IO[bytes], auth: tuple[str, str] | None = None) ->
                         for chunk in response.iter_content(CHUNK):
                             bar.update(file.write(chunk))
                     return
-                problem = f"{shown} answered {response.status_code} {response.reason}"
+                problem = f"{name} answered {response.status_code} {response.reason}"
                 if response.status_code in (401, 403):
-                    raise SourceError(f"{problem}: check that you may read it, and the credentials.")
+                    raise SourceError(f"{problem}: check your access and the credentials.")
                 if response.status_code < 500 and response.status_code != 429:
                     raise SourceError(f"{problem}: check the address.")
         except requests.exceptions.InvalidURL:
-            raise SourceError(f"{shown} is no valid address: check it.") from None
+            raise SourceError(f"{name} is not a valid address: check it.") from None
         except requests.RequestException as error:
-            problem = f"{shown} could not be downloaded ({error.__class__.__name__})"
+            problem = f"{name} could not be downloaded ({error.__class__.__name__})"
         if attempt + 1 < ATTEMPTS:
             time.sleep(RETRY_SECONDS * 2**attempt)
     raise SourceError(f"{problem}, {ATTEMPTS} times: check the address and the network, then try again.")
@@ -115,5 +114,5 @@ def _download_s3(source: str, path: Path) -> None:
         raise SourceError(str(error)) from None
 
 
-def _bar(what: str, size: int | None) -> tqdm:
-    return tqdm(total=size, desc=what, unit="B", unit_scale=True, disable=None)
+def _bar(title: str, size: int | None) -> tqdm:
+    return tqdm(total=size, desc=title, unit="B", unit_scale=True, disable=None)

@@ -1,22 +1,22 @@
-// Shows how far a training run is, without reloading. Without this file the page is reloaded by hand.
+// Updates the progress of a training run. Without JavaScript the user reloads the page.
 const run = document.getElementById("run");
-const going = ["queued", "running"];
+const unfinished = ["queued", "running"];
 
-async function look() {
+async function update() {
   try {
-    const answer = await fetch(run.dataset.url, { headers: { Accept: "application/json" } });
-    if (!answer.ok) return;
-    const now = await answer.json();
-    document.getElementById("run-status").textContent = now.status_display;
-    document.getElementById("run-share").value = now.share;
-    document.getElementById("run-step").textContent = now.step;
-    if (!going.includes(now.status)) {
+    const response = await fetch(run.dataset.url, { headers: { Accept: "application/json" } });
+    if (!response.ok) return;
+    const state = await response.json();
+    document.getElementById("run-status").textContent = state.status_display;
+    document.getElementById("run-progress").value = state.progress;
+    document.getElementById("run-step").textContent = state.step;
+    if (!unfinished.includes(state.status)) {
       clearInterval(timer);
       location.reload();
     }
   } catch {
-    // The server is away for a moment: the next look tells.
+    // The server can't be reached. The next update tries again.
   }
 }
 
-const timer = run && document.querySelector("form [value^=Cancel]") ? setInterval(look, 2000) : 0;
+const timer = run && document.querySelector("form [value^=Cancel]") ? setInterval(update, 2000) : 0;

@@ -29,7 +29,6 @@ from apps.predictions.models import Prediction
 from apps.registry import actions as registry
 from apps.registry.models import Alias, ModelVersion, Promotion
 from apps.training import actions as training
-from apps.training import rollout
 from apps.training.jigsaw import COLUMNS
 from apps.training.models import ShadowScore
 
@@ -265,4 +264,4 @@ def csv_bytes(rows: Iterable[Iterable[str]], header: Iterable[str] = COLUMNS) ->
 def measure_and_promote(*, version: ModelVersion, **options: Any) -> Promotion:
     """Measure the gates of a version and promote it."""
     training.measure_gates(version=version)
-    return rollout.promote(version=version, **options)
+    return training.promote(version=version, **options)

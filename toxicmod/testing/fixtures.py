@@ -36,8 +36,8 @@ from apps.registry import serving
 from apps.registry.actions import install_base_model
 from apps.registry.models import Alias, Canary, CanaryEnd, CanaryFailure, ModelVersion
 from apps.registry.serving import Served
+from apps.training.actions import create_run
 from apps.training.models import Dataset, GateReport
-from apps.training.runs import queue_run
 from apps.webhooks.actions import Actor, rotate_signing_key
 from toxicmod.postgresql import base as postgresql
 from toxicmod.testing import aws as aws_server
@@ -364,7 +364,7 @@ def site_data(item: QueueItem, client_key: APIKey, person: Callable[..., User]) 
     dataset = Dataset.objects.create(
         name="ours", version=1, sha256="0" * 64, source="ours.csv", rows=2, labelled=1, positives={"toxic": 1}
     )
-    run = queue_run(dataset=dataset)
+    run = create_run(actor=SYSTEM, dataset=dataset)
     GateReport.objects.create(version=champion, champion=champion, gates=[])
     canary = Canary.objects.create(version=champion, champion=champion, share=0.1, gates=[])
     CanaryEnd.objects.create(canary=canary, outcome="withdrawn", guardrails=[])

@@ -28,8 +28,9 @@ from apps.registry import actions as registry  # noqa: E402
 from apps.registry import tracking  # noqa: E402
 from apps.registry.models import Alias, ModelVersion, Promotion  # noqa: E402
 from apps.registry.tasks import sync_tracking  # noqa: E402
-from apps.training import rollout, runs, shadow, tasks  # noqa: E402
-from apps.training.actions import import_dataset  # noqa: E402
+from apps.training import actions as training  # noqa: E402
+from apps.training import shadow, tasks  # noqa: E402
+from apps.training.exceptions import GateError  # noqa: E402
 from apps.training.jigsaw import COLUMNS  # noqa: E402
 from apps.training.models import Dataset, GateReport, ShadowScore, TrainingRun  # noqa: E402
 from toxicmod.testing.factories import labeled_rows  # noqa: E402
@@ -93,19 +94,19 @@ class Loop:
         version = run.version
         assert version is not None
         assert version == ModelVersion.objects.with_alias(Alias.CHALLENGER)
-        self.wait(lambda: GateReport.objects.standing(version), "the gates are measured")
+        self.wait(lambda: GateReport.objects.current(version), "the gates are measured")
         return version
 
 
 def promote(version: ModelVersion, lead: User) -> float:
     """Promote over the gates that so few rows fail; a gate that failed is recorded as overridden."""
-    report = GateReport.objects.standing(version)
+    report = GateReport.objects.current(version)
     assert report is not None
     failed = [gate["name"] for gate in report.gates if not gate["passed"]]
     if failed:
-        with pytest.raises(rollout.GateError):
-            rollout.promote(version=version, reason="without force", actor=lead)
-    made = rollout.promote(version=version, reason="a drill", actor=lead, force=True)
+        with pytest.raises(GateError):
+            training.promote(version=version, reason="without force", actor=lead)
+    made = training.promote(version=version, reason="a drill", actor=lead, force=True)
     assert (made.forced, made.gates) == (bool(failed), report.gates)
     return time.monotonic()
 
@@ -122,9 +123,9 @@ def main() -> None:
     path = Path(settings.DATA_DIR, "ours.csv")
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([COLUMNS, *labeled_rows(600)])
-    base, _ = import_dataset(source=str(path), name="ours")
-    run = runs.queue_run(dataset=base, by=lead)
-    runs.send_run(run)
+    base, _ = training.import_dataset(source=str(path), name="ours")
+    run = training.create_run(actor=lead, dataset=base)
+    training.enqueue_run(run)
     trained = loop.succeeded(run)
     # MLflow was not up yet: the model is there all the same, and MLflow hears of it later.
     assert (trained.mlflow_version, run.mlflow_run_id) == ("", "")
@@ -162,7 +163,7 @@ def main() -> None:
     assert client.get_run(trained.mlflow_run_id).data.params["dataset"] == str(base)
     loop.log("MLflow has caught up")
 
-    tasks.learn_when_due.delay()
+    tasks.retrain_if_due.delay()
     run = loop.wait(TrainingRun.objects.exclude(trigger=None).first, "a run was requested")
     challenger = loop.succeeded(run)
     built: Dataset = run.dataset
@@ -181,11 +182,12 @@ def main() -> None:
     tasks.score_in_shadow.delay()
     loop.wait(lambda: ShadowScore.objects.filter(version=challenger).count() >= 300, "the shadow scored", 60)
     compared = shadow.compare(challenger=challenger, champion=trained)
-    assert all("walnut" in (each.prediction.text or "") for each in compared.differences[:10])
+    assert all("walnut" in (row.prediction.text or "") for row in compared.disagreements[:10])
     assert compared.flagged is not None
     assert compared.flagged[1] > compared.flagged[0]
     loop.log(
-        f"in the shadow {challenger} flags {compared.flagged[1]:.2f}, {trained} {compared.flagged[0]:.2f}"
+        f"shadow evaluation: {challenger} flags {compared.flagged[1]:.2f}, "
+        f"{trained} {compared.flagged[0]:.2f}"
     )
 
     loop.serves(challenger, promote(challenger, lead))

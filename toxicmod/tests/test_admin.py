@@ -16,8 +16,8 @@ from apps.core.permissions import SYSTEM
 from apps.predictions.actions import give_feedback, score
 from apps.predictions.models import Feedback, Prediction
 from apps.registry.models import Canary, CanaryEnd, ModelVersion, Promotion
+from apps.training.actions import create_run
 from apps.training.models import Dataset, GateReport, TrainingRun
-from apps.training.runs import queue_run
 from toxicmod import urls
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -65,7 +65,15 @@ def records(champion: ModelVersion) -> dict[type[Model], Model]:
     )
     promotion = Promotion.objects.filter(version=champion).first()
     assert promotion is not None
-    rows: list[Model] = [prediction, feedback, dataset, queue_run(dataset=dataset), champion, promotion, key]
+    rows: list[Model] = [
+        prediction,
+        feedback,
+        dataset,
+        create_run(actor=SYSTEM, dataset=dataset),
+        champion,
+        promotion,
+        key,
+    ]
     gates = [{"name": "<script>alert(1)</script>", "figure": 0.1, "bound": None, "passed": True}]
     rows.append(GateReport.objects.create(version=champion, champion=champion, gates=gates))
     canary = Canary.objects.create(version=champion, champion=champion, share=0.1, gates=gates)

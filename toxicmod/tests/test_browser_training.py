@@ -8,14 +8,14 @@ from django.contrib.auth.models import Group
 from playwright.sync_api import expect
 
 from apps.accounts.models import User
+from apps.core.permissions import SYSTEM
 from apps.moderation import actions as moderation
 from apps.moderation.roles import create_roles
 from apps.predictions.actions import score
 from apps.predictions.models import Prediction
 from apps.registry.models import Alias, ModelVersion
+from apps.training.actions import create_run, score_in_shadow
 from apps.training.models import Dataset, Gate, GateReport, TrainingRun
-from apps.training.runs import queue_run
-from apps.training.shadow import score_in_shadow
 from toxicmod.testing.browser import LOOKS, Visit, assert_sound
 from toxicmod.testing.factories import register_copy
 
@@ -27,19 +27,19 @@ CONSOLE = "/admin/moderation/queueitem/console/"
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 
-def test_progress_is_shown_without_reloading(visit: Callable[..., Visit]) -> None:
+def test_watch_updates_progress(visit: Callable[..., Visit]) -> None:
     dataset = Dataset.objects.create(
         name="ours", version=1, sha256="0" * 64, source="ours.csv", rows=2, labelled=1, positives={"toxic": 1}
     )
-    run = queue_run(dataset=dataset)
+    run = create_run(actor=SYSTEM, dataset=dataset)
     page = visit(f"{RUNS}{run.pk}/watch/", user=User.objects.create_superuser("root"), width=390).page
     expect(page.locator("#run-status")).to_have_text("Queued")
-    TrainingRun.objects.update(status="running", step="fit on 2 rows", share=0.5)
+    TrainingRun.objects.update(status="running", step="fit on 2 rows", progress=0.5)
     expect(page.locator("#run-step")).to_have_text("fit on 2 rows", timeout=10_000)
-    assert page.locator("#run-share").get_attribute("value") == "0.5"
+    assert page.locator("#run-progress").get_attribute("value") == "0.5"
     TrainingRun.objects.update(status="failed", error="The disk is full.")
     expect(page.get_by_role("alert")).to_have_text("The disk is full.", timeout=10_000)
-    expect(page.get_by_text("Cancel this run")).to_have_count(0)
+    expect(page.get_by_text("Cancel run")).to_have_count(0)
 
 
 @pytest.mark.parametrize(("width", "theme"), LOOKS)
@@ -68,9 +68,9 @@ def test_training_pages_pass_all_checks(
     page.get_by_role("button", name="Start").click()
     expect(page.get_by_text("greater than or equal to 0")).to_be_visible()
     assert_sound(shown, "start-wrong")
-    run = queue_run(dataset=dataset)
+    run = create_run(actor=SYSTEM, dataset=dataset)
     look(f"{RUNS}{run.pk}/watch/", "run-queued")
-    TrainingRun.objects.update(status="running", step="fit on 2 rows", share=0.5)
+    TrainingRun.objects.update(status="running", step="fit on 2 rows", progress=0.5)
     look(f"{RUNS}{run.pk}/watch/", "run-running")
     TrainingRun.objects.update(status="failed", error="The disk is full.", metrics=champion.metrics)
     look(f"{RUNS}{run.pk}/watch/", "run-failed")
@@ -97,15 +97,15 @@ def test_training_pages_pass_all_checks(
     expect(page.get_by_role("alert")).to_contain_text("fails its gates")
     assert_sound(shown, "challenger-refused")
     page.check("#id_force")
-    page.get_by_role("button", name="Start a canary").click()
-    expect(page.get_by_text("Take it out of service")).to_be_visible()
+    page.get_by_role("button", name="Start canary").click()
+    expect(page.get_by_text("Stop canary")).to_be_visible()
     assert_sound(shown, "canary")
     page.fill("#id_reason", "Enough seen")
-    page.get_by_role("button", name="Take it out of service").click()
+    page.get_by_role("button", name="Stop canary").click()
     page.fill("#id_reason", "Learned from October’s decisions")
     page.check("#id_force")
     promote.click()
-    expect(page.get_by_text("is the champion; every process serves it")).to_be_visible()
+    expect(page.get_by_text("is the champion and serves all requests")).to_be_visible()
     look(f"{RUNS}roll-back/", "roll-back")
     page.fill("#id_reason", "Too strict on sarcasm")
     page.get_by_role("button", name="Roll back to").click()

@@ -18,10 +18,10 @@ actions.start_canary(version=version, share=0.5, reason="a trial", actor=SYSTEM)
 """
 FAIL = """
 from apps.registry.models import CanaryFailure, ModelVersion
-from apps.training.rollout import watch_canary
+from apps.training.actions import check_canary
 version = ModelVersion.objects.get(alias="canary")
 CanaryFailure.objects.bulk_create(CanaryFailure(version=version, error="ValueError") for _ in range(100))
-print(watch_canary().outcome)
+print(check_canary().outcome)
 """
 TEXTS = [f"comment number {number}" for number in range(60)]
 

@@ -32,7 +32,7 @@ from apps.monitoring.prometheus import exposition
 from apps.monitoring.rollups.counter import DECISION_COLUMNS
 from apps.pages import results
 from apps.registry.models import ModelArtifact, ModelVersion
-from apps.training import life
+from apps.training import labels
 from toxicmod.testing.endpoints import API_ENDPOINTS, ENDPOINTS, PAGES, build_url
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
@@ -196,7 +196,7 @@ def readers(site_data: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]
     yield "metrics", exposition
     yield "alert rules", actions.evaluate_rules
     yield "notifications", actions.send_due_notifications
-    yield "statements", lambda: [life.true_mask(row) for row in life.statements(None)]
+    yield "label events", lambda: [labels.resolve_labels(row) for row in labels.label_events(None)]
     for replicated in REPLICATED_MODELS:
         yield (
             f"mirror {replicated.kind}",

@@ -21,22 +21,23 @@ from toxicmod.testing.site import ROOT, free_port, manage
 pytestmark = pytest.mark.slow
 
 QUEUE = """
-from apps.training import runs
+from apps.core.permissions import SYSTEM
+from apps.training import actions
 from apps.training.models import Dataset
-run = runs.queue_run(dataset=Dataset.objects.get(name="{name}"))
-runs.send_run(run)
+run = actions.create_run(actor=SYSTEM, dataset=Dataset.objects.get(name="{name}"))
+actions.enqueue_run(run)
 print(run.pk)
 """
-TEND = "from apps.training import runs; runs.tend_runs()"
+RECOVER = "from apps.training import actions; actions.recover_runs()"
 
-SAY = """
+GIVE_FEEDBACK = """
 from apps.predictions.actions import give_feedback, score
 from apps.predictions.models import Prediction
 texts = [f"what a walnut you are, number {number}" for number in range(20)]
 for prediction in score(texts=texts, source=Prediction.Source.API)[0]:
     give_feedback(prediction=prediction, is_right=False, true_labels=["toxic", "insult"])
 """
-LEARN = "from apps.training import actions; actions.learn_when_due()"
+RETRAIN = "from apps.training import actions; actions.retrain_if_due()"
 
 
 class Place:
@@ -155,9 +156,9 @@ def test_killed_worker_fails_its_run_and_the_retry_starts_clean(place: Place) ->
         f" (SELECT id FROM training_dataset WHERE name = 'small') WHERE id = {lost}"
     )
     with ThreadPoolExecutor(2) as pool:  # two schedulers at once
-        list(pool.map(lambda _: manage("shell", "-v0", "-c", TEND, env=place.env), range(2)))
+        list(pool.map(lambda _: manage("shell", "-v0", "-c", RECOVER, env=place.env), range(2)))
     assert place.status(lost) == "failed"
-    (retry,) = place.rows(f"SELECT id, status, share FROM training_trainingrun WHERE retry_of_id = {lost}")
+    (retry,) = place.rows(f"SELECT id, status, progress FROM training_trainingrun WHERE retry_of_id = {lost}")
     assert retry[1:] == ("queued", 0)
     with place.trainer():
         wait_for(lambda: place.status(retry[0]) == "succeeded", 90, place)
@@ -180,7 +181,7 @@ def test_sigterm_requeues_the_run_for_the_next_start(place: Place) -> None:
         f" (SELECT id FROM training_dataset WHERE name = 'small') WHERE id = {run}"
     )
     with place.trainer():
-        manage("shell", "-v0", "-c", TEND, env=place.env)  # the schedule does so every 15 s
+        manage("shell", "-v0", "-c", RECOVER, env=place.env)  # the schedule does so every 15 s
         wait_for(lambda: place.status(run) == "succeeded", 120, place)
     assert place.rows(f"SELECT id FROM training_trainingrun WHERE retry_of_id = {run}") == []
 
@@ -251,9 +252,9 @@ def test_broker_restart_loses_no_run(place: Place) -> None:
 def test_two_schedulers_request_one_run(place: Place) -> None:
     env = place.env | {"TRAIN_AFTER_LABELS": "20"}
     place.broker.stop()
-    manage("shell", "-v0", "-c", SAY, env=env)
+    manage("shell", "-v0", "-c", GIVE_FEEDBACK, env=env)
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda _: manage("shell", "-v0", "-c", LEARN, env=env), range(2)))
+        list(pool.map(lambda _: manage("shell", "-v0", "-c", RETRAIN, env=env), range(2)))
     place.broker.start()
     asked = place.rows(
         "SELECT r.status, d.source FROM training_trainingrun r JOIN training_dataset d ON d.id = r.dataset_id"

@@ -44,8 +44,8 @@ from apps.monitoring.rollups.hours import start_of_hour
 from apps.predictions.actions import give_feedback
 from apps.predictions.models import Feedback, Prediction
 from apps.registry.models import Alias, ModelVersion
+from apps.training.actions import create_run
 from apps.training.models import Dataset, ShadowScore
-from apps.training.runs import queue_run
 from toxicmod.testing.dashboard import CALLBACK, callback_body
 from toxicmod.testing.endpoints import ENDPOINTS, Endpoint, build_url, is_model_page
 from toxicmod.testing.factories import create_queue_item, restrict_to_communities
@@ -205,7 +205,7 @@ class World:
         )
         site = {
             "user": User.objects.get(username="other").pk,
-            "trainingrun": queue_run(dataset=dataset).pk,
+            "trainingrun": create_run(actor=SYSTEM, dataset=dataset).pk,
             "model": champion.number,
             "monitoring": "health",
             "signing": APIKey.objects.get(name="platform").pk,

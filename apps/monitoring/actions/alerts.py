@@ -13,7 +13,7 @@ from apps.monitoring.drift import Estimate
 from apps.monitoring.exceptions import RuleEvaluationError
 from apps.monitoring.failures import describe
 from apps.monitoring.models import Alert, AlertRule, Notification
-from apps.training import runs
+from apps.training import actions as training
 
 _DEFAULT_RULES: tuple[tuple[str, AlertRule.Metric, float, int], ...] = (
     ("Requests fail", AlertRule.Metric.ERROR_RATE, 0.01, 1),
@@ -135,7 +135,7 @@ def _open(rule: AlertRule, value: Estimate, now: datetime) -> Alert | None:
     except IntegrityError:
         return None  # another scheduler has opened it
     if rule.triggers_training:
-        runs.ask_for_run(because=f"alert {alert.pk}: {rule.name}")
+        training.request_run(trigger=f"alert {alert.pk}: {rule.name}")
     return alert
 
 

@@ -37,7 +37,7 @@ def refresh_baselines() -> None:
         compare_last_week(version=champion, texts=_sample_texts(2), baseline_name="the week before")
         return
     rows = datasets.read(dataset.path, clean_weight=dataset.clean_weight)
-    held_out = rows.take(rows.parts()[1])
+    held_out = rows.take(rows.split()[1])
     if not Baseline.objects.filter(version=champion, rows__gt=0).exists():
         store_baseline(version=champion, dataset=dataset, rows=held_out)
     compare_last_week(
@@ -49,7 +49,9 @@ def store_bias_audit(*, version: ModelVersion) -> None:
     """Store a version's bias audit (see `classifier.bias_audit`) unless there is one."""
     if not Baseline.objects.filter(version=version).exclude(bias={}).exists():
         sentences = audit_sentences()
-        report = bias_report(sentences, gates.twin(version).score_many(sentences.texts)[:, 0])
+        report = bias_report(
+            sentences, gates.load_evaluation_model(version).score_many(sentences.texts)[:, 0]
+        )
         Baseline.objects.update_or_create(version=version, defaults={"bias": report})
 
 
@@ -58,7 +60,7 @@ def store_baseline(*, version: ModelVersion, dataset: Dataset, rows: datasets.Ro
 
     Rows are weighted so that clean comments have their natural frequency.
     """
-    model = gates.twin(version)
+    model = gates.load_evaluation_model(version)
     scores = model.score_many(rows.texts)
     weights = _weights(rows)
     bins = np.clip((scores * SCORE_BINS).astype(int), 0, SCORE_BINS - 1)

@@ -60,7 +60,7 @@ def test_evaluate_rules_triggers_training_once(
     with django_capture_on_commit_callbacks(execute=True):
         (alert,) = actions.evaluate_rules(now=NOW)
         actions.evaluate_rules(now=_minutes(2))
-    assert enqueued == [("apps.training.tasks.learn", f"alert {alert.pk}: Calls fail")]
+    assert enqueued == [("apps.training.tasks.retrain", f"alert {alert.pk}: Calls fail")]
 
 
 def test_evaluate_rules_needs_enough_requests(rule: AlertRule, traffic: Callable[..., HourlyRollup]) -> None:

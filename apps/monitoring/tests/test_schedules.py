@@ -87,14 +87,14 @@ def test_evaluate_rules_names_failing_schedules(healthy_site: None) -> None:
     assert first.summary == "Scheduled tasks and rollups that fail or are overdue: roll-up."
     assert actions.evaluate_rules() == []
     # The second failure opens a new alert, because the first alert may be acknowledged.
-    schedules.record_failure("apps.training.tasks.watch_canary", ValueError())
+    schedules.record_failure("apps.training.tasks.check_canary", ValueError())
     (second,) = actions.evaluate_rules()
     assert second.subjects == ["check-canary", "roll-up"]
     first.refresh_from_db()
     assert first.closed_at is not None
     schedules.record_success(schedules.ROLL_UP)
     assert actions.evaluate_rules() == []
-    schedules.record_success("apps.training.tasks.watch_canary")
+    schedules.record_success("apps.training.tasks.check_canary")
     actions.evaluate_rules()
     assert not Alert.objects.open().exists()
     assert not Notification.objects.exists()  # the default rules have no recipients

@@ -1,4 +1,4 @@
-"""The doors of training in the admin: start, watch, cancel, build, promote, roll back."""
+"""The training pages of the admin: start, watch, cancel, build, promote, roll back."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,12 +8,14 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 
 from apps.accounts.models import User
+from apps.core.permissions import SYSTEM
 from apps.moderation import actions as moderation
 from apps.moderation.models import Policy
 from apps.predictions import actions as predictions
 from apps.predictions.models import Prediction
 from apps.registry.models import Alias, Canary, CanaryEnd, ModelVersion, Promotion
-from apps.training import actions, runs, tasks
+from apps.training import actions, tasks
+from apps.training.actions import evaluation, runs
 from apps.training.models import Dataset, GateReport, TrainingRun
 from toxicmod.testing.factories import create_queue_item
 
@@ -23,16 +25,19 @@ CHALLENGER = f"{RUNS}challenger/"
 
 
 @pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
-    """What was sent to a worker."""
-    messages: list[tuple] = []
-    monkeypatch.setattr(runs, "send", lambda task, *args, **options: messages.append((task, *args)))
-    return messages
+def enqueued(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """The tasks that are enqueued, with their arguments."""
+    tasks: list[tuple] = []
+    for module in (runs, evaluation):
+        monkeypatch.setattr(
+            module, "enqueue_task", lambda task, *args, **options: tasks.append((task, *args))
+        )
+    return tasks
 
 
 @pytest.fixture
 def staff(person: Callable[..., User], client: Client) -> Callable[[str], Client]:
-    """The client, signed in as somebody of a role."""
+    """The client, signed in as a user with a role."""
 
     def sign_in(role: str) -> Client:
         user = person(f"some {role}", role)
@@ -44,8 +49,8 @@ def staff(person: Callable[..., User], client: Client) -> Callable[[str], Client
     return sign_in
 
 
-def test_a_run_is_started_watched_and_cancelled(
-    staff: Callable[[str], Client], dataset: Dataset, sent: list[tuple]
+def test_start_watch_and_cancel_run(
+    staff: Callable[[str], Client], dataset: Dataset, enqueued: list[tuple]
 ) -> None:
     client = staff("engineer")
     assert "Start a run" in client.get(RUNS).text
@@ -54,32 +59,32 @@ def test_a_run_is_started_watched_and_cancelled(
     answer = client.post(f"{RUNS}start/", {"dataset": dataset.pk, "recipe": "two_level", "seed": 3})
     run = TrainingRun.objects.get()
     assert answer.url == f"{RUNS}{run.pk}/watch/"
-    assert sent == [("train_model", run.pk)]
+    assert enqueued == [("train_model", run.pk)]
     assert run.seed == 3
     assert run.created_by.username == "some engineer"
-    TrainingRun.objects.update(status="running", step="fit", share=0.5)
+    TrainingRun.objects.update(status="running", step="fit", progress=0.5)
     page = client.get(f"{RUNS}{run.pk}/watch/").text
-    assert all(part in page for part in ("Running", 'value="0.500"', "fit", "Cancel this run", "run.js"))
+    assert all(part in page for part in ("Running", 'value="0.500"', "fit", "Cancel run", "run.js"))
     assert client.get(f"{RUNS}{run.pk}/progress/").json() == {
         "status": "running",
         "status_display": "Running",
         "step": "fit",
-        "share": 0.5,
+        "progress": 0.5,
     }
     page = client.post(f"{RUNS}{run.pk}/watch/", follow=True).text
     assert "Cancelled by some engineer." in page
-    assert "Cancel this run" not in page
+    assert "Cancel run" not in page
 
 
-def test_who_may_not_start_sees_no_door_and_opens_none(
-    staff: Callable[[str], Client], dataset: Dataset, sent: list[tuple]
+def test_training_pages_require_permission(
+    staff: Callable[[str], Client], dataset: Dataset, enqueued: list[tuple]
 ) -> None:
     client = staff("moderator")
     assert (
         client.post(f"{RUNS}start/", {"dataset": dataset.pk, "recipe": "two_level", "seed": 0}).status_code
         == 403
     )
-    run = runs.queue_run(dataset=dataset)
+    run = actions.create_run(actor=SYSTEM, dataset=dataset)
     assert client.get(f"{RUNS}{run.pk}/watch/").status_code == 403
     assert client.get(f"{RUNS}{run.pk}/progress/").status_code == 403
     assert client.post(f"{RUNS}{run.pk}/watch/").status_code == 403
@@ -88,34 +93,34 @@ def test_who_may_not_start_sees_no_door_and_opens_none(
         Permission.objects.get(codename="view_trainingrun")
     )
     assert "Start a run" not in client.get(RUNS).text
-    assert not sent
+    assert not enqueued
 
 
-def test_a_data_set_is_built_by_a_worker(
-    staff: Callable[[str], Client], dataset: Dataset, sent: list[tuple], caplog: pytest.LogCaptureFixture
+def test_build_enqueues_task(
+    staff: Callable[[str], Client], dataset: Dataset, enqueued: list[tuple], caplog: pytest.LogCaptureFixture
 ) -> None:
     client = staff("engineer")
-    chosen = {"action": "build", "_selected_action": [dataset.pk]}
-    assert "A worker builds" in client.post("/admin/training/dataset/", chosen, follow=True).text
-    assert sent == [("build_dataset", "decisions", dataset.pk)]
+    selection = {"action": "build", "_selected_action": [dataset.pk]}
+    assert "A worker is building" in client.post("/admin/training/dataset/", selection, follow=True).text
+    assert enqueued == [("build_dataset", "decisions", dataset.pk)]
     tasks.build_dataset("decisions", dataset.pk)
-    assert "nobody spoke of a comment" in caplog.text
+    assert "no stored comment has a label" in caplog.text
     Dataset.objects.update(is_built=True)
-    assert "Select one imported" in client.post("/admin/training/dataset/", chosen, follow=True).text
+    assert "Select one imported" in client.post("/admin/training/dataset/", selection, follow=True).text
 
 
-def test_a_lead_promotes_over_a_gate_with_a_reason_and_rolls_back(
+def test_challenger_lead_overrides_gates_and_rolls_back(
     staff: Callable[[str], Client],
     reversed_version: ModelVersion,
     champion: ModelVersion,
     dataset: Dataset,
-    sent: list[tuple],
+    enqueued: list[tuple],
 ) -> None:
     client = staff("lead")
     page = client.get(CHALLENGER).text
-    assert all(part in page for part in ('name="force"', "Measure the gates", "has scored no comment yet"))
-    assert "A worker measures" in client.post(CHALLENGER, {"measure": "1"}, follow=True).text
-    assert sent == [("measure_gates", reversed_version.pk)]
+    assert all(part in page for part in ('name="force"', "Measure gates", "has not scored a comment yet"))
+    assert "A worker is measuring" in client.post(CHALLENGER, {"measure": "1"}, follow=True).text
+    assert enqueued == [("measure_gates", reversed_version.pk)]
     tasks.measure_gates(reversed_version.pk)
     page = client.get(CHALLENGER).text
     assert all(part in page for part in ("mean ROC-AUC", "failed", "passed", "interval"))
@@ -137,7 +142,7 @@ def test_a_lead_promotes_over_a_gate_with_a_reason_and_rolls_back(
     assert champion.alias == Alias.CHAMPION
 
 
-def test_an_engineer_tries_and_promotes_what_passes_and_overrides_nothing(
+def test_challenger_engineer_starts_canary_and_promotes(
     staff: Callable[[str], Client],
     equal_version: ModelVersion,
     dataset: Dataset,
@@ -150,13 +155,13 @@ def test_an_engineer_tries_and_promotes_what_passes_and_overrides_nothing(
     canary = Canary.objects.get()
     assert (canary.share, canary.by.username) == (0.05, "some engineer")
     page = client.post(CHALLENGER, {"reason": "seen enough", "withdraw": "1"}, follow=True).text
-    assert "serves no requests any more" in page
+    assert "stops serving within 5 s" in page
     assert CanaryEnd.objects.get().reason == "seen enough"
     page = client.post(CHALLENGER, {"reason": "good", "share": "5", "promote": "1"}, follow=True).text
     assert "is the champion" in page
 
 
-def test_moderators_are_asked_from_the_page(
+def test_challenger_sends_comments_to_moderators(
     staff: Callable[[str], Client],
     reversed_version: ModelVersion,
     policy: Policy,
@@ -169,12 +174,12 @@ def test_moderators_are_asked_from_the_page(
     page = client.get(CHALLENGER).text
     assert "&lt;b&gt;you&lt;/b&gt; stupid idiot" in page
     page = client.post(CHALLENGER, {"label": "1"}, follow=True).text
-    assert "2 comments wait in the queue" in page
-    assert page.count("in the queue</td>") == 2
-    assert "Let moderators label these" not in page
+    assert "2 comments were sent to moderators" in page
+    assert page.count("queued</td>") == 2
+    assert "Send to moderators" not in page
 
 
-def test_a_built_data_set_names_its_decisions(
+def test_dataset_lists_visible_decisions(
     staff: Callable[[str], Client], model: ModelVersion, policy: Policy, ann: User
 ) -> None:
     item = create_queue_item("insult=0.7 you fool")
@@ -188,7 +193,7 @@ def test_a_built_data_set_names_its_decisions(
     assert "is missing" in staff("administrator").get(f"/admin/training/dataset/{built.pk}/change/").text
 
 
-def test_a_run_on_a_tracking_server_is_linked(
+def test_version_links_run_on_tracking_server(
     staff: Callable[[str], Client], champion: ModelVersion, settings: Any
 ) -> None:
     ModelVersion.objects.filter(pk=champion.pk).update(mlflow_run_id="abc123")
@@ -201,13 +206,13 @@ def test_a_run_on_a_tracking_server_is_linked(
     assert CHALLENGER in client.get("/admin/registry/modelversion/").text
 
 
-def test_a_succeeded_run_says_what_it_produced(
+def test_run_shows_result(
     staff: Callable[[str], Client],
     dataset: Dataset,
     equal_version: ModelVersion,
     champion: ModelVersion,
 ) -> None:
-    run = runs.queue_run(dataset=dataset)
+    run = actions.create_run(actor=SYSTEM, dataset=dataset)
     metrics = {"mean": {"roc_auc": 0.9512, "pr_auc": 0.61234, "ece": 0.004}}
     TrainingRun.objects.filter(pk=run.pk).update(
         status="succeeded", version=equal_version, metrics=metrics, step=""
@@ -225,16 +230,16 @@ def test_a_succeeded_run_says_what_it_produced(
     GateReport.objects.create(version=equal_version, champion=champion, dataset=dataset, gates=gates)
     for page in pages:
         assert "6 of 19 failed" in client.get(page).text
-    # A reference makes no version.
+    # A baseline is no model version.
     TrainingRun.objects.filter(pk=run.pk).update(version=None, recipe="tfidf_baseline")
-    assert "A reference for comparison" in client.get(f"{RUNS}{run.pk}/watch/").text
+    assert "A baseline for comparison" in client.get(f"{RUNS}{run.pk}/watch/").text
     TrainingRun.objects.filter(pk=run.pk).update(status="failed", error="Broken.")
     html = client.get(f"{RUNS}{run.pk}/watch/").text
     assert "Broken." in html
     assert "ROC-AUC" not in html
 
 
-def test_challenger_page_shows_failed_gates_first_with_their_rules(
+def test_challenger_shows_failed_gates_first(
     staff: Callable[[str], Client],
     dataset: Dataset,
     equal_version: ModelVersion,

@@ -1,11 +1,11 @@
-"""The split, and a random comment."""
+"""The split of data sets, their files, and the example comment."""
 
 import numpy as np
 import pytest
 
 from apps.training import datasets, examples
+from apps.training.exceptions import SourceError
 from apps.training.models import Dataset
-from apps.training.sources import SourceError
 from toxicmod.testing.factories import labeled_rows
 
 
@@ -14,36 +14,36 @@ def arrays(count: int, share: float = 0.1) -> tuple[list[str], np.ndarray]:
     return [row[1] for row in rows], np.array([[int(value) for value in row[2:]] for row in rows], np.int8)
 
 
-def test_a_tenth_of_every_kind_is_held_out() -> None:
+def test_split_holds_out_a_tenth_of_each_stratum() -> None:
     texts, labels = arrays(3000, share=0.02)
-    learn, held_out = datasets.split(texts, labels)
-    assert sorted([*learn, *held_out]) == list(range(3000))
+    training, held_out = datasets.split(texts, labels)
+    assert sorted([*training, *held_out]) == list(range(3000))
     assert len(held_out) == pytest.approx(300, abs=8)
     assert labels[held_out].sum(axis=0) == pytest.approx(labels.sum(axis=0) / 10, abs=3)
     assert labels[held_out].any(axis=0).all()
 
 
-def test_near_duplicates_stay_together() -> None:
+def test_split_keeps_near_duplicates_together() -> None:
     texts, labels = arrays(500)
     doubled = texts + [text.upper().replace(" ", "  ") + "!" for text in texts]
-    learn, held_out = datasets.split(doubled, np.concatenate([labels, labels]))
-    assert {row % 500 for row in learn} & {row % 500 for row in held_out} == set()
+    training, held_out = datasets.split(doubled, np.concatenate([labels, labels]))
+    assert {row % 500 for row in training} & {row % 500 for row in held_out} == set()
 
 
-def test_what_is_held_out_stays_so_in_a_larger_data_set() -> None:
+def test_split_of_larger_data_set_holds_out_the_same_rows() -> None:
     texts, labels = arrays(2000)
     held_out = set(datasets.split(texts[:1000], labels[:1000])[1])
-    learned = set(datasets.split(texts, labels)[0])
-    assert len(held_out & learned) < 0.3 * len(held_out)
+    training = set(datasets.split(texts, labels)[0])
+    assert len(held_out & training) < 0.3 * len(held_out)
 
 
-def test_a_damaged_file_is_one_sentence(dataset: Dataset) -> None:
+def test_read_damaged_file(dataset: Dataset) -> None:
     dataset.path.write_bytes(dataset.path.read_bytes()[:500])
     with pytest.raises(SourceError, match="is damaged: import the same rows again"):
         datasets.read(dataset.path)
 
 
-def test_clean_rows_are_weighted_to_the_natural_rate(dataset: Dataset) -> None:
+def test_read_weights_clean_rows_to_natural_rate(dataset: Dataset) -> None:
     dataset.natural_rate = 0.1
     rows = datasets.read(dataset.path, clean_weight=dataset.clean_weight)
     labelled = rows.labels.any(axis=1)
@@ -51,15 +51,15 @@ def test_clean_rows_are_weighted_to_the_natural_rate(dataset: Dataset) -> None:
     assert rows.weights[labelled].sum() / rows.weights.sum() == pytest.approx(0.1)
 
 
-def test_an_example_is_from_the_data_set_imported_last(dataset: Dataset) -> None:
+def test_random_example_is_from_newest_imported_data_set(dataset: Dataset) -> None:
     texts = datasets.read(dataset.path).texts
-    found = [examples.random_example() for _ in range(20)]
-    assert {source for _, source in found} == {"made-up v1"}
-    assert {text for text, _ in found} <= set(texts)
-    assert len(set(found)) > 5
+    results = [examples.random_example() for _ in range(20)]
+    assert {source for _, source in results} == {"made-up v1"}
+    assert {text for text, _ in results} <= set(texts)
+    assert len(set(results)) > 5
 
 
-def test_an_example_is_built_in_where_there_is_no_data_set_or_its_file_is_gone(dataset: Dataset) -> None:
+def test_random_example_without_file_is_built_in(dataset: Dataset) -> None:
     dataset.path.write_bytes(b"damaged")
     assert examples.random_example()[1] == "built-in"
     dataset.path.unlink()

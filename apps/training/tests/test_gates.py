@@ -1,4 +1,4 @@
-"""What keeps a worse model from becoming champion, and what does not."""
+"""The gates, and promotions that they allow or prevent."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -21,7 +21,8 @@ from apps.registry import tracking
 from apps.registry.exceptions import RegistryError
 from apps.registry.gates import describe
 from apps.registry.models import EvaluationArtifact, ModelArtifact, ModelVersion, Promotion
-from apps.training import actions, datasets, gates, rollout
+from apps.training import actions, datasets, gates
+from apps.training.exceptions import GateError
 from apps.training.models import Dataset, Gate, GateReport
 from toxicmod.testing.factories import measure_and_promote
 
@@ -33,18 +34,21 @@ def no_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking, "sync", lambda: None)
 
 
-def measured(version: ModelVersion) -> list[Gate]:
-    """What the version's gates say."""
+def measure(version: ModelVersion) -> list[Gate]:
+    """Measure the gates of a version."""
     return actions.measure_gates(version=version).gates
 
 
-def test_the_shipped_model_is_fair(champion: ModelVersion) -> None:
-    bounds = {gate["name"]: gate["passed"] for gate in gates._groups(gates.twin(champion), None)}
+def test_group_gates_base_model_passes(champion: ModelVersion) -> None:
+    bounds = {
+        gate["name"]: gate["passed"]
+        for gate in gates._group_gates(gates.load_evaluation_model(champion), None)
+    }
     assert len(bounds) == 2
     assert all(bounds.values()), bounds
 
 
-def test_an_equal_version_passes(equal_version: ModelVersion, dataset: Dataset, capsys: Any) -> None:
+def test_promote_model_equal_version(equal_version: ModelVersion, dataset: Dataset, capsys: Any) -> None:
     call_command("promote_model", str(equal_version), reason="as good")
     assert f"{equal_version} is the champion, in place of" in capsys.readouterr().out
     promotion = Promotion.objects.first()
@@ -56,7 +60,7 @@ def test_an_equal_version_passes(equal_version: ModelVersion, dataset: Dataset, 
         "calibration error",
         "worst group's BPSN AUC",
         "worst group's BNSP AUC",
-        "ROC-AUC lost to disguised spelling",
+        "ROC-AUC lost to obfuscated spelling",
         "median µs per comment",
         "flip rate: no traffic last week",
     ]
@@ -64,15 +68,15 @@ def test_an_equal_version_passes(equal_version: ModelVersion, dataset: Dataset, 
     assert not promotion.forced
 
 
-def test_label_loss_beyond_its_bound_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A PR-AUC loss of 0.1384 failed nothing while its interval, on few rows, reached the bound."""
+def test_label_gates_loss_beyond_bound_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large PR-AUC loss fails even if its interval, on few rows, reaches the bound."""
     rows = datasets.Rows(texts=[""] * 4, labels=np.zeros((4, 6), np.uint8), weights=None)
     found = {
         "threat": {"roc_auc": (-0.001, -0.003, 0.001), "pr_auc": (-0.1384, -0.30, 0.02)},
         "insult": {"roc_auc": (-0.005, -0.009, 0.002), "pr_auc": (-0.02, -0.025, -0.015)},
     }
     monkeypatch.setattr(gates, "paired_bootstrap", lambda *args, **options: found)
-    differences = list(gates._differences(rows, np.zeros((4, 6)), np.zeros((4, 6))))
+    differences = list(gates._label_gates(rows, np.zeros((4, 6)), np.zeros((4, 6))))
     assert [gate["passed"] for gate in differences] == [True, False, True, False]
     assert "must be at least -0.0500" in describe(differences[1])
     assert "measured -0.1384 (interval -0.3000 to 0.0200): failed" in describe(differences[1])
@@ -80,7 +84,7 @@ def test_label_loss_beyond_its_bound_fails(monkeypatch: pytest.MonkeyPatch) -> N
         assert gate["passed"] == (gate["figure"] >= gate["bound"])
 
 
-def test_a_worse_version_is_refused_and_can_be_forced_with_a_reason(
+def test_promote_model_worse_version_needs_force(
     reversed_version: ModelVersion, champion: ModelVersion, dataset: Dataset, capsys: Any
 ) -> None:
     with pytest.raises(
@@ -98,12 +102,12 @@ def test_a_worse_version_is_refused_and_can_be_forced_with_a_reason(
     assert (promotion.version, promotion.forced, promotion.reason) == (reversed_version, True, "a drill")
 
 
-def test_each_gate_sees_its_own_fault(
+def test_run_gates_reversed_version_fails(
     reversed_version: ModelVersion, champion: ModelVersion, dataset: Dataset
 ) -> None:
     texts = ["you are an idiot", "thanks, that was kind of you"]
     predictions.score(texts=texts, source=Prediction.Source.API)
-    failed = {gate["name"].partition(" (")[0] for gate in measured(reversed_version) if not gate["passed"]}
+    failed = {gate["name"].partition(" (")[0] for gate in measure(reversed_version) if not gate["passed"]}
     assert failed >= {
         "mean ROC-AUC",
         "ROC-AUC above the champion's",
@@ -113,10 +117,10 @@ def test_each_gate_sees_its_own_fault(
         "worst group's BNSP AUC",
         "flip rate on last week's traffic",
     }
-    assert all(gate["passed"] for gate in measured(champion) if gate["name"].startswith("flip rate"))
+    assert all(gate["passed"] for gate in measure(champion) if gate["name"].startswith("flip rate"))
 
 
-def test_only_a_lead_overrides_a_gate(
+def test_promote_force_requires_lead(
     reversed_version: ModelVersion, dataset: Dataset, person: Callable[..., User], ann: User
 ) -> None:
     engineer, lead = person("eve", "engineer"), person("lea", "lead")
@@ -132,22 +136,22 @@ def test_only_a_lead_overrides_a_gate(
     assert registry.rollback(reason="worse", actor=engineer).replaced == reversed_version
 
 
-def test_a_twin_stands_in_for_its_version(
+def test_run_gates_uses_evaluation_model(
     equal_version: ModelVersion, reversed_version: ModelVersion, dataset: Dataset
 ) -> None:
     bad = reversed_version.modelartifact
     EvaluationArtifact.objects.create(version=equal_version, manifest=bad.manifest, weights=bad.weights)
-    assert not measured(equal_version)[0]["passed"]
+    assert not measure(equal_version)[0]["passed"]
 
 
-def test_without_rows_nothing_passes_but_by_force(equal_version: ModelVersion, dataset: Dataset) -> None:
+def test_promote_without_rows_needs_force(equal_version: ModelVersion, dataset: Dataset) -> None:
     dataset.path.unlink()
     with pytest.raises(RegistryError, match="import a data set"):
         measure_and_promote(version=equal_version, reason="r", actor=SYSTEM)
     assert measure_and_promote(version=equal_version, reason="r", actor=SYSTEM, force=True).forced
 
 
-def test_a_damaged_artifact_is_refused_even_by_force(
+def test_promote_damaged_artifact(
     equal_version: ModelVersion, champion: ModelVersion, dataset: Dataset
 ) -> None:
     ModelArtifact.objects.filter(version=equal_version).update(weights=b"damaged")
@@ -168,17 +172,17 @@ def test_evaluate_model(champion: ModelVersion, dataset: Dataset, capsys: Any) -
         call_command("evaluate_model", "champion", dataset="none")
 
 
-def test_only_a_report_of_this_champion_data_set_and_day_counts(
+def test_current_report_is_of_this_champion_data_set_and_day(
     equal_version: ModelVersion, champion: ModelVersion, dataset: Dataset
 ) -> None:
-    with pytest.raises(rollout.GateError, match="the gates are measured"):
-        rollout.promote(version=equal_version, reason="r", actor=SYSTEM)
-    measured(equal_version)
-    assert GateReport.objects.standing(equal_version)
-    assert GateReport.objects.standing(champion) is None
+    with pytest.raises(GateError, match="the gates are measured"):
+        actions.promote(version=equal_version, reason="r", actor=SYSTEM)
+    measure(equal_version)
+    assert GateReport.objects.current(equal_version)
+    assert GateReport.objects.current(champion) is None
     GateReport.objects.all()._raw_delete("default")
     old = timezone.now() - timedelta(days=2)
     for change in ({"champion": equal_version}, {"dataset": None}, {"created_at": old}):
         facts = {"version": equal_version, "champion": champion, "dataset": dataset, "gates": []} | change
         GateReport.objects.create(**facts)
-        assert GateReport.objects.standing(equal_version) is None
+        assert GateReport.objects.current(equal_version) is None

@@ -1,4 +1,4 @@
-"""A canary is watched: rolled back where it leaves a band, made champion once it has served enough."""
+"""Canaries: rolled back if they violate a guardrail, promoted after enough comments."""
 
 from typing import Any
 
@@ -10,7 +10,9 @@ from apps.predictions.models import Prediction
 from apps.registry import actions as registry
 from apps.registry import tracking
 from apps.registry.models import Alias, Canary, CanaryEnd, CanaryFailure, ModelVersion, Promotion
-from apps.training import rollout, tasks
+from apps.training import actions, tasks
+from apps.training.actions.rollout import CANARY_CHECK
+from apps.training.exceptions import GateError
 from apps.training.models import Dataset
 from toxicmod.testing.factories import register_copy
 
@@ -19,7 +21,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 @pytest.fixture
 def canary(champion: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> Canary:
-    """A canary that has served nothing yet; MLflow hears nothing."""
+    """A canary that has served no request yet; nothing is recorded in MLflow."""
     monkeypatch.setattr(tasks, "enqueue", lambda *args, **options: None)
     return registry.start_canary(version=register_copy(champion), share=0.5, reason="a trial", actor=SYSTEM)
 
@@ -39,35 +41,37 @@ def traffic(version: ModelVersion, count: int, flagged: float = 0.1, latency: in
     )
 
 
-def watched() -> CanaryEnd | None:
-    tasks.watch_canary()
+def check() -> CanaryEnd | None:
+    tasks.check_canary()
     return CanaryEnd.objects.first()
 
 
-def test_it_becomes_champion_once_it_has_served_enough(canary: Canary, champion: ModelVersion) -> None:
-    assert watched() is None
+def test_check_canary_promotes_after_enough_comments(canary: Canary, champion: ModelVersion) -> None:
+    assert check() is None
     traffic(canary.champion, 1_500)
     traffic(canary.version, 999)
-    assert watched() is None
+    assert check() is None
     traffic(canary.version, 1)
-    ended = watched()
+    ended = check()
     assert ended is not None
-    assert (ended.outcome, ended.actor) == (CanaryEnd.Outcome.COMPLETED, rollout.CANARY_WATCH.name)
-    assert [band["name"] for band in ended.guardrails] == [
+    assert (ended.outcome, ended.actor) == (CanaryEnd.Outcome.COMPLETED, CANARY_CHECK.name)
+    assert [guardrail["name"] for guardrail in ended.guardrails] == [
         "error rate",
-        "latency, times the champion's",
-        "flag rate, away from the champion's",
+        "latency, ratio to the champion's",
+        "flag rate, difference from the champion's",
     ]
-    assert all(band["passed"] for band in ended.guardrails)
+    assert all(guardrail["passed"] for guardrail in ended.guardrails)
     promotion = Promotion.objects.first()
     assert promotion is not None
     assert (promotion.version, promotion.replaced) == (canary.version, champion)
-    assert promotion.reason == "Its canary kept within the bands for 1000 comments. a trial"
-    tasks.watch_canary()
+    assert promotion.reason == "Its canary kept its guardrails for 1000 comments. a trial"
+    tasks.check_canary()
     assert CanaryEnd.objects.count() == 1
 
 
-def test_forced_canary_waits_for_a_person(champion: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_canary_ends_forced_canary_without_promotion(
+    champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tasks, "enqueue", lambda *args, **options: None)
     gates = [{"name": "mean ROC-AUC", "figure": 0.5, "bound": 0.9, "passed": False}]
     canary = registry.start_canary(
@@ -75,7 +79,7 @@ def test_forced_canary_waits_for_a_person(champion: ModelVersion, monkeypatch: p
     )
     traffic(canary.champion, 1_500)
     traffic(canary.version, 1_000)
-    ended = watched()
+    ended = check()
     assert ended is not None
     assert ended.outcome == CanaryEnd.Outcome.FINISHED
     assert "a person decides" in ended.reason
@@ -83,15 +87,15 @@ def test_forced_canary_waits_for_a_person(champion: ModelVersion, monkeypatch: p
     canary.version.refresh_from_db()
     assert (champion.alias, canary.version.alias) == (Alias.CHAMPION, Alias.CHALLENGER)
     assert not Promotion.objects.filter(version=canary.version).exists()
-    assert watched() == ended
+    assert check() == ended
     # A person may promote it, by force again, because its gates failed.
-    with pytest.raises(rollout.GateError):
-        rollout.promote(version=canary.version, reason="r", actor=SYSTEM)
-    assert rollout.promote(version=canary.version, reason="r", actor=SYSTEM, force=True).forced
+    with pytest.raises(GateError):
+        actions.promote(version=canary.version, reason="r", actor=SYSTEM)
+    assert actions.promote(version=canary.version, reason="r", actor=SYSTEM, force=True).forced
 
 
 @pytest.mark.parametrize(
-    ("band", "served"),
+    ("name", "served"),
     [
         ("flag rate", {"flagged": 0.4}),
         ("flag rate", {"flagged": 0.0}),
@@ -99,34 +103,36 @@ def test_forced_canary_waits_for_a_person(champion: ModelVersion, monkeypatch: p
         ("error rate", {}),
     ],
 )
-def test_it_is_rolled_back_where_it_leaves_a_band(
-    canary: Canary, champion: ModelVersion, band: str, served: dict[str, Any]
+def test_check_canary_rolls_back_violated_guardrail(
+    canary: Canary, champion: ModelVersion, name: str, served: dict[str, Any]
 ) -> None:
     traffic(canary.champion, 2_000)
     traffic(canary.version, 200, **served)
     if not served:
         for _ in range(3):
             CanaryFailure.objects.create(version=canary.version, error="ValueError")
-    ended = watched()
+    ended = check()
     assert ended is not None
     assert ended.outcome == CanaryEnd.Outcome.ROLLED_BACK
-    assert [each["name"].startswith(band) for each in ended.guardrails if not each["passed"]] == [True]
-    assert ended.reason.startswith(f"It left its band: {band}")
+    assert [
+        guardrail["name"].startswith(name) for guardrail in ended.guardrails if not guardrail["passed"]
+    ] == [True]
+    assert ended.reason.startswith(f"It violated a guardrail: {name}")
     canary.version.refresh_from_db()
     champion.refresh_from_db()
     assert (canary.version.alias, champion.alias) == (Alias.CHALLENGER, Alias.CHAMPION)
     assert not Promotion.objects.filter(version=canary.version).exists()
 
 
-def test_chance_alone_leaves_no_band(canary: Canary) -> None:
+def test_check_canary_tolerates_chance(canary: Canary) -> None:
     traffic(canary.champion, 1_000, flagged=0.10)
     traffic(canary.version, 60, flagged=0.2)
-    assert watched() is None
+    assert check() is None
     traffic(canary.version, 3, latency=5_000)
-    assert watched() is None
+    assert check() is None
 
 
-def test_the_command_starts_a_canary(
+def test_promote_model_starts_canary(
     equal_version: ModelVersion,
     dataset: Dataset,
     capsys: Any,
@@ -141,8 +147,8 @@ def test_the_command_starts_a_canary(
     assert canary.gates
 
 
-def test_a_version_that_fails_its_gates_becomes_no_canary(champion: ModelVersion, dataset: Dataset) -> None:
+def test_start_canary_failed_gates(champion: ModelVersion, dataset: Dataset) -> None:
     version = register_copy(champion)
-    with pytest.raises(rollout.GateError):
-        rollout.start_canary(version=version, share=0.05, reason="r", actor=SYSTEM)
-    assert rollout.start_canary(version=version, share=0.05, reason="r", actor=SYSTEM, force=True).forced
+    with pytest.raises(GateError):
+        actions.start_canary(version=version, share=0.05, reason="r", actor=SYSTEM)
+    assert actions.start_canary(version=version, share=0.05, reason="r", actor=SYSTEM, force=True).forced

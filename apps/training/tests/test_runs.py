@@ -1,4 +1,4 @@
-"""One run at a time: the lock, cancelling, and what becomes of runs whose worker was lost."""
+"""The lock of training, cancellation, recovery of runs and automatic retraining."""
 
 import signal
 from collections.abc import Callable
@@ -13,10 +13,14 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from apps.accounts.models import User
+from apps.core.permissions import SYSTEM
 from apps.predictions import actions as predictions
 from apps.predictions.models import Prediction
+from apps.registry import tracking
 from apps.registry.models import ModelVersion
-from apps.training import actions, runs, tasks
+from apps.training import actions, gates, tasks
+from apps.training.actions import runs, training
+from apps.training.exceptions import TrainingBusyError
 from apps.training.models import Dataset, Gate, TrainingRun
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -29,73 +33,72 @@ def engineer(person: Callable[..., User]) -> User:
 
 
 @pytest.fixture(autouse=True)
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The runs that were sent to a worker."""
-    numbers: list[int] = []
-    for module in (actions, runs):
-        monkeypatch.setattr(module, "send_run", lambda run: numbers.append(run.pk))
-    return numbers
+def enqueued(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The ids of the runs that are enqueued."""
+    ids: list[int] = []
+    monkeypatch.setattr(runs, "enqueue_run", lambda run: ids.append(run.pk))
+    return ids
 
 
-def test_the_database_holds_one_running_run(dataset: Dataset) -> None:
-    first, second = (runs.queue_run(dataset=dataset) for _ in range(2))
+def test_train_while_another_run_is_running(dataset: Dataset) -> None:
+    first, second = (actions.create_run(actor=SYSTEM, dataset=dataset) for _ in range(2))
     TrainingRun.objects.filter(pk=first.pk).update(status=Status.RUNNING)
     with pytest.raises(IntegrityError), transaction.atomic():
         TrainingRun.objects.filter(pk=second.pk).update(status=Status.RUNNING)
-    with pytest.raises(runs.BusyError, match="another run is being trained"):
+    with pytest.raises(TrainingBusyError, match="another run is being trained"):
         actions.train(run=second)
     second.refresh_from_db()
     assert second.status == Status.QUEUED
 
 
-def test_a_silent_run_has_failed_and_is_tried_once_more(dataset: Dataset, sent: list[int]) -> None:
-    run = runs.queue_run(dataset=dataset, seed=5)
+def test_recover_runs_retries_lost_run_once(dataset: Dataset, enqueued: list[int]) -> None:
+    run = actions.create_run(actor=SYSTEM, dataset=dataset, seed=5)
     alive = timezone.now() - timedelta(seconds=20)
-    TrainingRun.objects.filter(pk=run.pk).update(status=Status.RUNNING, heartbeat_at=alive, share=0.4)
-    assert runs.tend_runs() is None
+    TrainingRun.objects.filter(pk=run.pk).update(status=Status.RUNNING, heartbeat_at=alive, progress=0.4)
+    assert actions.recover_runs() is None
     for _ in range(2):
         TrainingRun.objects.filter(status=Status.QUEUED).update(status=Status.RUNNING)
         TrainingRun.objects.filter(status=Status.RUNNING).update(heartbeat_at=alive - timedelta(minutes=1))
-        runs.tend_runs()
-        runs.tend_runs()
+        actions.recover_runs()
+        actions.recover_runs()
     assert TrainingRun.objects.filter(status=Status.FAILED, error__contains="worker was lost").count() == 2
     retry = TrainingRun.objects.get(retry_of=run)
-    assert (retry.seed, retry.share) == (5, 0)
+    assert (retry.seed, retry.progress) == (5, 0)
     assert TrainingRun.objects.count() == 2
-    assert set(sent) == {retry.pk}
+    assert set(enqueued) == {retry.pk}
 
 
 @pytest.mark.parametrize("at", ["a step", "the end"])
-def test_a_cancelled_run_registers_nothing(
+def test_train_cancelled_run_registers_nothing(
     dataset: Dataset, engineer: User, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
-    run = runs.queue_run(dataset=dataset, by=engineer)
+    run = actions.create_run(actor=engineer, dataset=dataset)
 
     def log(*args: Any) -> Any:
         if at == "the end":
-            assert runs.cancel_run(run=run, by=engineer)
-        return actions.tracking.Logged("")
+            assert actions.cancel_run(actor=engineer, run=run)
+        return tracking.Logged("")
 
-    def progress(step: str, share: float) -> None:
+    def progress(step: str, fraction: float) -> None:
         if at == "a step":
-            assert runs.cancel_run(run=run, by=engineer)
+            assert actions.cancel_run(actor=engineer, run=run)
 
-    monkeypatch.setattr(actions, "_log", log)
+    monkeypatch.setattr(training, "_log_to_mlflow", log)
     before = ModelVersion.objects.count()
     assert actions.train(run=run, progress=progress).status == Status.CANCELLED
     assert run.error == "Cancelled by eve."
     assert ModelVersion.objects.count() == before
-    assert not runs.cancel_run(run=run, by=engineer)
+    assert not actions.cancel_run(actor=engineer, run=run)
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(-241)])
-def test_an_interrupted_run_is_queued_again(
-    dataset: Dataset, sent: list[int], monkeypatch: pytest.MonkeyPatch, stop: BaseException
+def test_train_interrupted_run_is_queued_again(
+    dataset: Dataset, enqueued: list[int], monkeypatch: pytest.MonkeyPatch, stop: BaseException
 ) -> None:
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    run = runs.queue_run(dataset=dataset)
+    run = actions.create_run(actor=SYSTEM, dataset=dataset)
 
-    def progress(step: str, share: float) -> None:
+    def progress(step: str, fraction: float) -> None:
         raise stop
 
     try:
@@ -104,24 +107,24 @@ def test_an_interrupted_run_is_queued_again(
                 actions.train(run=run, progress=progress)
             run.refresh_from_db()
             assert (run.status, run.step, run.error) == (Status.QUEUED, "interrupted", "")
-            assert (run.interruptions, run.share, run.finished_at) == (count, 0, None)
-            assert runs.tend_runs() == run
+            assert (run.interruptions, run.progress, run.finished_at) == (count, 0, None)
+            assert actions.recover_runs() == run
     finally:
         for number, handler in zip((signal.SIGINT, signal.SIGTERM), handlers, strict=True):
             signal.signal(number, handler)
-    assert sent == [run.pk] * 3
-    monkeypatch.setattr(actions, "_log", lambda *args: actions.tracking.Logged(""))
+    assert enqueued == [run.pk] * 3
+    monkeypatch.setattr(training, "_log_to_mlflow", lambda *args: tracking.Logged(""))
     assert actions.train(run=run).status == Status.SUCCEEDED
 
 
-def test_moderators_neither_start_nor_cancel_runs(dataset: Dataset, ann: User) -> None:
+def test_create_and_cancel_run_require_permission(dataset: Dataset, ann: User) -> None:
     with pytest.raises(PermissionDenied):
-        runs.queue_run(dataset=dataset, by=ann)
+        actions.create_run(actor=ann, dataset=dataset)
     with pytest.raises(PermissionDenied):
-        runs.cancel_run(run=runs.queue_run(dataset=dataset), by=ann)
+        actions.cancel_run(actor=ann, run=actions.create_run(actor=SYSTEM, dataset=dataset))
 
 
-def test_long_work_has_a_queue_of_its_own() -> None:
+def test_long_tasks_have_their_own_queues() -> None:
     routes = project.CELERY_TASK_ROUTES
     assert {route["queue"] for route in routes.values()} == {"training", "webhooks"}
     assert set(current_app.amqp.queues) == {"default", "training", "webhooks"}
@@ -129,73 +132,75 @@ def test_long_work_has_a_queue_of_its_own() -> None:
     assert project.CELERY_BROKER_TRANSPORT_OPTIONS["visibility_timeout"] > limit
 
 
-def test_enough_new_labels_ask_for_one_run(dataset: Dataset, sent: list[int], settings: Any) -> None:
+def test_retrain_if_due_enough_labels_creates_one_run(
+    dataset: Dataset, enqueued: list[int], settings: Any
+) -> None:
     settings.TRAIN_AFTER_LABELS, settings.TRAIN_AFTER_DAYS = 3, 0
     for number in range(3):
-        assert actions.learn_when_due() is None
+        assert actions.retrain_if_due() is None
         text = f"you are a stupid idiot number {number}"
         (prediction,), _ = predictions.score(texts=[text], source=Prediction.Source.API)
         predictions.give_feedback(prediction=prediction, is_right=False, true_labels=[])
-    run = actions.learn_when_due()
+    run = actions.retrain_if_due()
     assert run is not None
-    assert sent == [run.pk]
+    assert enqueued == [run.pk]
     assert (run.dataset.name, run.dataset.rows, run.trigger) == (
         "decisions",
         403,
         "new labels: decisions v1",
     )
-    # Another scheduler that had counted before the data set was made.
+    # Another scheduler counted the labels before the data set was built.
     Dataset.objects.filter(pk=run.dataset_id).update(is_built=False, created_at=dataset.created_at)
     TrainingRun.objects.filter(pk=run.pk).update(status=Status.FAILED)
     Dataset.objects.filter(pk=run.dataset_id).update(is_built=True)
-    assert actions.learn_when_due() is None
+    assert actions.retrain_if_due() is None
     assert TrainingRun.objects.count() == 1
 
 
-def test_a_schedule_asks_only_where_something_was_said(dataset: Dataset, settings: Any) -> None:
+def test_retrain_if_due_overdue_needs_a_label(dataset: Dataset, settings: Any) -> None:
     settings.TRAIN_AFTER_LABELS, settings.TRAIN_AFTER_DAYS = 0, 7
     Dataset.objects.update(created_at=timezone.now() - timedelta(days=8))
-    assert actions.learn_when_due() is None
+    assert actions.retrain_if_due() is None
     (prediction,), _ = predictions.score(texts=["a nice idiot of a dog"], source=Prediction.Source.API)
     predictions.give_feedback(prediction=prediction, is_right=False, true_labels=[])
-    assert actions.learn_when_due() is not None
-    assert actions.learn_when_due() is None
+    assert actions.retrain_if_due() is not None
+    assert actions.retrain_if_due() is None
     Dataset.objects.filter(pk=dataset.pk).update(is_built=True)
-    assert actions.learn_when_due() is None
+    assert actions.retrain_if_due() is None
 
 
-def test_an_alert_asks_for_one_run(
-    dataset: Dataset, sent: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_retrain_creates_one_run_for_each_trigger(
+    dataset: Dataset, enqueued: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     messages: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(runs, "send", lambda *message, **options: messages.append(message))
-    runs.ask_for_run(because="alert 12")
-    assert messages == [("learn", "alert 12")]
-    tasks.learn("alert 12")
-    assert "nothing to learn from" in caplog.text
+    monkeypatch.setattr(runs, "enqueue_task", lambda *message, **options: messages.append(message))
+    actions.request_run(trigger="alert 12")
+    assert messages == [("retrain", "alert 12")]
+    tasks.retrain("alert 12")
+    assert "no labels to learn from" in caplog.text
     (prediction,), _ = predictions.score(texts=["you walnut"], source=Prediction.Source.API)
     predictions.give_feedback(prediction=prediction, is_right=False, true_labels=["toxic"])
     for _ in range(2):
-        tasks.learn("alert 12")
+        tasks.retrain("alert 12")
     run = TrainingRun.objects.get()
     assert (run.trigger, run.dataset.rows) == ("alert 12", 401)
-    assert sent == [run.pk]
+    assert enqueued == [run.pk]
 
 
-def test_a_model_whose_measuring_was_lost_is_measured_by_the_schedule(
+def test_retrain_if_due_measures_lost_gates(
     dataset: Dataset, champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured: list[ModelVersion] = []
 
-    def verdicts(version: ModelVersion, *args: Any) -> list[Gate]:
+    def run_gates(version: ModelVersion, *args: Any) -> list[Gate]:
         measured.append(version)
         return []
 
-    monkeypatch.setattr(actions.gates, "verdicts", verdicts)
-    tasks.learn_when_due()
+    monkeypatch.setattr(gates, "run_gates", run_gates)
+    tasks.retrain_if_due()
     assert measured == []
-    run = runs.queue_run(dataset=dataset)
+    run = actions.create_run(actor=SYSTEM, dataset=dataset)
     TrainingRun.objects.filter(pk=run.pk).update(status=Status.SUCCEEDED, version=champion)
     for _ in range(2):
-        tasks.learn_when_due()
+        tasks.retrain_if_due()
         assert measured == [champion]

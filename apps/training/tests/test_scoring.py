@@ -1,9 +1,10 @@
-"""Files of comments, scored in order and in constant memory."""
+"""Scoring of files."""
 
 import csv
 import gzip
 import io
 import json
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -35,8 +36,8 @@ def expected(scorer: Scorer) -> np.ndarray:
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
-def test_a_csv_to_csv(scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: Any) -> None:
-    monkeypatch.setattr(scoring, "COMMENTS_A_TASK", 7)
+def test_score_csv_to_csv(scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: Any) -> None:
+    monkeypatch.setattr(scoring, "COMMENTS_PER_TASK", 7)
     source, output = tmp_path / "in.csv", tmp_path / "out.csv"
     source.write_bytes(pack(csv_bytes(ROWS)))
     call_command("score", source, output=output)
@@ -45,6 +46,7 @@ def test_a_csv_to_csv(scorer: Scorer, tmp_path: Path, monkeypatch: pytest.Monkey
     assert [row[0] for row in rows] == [row[0] for row in ROWS]
     scores = np.array([row[1:7] for row in rows], float)
     np.testing.assert_allclose(scores, expected(scorer), atol=1e-6)
+    assert all(re.fullmatch(r"[01]\.\d{6}", cell) for row in rows for cell in row[1:7])
     assert [row[7].split() for row in rows] == [
         [
             label
@@ -56,7 +58,7 @@ def test_a_csv_to_csv(scorer: Scorer, tmp_path: Path, monkeypatch: pytest.Monkey
     assert [path.name for path in tmp_path.glob("out*")] == ["out.csv"]
 
 
-def test_a_text_file_to_json_lines(scorer: Scorer, tmp_path: Path) -> None:
+def test_score_text_to_json_lines(scorer: Scorer, tmp_path: Path) -> None:
     source, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
     source.write_text("\n".join(row[1] for row in ROWS))
     call_command("score", source, output=output)
@@ -66,9 +68,7 @@ def test_a_text_file_to_json_lines(scorer: Scorer, tmp_path: Path) -> None:
     np.testing.assert_allclose(scores, expected(scorer), atol=1e-6)
 
 
-def test_ids_are_no_formulas_and_texts_are_not_repeated(
-    champion: ModelVersion, tmp_path: Path, capsys: Any
-) -> None:
+def test_score_escapes_ids_and_omits_texts(champion: ModelVersion, tmp_path: Path, capsys: Any) -> None:
     source = tmp_path / "in.csv"
     ids = ["=cmd|' /C calc'!A0", "-1", "", "é-1", 'a "b", c', "two\r\nlines", '="x"', "＝1+1"]
     source.write_bytes(csv_bytes([[each, "a secret"] for each in ids], header=["id", "body"]))
@@ -80,14 +80,7 @@ def test_ids_are_no_formulas_and_texts_are_not_repeated(
     assert "secret" not in out
 
 
-def test_probabilities_have_six_decimals() -> None:
-    edges = [0.0, 1.0, 4e-7, 6e-7, 0.9999994, 0.9999996]
-    scores = np.vstack([edges, np.random.default_rng(0).random((1000, 6))])
-    told = ["".join(f",{score:.6f}" for score in row) for row in scores.tolist()]
-    assert scoring._probability_cells(scores) == told
-
-
-def test_hostile_bytes_are_scored(champion: ModelVersion, tmp_path: Path) -> None:
+def test_score_invalid_bytes(champion: ModelVersion, tmp_path: Path) -> None:
     source, output = tmp_path / "in.txt", tmp_path / "out.csv"
     source.write_bytes(b"\xff\xfe broken\n\0\n\n\xf0\x9f\x96\x95\n")
     call_command("score", source, output=output)
@@ -104,7 +97,7 @@ def test_hostile_bytes_are_scored(champion: ModelVersion, tmp_path: Path) -> Non
         ("in.txt", b"x" * 200_000, "Line 1 is longer than"),
     ],
 )
-def test_what_cannot_be_scored_is_one_sentence_and_leaves_no_output(
+def test_score_invalid_file_leaves_no_output(
     champion: ModelVersion, tmp_path: Path, name: str, content: bytes, message: str
 ) -> None:
     source, output = tmp_path / name, tmp_path / "out.csv"
@@ -114,7 +107,7 @@ def test_what_cannot_be_scored_is_one_sentence_and_leaves_no_output(
     assert not list(tmp_path.glob("out*"))
 
 
-def test_missing_files_and_folders(champion: ModelVersion, tmp_path: Path) -> None:
+def test_score_missing_files_and_folders(champion: ModelVersion, tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="There is no file"):
         call_command("score", tmp_path / "none.csv")
     source = tmp_path / "in.txt"
@@ -123,18 +116,20 @@ def test_missing_files_and_folders(champion: ModelVersion, tmp_path: Path) -> No
         call_command("score", source, output=tmp_path / "none/out.csv")
 
 
-def test_memory_does_not_grow_with_the_file(
+def test_score_file_memory_is_constant(
     scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scoring, "COMMENTS_AT_ONCE", 512)
-    monkeypatch.setattr(scoring, "COMMENTS_A_TASK", 64)
+    monkeypatch.setattr(scoring, "MAX_PENDING_COMMENTS", 512)
+    monkeypatch.setattr(scoring, "COMMENTS_PER_TASK", 64)
 
     def peak(copies: int) -> int:
         source = tmp_path / f"{copies}.txt"
-        source.write_text("a comment like any other\n" * scoring.COMMENTS_AT_ONCE * copies)
+        source.write_text("a comment like any other\n" * scoring.MAX_PENDING_COMMENTS * copies)
         tracemalloc.start()
-        # One thread: how many the pool starts is chance, and each has room of its own.
-        scoring.score_file(scorer=scorer, path=source, output=tmp_path / "out.csv", form="csv", threads=1)
+        # With several threads the memory depends on how many of them the pool starts.
+        scoring.score_file(
+            scorer=scorer, path=source, output=tmp_path / "out.csv", output_format="csv", threads=1
+        )
         used = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return used
@@ -143,7 +138,7 @@ def test_memory_does_not_grow_with_the_file(
     assert peak(6) < 1.3 * peak(2)
 
 
-def test_wrong_arguments_and_help_have_exit_codes_1_and_0() -> None:
+def test_score_exit_codes() -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "manage.py", "score", *arguments]
         return subprocess.run(command, capture_output=True, text=True)
@@ -156,7 +151,7 @@ def test_wrong_arguments_and_help_have_exit_codes_1_and_0() -> None:
     assert "examples:\n  manage.py score comments.csv --output scores.csv\n" in helped.stdout
 
 
-def test_a_reader_that_has_enough_is_no_error(
+def test_score_file_closed_standard_output(
     scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Closed(io.StringIO):
@@ -170,4 +165,4 @@ def test_a_reader_that_has_enough_is_no_error(
     source.write_text("one\ntwo\n")
     monkeypatch.setattr(sys, "stdout", Closed())
     monkeypatch.setattr(scoring.os, "dup2", lambda *files: None)
-    assert scoring.score_file(scorer=scorer, path=source, output=None, form="csv") == 0
+    assert scoring.score_file(scorer=scorer, path=source, output=None, output_format="csv") == 0

@@ -160,7 +160,7 @@ def _confusions_of_both(challenger: ModelVersion, champion: ModelVersion) -> tup
         The champion's and the challenger's confusion arrays (see `HourlyRollup`) and the number of decisions.
     """
     scored = ShadowScore.objects.filter(version=challenger, prediction__model_version=champion)
-    ids = list(scored.values_list("prediction", flat=True)[: shadow.COMPARED])
+    ids = list(scored.values_list("prediction", flat=True)[: shadow.MAX_COMPARED])
     # Items that a person requested are not a sample of traffic.
     decisions = (
         Decision.objects.human()

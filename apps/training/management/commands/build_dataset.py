@@ -1,4 +1,4 @@
-"""Build a data set from what moderators and users said."""
+"""`manage.py build_dataset`: build a data set from decisions and feedback."""
 
 from argparse import ArgumentTypeError
 from datetime import datetime
@@ -8,31 +8,29 @@ from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
 from apps.core.management import ProjectCommand
-from apps.training import actions, jigsaw, life
+from apps.training import actions, jigsaw, labels
 from apps.training.models import Dataset
-from apps.training.runs import TrainingError
-from apps.training.sources import SourceError
 
 
-def day(value: str) -> datetime:
-    """Return a day's beginning, in the site's time zone."""
+def parse_day(value: str) -> datetime:
+    """Return the beginning of a day in the site's time zone."""
     try:
         return timezone.make_aware(datetime.strptime(value, "%Y-%m-%d"))
     except ValueError:
-        raise ArgumentTypeError(f"{value} is no day: write it as 2026-01-31.") from None
+        raise ArgumentTypeError(f"{value} is not a day: write it as 2026-01-31.") from None
 
 
 class Command(ProjectCommand):
-    help = f"""Build a data set to train on from what moderators, users and Perspective's clients said.
+    help = f"""Build a data set from moderators' decisions, users' feedback and scores that Perspective
+    clients suggest.
 
-{life.RULE}
+{labels.LABEL_POLICY}
 
-With --base the rows held out to evaluate on are those held out from the base, so that figures stay
-comparable from one build to the next. The same records give the same data set, which is stored once."""
+With --base the held-out rows are those held out from the base, so that metrics of different builds are
+comparable. The same records give the same data set, which is stored once."""
     examples = """  manage.py build_dataset --name ours --base jigsaw
   manage.py build_dataset --name ours --base jigsaw:1 --since 2026-01-31
   manage.py train_model --dataset ours                                then"""
-    expected_errors = (SourceError, TrainingError)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -41,24 +39,27 @@ comparable from one build to the next. The same records give the same data set, 
         parser.add_argument(
             "--base",
             metavar="DATASET",
-            help="An imported data set whose rows come along: name, or name:version.",
+            help="An imported data set whose rows are included: name, or name:version.",
         )
         parser.add_argument(
-            "--since", type=day, metavar="DATE", help="Use only what was said from this day on (YYYY-MM-DD)."
+            "--since",
+            type=parse_day,
+            metavar="DATE",
+            help="Use only decisions and feedback from this day on (YYYY-MM-DD).",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        found = Dataset.objects.named(options["base"]) if options["base"] else None
-        if options["base"] and found is None:
+        base = Dataset.objects.named(options["base"]) if options["base"] else None
+        if options["base"] and base is None:
             known = ", ".join(map(str, Dataset.objects.filter(is_built=False)[:20]))
             raise CommandError(
                 f"There is no data set {options['base']} (there are: {known or 'none: run import_dataset'})."
             )
-        dataset, is_new = actions.build_dataset(name=options["name"], base=found, since=options["since"])
+        dataset, is_new = actions.build_dataset(name=options["name"], base=base, since=options["since"])
         if not is_new:
-            self.stdout.write(f"{dataset} holds these rows already: nothing was changed.")
+            self.stdout.write(f"{dataset} has the same rows: nothing was changed.")
             return
-        for sentence in jigsaw.sentences(dataset.report):
+        for sentence in jigsaw.format_report(dataset.report):
             self.warn(f"Left out: {sentence}")
         positives = ", ".join(f"{label} {count}" for label, count in dataset.positives.items())
         self.stdout.write(

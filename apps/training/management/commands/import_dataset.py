@@ -1,4 +1,4 @@
-"""Import labelled comments."""
+"""`manage.py import_dataset`: import labelled comments."""
 
 from typing import Any
 
@@ -6,15 +6,13 @@ from django.core.management.base import CommandError, CommandParser
 
 from apps.core.management import ProjectCommand
 from apps.training import actions, jigsaw
-from apps.training.runs import TrainingError
-from apps.training.sources import SourceError
 
 
 class Command(ProjectCommand):
     help = """Import labelled comments as a data set to train on.
 
 The source is a CSV file with the columns id, comment_text, toxic, severe_toxic, obscene, threat,
-insult and identity_hate, labels 0 or 1; plain, .gz or .zip; UTF-8. Rows that are wrong are left out,
+insult and identity_hate, labels 0 or 1; plain, .gz or .zip; UTF-8. Invalid rows are left out,
 counted and listed by line. Importing the same rows again changes nothing."""
     examples = """  manage.py import_dataset comments.csv.gz --name ours
   manage.py import_dataset https://example.org/comments.zip --name ours --strict
@@ -23,7 +21,6 @@ counted and listed by line. Importing the same rows again changes nothing."""
                                       from Kaggle where KAGGLE_USERNAME and KAGGLE_KEY are set
   manage.py import_dataset sample.csv --name sample --natural-rate 0.102
                                       a sample in which toxic comments are over-represented"""
-    expected_errors = (SourceError, TrainingError)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("source", nargs="?", help="A path, an http(s) URL, s3://bucket/key, or jigsaw.")
@@ -34,13 +31,13 @@ counted and listed by line. Importing the same rows again changes nothing."""
         parser.add_argument(
             "--natural-rate",
             type=float,
-            help="The share of comments with any label where these came from, if they were enriched: "
-            "thresholds, calibration and precision are then for that share (0.102 for Wikipedia's).",
+            help="The rate of labelled comments in the traffic, if the data is enriched: thresholds, "
+            "calibration and precision are then valid for this rate (0.102 for Wikipedia).",
         )
         parser.add_argument(
-            "--licence", default="", help="The data's licence, for the card of models made from it."
+            "--licence", default="", help="The data's licence, for the cards of models trained on it."
         )
-        parser.add_argument("--strict", action="store_true", help="Import nothing if any row is wrong.")
+        parser.add_argument("--strict", action="store_true", help="Import nothing if any row is invalid.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         source = options["named"] or options["source"]
@@ -54,12 +51,12 @@ counted and listed by line. Importing the same rows again changes nothing."""
             strict=options["strict"],
         )
         if not is_new:
-            self.stdout.write(f"{dataset} holds these rows already: nothing was changed.")
+            self.stdout.write(f"{dataset} has the same rows: nothing was changed.")
             return
         if dataset.report:
             left_out = sum(problem["rows"] for problem in dataset.report.values())
             self.warn(f"{left_out} rows were left out:")
-            for sentence in jigsaw.sentences(dataset.report):
+            for sentence in jigsaw.format_report(dataset.report):
                 self.warn(f"  {sentence}")
         positives = ", ".join(f"{label} {count}" for label, count in dataset.positives.items())
         self.stdout.write(

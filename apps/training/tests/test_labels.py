@@ -1,4 +1,4 @@
-"""What people said of comments becomes rows to learn from."""
+"""Labels from decisions and feedback become rows of data sets."""
 
 import json
 from datetime import timedelta
@@ -16,9 +16,9 @@ from apps.moderation.models import Decision, Policy, QueueItem
 from apps.predictions import actions as predictions
 from apps.predictions.models import Feedback, Prediction
 from apps.registry.models import ModelVersion
-from apps.training import actions, datasets, examples, life
+from apps.training import actions, datasets, examples, labels
+from apps.training.exceptions import SourceError, TrainingError
 from apps.training.models import Dataset, TrainingRun
-from apps.training.sources import SourceError
 from toxicmod.testing.factories import create_queue_item, csv_bytes, labeled_rows
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -53,7 +53,7 @@ def decide(
     )
 
 
-def test_a_suggested_score_becomes_a_row(
+def test_read_comments_suggested_score(
     champion: ModelVersion, client: Client, api_key: tuple[APIKey, str]
 ) -> None:
     for text, value in (("what a lovely day it is", 0.9), ("you are an idiot and a moron", 0.1)):
@@ -69,7 +69,7 @@ def test_a_suggested_score_becomes_a_row(
     assert Dataset.objects.get().source == "perspective: 2"
 
 
-def test_what_was_said_says_the_labels(model: ModelVersion) -> None:
+def test_resolve_labels_feedback(model: ModelVersion) -> None:
     said: list[tuple[str, dict[str, Any], tuple[int, ...] | None]] = [
         ("insult=0.9 right", {"is_right": True}, INSULT),
         ("insult=0.9 wrong", {"is_right": False}, None),
@@ -102,10 +102,10 @@ def test_what_was_said_says_the_labels(model: ModelVersion) -> None:
     assert built() == {text: labels for text, _, labels in said if labels is not None}
     dataset = Dataset.objects.get()
     assert dataset.source == "api: 6"
-    assert dataset.report == {"said to be wrong, but not what is right": {"rows": 1, "lines": []}}
+    assert dataset.report == {"feedback “wrong” without labels": {"rows": 1, "lines": []}}
 
 
-def test_what_a_moderator_did_says_the_labels(model: ModelVersion, policy: Policy, ann: User) -> None:
+def test_resolve_labels_decision(model: ModelVersion, policy: Policy, ann: User) -> None:
     done = [
         ("insult=0.7 approved", Decision.Action.APPROVE, None, NONE),
         ("insult=0.7 rejected", Decision.Action.REJECT, None, None),
@@ -113,18 +113,18 @@ def test_what_a_moderator_did_says_the_labels(model: ModelVersion, policy: Polic
         ("insult=0.7 approved, labelled", Decision.Action.APPROVE, ["toxic"], TOXIC),
         ("insult=0.7 rejected, labelled", Decision.Action.REJECT, ["threat"], THREAT),
     ]
-    for text, action, labels, _ in done:
-        decide(create_queue_item(text), ann, action, labels)
+    for text, action, ticked, _ in done:
+        decide(create_queue_item(text), ann, action, ticked)
     decide(create_queue_item("insult=0.7 escalated"), ann, Decision.Action.ESCALATE)
     assert moderation.moderate(text="insult=0.99 threat=0.99 toxic=0.99 automatic").item is None
     assert moderation.moderate(text="automatic too").item is None
     assert Decision.objects.filter(automatic=True).count() == 2
     assert built() == {text: labels for text, _, _, labels in done if labels is not None}
-    silent = {"rejected by a moderator who ticked no label": {"rows": 1, "lines": []}}
-    assert Dataset.objects.get().report == silent
+    left_out = {"rejected without a label": {"rows": 1, "lines": []}}
+    assert Dataset.objects.get().report == left_out
 
 
-def test_a_rejection_without_labels_teaches_nothing(model: ModelVersion, policy: Policy, ann: User) -> None:
+def test_resolve_labels_rejection_without_labels(model: ModelVersion, policy: Policy, ann: User) -> None:
     start = timezone.now() - timedelta(seconds=1)
     spam = policy.rules.get(label="")
     texts = [f"insult=0.7 buy our rings, offer {number} {'x' * number}" for number in range(4)]
@@ -138,27 +138,27 @@ def test_a_rejection_without_labels_teaches_nothing(model: ModelVersion, policy:
     predictions.give_feedback(prediction=items[0].prediction, is_right=True)
     decide(create_queue_item("insult=0.7 labelled"), ann, reject, ["insult"])
     assert built() == {"insult=0.7 labelled": INSULT}
-    # The feedback does not speak in place of the moderator who rejected and said no label.
-    assert life.statements(start).count() == 5
-    assert life.statements(start, labeled=True).count() == 2
+    # Feedback does not replace the decision of the moderator who rejected without a label.
+    assert labels.label_events(start).count() == 5
+    assert labels.label_events(start, labeled=True).count() == 2
 
 
-def test_examples_are_not_learned(model: ModelVersion, policy: Policy, ann: User) -> None:
+def test_label_events_excludes_examples(model: ModelVersion, policy: Policy, ann: User) -> None:
     item = create_queue_item("insult=0.7 an example", example=True)
     decide(item, ann, Decision.Action.REJECT)
     predictions.give_feedback(prediction=item.prediction, is_right=True)
-    with pytest.raises(actions.TrainingError, match="nothing to learn from"):
+    with pytest.raises(TrainingError, match="no labels to learn from"):
         built()
 
 
-def test_an_undone_decision_is_not_learned(model: ModelVersion, policy: Policy, ann: User) -> None:
+def test_label_events_excludes_undone_decisions(model: ModelVersion, policy: Policy, ann: User) -> None:
     decided = decide(create_queue_item("insult=0.7 undone"), ann, Decision.Action.REJECT, ["insult"])
     decide(create_queue_item("insult=0.7 kept"), ann, Decision.Action.REJECT, ["insult"])
     moderation.undo(decision_id=decided.decision.pk, user=ann)
     assert set(built()) == {"insult=0.7 kept"}
 
 
-def test_a_moderator_beats_feedback_and_the_newest_beats_the_older(
+def test_latest_per_text_prefers_moderator_then_newest(
     model: ModelVersion, policy: Policy, ann: User, ben: User
 ) -> None:
     text = "insult=0.7 disputed"
@@ -172,7 +172,7 @@ def test_a_moderator_beats_feedback_and_the_newest_beats_the_older(
     assert built() == {text: TOXIC}
 
 
-def test_feedback_counts_half_of_what_a_moderator_says(
+def test_read_comments_feedback_has_half_weight(
     model: ModelVersion, policy: Policy, ann: User, dataset: Dataset
 ) -> None:
     decide(create_queue_item("insult=0.6 one"), ann, Decision.Action.REJECT, ["insult"])
@@ -188,14 +188,14 @@ def test_feedback_counts_half_of_what_a_moderator_says(
     assert set(weights.values()) == {1}
 
 
-def test_what_was_not_to_be_stored_never_appears(model: ModelVersion) -> None:
+def test_label_events_excludes_do_not_store(model: ModelVersion) -> None:
     predictions.give_feedback(prediction=scored("insult=0.9 secret", do_not_store=True), is_right=True)
     predictions.give_feedback(prediction=scored("insult=0.9 told"), is_right=True)
     assert set(built()) == {"insult=0.9 told"}
     assert b"secret" not in Dataset.objects.get().path.read_bytes()
 
 
-def test_only_what_was_said_since(model: ModelVersion) -> None:
+def test_label_events_since(model: ModelVersion) -> None:
     for text, days in (("insult=0.9 old", 9), ("insult=0.9 recent", 1)):
         at = timezone.now() - timedelta(days=days)
         Feedback.objects.create(prediction=scored(text), is_right=True, created_at=at)
@@ -203,7 +203,7 @@ def test_only_what_was_said_since(model: ModelVersion) -> None:
     assert len(built()) == 2
 
 
-def test_the_same_records_are_the_same_data_set(model: ModelVersion, dataset: Dataset) -> None:
+def test_build_dataset_same_records_give_same_data_set(model: ModelVersion, dataset: Dataset) -> None:
     for number in range(5):
         predictions.give_feedback(prediction=scored(f"insult=0.9 number {number}"), is_right=True)
     first, is_new = actions.build_dataset(name="ours", base=dataset)
@@ -218,73 +218,75 @@ def test_the_same_records_are_the_same_data_set(model: ModelVersion, dataset: Da
     assert not list(first.path.parent.glob("*.tmp"))
 
 
-def test_what_is_held_out_stays_held_out(model: ModelVersion, dataset: Dataset) -> None:
+def test_build_dataset_keeps_held_out_rows_of_base(model: ModelVersion, dataset: Dataset) -> None:
     base = datasets.read(dataset.path)
-    learn, held_out = base.parts()
-    frozen, learned = base.texts[held_out[0]], base.texts[learn[0]]
-    for text in (frozen, frozen.upper() + "!", learned.upper(), "insult=0.9 from life"):
+    training, held_out = base.split()
+    held_out_text, training_text = base.texts[held_out[0]], base.texts[training[0]]
+    for text in (held_out_text, held_out_text.upper() + "!", training_text.upper(), "insult=0.9 of the site"):
         predictions.give_feedback(prediction=scored(text), is_right=False, true_labels=["threat"])
     ours = actions.build_dataset(name="ours", base=dataset)[0]
     rows = datasets.read(ours.path, clean_weight=ours.clean_weight)
-    held = rows.take(rows.parts()[1])
+    held = rows.take(rows.split()[1])
     assert held.texts == [base.texts[row] for row in held_out]
     assert (held.labels == base.labels[held_out]).all()
     assert held.weights is not None
     labelled = held.labels.any(axis=1)
     share = held.weights[labelled].sum() / held.weights.sum()
     assert share == pytest.approx(dataset.labelled / dataset.rows)
-    assert set(rows.texts) - set(base.texts) == {learned.upper(), "insult=0.9 from life"}
-    assert set(base.texts) - set(rows.texts) == {learned}
+    assert set(rows.texts) - set(base.texts) == {training_text.upper(), "insult=0.9 of the site"}
+    assert set(base.texts) - set(rows.texts) == {training_text}
     assert {kind: left["rows"] for kind, left in ours.report.items()} == {
-        "held out from made-up v1 to evaluate on": 2,
-        "in made-up v1, but judged here": 1,
+        "held out from made-up v1 for evaluation": 2,
+        "in made-up v1, replaced by a newer label": 1,
     }
     assert ours.source == "api: 2, made-up v1: 399"
 
 
-def test_no_visitor_is_shown_what_another_wrote(model: ModelVersion) -> None:
+def test_random_example_excludes_built_data_sets(model: ModelVersion) -> None:
     predictions.give_feedback(prediction=scored("insult=0.9 private"), is_right=True)
     built()
     assert examples.random_example()[1] == examples.BUILT_IN
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_command_and_a_model_from_it(
+def test_build_dataset_and_train_model(
     model: ModelVersion, tmp_path: Path, mlflow_outage: None, capsys: Any
 ) -> None:
     path = tmp_path / "small.csv"
     path.write_bytes(csv_bytes(labeled_rows(200, share=0.05)))
     call_command("import_dataset", str(path), name="small", licence="CC0")
-    predictions.give_feedback(prediction=scored("insult=0.9 from life"), is_right=True)
+    predictions.give_feedback(prediction=scored("insult=0.9 of the site"), is_right=True)
     predictions.give_feedback(prediction=scored("insult=0.9 wrong"), is_right=False)
     call_command("build_dataset", name="ours", base="small")
     told = capsys.readouterr()
     assert "Built ours v1: 201 rows" in told.out
     assert "Rows by origin: api: 1, small v1: 200" in told.out
-    assert "Left out: said to be wrong, but not what is right: 1\n" in told.err
+    assert "Left out: feedback “wrong” without labels: 1\n" in told.err
     call_command("build_dataset", name="ours", base="small")
-    assert "holds these rows already" in capsys.readouterr().out
+    assert "has the same rows" in capsys.readouterr().out
     call_command("train_model", dataset="ours")
     run = TrainingRun.objects.get()
     assert run.status == TrainingRun.Status.SUCCEEDED
-    assert "CC0; added: comments written and judged on this site" in run.version.card
+    assert "CC0; added: comments written and moderated on this site" in run.version.card
 
 
-def test_what_it_refuses(model: ModelVersion, dataset: Dataset) -> None:
-    with pytest.raises(CommandError, match=r"nothing to learn from \(nobody spoke of .*send feedback"):
+def test_build_dataset_errors(model: ModelVersion, dataset: Dataset) -> None:
+    with pytest.raises(
+        CommandError, match=r"no labels to learn from \(no stored comment has a label\): .*send feedback"
+    ):
         call_command("build_dataset", "--name", "ours", "--since", "2026-01-31", "--base", "made-up")
-    with pytest.raises(CommandError, match=r"2026-13-01 is no day: write it as 2026-01-31"):
+    with pytest.raises(CommandError, match=r"2026-13-01 is not a day: write it as 2026-01-31"):
         call_command("build_dataset", "--name", "ours", "--since", "2026-13-01")
     with pytest.raises(CommandError, match=r"no data set none \(there are: made-up v1\)"):
         call_command("build_dataset", name="ours", base="none")
     predictions.give_feedback(prediction=scored("insult=0.9 wrong"), is_right=False)
-    with pytest.raises(actions.TrainingError, match=r"\(said to be wrong, but not what is right: 1\)"):
+    with pytest.raises(TrainingError, match=r"\(feedback “wrong” without labels: 1\)"):
         built()
     predictions.give_feedback(prediction=scored("insult=0.9 right"), is_right=True)
-    with pytest.raises(actions.TrainingError, match="letters"):
+    with pytest.raises(TrainingError, match="letters"):
         actions.build_dataset(name="no/path")
     ours = actions.build_dataset(name="ours")[0]
-    with pytest.raises(actions.TrainingError, match="ours v1 was built itself"):
+    with pytest.raises(TrainingError, match="ours v1 was built from decisions"):
         actions.build_dataset(name="ours", base=ours)
     dataset.path.unlink()
     with pytest.raises(SourceError, match="is missing"):

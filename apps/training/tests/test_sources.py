@@ -1,4 +1,4 @@
-"""Data sets from everywhere, sound or not."""
+"""Import of data sets: sources, formats and invalid rows."""
 
 import gzip
 import io
@@ -14,8 +14,9 @@ from django.core.management import CommandError, call_command
 
 from apps.core import aws as aws_clients
 from apps.training import actions, datasets, sources
+from apps.training.actions.datasets import JIGSAW_LICENCE
+from apps.training.exceptions import SourceError
 from apps.training.models import Dataset
-from apps.training.sources import SourceError
 from toxicmod.testing.factories import csv_bytes, labeled_rows
 
 ROWS = labeled_rows(5)
@@ -39,7 +40,7 @@ def imported(tmp_path: Path, content: bytes, **options: Any) -> Dataset:
     return actions.import_dataset(source=str(path), name="n", **options)[0]
 
 
-def test_each_kind_of_wrong_row_is_counted_by_line(tmp_path: Path) -> None:
+def test_import_dataset_reports_invalid_rows_by_line(tmp_path: Path) -> None:
     good, other = ["a", "fine", *LABELS], ["b", "fine\ntoo", *LABELS]
     content = (
         csv_bytes(
@@ -81,7 +82,7 @@ def test_each_kind_of_wrong_row_is_counted_by_line(tmp_path: Path) -> None:
     }
 
 
-def test_a_quote_left_open_costs_its_field_only(tmp_path: Path) -> None:
+def test_import_dataset_open_quote(tmp_path: Path) -> None:
     dataset = imported(
         tmp_path,
         csv_bytes(ROWS[:1]) + b'x,"open,0,0,0,0,0,0\n' + b"y" * 140_000 + b"\n" + csv_bytes(ROWS[1:]),
@@ -90,8 +91,10 @@ def test_a_quote_left_open_costs_its_field_only(tmp_path: Path) -> None:
     assert any("field larger than field limit" in kind for kind in dataset.report)
 
 
-def test_strict_refuses_and_stores_nothing(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"1 row is wrong, nothing was imported. empty text: 1 \(line 7\)"):
+def test_import_dataset_strict(tmp_path: Path) -> None:
+    with pytest.raises(
+        SourceError, match=r"1 row is invalid, nothing was imported. empty text: 1 \(line 7\)"
+    ):
         imported(tmp_path, CSV + b"x,,0,0,0,0,0,0\r\n", strict=True)
     assert not Dataset.objects.exists()
     assert list((tmp_path / "data/datasets").iterdir()) == []
@@ -108,7 +111,7 @@ def test_strict_refuses_and_stores_nothing(tmp_path: Path) -> None:
     ],
     ids=["plain", "bom", "gzip", "zip", "zip with others"],
 )
-def test_the_same_rows_are_the_same_data_set_whatever_they_come_in(tmp_path: Path, content: bytes) -> None:
+def test_import_dataset_same_rows_in_other_formats(tmp_path: Path, content: bytes) -> None:
     dataset = imported(tmp_path, content)
     read = datasets.read(dataset.path)
     assert read.texts == [row[1] for row in ROWS]
@@ -118,7 +121,7 @@ def test_the_same_rows_are_the_same_data_set_whatever_they_come_in(tmp_path: Pat
     assert dataset.sha256 == imported(tmp_path, CSV).sha256
 
 
-def test_other_rows_under_the_name_are_its_next_version(tmp_path: Path) -> None:
+def test_import_dataset_other_rows_are_next_version(tmp_path: Path) -> None:
     first, second = imported(tmp_path, CSV), imported(tmp_path, csv_bytes(ROWS[:4]))
     assert (first.version, second.version) == (1, 2)
     assert Dataset.objects.named("n") == second
@@ -132,7 +135,7 @@ def test_other_rows_under_the_name_are_its_next_version(tmp_path: Path) -> None:
         (b"", "lacks the columns"),
         (b"id,comment_text,toxic\n1,x,0\n", "lacks the columns severe_toxic, obscene"),
         (CSV.decode().encode("utf-16"), "lacks the columns"),
-        (csv_bytes([]), "holds no sound row"),
+        (csv_bytes([]), "has no valid row"),
         (gzip.compress(CSV)[:-20], "damaged or unreadable archive"),
         (gzip.compress(CSV)[:20] + b"\0" * 50, "damaged or unreadable archive"),
         (zipped(data=CSV)[:-30], "damaged or unreadable archive"),
@@ -151,7 +154,7 @@ def test_other_rows_under_the_name_are_its_next_version(tmp_path: Path) -> None:
         "empty zip",
     ],
 )
-def test_an_unreadable_file_is_one_sentence(tmp_path: Path, content: bytes, message: str) -> None:
+def test_import_dataset_unreadable_file(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(SourceError, match=message) as caught:
         imported(tmp_path, content)
     assert "\n" not in str(caught.value)
@@ -195,7 +198,7 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         server.shutdown()
 
 
-def test_http_with_retries_and_without_its_secrets_in_the_record(address: str) -> None:
+def test_fetch_http_retries_and_hides_secrets(address: str) -> None:
     Handler.failures = 2
     url = address.replace("http://", "http://user:pass@") + "/flaky?signature=secret"
     dataset, _ = actions.import_dataset(source=url, name="n")
@@ -211,37 +214,35 @@ def test_http_with_retries_and_without_its_secrets_in_the_record(address: str) -
         ("/short", "could not be downloaded"),
     ],
 )
-def test_http_errors(address: str, path: str, message: str) -> None:
+def test_fetch_http_errors(address: str, path: str, message: str) -> None:
     with pytest.raises(SourceError, match=message):
         actions.import_dataset(source=address + path, name="n")
 
 
-def test_a_refused_connection_and_a_wrong_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetch_invalid_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "RETRY_SECONDS", 0)
     with pytest.raises(SourceError, match=r"could not be downloaded \(ConnectionError\), 3 times"):
         actions.import_dataset(source="http://127.0.0.1:9/x.csv", name="n")
-    with pytest.raises(SourceError, match="no valid address"):
+    with pytest.raises(SourceError, match="not a valid address"):
         actions.import_dataset(source="http://", name="n")
-    with pytest.raises(SourceError, match="of no known kind"):
+    with pytest.raises(SourceError, match="not a known kind of source"):
         actions.import_dataset(source="ftp://example.org/x.csv", name="n")
 
 
-def test_jigsaw_comes_from_kaggle_with_credentials_else_from_the_public_address(
-    address: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fetch_jigsaw_uses_kaggle_credentials(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "JIGSAW_URL", f"{address}/data.csv")
     monkeypatch.setattr(sources, "KAGGLE_URL", f"{address}/flaky")
     monkeypatch.delenv("KAGGLE_USERNAME", raising=False)
     dataset, _ = actions.import_dataset(source="jigsaw", name="n")
     assert Handler.authorization is None
-    assert dataset.licence == actions.JIGSAW_LICENCE
+    assert dataset.licence == JIGSAW_LICENCE
     monkeypatch.setenv("KAGGLE_USERNAME", "me")
     monkeypatch.setenv("KAGGLE_KEY", "key")
     actions.import_dataset(source="jigsaw", name="n")
     assert Handler.authorization.startswith("Basic ")
 
 
-def test_s3(bucket_of: Any) -> None:
+def test_fetch_s3(bucket_of: Any) -> None:
     client = bucket_of("data")
     client.put_object(Bucket="data", Key="a/train.csv.gz", Body=gzip.compress(CSV))
     dataset, _ = actions.import_dataset(source="s3://data/a/train.csv.gz", name="n")
@@ -250,7 +251,7 @@ def test_s3(bucket_of: Any) -> None:
         actions.import_dataset(source="s3://nobody/none", name="n")
 
 
-def test_boxes_share_their_data_sets_by_s3(
+def test_datasets_are_shared_through_s3(
     bucket_of: Any, aws: Any, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = bucket_of("shared")
@@ -259,7 +260,7 @@ def test_boxes_share_their_data_sets_by_s3(
     key = f"datasets/{dataset.sha256}.parquet"
     assert client.head_object(Bucket="shared", Key=key)["ServerSideEncryption"] == "aws:kms"
 
-    settings.DATA_DIR = tmp_path / "another box"
+    settings.DATA_DIR = tmp_path / "another machine"
     assert [row.text for row in datasets.stream(dataset.path)] == [row[1] for row in ROWS]
     dataset.path.unlink()
     assert len(datasets.read(dataset.path)) == 5
@@ -278,7 +279,7 @@ def test_boxes_share_their_data_sets_by_s3(
     assert Dataset.objects.count() == 1
 
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_import_dataset_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "data.csv"
     path.write_bytes(CSV + b"x,,0,0,0,0,0,0\r\n")
     call_command("import_dataset", str(path), name="n", natural_rate=0.1)
@@ -286,8 +287,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "Imported n v1: 5 rows" in out
     assert "empty text: 1 (line 7)" in err
     call_command("import_dataset", str(path), name="n", natural_rate=0.1)
-    assert "n v1 holds these rows already" in capsys.readouterr().out
-    with pytest.raises(CommandError, match="take another name"):
+    assert "n v1 has the same rows" in capsys.readouterr().out
+    with pytest.raises(CommandError, match="use another name"):
         call_command("import_dataset", str(path), name="n")
     with pytest.raises(CommandError, match="There is no file"):
         call_command("import_dataset", "nowhere.csv", name="n")
@@ -295,5 +296,5 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         call_command("import_dataset", name="n")
     with pytest.raises(CommandError, match="made of letters"):
         call_command("import_dataset", str(path), name="../n")
-    with pytest.raises(CommandError, match="share between 0 and 1"):
+    with pytest.raises(CommandError, match="must be between 0 and 1"):
         call_command("import_dataset", str(path), name="m", natural_rate=1.5)

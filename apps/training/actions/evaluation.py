@@ -1,0 +1,68 @@
+"""Evaluate model versions on data sets, and measure their gates."""
+
+from typing import Any
+
+from apps.accounts.permissions import Actor, require
+from apps.classifier.evaluation import evaluate
+from apps.classifier.scorer import Scorer
+from apps.registry.actions import PROMOTE_PERMISSION
+from apps.registry.models import Alias, ModelVersion
+from apps.training import datasets, gates
+from apps.training.actions.runs import enqueue_task
+from apps.training.models import Dataset, GateReport, TrainingRun
+
+
+def evaluate_version(
+    *, version: ModelVersion, dataset: Dataset, all_rows: bool = False
+) -> tuple[dict[str, Any], int]:
+    """Evaluate a version on a data set.
+
+    Args:
+        all_rows: evaluate the served model on every row, for data that it was not trained on. By default its
+            evaluation model is evaluated on the held-out rows.
+
+    Returns:
+        The metrics by label, and the number of rows.
+    """
+    rows = datasets.read(dataset.path, clean_weight=dataset.clean_weight)
+    if all_rows:
+        scorer = Scorer.load(version.modelartifact.artifact(), expected_sha256=version.sha256)
+    else:
+        rows = rows.take(rows.split()[1])
+        scorer = gates.load_evaluation_model(version)
+    probabilities = gates.score_all(scorer, rows.texts)
+    return evaluate(rows.labels, probabilities, scorer.thresholds, rows.weights), len(rows)
+
+
+def enqueue_gates(*, actor: Actor, version: ModelVersion) -> None:
+    """Have a worker measure the gates of a version, see `measure_gates`.
+
+    Raises:
+        PermissionDeniedError: the actor may not promote.
+    """
+    require(actor, PROMOTE_PERMISSION)
+    enqueue_task("measure_gates", version.pk, expires=3_600)
+
+
+def measure_gates(*, version: ModelVersion) -> GateReport:
+    """Measure every gate of a version against the champion, on the newest data set, and store the report.
+
+    Raises:
+        ArtifactError: a stored artifact is damaged.
+        SourceError: the data set's file is damaged.
+    """
+    champion, dataset = ModelVersion.objects.with_alias(Alias.CHAMPION), Dataset.objects.newest()
+    return GateReport.objects.create(
+        version=version,
+        champion=champion,
+        dataset=dataset,
+        gates=gates.run_gates(version, champion, dataset),
+    )
+
+
+def find_unmeasured_version() -> ModelVersion | None:
+    """Return the version of the last successful run if its gates were never measured."""
+    run = TrainingRun.objects.filter(status=TrainingRun.Status.SUCCEEDED).order_by("-pk").first()
+    if run is None or run.version is None or GateReport.objects.filter(version=run.version).exists():
+        return None
+    return run.version

@@ -1,0 +1,139 @@
+"""The pages of the challenger and of the rollback in the admin."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+
+from apps.accounts.models import User
+from apps.accounts.permissions import communities_of, require
+from apps.classifier.artifact import ArtifactError
+from apps.core.text import pluralize
+from apps.moderation.errors import ModerationError
+from apps.registry import actions as registry
+from apps.registry.admin import gates_table
+from apps.registry.exceptions import RegistryError
+from apps.registry.gates import summarize
+from apps.registry.models import Alias, Canary, CanaryEnd, ModelVersion
+from apps.training import actions, shadow
+from apps.training.actions.rollout import CANARY_COMMENTS
+from apps.training.exceptions import GateError
+from apps.training.forms import ReasonForm, RolloutForm
+from apps.training.guardrails import measure_guardrails
+from apps.training.models import GateReport
+
+_EXPECTED_ERRORS = (RegistryError, ArtifactError, ModerationError)
+
+
+def get_user(request: HttpRequest) -> User:
+    """Return the user, who is signed in to the admin."""
+    assert isinstance(request.user, User)
+    return request.user
+
+
+def render_page(
+    request: HttpRequest, title: str, template: str = "training/page.html", **context: Any
+) -> HttpResponse:
+    """Return a page below the list of training runs."""
+    parent = {"parent": reverse("admin:training_trainingrun_changelist"), "parent_title": "Training runs"}
+    context |= admin.site.each_context(request) | parent | {"title": title}
+    return TemplateResponse(request, template, context)
+
+
+def challenger(request: HttpRequest) -> HttpResponse:
+    """Show the challenger or canary; POST carries out the action of a button."""
+    user = get_user(request)
+    require(user, registry.PROMOTE_PERMISSION)
+    canary = Canary.objects.running()
+    version = canary.version if canary else ModelVersion.objects.with_alias(Alias.CHALLENGER)
+    champion = ModelVersion.objects.with_alias(Alias.CHAMPION)
+    if version is None or champion is None:
+        return render_page(request, "Challenger", error="There is no challenger. Train a model first.")
+    comparison = shadow.compare(challenger=version, champion=champion, communities=communities_of(user))
+    may_override = user.has_perm(registry.OVERRIDE_PERMISSION)
+    form: forms.Form = ReasonForm() if canary else RolloutForm()
+    error_message = ""
+    if request.method == "POST":
+        if "measure" in request.POST:
+            actions.enqueue_gates(actor=user, version=version)
+            messages.success(request, "A worker is measuring the gates. Refresh this page in a minute.")
+            return redirect("admin:training_challenger")
+        if "label" not in request.POST:
+            form = ReasonForm(request.POST) if canary else RolloutForm(request.POST)
+        if "label" in request.POST or form.is_valid():
+            try:
+                messages.success(request, _carry_out(request.POST, user, version, form, comparison))
+                return redirect("admin:training_challenger")
+            except GateError:
+                advice = "Tick “Override failed gates” and give a reason" if may_override else "Ask a lead"
+                error_message = f"{version} fails its gates. {advice} to continue anyway."
+            except _EXPECTED_ERRORS as error:
+                error_message = str(error)
+    if not may_override:
+        form.fields.pop("force", None)
+    report = GateReport.objects.current(version)
+    served, guardrails = measure_guardrails(canary) if canary else (0, [])
+    return render_page(
+        request,
+        f"{version} against {champion}, the champion",
+        "training/challenger.html",
+        version=version,
+        champion=champion,
+        canary=canary,
+        share=f"{canary.share:.1%}" if canary else "",
+        served=served,
+        canary_comments=CANARY_COMMENTS,
+        guardrails=gates_table(guardrails),
+        report=report,
+        gates=gates_table(report.gates if report else []),
+        gates_summary=summarize(report.gates) if report else "",
+        gates_failed=report is not None and not all(gate["passed"] for gate in report.gates),
+        comparison=comparison,
+        can_request_labels=any(not disagreement.is_queued for disagreement in comparison.disagreements),
+        form=form,
+        error=error_message,
+    )
+
+
+def _carry_out(
+    post: Any, user: User, version: ModelVersion, form: forms.Form, comparison: shadow.Comparison
+) -> str:
+    """Carry out the action of the button; return the message for the user."""
+    if "label" in post:
+        count = actions.request_labels(actor=user, comparison=comparison)
+        return f"{pluralize(count, 'comment was', 'comments were')} sent to moderators."
+    arguments: dict[str, Any] = {"actor": user, "reason": form.cleaned_data["reason"]}
+    if "withdraw" in post:
+        registry.end_canary(outcome=CanaryEnd.Outcome.WITHDRAWN, **arguments)
+        return f"{version} stops serving within 5 s."
+    force = form.cleaned_data.get("force", False)
+    if "canary" in post:
+        share = form.cleaned_data["share"] / 100
+        actions.start_canary(version=version, share=share, force=force, **arguments)
+        return f"{version} serves {share:.1%} of the requests within 5 s."
+    actions.promote(version=version, force=force, **arguments)
+    return f"{version} is the champion and serves all requests within 5 s."
+
+
+def roll_back(request: HttpRequest) -> HttpResponse:
+    """Make the previous champion the champion again, with a reason."""
+    user = get_user(request)
+    require(user, registry.PROMOTE_PERMISSION)
+    previous = ModelVersion.objects.with_alias(Alias.PREVIOUS)
+    if previous is None:
+        return render_page(request, "Roll back", error="There is no previous champion to roll back to.")
+    form, error_message = ReasonForm(request.POST or None), ""
+    if request.method == "POST" and form.is_valid():
+        try:
+            registry.rollback(actor=user, reason=form.cleaned_data["reason"])
+        except _EXPECTED_ERRORS as error:
+            error_message = str(error)
+        else:
+            messages.success(request, f"{previous} is the champion again and serves all requests within 5 s.")
+            return redirect("admin:registry_promotion_changelist")
+    title = f"Roll back to {previous}"
+    return render_page(request, title, form=form, button=title, error=error_message)
