@@ -21,7 +21,7 @@ class ToxicmodAdminSite(AdminSite):
     login_form = SignInForm
 
     def get_urls(self) -> list[URLPattern | URLResolver]:
-        page = path("second-factor/", self.admin_view(views.page), name="second_factor")
+        page = path("two-factor/", self.admin_view(views.two_factor_page), name="two_factor")
         return [page, *super().get_urls()]
 
     def catch_all_view(self, request: HttpRequest, url: str) -> HttpResponse:

@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from apps.accounts import actions, second_factor
+from apps.accounts import actions, two_factor
 from apps.accounts.models import APIKey, User
 from apps.accounts.permissions import communities_of, in_communities_of, users_within_access_of
 from apps.core.admin import ReadOnlyAdmin
@@ -25,20 +25,20 @@ def _within_access(request: HttpRequest) -> QuerySet[User]:
 
 @admin.register(User)
 class UserAdmin(auth_admin.UserAdmin):
-    actions = ("switch_off_second_factor",)
+    actions = ("disable_two_factor",)
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """Let nobody change a user who sees more: who sets somebody's password can sign in as them."""
+        """Protect users who see more communities: setting a password allows signing in as that user."""
         if obj is not None and not _within_access(request).filter(pk=obj.pk).exists():
             return False
         return super().has_change_permission(request, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """Let only those delete who see all communities: the page that asks lists what hangs on the user."""
+        """Allow it to users who see all communities: the confirmation page lists related rows."""
         return self._sees_all(request) and super().has_delete_permission(request, obj)
 
     def history_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Show the history to those who see all communities: it names those that a user was given."""
+        """Show the history to users who see all communities: it names the communities of the user."""
         if not self._sees_all(request):
             raise PermissionDenied
         return super().history_view(request, *args, **kwargs)
@@ -49,11 +49,11 @@ class UserAdmin(auth_admin.UserAdmin):
     @admin.action(
         description="Switch off two-factor authentication for the selected users", permissions=["change"]
     )
-    def switch_off_second_factor(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
+    def disable_two_factor(self, request: HttpRequest, queryset: QuerySet[User]) -> None:
         for user in queryset.filter(pk__in=_within_access(request).values("pk")):
-            second_factor.switch_off(user)
+            two_factor.disable(user)
             self.log_change(request, user, "Switched off two-factor authentication.")
-        messages.success(request, "Done. Their passwords alone sign them in until they set it up again.")
+        messages.success(request, "Done. They sign in with the password alone until they switch it on again.")
 
 
 class CommunityAdmin(ReadOnlyAdmin):
@@ -85,7 +85,7 @@ class APIKeyAdmin(admin.ModelAdmin):
     def formfield_for_foreignkey(
         self, db_field: "ForeignKey[Any, Any]", request: HttpRequest, **kwargs: Any
     ) -> ModelChoiceField | None:
-        """Offer only moderators who see no more than the user: whoever has the key sees what they see."""
+        """Offer only moderators who see no more than the user: the key shows what its moderator sees."""
         if db_field.name == "acts_as":
             kwargs["queryset"] = _within_access(request)
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
@@ -106,11 +106,11 @@ class APIKeyAdmin(admin.ModelAdmin):
         )
         obj.pk, obj.hint = key.pk, key.hint
         obj._state.adding = False
-        messages.warning(request, f"The secret, shown this once: {secret}")
+        messages.warning(request, f"The secret, which is not shown again: {secret}")
 
     @admin.action(description="Revoke the selected keys", permissions=["change"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[APIKey]) -> None:
         assert isinstance(request.user, User)
         for key in queryset:
             actions.revoke_api_key(actor=request.user, key=key)
-        messages.success(request, "Revoked. Requests with these keys are refused from now on.")
+        messages.success(request, "Revoked. Requests with these keys are rejected from now on.")

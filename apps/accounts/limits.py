@@ -1,4 +1,4 @@
-"""How often somebody may call: counted per API key, and per address where there is no key."""
+"""Rate limits per API key, and per address for requests without a key."""
 
 import ipaddress
 import logging
@@ -18,25 +18,36 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 logger = logging.getLogger(__name__)
 
 OUTAGE_SECONDS = 10.0
-UNKNOWN_KEYS = RateLimitItemPerMinute(60)  # API keys that an address may guess
-LEASE_SECONDS, LEASE_SHARE, MOST_LEASES = 0.1, 0.01, 10_000
+UNKNOWN_KEYS = RateLimitItemPerMinute(60)  # requests with an invalid API key, per address
+ALLOWANCE_SECONDS, ALLOWANCE_SHARE, MAX_ALLOWANCES = 0.1, 0.01, 10_000
 
 
 @dataclass
-class _Lease:
-    """Calls that a process may answer without asking: so many, until then; `taken` are to be counted yet."""
+class _Allowance:
+    """Requests that this process may admit without Redis.
+
+    Attributes:
+        size: the number of requests.
+        expires_at: a time of the monotonic clock.
+        used: the requests admitted so far, which Redis has not counted yet.
+    """
 
     size: int
-    until: float
-    taken: int = 0
+    expires_at: float
+    used: int = 0
+
+    @property
+    def is_available(self) -> bool:
+        """Whether another request may be admitted."""
+        return self.used < self.size and time.monotonic() < self.expires_at
 
 
 class RateLimiter:
-    """Counts calls in Redis, shared by every process; while Redis is out, in this process's memory.
+    """Counts requests in Redis, shared by all processes; in this process's memory while Redis is down.
 
-    Asking Redis takes longer than scoring. So a process asks ten times a second for a busy caller, and lets
-    up to a hundredth of what the caller has left pass in between: a limit of 6,000 may be overrun by 60 in
-    each process, one below 100 never is.
+    A call of Redis takes longer than scoring a comment. A process therefore asks Redis ten times a second per
+    identity, and admits up to a hundredth of the remaining requests in between. A limit of 6,000 may be
+    exceeded by 60 in each process; a limit below 100 is exact.
     """
 
     def __init__(self, redis_url: str) -> None:
@@ -50,60 +61,64 @@ class RateLimiter:
             if redis_url
             else self._local
         )
-        self._out_until = 0.0
-        self._leases: dict[str, _Lease] = {}
+        self._down_until = 0.0
+        self._allowances: dict[str, _Allowance] = {}
         self._lock, self._local_lock = threading.Lock(), threading.Lock()
 
-    def wait(self, item: RateLimitItem, who: str) -> float | None:
-        """Count one request; return None if it is within the limit, else the seconds until one will be."""
+    def hit(self, limit: RateLimitItem, identity: str) -> float | None:
+        """Count one request; return None if it is within the limit, else the seconds to wait."""
         with self._lock:
-            lease = self._leases.get(who)
-            if lease and lease.taken < lease.size and time.monotonic() < lease.until:
-                lease.taken += 1
+            allowance = self._allowances.get(identity)
+            if allowance and allowance.is_available:
+                allowance.used += 1
                 return None
-            self._leases.pop(who, None)
-        cost = 1 + (lease.taken if lease else 0)
-        return self._ask(lambda limiter: self._wait(limiter, item, who, cost))
+            self._allowances.pop(identity, None)
+        cost = 1 + (allowance.used if allowance else 0)
+        return self._call(lambda limiter: self._hit(limiter, limit, identity, cost))
 
-    def exhausted(self, item: RateLimitItem, who: str) -> float | None:
-        """Return the seconds until a request is within the limit, None if one is so now. Counts nothing."""
+    def peek(self, limit: RateLimitItem, identity: str) -> float | None:
+        """Return None if a request would be within the limit, else the seconds to wait. Counts nothing."""
         with self._lock:
-            lease = self._leases.get(who)
-            if lease and lease.taken < lease.size and time.monotonic() < lease.until:
+            allowance = self._allowances.get(identity)
+            if allowance and allowance.is_available:
                 return None
-        return self._ask(lambda limiter: None if limiter.test(item, who) else _reset(limiter, item, who))
+        return self._call(
+            lambda limiter: None if limiter.test(limit, identity) else _wait(limiter, limit, identity)
+        )
 
-    def _ask(self, question: Callable[[SlidingWindowCounterRateLimiter], float | None]) -> float | None:
-        if self._shared is not self._local and time.monotonic() >= self._out_until:
+    def _call(self, function: Callable[[SlidingWindowCounterRateLimiter], float | None]) -> float | None:
+        if self._shared is not self._local and time.monotonic() >= self._down_until:
             try:
-                return question(self._shared)
+                return function(self._shared)
             except StorageError as error:
-                # One request in ten seconds pays for trying, the others don't wait for a Redis that is down.
-                self._out_until = time.monotonic() + OUTAGE_SECONDS
-                logger.warning("Rate limits are kept per process, Redis fails: %s", error.__class__.__name__)
-        with self._local_lock:  # the library's storage in memory starts one timer twice when two threads meet
-            return question(self._local)
+                # While Redis is down, only one request in ten seconds waits for its timeout.
+                self._down_until = time.monotonic() + OUTAGE_SECONDS
+                logger.warning(
+                    "Redis failed (%s), rate limits apply per process for now", error.__class__.__name__
+                )
+        with self._local_lock:  # the library's MemoryStorage is not thread-safe when it starts its timer
+            return function(self._local)
 
-    def _wait(
-        self, limiter: SlidingWindowCounterRateLimiter, item: RateLimitItem, who: str, cost: int
+    def _hit(
+        self, limiter: SlidingWindowCounterRateLimiter, limit: RateLimitItem, identity: str, cost: int
     ) -> float | None:
-        admitted = limiter.hit(item, who, cost=cost)
-        if admitted and item.amount * LEASE_SHARE < 1:
-            return None  # too low a limit for a lease: what is left need not be asked
-        stats = limiter.get_window_stats(item, who)
-        if not admitted:
+        is_within_limit = limiter.hit(limit, identity, cost=cost)
+        if is_within_limit and limit.amount * ALLOWANCE_SHARE < 1:
+            return None  # the limit is too low for an allowance
+        stats = limiter.get_window_stats(limit, identity)
+        if not is_within_limit:
             return max(stats.reset_time - time.time(), 1.0)
-        if size := int(stats.remaining * LEASE_SHARE):
+        if size := int(stats.remaining * ALLOWANCE_SHARE):
             with self._lock:
-                if len(self._leases) >= MOST_LEASES:
-                    self._leases.clear()
-                self._leases[who] = _Lease(size, time.monotonic() + LEASE_SECONDS)
+                if len(self._allowances) >= MAX_ALLOWANCES:
+                    self._allowances.clear()
+                self._allowances[identity] = _Allowance(size, time.monotonic() + ALLOWANCE_SECONDS)
         return None
 
 
-def _reset(limiter: SlidingWindowCounterRateLimiter, item: RateLimitItem, who: str) -> float:
-    """Return in how many seconds the limit lets a request pass again."""
-    return max(limiter.get_window_stats(item, who).reset_time - time.time(), 1.0)
+def _wait(limiter: SlidingWindowCounterRateLimiter, limit: RateLimitItem, identity: str) -> float:
+    """Return the seconds until the limit admits another request."""
+    return max(limiter.get_window_stats(limit, identity).reset_time - time.time(), 1.0)
 
 
 @cache
@@ -113,9 +128,9 @@ def rate_limiter() -> RateLimiter:
 
 
 def client_network(request: HttpRequest) -> str:
-    """Return who is at the other end: an IPv4 address, or the /64 that an IPv6 subscriber is given.
+    """Return the client's IPv4 address, or the /64 network of its IPv6 address, which one subscriber has.
 
-    Only what the trusted proxies appended to X-Forwarded-For counts: the rest is the client's own say.
+    Only the entries of X-Forwarded-For that trusted proxies appended are used: a client can forge the others.
     """
     hops = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")
     trusted = settings.TRUSTED_PROXIES
@@ -133,7 +148,7 @@ def client_network(request: HttpRequest) -> str:
 
 
 def client_address(request: HttpRequest) -> str | None:
-    """Return `client_network` as one address, as django-axes stores it; None where there is no address."""
+    """Return `client_network` as one address, which django-axes can store, or None without an address."""
     address = client_network(request).partition("/")[0]
     try:
         return str(ipaddress.ip_address(address))
@@ -142,11 +157,11 @@ def client_address(request: HttpRequest) -> str | None:
 
 
 def unknown_key_wait(request: HttpRequest) -> float | None:
-    """Count one unknown API key; return None, or the seconds until the address may try another."""
-    return rate_limiter().wait(UNKNOWN_KEYS, f"unknown key:{client_network(request)}")
+    """Count a request with an invalid API key; return None, or the seconds to wait before another one."""
+    return rate_limiter().hit(UNKNOWN_KEYS, f"unknown key:{client_network(request)}")
 
 
 def anonymous_wait(request: HttpRequest) -> float | None:
-    """Count one request without a key; return None, or the seconds until the address may call again."""
-    item = RateLimitItemPerMinute(settings.ANONYMOUS_RATE_PER_MINUTE)
-    return rate_limiter().wait(item, f"address:{client_network(request)}")
+    """Count a request without an API key; return None, or the seconds to wait before another one."""
+    limit = RateLimitItemPerMinute(settings.ANONYMOUS_RATE_PER_MINUTE)
+    return rate_limiter().hit(limit, f"address:{client_network(request)}")

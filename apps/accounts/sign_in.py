@@ -1,7 +1,7 @@
 """Limits on failed sign-ins per address and per name; django-axes limits them per name and address together.
 
 The sign-in form calls it. A browser in which a user has signed in before has a signed cookie and is exempt
-for that user: what others do, from the same address or against the same name, does not keep the user out.
+for that user, so that attacks from the same address or on the same name do not lock the user out.
 """
 
 from hashlib import sha256
@@ -14,8 +14,8 @@ from apps.accounts.exceptions import TooManySignInsError
 from apps.accounts.limits import client_network, rate_limiter
 from apps.accounts.models import User
 
-ADDRESS_FAILURES = RateLimitItemPerMinute(30, 15)  # over all names: password spraying
-NAME_FAILURES = RateLimitItemPerHour(200)  # over all addresses: guessing with a botnet
+ADDRESS_FAILURES = RateLimitItemPerMinute(30, 15)  # for all names, against password spraying
+NAME_FAILURES = RateLimitItemPerHour(200)  # for all addresses, against botnets
 DEVICE_COOKIE = "known_device"
 DEVICE_DAYS = 180
 
@@ -36,15 +36,15 @@ def _is_known_device(request: HttpRequest, username: str) -> bool:
 
 
 def require_attempt(request: HttpRequest, username: str) -> None:
-    """Check that a sign-in may be tried.
+    """Check that a sign-in may be attempted.
 
     Raises:
-        TooManySignInsError: too many failed from this address, or for this name.
+        TooManySignInsError: too many failed from this address or for this name.
     """
     if _is_known_device(request, username):
         return
     for item, who in _limits(request, username):
-        seconds = rate_limiter().exhausted(item, who)
+        seconds = rate_limiter().peek(item, who)
         if seconds is not None:
             raise TooManySignInsError(seconds)
 
@@ -52,11 +52,11 @@ def require_attempt(request: HttpRequest, username: str) -> None:
 def record_failure(request: HttpRequest, username: str) -> None:
     """Count a failed sign-in."""
     for item, who in _limits(request, username):
-        rate_limiter().wait(item, who)
+        rate_limiter().hit(item, who)
 
 
 def remember_device(response: HttpResponse, user: User) -> None:
-    """Set the cookie of a browser in which a user has signed in."""
+    """Set the cookie that marks the browser as known to the user."""
     response.set_signed_cookie(
         DEVICE_COOKIE,
         user.get_username(),

@@ -22,7 +22,7 @@ class ClientRateThrottle(BaseThrottle):
             self.seconds = anonymous_wait(request._request)
         else:
             item = RateLimitItemPerMinute(request.auth.rate_per_minute)  # type: ignore[union-attr]
-            self.seconds = rate_limiter().wait(item, f"key:{request.auth.pk}")
+            self.seconds = rate_limiter().hit(item, f"key:{request.auth.pk}")
         return self.seconds is None
 
     def wait(self) -> float | None:

@@ -11,7 +11,7 @@ from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Explanation
 from apps.moderation.models import Policy, Submission
 from apps.moderation.triage import apply_policy
-from apps.registry.serving import Served
+from apps.registry.serving import LoadedModel
 
 NAMES = {
     "toxic": "Toxic",
@@ -249,7 +249,7 @@ def _factors(contributions: np.ndarray) -> tuple[Factor, ...]:
 def build_result(
     *,
     probabilities: Mapping[str, float],
-    served: Served,
+    served: LoadedModel,
     policy: Policy | None,
     text: str | None = None,
     model_version: int | None = None,

@@ -1,4 +1,4 @@
-"""Score comments and keep the record; take feedback."""
+"""Score and store comments, and store feedback. The APIs, the pages and moderation call them."""
 
 import hmac
 import time
@@ -16,73 +16,79 @@ from uuid_utils.compat import uuid7
 from apps.accounts.models import APIKey
 from apps.classifier.labels import LABELS
 from apps.core.batches import map_batch, map_groups, map_isolated
-from apps.predictions import store
+from apps.predictions import bulk_insert
 from apps.predictions.exceptions import FeedbackExistsError
-from apps.predictions.models import Feedback, Prediction, Row, pack_labels, pack_rows
+from apps.predictions.models import Feedback, Prediction, PredictionRow, pack_label_rows, pack_labels
 from apps.registry import serving
-from apps.registry.serving import Served
+from apps.registry.serving import LoadedModel
 
 
 def text_hash(text: str) -> str:
-    """Return the text's SHA-256, keyed with the site's secret so that short texts can't be guessed."""
+    """Return an HMAC-SHA-256 of the text with the site's secret, so that short texts can't be guessed."""
     return hmac.digest(settings.SECRET_KEY.encode(), text.encode("utf-8", "surrogatepass"), "sha256").hex()
 
 
 class Comment(NamedTuple):
-    """A comment to score, and what is stored with it."""
+    """A comment to score, and what is stored with it.
+
+    Attributes:
+        external_id: the comment's ID on the platform.
+        do_not_store: store the scores but not the text.
+    """
 
     text: str
     client: APIKey | None = None
     community: str = ""
-    external_id: str = ""  # the platform's own
-    do_not_store: bool = False  # keep the scores but not the text
+    external_id: str = ""
+    do_not_store: bool = False
 
 
-BatchResult = tuple[list[Row], Served]  # the model that made all rows
+class BatchResult(NamedTuple):
+    """The stored rows of a batch of comments, in their order, and the model that scored all of them."""
+
+    rows: list[PredictionRow]
+    model: LoadedModel
 
 
-def _scores(served: Served, texts: Sequence[str]) -> np.ndarray:
-    # A single text skips the batch's set-up.
-    return served.scorer.score(texts[0])[None] if len(texts) == 1 else served.scorer.score_many(texts)
+def _score_texts(model: LoadedModel, texts: Sequence[str]) -> np.ndarray:
+    """Return the probabilities, float64 (n, labels)."""
+    return model.scorer.score(texts[0])[None] if len(texts) == 1 else model.scorer.score_many(texts)
 
 
-def _scored(
-    served: Served, comments: Sequence[Comment], hashes: Sequence[str], source: Prediction.Source
+def _build_rows(
+    model: LoadedModel, comments: Sequence[Comment], hashes: Sequence[str], source: Prediction.Source
 ) -> BatchResult:
-    """Return rows, not stored yet, and what made them: the champion where `served` fails."""
+    """Score comments with a model, or with the champion if that fails; return the rows to store."""
     texts = [comment.text for comment in comments]
     start = time.perf_counter()
     try:
-        scores = _scores(served, texts)
+        probabilities = _score_texts(model, texts)
     except Exception as error:
-        served = serving.stand_in(served, error)
-        scores = _scores(served, texts)
+        model = serving.fall_back_to_champion(model, error)
+        probabilities = _score_texts(model, texts)
     latency_us = round((time.perf_counter() - start) * 1e6 / len(texts))
-    masks = pack_rows(scores >= served.scorer.thresholds)
+    masks = pack_label_rows(probabilities >= model.scorer.thresholds)
     now = timezone.now()
-    name = source.value
     rows = [
-        Row._make(
-            (
-                uuid7(),
-                now,
-                client and client.pk,
-                name,
-                community,
-                external_id,
-                None if do_not_store else text,
-                text_hash,
-                *probabilities,
-                mask,
-                served.version_id,
-                latency_us,
-            )
+        PredictionRow(
+            id=uuid7(),
+            created_at=now,
+            client_id=comment.client.pk if comment.client else None,
+            source=source.value,
+            community=comment.community,
+            external_id=comment.external_id,
+            text=None if comment.do_not_store else comment.text,
+            text_hash=text_hash,
+            label_mask=mask,
+            model_version_id=model.version_id,
+            latency_us=latency_us,
+            **dict(zip(LABELS, scores, strict=True)),
         )
-        for (text, client, community, external_id, do_not_store), text_hash, probabilities, mask in zip(
-            comments, hashes, scores.tolist(), masks, strict=True
+        for comment, text_hash, scores, mask in zip(
+            comments, hashes, probabilities.tolist(), masks, strict=True
         )
     ]
-    return rows, served
+    return BatchResult(rows, model)
 
 
 def score(
@@ -93,18 +99,18 @@ def score(
     community: str = "",
     external_ids: Sequence[str] = (),
     do_not_store: bool = False,
-) -> tuple[list[Prediction], Served]:
-    """Score comments and store each prediction, in one insert, before returning.
+) -> tuple[list[Prediction], LoadedModel]:
+    """Score comments and store the predictions in one insert, which is committed before the return.
 
-    The champion scores; while a canary runs, it does so for its share of requests, chosen by the first text.
+    The champion scores them, or the canary if it serves the hash of the first text.
 
     Args:
-        texts: the comments, one at least, each valid Unicode without NUL.
-        external_ids: the platform's ids, in the order of the texts, or none.
-        do_not_store: keep the scores but not the text.
+        texts: at least one comment; each is valid Unicode without NUL.
+        external_ids: the comments' IDs on the platform, in the order of the texts, or none.
+        do_not_store: store the scores but not the text.
 
     Returns:
-        The stored predictions in the order of the texts, and the model that made all of them.
+        The stored predictions in the order of the texts, and the model that scored all of them.
 
     Raises:
         NoModelError: no model is in service.
@@ -117,8 +123,7 @@ def score(
     (result,) = score_batches(batches=[comments], source=source)
     if isinstance(result, Exception):
         raise result
-    rows, served = result
-    return [Prediction.of(row) for row in rows], served
+    return [Prediction.from_row(row) for row in result.rows], result.model
 
 
 def score_batches(
@@ -127,17 +132,16 @@ def score_batches(
     """Score and store independent batches of comments together, each as `score` would.
 
     Returns:
-        `results[i]` has the stored rows of `batches[i]` and the model that made all of them, or is the
-        exception that prevented storing them.
+        `results[i]` is the result of `batches[i]`, or the exception that prevented storing it.
 
     Raises:
         NoModelError: no model is in service.
     """
     hashed = [(comments, [text_hash(comment.text) for comment in comments]) for comments in batches]
     scored = map_groups(
-        lambda batch: serving.choose(batch[1][0]),
-        lambda served, group: map_isolated(
-            partial(_score_batches, served, source), group, retry=lambda error: len(group) > 1
+        lambda batch: serving.route(batch[1][0]),
+        lambda model, group: map_isolated(
+            partial(_score_batches, model, source), group, retry=lambda error: len(group) > 1
         ),
         hashed,
     )
@@ -145,18 +149,20 @@ def score_batches(
 
 
 def _score_batches(
-    served: Served, source: Prediction.Source, batches: Sequence[tuple[Sequence[Comment], Sequence[str]]]
+    model: LoadedModel,
+    source: Prediction.Source,
+    batches: Sequence[tuple[Sequence[Comment], Sequence[str]]],
 ) -> list[BatchResult]:
     """Return the rows of each batch of comments and their hashes, all scored together."""
     comments = [comment for comments, _ in batches for comment in comments]
     hashes = [text_hash for _, hashes in batches for text_hash in hashes]
-    rows, served = _scored(served, comments, hashes, source)
+    rows, model = _build_rows(model, comments, hashes, source)
     remaining = iter(rows)
-    return [(list(islice(remaining, len(comments))), served) for comments, _ in batches]
+    return [BatchResult(list(islice(remaining, len(comments))), model) for comments, _ in batches]
 
 
 def _store(results: Sequence[BatchResult]) -> list[BatchResult | Exception]:
-    errors = store.insert_batches([rows for rows, _ in results])
+    errors = bulk_insert.insert_batches([result.rows for result in results])
     return [error or result for result, error in zip(results, errors, strict=True)]
 
 
@@ -170,15 +176,15 @@ def give_feedback(
     client: APIKey | None = None,
     visitor: str = "",
 ) -> Feedback:
-    """Store what somebody said of a prediction.
+    """Store feedback on a prediction.
 
     Args:
-        true_labels: the labels that are true, an empty list for none, or None where it was not said.
-        known_labels: the labels that `true_labels` speaks of, where it leaves others open; by default all.
-        visitor: on the web pages, a word that is the same when the same visitor comes back to this result.
+        true_labels: the labels that apply, or None if they are not stated.
+        known_labels: the labels about which `true_labels` is a statement, by default all six.
+        visitor: a random ID for this visitor and prediction, for feedback on the web pages.
 
     Raises:
-        FeedbackExistsError: the visitor's feedback on this prediction is stored already.
+        FeedbackExistsError: the visitor has given feedback on this prediction already.
     """
     feedback = Feedback(
         prediction=prediction,

@@ -1,8 +1,7 @@
-"""The record of every scored comment, and what people said of the score."""
+"""Predictions, which record every scored comment, and feedback on them."""
 
 from collections.abc import Iterable
 from datetime import datetime
-from operator import attrgetter
 from typing import Any, NamedTuple, Self
 from uuid import UUID
 
@@ -15,26 +14,25 @@ from apps.classifier.labels import LABELS
 from apps.core.models import AppendOnly
 
 ALL_LABELS = (1 << len(LABELS)) - 1
-_probabilities = attrgetter(*LABELS)
 
 
 def pack_labels(flags: Iterable[Any]) -> int:
-    """Return six truth values, in the order of `LABELS`, as six bits, the lowest for the first label."""
+    """Return a bit mask of six truth values in the order of `LABELS`, whose lowest bit is the first label."""
     return sum(1 << bit for bit, flag in enumerate(flags) if flag)
 
 
-def pack_rows(flags: np.ndarray) -> list[int]:
-    """Return what `pack_labels` makes of each row of (n, labels) truth values."""
+def pack_label_rows(flags: np.ndarray) -> list[int]:
+    """Return the bit mask of each row of truth values (n, labels)."""
     return (flags @ (1 << np.arange(len(LABELS)))).tolist()
 
 
 def unpack_labels(mask: int) -> dict[str, bool]:
-    """Return each label's truth value from the bits that `pack_labels` made."""
+    """Return each label's truth value from a bit mask."""
     return {label: bool(mask >> bit & 1) for bit, label in enumerate(LABELS)}
 
 
-class Scores:
-    """What was answered of a comment: attributes of the labels' names, and these."""
+class LabelScores:
+    """Properties of a scored comment that has an attribute per label."""
 
     __slots__ = ()
     text_hash: str
@@ -43,7 +41,7 @@ class Scores:
     @property
     def probabilities(self) -> dict[str, float]:
         """The six calibrated probabilities by label."""
-        return dict(zip(LABELS, _probabilities(self), strict=True))
+        return {label: getattr(self, label) for label in LABELS}
 
     @property
     def labels(self) -> dict[str, bool]:
@@ -76,14 +74,14 @@ class _Columns(NamedTuple):
     latency_us: int
 
 
-class Row(Scores, _Columns):
-    """A row of predictions: the model's columns in their order, in a fifth of an instance's time."""
+class PredictionRow(LabelScores, _Columns):
+    """A scored comment as a tuple of the columns of `Prediction`, in their order; see `bulk_insert`."""
 
     __slots__ = ()
 
 
-class Prediction(Scores, AppendOnly):
-    """One scored comment: what was asked, what was answered, by which model and how fast."""
+class Prediction(LabelScores, AppendOnly):
+    """A scored comment: the request, the scores, the model version and the latency."""
 
     class Source(models.TextChoices):
         API = "api", "REST API"
@@ -97,26 +95,28 @@ class Prediction(Scores, AppendOnly):
         null=True,
         on_delete=models.PROTECT,
         related_name="+",
-        db_index=False,  # nothing looks by the client alone; keys are revoked, never deleted
+        db_index=False,  # no query filters by it alone, and API keys are not deleted
         help_text="Empty: anonymous.",
     )
     source = models.CharField(max_length=12, choices=Source)
     community = models.CharField(max_length=100, blank=True)
-    external_id = models.CharField("External ID", max_length=200, blank=True, help_text="The platform's own.")
-    text = models.TextField(null=True, help_text="Empty where the client asked us not to store it.")
-    text_hash = models.CharField(
-        max_length=64, help_text="SHA-256 of the text, keyed with the site's secret."
+    external_id = models.CharField(
+        "External ID", max_length=200, blank=True, help_text="The comment's ID on the platform."
     )
+    text = models.TextField(null=True, help_text="Empty if the client asked not to store it.")
+    text_hash = models.CharField(max_length=64, help_text="HMAC-SHA-256 of the text with the site's secret.")
     toxic = models.FloatField()
     severe_toxic = models.FloatField()
     obscene = models.FloatField()
     threat = models.FloatField()
     insult = models.FloatField()
     identity_hate = models.FloatField()
-    label_mask = models.PositiveSmallIntegerField(help_text="The labels whose threshold was reached.")
+    label_mask = models.PositiveSmallIntegerField(
+        help_text="Bit mask of the labels whose threshold was reached."
+    )
     model_version = models.ForeignKey("registry.ModelVersion", on_delete=models.PROTECT, related_name="+")
     latency_us = models.PositiveIntegerField(
-        "Latency (µs)", help_text="Of scoring, the batch's mean in a batch."
+        "Latency (µs)", help_text="The time to score the comment; in a batch the mean."
     )
 
     class Meta:
@@ -133,29 +133,30 @@ class Prediction(Scores, AppendOnly):
         return str(self.pk)
 
     @classmethod
-    def of(cls, row: Row) -> Self:
+    def from_row(cls, row: PredictionRow) -> Self:
         """Return a stored row as an instance."""
-        return cls.from_db(DEFAULT_DB_ALIAS, Row._fields, row)
+        return cls.from_db(DEFAULT_DB_ALIAS, row._fields, row)
 
 
 class Feedback(AppendOnly):
-    """What somebody said of a prediction; it may become a training label."""
+    """Feedback on a prediction, which may become a training label."""
 
     prediction = models.ForeignKey(Prediction, on_delete=models.PROTECT)
     client = models.ForeignKey("accounts.APIKey", null=True, on_delete=models.PROTECT, related_name="+")
     is_right = models.BooleanField(help_text="Whether the prediction was right.")
     true_mask = models.PositiveSmallIntegerField(
-        null=True, help_text="The labels that are true, where they were said."
+        null=True, help_text="Bit mask of the labels that apply, if they were stated."
     )
     known_mask = models.PositiveSmallIntegerField(
-        null=True, help_text="The labels that true_mask speaks of; the others are unknown. Empty: all six."
+        null=True,
+        help_text="Bit mask of the labels that true_mask states; the others are unknown. Empty: all six.",
     )
     remark = models.TextField(blank=True, max_length=2_000)
     visitor = models.CharField(
         max_length=32,
         blank=True,
         editable=False,
-        help_text="Of the web pages: one opaque word per result and visitor.",
+        help_text="On the web pages, a random ID per result and visitor.",
     )
     created_at = models.DateTimeField(default=timezone.now, db_index=True)
 
@@ -176,8 +177,8 @@ class Feedback(AppendOnly):
 
     @property
     def true_labels(self) -> dict[str, bool] | None:
-        """Which labels are true, of those that were said; None where none were."""
+        """Whether each stated label applies; None if no labels were stated."""
         if self.true_mask is None:
             return None
-        said = unpack_labels(ALL_LABELS if self.known_mask is None else self.known_mask)
-        return {label: flag for label, flag in unpack_labels(self.true_mask).items() if said[label]}
+        known = unpack_labels(ALL_LABELS if self.known_mask is None else self.known_mask)
+        return {label: flag for label, flag in unpack_labels(self.true_mask).items() if known[label]}

@@ -1,4 +1,4 @@
-"""The models in service: swapped when the champion or its canary changes, kept when anything fails."""
+"""The models in service. Each process swaps them after a promotion, and keeps them while anything fails."""
 
 import logging
 import threading
@@ -19,8 +19,8 @@ CHECK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Served:
-    """A loaded model with the identity of its version; requests keep the one that they began with."""
+class LoadedModel:
+    """A loaded model and its version. A request uses the same one until its end."""
 
     version_id: int
     number: int
@@ -28,46 +28,46 @@ class Served:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A canary in service, and the share of requests that it serves."""
+class CanaryRoute:
+    """The canary in service, and the share of requests that it serves."""
 
-    served: Served
+    model: LoadedModel
     share: float
 
 
-class ServingModel:
-    """Holds the champion and its canary. Looks for others at most once a second, on the way of a request."""
+class ModelServer:
+    """Holds the champion and the canary; at most once a second, a request reloads them if they changed."""
 
     def __init__(self) -> None:
-        self.trial: Trial | None = None
-        self._served: Served | None = None
-        self._checked = float("-inf")
-        self._refused: set[int] = set()
+        self.canary: CanaryRoute | None = None
+        self._champion: LoadedModel | None = None
+        self._checked_at = float("-inf")
+        self._rejected: set[int] = set()  # versions whose artifact is damaged
         self._lock = threading.Lock()
 
-    def current(self) -> Served:
-        """Return the champion, loading or swapping it first where needed.
+    def current(self) -> LoadedModel:
+        """Return the champion, after loading it if it changed.
 
-        A champion that can't be loaded, or a database that is down, leaves the model in hand in service.
+        If it can't be loaded or the database is down, the loaded model remains in service.
 
         Raises:
-            NoModelError: there is none in hand and none could be loaded.
+            NoModelError: no model is loaded, and none can be.
         """
-        served = self._served
-        if served is not None and time.monotonic() - self._checked < CHECK_SECONDS:
-            return served
-        # One thread looks; the others go on with what is in hand, and wait only when there is nothing.
-        if self._lock.acquire(blocking=served is None):
+        model = self._champion
+        if model is not None and time.monotonic() - self._checked_at < CHECK_SECONDS:
+            return model
+        # One thread checks. The others use the loaded model, and wait only if there is none.
+        if self._lock.acquire(blocking=model is None):
             try:
-                if self._served is None or time.monotonic() - self._checked >= CHECK_SECONDS:
+                if self._champion is None or time.monotonic() - self._checked_at >= CHECK_SECONDS:
                     self._refresh()
             finally:
                 self._lock.release()
-        if self._served is None:
+        if self._champion is None:
             raise NoModelError(
                 "No model is in service: run `manage.py install_base_model` or promote a version."
             )
-        return self._served
+        return self._champion
 
     def _refresh(self) -> None:
         try:
@@ -78,64 +78,66 @@ class ServingModel:
                 ).values_list("alias", "share", "pk", "number", "sha256")
             }
             if champion := rows.get(Alias.CHAMPION):
-                self._served = self._loaded(self._served, *champion[1:]) or self._served
-            self.trial = self._tried(*rows[Alias.CANARY]) if Alias.CANARY in rows else None
+                self._champion = self._load(self._champion, *champion[1:]) or self._champion
+            self.canary = self._load_canary(*rows[Alias.CANARY]) if Alias.CANARY in rows else None
         except DatabaseError as error:
-            logger.warning("Could not look for a new champion: %s", error.__class__.__name__)
-        self._checked = time.monotonic()
+            logger.warning("Could not check for a new champion: %s", error.__class__.__name__)
+        self._checked_at = time.monotonic()
 
-    def _tried(self, share: float, version_id: int, number: int, sha256: str) -> Trial | None:
-        known = version_id in self._refused
-        in_hand = self.trial.served if self.trial else None
-        served = self._loaded(in_hand, version_id, number, sha256)
-        if served:
-            return Trial(served, share)
-        if not known:
+    def _load_canary(self, share: float, version_id: int, number: int, sha256: str) -> CanaryRoute | None:
+        is_reported = version_id in self._rejected
+        loaded = self.canary.model if self.canary else None
+        model = self._load(loaded, version_id, number, sha256)
+        if model:
+            return CanaryRoute(model, share)
+        if not is_reported:
             CanaryFailure.objects.create(version_id=version_id, error=ArtifactError.__name__)
         return None
 
-    def _loaded(self, in_hand: Served | None, version_id: int, number: int, sha256: str) -> Served | None:
-        """Return the version, loaded if it isn't in hand; None where its artifact is refused."""
-        if in_hand and in_hand.version_id == version_id:
-            return in_hand
+    def _load(
+        self, loaded: LoadedModel | None, version_id: int, number: int, sha256: str
+    ) -> LoadedModel | None:
+        """Return a version, loaded unless it is `loaded`; None if its artifact is damaged."""
+        if loaded and loaded.version_id == version_id:
+            return loaded
         artifact = ModelArtifact.objects.get(pk=version_id).artifact()
         try:
-            served = Served(version_id, number, Scorer.load(artifact, expected_sha256=sha256))
+            model = LoadedModel(version_id, number, Scorer.load(artifact, expected_sha256=sha256))
         except ArtifactError as error:
-            if version_id not in self._refused:
-                logger.error("Model v%d was refused, the one before stays in service: %s", number, error)
-            self._refused.add(version_id)
+            if version_id not in self._rejected:
+                logger.error("Model v%d was rejected, the loaded one stays in service: %s", number, error)
+            self._rejected.add(version_id)
             return None
         logger.info("Model v%d is in service", number)
-        return served
+        return model
 
 
-_serving = ServingModel()
-current = _serving.current
+_server = ModelServer()
+current = _server.current
 
 
-def choose(key: str) -> Served:
-    """Return the model for a request: the champion, or while a canary runs the canary for its share of keys.
+def route(key: str) -> LoadedModel:
+    """Return the model for a request: the canary for its share of the keys, else the champion.
 
     Args:
-        key: hexadecimal, evenly distributed; the same one gets the same model.
+        key: hexadecimal and uniformly distributed; requests with the same key get the same model.
 
     Raises:
-        NoModelError: as in `current`.
+        NoModelError: no model is in service.
     """
-    champion, trial = current(), _serving.trial
-    return trial.served if trial and int(key[:8], 16) < trial.share * 2**32 else champion
+    champion, canary = current(), _server.canary
+    return canary.model if canary and int(key[:8], 16) < canary.share * 2**32 else champion
 
 
-def stand_in(served: Served, error: Exception) -> Served:
-    """Return the champion in place of a canary that raised an error, which is kept; it may end the canary.
+def fall_back_to_champion(model: LoadedModel, error: Exception) -> LoadedModel:
+    """Return the champion instead of a canary that raised an error; record the error.
 
     Raises:
-        Exception: the error itself, where it was the champion that raised it.
+        Exception: the error, if the champion raised it.
     """
     champion = current()
-    if served.version_id == champion.version_id:
+    if model.version_id == champion.version_id:
         raise error
-    logger.error("The canary v%d failed: %s", served.number, error.__class__.__name__)
-    CanaryFailure.objects.create(version_id=served.version_id, error=error.__class__.__name__[:100])
+    logger.error("The canary v%d failed: %s", model.number, error.__class__.__name__)
+    CanaryFailure.objects.create(version_id=model.version_id, error=error.__class__.__name__[:100])
     return champion

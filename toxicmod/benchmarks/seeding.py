@@ -22,7 +22,7 @@ from apps.moderation.errors import ModerationError
 from apps.moderation.models import Author, Decision, Policy, QueueItem, Submission
 from apps.moderation.roles import create_roles
 from apps.predictions.actions import text_hash
-from apps.predictions.models import Prediction, pack_rows
+from apps.predictions.models import Prediction, pack_label_rows
 from apps.registry import serving
 
 DISTINCT = 20_000
@@ -96,7 +96,7 @@ def seed(*, path: Path, predictions: int, items: int, seed: int = 0) -> None:
     served = serving.current()
     texts = read_comments(path, DISTINCT)
     scores = served.scorer.score_many(texts)
-    masks = pack_rows(scores >= served.scorer.thresholds)
+    masks = pack_label_rows(scores >= served.scorer.thresholds)
     hashes = [text_hash(text) for text in texts]
     sketches = [triage.minhash(normalise(text)[0]) for text in texts]
     with connection.cursor() as cursor:

@@ -19,7 +19,7 @@ PAGES: dict[str, tuple[str, str]] = {
     "admin:index": ("get", STAFF),
     "admin:login": ("get", EVERYBODY),
     "admin:logout": ("post", EVERYBODY),
-    "admin:second_factor": ("get", STAFF),
+    "admin:two_factor": ("get", STAFF),
     "admin:password_change": ("get", STAFF),
     "admin:password_change_done": ("get", STAFF),
     "admin:autocomplete": ("get", ""),

@@ -35,7 +35,7 @@ from apps.predictions.actions import give_feedback
 from apps.registry import serving
 from apps.registry.actions import install_base_model
 from apps.registry.models import Alias, Canary, CanaryEnd, CanaryFailure, ModelVersion
-from apps.registry.serving import Served
+from apps.registry.serving import LoadedModel
 from apps.training.actions import create_run
 from apps.training.models import Dataset, GateReport
 from apps.webhooks.actions import Actor, rotate_signing_key
@@ -129,7 +129,7 @@ def _own_cache() -> None:
 @pytest.fixture(autouse=True)
 def _own_champion(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Begin each test that has a database with the champion in service that this database holds."""
-    monkeypatch.setattr(serving._serving, "_checked", float("-inf"))
+    monkeypatch.setattr(serving._server, "_checked_at", float("-inf"))
     if request.node.get_closest_marker("django_db") or "db" in request.fixturenames:
         request.getfixturevalue("champion")
         serving.current()
@@ -246,7 +246,7 @@ def model(db: None, monkeypatch: pytest.MonkeyPatch) -> ModelVersion:
     version = ModelVersion.objects.with_alias(Alias.CHAMPION) or ModelVersion.objects.create(
         number=1, alias=Alias.CHAMPION, recipe="test", sha256="0" * 64, manifest={"thresholds": {}}
     )
-    served = Served(version.pk, version.number, StubScorer())  # type: ignore[arg-type]
+    served = LoadedModel(version.pk, version.number, StubScorer())  # type: ignore[arg-type]
     monkeypatch.setattr(serving, "current", lambda: served)
     return version
 

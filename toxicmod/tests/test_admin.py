@@ -126,7 +126,7 @@ def test_new_api_key_is_shown_once(administrator: Client) -> None:
         follow=True,
     )
     page = response.content.decode()
-    secret = page.split("shown this once: ")[1].split("<")[0].strip()
+    secret = page.split("not shown again: ")[1].split("<")[0].strip()
     key = APIKey.objects.for_secret(secret)
     assert f"forum ({secret[:8]}…)" in page.split("was added")[0]
     assert key.name == "forum"

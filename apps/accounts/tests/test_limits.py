@@ -8,7 +8,7 @@ from unittest.mock import patch
 import pytest
 from limits import RateLimitItemPerMinute
 
-from apps.accounts.limits import LEASE_SHARE, RateLimiter
+from apps.accounts.limits import ALLOWANCE_SHARE, RateLimiter
 
 
 @pytest.fixture
@@ -19,31 +19,31 @@ def limiter(redis_url: str) -> RateLimiter:
 
 
 def admitted(limiter: RateLimiter, limit: int, calls: int) -> int:
-    return sum(limiter.wait(RateLimitItemPerMinute(limit), "somebody") is None for _ in range(calls))
+    return sum(limiter.hit(RateLimitItemPerMinute(limit), "somebody") is None for _ in range(calls))
 
 
 @pytest.mark.parametrize("limit", [3, 99])
-def test_a_low_limit_is_exact(limiter: RateLimiter, limit: int) -> None:
+def test_hit_with_low_limit_is_exact(limiter: RateLimiter, limit: int) -> None:
     assert admitted(limiter, limit, 2 * limit) == limit
-    assert (limiter.wait(RateLimitItemPerMinute(limit), "somebody") or 0) >= 1
-    assert limiter.wait(RateLimitItemPerMinute(limit), "somebody else") is None
+    assert (limiter.hit(RateLimitItemPerMinute(limit), "somebody") or 0) >= 1
+    assert limiter.hit(RateLimitItemPerMinute(limit), "somebody else") is None
 
 
-def test_a_high_limit_is_asked_about_seldom_and_overrun_by_a_hundredth_at_most(limiter: RateLimiter) -> None:
+def test_hit_with_high_limit_calls_redis_rarely(limiter: RateLimiter) -> None:
     with patch.object(limiter._shared, "hit", wraps=limiter._shared.hit) as hit:
         assert admitted(limiter, 6_000, 500) == 500
         assert hit.call_count < 50
         found = admitted(limiter, 6_000, 12_000)
-    assert 6_000 * (1 - LEASE_SHARE) <= 500 + found <= 6_000 * (1 + LEASE_SHARE)
+    assert 6_000 * (1 - ALLOWANCE_SHARE) <= 500 + found <= 6_000 * (1 + ALLOWANCE_SHARE)
 
 
 @pytest.mark.usefixtures("frozen_time")
-def test_without_redis_each_process_counts_for_itself() -> None:
+def test_hit_without_redis_counts_per_process() -> None:
     limiter = RateLimiter("redis://127.0.0.1:1/0")
     assert admitted(limiter, 3, 5) == 3
 
 
-def test_without_redis_many_threads_may_ask_at_once() -> None:
+def test_hit_without_redis_in_many_threads() -> None:
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     limiter = RateLimiter("")
@@ -51,7 +51,7 @@ def test_without_redis_many_threads_may_ask_at_once() -> None:
 
     def ask(number: int) -> None:
         while time.monotonic() < end:
-            assert limiter.wait(RateLimitItemPerMinute(10), f"somebody {number} {time.monotonic()}") is None
+            assert limiter.hit(RateLimitItemPerMinute(10), f"somebody {number} {time.monotonic()}") is None
 
     try:
         with ThreadPoolExecutor(16) as pool:

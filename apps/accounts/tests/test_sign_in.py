@@ -7,7 +7,7 @@ from django.http import HttpResponse
 from django.test import Client
 from pytest_django import Settings
 
-from apps.accounts import limits, second_factor, sign_in
+from apps.accounts import limits, sign_in, two_factor
 from apps.accounts.exceptions import TwoFactorError
 from apps.accounts.models import User
 
@@ -114,8 +114,8 @@ def test_wrong_codes_count_like_wrong_passwords(ann: User, monkeypatch: pytest.M
     def refuse(*, user: User, code: str) -> None:
         raise TwoFactorError("wrong")
 
-    monkeypatch.setattr(second_factor, "is_on", lambda user: True)
-    monkeypatch.setattr(second_factor, "check", refuse)
+    monkeypatch.setattr(two_factor, "is_enabled", lambda user: True)
+    monkeypatch.setattr(two_factor, "verify", refuse)
     most = sign_in.ADDRESS_FAILURES.amount
     found = [
         attempt(Client(), "ann", PASSWORD, ATTACKER, code=f"{n:06}").status_code for n in range(most + 1)

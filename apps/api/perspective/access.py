@@ -99,7 +99,7 @@ def authorize(request: HttpRequest, *, scope: Scope, method: str) -> APIKey | No
         if scope not in key.scopes:
             raise method_blocked(method)
         limit = key.rate_per_minute
-        seconds = rate_limiter().wait(RateLimitItemPerMinute(limit), f"key:{key.pk}")
+        seconds = rate_limiter().hit(RateLimitItemPerMinute(limit), f"key:{key.pk}")
     if seconds is not None:
         raise quota_exceeded(key, limit, seconds)
     if key is not None:
@@ -136,6 +136,6 @@ def find_invalid_keys(requests: Iterable[HttpRequest], batch: HttpRequest) -> se
 
 
 def _check_quota(key: APIKey | None, limit: int, identifier: str) -> None:
-    seconds = rate_limiter().exhausted(RateLimitItemPerMinute(limit), identifier)
+    seconds = rate_limiter().peek(RateLimitItemPerMinute(limit), identifier)
     if seconds is not None:
         raise quota_exceeded(key, limit, seconds)

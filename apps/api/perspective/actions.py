@@ -25,7 +25,7 @@ from apps.core.batches import map_batch
 from apps.moderation import actions as moderation
 from apps.moderation.errors import ModerationError
 from apps.predictions import actions as predictions
-from apps.predictions.models import Prediction, Scores
+from apps.predictions.models import LabelScores, Prediction
 from apps.registry import serving
 
 logger = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ def validate_analyze_request(message: dict[str, Any], key: APIKey | None) -> Ana
     return AnalyzeRequest(message, key, text, labels, detected, sentences if len(sentences) > 1 else [])
 
 
-def score_and_store(requests: Sequence[AnalyzeRequest]) -> list[Scores | Exception]:
+def score_and_store(requests: Sequence[AnalyzeRequest]) -> list[LabelScores | Exception]:
     """Score and store the comments of requests together.
 
     Returns:
@@ -143,12 +143,12 @@ def score_and_store(requests: Sequence[AnalyzeRequest]) -> list[Scores | Excepti
     return map_batch(_score_comments, results, where=lambda result: isinstance(result, predictions.Comment))
 
 
-def _score_comments(comments: Sequence[predictions.Comment]) -> list[Scores | Exception]:
+def _score_comments(comments: Sequence[predictions.Comment]) -> list[LabelScores | Exception]:
     results = predictions.score_batches(batches=[[comment] for comment in comments], source=_SOURCE)
     return [result if isinstance(result, Exception) else result[0][0] for result in results]
 
 
-def build_response(request: AnalyzeRequest, prediction: Scores) -> dict[str, Any]:
+def build_response(request: AnalyzeRequest, prediction: LabelScores) -> dict[str, Any]:
     """Return the AnalyzeCommentResponse.
 
     The first span of an attribute is the whole text; `spanAnnotations` adds one for each sentence. If no
@@ -159,7 +159,7 @@ def build_response(request: AnalyzeRequest, prediction: Scores) -> dict[str, Any
     probabilities = prediction.probabilities
     spans = [(0, utf16_length(request.text), probabilities)]
     if request.sentences:
-        served = serving.choose(prediction.text_hash)
+        served = serving.route(prediction.text_hash)
         scores = served.scorer.score_many([sentence for _, _, sentence in request.sentences], threads=1)
         spans += [
             (begin, end, dict(zip(LABELS, row, strict=True)))
@@ -200,7 +200,7 @@ def _to_comment(request: AnalyzeRequest) -> predictions.Comment:
     )
 
 
-def _moderate(comment: predictions.Comment) -> Scores | Exception | None:
+def _moderate(comment: predictions.Comment) -> LabelScores | Exception | None:
     """Apply the policy to a comment; return None if its API key doesn't ask for it, or on a policy error."""
     if comment.client is None or not comment.client.review_perspective or comment.do_not_store:
         return None

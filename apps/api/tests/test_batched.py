@@ -20,7 +20,7 @@ from apps.accounts.models import APIKey
 from apps.api import batched
 from apps.api.perspective import access
 from apps.api.v1 import views as v1_views
-from apps.predictions import actions, store
+from apps.predictions import actions, bulk_insert
 from apps.predictions.models import Prediction
 from toxicmod.testing.perspective import ANALYZE, analyze_request
 
@@ -132,16 +132,16 @@ def test_an_error_of_one_request_is_not_anothers(monkeypatch: pytest.MonkeyPatch
         *(result["id"] for result in third["results"]),
         fourth["id"],
     ]
-    with patch.object(store, "insert_batches", side_effect=OperationalError("secret words")):
+    with patch.object(bulk_insert, "insert_batches", side_effect=OperationalError("secret words")):
         assert [status for status, _ in answers()] == [503, 400, 503, 503]
-    scores = actions._scores
+    scores = actions._score_texts
 
     def fails(served: Any, texts: Any) -> Any:
         if "You idiot" in texts:
             raise ValueError
         return scores(served, texts)
 
-    monkeypatch.setattr(actions, "_scores", fails)
+    monkeypatch.setattr(actions, "_score_texts", fails)
     assert [status for status, _ in answers()] == [500, 400, 200, 200]
 
 

@@ -22,7 +22,7 @@ from apps.accounts.models import APIKey
 from apps.classifier.labels import LABELS
 from apps.core.permissions import SYSTEM
 from apps.monitoring.actions import roll_up
-from apps.predictions import store
+from apps.predictions import bulk_insert
 from apps.predictions.models import Feedback, Prediction
 from apps.registry import serving
 from apps.registry.models import ModelVersion
@@ -330,7 +330,7 @@ def test_health_touches_nothing_and_ready_says_what_is_missing(
 
 def test_a_database_that_fails_is_a_503_with_retry_after(client: Client) -> None:
     serving.current()
-    with patch.object(store, "_write", side_effect=OperationalError("disk full")):
+    with patch.object(bulk_insert, "_write", side_effect=OperationalError("disk full")):
         response = post(client, "predict", {"text": KIND})
     assert_problem(response, 503)
     assert response["Retry-After"] == "5"

@@ -21,7 +21,7 @@ from apps.classifier.scorer import Explanation
 from apps.core.batches import map_batch, map_each
 from apps.monitoring.selectors import recent_traffic
 from apps.predictions import actions
-from apps.predictions.models import Prediction, Row
+from apps.predictions.models import Prediction, PredictionRow
 from apps.registry import serving
 from apps.registry.models import ModelVersion
 from apps.training.examples import random_example
@@ -91,7 +91,7 @@ class PredictView(APIView):
                 result["explanation"] = serialize_explanation(served.scorer.explain(text))
         return Response({"results": results} if "texts" in self.data else results[0])
 
-    def result(self, row: Row, version: int) -> dict[str, Any]:
+    def result(self, row: PredictionRow, version: int) -> dict[str, Any]:
         return {
             "id": row.id,
             "labels": row.labels,
@@ -113,7 +113,7 @@ class PredictProbaView(PredictView):
     def post(self, request: Request) -> Response:
         return super().post(request)
 
-    def result(self, row: Row, version: int) -> dict[str, Any]:
+    def result(self, row: PredictionRow, version: int) -> dict[str, Any]:
         result = super().result(row, version)
         result["probabilities"] = probabilities = row.probabilities
         result["max_probability"] = max(probabilities.values())

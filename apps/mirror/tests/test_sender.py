@@ -1,4 +1,4 @@
-"""The mirror: both sides equal, whatever DynamoDB, the network and the sender do meanwhile."""
+"""The mirror equals the database, whatever errors DynamoDB and the network produce."""
 
 import itertools
 import logging
@@ -77,9 +77,7 @@ def stored() -> list[dict[str, Any]]:
     return aws_clients.client("dynamodb").scan(TableName="mirror")["Items"]
 
 
-def test_every_record_is_mirrored_once_and_reads_as_it_was(
-    table: Any, model: ModelVersion, policy: Policy, ann: User
-) -> None:
+def test_flush_copies_each_record_once(table: Any, model: ModelVersion, policy: Policy, ann: User) -> None:
     feedback, decision = said_and_decided(ann)
     scored("threat=0.000012345678901 a", "toxic=1 b", community="c", external_ids=["x", "y"])
     assert ChangeLogEntry.objects.lag().count == ChangeLogEntry.objects.count() == 5
@@ -106,7 +104,7 @@ def test_every_record_is_mirrored_once_and_reads_as_it_was(
     assert list(reader.read(*span, replicated=DECISIONS)) == list(Decision.objects.values())
 
 
-def test_a_retry_changes_nothing(table: Any, model: ModelVersion) -> None:
+def test_backfill_twice_changes_nothing(table: Any, model: ModelVersion) -> None:
     scored("a", "b")
     flush()
     before = stored()
@@ -117,7 +115,7 @@ def test_a_retry_changes_nothing(table: Any, model: ModelVersion) -> None:
     assert stored() == before
 
 
-def test_words_about_what_is_not_to_be_stored_stay_here(
+def test_flush_leaves_out_text_that_must_not_be_stored(
     table: Any, model: ModelVersion, policy: Policy
 ) -> None:
     (secret,) = scored("insult=0.9 unspeakable", do_not_store=True)
@@ -129,7 +127,7 @@ def test_words_about_what_is_not_to_be_stored_stay_here(
     assert next(reader.read(secret.created_at, timezone.now()))["insult"] == 0.9
 
 
-def test_a_record_shares_its_transactions_fate(table: Any, model: ModelVersion) -> None:
+def test_change_log_entry_is_rolled_back_with_record(table: Any, model: ModelVersion) -> None:
     with transaction.atomic():
         scored("a")
         assert ChangeLogEntry.objects.count() == 1
@@ -141,7 +139,7 @@ def test_a_record_shares_its_transactions_fate(table: Any, model: ModelVersion) 
     "fault",
     ["ProvisionedThroughputExceededException", "ThrottlingException", "InternalServerError", "cut", "lost"],
 )
-def test_nothing_is_lost_or_twice_when_half_of_the_calls_fail(
+def test_flush_with_failing_calls_copies_each_record_once(
     table: Any, model: ModelVersion, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sender, "BATCH_SIZE", 20)
@@ -160,7 +158,7 @@ def test_nothing_is_lost_or_twice_when_half_of_the_calls_fail(
     assert len(stored()) == 50
 
 
-def test_an_outage_is_met_with_longer_and_longer_pauses(
+def test_flush_backs_off_during_outage(
     table: Any, model: ModelVersion, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(sender, "FIRST_WAIT", timedelta(seconds=100))
@@ -187,7 +185,7 @@ def test_an_outage_is_met_with_longer_and_longer_pauses(
     assert not differences()
 
 
-def test_one_sender_at_a_time_and_a_dead_one_is_replaced(table: Any, model: ModelVersion) -> None:
+def test_flush_needs_lease(table: Any, model: ModelVersion) -> None:
     scored("a")
     MirrorState.objects.create(lease_owner=uuid4(), lease_expires_at=timezone.now() + timedelta(seconds=30))
     assert flush() == 0
@@ -195,7 +193,7 @@ def test_one_sender_at_a_time_and_a_dead_one_is_replaced(table: Any, model: Mode
     assert flush() == 1
 
 
-def test_a_record_that_is_refused_stops_no_other(
+def test_flush_with_rejected_record_copies_others(
     table: Any, model: ModelVersion, caplog: pytest.LogCaptureFixture
 ) -> None:
     scored("a", "b", "c")
@@ -210,7 +208,7 @@ def test_a_record_that_is_refused_stops_no_other(
     assert MirrorState.objects.get().error == "ValidationException"
 
 
-def test_off_it_costs_nothing_and_on_it_says_how_far_behind_it_is(
+def test_sync_triggers_follows_setting_and_logs_lag(
     aws: Any, settings: Any, model: ModelVersion, caplog: pytest.LogCaptureFixture
 ) -> None:
     aws.fault = None  # any call would fail
@@ -235,7 +233,7 @@ def test_off_it_costs_nothing_and_on_it_says_how_far_behind_it_is(
     assert ChangeLogEntry.objects.count() == 1
 
 
-def test_a_page_of_time_is_what_it_says(table: Any, model: ModelVersion, champion: ModelVersion) -> None:
+def test_read_returns_records_of_time_range(table: Any, model: ModelVersion, champion: ModelVersion) -> None:
     noon = (timezone.now() - timedelta(days=100)).replace(hour=12)
     template = scored("a")[0].__dict__
     columns = [field.attname for field in Prediction._meta.concrete_fields if field.name != "id"]
@@ -249,7 +247,7 @@ def test_a_page_of_time_is_what_it_says(table: Any, model: ModelVersion, champio
     assert read == moments[3:15]
 
 
-def test_the_command(
+def test_mirror_command(
     aws: Any,
     settings: Any,
     model: ModelVersion,

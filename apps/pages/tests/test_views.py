@@ -196,7 +196,7 @@ def test_result_of_a_replaced_model_has_no_highlights(
         reason="newer",
         actor=SYSTEM,
     )
-    monkeypatch.setattr(serving._serving, "_checked", float("-inf"))
+    monkeypatch.setattr(serving._server, "_checked_at", float("-inf"))
     html = client.get(f"/r/{prediction.pk}").content.decode()
     assert "Model version 1 scored this comment" in html
     assert RUDE in html
@@ -258,7 +258,7 @@ def test_model_shows_metrics_history_and_a_sanitized_card(
         alias=Alias.CHALLENGER,
     )
     promote(version=version, reason="better on threats", actor=SYSTEM)
-    monkeypatch.setattr(serving._serving, "_checked", float("-inf"))
+    monkeypatch.setattr(serving._server, "_checked_at", float("-inf"))
     html = client.get(f"/model/v{champion.number}").content.decode()
     assert "is no longer in use" in html
     assert "better on threats" in html
@@ -320,7 +320,7 @@ def test_model_names_the_versions_in_use(
     )
     assert "scores every comment" in client.get("/model").content.decode()
     start_canary(version=version, share=0.05, reason="a trial", actor=SYSTEM)
-    monkeypatch.setattr(serving._serving, "_checked", float("-inf"))
+    monkeypatch.setattr(serving._server, "_checked_at", float("-inf"))
     html = client.get("/model").content.decode()
     assert "scores every comment" not in html
     assert f"Version {champion.number} scores 95% of the comments" in html
@@ -329,7 +329,7 @@ def test_model_names_the_versions_in_use(
     html = client.get(f"/model/v{version.number}").content.decode()
     assert f"Version {version.number} is on trial and scores 5% of the comments" in html
     end_canary(outcome=CanaryEnd.Outcome.FINISHED, reason="enough", actor=SYSTEM)
-    monkeypatch.setattr(serving._serving, "_checked", float("-inf"))
+    monkeypatch.setattr(serving._server, "_checked_at", float("-inf"))
     assert "scores every comment" in client.get("/model").content.decode()
     html = client.get(f"/model/v{version.number}").content.decode()
     assert "is no longer in use" in html

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from apps.classifier.labels import LABELS
 from apps.core.models import AppendOnlyError
 from apps.predictions.actions import FeedbackExistsError, give_feedback, score, text_hash
-from apps.predictions.models import Feedback, Prediction, Row, pack_labels, unpack_labels
+from apps.predictions.models import Feedback, Prediction, PredictionRow, pack_labels, unpack_labels
 from apps.registry import serving
 from apps.registry.models import ModelVersion
 
@@ -21,12 +21,12 @@ def _score(*texts: str) -> list[Prediction]:
 
 
 @given(st.lists(st.booleans(), min_size=6, max_size=6))
-def test_labels_survive_packing(flags: list[bool]) -> None:
+def test_unpack_labels_inverts_pack_labels(flags: list[bool]) -> None:
     assert unpack_labels(pack_labels(flags)) == dict(zip(LABELS, flags, strict=True))
 
 
 @pytest.mark.django_db
-def test_a_batch_scores_as_its_comments_alone() -> None:
+def test_score_of_batch_equals_single_scores() -> None:
     texts = ["You stupid idiot", "A fine day", "ok", "x" * 20_000]
     together = _score(*texts)
     for text, prediction in zip(texts, together, strict=True):
@@ -35,9 +35,9 @@ def test_a_batch_scores_as_its_comments_alone() -> None:
 
 
 @pytest.mark.django_db
-def test_a_row_becomes_what_the_database_would_give() -> None:
+def test_from_row_equals_stored_instance() -> None:
     columns = [field.attname for field in Prediction._meta.concrete_fields]
-    assert list(Row._fields) == columns
+    assert list(PredictionRow._fields) == columns
     (made,) = _score("Good morning")
     stored = Prediction.objects.get()
     assert {**made.__dict__, "_state": None} == {**stored.__dict__, "_state": None}
@@ -52,7 +52,7 @@ def test_ids_are_ordered_by_time() -> None:
 
 
 @pytest.mark.django_db
-def test_labels_follow_the_thresholds() -> None:
+def test_labels_follow_thresholds() -> None:
     served = serving.current()
     (prediction,) = _score("You stupid idiot")
     for label, threshold in zip(LABELS, served.scorer.thresholds, strict=True):
@@ -60,7 +60,7 @@ def test_labels_follow_the_thresholds() -> None:
 
 
 @pytest.mark.django_db
-def test_records_can_be_neither_changed_nor_deleted(champion: ModelVersion) -> None:
+def test_append_only_rows_reject_changes(champion: ModelVersion) -> None:
     (prediction,) = _score("A fine day")
     feedback = give_feedback(prediction=prediction, is_right=True)
     for row in (prediction, feedback):

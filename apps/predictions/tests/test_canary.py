@@ -45,7 +45,7 @@ def served() -> list[int]:
     ]
 
 
-def test_a_share_of_the_texts_is_scored_by_the_canary_the_same_each_time(champion: ModelVersion) -> None:
+def test_route_sends_share_of_texts_to_canary(champion: ModelVersion) -> None:
     version = register_copy(champion)
     assert set(served()) == {champion.pk}
     canary = start(version)
@@ -62,7 +62,7 @@ def test_a_share_of_the_texts_is_scored_by_the_canary_the_same_each_time(champio
     assert Canary.objects.running() is None
 
 
-def test_a_batch_is_of_one_model(champion: ModelVersion) -> None:
+def test_score_uses_one_model_per_batch(champion: ModelVersion) -> None:
     start(register_copy(champion), share=0.5)
     made = [predictions.score(texts=TEXTS[n : n + 5], source=Prediction.Source.API)[0] for n in range(50)]
     versions = [{each.model_version_id for each in batch} for batch in made]
@@ -70,18 +70,18 @@ def test_a_batch_is_of_one_model(champion: ModelVersion) -> None:
     assert len(set.union(*versions)) == 2
 
 
-def test_the_champion_answers_for_a_canary_that_fails(
+def test_fall_back_to_champion_if_canary_fails(
     champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = register_copy(champion)
     start(version, share=0.5)
     serving.current()
     healthy = Scorer.score
-    tried = serving._serving.trial
+    tried = serving._server.canary
     assert tried is not None
 
     def score(scorer: Scorer, text: str) -> object:
-        if scorer is tried.served.scorer:
+        if scorer is tried.model.scorer:
             raise ZeroDivisionError(text)
         return healthy(scorer, text)
 
@@ -95,7 +95,7 @@ def test_the_champion_answers_for_a_canary_that_fails(
         served()
 
 
-def test_a_canary_that_cannot_be_loaded_serves_nothing_and_is_a_failure(champion: ModelVersion) -> None:
+def test_damaged_canary_is_recorded_as_failure(champion: ModelVersion) -> None:
     version = register_copy(champion)
     start(version, share=0.5)
     stored = ModelArtifact.objects.get(version=version)
@@ -104,7 +104,7 @@ def test_a_canary_that_cannot_be_loaded_serves_nothing_and_is_a_failure(champion
     assert [failure.error for failure in CanaryFailure.objects.all()] == ["ArtifactError"]
 
 
-def test_a_promotion_ends_the_canary(champion: ModelVersion) -> None:
+def test_promote_ends_canary(champion: ModelVersion) -> None:
     version = register_copy(champion)
     start(version)
     other = register_copy(champion)
@@ -120,7 +120,7 @@ def test_a_promotion_ends_the_canary(champion: ModelVersion) -> None:
     assert ModelVersion.objects.filter(alias=Alias.CHAMPION).count() == 1
 
 
-def test_what_a_canary_refuses(champion: ModelVersion) -> None:
+def test_start_canary_rejects_invalid_requests(champion: ModelVersion) -> None:
     version = register_copy(champion)
     for share in (0, -1, 0.51, float("nan")):
         with pytest.raises(RegistryError, match="share"):

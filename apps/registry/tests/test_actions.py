@@ -22,17 +22,17 @@ def aliases() -> dict[str, int]:
 
 
 @pytest.mark.database
-def test_a_promotion_moves_the_aliases_and_leaves_a_row(champion: ModelVersion) -> None:
+def test_promote_moves_aliases_and_creates_promotion(champion: ModelVersion) -> None:
     version = register_copy(champion)
     assert aliases() == {"champion": champion.number, "challenger": version.number}
     promotion = promote_version(version)
     assert aliases() == {"champion": version.number, "previous": champion.number}
     assert (promotion.version, promotion.replaced, promotion.actor) == (version, champion, "ann")
-    assert serving.ServingModel().current().number == version.number
+    assert serving.ModelServer().current().number == version.number
 
 
 @pytest.mark.database
-def test_a_rollback_is_a_further_row_and_can_be_rolled_back(champion: ModelVersion) -> None:
+def test_rollback_twice(champion: ModelVersion) -> None:
     version = register_copy(champion)
     promote_version(version)
     before = Promotion.objects.count()
@@ -42,13 +42,13 @@ def test_a_rollback_is_a_further_row_and_can_be_rolled_back(champion: ModelVersi
     assert Promotion.objects.count() == before + 2
 
 
-def test_a_new_challenger_takes_the_place_of_the_one_before(champion: ModelVersion) -> None:
+def test_register_version_replaces_challenger(champion: ModelVersion) -> None:
     register_copy(champion)
     newer = register_copy(champion, "newer")
     assert aliases() == {"champion": champion.number, "challenger": newer.number}
 
 
-def test_what_is_refused_changes_nothing(champion: ModelVersion) -> None:
+def test_promote_rejects_invalid_requests(champion: ModelVersion) -> None:
     version = register_copy(champion)
     before = aliases(), Promotion.objects.count()
     failed = [{"name": "mean ROC-AUC", "figure": 0.9, "bound": 0.95, "passed": False}]
@@ -78,7 +78,7 @@ def test_a_damaged_artifact_is_refused_and_the_champion_stays(champion: ModelVer
         promote_version(version)
     assert aliases()["champion"] == champion.number
     # Even where it came to be champion, the model in hand stays in service.
-    model = serving.ServingModel()
+    model = serving.ModelServer()
     model.current()
     ModelVersion.objects.filter(pk=champion.pk).update(alias=None)
     ModelVersion.objects.filter(pk=version.pk).update(alias=Alias.CHAMPION)

@@ -10,16 +10,16 @@ from apps.core.permissions import SYSTEM
 from apps.registry.actions import BASE_MODEL, promote, register_version
 from apps.registry.exceptions import NoModelError
 from apps.registry.models import Alias, ModelArtifact, ModelVersion
-from apps.registry.serving import ServingModel
+from apps.registry.serving import ModelServer
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 
 @pytest.fixture
-def model(monkeypatch: pytest.MonkeyPatch, champion: ModelVersion) -> ServingModel:
+def model(monkeypatch: pytest.MonkeyPatch, champion: ModelVersion) -> ModelServer:
     """A process's serving model that looks for a new champion on every call."""
     monkeypatch.setattr("apps.registry.serving.CHECK_SECONDS", 0.0)
-    return ServingModel()
+    return ModelServer()
 
 
 def _another() -> ModelVersion:
@@ -28,18 +28,18 @@ def _another() -> ModelVersion:
     return version
 
 
-def test_a_promotion_is_picked_up(model: ServingModel, champion: ModelVersion) -> None:
+def test_current_after_promotion(model: ModelServer, champion: ModelVersion) -> None:
     assert model.current().version_id == champion.pk
     version = _another()
     assert (model.current().version_id, model.current().number) == (version.pk, version.number)
 
 
-def test_the_model_in_hand_is_not_loaded_again(model: ServingModel) -> None:
+def test_current_does_not_reload_same_version(model: ModelServer) -> None:
     assert model.current() is model.current()
 
 
-def test_a_damaged_artifact_leaves_the_model_in_hand(
-    model: ServingModel, champion: ModelVersion, caplog: pytest.LogCaptureFixture
+def test_current_keeps_loaded_model_if_artifact_is_damaged(
+    model: ModelServer, champion: ModelVersion, caplog: pytest.LogCaptureFixture
 ) -> None:
     model.current()
     version = _another()
@@ -49,24 +49,24 @@ def test_a_damaged_artifact_leaves_the_model_in_hand(
         assert model.current().version_id == champion.pk
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert len(errors) == 1
-    assert f"v{version.number} was refused" in errors[0]
+    assert f"v{version.number} was rejected" in errors[0]
     ModelArtifact.objects.filter(version=version).update(weights=stored.weights)
     assert model.current().version_id == version.pk
 
 
-def test_another_artifact_than_the_recorded_is_refused(model: ServingModel, champion: ModelVersion) -> None:
+def test_current_rejects_artifact_with_other_hash(model: ModelServer, champion: ModelVersion) -> None:
     ModelVersion.objects.filter(pk=champion.pk).update(sha256="0" * 64)
     with pytest.raises(NoModelError):
         model.current()
 
 
-def test_a_database_that_is_down_keeps_the_model_in_hand(model: ServingModel, champion: ModelVersion) -> None:
+def test_current_keeps_loaded_model_if_database_is_down(model: ModelServer, champion: ModelVersion) -> None:
     model.current()
     with patch.object(ModelVersion.objects, "filter", side_effect=OperationalError):
         assert model.current().version_id == champion.pk
 
 
-def test_without_a_champion_it_says_what_to_do(model: ServingModel) -> None:
+def test_current_without_champion(model: ModelServer) -> None:
     ModelVersion.objects.filter(alias=Alias.CHAMPION).update(alias=None)
     with pytest.raises(NoModelError, match="install_base_model"):
         model.current()

@@ -8,13 +8,13 @@ from django.test import Client
 from django_otp.oath import totp
 from pytest_django import Settings
 
-from apps.accounts import second_factor
+from apps.accounts import two_factor
 from apps.accounts.exceptions import TwoFactorError
 from apps.accounts.models import User
 
 pytestmark = pytest.mark.django_db
 
-PAGE, LOGIN = "/admin/second-factor/", "/admin/login/?next=/admin/password_change/"
+PAGE, LOGIN = "/admin/two-factor/", "/admin/login/?next=/admin/password_change/"
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def enrolled(user: User, client: Client) -> Enrolled:
     """Switch it on as a person would."""
     client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
     assert "<svg" in client.get(PAGE).content.decode()
-    key = client.session["second_factor_key"]
+    key = client.session["two_factor_key"]
     used, later = code_of(key), code_of(key, later=1)
     answer = client.post(PAGE, {"code": used, "on": "on"}, follow=True).content.decode()
     return Enrolled(used, later, re.findall(r"<li><code>(.*?)</code>", answer))
@@ -63,78 +63,76 @@ def test_who_has_none_signs_in_by_password_alone(user: User) -> None:
 def test_a_code_is_asked_for_and_each_works_once(enrolled: Enrolled) -> None:
     assert sign_in() == (False, "Enter the code from your app, or a recovery code.")
     assert not sign_in(enrolled.used)[0], "the code that switched it on was used"
-    second_factor.TOTPDevice.objects.update(throttling_failure_count=0)
+    two_factor.TOTPDevice.objects.update(throttling_failure_count=0)
     assert sign_in(enrolled.next) == (True, "")
-    assert sign_in(enrolled.next) == (False, "This code is wrong or was used before: take the next one.")
+    assert sign_in(enrolled.next) == (False, "This code is wrong or was used before. Enter the next one.")
     assert not sign_in(enrolled.next, password="wrong")[0]
 
 
 def test_guessing_is_slowed_down_even_for_the_right_code(enrolled: Enrolled) -> None:
     wrong = f"{(int(enrolled.next) + 1) % 10**6:06d}"
     assert "wrong" in sign_in(wrong)[1]
-    second_factor.TOTPDevice.objects.update(throttling_failure_count=10)
+    two_factor.TOTPDevice.objects.update(throttling_failure_count=10)
     said = sign_in(enrolled.next)
     assert not said[0]
     assert "Too many wrong codes" in said[1]
 
 
-def test_a_recovery_code_signs_in_once(enrolled: Enrolled, user: User) -> None:
-    assert len(set(enrolled.recovery)) == second_factor.RECOVERY_CODES
+def test_verify_accepts_recovery_code_once(enrolled: Enrolled, user: User) -> None:
+    assert len(set(enrolled.recovery)) == two_factor.RECOVERY_CODES
     assert sign_in(enrolled.recovery[0].upper())[0]
     assert not sign_in(enrolled.recovery[0])[0]
-    assert second_factor.codes_left(user) == second_factor.RECOVERY_CODES - 1
+    assert two_factor.count_recovery_codes(user) == two_factor.RECOVERY_CODES - 1
 
 
-def test_a_wrong_first_code_switches_nothing_on_and_keeps_the_key(user: User, client: Client) -> None:
+def test_enable_with_wrong_code_keeps_key(user: User, client: Client) -> None:
     client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
     client.get(PAGE)
-    key = client.session["second_factor_key"]
-    assert "not the one expected" in client.post(PAGE, {"code": "12345", "on": "on"}).content.decode()
-    assert client.session["second_factor_key"] == key
-    assert not second_factor.is_on(user)
+    key = client.session["two_factor_key"]
+    assert "does not match" in client.post(PAGE, {"code": "12345", "on": "on"}).content.decode()
+    assert client.session["two_factor_key"] == key
+    assert not two_factor.is_enabled(user)
     assert client.post(PAGE, {"code": "", "on": "on"}).status_code == 200
 
 
-def test_a_code_sent_before_the_page_was_seen_switches_nothing_on(user: User, client: Client) -> None:
+def test_enable_without_key_in_session(user: User, client: Client) -> None:
     client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
     answer = client.post(PAGE, {"code": code_of(""), "on": "on"}).content.decode()
-    assert "not the one expected" in answer
-    assert not second_factor.is_on(user)
+    assert "does not match" in answer
+    assert not two_factor.is_enabled(user)
 
 
-def test_switching_off_takes_a_code(enrolled: Enrolled, user: User, client: Client) -> None:
+def test_disable_requires_code(enrolled: Enrolled, user: User, client: Client) -> None:
     assert "is wrong" in client.post(PAGE, {"code": "nonsense", "off": "off"}).content.decode()
-    assert second_factor.is_on(user)
+    assert two_factor.is_enabled(user)
     assert client.post(PAGE, {"code": enrolled.next, "off": "off"}).status_code == 302
     assert sign_in() == (True, "")
-    assert not second_factor.codes_left(user)
+    assert not two_factor.count_recovery_codes(user)
 
 
-def test_a_second_click_or_tab_does_not_switch_it_off_again(
-    enrolled: Enrolled, user: User, client: Client
-) -> None:
+def test_repeated_enable_does_not_disable(enrolled: Enrolled, user: User, client: Client) -> None:
     assert client.post(PAGE, {"code": enrolled.next, "on": "on"}).status_code == 302
-    assert second_factor.is_on(user)
+    assert two_factor.is_enabled(user)
 
 
-def test_a_second_click_still_shows_the_recovery_codes_once(user: User, client: Client) -> None:
+def test_repeated_enable_shows_recovery_codes_once(user: User, client: Client) -> None:
     client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
     client.get(PAGE)
-    said = {"code": code_of(client.session["second_factor_key"]), "on": "on"}
+    said = {"code": code_of(client.session["two_factor_key"]), "on": "on"}
     client.post(PAGE, said)
     assert "Your recovery codes" in client.post(PAGE, said, follow=True).content.decode()
     assert "Your recovery codes" not in client.get(PAGE).content.decode()
 
 
-def test_a_second_phone_is_not_set_up_beside_the_first(enrolled: Enrolled, user: User) -> None:
-    key = second_factor.new_key()
+def test_enable_when_enabled(enrolled: Enrolled, user: User) -> None:
+    key = two_factor.generate_key()
     with pytest.raises(TwoFactorError, match="on already"):
-        second_factor.switch_on(user=user, key=key, code=code_of(key))
+        two_factor.enable(user=user, key=key, code=code_of(key))
 
 
 def test_an_administrator_helps_whose_phone_is_lost(
     enrolled: Enrolled, user: User, admin_client: Client
 ) -> None:
-    action = {"action": "switch_off_second_factor", "_selected_action": user.pk}
+    action = {"action": "disable_two_factor", "_selected_action": user.pk}
     assert admin_client.post("/admin/accounts/user/", action).status_code == 302
     assert sign_in() == (True, "")

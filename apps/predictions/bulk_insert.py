@@ -1,4 +1,4 @@
-"""Durable inserts of predictions, those of many requests in one transaction."""
+"""Insert the predictions of many requests in one transaction, without the ORM. The actions call it."""
 
 import threading
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ from functools import cache
 from django.db import OperationalError, connection
 
 from apps.core.batches import map_isolated
-from apps.predictions.models import Prediction, Row
+from apps.predictions.models import Prediction, PredictionRow
 
 _FIELD_OF = {field.attname: field for field in Prediction._meta.concrete_fields}
-_FIELDS = [_FIELD_OF[name] for name in Row._fields]
+_FIELDS = [_FIELD_OF[name] for name in PredictionRow._fields]
 _COLUMNS = ", ".join(f'"{field.column}"' for field in _FIELDS)
 _COPY = f'COPY "{Prediction._meta.db_table}" ({_COLUMNS}) FROM STDIN (FORMAT BINARY)'
-# What PostgreSQL's binary form of a column looks like. psycopg makes bytes of bytes and of integers faster
-# than of UUIDs and times, which look the same.
+# Types for COPY in PostgreSQL's binary format. UUIDs and times are passed as bytes and integers, which have
+# the same binary representation.
 _BINARY = {
     "UUIDField": "bytea",
     "DateTimeField": "int8",
@@ -29,11 +29,11 @@ _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _INSERT = f'INSERT INTO "{Prediction._meta.db_table}" ({_COLUMNS}) VALUES ({", ".join("?" * len(_FIELDS))})'
 
 
-# SQLite has one writer at a time, and one that it turns away sleeps before it tries again.
+# SQLite has one writer at a time, and a writer that finds it locked sleeps before it tries again.
 _sqlite_writer = threading.Lock()
 
 
-def insert_batches(batches: Sequence[Sequence[Row]]) -> list[Exception | None]:
+def insert_batches(batches: Sequence[Sequence[PredictionRow]]) -> list[Exception | None]:
     """Return when every batch is committed; inside a transaction of the caller, insert without a commit.
 
     All batches are committed in one transaction if that succeeds, because a flush to disk takes longer than
@@ -45,28 +45,28 @@ def insert_batches(batches: Sequence[Sequence[Row]]) -> list[Exception | None]:
     if connection.in_atomic_block:
         _write([row for batch in batches for row in batch])
         return [None] * len(batches)
-    return map_isolated(_commit_batches, batches, retry=lambda error: not _is_out(error))
+    return map_isolated(_commit_batches, batches, retry=lambda error: not _is_outage(error))
 
 
-def _commit_batches(batches: Sequence[Sequence[Row]]) -> list[None]:
+def _commit_batches(batches: Sequence[Sequence[PredictionRow]]) -> list[None]:
     if connection.errors_occurred:
         connection.close_if_unusable_or_obsolete()
     _commit([row for batch in batches for row in batch])
     return [None] * len(batches)
 
 
-def _is_out(error: Exception) -> bool:
-    """Whether no row is to blame, and another try would only wait as long again.
+def _is_outage(error: Exception) -> bool:
+    """Return True if the rows did not cause the error, so that another attempt would wait as long again.
 
-    SQLite is locked by another for as long as we wait, or its disk is full; PostgreSQL cannot be reached.
+    SQLite stayed locked for the whole timeout or its disk is full, or PostgreSQL can't be reached.
     """
     return isinstance(error, OperationalError) and (
         connection.vendor == "sqlite" or connection.connection is None
     )
 
 
-def _commit(rows: Sequence[Row]) -> None:
-    """Insert rows in one transaction, without the ORM, which takes longer over a row than the model."""
+def _commit(rows: Sequence[PredictionRow]) -> None:
+    """Insert rows in one transaction."""
     connection.ensure_connection()
     if connection.vendor == "postgresql":
         _write(rows)  # one statement
@@ -86,7 +86,7 @@ def _microseconds(time: datetime) -> int:
     return (time - _POSTGRES_EPOCH) // timedelta(microseconds=1)
 
 
-def _write(rows: Sequence[Row]) -> None:
+def _write(rows: Sequence[PredictionRow]) -> None:
     with connection.wrap_database_errors:
         if connection.vendor != "postgresql":
             at = cache(connection.ops.adapt_datetimefield_value)
@@ -96,7 +96,7 @@ def _write(rows: Sequence[Row]) -> None:
         else:
             with connection.connection.cursor() as cursor:
                 if len(rows) == 1:
-                    # One round trip to the server, of which COPY needs two.
+                    # INSERT needs one round trip to the server, COPY needs two.
                     cursor.execute(_INSERT.replace("?", "%s"), rows[0], prepare=True)
                 else:
                     since = cache(_microseconds)

@@ -14,25 +14,27 @@ from uuid_utils.compat import uuid7
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import APIKey
 from apps.core.permissions import SYSTEM
-from apps.predictions import actions, store
-from apps.predictions.models import Prediction, Row
+from apps.predictions import actions, bulk_insert
+from apps.predictions.models import Prediction, PredictionRow
 from apps.registry.models import ModelVersion
 
 
-def row(champion: ModelVersion, text: str = "a") -> Row:
+def row(champion: ModelVersion, text: str = "a") -> PredictionRow:
     probabilities = [0.5] * 6
-    return Row(uuid7(), timezone.now(), None, "api", "", "", text, "", *probabilities, 0, champion.pk, 1)
+    return PredictionRow(
+        uuid7(), timezone.now(), None, "api", "", "", text, "", *probabilities, 0, champion.pk, 1
+    )
 
 
-def insert(row: Row) -> None:
-    (error,) = store.insert_batches([[row]])
+def insert(row: PredictionRow) -> None:
+    (error,) = bulk_insert.insert_batches([[row]])
     if error is not None:
         raise error
 
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.database
-def test_every_thread_returns_when_its_row_is_committed(champion: ModelVersion) -> None:
+def test_score_returns_after_commit(champion: ModelVersion) -> None:
     connection.ensure_connection()
 
     def score(number: int) -> bool:
@@ -52,7 +54,7 @@ def test_every_thread_returns_when_its_row_is_committed(champion: ModelVersion) 
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.database
-def test_one_bad_comment_harms_no_other_that_came_with_it(champion: ModelVersion) -> None:
+def test_score_batches_isolates_failed_batch(champion: ModelVersion) -> None:
     good, other = actions.Comment("Good morning"), actions.Comment("Good night", external_id="1")
     unknown_client = actions.Comment("Good evening", client=APIKey(pk=999_999_999))
     stored = actions.score_batches(
@@ -69,7 +71,7 @@ def test_one_bad_comment_harms_no_other_that_came_with_it(champion: ModelVersion
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.database
-def test_what_is_stored_is_what_was_meant(champion: ModelVersion) -> None:
+def test_score_batches_stores_all_columns(champion: ModelVersion) -> None:
     key, _ = create_api_key(actor=SYSTEM, name="test")
     comments = [
         actions.Comment("Guten Morgen, schöne Welt \U0001f600\n", key, "forum", "nº 1"),
@@ -80,11 +82,11 @@ def test_what_is_stored_is_what_was_meant(champion: ModelVersion) -> None:
         for asked in (comments, comments[:1])
     )
     for row in (one, two, lone):
-        assert Prediction.objects.values_list(*Row._fields).get(pk=row.id) == row
+        assert Prediction.objects.values_list(*PredictionRow._fields).get(pk=row.id) == row
 
 
 @pytest.mark.django_db(transaction=True)
-def test_inside_a_transaction_the_row_shares_its_fate(champion: ModelVersion) -> None:
+def test_insert_batches_in_transaction_is_rolled_back(champion: ModelVersion) -> None:
     with transaction.atomic():
         insert(row(champion))
         assert Prediction.objects.count() == 1
@@ -94,7 +96,7 @@ def test_inside_a_transaction_the_row_shares_its_fate(champion: ModelVersion) ->
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.database
-def test_a_broken_connection_is_replaced(champion: ModelVersion) -> None:
+def test_insert_batches_replaces_broken_connection(champion: ModelVersion) -> None:
     if connection.vendor != "postgresql":
         pytest.skip("SQLite has no connection to lose; on PostgreSQL this test runs")
     insert(row(champion))
@@ -107,7 +109,7 @@ def test_a_broken_connection_is_replaced(champion: ModelVersion) -> None:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.database
-def test_a_server_that_says_nothing_is_given_up_and_asked_no_more(champion: ModelVersion) -> None:
+def test_insert_batches_waits_once_for_silent_server(champion: ModelVersion) -> None:
     if connection.vendor != "postgresql":
         pytest.skip("SQLite has no server to wait for; on PostgreSQL this test runs")
     connection.ensure_connection()
@@ -120,6 +122,6 @@ def test_a_server_that_says_nothing_is_given_up_and_asked_no_more(champion: Mode
         connection.close()
         began = time.monotonic()
         with patch.object(connection, "settings_dict", connection.settings_dict | where):
-            errors = store.insert_batches([[row(champion)] for _ in range(5)])
+            errors = bulk_insert.insert_batches([[row(champion)] for _ in range(5)])
     assert {type(error) for error in errors} == {OperationalError}
     assert 1 < time.monotonic() - began < 6, "each part has waited"
