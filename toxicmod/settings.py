@@ -249,7 +249,7 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
         "options": {"expires": 60},
     },
     "queue-for-labeling": {
-        "task": "apps.moderation.tasks.queue_to_learn",
+        "task": "apps.moderation.tasks.queue_for_labeling",
         "schedule": 900.0,
         "options": {"expires": 900},
     },

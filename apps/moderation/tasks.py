@@ -1,12 +1,12 @@
-"""Celery's doors to the actions."""
+"""Celery tasks of moderation: thin wrappers around actions."""
 
 import logging
 from datetime import timedelta
 
 from celery import shared_task
 
-from apps.moderation import actions, insight
-from apps.moderation.actions.background import enqueue
+from apps.moderation import actions, statistics
+from apps.moderation.actions.enqueue import enqueue
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Delivery
 from apps.registry.exceptions import NoModelError
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 @shared_task
 def deliver(delivery_id: str) -> None:
-    """Send a webhook, and those to the same endpoint that are due as well."""
+    """Send a webhook and the others that are due to the same endpoint."""
     delivery = Delivery.objects.filter(pk=delivery_id).first()
     if delivery:
         actions.deliver_endpoint(endpoint_id=delivery.endpoint_id)
@@ -24,46 +24,46 @@ def deliver(delivery_id: str) -> None:
 
 @shared_task
 def deliver_endpoint(endpoint_id: int) -> None:
-    """Send the webhooks to an endpoint that are due."""
+    """Send the webhooks that are due to an endpoint."""
     actions.deliver_endpoint(endpoint_id=endpoint_id)
 
 
 @shared_task
 def deliver_due() -> None:
-    """Enqueue the endpoints to which webhooks are due: retries, and those whose own message was lost."""
+    """Enqueue the endpoints to which webhooks are due: retries, and those whose message was lost."""
     for endpoint_id in actions.due_endpoints(late=timedelta(seconds=2)):
         enqueue("deliver_endpoint", endpoint_id)
 
 
 @shared_task
 def expire_leases() -> None:
-    """Return items whose lease has run out."""
+    """End expired leases."""
     actions.expire_leases()
 
 
 @shared_task
 def run_bulk(job_id: int) -> None:
-    """Work a bulk job off."""
+    """Apply or undo a bulk job."""
     actions.run_bulk(job_id=job_id)
 
 
 @shared_task
 def resume_bulk_jobs() -> None:
-    """Go on with bulk jobs whose message or worker was lost."""
+    """Continue bulk jobs whose message or worker was lost."""
     actions.resume_bulk_jobs()
 
 
 @shared_task(throws=(ModerationError, NoModelError))
-def queue_to_learn() -> None:
-    """Put the day's comments to learn from into the queue, once a day."""
+def queue_for_labeling() -> None:
+    """Queue comments for active learning, once a day."""
     try:
-        actions.queue_to_learn_when_due()
+        actions.queue_for_labeling_if_due()
     except (ModerationError, NoModelError) as error:
-        logger.warning("Nothing was queued to learn from: %s", error)
+        logger.warning("No comments were queued for active learning: %s", error)
         raise
 
 
 @shared_task
 def log_queue_age() -> None:
-    """Say in the log how long the oldest item has waited."""
-    insight.log_queue_age()
+    """Log how long the oldest open item has waited."""
+    statistics.log_queue_age()

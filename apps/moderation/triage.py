@@ -1,4 +1,4 @@
-"""What a policy makes of a score, and where an item stands in the queue. Pure functions."""
+"""Apply a policy to scores, rank queue items and find near-duplicates. Functions without side effects."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from rapidfuzz import fuzz, process
 
 from apps.moderation.models import MIN_SEVERE, Policy, PolicyRule, Queue, QueueItem, Submission
 
-# How grave each label is where it is certain; what a threat may lead to outweighs rudeness.
+# The severity of each label at a probability of 1.
 GRAVITY = {
     "toxic": 0.4,
     "severe_toxic": 1.0,
@@ -30,13 +30,13 @@ _KINDS_WITH_QUEUE = (
     QueueItem.Kind.SECOND,
 )
 _STRIKES_FOR_FULL_RISK = 5
-_SIMILAR = 90.0
-_HEAD = 2_000  # characters that are compared: edit distance is quadratic
+_MIN_SIMILARITY = 90.0
+_MAX_COMPARED = 2_000  # characters, because edit distance takes quadratic time
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the policy says of one comment."""
+    """The result of applying a policy to a comment."""
 
     outcome: Submission.Outcome
     rule: PolicyRule | None
@@ -46,7 +46,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Ranking:
-    """An item's place in the queue, with its parts."""
+    """An item's queue and priority, with the parts of the priority. The names are those of `QueueItem`."""
 
     queue: Queue
     severity: float
@@ -56,8 +56,8 @@ class Ranking:
     due_at: datetime
 
 
-def triage(*, probabilities: Mapping[str, float], policy: Policy) -> Verdict:
-    """Return the policy's verdict: reject over review over approve."""
+def apply_policy(*, probabilities: Mapping[str, float], policy: Policy) -> Verdict:
+    """Return the policy's verdict. Rejection takes precedence over review, and review over approval."""
     rules = [rule for rule in policy.rules.all() if rule.label]
     reasons: dict[str, list[tuple[float, PolicyRule]]] = {"reject": [], "human_review": []}
     for rule in rules:
@@ -90,7 +90,7 @@ def triage(*, probabilities: Mapping[str, float], policy: Policy) -> Verdict:
 
 
 def nearest_label(probabilities: Mapping[str, float], rules: Sequence[PolicyRule]) -> str:
-    """Return the label whose probability is the greatest part of its lowest threshold."""
+    """Return the label with the highest ratio of probability to its lowest threshold."""
     bounds = {
         rule.label: bound
         for rule in rules
@@ -108,12 +108,11 @@ def rank(
     now: datetime,
     escalated: bool = False,
 ) -> Ranking:
-    """Return where an item of these scores stands.
+    """Return the queue, priority and deadline of an item.
 
-    Severity is the highest probability times the label's gravity; uncertainty falls linearly from 1 at a
-    threshold to 0 at a distance of 0.25. A day of waiting weighs as much as the whole of severity: an item's
-    priority is its worth less the days from a fixed epoch to its arrival, so that nothing has to be written
-    again as time goes by.
+    Severity is the highest product of a label's probability and gravity. Uncertainty decreases linearly from
+    1 at a threshold to 0 at a distance of 0.25. The priority is the score less the days from a fixed epoch to
+    the item's arrival, so a day of waiting counts as much as a severity of 1, without updates of the row.
     """
     severity = max(GRAVITY[label] * probability for label, probability in probabilities.items())
     bounds = [
@@ -145,24 +144,26 @@ def rank(
     )
 
 
-def sketch(normalised: str) -> tuple[int, int]:
-    """Return two minimum hashes of the pairs of neighbouring words.
+def minhash(normalised: str) -> tuple[int, int]:
+    """Return two minimum hashes of the set of pairs of consecutive words.
 
-    Texts whose pairs have a Jaccard similarity of J agree in at least one with probability 1 - (1 - J)²
-    (Broder 1997), so an index on each finds nearly all near-duplicates.
+    If the sets of two texts have a Jaccard similarity of J, at least one hash is equal with probability
+    1 - (1 - J)² (Broder 1997), so an index on each finds nearly all near-duplicates.
     """
     words = normalised.split()
     pairs = {f"{one} {other}" for one, other in pairwise(words)} or {normalised}
     digests = b"".join(
         blake2b(pair.encode("utf-8", "surrogatepass"), digest_size=8).digest() for pair in pairs
     )
-    # The halves of a digest are two hashes that know nothing of each other.
+    # The halves of a digest are two independent hashes.
     first, second = np.frombuffer(digests, np.dtype("<u4")).reshape(-1, 2).min(axis=0).tolist()
     return first, second
 
 
-def nearest_text(normalised: str, others: Mapping[int, str]) -> int | None:
-    """Return the key of the most similar text by edit distance, at least 90 % alike, or None."""
-    heads = {key: text[:_HEAD] for key, text in others.items()}
-    found = process.extractOne(normalised[:_HEAD], heads, scorer=fuzz.ratio, score_cutoff=_SIMILAR)
-    return None if found is None else found[2]
+def most_similar(normalised: str, others: Mapping[int, str]) -> int | None:
+    """Return the key of the text with the highest edit similarity, or None if none reaches 90 %."""
+    candidates = {key: text[:_MAX_COMPARED] for key, text in others.items()}
+    match = process.extractOne(
+        normalised[:_MAX_COMPARED], candidates, scorer=fuzz.ratio, score_cutoff=_MIN_SIMILARITY
+    )
+    return None if match is None else match[2]

@@ -9,7 +9,7 @@ import numpy as np
 from django.utils import timezone
 
 from apps.core.statistics import wilson
-from apps.moderation import insight
+from apps.moderation import statistics
 from apps.monitoring import drift, freshness, live_metrics
 from apps.monitoring.drift import Estimate
 from apps.monitoring.models import LATENCY_EDGES, AlertRule, Baseline, HourlyRollup
@@ -212,7 +212,7 @@ def _queue_items(window: TrafficWindow) -> Estimate:
 
 
 def _queue_hours(window: TrafficWindow) -> Estimate:
-    oldest = insight.oldest_open()
+    oldest = statistics.oldest_open()
     return _point_estimate((timezone.now() - oldest).total_seconds() / 3_600 if oldest else 0.0)
 
 

@@ -10,7 +10,7 @@ from markdown_it import MarkdownIt
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
 from apps.moderation.models import Policy
-from apps.moderation.triage import triage
+from apps.moderation.triage import apply_policy
 from apps.pages.results import NAMES, VERDICTS
 from apps.registry.models import Canary, ModelVersion, Promotion
 
@@ -74,7 +74,9 @@ def group_scores(scorer: Scorer, policy: Policy | None) -> list[GroupScore]:
     for group, scores in zip(GROUPS, scorer.score_many(sentences, threads=1).tolist(), strict=True):
         probabilities = dict(zip(LABELS, scores, strict=True))
         label = max(probabilities, key=lambda name: probabilities[name])
-        outcome = VERDICTS[triage(probabilities=probabilities, policy=policy).outcome][1] if policy else ""
+        outcome = (
+            VERDICTS[apply_policy(probabilities=probabilities, policy=policy).outcome][1] if policy else ""
+        )
         rows.append(GroupScore(group, NAMES[label], probabilities[label], outcome))
     return sorted(rows, key=lambda row: -row.probability)
 

@@ -10,7 +10,7 @@ import numpy as np
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Explanation
 from apps.moderation.models import Policy, Submission
-from apps.moderation.triage import triage
+from apps.moderation.triage import apply_policy
 from apps.registry.serving import LoadedModel
 
 NAMES = {
@@ -186,7 +186,7 @@ def label_bars(
 
 def build_verdict(probabilities: Mapping[str, float], policy: Policy) -> Verdict:
     """Return the policy's outcome, and the probabilities and thresholds that led to it."""
-    outcome = triage(probabilities=probabilities, policy=policy)
+    outcome = apply_policy(probabilities=probabilities, policy=policy)
     state, title = VERDICTS[outcome.outcome]
     if outcome.reasons:
         explanation = ", ".join(

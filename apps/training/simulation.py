@@ -70,7 +70,7 @@ class Comments:
         self.labels = np.ascontiguousarray(labels, np.int8)
         ngrams = HashedNgrams(min_df=MIN_DF).fit(texts)
         self.matrix = ngrams.transform(texts)
-        self.keys = np.array([triage.sketch(text.lower()) for text in texts], np.int64)
+        self.keys = np.array([triage.minhash(text.lower()) for text in texts], np.int64)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -12,7 +12,7 @@ from django.test import Client
 from django.urls import reverse
 
 from apps.accounts.models import User
-from apps.moderation import actions, insight, selectors, simulator
+from apps.moderation import actions, saved_views, selectors, simulator, statistics
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import VIEWS, Author, Decision, Policy, QueueItem
 from apps.moderation.permissions import visible_to
@@ -49,13 +49,13 @@ def _card(user: User, items: list[int]) -> None:
     """Read all that the console shows of one item."""
     item = QueueItem.objects.with_related().get(pk=random.choice(items))
     item.default_rule()
-    insight.capped(item.similar())
+    saved_views.count_up_to(item.similar())
     item.last_decision()
     if author := item.submission.author:
         author.active_strikes()
         list(selectors.author_decisions(user, author)[:5])
         list(selectors.open_appeals(author)[:5])
-    insight.shift_of(user)
+    statistics.shift_exposure(user)
 
 
 def _work_time(user: User, runs: int) -> list[Timing]:
@@ -108,7 +108,7 @@ def measure(runs: int = 100) -> list[Timing]:
 
     def counts() -> None:
         cache.clear()
-        insight.view_counts(user)
+        saved_views.view_counts(user)
 
     def simulate_cold() -> None:
         cache.clear()
@@ -128,10 +128,10 @@ def measure(runs: int = 100) -> list[Timing]:
         _time("counts of all views, uncached", counts, runs),
         _time("one item with all around it", lambda: _card(user, items), runs),
         *_work_time(user, runs),
-        _time("score histogram", lambda: insight.histogram(user=user, label="insult"), runs),
+        _time("score histogram", lambda: statistics.histogram(user=user, label="insult"), runs),
         _time("bulk preview: exact count and sample", preview, min(runs, 20)),
-        _time("own figures", lambda: insight.own_figures(user), runs),
-        _time("agreement", insight.agreement, runs),
+        _time("own figures", lambda: statistics.moderator_statistics(user), runs),
+        _time("agreement", statistics.agreement, runs),
         _time("simulator, first look", simulate_cold, min(runs, 20)),
         _time("simulator, moving a threshold", lambda: simulator.simulate(user=user, rules=rules), runs),
         _time("newest decisions", newest_decisions, runs),

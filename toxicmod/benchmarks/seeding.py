@@ -98,7 +98,7 @@ def seed(*, path: Path, predictions: int, items: int, seed: int = 0) -> None:
     scores = served.scorer.score_many(texts)
     masks = pack_label_rows(scores >= served.scorer.thresholds)
     hashes = [text_hash(text) for text in texts]
-    sketches = [triage.sketch(normalise(text)[0]) for text in texts]
+    sketches = [triage.minhash(normalise(text)[0]) for text in texts]
     with connection.cursor() as cursor:
         # Every reference is made here: looking each of them up takes longer than adding the rows.
         cursor.execute("SET LOCAL session_replication_role = replica")
@@ -143,7 +143,7 @@ def seed(*, path: Path, predictions: int, items: int, seed: int = 0) -> None:
 
     _copy(scored(), Prediction)
     judged = [
-        triage.triage(probabilities=dict(zip(LABELS, row.tolist(), strict=True)), policy=policy)
+        triage.apply_policy(probabilities=dict(zip(LABELS, row.tolist(), strict=True)), policy=policy)
         for row in scores
     ]
     writers = [chance.choice(authors[community]) for _, _, community, _ in kept]

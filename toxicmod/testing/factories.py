@@ -92,7 +92,7 @@ def create_queue_item(text: str, **options: Any) -> QueueItem:
 
 def decide_item(
     item: QueueItem, user: User, action: str = Decision.Action.REJECT, **options: Any
-) -> moderation.Decided:
+) -> moderation.DecisionResult:
     """Claim an item and decide it; a rejection names the rule of the item unless `options` name another."""
     held = moderation.claim(item_id=item.pk, user=user)
     if action == Decision.Action.REJECT:

@@ -220,7 +220,7 @@ def test_bulk_job_from_range_to_undo(policy: Policy, visit: Callable[..., Visit]
     for number in range(25):
         queued(f"you are an idiot, number {number} of many {'very ' * number}", author_ref=f"a{number}")
     page = (opened := visit(f"{CONSOLE}bulk/?label=toxic", user=moderator("lea", "lead"))).page
-    all_of_them = actions.chosen({"label": "toxic"}).count()
+    all_of_them = actions.select_items({"label": "toxic"}).count()
     assert all_of_them > 1
     expect(page.locator(".lead")).to_contain_text("Choose a range of scores")
     box = page.locator("#histogram").bounding_box()
@@ -230,7 +230,7 @@ def test_bulk_job_from_range_to_undo(policy: Policy, visit: Callable[..., Visit]
     page.mouse.move(box["x"] + box["width"] * 0.99, box["y"] + 60, steps=5)
     page.mouse.up()
     page.wait_for_url("**score_from=0.5&score_to=1**")
-    count = actions.chosen({"label": "toxic", "score_from": 0.5}).count()
+    count = actions.select_items({"label": "toxic", "score_from": 0.5}).count()
     assert count
     assert_sound(opened, "console-bulk-range")
     page.get_by_role("button", name="Preview sample").click()

@@ -122,7 +122,7 @@ def test_active_learning_pages_pass_all_checks(visit: Callable[..., Visit], widt
     shown = visit(f"{CONSOLE}?view=learn", user=lea, width=width, theme=theme)
     assert_sound(shown, "learn-none")
     score(texts=["you are not so clever", "have a nice day"], source=Prediction.Source.API)
-    moderation.queue_to_learn(count=2)
+    moderation.queue_for_labeling(count=2)
     shown.page.goto(f"{CONSOLE}?view=learn")
     shown.page.wait_for_load_state("networkidle")
     assert_sound(shown, "learn")

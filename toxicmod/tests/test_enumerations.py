@@ -19,10 +19,10 @@ from django.utils import timezone
 from apps.accounts.models import Scope
 from apps.mirror.codec import decode_item, encode_item
 from apps.mirror.replicated import REPLICATED_MODELS
-from apps.moderation import insight
+from apps.moderation import statistics
 from apps.moderation.availability import Obstacle
 from apps.moderation.errors import ModerationError
-from apps.moderation.models import Appeal, Decision, QueueItem, Submission, decisions
+from apps.moderation.models import VIEWS, Appeal, Decision, QueueItem, Submission, decisions
 from apps.monitoring import actions, alert_metrics
 from apps.monitoring.actions import notifications
 from apps.monitoring.dashboard import PANELS, Filters, build_panel
@@ -86,7 +86,7 @@ def test_every_enumeration_has_a_column() -> None:
         (notifications.SENDERS, Notification.Channel),
         (decisions._PAST_TENSE, Decision.Action),
         ([*results.VERDICTS, Submission.Outcome.NOT_MODERATED], Submission.Outcome),
-        (insight.appeal_counts, Appeal.Status),
+        (statistics.appeal_counts, Appeal.Status),
     ],
 )
 @pytest.mark.django_db
@@ -165,7 +165,7 @@ def readers(site_data: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]
             yield url, lambda url=url: fetch(administrator, url)
             if "m" in roles:
                 yield f"{url} as a moderator", lambda url=url: fetch(moderator, url)
-    for view in insight.VIEWS:
+    for view in VIEWS:
         yield f"view {view}", lambda view=view: fetch(moderator, f"/admin/moderation/queue/?view={view}")
     for kind in admin.site._registry:
         base = f"/admin/{kind._meta.label_lower.replace('.', '/')}/"

@@ -17,7 +17,7 @@ from django.utils import timezone
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import User
 from apps.core.permissions import SYSTEM
-from apps.moderation.actions import install_default_policy, intake
+from apps.moderation.actions import install_default_policy
 from apps.moderation.models import Policy, QueueItem, Submission
 from apps.predictions.models import Prediction
 from toxicmod.testing.perspective import (
@@ -112,7 +112,7 @@ def test_token_can_be_reused_after_a_day(
 ) -> None:
     first = timezone.now().replace(hour=begin, minute=30) - timedelta(days=5)
     for moment in (first, first + timedelta(hours=hours)):
-        with patch.object(intake.timezone, "now", return_value=moment):
+        with patch("django.utils.timezone.now", return_value=moment):
             assert post_json(client, analyze_request(clientToken="c-77"), path).status_code == 200
         QuerySet(Submission).filter(created_at__gt=first + timedelta(days=4)).update(created_at=moment)
     assert Submission.objects.count() == count

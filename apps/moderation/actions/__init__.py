@@ -1,17 +1,26 @@
-"""Every verb of moderation. Each checks permission, is one transaction and leaves its record."""
+"""Writes of moderation. Each action checks the permission and is one transaction."""
 
+from apps.moderation.actions.active_learning import queue_for_labeling, queue_for_labeling_if_due
 from apps.moderation.actions.appeals import appeal, appeal_for
-from apps.moderation.actions.asking import ask_for_review, send_to_review
 from apps.moderation.actions.bulk import (
     BulkFilter,
     cancel_bulk,
-    chosen,
     preview_bulk,
     resume_bulk_jobs,
     run_bulk,
     sample_bulk,
+    select_items,
     start_bulk,
     undo_bulk,
+)
+from apps.moderation.actions.decisions import (
+    CLUSTER_LIMIT,
+    UNDO,
+    DecisionResult,
+    decide,
+    decide_cluster,
+    undo,
+    undo_cluster,
 )
 from apps.moderation.actions.deliveries import (
     deliver,
@@ -21,9 +30,17 @@ from apps.moderation.actions.deliveries import (
     resend_all,
 )
 from apps.moderation.actions.examples import remove_examples, seed_examples
-from apps.moderation.actions.intake import Answer, moderate
-from apps.moderation.actions.learning import queue_to_learn, queue_to_learn_when_due
-from apps.moderation.actions.people import set_preferences
+from apps.moderation.actions.leases import (
+    LEASE,
+    claim,
+    claim_next,
+    expire_leases,
+    record_presence,
+    release,
+    require_available,
+    skip,
+)
+from apps.moderation.actions.moderate import ModerationResult, moderate
 from apps.moderation.actions.policies import (
     activate_policy,
     draft_policy,
@@ -31,38 +48,20 @@ from apps.moderation.actions.policies import (
     install_default_policy,
     rules_of,
 )
-from apps.moderation.actions.queue import (
-    CLUSTER_LIMIT,
-    LEASE,
-    UNDO,
-    Decided,
-    claim,
-    claim_next,
-    decide,
-    decide_cluster,
-    escalate,
-    expire_leases,
-    look,
-    release,
-    require_available,
-    skip,
-    undo,
-    undo_together,
-)
+from apps.moderation.actions.preferences import set_preferences
+from apps.moderation.actions.request_review import request_review, send_to_review
 
 __all__ = [
     "CLUSTER_LIMIT",
     "LEASE",
     "UNDO",
-    "Answer",
     "BulkFilter",
-    "Decided",
+    "DecisionResult",
+    "ModerationResult",
     "activate_policy",
     "appeal",
     "appeal_for",
-    "ask_for_review",
     "cancel_bulk",
-    "chosen",
     "claim",
     "claim_next",
     "decide",
@@ -72,16 +71,16 @@ __all__ = [
     "draft_policy",
     "due_endpoints",
     "edit_draft",
-    "escalate",
     "expire_leases",
     "install_default_policy",
-    "look",
     "moderate",
     "preview_bulk",
-    "queue_to_learn",
-    "queue_to_learn_when_due",
+    "queue_for_labeling",
+    "queue_for_labeling_if_due",
+    "record_presence",
     "release",
     "remove_examples",
+    "request_review",
     "require_available",
     "resend",
     "resend_all",
@@ -90,11 +89,12 @@ __all__ = [
     "run_bulk",
     "sample_bulk",
     "seed_examples",
+    "select_items",
     "send_to_review",
     "set_preferences",
     "skip",
     "start_bulk",
     "undo",
     "undo_bulk",
-    "undo_together",
+    "undo_cluster",
 ]

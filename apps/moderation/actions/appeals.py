@@ -1,4 +1,4 @@
-"""Authors object; somebody other than the first moderator decides."""
+"""Appeals of authors, which a moderator other than the first one decides."""
 
 from django.core import signing
 from django.db import IntegrityError, transaction
@@ -6,16 +6,16 @@ from django.db.models import F
 
 from apps.accounts.models import APIKey
 from apps.moderation import triage, webhooks
-from apps.moderation.actions.intake import queue
+from apps.moderation.actions.queue import enqueue_item
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Appeal, Decision, QueueItem
 
 
 def appeal(*, token: str, text: str = "") -> Appeal:
-    """Lodge an author's appeal with the token that came with the rejection.
+    """Lodge an author's appeal with the token that the webhook of the rejection contains.
 
     Args:
-        text: what the author says, at most 5,000 characters.
+        text: the author's statement, at most 5,000 characters.
 
     Raises:
         ModerationError: the token is forged or older than six months, or the decision can't be appealed.
@@ -28,10 +28,10 @@ def appeal(*, token: str, text: str = "") -> Appeal:
 
 
 def appeal_for(*, decision_id: int, client: APIKey, text: str = "") -> Appeal:
-    """Lodge an appeal that a platform passes on for its author.
+    """Lodge an appeal that a platform forwards for the author.
 
     Raises:
-        ModerationError: the decision is not about a comment of this client's, or it can't be appealed.
+        ModerationError: the decision is not on a comment of this API key, or it can't be appealed.
     """
     return _appeal(Decision.objects.filter(pk=decision_id, submission__client=client).first(), text)
 
@@ -43,14 +43,14 @@ def _appeal(decision: Decision | None, text: str) -> Appeal:
     submission = decision.submission
     current = submission.current_decision()
     if decision.action != Decision.Action.REJECT or current is None or current.pk != decision.pk:
-        raise ModerationError("Only a rejection that still holds can be appealed.")
-    # Whoever answers the appeal sees the decision, so nobody can repeat it blind any more.
+        raise ModerationError("Only a rejection that is in force can be appealed.")
+    # The reviewer of the appeal sees the decision, so a blind second review is no longer possible.
     QueueItem.objects.open().filter(submission=submission, kind=QueueItem.Kind.SECOND).update(
         status=QueueItem.Status.WITHDRAWN, lease_by=None, lease_until=None, version=F("version") + 1
     )
     rules = [rule for rule in decision.policy.rules.all() if rule.label]
     label = decision.rule.label if decision.rule else ""
-    item = queue(
+    item = enqueue_item(
         submission=submission,
         policy=decision.policy,
         kind=QueueItem.Kind.APPEAL,

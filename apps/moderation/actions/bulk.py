@@ -1,6 +1,6 @@
-"""Many items decided alike: chosen by a filter, counted, confirmed by typing the count, done by Celery.
+"""Bulk jobs: one decision for all items of a filter, confirmed by typing their number, applied by Celery.
 
-A job can be undone as a whole, likewise by Celery.
+Celery undoes a job as a whole as well.
 """
 
 from typing import TypedDict
@@ -12,8 +12,8 @@ from django.utils import timezone
 
 from apps.accounts.models import User
 from apps.core.text import pluralize
-from apps.moderation.actions.background import enqueue
-from apps.moderation.actions.queue import decide_locked, lock_free, undo
+from apps.moderation.actions.decisions import decide_locked, lock_available, undo
+from apps.moderation.actions.enqueue import enqueue
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import BulkJob, Decision, PolicyRule, QueueItem, QueueItemQuerySet
 from apps.moderation.permissions import decidable_by, require
@@ -21,51 +21,51 @@ from apps.moderation.selectors import visible
 
 SAMPLE = 20
 _BATCH = 50
-_LISTED = 500  # items that a job names as not undone; the rest are only counted
+_MAX_NOT_UNDONE = 500  # items that a job lists as not undone
 
 
 class BulkFilter(TypedDict, total=False):
-    """Which open items: every member narrows the choice; blind reviews and appeals are never among them."""
+    """Selects open items by all of its members. Blind reviews and appeals are never selected."""
 
     queue: str
     kind: str
     community: str
     label: str
     score_from: float
-    score_to: float  # exclusive, except that 1 includes 1
+    score_to: float  # exclusive, except for 1
     cluster: int
 
 
-def chosen(filter: BulkFilter, items: QueueItemQuerySet | None = None) -> QueueItemQuerySet:
-    """Return the open items that the filter chooses.
+def select_items(filter: BulkFilter, items: QueueItemQuerySet | None = None) -> QueueItemQuerySet:
+    """Return the open items that the filter selects.
 
     Raises:
         ModerationError: the filter has an unknown member.
     """
     if unknown := set(filter) - set(BulkFilter.__annotations__):
         raise ModerationError(f"Unknown in the filter: {', '.join(sorted(unknown))}.")
-    found = (QueueItem.objects.all() if items is None else items).open()
-    found = found.exclude(kind__in=(QueueItem.Kind.SECOND, QueueItem.Kind.APPEAL))
+    items = (QueueItem.objects.all() if items is None else items).open()
+    items = items.exclude(kind__in=(QueueItem.Kind.SECOND, QueueItem.Kind.APPEAL))
     equal = {
         name: filter[name] for name in ("queue", "kind", "community", "label", "cluster") if name in filter
     }
-    found = found.filter(**equal)
+    items = items.filter(**equal)
     if "score_from" in filter:
-        found = found.filter(score__gte=filter["score_from"])
+        items = items.filter(score__gte=filter["score_from"])
     if filter.get("score_to", 1.0) < 1.0:
-        found = found.filter(score__lt=filter["score_to"])
-    return found
+        items = items.filter(score__lt=filter["score_to"])
+    return items
 
 
 @transaction.atomic
 def preview_bulk(
     *, user: User, filter: BulkFilter, action: Decision.Action, rule: PolicyRule | None = None, note: str = ""
 ) -> tuple[BulkJob, list[QueueItem]]:
-    """Store a job that waits to be confirmed; return it, with its exact count, and a random sample.
+    """Store a job as a draft, with its exact count; return it with a random sample of its items.
 
     Raises:
         PermissionDenied: the user may not decide in bulk.
-        ModerationError: the filter is wrong, the action not one for bulk, or a rejection has no reason.
+        ModerationError: the filter or the action is wrong, or a rejection has no reason.
     """
     require(user, "moderation.bulk_decide")
     action = Decision.Action(action)
@@ -73,49 +73,49 @@ def preview_bulk(
         raise ModerationError("In bulk, items can be approved or rejected.")
     if action == Decision.Action.REJECT and rule is None:
         raise ModerationError("Choose a reason: the authors are told.")
-    found = chosen(filter, decidable_by(user))
+    items = select_items(filter, decidable_by(user))
     job = BulkJob.objects.create(
         filter=dict(filter),
         action=action,
         rule=rule,
         note=note,
-        count=found.count(),
+        count=items.count(),
         last_item=QueueItem.objects.aggregate(last=Max("pk"))["last"] or 0,
         created_by=user,
     )
-    return job, _sample(found)
+    return job, _sample(items)
 
 
 def sample_bulk(*, user: User, filter: BulkFilter) -> list[QueueItem]:
-    """Return a random sample of what the filter chooses.
+    """Return a random sample of the items that the filter selects.
 
     Raises:
         PermissionDenied: the user may not decide in bulk.
         ModerationError: the filter is wrong.
     """
     require(user, "moderation.bulk_decide")
-    return _sample(chosen(filter, decidable_by(user)))
+    return _sample(select_items(filter, decidable_by(user)))
 
 
-def _sample(found: QueueItemQuerySet) -> list[QueueItem]:
-    ids = list(found.order_by("?").values_list("pk", flat=True)[:SAMPLE])
+def _sample(items: QueueItemQuerySet) -> list[QueueItem]:
+    ids = list(items.order_by("?").values_list("pk", flat=True)[:SAMPLE])
     return list(QueueItem.objects.filter(pk__in=ids).with_related().by_priority())
 
 
 @transaction.atomic
 def start_bulk(*, job_id: int, user: User, typed_count: int) -> BulkJob:
-    """Confirm a job by typing its count; a worker begins with it.
+    """Confirm a job by typing its count, and enqueue it.
 
     Raises:
-        PermissionDenied: it is somebody else's, or the user may not decide in bulk.
-        ModerationError: there is no such job, it was started before, or the count is not its count.
+        PermissionDenied: the user may not decide in bulk.
+        ModerationError: the user has no such job, it was started before, or the count is wrong.
     """
-    job = _own_job(job_id, user)
+    job = _lock_own_job(job_id, user)
     if job.status != BulkJob.Status.DRAFT:
         raise ModerationError("This job was started or cancelled before.")
     if typed_count != job.count:
-        there = pluralize(job.count, "item")
-        raise ModerationError(f"You typed {typed_count}, but the job has {there}. Nothing was done.")
+        items = pluralize(job.count, "item")
+        raise ModerationError(f"You typed {typed_count}, but the job has {items}. Nothing was done.")
     job.status, job.confirmed_at = BulkJob.Status.QUEUED, timezone.now()
     job.save(update_fields=["status", "confirmed_at"])
     enqueue("run_bulk", job.pk)
@@ -124,7 +124,7 @@ def start_bulk(*, job_id: int, user: User, typed_count: int) -> BulkJob:
 
 @transaction.atomic
 def cancel_bulk(*, job_id: int, user: User) -> BulkJob:
-    """Stop a job after the items at hand; what was decided stays decided until the job is undone.
+    """Cancel a job after the current batch. Its decisions remain until the job is undone.
 
     Raises:
         PermissionDenied: the user may not decide in bulk.
@@ -140,7 +140,7 @@ def cancel_bulk(*, job_id: int, user: User) -> BulkJob:
     return job
 
 
-def _own_job(job_id: int, user: User) -> BulkJob:
+def _lock_own_job(job_id: int, user: User) -> BulkJob:
     require(user, "moderation.bulk_decide")
     job = BulkJob.objects.select_for_update().filter(pk=job_id, created_by=user).first()
     if job is None:
@@ -150,14 +150,13 @@ def _own_job(job_id: int, user: User) -> BulkJob:
 
 @transaction.atomic
 def undo_bulk(*, job_id: int, user: User, typed_count: int) -> BulkJob:
-    """Undo all decisions of a job that has ended, confirmed by typing their number; a worker begins with it.
+    """Undo all decisions of a job that has ended, confirmed by typing their number.
 
-    Decisions that cannot be undone stay, and the job names them.
+    Decisions that cannot be undone remain, and the job lists them.
 
     Raises:
-        PermissionDenied: the user may not decide in bulk, or the job is another's and the user no lead.
-        ModerationError: there is no such job, it has not ended, it was undone before, or the count is not
-            the number of its decisions.
+        PermissionDenied: the user may not decide in bulk, or is no lead and the job is another user's.
+        ModerationError: there is no such job, it has not ended, it was undone before, or the count is wrong.
     """
     require(user, "moderation.bulk_decide")
     job = visible(user, BulkJob.objects.select_for_update()).filter(pk=job_id).first()
@@ -170,8 +169,8 @@ def undo_bulk(*, job_id: int, user: User, typed_count: int) -> BulkJob:
     if not job.can_undo:
         raise ModerationError("This job was undone before, or it decided nothing.")
     if typed_count != job.done:
-        made = pluralize(job.done, "decision")
-        raise ModerationError(f"You typed {typed_count}, but the job made {made}. Nothing was done.")
+        decisions = pluralize(job.done, "decision")
+        raise ModerationError(f"You typed {typed_count}, but the job made {decisions}. Nothing was done.")
     job.status, job.undone_by, job.finished_at = BulkJob.Status.UNDOING, user, None
     job.save(update_fields=["status", "undone_by", "finished_at"])
     enqueue("run_bulk", job.pk)
@@ -179,7 +178,7 @@ def undo_bulk(*, job_id: int, user: User, typed_count: int) -> BulkJob:
 
 
 def run_bulk(*, job_id: int) -> None:
-    """Do or undo a confirmed job, some items a transaction. After a crash it goes on where it was."""
+    """Apply or undo a confirmed job in batches, one transaction each. After a crash, continue."""
     while _run_batch(job_id) or _undo_batch(job_id):
         pass
 
@@ -187,7 +186,7 @@ def run_bulk(*, job_id: int) -> None:
 @transaction.atomic
 def _run_batch(job_id: int) -> bool:
     """Decide the next items; return whether there may be more."""
-    # Another worker that holds the row is at this job.
+    # If the row is locked, another worker processes the job.
     job = (
         BulkJob.objects.select_for_update(skip_locked=True, of=("self",))
         .select_related("created_by", "rule")
@@ -196,8 +195,8 @@ def _run_batch(job_id: int) -> bool:
     )
     if job is None:
         return False
-    items = chosen(job.filter).filter(pk__gt=job.cursor, pk__lte=job.last_item)
-    batch = lock_free(items, user=job.created_by, limit=min(_BATCH, job.count - job.done))
+    items = select_items(job.filter).filter(pk__gt=job.cursor, pk__lte=job.last_item)
+    batch = lock_available(items, user=job.created_by, limit=min(_BATCH, job.count - job.done))
     for item in batch:
         rule = _rule_for(item, job.rule)
         if job.rule is None or rule is not None:
@@ -238,7 +237,7 @@ def _undo_batch(job_id: int) -> bool:
             undo(decision_id=pk, user=job.undone_by, lease=False, job=job)
             job.undone += 1
         except (ModerationError, PermissionDenied) as error:
-            if len(job.not_undone) < _LISTED:
+            if len(job.not_undone) < _MAX_NOT_UNDONE:
                 job.not_undone.append({"item": item_id, "reason": str(error)})
     if batch:
         job.undo_cursor = batch[-1][0]
@@ -249,15 +248,17 @@ def _undo_batch(job_id: int) -> bool:
 
 
 def _rule_for(item: QueueItem, rule: PolicyRule | None) -> PolicyRule | None:
-    """Return the rule of the item's own policy that stands for the chosen one, or None."""
+    """Return the rule of the item's policy that corresponds to the job's rule, or None."""
     if rule is None or rule.policy_id == item.policy_id:
         return rule
     name = "label" if rule.label else "title"
-    return next((own for own in item.policy.rules.all() if getattr(own, name) == getattr(rule, name)), None)
+    return next(
+        (other for other in item.policy.rules.all() if getattr(other, name) == getattr(rule, name)), None
+    )
 
 
 def resume_bulk_jobs() -> None:
-    """Queue again what a lost broker message or a dead worker left behind."""
+    """Enqueue the unfinished jobs again, in case a message or a worker was lost."""
     active = (BulkJob.Status.QUEUED, BulkJob.Status.RUNNING, BulkJob.Status.UNDOING)
     for job_id in BulkJob.objects.filter(status__in=active).values_list("pk", flat=True):
         enqueue("run_bulk", job_id)

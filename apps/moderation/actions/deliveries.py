@@ -1,8 +1,8 @@
-"""The outbox: every webhook is tried until the platform confirms it, or fails where people see it.
+"""Send the webhooks of the outbox, with retries.
 
-The deliveries of one endpoint are sent one at a time, so that a slow receiver occupies one worker at most. An
-endpoint that fails constantly is paused; the oldest delivery then probes it, and all others follow in order
-once it responds. Deliveries about the same comment never overtake each other.
+The deliveries of one endpoint are sent one at a time, so that a slow receiver occupies at most one worker. An
+endpoint that fails repeatedly is paused; then its oldest delivery probes it, and the others follow in order
+once it responds. Deliveries about the same comment are sent in order.
 """
 
 import time
@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from apps.accounts.models import User
 from apps.core.retries import back_off
-from apps.moderation.actions.background import enqueue
+from apps.moderation.actions.enqueue import enqueue
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Decision, Delivery
 from apps.moderation.permissions import require
@@ -29,12 +29,12 @@ from apps.webhooks.transport import DEADLINE_SECONDS
 
 PAUSE_AFTER = 3  # failures in a row
 MAX_PAUSE = timedelta(minutes=5)
-MAX_BUSY_PER_CLIENT = 4  # of its endpoints at a time, so that one platform can't occupy every worker
+MAX_BUSY_PER_CLIENT = 4  # endpoints at a time, so that one platform can't occupy every worker
 STEP_OVER_AFTER = timedelta(hours=2)
 MAX_RESEND = 1_000
-_BATCH_SECONDS = 20.0  # then the endpoint's deliveries queue up again behind those of others
+_BATCH_SECONDS = 20.0  # then other endpoints get their turn
 _MIN_WAIT = timedelta(seconds=1)
-# While this lasts nobody else tries; after it, the sender is taken for dead.
+# After this time, another worker may send: the first one is presumed dead.
 _SENDING = timedelta(seconds=6 * DEADLINE_SECONDS)
 
 
@@ -47,7 +47,7 @@ def create_delivery(
     payload: dict[str, Any],
     wait: timedelta,
 ) -> Delivery:
-    """Put a webhook into the outbox, to be sent when `wait` is over."""
+    """Put a webhook into the outbox, to be sent after `wait`."""
     parts = urlsplit(url)
     endpoint, _ = Endpoint.objects.get_or_create(
         client_id=client_id, origin=f"{parts.scheme}://{parts.netloc.lower()}"
@@ -68,7 +68,7 @@ def create_delivery(
 
 
 def deliver(*, delivery_id: str) -> Delivery | None:
-    """Send a delivery that is due; return it, or None if it is not due, has to wait or is in other hands."""
+    """Send a delivery; return it, or None if it is not due or another worker sends to the endpoint."""
     delivery = Delivery.objects.filter(pk=delivery_id).first()
     if delivery is None:
         return None
@@ -79,28 +79,28 @@ def deliver(*, delivery_id: str) -> Delivery | None:
 def deliver_endpoint(
     *, endpoint_id: int, limit: int | None = None, seconds: float = _BATCH_SECONDS
 ) -> list[Delivery]:
-    """Send an endpoint's due deliveries in order, one at a time; return those that were tried.
+    """Send an endpoint's due deliveries in order; return those that were attempted.
 
     Args:
-        limit: try at most so many.
-        seconds: begin none after so long; what is left is enqueued again.
+        limit: the maximum number of deliveries.
+        seconds: the time after which the remaining deliveries are enqueued again.
     """
     end = time.monotonic() + seconds
-    tried: list[Delivery] = []
+    attempted: list[Delivery] = []
     with _lease(endpoint_id) as lease:
-        while lease and (limit is None or len(tried) < limit):
+        while lease and (limit is None or len(attempted) < limit):
             if time.monotonic() >= end:
                 enqueue("deliver_endpoint", endpoint_id)
                 break
             delivery = _send_next(lease)
             if delivery is None:
                 break
-            tried.append(delivery)
-    return tried
+            attempted.append(delivery)
+    return attempted
 
 
 def due_endpoints(*, late: timedelta = timedelta(0), limit: int = 200) -> list[int]:
-    """Return the ids of the endpoints to which something has been due for so long, the latest first."""
+    """Return the ids of the endpoints with deliveries that have been due for `late`, longest first."""
     now = timezone.now()
     return list(
         Delivery.objects.filter(_due(now - late), status__in=Delivery.UNFINISHED)
@@ -116,21 +116,21 @@ def due_endpoints(*, late: timedelta = timedelta(0), limit: int = 200) -> list[i
 def _due(now: datetime) -> Q:
     """Return the condition for a delivery to be due.
 
-    Those that failed at an endpoint that keeps failing are due as soon as its pause is over.
+    Retries at an endpoint that fails repeatedly are due as soon as its pause is over.
     """
     probes = Q(endpoint__failures__gte=PAUSE_AFTER, status=Delivery.Status.PENDING, attempts__gt=0)
     return Q(send_after__lte=now) | probes
 
 
 class _Lease:
-    """The exclusive right to send to an endpoint, until `busy_until`."""
+    """The exclusive right to send to an endpoint until `busy_until`."""
 
     def __init__(self, endpoint_id: int) -> None:
         self.endpoint_id = endpoint_id
         self.busy_until: datetime | None = None
 
-    def take(self) -> bool:
-        """Take or renew the lease; return False if another worker has it, or the endpoint is paused."""
+    def acquire(self) -> bool:
+        """Acquire or renew the lease; return False if another worker has it or the endpoint is paused."""
         now = timezone.now()
         free = (
             Q(busy_until=self.busy_until) if self.busy_until else Q(busy_until=None) | Q(busy_until__lte=now)
@@ -141,12 +141,12 @@ class _Lease:
         self.busy_until = now + _SENDING
         return True
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         if self.busy_until:
             Endpoint.objects.filter(pk=self.endpoint_id, busy_until=self.busy_until).update(busy_until=None)
 
     def endpoint(self) -> Endpoint:
-        """Return the endpoint as it is now."""
+        """Return the endpoint from the database."""
         return Endpoint.objects.get(pk=self.endpoint_id)
 
 
@@ -155,16 +155,16 @@ def _lease(endpoint_id: int) -> Iterator[_Lease | None]:
     client = Endpoint.objects.filter(pk=endpoint_id).values("client")
     busy = Endpoint.objects.filter(client__in=client, busy_until__gt=timezone.now())
     lease = _Lease(endpoint_id)
-    is_taken = busy.count() < MAX_BUSY_PER_CLIENT and lease.take()
+    is_acquired = busy.count() < MAX_BUSY_PER_CLIENT and lease.acquire()
     try:
-        yield lease if is_taken else None
+        yield lease if is_acquired else None
     finally:
-        lease.give_back()
+        lease.release()
 
 
 def _send_next(lease: _Lease, *, only: str | None = None) -> Delivery | None:
     """Send the endpoint's next delivery; return None if none is due."""
-    if not lease.take():
+    if not lease.acquire():
         return None
     delivery = _claim_delivery(lease.endpoint(), only)
     if delivery is None:
@@ -206,7 +206,7 @@ def _claim_delivery(endpoint: Endpoint, only: str | None) -> Delivery | None:
         and endpoint.failures >= PAUSE_AFTER
         and delivery.created_at < now - STEP_OVER_AFTER
     ):
-        # The receiver may refuse nothing but this one: others have to find out.
+        # The receiver may reject only this delivery, so a different one probes the endpoint.
         delivery = due.order_by("attempts", "pk").first()
     if delivery:
         delivery.status = Delivery.Status.SENDING
@@ -223,7 +223,7 @@ def _record_attempt(delivery: Delivery, endpoint_id: int, attempt: Attempt) -> N
     if attempt.is_delivered:
         delivery.status, delivery.delivered_at = Delivery.Status.DELIVERED, now
     elif Decision.objects.filter(reverses=delivery.decision_id).exists():
-        # Undone while it was being sent: the correction must not be overtaken by what it corrects.
+        # The decision was undone meanwhile: a retry could arrive after the correction.
         delivery.status = Delivery.Status.CANCELLED
     elif attempt.is_permanent or now >= delivery.retry_until:
         delivery.status = Delivery.Status.FAILED
@@ -234,7 +234,7 @@ def _record_attempt(delivery: Delivery, endpoint_id: int, attempt: Attempt) -> N
             else back_off(delivery.attempts, first=retries.FIRST_WAIT, longest=retries.MAX_WAIT)
         )
         delivery.status, delivery.send_after = Delivery.Status.PENDING, now + max(wait, _MIN_WAIT)
-    # Only the attempt that still owns the row may write: a sender taken for dead comes too late.
+    # If another worker has taken over the delivery, this attempt must not overwrite its result.
     is_owner = Delivery.objects.filter(
         pk=delivery.pk, status=Delivery.Status.SENDING, attempts=delivery.attempts
     ).update(
@@ -249,7 +249,7 @@ def _record_attempt(delivery: Delivery, endpoint_id: int, attempt: Attempt) -> N
 
 
 def _record_health(endpoint: Endpoint, delivery: Delivery, attempt: Attempt, now: datetime) -> None:
-    """Pause an endpoint that fails constantly, or release the deliveries of one that responds again."""
+    """Pause an endpoint that fails repeatedly, or make the retries due of one that responds again."""
     was_paused = endpoint.failures >= PAUSE_AFTER
     if attempt.is_delivered or (attempt.is_permanent and attempt.status is not None):
         if endpoint.failures or endpoint.paused_until:
@@ -260,12 +260,12 @@ def _record_health(endpoint: Endpoint, delivery: Delivery, attempt: Attempt, now
                 endpoint=endpoint, status=Delivery.Status.PENDING, attempts__gt=0, send_after__gt=now
             ).update(send_after=now)
         return
-    # A response such as 500 may be about one delivery: only its first failure says something of the receiver.
+    # A response such as 500 may concern one delivery only, so its retries do not count against the endpoint.
     if attempt.is_permanent or not (attempt.is_outage or delivery.attempts == 1 or was_paused):
         return
     endpoint.failures += 1
     if attempt.is_timeout:
-        # It occupied a worker until the deadline: it is not given two more.
+        # A timeout occupies a worker until the deadline, so the first one pauses the endpoint.
         endpoint.failures = max(endpoint.failures, PAUSE_AFTER)
     waits = [attempt.retry_after] if attempt.retry_after is not None and attempt.is_outage else []
     if endpoint.failures >= PAUSE_AFTER:
@@ -282,7 +282,7 @@ def resend(*, delivery_id: str, user: User) -> Delivery:
 
     Raises:
         PermissionDenied: the user may not.
-        ModerationError: it has not failed, or the platform knows a later decision on the same comment.
+        ModerationError: it has not failed, or the platform has received a later decision on the comment.
     """
     delivery = Delivery.objects.select_for_update().filter(pk=delivery_id).first()
     community = delivery.payload.get("community") if delivery else None
@@ -309,7 +309,7 @@ def resend(*, delivery_id: str, user: User) -> Delivery:
 
 
 def resend_all(*, deliveries: QuerySet[Delivery], user: User) -> int:
-    """Send failed deliveries again, except those that a later decision has overtaken; return how many.
+    """Send failed deliveries again, except outdated ones; return how many.
 
     Raises:
         PermissionDenied: the user may not.

@@ -1,4 +1,4 @@
-"""Policies: drafted, activated, replaced. Past decisions keep the version they were made under."""
+"""Draft, edit and activate policies. Past decisions keep the policy version that they were made under."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,8 +34,7 @@ _RULE_FIELDS = (
     "category",
     "position",
 )
-# Review only: without a threshold for rejection, only a moderator removes a comment. The model reads words,
-# not meaning, so the leads of a site switch on automatic removal themselves, label by label.
+# No rule rejects automatically: the leads of a site enable automatic removal themselves, label by label.
 DEFAULT_RULES: tuple[dict[str, Any], ...] = (
     {
         "label": "threat",
@@ -100,7 +99,7 @@ DEFAULT_RULES: tuple[dict[str, Any], ...] = (
 
 
 def _next_version(community: str) -> int:
-    # The unique constraint on community and version decides between two who draft at once.
+    # The unique constraint on community and version rejects the second of two concurrent drafts.
     return (Policy.objects.filter(community=community).aggregate(last=Max("version"))["last"] or 0) + 1
 
 
@@ -115,7 +114,7 @@ def _store(policy: Policy, rules: Sequence[Mapping[str, Any]]) -> Policy:
 
 
 def rules_of(policy: Policy) -> list[dict[str, Any]]:
-    """Return the policy's rules as plain fields, to be changed and handed to `draft_policy` or `simulate`."""
+    """Return the policy's rules as mappings of fields, for `draft_policy` and `simulate`."""
     return [{name: getattr(rule, name) for name in _RULE_FIELDS} for rule in policy.rules.all()]
 
 
@@ -131,8 +130,8 @@ def draft_policy(
     """Store the next version of a community's policy as a draft.
 
     Args:
-        based_on: the policy whose fields and rules are copied where they are not given.
-        rules: each a mapping of `PolicyRule` fields; see `rules_of`.
+        based_on: the policy from which fields and rules that are not given are copied.
+        rules: mappings of `PolicyRule` fields; see `rules_of`.
         fields: fields of `Policy`, such as `audit_share`.
 
     Raises:
@@ -153,7 +152,7 @@ def draft_policy(
 def edit_draft(
     *, policy: Policy, user: User, rules: Sequence[Mapping[str, Any]] | None = None, **fields: Any
 ) -> Policy:
-    """Change a draft, or draft the next version from a policy that was activated; return what was changed.
+    """Edit a draft, or draft the next version of a policy that was activated; return the draft.
 
     Raises:
         PermissionDenied, ValidationError: as in `draft_policy`.
@@ -173,16 +172,16 @@ def edit_draft(
 
 @transaction.atomic
 def activate_policy(*, policy: Policy, user: User, reason: str) -> Policy:
-    """Make a draft, or an earlier version, the community's active policy; the one before is retired.
+    """Activate a draft or an earlier version, and retire the community's active policy.
 
     Raises:
         PermissionDenied: the user may not manage this community's policy.
-        ModerationError: no reason was given, or it is active.
+        ModerationError: no reason was given, or the policy is active already.
     """
     require_policy(user, policy.community)
     if not reason.strip():
         raise ModerationError("Give a reason: it is kept with the policy.")
-    # All versions of the community are locked, so that two activations happen one after the other.
+    # The lock on all versions of the community serialises concurrent activations.
     versions = list(Policy.objects.select_for_update().filter(community=policy.community).order_by("pk"))
     policy = next(version for version in versions if version.pk == policy.pk)
     if policy.status == Policy.Status.ACTIVE:
@@ -212,7 +211,7 @@ def _activate(policy: Policy, user: User | None, reason: str) -> Policy:
 
 @transaction.atomic
 def install_default_policy() -> Policy | None:
-    """Install the default policy where there is none; return it, or None if there was one."""
+    """Install and activate the default policy; return None if there is one already."""
     if Policy.objects.filter(community="").exists():
         return None
     policy = _store(Policy(community="", version=1), DEFAULT_RULES)

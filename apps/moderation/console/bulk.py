@@ -9,7 +9,7 @@ from django.shortcuts import redirect
 from django.template.loader import render_to_string
 
 from apps.accounts.models import User
-from apps.moderation import actions, insight
+from apps.moderation import actions, saved_views, statistics
 from apps.moderation.console.forms import BulkActionForm, BulkForm
 from apps.moderation.console.views import console_view, get_user, is_fetch, render_page
 from apps.moderation.errors import ModerationError
@@ -44,16 +44,20 @@ def bulk(request: HttpRequest) -> HttpResponse:
 
 
 def _selection_context(user: User, form: BulkForm, selection: actions.BulkFilter) -> dict[str, Any]:
-    counts = insight.histogram(
+    counts = statistics.histogram(
         user=user, label=selection["label"], community=selection.get("community"), bins=BINS
     )
     # The preview counts exactly; here the count stops at a cap so that the page stays fast.
-    count = insight.capped(actions.chosen(selection, decidable_by(user))) if form.is_complete else 0
+    count = (
+        saved_views.count_up_to(actions.select_items(selection, decidable_by(user)))
+        if form.is_complete
+        else 0
+    )
     return {
         "selection": selection,
         "is_complete": form.is_complete,
-        "count": min(count, insight.CAP),
-        "is_capped": count > insight.CAP,
+        "count": min(count, saved_views.MAX_COUNT),
+        "is_capped": count > saved_views.MAX_COUNT,
         "bins": _histogram_bins(counts, selection, is_complete=form.is_complete),
         "rules": _rules(selection.get("community", "")),
     }

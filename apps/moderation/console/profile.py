@@ -4,7 +4,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 
 from apps.accounts.permissions import in_communities_of
-from apps.moderation import actions, insight
+from apps.moderation import actions, statistics
 from apps.moderation.console.forms import PreferenceForm
 from apps.moderation.console.views import console_view, get_user, render_page
 from apps.moderation.models import Decision, Preference
@@ -23,16 +23,16 @@ def profile(request: HttpRequest) -> HttpResponse:
     if request.method == "POST" and form.is_valid():
         actions.set_preferences(user=user, **form.cleaned_data)
         return redirect("admin:moderation_profile")
-    statistics = insight.own_figures(user, days=DAYS)
-    maximum = max((count for _, count in statistics.by_day), default=1)
+    own_statistics = statistics.moderator_statistics(user, days=DAYS)
+    maximum = max((count for _, count in own_statistics.by_day), default=1)
     decisions = in_communities_of(user, Decision.objects.filter(by=user), "submission__community")
     context = {
         "title": "Profile",
         "form": form,
-        "statistics": statistics,
-        "by_day": [(day, count, 100 * count / maximum) for day, count in statistics.by_day],
+        "statistics": own_statistics,
+        "by_day": [(day, count, 100 * count / maximum) for day, count in own_statistics.by_day],
         "days": DAYS,
-        "shift": insight.shift_of(user),
+        "shift": statistics.shift_exposure(user),
         "decisions": decisions.exclude(action=Decision.Action.REVERSE)
         .select_related("rule", "reversal", "item")
         .order_by("-created_at")[:_LAST_DECISIONS],

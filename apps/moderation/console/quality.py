@@ -6,7 +6,7 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, Stream
 from django.utils import timezone
 
 from apps.accounts.permissions import communities_of
-from apps.moderation import exports, insight
+from apps.moderation import exports, statistics
 from apps.moderation.console.views import console_view, get_user, render_page
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Decision
@@ -24,12 +24,12 @@ def quality(request: HttpRequest) -> HttpResponse:
     user = get_user(request)
     require(user, "moderation.view_decision")
     communities = communities_of(user)
-    by_label, by_pair = insight.agreement(communities=communities)
+    by_label, by_pair = statistics.agreement(communities=communities)
     context = {
         "title": "Quality",
         "agreement_by_label": by_label.items(),
         "agreement_by_pair": by_pair.items() if user.has_perm("moderation.decide_escalated") else None,
-        "appeals": insight.appeal_counts(communities=communities),
+        "appeals": statistics.appeal_counts(communities=communities),
         "export_days": EXPORT_DAYS,
         "max_export_days": MAX_EXPORT_DAYS,
     }

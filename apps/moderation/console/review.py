@@ -10,7 +10,7 @@ from django.template.loader import render_to_string
 from django.urls import reverse
 
 from apps.accounts.models import User
-from apps.moderation import actions, availability, insight, selectors
+from apps.moderation import actions, availability, saved_views, selectors
 from apps.moderation.console.forms import DecideForm, NextItemForm, PresenceForm, ReleaseForm
 from apps.moderation.console.review_context import (
     decision_problem,
@@ -115,7 +115,7 @@ def release(request: HttpRequest, pk: int) -> HttpResponse:
             availability.withdraw_offer(offered, form.cleaned_data["tab"])
     if form.cleaned_data["version"]:
         actions.release(item_id=pk, user=user, version=form.cleaned_data["version"])
-    insight.forget_counts(user)
+    saved_views.invalidate_counts(user)
     return HttpResponse(status=204)
 
 
@@ -158,7 +158,7 @@ def _format_items(ids: Sequence[int]) -> str:
 def _decided_response(
     request: HttpRequest, user: User, view: str, decision: Decision, notice: str
 ) -> HttpResponse:
-    insight.forget_counts(user)
+    saved_views.invalidate_counts(user)
     if not is_fetch(request):
         if notice:
             messages.warning(request, notice)
@@ -180,7 +180,7 @@ def skip(request: HttpRequest, pk: int) -> HttpResponse:
     """Leave an item to other moderators. The note, if there is one, is stored as the reason."""
     user, view = get_user(request), _get_view(request)
     item = actions.skip(item_id=pk, user=user, reason=request.POST.get("note", ""))
-    insight.forget_counts(user)
+    saved_views.invalidate_counts(user)
     if not is_fetch(request):
         messages.info(request, f"Skipped item {pk}. For one day it is offered to other moderators only.")
         return redirect(queue_url(view))
@@ -213,7 +213,7 @@ def presence(request: HttpRequest, pk: int) -> HttpResponse:
     form = PresenceForm(request.POST)
     if form.is_valid() and form.cleaned_data["is_first"]:
         availability.offer(pk, form.cleaned_data["tab"])
-    other_viewers = actions.look(item=item, user=user)
+    other_viewers = actions.record_presence(item=item, user=user)
     return JsonResponse(
         {
             "other_viewers": other_viewers,
@@ -230,8 +230,8 @@ def undo(request: HttpRequest, pk: int) -> HttpResponse:
     decision = selectors.visible(user, Decision.objects.all()).filter(pk=pk).first()
     if decision is None:
         raise Http404
-    undone, failed = actions.undo_together(decision_id=pk, user=user)
-    insight.forget_counts(user)
+    undone, failed = actions.undo_cluster(decision_id=pk, user=user)
+    saved_views.invalidate_counts(user)
     message = f"Undone: {decision.noun} of item {decision.item_id}"
     message += f" and of {len(undone) - 1} similar." if len(undone) > 1 else "."
     if failed:

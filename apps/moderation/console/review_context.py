@@ -12,7 +12,7 @@ from django.utils import timezone
 from apps.accounts.models import User
 from apps.accounts.permissions import NO_COMMUNITY, communities_of
 from apps.classifier.labels import LABELS
-from apps.moderation import actions, availability, insight, selectors
+from apps.moderation import actions, availability, saved_views, selectors, statistics
 from apps.moderation.console import comment
 from apps.moderation.errors import StaleError
 from apps.moderation.models import Decision, Delivery, Queue, QueueItem, QueueItemQuerySet, Skip
@@ -59,8 +59,10 @@ def _similar_items(user: User, item: QueueItem) -> QueueItemQuerySet:
 
 def empty_context(user: User, view: str) -> dict[str, Any]:
     """Return the context of a view in which the user can take no item, with the reasons."""
-    insight.forget_counts(user)
-    reasons = insight.why_empty(user, view) if user.has_perm("moderation.decide_queueitem") else []
+    saved_views.invalidate_counts(user)
+    reasons = (
+        saved_views.explain_empty_view(user, view) if user.has_perm("moderation.decide_queueitem") else []
+    )
     return surroundings_context(user, view, None) | {"title": "Queue", "empty_reasons": reasons}
 
 
@@ -80,11 +82,11 @@ def surroundings_context(
     items = items.exclude(pk__in=exclude).select_related("submission__author", "submission__prediction")
     return {
         "view": view,
-        "views": insight.view_counts(user),
+        "views": saved_views.view_counts(user),
         "next_items": list(items.by_priority()[:NEXT_ITEMS]),
         "allowed_groups": allowed_groups,
         "no_community": NO_COMMUNITY if communities_of(user) == [] else "",
-        "shift": insight.shift_of(user),
+        "shift": statistics.shift_exposure(user),
         "item": item,
     } | _newest_decision_context(user, view)
 

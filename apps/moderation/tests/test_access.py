@@ -13,7 +13,7 @@ from django.urls import reverse
 
 from apps.accounts.models import CommunityAccess, User
 from apps.accounts.permissions import access_key, communities_of
-from apps.moderation import actions, insight
+from apps.moderation import actions, saved_views
 from apps.moderation.models import Policy
 from apps.moderation.permissions import require, visible_to
 from apps.moderation.selectors import communities_for
@@ -29,7 +29,7 @@ def test_new_user_sees_no_community(model: Any, policy: Policy, person: Callable
     assert communities_of(new) == []
     assert visible_to(new).count() == 0
     assert actions.claim_next(user=new) is None
-    assert {view.count for view in insight.view_counts(new)} == {0}
+    assert {view.count for view in saved_views.view_counts(new)} == {0}
     with pytest.raises(PermissionDenied, match="no access to this community"):
         require(new, "moderation.view_queueitem", community="news")
 

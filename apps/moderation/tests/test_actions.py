@@ -55,7 +55,7 @@ def test_an_audit_keeps_its_sampling_chance(
     model: ModelVersion, policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Policy.objects.update(audit_share=0.25)
-    monkeypatch.setattr("apps.moderation.actions.intake.random.random", lambda: 0.2)
+    monkeypatch.setattr("random.random", lambda: 0.2)
     answer = actions.moderate(text="fine")
     assert answer.submission.outcome == "approve"
     assert answer.item is not None
@@ -229,7 +229,9 @@ def test_only_the_decider_or_a_lead_undoes(item: QueueItem, ann: User, ben: User
 
 def test_an_escalated_item_is_for_leads(item: QueueItem, ann: User, ben: User, lea: User) -> None:
     held = actions.claim(item_id=item.pk, user=ann)
-    result = actions.escalate(item_id=item.pk, version=held.version, user=ann, note="help")
+    result = actions.decide(
+        item_id=item.pk, version=held.version, user=ann, note="help", action=Action.ESCALATE
+    )
     assert (result.item.queue, result.item.status, result.delivery) == ("escalated", "open", None)
     assert actions.claim_next(user=ben) is None
     with pytest.raises(PermissionDenied, match="lead"):
@@ -239,7 +241,7 @@ def test_an_escalated_item_is_for_leads(item: QueueItem, ann: User, ben: User, l
 
 def test_undoing_an_escalation_puts_the_item_back(item: QueueItem, ann: User) -> None:
     held = actions.claim(item_id=item.pk, user=ann)
-    result = actions.escalate(item_id=item.pk, version=held.version, user=ann)
+    result = actions.decide(item_id=item.pk, version=held.version, user=ann, action=Decision.Action.ESCALATE)
     undone = actions.undo(decision_id=result.decision.pk, user=ann)
     assert undone.item.queue == item.queue
     assert undone.item.priority == pytest.approx(item.priority)
@@ -374,7 +376,7 @@ def test_the_default_policy_is_installed_once(policy: Policy) -> None:
     assert actions.install_default_policy() is None
 
 
-def decide_two_clusters(ann: User, seconds: float | None = None) -> list[list[actions.Decided]]:
+def decide_two_clusters(ann: User, seconds: float | None = None) -> list[list[actions.DecisionResult]]:
     """Decide three similar items, and three more copies of them that arrive within seconds."""
     results = []
     for _ in range(2):
@@ -389,30 +391,30 @@ def decide_two_clusters(ann: User, seconds: float | None = None) -> list[list[ac
 
 
 @pytest.mark.parametrize("seconds", [None, 0.0, 3.5])
-def test_undo_together_with_two_recent_clusters_undoes_only_one(
+def test_undo_cluster_with_two_recent_clusters_undoes_only_one(
     model: ModelVersion, policy: Policy, ann: User, seconds: float | None
 ) -> None:
     first, second = decide_two_clusters(ann, seconds)
-    undone, failed = actions.undo_together(decision_id=first[0].decision.pk, user=ann)
+    undone, failed = actions.undo_cluster(decision_id=first[0].decision.pk, user=ann)
     assert failed == []
     assert {result.item.pk for result in undone} == {result.item.pk for result in first}
     assert set(QueueItem.objects.open()) == {result.item for result in first}
-    undone, failed = actions.undo_together(decision_id=second[0].decision.pk, user=ann)
+    undone, failed = actions.undo_cluster(decision_id=second[0].decision.pk, user=ann)
     assert failed == []
     assert {result.item.pk for result in undone} == {result.item.pk for result in second}
 
 
-def test_undo_together_leaves_single_decision_with_zero_seconds(
+def test_undo_cluster_leaves_single_decision_with_zero_seconds(
     model: ModelVersion, policy: Policy, ann: User
 ) -> None:
     cluster, _ = decide_two_clusters(ann)
     single = decide_item(
         create_queue_item("insult=0.7 the very same words"), ann, Action.APPROVE, seconds=0.0
     )
-    actions.undo_together(decision_id=cluster[0].decision.pk, user=ann)
+    actions.undo_cluster(decision_id=cluster[0].decision.pk, user=ann)
     single.item.refresh_from_db()
     assert single.item.status == "approved"
-    actions.undo_together(decision_id=single.decision.pk, user=ann)
+    actions.undo_cluster(decision_id=single.decision.pk, user=ann)
     single.item.refresh_from_db()
     assert single.item.status == "open"
     assert Decision.objects.filter(action=Action.REVERSE).count() == 4

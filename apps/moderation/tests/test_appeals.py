@@ -6,7 +6,7 @@ import pytest
 from django.core.exceptions import PermissionDenied
 
 from apps.accounts.models import APIKey, User
-from apps.moderation import actions, insight, webhooks
+from apps.moderation import actions, statistics, webhooks
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Decision, Policy, QueueItem
 from apps.registry.models import ModelVersion
@@ -38,8 +38,8 @@ def test_an_appeal_goes_to_another_and_its_outcome_is_sent(
     assert (result.delivery.event, result.delivery.payload["outcome"]) == ("appeal.resolved", "approve")
     assert item.submission.author is not None
     assert item.submission.author.active_strikes() == 0
-    assert insight.appeal_counts() == {"open": 0, "upheld": 0, "overturned": 1}
-    assert insight.own_figures(lea).overturn_rate == 1
+    assert statistics.appeal_counts() == {"open": 0, "upheld": 0, "overturned": 1}
+    assert statistics.moderator_statistics(lea).overturn_rate == 1
     actions.undo(decision_id=result.decision.pk, user=leo)
     appeal.refresh_from_db()
     assert appeal.status == "open"
@@ -78,5 +78,5 @@ def test_what_can_not_be_appealed(item: QueueItem, ann: User, client_key: APIKey
     with pytest.raises(ModerationError, match="no such decision"):
         actions.appeal_for(decision_id=rejected.pk, client=client_key)
     actions.undo(decision_id=rejected.pk, user=ann)
-    with pytest.raises(ModerationError, match="holds"):
+    with pytest.raises(ModerationError, match="in force"):
         actions.appeal(token=webhooks.appeal_token(rejected))

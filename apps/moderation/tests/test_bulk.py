@@ -161,7 +161,7 @@ def test_every_status_of_a_job_is_drawn_and_resumed_or_not(
     page = client.get(reverse("admin:moderation_job", args=[job.pk])).content.decode()
     assert ("Type <b>60</b> to confirm" in page) == (status == "draft")
     assert ("Undo all 2 decisions" in page) == (status in ("done", "cancelled"))
-    assert ("data-watch" in page) == (status in ("queued", "running", "undoing"))
+    assert ("data-refresh" in page) == (status in ("queued", "running", "undoing"))
     sent: list[tuple] = []
     monkeypatch.setattr(bulk, "enqueue", lambda *message: sent.append(message))
     actions.resume_bulk_jobs()

@@ -114,7 +114,7 @@ def test_all_want_the_same_item(
 def test_one_external_id_sent_eight_times_at_once(
     model: ModelVersion, policy: Policy, client_key: APIKey, threads: ThreadPoolExecutor
 ) -> None:
-    def send(_: int) -> actions.Answer:
+    def send(_: int) -> actions.ModerationResult:
         try:
             return actions.moderate(
                 text="insult=0.7 you", client=client_key, author_ref="troll", external_id="7"

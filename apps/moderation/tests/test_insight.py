@@ -12,7 +12,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from apps.accounts.models import User
 from apps.classifier.labels import LABELS
-from apps.moderation import actions, insight
+from apps.moderation import actions, saved_views, statistics
 from apps.moderation.models import Decision, Policy, Preference, QueueItem
 from apps.moderation.simulator import simulate
 from apps.moderation.tasks import log_queue_age
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 
 def counts(user: User) -> dict[str, tuple[int, int]]:
-    return {view.view: (view.count, view.overdue) for view in insight.view_counts(user)}
+    return {view.view: (view.count, view.overdue) for view in saved_views.view_counts(user)}
 
 
 def test_views_are_counted_for_who_may_see_them(
@@ -49,7 +49,7 @@ def test_views_are_counted_for_who_may_see_them(
 def test_the_queues_age_is_logged(
     model: ModelVersion, policy: Policy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", logger="apps.moderation.insight")
+    caplog.set_level("INFO", logger="apps.moderation.statistics")
     log_queue_age()
     old = create_queue_item("insult=0.7")
     QueueItem.objects.filter(pk=old.pk).update(created_at=timezone.now() - timedelta(hours=5))
@@ -61,10 +61,10 @@ def test_the_queues_age_is_logged(
 def test_big_views_are_not_counted_to_the_end(
     model: ModelVersion, policy: Policy, ann: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(insight, "CAP", 2)
+    monkeypatch.setattr(saved_views, "MAX_COUNT", 2)
     for number in range(5):
         create_queue_item(f"insult=0.7 number {number}")
-    everything = insight.view_counts(ann)[1]
+    everything = saved_views.view_counts(ann)[1]
     assert (everything.view, everything.count, everything.count_text) == ("all", 3, "2+")
 
 
@@ -72,15 +72,15 @@ def test_how_many_queries_the_counts_take(
     policy: Policy, ann: User, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
     with django_assert_max_num_queries(35):
-        insight.view_counts(ann)
+        saved_views.view_counts(ann)
     with django_assert_max_num_queries(5):
-        insight.view_counts(ann)
+        saved_views.view_counts(ann)
 
 
 def test_the_histogram_counts_by_score(model: ModelVersion, policy: Policy, ann: User) -> None:
     for score in (0.65, 0.66, 0.97):
         create_queue_item(f"insult={score} {score}")
-    found = insight.histogram(user=ann, label="insult", bins=10)
+    found = statistics.histogram(user=ann, label="insult", bins=10)
     assert found == [0, 0, 0, 0, 0, 0, 2, 0, 0, 1]
 
 
@@ -96,7 +96,7 @@ def test_the_histogram_counts_by_score(model: ModelVersion, policy: Policy, ann:
     ],
 )
 def test_cohens_kappa(pairs: dict[tuple[bool, bool], int], kappa: float | None) -> None:
-    found = insight.cohen_kappa(Counter(pairs)).kappa
+    found = statistics.cohen_kappa(Counter(pairs)).kappa
     assert found == (None if kappa is None else pytest.approx(kappa))
 
 
@@ -107,7 +107,7 @@ def test_agreement_of_blind_reviews(model: ModelVersion, policy: Policy, ann: Us
         decide_item(create_queue_item(f"insult=0.7 number {number}"), ann, first_action)
         second = QueueItem.objects.get(kind="second", status="open")
         decide_item(second, ben, second_action, labels=["insult"] if second_action == "reject" else [])
-    by_label, by_pair = insight.agreement()
+    by_label, by_pair = statistics.agreement()
     assert (by_label["insult"].count, by_label["insult"].agreed) == (4, 3)
     assert by_label["insult"].kappa == pytest.approx(0.5)
     assert list(by_pair) == [("ann", "ben")]
@@ -118,7 +118,7 @@ def test_own_figures(model: ModelVersion, policy: Policy, ann: User, lea: User) 
     first = decide_item(create_queue_item("insult=0.7 one"), ann, seconds=10.0).decision
     decide_item(create_queue_item("insult=0.7 two"), ann, "approve", seconds=20.0)
     actions.undo(decision_id=first.pk, user=lea)
-    figures = insight.own_figures(ann)
+    figures = statistics.moderator_statistics(ann)
     assert (figures.decisions, figures.mean_seconds, figures.overturned, figures.overturn_rate) == (
         2,
         15.0,
@@ -137,7 +137,7 @@ def test_mean_seconds_counts_zero_but_no_applied_decision(
     actions.decide_cluster(
         item_id=held.pk, version=held.version, user=ann, action=Decision.Action.APPROVE, seconds=30.0
     )
-    assert insight.own_figures(ann).mean_seconds == 15.0
+    assert statistics.moderator_statistics(ann).mean_seconds == 15.0
     assert simulate(user=lea, rules=[]).seconds_per_item == 15.0
 
 
@@ -147,10 +147,10 @@ def test_a_pause_is_suggested_when_the_budget_is_spent(
     actions.set_preferences(user=ann, exposure_limit=2, greyscale=True)
     decide_item(create_queue_item("insult=0.7 mild"), ann)
     decide_item(create_queue_item("threat=0.9 one"), ann)
-    assert not insight.shift_of(ann).nudge
+    assert not statistics.shift_exposure(ann).suggests_break
     decide_item(create_queue_item("threat=0.9 two"), ann)
-    shift = insight.shift_of(ann)
-    assert (shift.severe, shift.limit, shift.nudge) == (2, 2, True)
+    shift = statistics.shift_exposure(ann)
+    assert (shift.severe, shift.limit, shift.suggests_break) == (2, 2, True)
     preference = Preference.for_user(ann)
     assert (preference.masked, preference.greyscale, preference.exposure_limit) == (True, True, 2)
     with pytest.raises(ValidationError, match="volume"):
@@ -195,17 +195,17 @@ def test_only_who_manages_policies_simulates(policy: Policy, ann: User) -> None:
 
 
 def test_who_else_is_looking(item: QueueItem, ann: User, ben: User, person: Callable[..., User]) -> None:
-    assert actions.look(item=item, user=ann) == []
-    assert actions.look(item=item, user=ben) == ["ann"]
+    assert actions.record_presence(item=item, user=ann) == []
+    assert actions.record_presence(item=item, user=ben) == ["ann"]
 
 
 def test_a_rejection_without_labels_speaks_of_its_reason_only() -> None:
     insult = 1 << LABELS.index("insult")
-    assert insight.stated_labels("approve", None, None) == (0, ALL_LABELS)
-    assert insight.stated_labels("reject", insult, "threat") == (insult, ALL_LABELS)
-    assert insight.stated_labels("reject", 0, "threat") == (0, ALL_LABELS)
-    assert insight.stated_labels("reject", None, "insult") == (insult, insult)
-    assert insight.stated_labels("reject", None, "") == (0, 0)
+    assert statistics.stated_labels("approve", None, None) == (0, ALL_LABELS)
+    assert statistics.stated_labels("reject", insult, "threat") == (insult, ALL_LABELS)
+    assert statistics.stated_labels("reject", 0, "threat") == (0, ALL_LABELS)
+    assert statistics.stated_labels("reject", None, "insult") == (insult, insult)
+    assert statistics.stated_labels("reject", None, "") == (0, 0)
 
 
 def test_what_is_unlikely_is_not_called_possible(model: ModelVersion, policy: Policy) -> None:
@@ -221,6 +221,6 @@ def test_what_is_unlikely_is_not_called_possible(model: ModelVersion, policy: Po
     assert line("threat=0.9 you").startswith("Likely threat (90%) · high severity")
     assert "Possibly threat (21%)" in line("threat=0.21 you")
     prediction = predictions.score(texts=["fine"], source=Prediction.Source.API)[0][0]
-    asked = actions.ask_for_review(prediction=prediction, by=User.objects.create_superuser("root"))
+    asked = actions.request_review(prediction=prediction, by=User.objects.create_superuser("root"))
     assert asked is not None
     assert asked.priority_explanation.startswith("Sent to review by a colleague · no label is likely")

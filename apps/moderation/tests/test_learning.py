@@ -14,7 +14,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 
 from apps.accounts.models import User
 from apps.moderation import actions, tasks, triage
-from apps.moderation.actions import learning
+from apps.moderation.actions import active_learning
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Decision, Policy, Queue, QueueItem
 from apps.moderation.simulator import simulate
@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.database]
 def all_different(monkeypatch: pytest.MonkeyPatch) -> None:
     """Comments of one template count as different."""
     numbers = itertools.count()
-    monkeypatch.setattr(triage, "sketch", lambda text: (next(numbers), next(numbers)))
+    monkeypatch.setattr(triage, "minhash", lambda text: (next(numbers), next(numbers)))
 
 
 def scored(*texts: str, do_not_store: bool = False) -> list[Prediction]:
@@ -47,7 +47,7 @@ def test_the_least_certain_of_what_nobody_saw_is_queued(model: ModelVersion, pol
     approved = actions.moderate(text="toxic=0.4 nearly, this one", author_ref="ann").submission
     scored("obscene=0.52 close to the limit", "toxic=0.02 far away from it")
     scored("toxic=0.5 not to be stored, whatever", do_not_store=True)
-    items = actions.queue_to_learn(count=2)
+    items = actions.queue_for_labeling(count=2)
     assert sorted(texts(items)) == ["obscene=0.52 close to the limit", "toxic=0.4 nearly, this one"]
     assert {(item.kind, item.queue, item.selection_reason) for item in items} == {
         ("learn", "learn", "uncertainty")
@@ -61,15 +61,15 @@ def test_the_least_certain_of_what_nobody_saw_is_queued(model: ModelVersion, pol
 
 def test_the_next_draw_looks_at_what_came_since(model: ModelVersion, policy: Policy) -> None:
     scored("toxic=0.5 one of the first", "toxic=0.3 another of the first lot")
-    assert texts(actions.queue_to_learn(count=1)) == ["toxic=0.5 one of the first"]
+    assert texts(actions.queue_for_labeling(count=1)) == ["toxic=0.5 one of the first"]
     scored("toxic=0.1 came in later")
-    assert texts(actions.queue_to_learn(count=5)) == ["toxic=0.1 came in later"]
-    assert actions.queue_to_learn(count=5) == []
+    assert texts(actions.queue_for_labeling(count=5)) == ["toxic=0.1 came in later"]
+    assert actions.queue_for_labeling(count=5) == []
 
 
 def test_near_duplicates_are_asked_once(model: ModelVersion, policy: Policy) -> None:
     scored(*(f"toxic=0.5 buy my wonderful cheap watches at the usual place{end}" for end in ("", "!", "!!")))
-    assert len(actions.queue_to_learn(count=3)) == 1
+    assert len(actions.queue_for_labeling(count=3)) == 1
 
 
 def test_where_champion_and_challenger_disagree(
@@ -84,9 +84,9 @@ def test_where_champion_and_challenger_disagree(
         assert artifact.version == challenger
         return StubScorer().score_many([text.replace("toxic=0.05", "toxic=0.9") for text in given])
 
-    monkeypatch.setattr(learning, "_scores", theirs)
+    monkeypatch.setattr(active_learning, "_scores", theirs)
     scored("toxic=0.05 harmless says one", "toxic=0.45 both unsure of this")
-    first, second = actions.queue_to_learn(count=2)
+    first, second = actions.queue_for_labeling(count=2)
     assert {
         first.submission.text: first.selection_reason,
         second.submission.text: second.selection_reason,
@@ -107,12 +107,12 @@ def test_the_random_share_keeps_its_chance_and_so_do_the_audits_of_intake(
     """Of 40 approved comments intake saw half by chance; a draw of 4 of the 20 others raises every chance."""
     Policy.objects.update(audit_share=0.5)
     chances = itertools.cycle([0.1, 0.9])
-    monkeypatch.setattr("apps.moderation.actions.intake.random.random", lambda: next(chances))
+    monkeypatch.setattr("random.random", lambda: next(chances))
     for number in range(40):
         actions.moderate(
             text=f"toxic={number / 100 + 0.01:.2f} comment about matter{number} and thing{number}"
         )
-    items = actions.queue_to_learn(count=10)
+    items = actions.queue_for_labeling(count=10)
     drawn = [item for item in items if item.kind == QueueItem.Kind.AUDIT]
     assert (len(items), len(drawn)) == (10, 1)
     expected = 0.5 + 0.5 * 1 / 20
@@ -131,14 +131,14 @@ def test_only_scored_comments_are_no_communitys_traffic(
     model: ModelVersion, policy: Policy, lea: User
 ) -> None:
     predictions.score(texts=["toxic=0.5 in a club"], source=Prediction.Source.API, community="club")
-    assert [item.community for item in actions.queue_to_learn(count=1)] == ["club"]
+    assert [item.community for item in actions.queue_for_labeling(count=1)] == ["club"]
     rules = [{"label": "toxic", "review_from": 0.4}]
     assert simulate(user=lea, rules=rules, community="club").sample == 0
 
 
 def test_what_is_decided_is_a_label_like_any_other(model: ModelVersion, policy: Policy, ann: User) -> None:
     scored("toxic=0.5 unsure of this one")
-    (item,) = actions.queue_to_learn(count=1)
+    (item,) = actions.queue_for_labeling(count=1)
     decision = decide_item(item, ann, "reject", labels=["toxic", "insult"])
     assert decision.delivery is None, "no platform waits for an answer"
     assert list(Decision.objects.human().effective()) == [decision.decision]
@@ -152,30 +152,30 @@ def test_once_a_day_as_many_as_there_is_room_for(
 ) -> None:
     settings.LABELS_PER_DAY = 3
     scored(*(f"toxic=0.5 comment about matter{number} and thing{number}" for number in range(8)))
-    tasks.queue_to_learn()
-    tasks.queue_to_learn()
+    tasks.queue_for_labeling()
+    tasks.queue_for_labeling()
     waiting = QueueItem.objects.filter(kind=QueueItem.Kind.ACTIVE_LEARNING)
     assert waiting.count() == 3
     later = timezone.now() - timedelta(days=1, minutes=1)
     waiting.update(created_at=later)
-    tasks.queue_to_learn()
+    tasks.queue_for_labeling()
     assert waiting.count() == 3, "nobody had time for those of yesterday"
     decide_item(waiting[0], ann, "approve")
-    tasks.queue_to_learn()
+    tasks.queue_for_labeling()
     assert waiting.count() == 4
     settings.LABELS_PER_DAY = 0
     QueueItem.objects.filter(kind=QueueItem.Kind.ACTIVE_LEARNING).update(created_at=later)
-    assert actions.queue_to_learn_when_due() == []
+    assert actions.queue_for_labeling_if_due() == []
 
 
 def test_refusals(model: ModelVersion, policy: Policy, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ModerationError, match="at least one"):
-        actions.queue_to_learn(count=0)
+        actions.queue_for_labeling(count=0)
     Policy.objects.update(status=Policy.Status.RETIRED)
     with pytest.raises(CommandError, match="install_default_policy"):
-        call_command("queue_to_learn")
+        call_command("queue_for_labeling")
     with pytest.raises(ModerationError, match="No policy is active"):
-        tasks.queue_to_learn()
+        tasks.queue_for_labeling()
     assert "No policy is active" in caplog.text
 
 
@@ -184,9 +184,9 @@ def test_the_command_says_what_it_chose(
     model: ModelVersion, policy: Policy, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scored(*(f"toxic=0.5 comment about matter{number} and thing{number}" for number in range(30)))
-    call_command("queue_to_learn", "--count", "20")
+    call_command("queue_for_labeling", "--count", "20")
     assert capsys.readouterr().out == (
-        "Queued 20 comments to learn from (drawn at random: 2, model unsure: 18).\n"
+        "Queued 20 comments for active learning (model unsure: 18, random sample: 2).\n"
     )
 
 
@@ -206,7 +206,7 @@ def test_the_saved_view_says_why_it_asks(
 ) -> None:
     scored(*(f"toxic=0.45 comment about matter{number} and thing{number}" for number in range(9)))
     with django_assert_max_num_queries(12 + 9 * 6):
-        items = actions.queue_to_learn(count=9)
+        items = actions.queue_for_labeling(count=9)
     mia = person("mia")
     mia.is_staff = True
     mia.save()

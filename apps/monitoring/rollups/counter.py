@@ -17,8 +17,8 @@ from django.db.models import Count, OuterRef, Subquery, Sum
 
 from apps.classifier.labels import LABELS
 from apps.mirror.exceptions import MirrorError
-from apps.moderation.insight import stated_labels
 from apps.moderation.models import Decision, QueueItem, Submission
+from apps.moderation.statistics import stated_labels
 from apps.monitoring import ngram_stats
 from apps.monitoring.exceptions import UnknownVersionError, UnusableRowError
 from apps.monitoring.failures import describe

@@ -233,7 +233,7 @@ def test_roll_up_counts_comments_queued_by_active_learning(
     scored, _ = predictions.score(
         texts=["toxic=0.45 the model is unsure"], source=Prediction.Source.API, community="forum"
     )
-    (item,) = moderation.queue_to_learn(count=1)
+    (item,) = moderation.queue_for_labeling(count=1)
     assert item.submission.outcome == Submission.Outcome.NOT_MODERATED
     for prediction in (*scored, item.submission.prediction):
         give_feedback(prediction=prediction, is_right=True)
@@ -328,6 +328,6 @@ def test_roll_up_counts_review_requested_later(
     actions.roll_up()
     rows = HourlyRollup.objects.overall()
     assert rows.get(hour=hour).outcomes == {}
-    moderation.ask_for_review(prediction=prediction, by=lea)
+    moderation.request_review(prediction=prediction, by=lea)
     actions.roll_up()
     assert rows.get(hour=hour).outcomes == {"human_review": 1}

@@ -79,7 +79,7 @@ def request_labels(*, actor: User, comparison: Comparison) -> int:
     """
     require(actor, PROMOTE_PERMISSION)
     items = [
-        moderation.ask_for_review(prediction=disagreement.prediction, by=actor)
+        moderation.request_review(prediction=disagreement.prediction, by=actor)
         for disagreement in comparison.disagreements
         if not disagreement.is_queued
     ]

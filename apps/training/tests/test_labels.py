@@ -45,7 +45,7 @@ def scored(text: str, **options: Any) -> Prediction:
 
 def decide(
     item: QueueItem, user: User, action: Decision.Action, labels: list[str] | None = None
-) -> moderation.Decided:
+) -> moderation.DecisionResult:
     claimed = moderation.claim(item_id=item.pk, user=user)
     rule = item.policy.rules.filter(label="insult").get() if action == Decision.Action.REJECT else None
     return moderation.decide(

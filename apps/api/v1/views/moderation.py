@@ -16,7 +16,7 @@ from apps.accounts.permissions import communities_of
 from apps.api import problems
 from apps.api.v1.serializers import moderation as s
 from apps.api.v1.views.predictions import PROBLEM, PROBLEMS
-from apps.moderation import actions, insight, webhooks
+from apps.moderation import actions, saved_views, statistics, webhooks
 from apps.moderation.models import Decision, PolicyRule, QueueItem, Submission
 from apps.moderation.permissions import visible_item, visible_to
 from apps.moderation.selectors import visible
@@ -70,7 +70,7 @@ class ModerateView(APIView):
         return Response(_serialize(result))
 
 
-def _serialize(result: actions.Answer) -> dict[str, Any]:
+def _serialize(result: actions.ModerationResult) -> dict[str, Any]:
     submission = result.submission
     body = {
         "id": str(submission.pk),
@@ -248,7 +248,7 @@ class UndoView(QueueView):
         problems.get_or_404(visible(user, Decision.objects.all()), pk=pk)
         failed: list[tuple[int, str]] = []
         if data["similar"]:
-            undone, failed = actions.undo_together(decision_id=pk, user=user)
+            undone, failed = actions.undo_cluster(decision_id=pk, user=user)
         else:
             undone = [actions.undo(decision_id=pk, user=user)]
         not_undone = [{"item": item, "reason": reason} for item, reason in failed]
@@ -262,12 +262,12 @@ class ModerationStatsView(QueueView):
     @extend_schema(responses={200: s.ModerationStatsResult, **PROBLEMS})
     def get(self, request: Request) -> Response:
         user = self.moderator()
-        statistics = {
-            "views": insight.view_counts(user),
-            "appeals": insight.appeal_counts(communities=communities_of(user)),
-            "own": insight.own_figures(user),
+        data = {
+            "views": saved_views.view_counts(user),
+            "appeals": statistics.appeal_counts(communities=communities_of(user)),
+            "own": statistics.moderator_statistics(user),
         }
-        return Response(s.ModerationStatsResult(statistics).data)
+        return Response(s.ModerationStatsResult(data).data)
 
 
 class AppealsView(APIView):

@@ -7,7 +7,7 @@ import numpy as np
 from django.utils import timezone
 
 from apps.core.text import pluralize
-from apps.moderation import insight
+from apps.moderation import statistics
 from apps.monitoring import freshness, live_metrics
 from apps.monitoring.dashboard.charts import Panel, Plot, Stat, line
 from apps.monitoring.dashboard.queries import HOUR, Filters
@@ -59,7 +59,7 @@ def health_panel(filters: Filters) -> Panel:
     error_rate = errors / requests if requests else None
     has_errors = error_rate is not None and error_rate > MAX_ERROR_RATE
     depth = live_metrics.open_items(filters.community)
-    oldest = insight.oldest_open(filters.community)
+    oldest = statistics.oldest_open(filters.community)
     age = (now - oldest).total_seconds() if oldest else None
     champion = ModelVersion.objects.with_alias(Alias.CHAMPION)
     all_communities = filters.community is None

@@ -7,8 +7,8 @@ import numpy as np
 
 from apps.classifier.labels import LABELS
 from apps.core.text import pluralize
-from apps.moderation.insight import stated_labels
 from apps.moderation.models import Decision
+from apps.moderation.statistics import stated_labels
 from apps.monitoring.dashboard.charts import Panel, Plot, Series, interval_points, line
 from apps.monitoring.dashboard.queries import LABEL_NAMES, WEEK, Filters, load_rollups
 from apps.monitoring.dashboard.statistics import Rates, confusion_rates, rate, weighted_rate

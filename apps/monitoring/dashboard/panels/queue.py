@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from apps.classifier.labels import LABELS
 from apps.core.text import pluralize
-from apps.moderation import insight
+from apps.moderation import statistics
 from apps.moderation.models import QueueItem
 from apps.monitoring import live_metrics
 from apps.monitoring.dashboard.charts import Kind, Panel, Plot, Series, Stat, line
@@ -37,7 +37,9 @@ def queue_panel(filters: Filters) -> Panel:
     decision_times, time_by_step = rollups.total("decision_times"), rollups.by_step("decision_times")
     median, p95 = (percentile(decision_times, DECISION_TIME_EDGES, fraction) for fraction in (0.5, 0.95))
     total = float(decided.sum())
-    agreement, _ = insight.agreement(communities=None if filters.community is None else [filters.community])
+    agreement, _ = statistics.agreement(
+        communities=None if filters.community is None else [filters.community]
+    )
     return Panel(
         "Do moderators keep up?",
         f"{pluralize(depth, 'item is', 'items are')} open. In this window "

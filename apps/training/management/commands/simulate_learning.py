@@ -16,9 +16,9 @@ class Command(ProjectCommand):
     help = """Simulate active learning and compare it with random selection.
 
 A simulated moderator starts with 2,000 labels and labels 500 comments per round for ten rounds, once those
-that active learning selects (see queue_to_learn), once random ones. After each round the first stage of the
-model is trained, and its mean PR-AUC is measured on held-out comments, weighted to the natural rate of the
-Jigsaw data. The output is both curves, and how many labels active learning needs for the final result of
+that active learning selects (see queue_for_labeling), once random ones. After each round the first stage of
+the model is trained, and its mean PR-AUC is measured on held-out comments, weighted to the natural rate of
+the Jigsaw data. The output is both curves, and how many labels active learning needs for the final result of
 random selection."""
     examples = """  manage.py simulate_learning train.csv.gz
   manage.py simulate_learning train.csv.gz --seeds 5 --plot learning.svg"""

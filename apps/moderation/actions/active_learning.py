@@ -1,4 +1,4 @@
-"""What a moderator's word would teach the next model most is put in the queue."""
+"""Queue the comments whose labels improve the next model most."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from apps.classifier.normalise import normalise
 from apps.classifier.scorer import Scorer
 from apps.classifier.selection import Reason, Selection, select
 from apps.moderation import triage
-from apps.moderation.actions.intake import queue
+from apps.moderation.actions.queue import enqueue_item
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Policy, QueueItem, Submission
 from apps.predictions.models import Prediction
@@ -27,46 +27,45 @@ TRAFFIC = timedelta(days=7)
 DAY = timedelta(days=1)
 
 
-def queue_to_learn_when_due() -> list[QueueItem]:
-    """Once a day put as many comments to learn from into the queue as `LABELS_PER_DAY` leaves room for.
+def queue_for_labeling_if_due() -> list[QueueItem]:
+    """Queue comments for active learning once a day, so that at most `LABELS_PER_DAY` are open.
 
-    Those that still wait count, so that what nobody has time for does not pile up. Any number of schedulers
-    may call it at once.
+    Concurrent calls are safe.
 
     Raises:
-        NoModelError, ModerationError: as in `queue_to_learn`.
+        NoModelError, ModerationError: as in `queue_for_labeling`.
     """
     with transaction.atomic():
-        _wait_in_line()
+        _acquire_draw_lock()
         last = _last_draw()
-        room = (
+        count = (
             settings.LABELS_PER_DAY
             - QueueItem.objects.open().filter(kind=QueueItem.Kind.ACTIVE_LEARNING).count()
         )
-        if room <= 0 or (last is not None and last > timezone.now() - DAY):
+        if count <= 0 or (last is not None and last > timezone.now() - DAY):
             return []
-        return queue_to_learn(count=room)
+        return queue_for_labeling(count=count)
 
 
 @transaction.atomic
-def queue_to_learn(*, count: int) -> list[QueueItem]:
-    """Put the comments into the queue by which the next model learns most; see `selection.choose`.
+def queue_for_labeling(*, count: int) -> list[QueueItem]:
+    """Queue the comments that active learning selects; see `apps.classifier.selection.select`.
 
-    Looked at are the newest 10,000 comments since the last draw, at most a week old, that were stored, that
-    nobody has seen and that the policy approved or was not asked about. Champion and challenger score them
-    anew. The random share become audits. Each keeps the chance that it was seen by, at intake or in this
-    draw, and the audits that were begun at intake are given the same, so estimates from audits stay honest.
+    The candidates are the newest 10,000 stored comments since the last draw, at most a week old, that no
+    moderator has seen and that were approved or only scored. Champion and challenger score them. The random
+    part of the selection becomes audits. Their sampling chance, and that of the audits that the policy has
+    sampled from the same comments, is the probability of either way, so estimates from audits are unbiased.
 
     Returns:
         The items, at most `count`.
 
     Raises:
-        NoModelError: no model is in service.
+        NoModelError: no model is being served.
         ModerationError: no policy is active, or the count is not positive.
     """
     if count < 1:
         raise ModerationError("Choose at least one comment.")
-    _wait_in_line()
+    _acquire_draw_lock()
     now = timezone.now()
     since = max(now - TRAFFIC, _last_draw() or now - TRAFFIC)
     rows = list(_candidates(since)[:CANDIDATES])
@@ -74,19 +73,19 @@ def queue_to_learn(*, count: int) -> list[QueueItem]:
         since = rows[-1][1]
     if not rows:
         return []
-    chosen = _choose([text or "" for _, _, text in rows], count)
-    drawn = [choice.probability for choice in chosen if choice.reason == Reason.RANDOM]
-    if drawn:
+    selections = _select([text or "" for _, _, text in rows], count)
+    probabilities = [selection.probability for selection in selections if selection.reason == Reason.RANDOM]
+    if probabilities:
         QueueItem.objects.filter(
             kind=QueueItem.Kind.AUDIT,
             submission__outcome=Submission.Outcome.APPROVE,
             submission__prediction__created_at__gte=since,
-        ).update(sampling_chance=F("sampling_chance") + (1 - F("sampling_chance")) * drawn[0])
-    return _queue({rows[choice.row][0]: choice for choice in chosen})
+        ).update(sampling_chance=F("sampling_chance") + (1 - F("sampling_chance")) * probabilities[0])
+    return _enqueue({rows[selection.row][0]: selection for selection in selections})
 
 
-def _wait_in_line() -> None:
-    """Let one draw go on at a time.
+def _acquire_draw_lock() -> None:
+    """Lock the default policy, so that one draw runs at a time.
 
     Raises:
         ModerationError: no policy is active.
@@ -97,8 +96,8 @@ def _wait_in_line() -> None:
 
 
 def _last_draw() -> datetime | None:
-    drawn = QueueItem.objects.filter(kind=QueueItem.Kind.ACTIVE_LEARNING).order_by("-pk")
-    return drawn.values_list("created_at", flat=True).first()
+    items = QueueItem.objects.filter(kind=QueueItem.Kind.ACTIVE_LEARNING).order_by("-pk")
+    return items.values_list("created_at", flat=True).first()
 
 
 def _candidates(since: datetime) -> QuerySet[Prediction, tuple[UUID, datetime, str | None]]:
@@ -111,15 +110,17 @@ def _candidates(since: datetime) -> QuerySet[Prediction, tuple[UUID, datetime, s
     )
 
 
-def _choose(texts: Sequence[str], count: int) -> list[Selection]:
+def _select(texts: Sequence[str], count: int) -> list[Selection]:
     scorer = serving.current().scorer
-    rival = ModelArtifact.objects.filter(version__alias=Alias.CHALLENGER).select_related("version").first()
+    challenger = (
+        ModelArtifact.objects.filter(version__alias=Alias.CHALLENGER).select_related("version").first()
+    )
     return select(
         scorer.score_many(texts),
         scorer.thresholds,
         count=count,
-        keys=np.array([triage.sketch(normalise(text)[0]) for text in texts], dtype=np.int64),
-        other=_scores(rival, texts) if rival else None,
+        keys=np.array([triage.minhash(normalise(text)[0]) for text in texts], dtype=np.int64),
+        other=_scores(challenger, texts) if challenger else None,
         seed=random.getrandbits(32),
     )
 
@@ -128,16 +129,16 @@ def _scores(artifact: ModelArtifact, texts: Sequence[str]) -> np.ndarray:
     return Scorer.load(artifact.artifact(), expected_sha256=artifact.version.sha256).score_many(texts)
 
 
-def _queue(chosen: Mapping[UUID, Selection]) -> list[QueueItem]:
-    submissions = Submission.objects.select_related("prediction", "policy", "author").in_bulk(chosen)
+def _enqueue(selections: Mapping[UUID, Selection]) -> list[QueueItem]:
+    submissions = Submission.objects.select_related("prediction", "policy", "author").in_bulk(selections)
     policies: dict[str, Policy | None] = {}
     items = []
-    for pk, prediction in Prediction.objects.in_bulk(chosen).items():
-        choice, community = chosen[pk], prediction.community
+    for pk, prediction in Prediction.objects.in_bulk(selections).items():
+        selection, community = selections[pk], prediction.community
         if community not in policies:
             policies[community] = Policy.objects.active_for(community)
         policy = policies[community]
-        assert policy is not None  # the default one is locked
+        assert policy is not None  # the default policy is locked
         submission = submissions.get(pk) or Submission.objects.create(
             prediction=prediction,
             client_id=prediction.client_id,
@@ -145,16 +146,18 @@ def _queue(chosen: Mapping[UUID, Selection]) -> list[QueueItem]:
             policy=policy,
             outcome=Submission.Outcome.NOT_MODERATED,
         )
-        is_drawn = choice.reason == Reason.RANDOM
-        audited = submission.policy.audit_share if submission.outcome == Submission.Outcome.APPROVE else 0.0
+        is_random = selection.reason == Reason.RANDOM
+        audit_share = (
+            submission.policy.audit_share if submission.outcome == Submission.Outcome.APPROVE else 0.0
+        )
         items.append(
-            queue(
+            enqueue_item(
                 submission=submission,
                 policy=policy,
-                kind=QueueItem.Kind.AUDIT if is_drawn else QueueItem.Kind.ACTIVE_LEARNING,
+                kind=QueueItem.Kind.AUDIT if is_random else QueueItem.Kind.ACTIVE_LEARNING,
                 label=triage.nearest_label(prediction.probabilities, list(policy.rules.all())),
-                chance=audited + (1 - audited) * choice.probability if is_drawn else 1.0,
-                selection_reason="" if is_drawn else choice.reason.value,
+                chance=audit_share + (1 - audit_share) * selection.probability if is_random else 1.0,
+                selection_reason="" if is_random else selection.reason.value,
             )
         )
     return items

@@ -1,4 +1,4 @@
-"""Enqueueing the tasks of this app."""
+"""Enqueue the tasks of this app."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What moderators set for themselves."""
+"""Preferences of moderators."""
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
@@ -9,10 +9,10 @@ from apps.moderation.models import Preference
 
 @transaction.atomic
 def set_preferences(*, user: User, **fields: bool | int) -> Preference:
-    """Store the user's own preferences; what is not given stays.
+    """Store preferences of the user. Fields that are not given keep their values.
 
     Args:
-        fields: masked, greyscale, keys (bool) and exposure_limit (items a shift).
+        fields: masked, greyscale, keys (bool) and exposure_limit (items in a shift).
 
     Raises:
         ValidationError: an unknown field or a wrong value.
