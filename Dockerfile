@@ -1,9 +1,9 @@
-# One image for the web server, the workers, the scheduler and MLflow; what runs is the command.
-# BASE is any Debian with Python 3.11 and its venv module.
+# One image for the web server, the workers, the scheduler and MLflow; the command selects the program.
+# BASE can be any Debian with Python 3.11 and its venv module.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
-# Where the index is out of reach: a folder of wheels, mounted into the build.
+# For a build without a package index: a folder of wheels that is mounted into the build.
 ARG PIP_NO_INDEX
 ARG PIP_FIND_LINKS
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
@@ -24,7 +24,7 @@ RUN useradd --system --uid 10001 --no-create-home toxicmod && install -d -m 0700
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /srv/toxicmod /srv/toxicmod
 WORKDIR /srv/toxicmod
-# All else is read-only: /data holds what is kept, /tmp what may go.
+# Programs write only to /data (persistent) and /tmp.
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     HOST=0.0.0.0 PORT=8000 DATA_DIR=/data HOME=/tmp NUMBA_CACHE_DIR=/tmp/numba MPLCONFIGDIR=/tmp/matplotlib
 USER 10001

@@ -1,6 +1,6 @@
 locals {
   name = "toxicmod-${var.environment}"
-  # Where nginx listens: on the web instances for the load balancer, on MLflow's for the site and the workers.
+  # The ports of nginx: on the web instances for the load balancer, on MLflow's for the site and the workers.
   web_port    = 80
   mlflow_port = 80
 }
@@ -79,7 +79,7 @@ module "logs" {
 module "web_role" {
   source        = "./modules/role"
   name          = local.name
-  box           = "web"
+  kind          = "web"
   key_arn       = module.key.arn
   log_group_arn = module.logs.arns.web
   secret_arns   = [for use in ["secret_key", "site_database", "mlflow_password"] : module.secrets.arns[use]]
@@ -97,11 +97,11 @@ module "web_role" {
   ]
 }
 
-# The workers do what takes time: data sets and exports in S3, the mirror in DynamoDB, backups.
+# The workers use S3 for data sets, exports and backups, and DynamoDB for the mirror.
 module "worker_role" {
   source        = "./modules/role"
   name          = local.name
-  box           = "worker"
+  kind          = "worker"
   key_arn       = module.key.arn
   log_group_arn = module.logs.arns.worker
   secret_arns   = [for use in ["secret_key", "site_database", "mlflow_password"] : module.secrets.arns[use]]
@@ -127,7 +127,7 @@ module "worker_role" {
 module "mlflow_role" {
   source        = "./modules/role"
   name          = local.name
-  box           = "mlflow"
+  kind          = "mlflow"
   key_arn       = module.key.arn
   log_group_arn = module.logs.arns.mlflow
   secret_arns   = [for use in ["mlflow_database", "mlflow_password"] : module.secrets.arns[use]]
@@ -153,7 +153,7 @@ module "mlflow_role" {
 module "web" {
   source     = "./modules/hosts"
   name       = local.name
-  box        = "web"
+  kind       = "web"
   number     = var.web.count
   type       = var.web.type
   disk       = var.web.disk
@@ -168,7 +168,7 @@ module "web" {
 module "worker" {
   source     = "./modules/hosts"
   name       = local.name
-  box        = "worker"
+  kind       = "worker"
   number     = var.worker.count
   type       = var.worker.type
   disk       = var.worker.disk
@@ -183,7 +183,7 @@ module "worker" {
 module "mlflow" {
   source     = "./modules/hosts"
   name       = local.name
-  box        = "mlflow"
+  kind       = "mlflow"
   type       = var.mlflow.type
   disk       = var.mlflow.disk
   image      = var.image
@@ -207,8 +207,8 @@ module "balancer" {
   protected       = var.protected
 }
 
-module "watch" {
-  source         = "./modules/watch"
+module "monitoring" {
+  source         = "./modules/monitoring"
   name           = local.name
   environment    = var.environment
   region         = var.region

@@ -1,10 +1,10 @@
 output "environment" {
-  description = "Which environment this is."
+  description = "The environment."
   value       = var.environment
 }
 
 output "region" {
-  description = "Where it runs."
+  description = "The AWS region."
   value       = var.region
 }
 
@@ -34,17 +34,17 @@ output "mlflow_host" {
 }
 
 output "database_endpoint" {
-  description = "PostgreSQL: host and port."
+  description = "Host and port of PostgreSQL."
   value       = { host = module.database.host, port = module.database.port }
 }
 
 output "database_names" {
-  description = "The databases, and the users that own them; Ansible makes what RDS doesn't."
+  description = "The databases and their owners, which Ansible creates."
   value       = { site = "toxicmod", mlflow = "mlflow" }
 }
 
 output "redis_endpoint" {
-  description = "The broker: host, port and the URL with TLS for REDIS_URL."
+  description = "Host and port of the broker, and its URL with TLS for REDIS_URL."
   value       = { host = module.cache.host, port = module.cache.port, url = module.cache.url }
 }
 

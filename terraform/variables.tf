@@ -1,10 +1,10 @@
 variable "environment" {
-  description = "Which environment this is; part of every name."
+  description = "The environment, which is part of all names."
   type        = string
 
   validation {
     condition     = contains(["staging", "production"], var.environment)
-    error_message = "The environment is staging or production."
+    error_message = "The environment must be staging or production."
   }
 }
 
@@ -15,7 +15,7 @@ variable "region" {
 
   validation {
     condition     = can(regex("^[a-z]{2}(-[a-z]+)+-[0-9]$", var.region))
-    error_message = "Give a region's name, such as eu-central-1."
+    error_message = "The region must be a name such as eu-central-1."
   }
 }
 
@@ -25,7 +25,7 @@ variable "domain" {
 
   validation {
     condition     = can(regex("^([a-z0-9]([a-z0-9-]*[a-z0-9])?\\.)+[a-z]{2,}$", var.domain))
-    error_message = "Give a host name in small letters, such as moderation.example.org."
+    error_message = "The domain must be a host name in lower case, such as moderation.example.org."
   }
 }
 
@@ -35,85 +35,85 @@ variable "certificate_arn" {
 
   validation {
     condition     = can(regex("^arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/.+$", var.certificate_arn))
-    error_message = "Give the ARN of a certificate in ACM."
+    error_message = "The certificate must be the ARN of a certificate in ACM."
   }
 }
 
 variable "alarm_email" {
-  description = "Who gets alarms and budget warnings; the address must confirm its subscription."
+  description = "The e-mail address for alarms and budget warnings; it must confirm its subscription."
   type        = string
 
   validation {
     condition     = can(regex("^[^@ ]+@[^@ ]+\\.[^@ ]+$", var.alarm_email))
-    error_message = "Give an e-mail address."
+    error_message = "The value must be an e-mail address."
   }
 }
 
 variable "cidr" {
-  description = "The network's addresses: a /16, cut into /20 subnets."
+  description = "The network's address range: a /16, divided into /20 subnets."
   type        = string
   default     = "10.60.0.0/16"
 
   validation {
     condition     = can(cidrsubnet(var.cidr, 4, 15)) && endswith(var.cidr, "/16")
-    error_message = "Give a network of 65,536 addresses, such as 10.60.0.0/16."
+    error_message = "The network must have 65,536 addresses, such as 10.60.0.0/16."
   }
 }
 
 variable "nat_gateways" {
-  description = "Ways out of the private subnets: 1 is cheaper, 2 outlive a zone."
+  description = "The number of NAT gateways for the private subnets: 1 is cheaper, 2 survive the loss of a zone."
   type        = number
   default     = 1
 
   validation {
     condition     = contains([1, 2], var.nat_gateways)
-    error_message = "There are two zones: 1 or 2 gateways."
+    error_message = "The number of gateways must be 1 or 2, because there are two zones."
   }
 }
 
 variable "image" {
-  description = "The machine image: its owner's account and its name (`*` allowed). The newest that fits is taken when a host is made."
+  description = "The machine image: the account of its owner and its name, with `*` as a wildcard. A new host uses the newest matching image."
   type        = object({ owner = string, name = string })
   default     = { owner = "136693071363", name = "debian-12-amd64-*" }
 
   validation {
     condition     = can(regex("^([0-9]{12}|amazon|self)$", var.image.owner)) && var.image.name != "*"
-    error_message = "Give an owner's account number (or amazon, self) and a name that narrows the choice."
+    error_message = "The image needs the account number of an owner (or amazon, self) and a specific name."
   }
 }
 
 variable "web" {
-  description = "The web instances: how many, their type, their disk in GB."
+  description = "The web instances: number, type, disk in GB."
   type        = object({ count = number, type = string, disk = number })
 
   validation {
     condition     = var.web.count >= 1 && var.web.count <= 20 && var.web.disk >= 20
-    error_message = "1 to 20 web instances with 20 GB or more."
+    error_message = "There must be 1 to 20 web instances with at least 20 GB."
   }
 }
 
 variable "worker" {
-  description = "The Celery instances: how many, their type, their disk in GB. Training wants 4 GB of memory."
+  description = "The Celery instances: number, type, disk in GB. Training needs 4 GB of memory."
   type        = object({ count = number, type = string, disk = number })
 
   validation {
     condition     = var.worker.count >= 1 && var.worker.count <= 20 && var.worker.disk >= 20
-    error_message = "1 to 20 workers with 20 GB or more."
+    error_message = "There must be 1 to 20 workers with at least 20 GB."
   }
 }
 
 variable "mlflow" {
-  description = "The MLflow instance: its type, its disk in GB."
+  description = "The MLflow instance: type, disk in GB."
   type        = object({ type = string, disk = number })
 
   validation {
     condition     = var.mlflow.disk >= 20
-    error_message = "MLflow needs 20 GB or more."
+    error_message = "MLflow needs at least 20 GB."
   }
 }
 
 variable "database" {
-  description = "PostgreSQL: instance class, storage in GB and how far it may grow, a standby in the other zone, days of backups."
+  description = "PostgreSQL: instance class, storage in GB and its maximum, a standby in the other zone, days of backups."
   type = object({
     class       = string
     storage     = number
@@ -124,12 +124,12 @@ variable "database" {
 
   validation {
     condition     = startswith(var.database.class, "db.") && var.database.storage >= 20 && var.database.max_storage > var.database.storage
-    error_message = "The class begins with db., the storage has 20 GB or more, and room to grow."
+    error_message = "The class must begin with db., the storage must have at least 20 GB, and its maximum must be larger."
   }
 
   validation {
     condition     = var.database.backup_days >= 7 && var.database.backup_days <= 35
-    error_message = "RDS keeps backups for 35 days at most; less than 7 is too few."
+    error_message = "Backups must be kept for 7 to 35 days."
   }
 
   validation {
@@ -139,43 +139,43 @@ variable "database" {
 }
 
 variable "cache" {
-  description = "The broker: node type; 2 nodes fail over by themselves."
+  description = "The broker: node type and number of nodes; 2 nodes have automatic failover."
   type        = object({ type = string, nodes = number })
 
   validation {
     condition     = startswith(var.cache.type, "cache.") && contains([1, 2], var.cache.nodes)
-    error_message = "The type begins with cache., and there are 1 or 2 nodes."
+    error_message = "The type must begin with cache., and there must be 1 or 2 nodes."
   }
 }
 
 variable "log_days" {
-  description = "How long CloudWatch keeps log lines, in days."
+  description = "Days for which CloudWatch keeps log lines."
   type        = number
   default     = 365
 
   validation {
     condition     = contains([30, 60, 90, 180, 365, 400, 731], var.log_days)
-    error_message = "CloudWatch knows 30, 60, 90, 180, 365, 400 and 731 days."
+    error_message = "CloudWatch accepts 30, 60, 90, 180, 365, 400 and 731 days."
   }
 }
 
 variable "protected" {
-  description = "Refuse to delete the load balancer, the database, the table and buckets that hold something. Staging may go, production may not."
+  description = "Prevent the deletion of the load balancer, the database, the table and buckets that are not empty. Production must be protected."
   type        = bool
   default     = true
 
   validation {
     condition     = var.environment != "production" || var.protected
-    error_message = "Production stays protected; take protection off by hand where you mean it."
+    error_message = "Production must be protected; remove the protection manually before you delete it."
   }
 }
 
 variable "monthly_budget" {
-  description = "US dollars a month; a forecast above it, or 80 % spent, is mailed."
+  description = "US dollars per month. A forecast above the budget and 80 % of the budget cause an e-mail."
   type        = number
 
   validation {
     condition     = var.monthly_budget > 0
-    error_message = "The budget is above zero."
+    error_message = "The budget must be greater than zero."
   }
 }

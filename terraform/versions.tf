@@ -8,7 +8,7 @@ terraform {
     }
   }
 
-  # The state lies in a bucket of its own, locked by a file beside it: environments/*.s3.tfbackend name it.
+  # The state is in a separate bucket, with a lock file beside it; see environments/*.s3.tfbackend.
   backend "s3" {
     use_lockfile = true
     encrypt      = true

@@ -1,7 +1,7 @@
-"""The ASGI application: reads bodies, answers what scores comments in batches, and leaves the rest to Django.
+"""The ASGI application: handles scoring requests in batches, and passes all other requests to Django.
 
-All that a first request needs is loaded and compiled before gunicorn forks: workers share the pages, and no
-first request waits for the compiler.
+This module loads and compiles everything that a request needs before gunicorn forks, so that workers share
+the memory and the first request does not wait for the compiler.
 """
 
 import asyncio
@@ -26,9 +26,9 @@ from apps.api.perspective import languages
 from apps.registry.exceptions import NoModelError
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "toxicmod.settings")
-# Most of it is to decompress, which another core can do meanwhile.
-loading = Thread(target=languages.load)
-loading.start()
+# Loading mostly decompresses data, which another core can do at the same time.
+language_loader = Thread(target=languages.load)
+language_loader.start()
 django = get_wsgi_application()
 
 from django.core.handlers.asgi import ASGIRequest  # noqa: E402  (needs the settings)
@@ -37,9 +37,9 @@ from django.http import HttpResponse  # noqa: E402
 from django.urls import reverse  # noqa: E402
 from django.utils.http import parse_header_parameters  # noqa: E402
 
-from apps.api import batched  # noqa: E402
+from apps.api import batching  # noqa: E402
+from apps.api.error_responses import error_response  # noqa: E402
 from apps.api.parsers import collect_garbage  # noqa: E402
-from apps.api.refusals import refusal  # noqa: E402
 from apps.classifier.scorer import warm  # noqa: E402
 from apps.monitoring import request_metrics  # noqa: E402
 from apps.registry import serving  # noqa: E402
@@ -49,11 +49,11 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-# Those that ask for these would take a busy site for a dead one: they have threads of their own.
-ALWAYS_ANSWERED = ("/health", "/ready", "/metrics")
-# Of a body that is too large so much more is read: a client reads the answer only after it has sent all.
-DRAINED_BYTES = 64 * 1024 * 1024
-# The weight of a request tells how long its answer takes: its bytes, and some for each comma, for a thousand
+# These paths have separate threads, so that a busy site does not seem to be down.
+MONITORING_PATHS = ("/health", "/ready", "/metrics")
+# How much of a body beyond the limit is read: a client reads the response only after it has sent all.
+MAX_DISCARDED_BYTES = 64 * 1024 * 1024
+# The weight of a request estimates its duration: its bytes, plus some for each comma, because a thousand
 # words may be a thousand comments.
 SHORT, COMMA = 8_192, 64
 QUEUED_CHUNKS = 4_096  # of a response, while its client reads more slowly than Django writes
@@ -77,17 +77,17 @@ class DisconnectedError(Exception):
 
 
 async def read_body(scope: Scope, receive: Receive) -> bytes:
-    """Return a request's body, decompressed, and one byte too much where it is larger than any view accepts.
+    """Return the decompressed body of a request, cut to MAX_BODY_BYTES + 1 bytes.
 
     Raises:
-        BodyError: its type or compression is unknown or wrong, or it does not end.
-        DisconnectedError: the client is gone.
+        BodyError: the content type or the compression is unknown or wrong, or the body is much too large.
+        DisconnectedError: the client has disconnected.
     """
     limit = settings.MAX_BODY_BYTES + 1
     received, size = bytearray(), 0
     more = True
     while more:
-        if size > limit + DRAINED_BYTES:
+        if size > limit + MAX_DISCARDED_BYTES:
             raise BodyError(413, "The body is too large.")
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -125,9 +125,9 @@ def _decompress(body: bytes, limit: int) -> bytes:
 
 
 def _normalized(scope: Scope, body: bytes) -> Scope:
-    """Return the scope with headers that speak of the body as it was read.
+    """Return the scope with the length of the body that was read.
 
-    Names with an underscore are left out: in a WSGI environment they look like those with a hyphen.
+    Header names with an underscore are left out, because WSGI can't tell them from names with a hyphen.
     """
     changed = (b"content-length", b"content-encoding", b"transfer-encoding")
     headers = [(name, value) for name, value in scope["headers"] if name not in changed and b"_" not in name]
@@ -139,7 +139,7 @@ def _normalized(scope: Scope, body: bytes) -> Scope:
 
 
 class _Replay:
-    """A body that has been read, as the messages of ASGI's `receive`."""
+    """The `receive` callable of ASGI for a body that has been read."""
 
     def __init__(self, body: bytes) -> None:
         self.messages = [{"type": "http.request", "body": body, "more_body": False}]
@@ -157,7 +157,7 @@ async def _respond(send: Send, response: HttpResponse) -> None:
 
 @cache
 def _overloaded(source: str | None) -> bytes:
-    response = refusal(source, 503, OVERLOADED, RETRY_SECONDS)
+    response = error_response(source, 503, OVERLOADED, RETRY_SECONDS)
     response["Content-Length"] = str(len(response.content))
     return b"HTTP/1.1 503 Service Unavailable\r\n" + response.serialize()
 
@@ -171,7 +171,7 @@ class DjangoThreads:
         self._answer = WSGIMiddleware(self._run, workers=threads, send_queue_size=QUEUED_CHUNKS)
 
     def accepts(self) -> bool:
-        """Whether one more request may wait for a thread. To be asked before it is answered."""
+        """Return whether one more request may wait for a thread. Call it before the request is handled."""
         return self._admission.accepts(max(0, self._unfinished - self._threads))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -191,27 +191,27 @@ class DjangoThreads:
 
 
 class Application:
-    """The site. Each worker process uses one, whose threads start after the fork."""
+    """The ASGI application of a worker process. Its threads start after the fork."""
 
     def __init__(self) -> None:
         self._django = DjangoThreads(settings.WEB_THREADS)
         self._always = WSGIMiddleware(django, workers=2)
-        # Single comments do not wait behind batches.
-        self._short: Batcher[ASGIRequest, HttpResponse | None] = Batcher(batched.answer)
-        self._long: Batcher[ASGIRequest, HttpResponse | None] = Batcher(batched.answer, threads=2)
+        # Small requests do not wait behind large ones.
+        self._short: Batcher[ASGIRequest, HttpResponse | None] = Batcher(batching.handle_batch)
+        self._long: Batcher[ASGIRequest, HttpResponse | None] = Batcher(batching.handle_batch, threads=2)
         self._rejected: Counter[str | None] = Counter()  # by source, until they are reported
 
     def rejection(self, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
-        """Return the response to a request that would wait for too long, or None if it may wait.
+        """Return the response to a request that would wait too long, or None if the request may wait.
 
-        The server asks after the head of each request: a rejection has to cost far less than an answer.
+        The server calls it after the headers of each request, so that a rejection costs little.
         """
         path = target.partition(b"?")[0].decode("latin-1")
         queue: DjangoThreads | Batcher[Any, Any] = self._django
-        if path in batched.PATHS:
+        if path in batching.BATCHABLE_PATHS:
             length = int(dict(headers).get(b"content-length", 0))
             queue = self._short if length <= SHORT else self._long
-        if path in ALWAYS_ANSWERED or queue.accepts():
+        if path in MONITORING_PATHS or queue.accepts():
             return None
         if not self._rejected:
             asyncio.get_running_loop().call_later(1, self._report_rejected)
@@ -234,24 +234,24 @@ class Application:
         try:
             body = await read_body(scope, receive)
             scope = _normalized(scope, body)
-            if request := batched.request_of(scope, body):
+            if request := batching.prepare(scope, body):
                 weight = len(body) + COMMA * body.count(b",")
                 response = await (self._short if weight <= SHORT else self._long).submit(request, weight)
                 seconds = time.perf_counter() - began
             if response is None:
-                answer = self._always if path in ALWAYS_ANSWERED else self._django
+                answer = self._always if path in MONITORING_PATHS else self._django
                 replay = _Replay(body)
                 del body  # Django reads a copy of it
                 try:
                     await answer(scope, replay, send)
                 finally:
-                    replay.messages.clear()  # a2wsgi's objects refer to each other, and would keep the body
+                    replay.messages.clear()  # reference cycles of a2wsgi would keep the body in memory
                 return
         except DisconnectedError:
             return
         except BodyError as error:
-            response = refusal(source, error.status, str(error))
-        if source:  # Django's middleware counts what it answers
+            response = error_response(source, error.status, str(error))
+        if source:  # the middleware counts requests that Django handles
             request_metrics.count(source, response.status_code, seconds)
         await _respond(send, response)
 
@@ -269,6 +269,6 @@ try:
 except NoModelError as error:
     logger.warning("%s", error)
 reverse("health")  # imports every view
-loading.join()
-languages.load()  # an error where the thread could not
+language_loader.join()
+languages.load()  # raises the exception if the thread failed
 connections.close_all()

@@ -1,4 +1,4 @@
-"""Dynamic batching: requests that wait at the same time are answered together."""
+"""Dynamic batching: requests that wait at the same time are handled together. `toxicmod.asgi` calls it."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 logger = logging.getLogger(__name__)
 
 MAX_ITEMS, MAX_WEIGHT = 32, 3 << 18  # of a batch
-MAX_DELAY, STANDING = 0.1, 0.25  # seconds
+MAX_QUEUE_DELAY_S, STANDING_QUEUE_S = 0.1, 0.25  # seconds
 TYPICAL_OF = 64  # items, over which times are averaged
 
 Item = TypeVar("Item")
@@ -19,11 +19,11 @@ Result = TypeVar("Result")
 
 
 class Admission:
-    """Decides which items a queue accepts while more come than can be answered.
+    """Decides which items a queue accepts when more items arrive than can be handled.
 
-    A burst is worked off. Once the queue has not been empty for STANDING seconds, it accepts only items that
-    will have their turn within MAX_DELAY seconds, or within twice the time of a batch where that is longer.
-    After controlled delay (Nichols and Jacobson, 2012; for requests Maurer, "Fail at Scale", 2015).
+    The queue accepts all items of a burst. If it has not been empty for STANDING_QUEUE_S seconds, it accepts
+    only items that wait for at most MAX_QUEUE_DELAY_S seconds or twice the duration of a batch, whichever is
+    longer. This is controlled delay (Nichols and Jacobson, 2012; for requests Maurer, "Fail at Scale", 2015).
     """
 
     def __init__(self) -> None:
@@ -32,19 +32,19 @@ class Admission:
         self._empty_at = time.monotonic()
 
     def record(self, seconds: float, items: int, parallel: int = 1) -> None:
-        """Take note of how long it took to answer items, and how many batches are answered at once."""
+        """Update the averages with the duration of a batch, of which `parallel` run at the same time."""
         weight = min(items / TYPICAL_OF, 1)
         self._batch_seconds += (seconds - self._batch_seconds) * weight
         self._seconds_per_item += (seconds / items / parallel - self._seconds_per_item) * weight
 
     def accepts(self, waiting: int) -> bool:
-        """Whether one more item may wait behind those that wait already."""
+        """Return whether one more item may wait."""
         now = time.monotonic()
         if not waiting:
             self._empty_at = now
-        if now - self._empty_at <= STANDING:
+        if now - self._empty_at <= STANDING_QUEUE_S:
             return True
-        return waiting * self._seconds_per_item < max(MAX_DELAY, 2 * self._batch_seconds)
+        return waiting * self._seconds_per_item < max(MAX_QUEUE_DELAY_S, 2 * self._batch_seconds)
 
 
 class _Waiting(NamedTuple, Generic[Item, Result]):
@@ -54,15 +54,15 @@ class _Waiting(NamedTuple, Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Answers whatever waits as one batch, in threads of its own, for an event loop that awaits the results.
+    """Handles the waiting items as one batch, in separate threads, for an event loop that awaits the results.
 
-    As in Triton, Ray Serve and BentoML, but nothing lingers: a thread that is free takes what has come while
-    the batch before was answered, at most MAX_ITEMS items and as many as weigh MAX_WEIGHT. With two threads
-    one can compute while the other waits for the database.
+    Unlike the batchers of Triton, Ray Serve and BentoML, it does not wait for more items: a free thread takes
+    the items that have arrived during the previous batch, at most MAX_ITEMS items or a weight of about
+    MAX_WEIGHT. With two threads, one can compute while the other waits for the database.
     """
 
     def __init__(self, answer: Callable[[Sequence[Item]], Sequence[Result]], threads: int = 1) -> None:
-        """`answer` returns a result for each item, in their order. Threads start with the first item."""
+        """Create a batcher; `answer` returns a result for each item, in order."""
         self._answer, self._threads = answer, threads
         self._admission = Admission()
         self._waiting: deque[_Waiting[Item, Result]] = deque()
@@ -70,11 +70,11 @@ class Batcher(Generic[Item, Result]):
         self._unstarted = threads
 
     def accepts(self) -> bool:
-        """Whether one more item may wait. To be asked before the item is submitted."""
+        """Return whether one more item may wait. Call it before `submit`."""
         return self._admission.accepts(len(self._waiting))
 
     async def submit(self, item: Item, weight: int = 0) -> Result:
-        """Return the result for an item. Raises what the whole batch raised."""
+        """Return the result for an item; raises the exception of its batch."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         with self._changed:
@@ -98,10 +98,10 @@ class Batcher(Generic[Item, Result]):
             with self._changed:
                 self._admission.record(time.monotonic() - start, len(batch), self._threads)
             loop.call_soon_threadsafe(_resolve, batch, results)
-            del batch, results  # they may be large, and the next batch may be long in coming
+            del batch, results  # they may be large, and the next batch may be much later
 
     def _take(self) -> list[_Waiting[Item, Result]]:
-        """Wait until there are items; return those that make up the next batch."""
+        """Wait for items and return the next batch."""
         with self._changed:
             while not self._waiting:
                 self._changed.wait()

@@ -14,7 +14,7 @@ bind = f"{os.environ.get('HOST', '127.0.0.1')}:{os.environ.get('PORT', '8000')}"
 os.environ.setdefault("DATABASE_TIMEOUT", "5")
 os.environ.setdefault("STATEMENT_TIMEOUT_MS", "4500")
 workers = int(os.environ.get("WEB_CONCURRENCY", os.cpu_count() or 1))
-worker_class = "toxicmod.server.Worker"
+worker_class = "toxicmod.server.WebWorker"
 # The model and the compiled code are loaded before the fork, so that workers share the memory and start
 # quickly.
 preload_app = True

@@ -1,4 +1,4 @@
-"""What gunicorn runs: uvicorn's worker, with limits for clients that send or read slowly."""
+"""The worker class of gunicorn: uvicorn, with limits for clients that send or read slowly."""
 
 import asyncio
 from typing import Any
@@ -21,15 +21,15 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._head_bytes: int | None = 0  # of the request that arrives; None once the head has come
-        self._is_arriving = True  # a new connection has to ask for something
+        self._head_bytes: int | None = 0  # of the current request; None after its headers
+        self._is_arriving = True  # a new connection has to send a request
         self._checks = self._received = self._unsent = 0
         self._is_last = self._is_rejected = False
         self._application: Any = self.app
         self._timer = self.loop.call_later(CHECK_SECONDS, self._check)
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
-        elif self.scheme == "http":  # uvloop never resumes a TLS transport without a buffer
+        elif self.scheme == "http":  # without a buffer, uvloop would never resume a TLS transport
             transport.set_write_buffer_limits(0)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -46,7 +46,7 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Answer what a client asked before it closed its half of the connection."""
+        """Respond to a client that has closed its half of the connection after its request."""
         if self.scheme == "https" or self._is_arriving or self.cycle is None or self.cycle.response_complete:
             return False
         self.cycle.keep_alive = False
@@ -87,7 +87,7 @@ class Connection(HttpToolsProtocol):
         self._unsent = 0
 
     def shutdown(self) -> None:
-        """End the connection after a last response: a client may be asking for something just now."""
+        """Close the connection after the current response, or after LINGER_SECONDS without a request."""
         self._is_last = True
         if self.cycle is None or self.cycle.response_complete:
             self.loop.call_later(LINGER_SECONDS, self._close_if_idle)
@@ -110,10 +110,10 @@ class Connection(HttpToolsProtocol):
         self._timer = self.loop.call_later(CHECK_SECONDS, self._check)
 
 
-class Worker(UvicornWorker):
+class WebWorker(UvicornWorker):
     """uvicorn in gunicorn's process model.
 
-    Django itself reads what proxies say of the client (TRUSTED_PROXIES, SECURE_PROXY_SSL_HEADER).
+    Django reads the headers of proxies (TRUSTED_PROXIES, SECURE_PROXY_SSL_HEADER), so uvicorn ignores them.
     """
 
     CONFIG_KWARGS: dict[str, Any] = {

@@ -12,7 +12,7 @@ from django_otp.plugins.otp_totp.models import TOTPDevice
 from django_plotly_dash import urls as dash
 from django_plotly_dash.models import DashApp, StatelessApp
 
-from apps.api import health
+from apps.api import views
 from apps.api.problems import RETRY_SECONDS, json_problem
 from apps.monitoring import prometheus
 from apps.pages.errors import unavailable
@@ -33,8 +33,8 @@ admin.site.unregister([StaticDevice, TOTPDevice, DashApp, StatelessApp])
 urlpatterns = [
     path("api/v1/", include("apps.api.v1.urls")),
     path("", include("apps.api.perspective.urls")),
-    path("health", health.health, name="health"),
-    path("ready", health.ready, name="ready"),
+    path("health", views.health, name="health"),
+    path("ready", views.ready, name="ready"),
     path("metrics", prometheus.metrics, name="metrics"),
     path("admin/", admin.site.urls),
     path("monitoring/", include("apps.monitoring.urls")),

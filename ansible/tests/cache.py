@@ -1,4 +1,4 @@
-"""What the drill keeps between its runs: a Debian to boot, packages, wheels, and Ansible itself."""
+"""The cache of the drill: a bootable Debian, Debian packages, wheels, and Ansible."""
 
 import hashlib
 import os
@@ -24,10 +24,10 @@ PYTHON = "3.11.2"  # Debian 12's
 
 
 def run(*command: str | Path) -> None:
-    """Run a command quietly; its output is shown if it fails.
+    """Run a command; print its output only if it fails.
 
     Raises:
-        subprocess.CalledProcessError: it failed.
+        subprocess.CalledProcessError: the command failed.
     """
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
@@ -35,8 +35,8 @@ def run(*command: str | Path) -> None:
         done.check_returncode()
 
 
-def kept(name: str, key: str, make: Callable[[Path], None]) -> Path:
-    """Return the folder `name` of the cache, made anew unless it was made with the same key."""
+def cached(name: str, key: str, make: Callable[[Path], None]) -> Path:
+    """Return the folder `name` of the cache; create it unless it exists with the same key."""
     folder = CACHE / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     if not folder.exists():
         for old in CACHE.glob(f"{name}-*"):
@@ -51,8 +51,8 @@ def kept(name: str, key: str, make: Callable[[Path], None]) -> Path:
 
 
 def debian() -> Path:
-    """Return the root of a Debian 12 that boots, and beside it the packages that the playbooks install."""
-    return kept("debian", " ".join((*HOST, *PACKAGES, PYTHON)), _debian)
+    """Return the folder with the root of a bootable Debian 12, and the packages of the playbooks."""
+    return cached("debian", " ".join((*HOST, *PACKAGES, PYTHON)), _debian)
 
 
 def _debian(folder: Path) -> None:
@@ -70,48 +70,54 @@ def _debian(folder: Path) -> None:
         ["apt-ftparchive", "packages", "."], cwd=debs, check=True, stdout=subprocess.PIPE
     ).stdout
     (debs / "Packages").write_bytes(index)
-    # As an image that is older than a day: the first `apt update` is due.
+    # As in an image that is older than a day, so that the playbooks have to run `apt update`.
     shutil.rmtree(root / "var/lib/apt/lists")
     (root / "var/lib/apt/lists").mkdir()
     os.utime(root / "var/lib/apt/lists", (0, 0))
 
 
 def wheels() -> Path:
-    """Return a folder with the packages of requirements.txt for Debian's Python."""
-    here = {"python_full_version": PYTHON, "python_version": "3.11", "sys_platform": "linux"}
+    """Return a folder with the packages of requirements.txt for the Python of Debian."""
+    environment = {"python_full_version": PYTHON, "python_version": "3.11", "sys_platform": "linux"}
     lines = [
         line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] not in " #"
     ]
-    needed = [str(want).partition(";")[0] for want in map(Requirement, lines) if _fits(want, here)]
-    return kept("wheels", "\n".join(needed), lambda folder: _wheels(folder, needed))
+    packages = [
+        str(requirement).partition(";")[0]
+        for requirement in map(Requirement, lines)
+        if _applies(requirement, environment)
+    ]
+    return cached("wheels", "\n".join(packages), lambda folder: _download(folder, packages))
 
 
-def _fits(want: Requirement, here: dict[str, str]) -> bool:
-    return want.marker is None or want.marker.evaluate(here)
+def _applies(requirement: Requirement, environment: dict[str, str]) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate(environment)
 
 
-def _wheels(folder: Path, needed: list[str]) -> None:
+def _download(folder: Path, packages: list[str]) -> None:
     machine = platform.machine()
     # Debian 12's C library is 2.36.
     platforms = [f"manylinux_2_{minor}_{machine}" for minor in range(36, 4, -1)]
     platforms += [f"manylinux{year}_{machine}" for year in ("2014", "2010", "1")]
-    # What has no wheel comes as source, for the hosts to build as they would in production.
+    # Packages without a wheel are downloaded as source; the hosts build them as in production.
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--prefer-binary"]
-    command += ["--python-version", "3.11", "--dest", str(folder), *needed]
+    command += ["--python-version", "3.11", "--dest", str(folder), *packages]
     run(*command, *(f"--platform={name}" for name in platforms))
 
 
 def ansible() -> Path:
     """Return the folder with Ansible's programs."""
-    wanted = ROOT / "ansible" / "requirements.txt"
-    folder = kept("ansible", wanted.read_text() + sys.version, lambda folder: _ansible(folder, wanted))
+    requirements = ROOT / "ansible" / "requirements.txt"
+    folder = cached(
+        "ansible", requirements.read_text() + sys.version, lambda folder: _ansible(folder, requirements)
+    )
     return folder / "bin"
 
 
-def _ansible(folder: Path, wanted: Path) -> None:
-    # The programs name the folder they were made in.
+def _ansible(folder: Path, requirements: Path) -> None:
+    # The programs contain the path of the folder in which they were installed.
     final = CACHE / "ansible"
     shutil.rmtree(final, ignore_errors=True)
     run(sys.executable, "-m", "venv", final)
-    run(final / "bin/pip", "install", "--quiet", "--disable-pip-version-check", "-r", wanted)
+    run(final / "bin/pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements)
     (folder / "bin").symlink_to(final / "bin")

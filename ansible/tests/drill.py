@@ -1,8 +1,8 @@
-"""The drill: three hosts that boot are deployed by Ansible over SSH, used, switched and rebooted.
+"""The drill: Ansible deploys three booted hosts over SSH, which are then used, updated and rebooted.
 
-Needs root and Linux's namespaces; says loudly when they are missing. `make test-infra` calls it.
-With `--by-hand` the names of steps come from the standard input, one a line, and the hosts stay until it
-ends: what failed can be mended, here and in the playbooks, and tried again.
+`make test-infra` calls it. It needs root and Linux namespaces, and prints a message if they are missing.
+With `--interactive`, it reads the names of steps from standard input, one per line, and the hosts run until
+the input ends, so that a failed step can be repeated after a change here or in the playbooks.
 """
 
 import csv
@@ -39,12 +39,12 @@ TOOLS = {
 }  # fmt: skip
 SECRET = "tm_only-for-the-test-0123456789abcdef"
 PASSWORD = "only-for-the-test"
-DOOR = ("toxicmod", PASSWORD)
-BY_HAND = "--by-hand"
+MLFLOW_LOGIN = ("toxicmod", PASSWORD)
+INTERACTIVE = "--interactive"
 
 
 class Site:
-    """The site as its balancer sees it: nginx on the web host, TLS already taken off."""
+    """The site behind the load balancer: nginx on the web host, without TLS."""
 
     def __init__(self) -> None:
         self.cookies: dict[str, str] = {}
@@ -52,17 +52,17 @@ class Site:
     def call(
         self, method: str, path: str, headers: dict[str, str] | None = None, **more: Any
     ) -> requests.Response:
-        """Send one request as the balancer forwards it; no redirect is followed."""
+        """Send a request as the load balancer forwards it; do not follow redirects."""
         headers = {
             "Host": DOMAIN, "X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.7",
             "Referer": f"https://{DOMAIN}{path}",
             "Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items()),
         } | (headers or {})  # fmt: skip
-        answer = requests.request(
+        response = requests.request(
             method, f"http://10.77.0.2{path}", headers=headers, timeout=60, allow_redirects=False, **more
         )
-        self.cookies |= answer.cookies.get_dict()
-        return answer
+        self.cookies |= response.cookies.get_dict()
+        return response
 
     def score(self, text: str = "What a stupid idiot.") -> requests.Response:
         return self.call(
@@ -70,15 +70,15 @@ class Site:
         )
 
     def post(self, path: str, **fields: str) -> requests.Response:
-        """Send a form of the admin, as a browser would."""
+        """Submit a form of the admin like a browser."""
         page = self.call("GET", path)
-        found = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page.text)
-        assert found, f"{path}: {page.status_code} {page.text[:300]}"
-        return self.call("POST", path, data={"csrfmiddlewaretoken": found[1], **fields})
+        token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page.text)
+        assert token, f"{path}: {page.status_code} {page.text[:300]}"
+        return self.call("POST", path, data={"csrfmiddlewaretoken": token[1], **fields})
 
 
 class Load:
-    """Requests in a steady stream from four clients, each answer counted."""
+    """A constant load from four clients, with the number of failed requests."""
 
     def __init__(self, site: Site) -> None:
         self.site, self.seconds, self.failed = site, [], []
@@ -86,7 +86,7 @@ class Load:
         self.threads = [threading.Thread(target=self._client) for _ in range(4)]
 
     def _client(self) -> None:
-        # Bounded: ten minutes at most.
+        # At most ten minutes.
         for _ in range(6_000):
             if self.stop.wait(0.1):
                 return
@@ -117,7 +117,7 @@ class Load:
 
 
 class Drill:
-    """The story; each step returns the figure it shows."""
+    """The steps of the drill; each returns its result as text."""
 
     def __init__(self, folder: Path, tools: Path) -> None:
         self.folder, self.tools, self.site = folder, tools, Site()
@@ -126,7 +126,7 @@ class Drill:
         self.source = folder / "source"
 
     def play(self, *books: str, options: tuple[str, ...] = ()) -> tuple[int, str]:
-        """Run playbooks over SSH; return how many tasks changed something, and all that was said.
+        """Run playbooks over SSH; return the number of changed tasks and the output.
 
         Raises:
             AssertionError: a task failed.
@@ -143,9 +143,9 @@ class Drill:
             done = subprocess.run(
                 [*command, *options, *books], cwd=ROOT / "ansible", env=env, stdout=out, stderr=out
             )
-        said = log.read_text()
-        assert done.returncode == 0, f"{books}: {said[-5000:]}"
-        return sum(map(int, re.findall(r"changed=(\d+)", said))), said
+        output = log.read_text()
+        assert done.returncode == 0, f"{books}: {output[-5000:]}"
+        return sum(map(int, re.findall(r"changed=(\d+)", output))), output
 
     def boot(self) -> str:
         """Three hosts boot."""
@@ -161,43 +161,43 @@ class Drill:
         return f"{time.monotonic() - start:.0f} s with PostgreSQL and Redis"
 
     def deploy(self) -> str:
-        """Full deployment from nothing."""
+        """Complete deployment on new hosts."""
         start = time.monotonic()
         changed, _ = self.play("provision.yml", "deploy.yml")
         assert changed
-        return f"{changed} tasks changed something, {time.monotonic() - start:.0f} s"
+        return f"{changed} tasks changed, {time.monotonic() - start:.0f} s"
 
     def repeat(self) -> str:
         """A second run changes nothing."""
         start = time.monotonic()
-        changed, said = self.play("provision.yml", "deploy.yml")
-        assert changed == 0, "\n".join(re.findall(r"TASK.*?\n(?=.*changed:)", said)) + said[-3000:]
+        changed, output = self.play("provision.yml", "deploy.yml")
+        assert changed == 0, "\n".join(re.findall(r"TASK.*?\n(?=.*changed:)", output)) + output[-3000:]
         return f"changed={changed}, {time.monotonic() - start:.0f} s"
 
     def predict(self) -> str:
         """A prediction through nginx."""
-        make = (
+        code = (
             "from apps.accounts import actions; from apps.accounts.models import User; "
             "from apps.core.permissions import SYSTEM; "
             "actions.create_api_key(actor=SYSTEM, name='drill', "
             f"secret='{SECRET}', rate_per_minute=100_000); "
             f"User.objects.create_superuser('admin', password='{PASSWORD}')"
         )
-        self.web.shell(f'sudo toxicmod shell -v0 -c "{make}"')
-        answer = self.site.score()
-        assert answer.status_code == 200, answer.text
-        assert answer.json()["labels"]["insult"], answer.text
-        assert answer.elapsed.total_seconds() < 5, "the first request waited for the compiler"
-        stranger = self.site.call("POST", "/api/v1/predict", json={"text": "Hello."})
-        assert stranger.status_code == 401, stranger.text
-        return f"{answer.elapsed.total_seconds() * 1000:.0f} ms; without a key: {stranger.status_code}"
+        self.web.shell(f'sudo toxicmod shell -v0 -c "{code}"')
+        response = self.site.score()
+        assert response.status_code == 200, response.text
+        assert response.json()["labels"]["insult"], response.text
+        assert response.elapsed.total_seconds() < 5, "the first request waited for the compiler"
+        anonymous = self.site.call("POST", "/api/v1/predict", json={"text": "Hello."})
+        assert anonymous.status_code == 401, anonymous.text
+        return f"{response.elapsed.total_seconds() * 1000:.0f} ms; without a key: {anonymous.status_code}"
 
     def train(self) -> str:
-        """A training started from the admin, on the worker, logged to the MLflow host."""
+        """A training run that is started in the admin, runs on the worker and is logged by MLflow."""
         start = time.monotonic()
-        self.worker.shell("cat > /tmp/made-up.csv", text=made_up(1_500))
-        said = self.worker.shell("sudo toxicmod import_dataset /tmp/made-up.csv --name made-up")
-        assert "Imported" in said, said
+        self.worker.shell("cat > /tmp/synthetic.csv", text=synthetic_csv(1_500))
+        output = self.worker.shell("sudo toxicmod import_dataset /tmp/synthetic.csv --name synthetic")
+        assert "Imported" in output, output
         self.site.post("/admin/login/", username="admin", password=PASSWORD)
         pages = self.site.call("GET", "/admin/training/trainingrun/start/").text
         dataset = re.search(r'<option value="(\d+)"', pages)
@@ -213,74 +213,76 @@ class Drill:
             if status["status"] not in ("queued", "running"):
                 break
             time.sleep(1)
-        look = "from apps.training.models import TrainingRun as R; r = R.objects.get()"
-        said = self.worker.shell(
-            f'sudo toxicmod shell -v0 -c "{look}; print(r.status, r.mlflow_run_id, r.error)"'
+        code = "from apps.training.models import TrainingRun as R; r = R.objects.get()"
+        output = self.worker.shell(
+            f'sudo toxicmod shell -v0 -c "{code}; print(r.status, r.mlflow_run_id, r.error)"'
         )
-        state, run_id, *_ = said.split()
+        state, run_id, *_ = output.split()
         assert state == "succeeded", (
-            said,
+            output,
             status,
             self.worker.shell("sudo journalctl -u toxicmod-trainer -n 40"),
         )
-        place = "http://10.77.0.4/api/2.0/mlflow"
-        stranger = requests.get(f"{place}/runs/get", {"run_id": run_id}, timeout=60)
-        assert stranger.status_code == 401, stranger.text
-        logged = requests.get(f"{place}/runs/get", {"run_id": run_id}, auth=DOOR, timeout=60).json()["run"]
-        files = requests.get(f"{place}/artifacts/list", {"run_id": run_id}, auth=DOOR, timeout=60).json()[
-            "files"
+        api = "http://10.77.0.4/api/2.0/mlflow"
+        anonymous = requests.get(f"{api}/runs/get", {"run_id": run_id}, timeout=60)
+        assert anonymous.status_code == 401, anonymous.text
+        logged = requests.get(f"{api}/runs/get", {"run_id": run_id}, auth=MLFLOW_LOGIN, timeout=60).json()[
+            "run"
         ]
+        files = requests.get(
+            f"{api}/artifacts/list", {"run_id": run_id}, auth=MLFLOW_LOGIN, timeout=60
+        ).json()["files"]
         assert files
         return (
             f"{time.monotonic() - start:.0f} s; MLflow has {len(logged['data']['metrics'])} metrics and "
-            f"{len(files)} artifacts of it; without a password: {stranger.status_code}"
+            f"{len(files)} artifacts of it; without a password: {anonymous.status_code}"
         )
 
     def switch(self) -> str:
-        """A release switched under load, without one failed request."""
+        """A new release under load, without a failed request."""
         before = self.release()
         settings = self.source / "toxicmod/settings.py"
         settings.write_text(settings.read_text().replace('"VERSION": "1"', '"VERSION": "2"'))
-        who = ("-c", "user.name=drill", "-c", "user.email=drill@example.org")
-        run("git", "-C", self.source, *who, "commit", "--quiet", "--all", "--message", "Release 2")
+        author = ("-c", "user.name=drill", "-c", "user.email=drill@example.org")
+        run("git", "-C", self.source, *author, "commit", "--quiet", "--all", "--message", "Release 2")
         start = time.monotonic()
         with Load(self.site) as load:
             self.play("deploy.yml")
         seconds = time.monotonic() - start
         assert (before, self.release()) == ("1", "2")
-        until(self.workers_run_it)
+        until(self.workers_are_current)
         assert not load.failed, load.failed[:5]
         return f"{load}; {seconds:.0f} s"
 
     def release(self) -> str:
-        """Return the release that is served, by the version that its API's description gives."""
+        """Return the version of the running release from the OpenAPI document."""
         return self.site.call("GET", "/api/v1/schema", {"Accept": "application/json"}).json()["info"][
             "version"
         ]
 
-    def workers_run_it(self) -> bool:
+    def workers_are_current(self) -> bool:
         """Return whether all three units of the worker host run the current release."""
-        look = (
+        command = (
             "readlink -f /srv/toxicmod/current; "
             "systemctl show --property MainPID --value 'toxicmod-*' | xargs -I{} readlink /proc/{}/cwd"
         )
-        current, *running = self.worker.shell(f'sudo sh -c "{look}"', check=False).split()
+        current, *running = self.worker.shell(f'sudo sh -c "{command}"', check=False).split()
         return running == [current] * 3
 
     def roll_back(self) -> str:
-        """The release before, again."""
+        """Rollback to the previous release."""
         with Load(self.site) as load:
             start = time.monotonic()
             self.play("rollback.yml")
             seconds = time.monotonic() - start
         assert self.release() == "1"
-        until(self.workers_run_it)
+        until(self.workers_are_current)
         assert not load.failed, load.failed[:5]
         assert seconds < 60, f"{seconds:.0f} s"
         return f"{seconds:.0f} s; {load}"
 
     def restore(self) -> str:
-        """Backup, a drill beside what runs, and a restore, with equal row counts."""
+        """Backup, restore into scratch databases, and restore, with equal row counts."""
         start = time.monotonic()
         before = self.rows()
         self.play("backup.yml")
@@ -297,77 +299,79 @@ class Drill:
         return f"{'; '.join(counted)}; {time.monotonic() - start:.0f} s"
 
     def rows(self) -> int:
-        look = "from apps.predictions.models import Prediction; print(Prediction.objects.count())"
-        return int(self.web.shell(f'sudo toxicmod shell -v0 -c "{look}"').split()[-1])
+        code = "from apps.predictions.models import Prediction; print(Prediction.objects.count())"
+        return int(self.web.shell(f'sudo toxicmod shell -v0 -c "{code}"').split()[-1])
 
     def reboot(self) -> str:
-        """Hosts rebooted; everything comes back by itself."""
+        """Reboot of all hosts; all units start again."""
         start = time.monotonic()
         for host in (self.mlflow, self.web, self.worker):
             host.reboot()
-        for host, wanted in ((self.web, 1), (self.worker, 3)):
+        for host, expected in ((self.web, 1), (self.worker, 3)):
             units = "systemctl list-units --no-legend --plain --state=running 'toxicmod-*.service' | wc -l"
-            assert int(host.shell(units)) == wanted, host.shell("systemctl list-units --all 'toxicmod-*'")
+            assert int(host.shell(units)) == expected, host.shell("systemctl list-units --all 'toxicmod-*'")
         assert self.site.score().status_code == 200
         ping = "from toxicmod import celery_app; print(celery_app.control.ping(timeout=5))"
         shell = f'sudo toxicmod shell -v0 -c "{ping}"'
         until(lambda: self.worker.shell(shell).count("pong") == 2)
-        until(lambda: requests.get("http://10.77.0.4/health", auth=DOOR, timeout=60).ok)
+        until(lambda: requests.get("http://10.77.0.4/health", auth=MLFLOW_LOGIN, timeout=60).ok)
         rules = [host.shell("sudo nft list ruleset") for host in self.hosts]
         assert all("policy drop" in text for text in rules), rules
-        return f"3 hosts one after the other, {time.monotonic() - start:.0f} s"
+        return f"3 hosts in turn, {time.monotonic() - start:.0f} s"
 
     def lint(self) -> str:
-        """ansible-lint at the production profile."""
+        """ansible-lint with the production profile."""
         env = os.environ | {"PATH": f"{self.tools}:{os.environ['PATH']}", "NO_COLOR": "1"}
         done = subprocess.run(["ansible-lint"], cwd=ROOT / "ansible", env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
         return next(line for line in reversed(done.stderr.splitlines()) if "Passed" in line)
 
     def inventories(self) -> str:
-        """The inventories of Terraform's outputs and of the example are whole."""
+        """The inventories of Terraform's outputs and of the example have all hosts."""
         env = os.environ | {"TERRAFORM_OUTPUTS": str(ROOT / "ansible/tests/outputs.json")}
-        found = {}
+        counts = {}
         for name in ("aws/terraform.py", "example/hosts.yml"):
-            said = subprocess.run(
+            output = subprocess.run(
                 [self.tools / "ansible-inventory", "-i", ROOT / "ansible/inventories" / name, "--list"],
                 cwd=ROOT / "ansible", env=env, check=True, stdout=subprocess.PIPE,
             ).stdout  # fmt: skip
-            groups = json.loads(said)
-            found[name] = sum(len(groups[group]["hosts"]) for group in ("web", "worker", "mlflow"))
-        return ", ".join(f"{name}: {count} hosts" for name, count in found.items())
+            groups = json.loads(output)
+            counts[name] = sum(len(groups[group]["hosts"]) for group in ("web", "worker", "mlflow"))
+        return ", ".join(f"{name}: {count} hosts" for name, count in counts.items())
 
 
-def until(holds: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait until something holds.
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait until a condition is true.
 
     Raises:
-        AssertionError: it did not in time.
+        AssertionError: it is not true in time.
     """
     end = time.monotonic() + seconds
-    while not holds():
+    while not condition():
         assert time.monotonic() < end, f"not within {seconds:.0f} s"
         time.sleep(1)
 
 
-def made_up(count: int) -> str:
-    """Return comments in which a word tells each label, as the CSV file that `import_dataset` reads."""
+def synthetic_csv(count: int) -> str:
+    """Return comments as a CSV file for `import_dataset`; each label has a word that occurs only with it."""
     labels = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
     words = ("stupid", "vile", "damn", "kill", "idiot", "foreigners")
-    plain = ("the", "page", "was", "changed", "last", "week", "and", "reads", "well", "to", "me", "thanks")
-    chance, text = random.Random(0), io.StringIO()
+    neutral = ("the", "page", "was", "changed", "last", "week", "and", "reads", "well", "to", "me", "thanks")
+    generator, text = random.Random(0), io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["id", "comment_text", *labels])
     for number in range(count):
-        flags = [int(chance.random() < 0.15) for _ in words]
-        said = chance.choices(plain, k=8) + [word for word, flag in zip(words, flags, strict=True) if flag]
-        chance.shuffle(said)
-        writer.writerow([number, f"{' '.join(said)} {number}", *flags])
+        flags = [int(generator.random() < 0.15) for _ in words]
+        comment = generator.choices(neutral, k=8) + [
+            word for word, flag in zip(words, flags, strict=True) if flag
+        ]
+        generator.shuffle(comment)
+        writer.writerow([number, f"{' '.join(comment)} {number}", *flags])
     return text.getvalue()
 
 
 def serve(folder: Path) -> None:
-    """Serve packages and wheels to the hosts, who reach nothing else."""
+    """Serve packages and wheels to the hosts, which have no other network."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -392,38 +396,38 @@ def steps(drill: Drill) -> list[Callable[[], str]]:
     ]  # fmt: skip
 
 
-def shows(step: Callable[[], str]) -> bool:
-    """Run a step and say what it showed; return whether it did."""
+def passes(step: Callable[[], str]) -> bool:
+    """Run a step and print its result; return whether it passed."""
     title = (step.__doc__ or "").rstrip(".")
     try:
         print(f"ok    {title}: {step()}", flush=True)
-    except Exception as error:  # whatever it is, it is this step that failed
+    except Exception as error:  # any exception is a failure of this step
         print(f"FAIL  {title}: {error!r}"[:8000].replace("\\n", "\n"), flush=True)
         return False
     return True
 
 
-def by_hand(drill: Drill) -> int:
-    """Run the steps that are asked for, as they are written when they are; return 0."""
+def run_interactively(drill: Drill) -> int:
+    """Run the steps named on standard input; reload this module before each of them. Return 0."""
     for line in sys.stdin:
-        this = importlib.reload(importlib.import_module(Path(__file__).stem))
-        drill.__class__, drill.site.__class__ = this.Drill, this.Site
+        module = importlib.reload(importlib.import_module(Path(__file__).stem))
+        drill.__class__, drill.site.__class__ = module.Drill, module.Site
         for step in steps(drill):
             if step.__name__ == line.strip():
-                shows(step)
+                passes(step)
     return 0
 
 
-def inside(folder: Path) -> int:
-    """Run the drill, alone in its namespaces; return 0 when every step shows what it must."""
-    hosts.bridge()
+def run_in_namespaces(folder: Path) -> int:
+    """Run the drill in the current namespaces; return 0 if all steps pass."""
+    hosts.create_bridge()
     serve(folder / "served")
     drill = Drill(folder, cache.ansible())
-    if BY_HAND in sys.argv:
-        return by_hand(drill)
+    if INTERACTIVE in sys.argv:
+        return run_interactively(drill)
     passed, start = 0, time.monotonic()
     for step in steps(drill):
-        if not shows(step):
+        if not passes(step):
             break
         passed += 1
     failed = int(passed < len(steps(drill)))
@@ -431,39 +435,39 @@ def inside(folder: Path) -> int:
     return failed
 
 
-def missing() -> str:
-    """Return what this machine lacks for the drill, after trying to install it."""
+def missing_requirement() -> str:
+    """Install the tools of the drill; return what is still missing, or an empty string."""
     if os.geteuid() != 0:
         return "you are not root"
-    lacking = [package for tool, package in TOOLS.items() if shutil.which(tool) is None]
-    if lacking and shutil.which("apt-get"):
+    packages = [package for tool, package in TOOLS.items() if shutil.which(tool) is None]
+    if packages and shutil.which("apt-get"):
         subprocess.run(["apt-get", "update", "-qq"], stdout=subprocess.DEVNULL)
         subprocess.run(
-            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *lacking],
+            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages],
             stdout=subprocess.DEVNULL,
         )
-    if lacking := [tool for tool in TOOLS if shutil.which(tool) is None]:
-        return f"there is no {', '.join(lacking)}"
+    if tools := [tool for tool in TOOLS if shutil.which(tool) is None]:
+        return f"there is no {', '.join(tools)}"
     if subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "true"]).returncode:
-        return "no namespaces can be made here"
+        return "this machine can't create namespaces"
     return ""
 
 
 def main() -> int:
-    if lack := missing():
-        print(f"ANSIBLE IS NOT TESTED: {lack}.")
+    if reason := missing_requirement():
+        print(f"ANSIBLE IS NOT TESTED: {reason}.")
         return 0
     for make in (cache.debian, cache.wheels, cache.ansible):
         make()
     (cache.CACHE / "hosts").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache.CACHE / "hosts") as folder:
-        apart = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        unshare = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         try:
-            return subprocess.run([*apart, sys.executable, __file__, folder, *sys.argv[1:]]).returncode
+            return subprocess.run([*unshare, sys.executable, __file__, folder, *sys.argv[1:]]).returncode
         finally:
             for name in NAMES:
-                hosts.forget(name)
+                hosts.remove_control_groups(name)
 
 
 if __name__ == "__main__":
-    sys.exit(main() if sys.argv[1:] in ([], [BY_HAND]) else inside(Path(sys.argv[1])))
+    sys.exit(main() if sys.argv[1:] in ([], [INTERACTIVE]) else run_in_namespaces(Path(sys.argv[1])))

@@ -1,6 +1,6 @@
-"""Debian hosts that boot systemd, each in a network namespace on one bridge that nothing else is on.
+"""Debian hosts that boot systemd, each in a network namespace, connected by a bridge.
 
-The caller is alone in mount, network and process namespaces: what is made here ends with it.
+The caller has its own mount, network and process namespaces, so that everything created here ends with it.
 """
 
 import os
@@ -16,7 +16,7 @@ BRIDGE = "10.77.0.1"
 
 
 class Host:
-    """One host: a copy of the root laid over the original, an address, a power switch."""
+    """A host: an overlay over the original root, an address, and a process."""
 
     def __init__(self, name: str, address: str, folder: Path) -> None:
         self.name, self.address = name, address
@@ -25,7 +25,7 @@ class Host:
         self.process: subprocess.Popen[bytes] | None = None
 
     def install(self, original: Path) -> None:
-        """Lay a copy over the original, with a user whom the key lets in."""
+        """Mount an overlay over the original root, and create a user with the SSH key."""
         for name in ("root", "upper", "work"):
             (self.folder / name).mkdir(parents=True)
         options = f"lowerdir={original},upperdir={self.folder / 'upper'},workdir={self.folder / 'work'}"
@@ -41,7 +41,7 @@ class Host:
         run("chroot", self.root, "chown", "-R", "admin:admin", "/home/admin")
 
     def power_on(self) -> None:
-        """Plug it into the bridge and boot it."""
+        """Connect the host to the bridge and boot it."""
         run("ip", "netns", "add", self.name)
         run(
             "ip", "link", "add", f"{self.name}-b", "type", "veth", "peer", "name", "host0", "netns", self.name
@@ -62,7 +62,7 @@ class Host:
             )  # fmt: skip
 
     def reboot(self) -> None:
-        """Reboot it from inside; what its firewall and addresses were is gone, as with any host."""
+        """Reboot the host over SSH; its network namespace, with firewall and addresses, is created again."""
         assert self.process is not None
         self.shell("sudo systemctl reboot", check=False)
         self.process.wait(120)
@@ -72,10 +72,10 @@ class Host:
         self.wait()
 
     def shell(self, command: str, check: bool = True, text: str = "") -> str:
-        """Return what a command prints there, by SSH.
+        """Run a command on the host over SSH and return its output.
 
         Raises:
-            AssertionError: it failed, and `check` is set.
+            AssertionError: the command failed and `check` is true.
         """
         options = "StrictHostKeyChecking=no UserKnownHostsFile=/dev/null LogLevel=ERROR ConnectTimeout=5"
         ssh = ["ssh", "-i", self.key, *(f"-o{option}" for option in options.split())]
@@ -87,10 +87,10 @@ class Host:
         return done.stdout
 
     def wait(self, seconds: float = 120) -> None:
-        """Wait until systemd says that everything has been started.
+        """Wait until systemd has started all units.
 
         Raises:
-            AssertionError: it has not come up, or something failed.
+            AssertionError: the host does not respond in time, or a unit failed.
         """
         state, end = "", time.monotonic() + seconds
         while time.monotonic() < end:
@@ -99,32 +99,32 @@ class Host:
                 return
             time.sleep(0.5)
         failed = self.shell("systemctl --failed --no-legend --plain; systemctl list-jobs", check=False)
-        raise AssertionError(f"{self.name} is {state or 'not reached'}: {failed}")
+        raise AssertionError(f"{self.name} is {state or 'not reachable'}: {failed}")
 
 
 def control_groups(name: str) -> list[Path]:
-    """Return control groups for one host's systemd alone, made where this machine keeps such groups."""
+    """Create and return the control groups for the systemd of a host."""
     mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
-    own = dict(line.split(":")[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
+    current = dict(line.split(":")[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
     groups = []
-    for _, place, kind, options, *_ in mounts:
-        if kind == "cgroup2" or (kind == "cgroup" and "name=systemd" in options):
-            above = own["" if kind == "cgroup2" else "name=systemd"]
-            groups.append(Path(f"{place}{above}", f"toxicmod-{name}"))
+    for _, mount_point, filesystem, options, *_ in mounts:
+        if filesystem == "cgroup2" or (filesystem == "cgroup" and "name=systemd" in options):
+            parent = current["" if filesystem == "cgroup2" else "name=systemd"]
+            groups.append(Path(f"{mount_point}{parent}", f"toxicmod-{name}"))
             groups[-1].mkdir(exist_ok=True)
     return groups
 
 
-def forget(name: str) -> None:
-    """Remove a host's control groups, once nothing is in them."""
+def remove_control_groups(name: str) -> None:
+    """Remove the control groups of a host that has stopped."""
     for group in control_groups(name):
         for folder, *_ in os.walk(group, topdown=False):
             with suppress(OSError):
                 os.rmdir(folder)
 
 
-def bridge() -> None:
-    """Make the network that the hosts are on."""
+def create_bridge() -> None:
+    """Create the network of the hosts."""
     Path("/run/netns").mkdir(exist_ok=True)
     run("mount", "-t", "tmpfs", "tmpfs", "/run/netns")
     run("ip", "link", "set", "lo", "up")

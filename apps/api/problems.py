@@ -6,6 +6,7 @@ from http import HTTPStatus
 from itertools import islice
 from typing import Any
 
+from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, JsonResponse
@@ -13,7 +14,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import exception_handler as drf_exception_handler
 
-from apps.registry.exceptions import NoModelError
+from apps.core.exceptions import ToxicmodError
 
 logger = logging.getLogger(__name__)
 
@@ -60,26 +61,38 @@ def _flatten(detail: Any, path: str = "") -> Iterator[dict[str, str]]:
         yield {"field": shorten(path, MAX_FIELD), "message": shorten(str(detail))}
 
 
+def _to_api_exception(error: ToxicmodError) -> exceptions.APIException:
+    if error.status == 400:
+        return exceptions.ValidationError(str(error))
+    if error.status == 503:
+        return UnavailableError(str(error))
+    exception = exceptions.APIException(str(error))
+    exception.status_code = error.status
+    return exception
+
+
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
-    """Turn what a view raised into a problem; a defect of ours stays a 500."""
-    if isinstance(error, NoModelError):
-        error = UnavailableError(str(error))
+    """Return the error response for an exception of a view; None for an unexpected exception, a 500."""
+    if isinstance(error, ToxicmodError):
+        error = _to_api_exception(error)
     elif isinstance(error, DatabaseError):
         logger.error("The database failed: %s", error.__class__.__name__)
         error = UnavailableError("The database can't be reached. Nothing was stored; please try again.")
     elif isinstance(error, Http404):
         error = exceptions.NotFound(str(error) or None)
+    elif isinstance(error, PermissionDenied):
+        error = exceptions.PermissionDenied(str(error) or None)
     response = drf_exception_handler(error, context)
     if response is None:
         return None
     assert isinstance(error, exceptions.APIException)
     if isinstance(error, exceptions.ValidationError):
-        found = _flatten(error.detail)
-        errors = list(islice(found, MAX_ERRORS))
+        remaining = _flatten(error.detail)
+        errors = list(islice(remaining, MAX_ERRORS))
         first = errors[0]
         detail = f"{first['field']}: {first['message']}" if first["field"] else first["message"]
-        if more := sum(1 for _ in found):
-            detail += f" The first {MAX_ERRORS} errors are listed, and {more} more were found."
+        if more := sum(1 for _ in remaining):
+            detail += f" These are the first {MAX_ERRORS} errors; there are {more} more."
         response.data = problem(response.status_code, detail, errors)
     else:
         response.data = problem(response.status_code, shorten(str(error.detail)))

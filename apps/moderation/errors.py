@@ -1,9 +1,10 @@
 """What an action refuses, besides Django's `PermissionDenied`."""
 
+from apps.core.exceptions import ToxicmodError
 from apps.moderation.models import QueueItem
 
 
-class ModerationError(Exception):
+class ModerationError(ToxicmodError):
     """The action can't be done as asked; the message says why."""
 
 
@@ -13,6 +14,8 @@ class StaleError(ModerationError):
     Where the user may not see the item any more, `item` is None.
     """
 
+    status = 409
+
     def __init__(self, message: str, item: QueueItem | None = None) -> None:
         super().__init__(message)
         self.item = item
@@ -20,3 +23,5 @@ class StaleError(ModerationError):
 
 class ConflictError(ModerationError):
     """The same external id came with another comment."""
+
+    status = 409

@@ -1,8 +1,12 @@
 """Why a webhook could not be sent, and what the actions of this app refuse."""
 
+from apps.core.exceptions import ToxicmodError
 
-class WebhookError(Exception):
+
+class WebhookError(ToxicmodError):
     """The action can't be done; the message says why and what to do."""
+
+    status = 409
 
 
 class ExchangeError(Exception):

@@ -1,4 +1,4 @@
-# What must hold whatever the sizes. No cloud is asked: the provider is a mock.
+# Security properties for all sizes. The provider is a mock, so that no cloud is needed.
 mock_provider "aws" {
   mock_data "aws_availability_zones" {
     defaults = { names = ["eu-central-1a", "eu-central-1b", "eu-central-1c"] }
@@ -20,7 +20,7 @@ variables {
   protected = true
 }
 
-run "world_reaches_443_only" {
+run "only_port_443_is_open_to_the_internet" {
   command = plan
   module {
     source = "./modules/firewall"
@@ -32,32 +32,32 @@ run "world_reaches_443_only" {
   }
 
   assert {
-    condition     = aws_vpc_security_group_ingress_rule.world.from_port == 443 && aws_vpc_security_group_ingress_rule.world.to_port == 443
-    error_message = "The world may knock at 443 only."
+    condition     = aws_vpc_security_group_ingress_rule.internet.from_port == 443 && aws_vpc_security_group_ingress_rule.internet.to_port == 443
+    error_message = "Only port 443 may be open to the internet."
   }
   assert {
-    condition     = alltrue([for rule in aws_vpc_security_group_ingress_rule.door : rule.cidr_ipv4 == null && rule.cidr_ipv6 == null])
-    error_message = "Every other door opens to a security group, not to addresses."
+    condition     = alltrue([for rule in aws_vpc_security_group_ingress_rule.connection : rule.cidr_ipv4 == null && rule.cidr_ipv6 == null])
+    error_message = "All other ports must be open to security groups, not to addresses."
   }
   assert {
-    condition     = alltrue([for rule in aws_vpc_security_group_ingress_rule.door : rule.ip_protocol == "tcp" && rule.from_port == rule.to_port && contains([80, 5432, 6379], rule.from_port)])
-    error_message = "A door is one known port; none is a shell's."
+    condition     = alltrue([for rule in aws_vpc_security_group_ingress_rule.connection : rule.ip_protocol == "tcp" && rule.from_port == rule.to_port && contains([80, 5432, 6379], rule.from_port)])
+    error_message = "Each rule must open one known port, which is not SSH's."
   }
   assert {
     condition     = alltrue([for rule in aws_vpc_security_group_egress_rule.https : rule.from_port == 443 && rule.to_port == 443])
-    error_message = "Hosts leave by 443 only."
+    error_message = "Hosts may connect to the internet only on port 443."
   }
   assert {
     condition     = toset(keys(aws_vpc_security_group_egress_rule.https)) == toset(["web", "worker", "mlflow"])
-    error_message = "The database and the broker call nobody."
+    error_message = "The database and the broker must have no outgoing connections."
   }
   assert {
-    condition     = toset([for door in keys(aws_vpc_security_group_ingress_rule.door) : door if startswith(door, "database_")]) == toset(["database_from_web", "database_from_worker", "database_from_mlflow"])
-    error_message = "Only the hosts reach PostgreSQL."
+    condition     = toset([for connection in keys(aws_vpc_security_group_ingress_rule.connection) : connection if startswith(connection, "database_")]) == toset(["database_from_web", "database_from_worker", "database_from_mlflow"])
+    error_message = "Only the hosts may connect to PostgreSQL."
   }
 }
 
-run "data_has_no_way_out" {
+run "data_subnets_have_no_route_out" {
   command = plan
   module {
     source = "./modules/network"
@@ -71,29 +71,29 @@ run "data_has_no_way_out" {
 
   assert {
     condition     = length(aws_subnet.this) == 6 && length(toset([for subnet in aws_subnet.this : subnet.availability_zone])) == 2
-    error_message = "Three tiers over two zones."
+    error_message = "There must be three tiers in two zones."
   }
   assert {
     condition     = alltrue([for subnet in aws_subnet.this : subnet.map_public_ip_on_launch != true])
-    error_message = "No subnet gives out public addresses."
+    error_message = "No subnet may assign public addresses."
   }
   assert {
     condition     = length(toset([for subnet in aws_subnet.this : subnet.cidr_block])) == 6
-    error_message = "Subnets don't overlap."
+    error_message = "Subnets must not overlap."
   }
   assert {
     condition     = alltrue([for table in aws_route_table.private : alltrue([for route in table.route : coalesce(route.gateway_id, "none") == "none"])])
-    error_message = "Private subnets go out by NAT."
+    error_message = "Private subnets must have a route through NAT."
   }
 }
 
-run "hosts_are_closed" {
+run "hosts_are_hardened" {
   command = plan
   module {
     source = "./modules/hosts"
   }
   variables {
-    box        = "web"
+    kind       = "web"
     number     = 2
     type       = "t3.small"
     disk       = 20
@@ -105,23 +105,23 @@ run "hosts_are_closed" {
 
   assert {
     condition     = alltrue([for host in aws_instance.this : host.metadata_options[0].http_tokens == "required" && host.metadata_options[0].http_put_response_hop_limit == 1])
-    error_message = "Metadata only by IMDSv2, not through a hop."
+    error_message = "Metadata must need IMDSv2 with a hop limit of 1."
   }
   assert {
     condition     = alltrue([for host in aws_instance.this : host.root_block_device[0].encrypted == true && host.root_block_device[0].kms_key_id == var.key_arn])
-    error_message = "Disks are encrypted with our key."
+    error_message = "Disks must be encrypted with the stack's key."
   }
   assert {
     condition     = toset([for host in aws_instance.this : host.subnet_id]) == toset(["subnet-1", "subnet-2"])
-    error_message = "Two hosts stand in two zones."
+    error_message = "Two hosts must be in two zones."
   }
   assert {
     condition     = !can(regex("(?i)password|secret|token|AKIA", aws_instance.this[0].user_data))
-    error_message = "User data holds nothing secret."
+    error_message = "User data must not contain a secret."
   }
 }
 
-run "database_is_private_and_kept" {
+run "database_is_private_with_backups" {
   command = plan
   module {
     source = "./modules/database"
@@ -134,19 +134,19 @@ run "database_is_private_and_kept" {
 
   assert {
     condition     = !aws_db_instance.this.publicly_accessible && aws_db_instance.this.storage_encrypted && aws_db_instance.this.deletion_protection
-    error_message = "PostgreSQL is private, encrypted and protected."
+    error_message = "PostgreSQL must be private, encrypted and protected."
   }
   assert {
     condition     = aws_db_instance.this.manage_master_user_password && aws_db_instance.this.password == null
-    error_message = "RDS keeps the administrator's password; the state never sees it."
+    error_message = "RDS must store the administrator's password, not Terraform's state."
   }
   assert {
     condition     = contains([for parameter in aws_db_parameter_group.this.parameter : "${parameter.name}=${parameter.value}"], "rds.force_ssl=1")
-    error_message = "PostgreSQL talks TLS only."
+    error_message = "PostgreSQL must accept only TLS."
   }
   assert {
     condition     = aws_db_instance.this.backup_retention_period == 14 && !aws_db_instance.this.skip_final_snapshot
-    error_message = "Backups are kept, and a last snapshot."
+    error_message = "Backups and a final snapshot must be kept."
   }
 }
 
@@ -164,11 +164,11 @@ run "broker_is_encrypted" {
 
   assert {
     condition     = aws_elasticache_replication_group.this.transit_encryption_enabled && tobool(aws_elasticache_replication_group.this.at_rest_encryption_enabled)
-    error_message = "The broker encrypts what moves and what rests."
+    error_message = "The broker must encrypt data in transit and at rest."
   }
   assert {
     condition     = aws_elasticache_replication_group.this.automatic_failover_enabled
-    error_message = "Two nodes fail over."
+    error_message = "Two nodes must have failover."
   }
 }
 
@@ -186,13 +186,13 @@ run "buckets_are_private" {
       aws_s3_bucket_public_access_block.this[use].restrict_public_buckets &&
       aws_s3_bucket_versioning.this[use].versioning_configuration[0].status == "Enabled"
     ])
-    error_message = "Every bucket is private and versioned."
+    error_message = "Every bucket must be private and versioned."
   }
   assert {
     condition = alltrue([for use, encryption in aws_s3_bucket_server_side_encryption_configuration.this :
       alltrue([for rule in encryption.rule : rule.apply_server_side_encryption_by_default[0].sse_algorithm == (use == "logs" ? "AES256" : "aws:kms")])
     ])
-    error_message = "Every bucket is encrypted, all but the access logs with our key."
+    error_message = "Every bucket must be encrypted, all but the access logs with the stack's key."
   }
 }
 
@@ -204,21 +204,21 @@ run "records_can_be_restored" {
 
   assert {
     condition     = aws_dynamodb_table.this.point_in_time_recovery[0].enabled && aws_dynamodb_table.this.server_side_encryption[0].enabled && aws_dynamodb_table.this.deletion_protection_enabled
-    error_message = "The table is encrypted, protected and can go back in time."
+    error_message = "The table must be encrypted and protected, with point-in-time recovery."
   }
   assert {
     condition     = aws_dynamodb_table.this.ttl[0].enabled && aws_dynamodb_table.this.ttl[0].attribute_name == "expires"
-    error_message = "Old records go by themselves."
+    error_message = "Old records must expire."
   }
 }
 
-run "role_names_what_it_may" {
+run "role_names_actions_and_resources" {
   command = plan
   module {
     source = "./modules/role"
   }
   variables {
-    box           = "worker"
+    kind          = "worker"
     log_group_arn = "arn:aws:logs:eu-central-1:123456789012:log-group:/toxicmod-staging/worker"
     secret_arns   = ["arn:aws:secretsmanager:eu-central-1:123456789012:secret:toxicmod-staging/secret_key"]
     statements = [{
@@ -231,21 +231,21 @@ run "role_names_what_it_may" {
   assert {
     condition = toset([for statement in jsondecode(aws_iam_role_policy.this.policy).Statement : statement.Sid
     if contains(flatten([statement.Resource]), "*")]) == toset(["Shell", "Metrics"])
-    error_message = "Only what AWS doesn't tie to a resource has a star."
+    error_message = "Only actions without resource-level permissions may have a star as their resource."
   }
   assert {
     condition     = !strcontains(aws_iam_role_policy.this.policy, ":*\"]") && !strcontains(aws_iam_role_policy.this.policy, "\"Action\":\"*\"")
-    error_message = "No statement allows everything of a service."
+    error_message = "No statement may allow all actions of a service."
   }
 }
 
-run "star_is_refused" {
+run "role_rejects_star" {
   command = plan
   module {
     source = "./modules/role"
   }
   variables {
-    box           = "worker"
+    kind          = "worker"
     log_group_arn = "arn:aws:logs:eu-central-1:123456789012:log-group:/toxicmod-staging/worker"
     secret_arns   = ["arn:aws:secretsmanager:eu-central-1:123456789012:secret:toxicmod-staging/secret_key"]
     statements = [{
@@ -257,7 +257,7 @@ run "star_is_refused" {
   expect_failures = [var.statements]
 }
 
-run "door_speaks_tls" {
+run "load_balancer_uses_tls" {
   command = plan
   module {
     source = "./modules/balancer"
@@ -274,10 +274,10 @@ run "door_speaks_tls" {
 
   assert {
     condition     = aws_lb_listener.https.port == 443 && aws_lb_listener.https.protocol == "HTTPS" && strcontains(aws_lb_listener.https.ssl_policy, "TLS13")
-    error_message = "The load balancer speaks TLS 1.2 and 1.3 at 443."
+    error_message = "The load balancer must use TLS 1.2 and 1.3 on port 443."
   }
   assert {
     condition     = aws_lb.this.enable_deletion_protection && aws_lb.this.drop_invalid_header_fields
-    error_message = "It is protected and drops malformed headers."
+    error_message = "The load balancer must be protected and drop malformed headers."
   }
 }

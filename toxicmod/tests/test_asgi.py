@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
+from apps.api.error_responses import error_response
 from apps.api.perspective.exceptions import unavailable
 from apps.api.perspective.rendering import CONTENT_TYPE
-from apps.api.refusals import refusal
 from apps.monitoring import request_metrics
 from toxicmod.testing.site import ROOT, manage, site
 
@@ -233,7 +233,9 @@ def test_server_uses_no_private_names_of_uvicorn() -> None:
     ],
 )
 def test_rejection_has_format_of_its_api_and_security_headers(path: str, kind: str) -> None:
-    response = refusal(request_metrics.source_of(path), 503, "The service is currently unavailable.", 1)
+    response = error_response(
+        request_metrics.source_of(path), 503, "The service is currently unavailable.", 1
+    )
     assert (response.status_code, response["Content-Type"], response["Retry-After"]) == (503, kind, "1")
     assert response["X-Content-Type-Options"] == "nosniff"
     if kind == CONTENT_TYPE:

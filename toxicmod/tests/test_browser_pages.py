@@ -171,7 +171,7 @@ def test_stored_result_takes_feedback_once(visit: Open, policy: Policy, width: i
     assert "violates" not in " ".join(visited.errors)
     visited.errors.clear()  # Chromium logs the answer 400 as an error
     page.check("text=No, it is wrong")
-    page.check("text=Toxic:")
+    page.check("#feedback >> text=Toxic: rude")
     page.fill("#id_remark", HOSTILE)
     page.click("text=Send feedback")
     expect(page.get_by_role("heading", name="Thank you")).to_be_visible()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from toxicmod.server import Worker
+from toxicmod.server import WebWorker
 from toxicmod.testing.site import free_port
 
 REJECTION = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 8\r\n\r\nrejected"
@@ -41,7 +41,7 @@ class Application:
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     port = free_port()
-    options: dict[str, Any] = Worker.CONFIG_KWARGS | {"log_level": "critical"}
+    options: dict[str, Any] = WebWorker.CONFIG_KWARGS | {"log_level": "critical"}
     config = uvicorn.Config(Application(), port=port, **options)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The inventory that Terraform's outputs describe; hosts are reached through Systems Manager.
+"""The inventory of the hosts in Terraform's outputs, with connections through Systems Manager.
 
-`TERRAFORM_OUTPUTS` names a file made by `terraform output -json`; without it Terraform is asked.
-Secrets are not here: group_vars/all.yml reads them where they are used.
+`TERRAFORM_OUTPUTS` is a file with the output of `terraform output -json`; without it, this script runs
+Terraform. The inventory contains no secrets; group_vars/all.yml reads them when a task needs them.
 """
 
 import json
@@ -19,7 +19,7 @@ def outputs() -> dict[str, Any]:
     """Return Terraform's outputs by name.
 
     Raises:
-        OSError, subprocess.CalledProcessError: there is no such file, or Terraform failed and said why.
+        OSError, subprocess.CalledProcessError: the file can't be read, or Terraform failed.
     """
     if path := os.environ.get("TERRAFORM_OUTPUTS"):
         text = Path(path).read_text()
@@ -29,36 +29,36 @@ def outputs() -> dict[str, Any]:
     return {name: output["value"] for name, output in json.loads(text).items()}
 
 
-def inventory(found: dict[str, Any]) -> dict[str, Any]:
-    """Return groups and variables as Ansible's script inventories give them."""
-    groups = {"web": found["web_hosts"], "worker": found["worker_hosts"], "mlflow": [found["mlflow_host"]]}
-    buckets = found["buckets"]
+def inventory(values: dict[str, Any]) -> dict[str, Any]:
+    """Return groups and variables in the format of Ansible's inventory scripts."""
+    groups = {"web": values["web_hosts"], "worker": values["worker_hosts"], "mlflow": [values["mlflow_host"]]}
+    buckets = values["buckets"]
     variables = {
         "ansible_connection": "amazon.aws.aws_ssm",
-        "ansible_aws_ssm_region": found["region"],
+        "ansible_aws_ssm_region": values["region"],
         "ansible_aws_ssm_bucket_name": buckets["deploy"],
         "ansible_become": True,
-        "aws_region": found["region"],
-        "secret_arns": found["secret_arns"],
-        "site_domain": found["domain"],
-        "database_host": found["database_endpoint"]["host"],
-        "database_port": found["database_endpoint"]["port"],
-        "redis_url": found["redis_endpoint"]["url"],
-        "mlflow_address": found["mlflow_host"]["address"],
+        "aws_region": values["region"],
+        "secret_arns": values["secret_arns"],
+        "site_domain": values["domain"],
+        "database_host": values["database_endpoint"]["host"],
+        "database_port": values["database_endpoint"]["port"],
+        "redis_url": values["redis_endpoint"]["url"],
+        "mlflow_address": values["mlflow_host"]["address"],
         "mlflow_artifacts": f"s3://{buckets['artifacts']}",
         "backup_bucket": f"s3://{buckets['backups']}",
-        "base_log_groups": found["log_groups"],
+        "base_log_groups": values["log_groups"],
         "site_settings": {
-            "AWS_DEFAULT_REGION": found["region"],
-            "DYNAMODB_TABLE": found["dynamodb_table"],
+            "AWS_DEFAULT_REGION": values["region"],
+            "DYNAMODB_TABLE": values["dynamodb_table"],
             "S3_BUCKET": buckets["datasets"],
         },
     }
-    described = {group: {"hosts": [host["name"] for host in hosts]} for group, hosts in groups.items()}
+    hosts_by_group = {group: {"hosts": [host["name"] for host in hosts]} for group, hosts in groups.items()}
     hostvars = {
         host["name"]: {"ansible_host": host["instance_id"]} for hosts in groups.values() for host in hosts
     }
-    return described | {"all": {"vars": variables}, "_meta": {"hostvars": hostvars}}
+    return hosts_by_group | {"all": {"vars": variables}, "_meta": {"hostvars": hostvars}}
 
 
 if __name__ == "__main__":

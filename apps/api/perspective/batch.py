@@ -21,7 +21,7 @@ from django.http.multipartparser import MultiPartParserError
 from django.utils.http import parse_header_parameters
 
 from apps.api.perspective import views
-from apps.api.perspective.access import authorize_batch, find_invalid_keys, secret_of
+from apps.api.perspective.authorization import authorize_batch, find_invalid_keys, get_secret
 from apps.api.perspective.exceptions import (
     PerspectiveError,
     invalid_api_key,
@@ -75,13 +75,13 @@ def batch(request: HttpRequest) -> HttpResponse:
     bodies = list(_split(body, _boundary(request)))
     if len(bodies) > settings.MAX_BATCH:
         raise invalid_argument(f"The batch has more than the {settings.MAX_BATCH} requests allowed.", None)
-    secret = secret_of(request)
+    secret = get_secret(request)
     parts = [_part(request, part, secret) for part in bodies]
     requests = [part.request for part in parts if isinstance(part.request, WSGIRequest)]
     invalid_keys = find_invalid_keys(requests, request)
     parts = [
         replace(part, request=invalid_api_key())
-        if isinstance(part.request, WSGIRequest) and secret_of(part.request) in invalid_keys
+        if isinstance(part.request, WSGIRequest) and get_secret(part.request) in invalid_keys
         else part
         for part in parts
     ]
@@ -198,7 +198,7 @@ def _request(outer: HttpRequest, data: bytes, secret: str) -> WSGIRequest:
         "wsgi.input": io.BytesIO(content),
     }
     request = WSGIRequest(environ)
-    if not secret_of(request) and secret:
+    if not get_secret(request) and secret:
         request.META["HTTP_X_GOOG_API_KEY"] = secret
     return request
 
@@ -211,7 +211,7 @@ def _handle(outer: HttpRequest, parts: Sequence[_Part]) -> list[HttpResponse]:
             return error_response(outer, request)
         return _VIEWS.get(request.path_info, views.unknown_path)(request)
 
-    analyze = partial(views.analyze_together, max_span_scores=MAX_SPAN_SCORES)
+    analyze = partial(views.analyze_batch, max_span_scores=MAX_SPAN_SCORES)
     requests = [part.request for part in parts]
     return list(map(handle_alone, map_batch(analyze, requests, where=_is_analyze)))
 

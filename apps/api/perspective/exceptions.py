@@ -5,11 +5,20 @@ from typing import Any
 
 from apps.accounts.models import APIKey
 from apps.api.problems import shorten
+from apps.core.exceptions import ToxicmodError
 
 SERVICE = "commentanalyzer.googleapis.com"
 _SERVICE_ERROR = "type.googleapis.com/google.commentanalyzer.v1alpha1.Error"
 _ERROR_INFO = "type.googleapis.com/google.rpc.ErrorInfo"
 _BAD_REQUEST = "type.googleapis.com/google.rpc.BadRequest"
+# google.rpc.Code by HTTP status
+_STATUS_NAMES = {
+    400: "INVALID_ARGUMENT",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    409: "ABORTED",
+    429: "RESOURCE_EXHAUSTED",
+}
 
 
 class PerspectiveError(Exception):
@@ -151,6 +160,13 @@ def quota_exceeded(key: APIKey | None, limit: int, seconds: float) -> Perspectiv
         ],
         retry_after=seconds,
     )
+
+
+def from_error(error: ToxicmodError) -> PerspectiveError:
+    """Return the error response for an error of an action."""
+    if error.status in _STATUS_NAMES:
+        return PerspectiveError(error.status, _STATUS_NAMES[error.status], shorten(str(error)))
+    return unavailable() if error.status == 503 else internal()
 
 
 def not_found() -> PerspectiveError:

@@ -15,9 +15,10 @@ from rest_framework.exceptions import ParseError
 from apps.accounts.models import APIKey, Scope
 from apps.api.parsers import TooLargeError, read_body
 from apps.api.perspective import actions
-from apps.api.perspective.access import authorize, get_api_key
+from apps.api.perspective.authorization import authorize, get_api_key
 from apps.api.perspective.exceptions import (
     PerspectiveError,
+    from_error,
     internal,
     invalid_argument,
     not_found,
@@ -26,7 +27,7 @@ from apps.api.perspective.exceptions import (
 from apps.api.perspective.messages import DISCOVERY, parse
 from apps.api.perspective.rendering import CONTENT_TYPE, error_response, json_response
 from apps.core.batches import map_batch, map_each
-from apps.registry.exceptions import NoModelError
+from apps.core.exceptions import ToxicmodError
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +54,10 @@ def _handle_exception(request: HttpRequest, error: Exception) -> HttpResponse:
     if isinstance(error, SuspiciousOperation):  # for example too many parameters
         body = invalid_argument("The request is malformed.", None).body
         return JsonResponse(body, status=400, content_type=CONTENT_TYPE)
-    if isinstance(error, NoModelError):
-        logger.error("No comment can be scored: %s", error)
-        return error_response(request, unavailable())
+    if isinstance(error, ToxicmodError):
+        if error.status >= 500:
+            logger.error("%s %s failed: %s", request.method, request.path, error)
+        return error_response(request, from_error(error))
     if isinstance(error, DatabaseError):
         logger.error("The database failed: %s", error.__class__.__name__)
         return error_response(request, unavailable())
@@ -85,9 +87,7 @@ def _read(request: HttpRequest, scope: Scope, name: str) -> tuple[dict[str, Any]
     return parse(body, f"{name}Request"), key
 
 
-def analyze_together(
-    requests: Sequence[HttpRequest], max_span_scores: int | None = None
-) -> list[HttpResponse]:
+def analyze_batch(requests: Sequence[HttpRequest], max_span_scores: int | None = None) -> list[HttpResponse]:
     """Handle requests for AnalyzeComment like `analyze`, but score and store all comments together.
 
     Args:
@@ -121,7 +121,7 @@ def analyze_together(
 @csrf_exempt
 def analyze(request: HttpRequest) -> HttpResponse:
     """Score a comment: AnalyzeComment."""
-    return analyze_together([request])[0]
+    return analyze_batch([request])[0]
 
 
 @perspective_view

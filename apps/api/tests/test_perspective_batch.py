@@ -15,7 +15,7 @@ from pytest_django import Settings
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import APIKey
 from apps.api.perspective import batch as batches
-from apps.api.perspective.access import MAX_BATCH_KEYS
+from apps.api.perspective.authorization import MAX_BATCH_KEYS
 from apps.core.permissions import SYSTEM
 from apps.predictions.models import Prediction
 from toxicmod.testing.perspective import ANALYZE_LINE, analyze_json, batch_part, batch_responses, send_batch
@@ -30,7 +30,7 @@ def refusal(response: Any, code: int) -> str:
     return error["message"]
 
 
-def test_a_batch_is_answered_part_by_part(client: Client, api_key: tuple[APIKey, str]) -> None:
+def test_batch_returns_response_for_each_part(client: Client, api_key: tuple[APIKey, str]) -> None:
     line = f"POST /v1alpha1/comments:analyze?key={api_key[1]} HTTP/1.1"
     parts = [
         batch_part("<id + 1>", analyze_json("ünïcode 😀 idiot"), line),
@@ -53,12 +53,12 @@ def test_a_batch_is_answered_part_by_part(client: Client, api_key: tuple[APIKey,
 @pytest.mark.parametrize(
     "content_type", ["application/json", "multipart/mixed", "", "multipart/mixed; boundary=zzz"]
 )
-def test_a_malformed_batch_is_refused(client: Client, content_type: str) -> None:
+def test_batch_rejects_malformed_content_type(client: Client, content_type: str) -> None:
     response = client.post("/batch", b"{}", content_type=content_type)
     assert response.status_code == 400, response.content
 
 
-def test_a_batch_has_a_limit(client: Client, settings: Settings) -> None:
+def test_batch_rejects_too_many_parts(client: Client, settings: Settings) -> None:
     settings.MAX_BATCH = 2
     body = b"--b\r\n\r\nGET / HTTP/1.1\r\n" * 3 + b"--b--"
     response = client.post("/batch", body, content_type="multipart/mixed; boundary=b")
@@ -79,7 +79,7 @@ BASE = "5f4ab1f1-2a7c-4b1e-9c8f-d02c1a0b7f55"
         ("<short>", "<response-short>"),
     ],
 )
-def test_a_folded_content_id_is_echoed_on_one_line(client: Client, end: str, sent: str, echoed: str) -> None:
+def test_batch_unfolds_content_id(client: Client, end: str, sent: str, echoed: str) -> None:
     body = batch_part(sent.format(end="\r\n"), analyze_json("Good day"), line=ANALYZE_LINE) + "--b--\r\n"
     response = send_batch(client, body.replace("\r\n", end))
     assert [each[:2] for each in batch_responses(response)] == [(echoed, 200)]
@@ -88,9 +88,7 @@ def test_a_folded_content_id_is_echoed_on_one_line(client: Client, end: str, sen
 @pytest.mark.parametrize(
     "content_id", ["<item-ü>", "<😀>", "<a\x00b>", "<a\rb>", "<a\x7f>", "<a\tb>", "<\x1b[2J>"]
 )
-def test_a_content_id_that_is_not_printable_ascii_spoils_only_its_own_part(
-    client: Client, content_id: str
-) -> None:
+def test_batch_isolates_invalid_content_id(client: Client, content_id: str) -> None:
     body = (
         batch_part("<a>", analyze_json("first"))
         + batch_part(content_id, analyze_json("second"))
@@ -104,7 +102,7 @@ def test_a_content_id_that_is_not_printable_ascii_spoils_only_its_own_part(
     assert sorted(Prediction.objects.values_list("text", flat=True)) == ["first", "third"]
 
 
-def test_nothing_is_stored_for_a_part_that_gets_an_error(client: Client) -> None:
+def test_batch_stores_nothing_for_failed_part(client: Client) -> None:
     broken = [
         batch_part("<1>", analyze_json("text", "SPICINESS")),
         batch_part("<2>", "{"),
@@ -131,7 +129,7 @@ def test_nothing_is_stored_for_a_part_that_gets_an_error(client: Client) -> None
     assert sorted(Prediction.objects.values_list("text", flat=True)) == ["good", "text"]
 
 
-def test_a_content_type_that_cannot_be_read_spoils_only_its_own_part(client: Client) -> None:
+def test_batch_isolates_invalid_content_type(client: Client) -> None:
     odd = batch_part("<a>", analyze_json("odd")).replace("application/json", "application/json; a*=nosuch''x")
     results = batch_responses(send_batch(client, odd + batch_part("<b>", analyze_json("good")) + "--b--"))
     assert [status for _, status, _ in results] == [400, 200]
@@ -142,7 +140,7 @@ def test_a_content_type_that_cannot_be_read_spoils_only_its_own_part(client: Cli
     "header",
     ["X-Goog-Api-Key: wrong", "Authorization: Bearer wrong", "Authorization: Api-Key wrong"],
 )
-def test_the_key_of_a_batch_is_checked_before_its_body_is_looked_at(client: Client, header: str) -> None:
+def test_batch_checks_key_before_parsing(client: Client, header: str) -> None:
     name, _, value = header.partition(": ")
     with patch.object(batches, "_split", side_effect=AssertionError):
         assert "API key not valid" in refusal(
@@ -152,7 +150,7 @@ def test_the_key_of_a_batch_is_checked_before_its_body_is_looked_at(client: Clie
         assert "API key not valid" in refusal(send_batch(client, b"", "/batch?key=wrong"), 400)
 
 
-def test_a_batch_beyond_the_quota_of_its_key_is_not_looked_at(client: Client) -> None:
+def test_batch_checks_quota_before_parsing(client: Client) -> None:
     _, secret = create_api_key(actor=SYSTEM, name="slow", rate_per_minute=2)
     body = "".join(batch_part(f"<{n}>", analyze_json("a")) for n in range(3)) + "--b--"
     first = batch_responses(send_batch(client, body, **{"X-Goog-Api-Key": secret}))
@@ -163,20 +161,18 @@ def test_a_batch_beyond_the_quota_of_its_key_is_not_looked_at(client: Client) ->
     assert int(response["Retry-After"]) > 0
 
 
-def test_an_anonymous_batch_is_refused_where_keys_are_needed(client: Client, settings: Settings) -> None:
+def test_batch_rejects_anonymous_request(client: Client, settings: Settings) -> None:
     settings.ANONYMOUS_API = False
     body = batch_part("<a>", analyze_json("a")) + batch_part("<b>", analyze_json("b")) + "--b--"
-    with patch.object(batches.views, "analyze_together", side_effect=AssertionError):
+    with patch.object(batches.views, "analyze_batch", side_effect=AssertionError):
         assert "unregistered callers" in refusal(send_batch(client, body), 403)
 
 
-def test_an_anonymous_batch_beyond_the_quota_of_its_address_is_refused(
-    client: Client, settings: Settings
-) -> None:
+def test_batch_rejects_anonymous_request_beyond_quota(client: Client, settings: Settings) -> None:
     settings.ANONYMOUS_RATE_PER_MINUTE = 2
     body = "".join(batch_part(f"<{n}>", analyze_json("a")) for n in range(3)) + "--b--"
     assert Counter(status for _, status, _ in batch_responses(send_batch(client, body))) == {200: 2, 429: 1}
-    with patch.object(batches.views, "analyze_together", side_effect=AssertionError):
+    with patch.object(batches.views, "analyze_batch", side_effect=AssertionError):
         assert "Quota exceeded" in refusal(send_batch(client, body), 429)
     _, secret = create_api_key(actor=SYSTEM, name="paying")
     line = f"POST /v1alpha1/comments:analyze?key={secret} HTTP/1.1"
@@ -186,7 +182,7 @@ def test_an_anonymous_batch_beyond_the_quota_of_its_address_is_refused(
     ] == [200]
 
 
-def test_each_part_counts_against_the_quota(client: Client) -> None:
+def test_batch_counts_each_part(client: Client) -> None:
     _, secret = create_api_key(actor=SYSTEM, name="slow", rate_per_minute=5)
     body = "".join(batch_part(f"<{n}>", analyze_json("a")) for n in range(4)) + "--b--"
     first = batch_responses(send_batch(client, body, **{"X-Goog-Api-Key": secret}))
@@ -194,7 +190,7 @@ def test_each_part_counts_against_the_quota(client: Client) -> None:
     assert [status for _, status, _ in first + second] == [*[200] * 5, *[429] * 3]
 
 
-def test_a_part_without_a_key_has_the_key_of_the_batch(client: Client, api_key: tuple[APIKey, str]) -> None:
+def test_batch_part_inherits_key(client: Client, api_key: tuple[APIKey, str]) -> None:
     other, secret = create_api_key(actor=SYSTEM, name="other")
     body = batch_part("<a>", analyze_json("outer")) + batch_part(
         "<b>", analyze_json("inner"), headers=f"X-Goog-Api-Key: {secret}\r\n"
@@ -222,9 +218,7 @@ def test_a_part_without_a_key_has_the_key_of_the_batch(client: Client, api_key: 
         )
     ),
 )
-def test_the_address_of_a_part_is_the_batchs_own(
-    client: Client, settings: Settings, number: int, name: str
-) -> None:
+def test_batch_part_inherits_address(client: Client, settings: Settings, number: int, name: str) -> None:
     settings.TRUSTED_PROXIES = 1
     settings.ANONYMOUS_RATE_PER_MINUTE = 2
     parts = [batch_part(f"<{n}>", analyze_json("a"), headers=f"{name}: 10.0.0.{n}\r\n") for n in range(6)]
@@ -244,7 +238,7 @@ def test_the_address_of_a_part_is_the_batchs_own(
         "X-HTTP-Method-Override: DELETE",
     ],
 )
-def test_a_part_says_nothing_about_hosts_and_proxies(client: Client, settings: Settings, header: str) -> None:
+def test_batch_ignores_host_headers_of_part(client: Client, settings: Settings, header: str) -> None:
     settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     body = batch_part("<a>", line="GET /$discovery/rest HTTP/1.1", headers=f"{header}\r\n") + "--b--"
     ((_, status, document),) = batch_responses(send_batch(client, body))
@@ -281,7 +275,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
 @pytest.mark.parametrize("is_anonymous", [True, False])
-def test_a_hostile_body_is_answered_at_once(
+def test_batch_hostile_body_takes_bounded_time(
     client: Client, settings: Settings, body: bytes, is_anonymous: bool
 ) -> None:
     settings.ANONYMOUS_API = is_anonymous
@@ -308,15 +302,13 @@ def test_a_hostile_body_is_answered_at_once(
         (b"", "not multipart/mixed"),
     ],
 )
-def test_a_body_that_breaks_the_format_is_refused_as_a_whole(
-    client: Client, body: bytes, reason: str
-) -> None:
+def test_batch_rejects_broken_format(client: Client, body: bytes, reason: str) -> None:
     good = b"" if not body else batch_part("<a>", analyze_json("good")).encode()
     assert reason in refusal(send_batch(client, good + body), 400)
     assert not Prediction.objects.exists()
 
 
-def test_each_unknown_key_is_looked_up_once(client: Client) -> None:
+def test_batch_looks_up_unknown_key_once(client: Client) -> None:
     def lines(count: int) -> str:
         parts = (
             batch_part(
@@ -337,7 +329,7 @@ def test_each_unknown_key_is_looked_up_once(client: Client) -> None:
     assert f"more than {MAX_BATCH_KEYS}" in refusal(send_batch(client, lines(MAX_BATCH_KEYS + 1)), 400)
 
 
-def test_a_line_that_only_begins_like_the_delimiter_is_content(client: Client) -> None:
+def test_batch_keeps_line_that_resembles_delimiter(client: Client) -> None:
     text = "first\n--bc\n--b-\n --b\n--B\n--b c"
     body = batch_part("<a>", analyze_json(text)) + "--b--"
     raw = body.replace("Content-Type: application/json", "Content-Type: text/plain\r\nX: \r\n --bc")
@@ -349,7 +341,7 @@ def test_a_line_that_only_begins_like_the_delimiter_is_content(client: Client) -
 
 @pytest.mark.parametrize("end", [b"--b--\r\n", b"--b--", b"--b-- \t\r\nepilogue\r\n--b\r\n", b""])
 @pytest.mark.parametrize("begin", [b"", b"preamble\r\n", b"\r\n"])
-def test_what_is_around_the_parts_is_ignored(client: Client, begin: bytes, end: bytes) -> None:
+def test_batch_ignores_preamble_and_epilogue(client: Client, begin: bytes, end: bytes) -> None:
     body = (
         begin
         + batch_part("<a>", analyze_json("one")).encode()
@@ -359,7 +351,7 @@ def test_what_is_around_the_parts_is_ignored(client: Client, begin: bytes, end: 
     assert [each[1] for each in batch_responses(send_batch(client, body))] == [200, 200]
 
 
-def test_the_span_scores_of_a_batch_are_limited(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batch_limits_span_scores(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "MAX_SPAN_SCORES", 11)
     text = "One. Two. Three."
     body = "".join(batch_part(f"<{n}>", analyze_json(f"{n}. {text}", spanAnnotations=True)) for n in range(3))

@@ -127,7 +127,7 @@ def test_google_api_python_client_by_its_discovery_url(
     assert "LANGUAGE_NOT_SUPPORTED_BY_ATTRIBUTE" in str(caught.value)
 
 
-def test_google_api_python_client_refuses_a_wrong_key_at_once(live_server: LiveServer, key: str) -> None:
+def test_google_api_python_client_rejects_invalid_key(live_server: LiveServer, key: str) -> None:
     with pytest.raises(HttpError, match="API key not valid"):
         discovery.build(
             "commentanalyzer",
@@ -189,7 +189,7 @@ def test_google_api_python_client_in_batches_with_long_ids(
 
 
 @pytest.mark.usefixtures("perspective_host")
-def test_a_client_with_the_host_hard_wired_finds_us_by_dns(key: str) -> None:
+def test_client_with_fixed_host_connects_by_dns(key: str) -> None:
     client = Perspective.Perspective(key)
     scored = client.get_score(RUDE, tests=["TOXICITY", "INSULT"])
     assert scored["TOXICITY"].score > 0.5
@@ -199,7 +199,7 @@ def test_a_client_with_the_host_hard_wired_finds_us_by_dns(key: str) -> None:
 
 
 @pytest.mark.usefixtures("perspective_host")
-def test_the_body_may_be_sent_as_plain_text_by_any_http_client(key: str) -> None:
+def test_analyze_accepts_text_plain(key: str) -> None:
     answer = requests.post(
         f"https://{HOST}/v1alpha1/comments:analyze?key={key}",
         data=json.dumps({"comment": {"text": RUDE}, "requestedAttributes": {"TOXICITY": {}}}),

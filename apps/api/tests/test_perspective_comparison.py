@@ -42,7 +42,7 @@ def past(tmp_path: Path, champion: ModelVersion) -> Path:
     return path
 
 
-def test_the_same_ranking_correlates_fully_and_keeps_the_flag_rate(past: Path) -> None:
+def test_compare_same_ranking_correlates_fully(past: Path) -> None:
     told = run(past, "--threshold", "0.36")
     lines = {line.split()[0]: line.split() for line in told.splitlines()}
     assert lines["TOXICITY"][1:3] == [str(len(COMMENTS)), "1.000"]
@@ -53,7 +53,7 @@ def test_the_same_ranking_correlates_fully_and_keeps_the_flag_rate(past: Path) -
     assert not Prediction.objects.exists()
 
 
-def test_saved_answers_are_read(tmp_path: Path, champion: ModelVersion) -> None:
+def test_read_saved_responses(tmp_path: Path, champion: ModelVersion) -> None:
     path = tmp_path / "saved.jsonl"
     answer = {"attributeScores": {"TOXICITY": {"summaryScore": {"value": 0.9}}, "FLIRTATION": {}}}
     lines = [
@@ -79,7 +79,7 @@ def test_saved_answers_are_read(tmp_path: Path, champion: ModelVersion) -> None:
         ("a.jsonl", "[]\n", "line 1 is not a JSON object"),
     ],
 )
-def test_what_can_not_be_used_is_named(
+def test_compare_names_invalid_row(
     tmp_path: Path, champion: ModelVersion, name: str, content: str, message: str
 ) -> None:
     path = tmp_path / name
@@ -89,7 +89,7 @@ def test_what_can_not_be_used_is_named(
     assert message in str(caught.value)
 
 
-def test_wrong_options_are_refused(tmp_path: Path, past: Path) -> None:
+def test_compare_rejects_invalid_options(tmp_path: Path, past: Path) -> None:
     for options in (["--threshold", "70"], ["--per-second", "0"], ["--plot", tmp_path / "no" / "plot.png"]):
         with pytest.raises(CommandError):
             run(past, *options)
@@ -100,7 +100,7 @@ def test_wrong_options_are_refused(tmp_path: Path, past: Path) -> None:
         run(tmp_path / "latin.csv")
 
 
-def test_a_flag_rate_of_none_or_all() -> None:
+def test_compare_flag_rate_of_none_or_all() -> None:
     scores = np.array([0.1, 0.2, 0.3])
     none = comparison._compare("TOXICITY", scores, scores, 0.9)
     assert (none.suggested, none.toxicmod_rate) == (1.0, 0.0)
@@ -111,7 +111,7 @@ def test_a_flag_rate_of_none_or_all() -> None:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_comments_without_scores_are_sent_to_the_service(
+def test_compare_requests_missing_scores(
     live_server: LiveServer, champion: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, saved = tmp_path / "comments.csv", tmp_path / "saved.jsonl"

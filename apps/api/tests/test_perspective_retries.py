@@ -44,7 +44,7 @@ def path(champion: Any) -> str:
     return f"{ANALYZE}?key={create_api_key(actor=SYSTEM, name='reviewed', review_perspective=True)[1]}"
 
 
-def test_a_retry_is_answered_from_the_record_and_queued_once(client: Client, path: str) -> None:
+def test_retry_returns_stored_result_and_is_queued_once(client: Client, path: str) -> None:
     first, second = (
         post_json(client, analyze_request(clientToken="c-77", communityId="cats"), path) for _ in range(2)
     )
@@ -55,7 +55,7 @@ def test_a_retry_is_answered_from_the_record_and_queued_once(client: Client, pat
     assert Prediction.objects.count() == 1
 
 
-def test_a_retry_may_ask_for_other_attributes(client: Client, path: str) -> None:
+def test_retry_with_other_attributes(client: Client, path: str) -> None:
     post_json(client, analyze_request(clientToken="c-77"), path)
     response = post_json(
         client, analyze_request(IDIOT, "TOXICITY", "INSULT", clientToken="c-77", spanAnnotations=True), path
@@ -73,19 +73,19 @@ def test_a_retry_may_ask_for_other_attributes(client: Client, path: str) -> None
         (IDIOT, {}),
     ],
 )
-def test_another_comment_is_no_retry(client: Client, path: str, other: str, more: dict[str, str]) -> None:
+def test_other_comment_is_no_retry(client: Client, path: str, other: str, more: dict[str, str]) -> None:
     assert post_json(client, analyze_request(clientToken="c-77"), path).status_code == 200
     assert post_json(client, analyze_request(other, **more), path).status_code == 200
     assert QueueItem.objects.count() == 2
 
 
-def test_comments_without_a_token_are_all_queued(client: Client, path: str) -> None:
+def test_comments_without_token_are_all_queued(client: Client, path: str) -> None:
     for _ in range(2):
         assert post_json(client, analyze_request(), path).status_code == 200
     assert QueueItem.objects.count() == 2
 
 
-def test_another_key_and_moderate_have_ids_of_their_own(client: Client, path: str) -> None:
+def test_token_is_scoped_to_key_and_interface(client: Client, path: str) -> None:
     post_json(client, analyze_request(clientToken="c-77"), path)
     other, secret = create_api_key(actor=SYSTEM, name="other", review_perspective=True)
     assert (
@@ -107,7 +107,7 @@ def test_another_key_and_moderate_have_ids_of_their_own(client: Client, path: st
     ("hours", "count"), [(0, 1), (1, 1), (12, 1), (23.9, 1), (24.1, 2), (47, 2), (72, 2)]
 )
 @pytest.mark.parametrize("begin", [0, 6, 12, 23])  # o'clock
-def test_a_token_may_come_again_after_a_day(
+def test_token_can_be_reused_after_a_day(
     client: Client, path: str, begin: int, hours: float, count: int
 ) -> None:
     first = timezone.now().replace(hour=begin, minute=30) - timedelta(days=5)
@@ -118,7 +118,7 @@ def test_a_token_may_come_again_after_a_day(
     assert Submission.objects.count() == count
 
 
-def test_the_same_call_twice_in_a_batch_is_queued_once(client: Client, path: str) -> None:
+def test_same_request_twice_in_batch_is_queued_once(client: Client, path: str) -> None:
     line = f"POST {path} HTTP/1.1"
     body = (
         "".join(batch_part(f"<{n}>", analyze_json(IDIOT, clientToken="c-77"), line) for n in range(3))
@@ -130,7 +130,7 @@ def test_the_same_call_twice_in_a_batch_is_queued_once(client: Client, path: str
     assert QueueItem.objects.count() == Prediction.objects.count() == 1
 
 
-def test_the_console_finds_every_comment_of_a_token(
+def test_console_search_finds_comments_of_token(
     client: Client, path: str, person: Callable[..., User]
 ) -> None:
     for text in ("You idiot", "He is an idiot"):

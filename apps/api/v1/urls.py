@@ -5,8 +5,8 @@ from csp.decorators import csp_update
 from django.urls import path
 from drf_spectacular.views import SpectacularSwaggerSplitView
 
-from apps.api.v1 import moderation, views, webhooks
-from apps.api.v1.schema import SchemaView
+from apps.api.v1.views import moderation, predictions, webhooks
+from apps.api.v1.views.schema import SchemaView
 
 app_name = "v1"
 
@@ -17,14 +17,14 @@ DOCS_POLICY = {
 }
 
 urlpatterns = [
-    path("predict", views.PredictView.as_view(), name="predict"),
-    path("predict_proba", views.PredictProbaView.as_view(), name="predict_proba"),
-    path("predictions/<uuid:pk>", views.PredictionView.as_view(), name="prediction"),
-    path("feedback", views.FeedbackView.as_view(), name="feedback"),
-    path("example", views.ExampleView.as_view(), name="example"),
-    path("models", views.ModelsView.as_view(), name="models"),
-    path("models/current", views.CurrentModelView.as_view(), name="current_model"),
-    path("stats", views.StatsView.as_view(), name="stats"),
+    path("predict", predictions.PredictView.as_view(), name="predict"),
+    path("predict_proba", predictions.PredictProbaView.as_view(), name="predict_proba"),
+    path("predictions/<uuid:pk>", predictions.PredictionView.as_view(), name="prediction"),
+    path("feedback", predictions.FeedbackView.as_view(), name="feedback"),
+    path("example", predictions.ExampleView.as_view(), name="example"),
+    path("models", predictions.ModelsView.as_view(), name="models"),
+    path("models/current", predictions.CurrentModelView.as_view(), name="current_model"),
+    path("stats", predictions.StatsView.as_view(), name="stats"),
     path("moderate", moderation.ModerateView.as_view(), name="moderate"),
     path("moderation/queue", moderation.QueueListView.as_view(), name="queue"),
     path("moderation/queue/claim", moderation.ClaimNextView.as_view(), name="claim_next"),

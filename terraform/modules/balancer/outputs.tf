@@ -4,11 +4,11 @@ output "dns_name" {
 }
 
 output "arn_suffix" {
-  description = "How CloudWatch calls the load balancer."
+  description = "The name of the load balancer in CloudWatch."
   value       = aws_lb.this.arn_suffix
 }
 
 output "target_suffix" {
-  description = "How CloudWatch calls the web instances' group."
+  description = "The name of the web instances' group in CloudWatch."
   value       = aws_lb_target_group.web.arn_suffix
 }

@@ -9,7 +9,7 @@ variable "vpc_id" {
 }
 
 variable "subnet_ids" {
-  description = "Public subnets, one a zone."
+  description = "Public subnets, one per zone."
   type        = list(string)
 }
 
@@ -29,7 +29,7 @@ variable "instance_ids" {
 }
 
 variable "web_port" {
-  description = "Where nginx listens on them."
+  description = "The port of nginx on the web instances."
   type        = number
 }
 
@@ -39,6 +39,6 @@ variable "log_bucket" {
 }
 
 variable "protected" {
-  description = "Refuse deletion."
+  description = "Prevent deletion."
   type        = bool
 }

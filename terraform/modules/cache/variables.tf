@@ -4,7 +4,7 @@ variable "name" {
 }
 
 variable "subnet_ids" {
-  description = "Data subnets, one a zone."
+  description = "Data subnets, one per zone."
   type        = list(string)
 }
 
@@ -14,7 +14,7 @@ variable "group_id" {
 }
 
 variable "key_arn" {
-  description = "The key for what rests."
+  description = "The key for data at rest."
   type        = string
 }
 
@@ -24,6 +24,6 @@ variable "type" {
 }
 
 variable "nodes" {
-  description = "1, or 2 that fail over."
+  description = "Number of nodes: 1, or 2 with failover."
   type        = number
 }

@@ -18,8 +18,8 @@ resource "aws_db_parameter_group" "this" {
   }
 }
 
-# One server for the site's database and MLflow's. RDS keeps the administrator's password, the state never sees it.
-# Its version is that of Debian 12's pg_dump, which backs it up and refuses newer servers.
+# One server for the databases of the site and of MLflow. RDS stores the administrator's password, not Terraform's state.
+# Its version is that of Debian 12's pg_dump, which makes the backups and rejects newer servers.
 resource "aws_db_instance" "this" {
   identifier                      = var.name
   engine                          = "postgres"

@@ -4,16 +4,16 @@ output "host" {
 }
 
 output "port" {
-  description = "Its port."
+  description = "The port."
   value       = aws_db_instance.this.port
 }
 
 output "identifier" {
-  description = "How CloudWatch calls it."
+  description = "The name in CloudWatch."
   value       = aws_db_instance.this.identifier
 }
 
 output "admin_secret_arn" {
-  description = "Where RDS keeps the administrator's password."
+  description = "The ARN of the secret with the administrator's password."
   value       = one(aws_db_instance.this.master_user_secret[*].secret_arn)
 }

@@ -4,7 +4,7 @@ variable "name" {
 }
 
 variable "subnet_ids" {
-  description = "Data subnets, one a zone."
+  description = "Data subnets, one per zone."
   type        = list(string)
 }
 
@@ -19,7 +19,7 @@ variable "key_arn" {
 }
 
 variable "size" {
-  description = "Class, storage in GB and how far it may grow, a standby in the other zone, days of backups."
+  description = "Class, storage in GB and its maximum, a standby in the other zone, days of backups."
   type = object({
     class       = string
     storage     = number
@@ -30,6 +30,6 @@ variable "size" {
 }
 
 variable "protected" {
-  description = "Refuse deletion; keep a last snapshot."
+  description = "Prevent deletion; keep a final snapshot."
   type        = bool
 }

@@ -1,6 +1,6 @@
 locals {
-  # Who may knock at whose door. The world knocks at the load balancer's only.
-  doors = {
+  # The allowed connections. Only the load balancer accepts connections from the internet.
+  connections = {
     web_from_balancer    = { from = "balancer", to = "web", port = var.web_port }
     mlflow_from_web      = { from = "web", to = "mlflow", port = var.mlflow_port }
     mlflow_from_worker   = { from = "worker", to = "mlflow", port = var.mlflow_port }
@@ -28,7 +28,7 @@ resource "aws_security_group" "this" {
   tags        = { Name = "${var.name}-${each.key}" }
 }
 
-resource "aws_vpc_security_group_ingress_rule" "world" {
+resource "aws_vpc_security_group_ingress_rule" "internet" {
   security_group_id = aws_security_group.this["balancer"].id
   description       = "HTTPS from everywhere"
   cidr_ipv4         = "0.0.0.0/0"
@@ -37,8 +37,8 @@ resource "aws_vpc_security_group_ingress_rule" "world" {
   to_port           = 443
 }
 
-resource "aws_vpc_security_group_ingress_rule" "door" {
-  for_each                     = local.doors
+resource "aws_vpc_security_group_ingress_rule" "connection" {
+  for_each                     = local.connections
   security_group_id            = aws_security_group.this[each.value.to].id
   referenced_security_group_id = aws_security_group.this[each.value.from].id
   description                  = "From ${each.value.from}"
@@ -47,8 +47,8 @@ resource "aws_vpc_security_group_ingress_rule" "door" {
   to_port                      = each.value.port
 }
 
-resource "aws_vpc_security_group_egress_rule" "door" {
-  for_each                     = local.doors
+resource "aws_vpc_security_group_egress_rule" "connection" {
+  for_each                     = local.connections
   security_group_id            = aws_security_group.this[each.value.from].id
   referenced_security_group_id = aws_security_group.this[each.value.to].id
   description                  = "To ${each.value.to}"
@@ -57,7 +57,7 @@ resource "aws_vpc_security_group_egress_rule" "door" {
   to_port                      = each.value.port
 }
 
-# AWS's interfaces, packages, webhooks.
+# The hosts use HTTPS for the APIs of AWS, packages and webhooks.
 resource "aws_vpc_security_group_egress_rule" "https" {
   for_each          = toset(["web", "worker", "mlflow"])
   security_group_id = aws_security_group.this[each.key].id

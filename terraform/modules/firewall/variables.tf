@@ -9,11 +9,11 @@ variable "vpc_id" {
 }
 
 variable "web_port" {
-  description = "Where nginx listens on the web instances."
+  description = "The port of nginx on the web instances."
   type        = number
 }
 
 variable "mlflow_port" {
-  description = "Where nginx listens on the MLflow instance."
+  description = "The port of nginx on the MLflow instance."
   type        = number
 }

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Lets Ansible in: Systems Manager's agent and Python. Packages come by HTTPS, the only way out.
+# Installs what Ansible needs: the agent of Systems Manager, and Python. Hosts can reach only HTTPS.
 set -eu
 find /etc/apt -type f -exec sed -i 's,http://,https://,g' {} +
 apt-get update

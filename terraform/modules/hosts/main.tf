@@ -18,7 +18,7 @@ resource "aws_instance" "this" {
   ebs_optimized           = true
   disable_api_termination = var.protected
   user_data               = file("${path.module}/first_boot.sh")
-  tags                    = { Name = "${var.name}-${var.box}-${count.index + 1}", Box = var.box }
+  tags                    = { Name = "${var.name}-${var.kind}-${count.index + 1}", Kind = var.kind }
 
   metadata_options {
     http_tokens                 = "required"
@@ -32,7 +32,7 @@ resource "aws_instance" "this" {
     kms_key_id  = var.key_arn
   }
 
-  # A newer image is for new hosts: nobody's server is replaced because Debian published one.
+  # A newer image applies to new hosts only, so that a publication by Debian does not replace running hosts.
   lifecycle {
     ignore_changes = [ami, user_data]
   }

@@ -1,5 +1,5 @@
 output "hosts" {
-  description = "Name, instance_id and address (private) of each."
+  description = "Name, instance_id and private address of each instance."
   value = [for host in aws_instance.this : {
     name        = host.tags["Name"]
     instance_id = host.id

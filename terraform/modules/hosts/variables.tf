@@ -3,13 +3,13 @@ variable "name" {
   type        = string
 }
 
-variable "box" {
-  description = "The kind of box: web, worker, mlflow."
+variable "kind" {
+  description = "The kind of host: web, worker, mlflow."
   type        = string
 }
 
 variable "number" {
-  description = "How many."
+  description = "The number of instances."
   type        = number
   default     = 1
 }
@@ -30,7 +30,7 @@ variable "image" {
 }
 
 variable "subnet_ids" {
-  description = "Private subnets, one a zone."
+  description = "Private subnets, one per zone."
   type        = list(string)
 }
 
@@ -50,6 +50,6 @@ variable "key_arn" {
 }
 
 variable "protected" {
-  description = "Refuse termination."
+  description = "Prevent termination."
   type        = bool
 }

@@ -2,7 +2,7 @@ data "aws_caller_identity" "this" {}
 data "aws_partition" "this" {}
 data "aws_region" "this" {}
 
-# One key for all that rests: disks, databases, buckets, logs, secrets, alarms.
+# One key for all data at rest: disks, databases, buckets, logs, secrets, alarms.
 resource "aws_kms_key" "this" {
   description             = "All data of ${var.name}"
   enable_key_rotation     = true

@@ -1,4 +1,4 @@
 output "arn" {
-  description = "The key that encrypts all that rests."
+  description = "The key that encrypts all data at rest."
   value       = aws_kms_key.this.arn
 }

@@ -1,6 +1,6 @@
 locals {
-  boxes = toset(["web", "worker", "mlflow"])
-  # Figures that the workers write as JSON lines; CloudWatch reads them off, no box needs to be asked.
+  kinds = toset(["web", "worker", "mlflow"])
+  # Metrics that CloudWatch reads from the JSON log lines of the workers.
   figures = {
     queue_age  = "queue_age_seconds"
     mirror_lag = "mirror_lag_seconds"
@@ -8,7 +8,7 @@ locals {
 }
 
 resource "aws_cloudwatch_log_group" "this" {
-  for_each          = local.boxes
+  for_each          = local.kinds
   name              = "/${var.name}/${each.key}"
   retention_in_days = var.days
   kms_key_id        = var.key_arn

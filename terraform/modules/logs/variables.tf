@@ -4,11 +4,11 @@ variable "name" {
 }
 
 variable "days" {
-  description = "Days to keep lines."
+  description = "Days to keep log lines."
   type        = number
 }
 
 variable "key_arn" {
-  description = "The key for the lines."
+  description = "The key for the log lines."
   type        = string
 }

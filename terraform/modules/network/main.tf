@@ -4,7 +4,7 @@ data "aws_availability_zones" "this" {
 
 locals {
   zones = slice(sort(data.aws_availability_zones.this.names), 0, 2)
-  # Public subnets hold the load balancer and the way out, private ones the hosts, data ones have no way out.
+  # Public subnets contain the load balancer and the NAT gateways, private ones the hosts; data subnets have no route out.
   subnets = { for pair in setproduct(["public", "private", "data"], [0, 1]) : "${pair[0]}-${pair[1] + 1}" => {
     tier = pair[0]
     zone = pair[1]
@@ -19,7 +19,7 @@ resource "aws_vpc" "this" {
   tags                 = { Name = var.name }
 }
 
-# What names no group of its own may talk to nobody.
+# Resources without a security group have no connections.
 resource "aws_default_security_group" "this" {
   vpc_id = aws_vpc.this.id
 }
@@ -87,7 +87,7 @@ resource "aws_route_table_association" "this" {
   }[each.value.tier]
 }
 
-# S3 and DynamoDB without the NAT gateway: free, and never over the internet.
+# Traffic to S3 and DynamoDB avoids the NAT gateway: this is free and does not use the internet.
 resource "aws_vpc_endpoint" "this" {
   for_each        = toset(["s3", "dynamodb"])
   vpc_id          = aws_vpc.this.id

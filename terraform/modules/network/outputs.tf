@@ -4,7 +4,7 @@ output "vpc_id" {
 }
 
 output "subnet_ids" {
-  description = "Two subnets a tier, one a zone: public, private, data."
+  description = "Two subnets per tier, one per zone: public, private, data."
   value = {
     for tier in ["public", "private", "data"] :
     tier => [for number in [1, 2] : aws_subnet.this["${tier}-${number}"].id]

@@ -9,17 +9,17 @@ variable "region" {
 }
 
 variable "cidr" {
-  description = "The network's addresses, a /16."
+  description = "The network's address range, a /16."
   type        = string
 }
 
 variable "nat_gateways" {
-  description = "Ways out of the private subnets, 1 or 2."
+  description = "The number of NAT gateways, 1 or 2."
   type        = number
 }
 
 variable "log_days" {
-  description = "Days to keep refused connections."
+  description = "Days to keep the log of rejected connections."
   type        = number
 }
 

@@ -1,4 +1,4 @@
-# The mirror of predictions, feedback and decisions. Keys and index are those that the mirror writes.
+# The mirror of predictions, feedback and decisions. `apps.mirror` defines its keys and index.
 resource "aws_dynamodb_table" "this" {
   name                        = "${var.name}-records"
   billing_mode                = "PAY_PER_REQUEST"
@@ -26,7 +26,7 @@ resource "aws_dynamodb_table" "this" {
     type = "S"
   }
 
-  # By time, each day spread over shards.
+  # The time index, with several shards for each day.
   global_secondary_index {
     name            = "by_time"
     hash_key        = "shard"

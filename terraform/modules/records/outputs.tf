@@ -4,6 +4,6 @@ output "name" {
 }
 
 output "arn" {
-  description = "Its ARN."
+  description = "The ARN."
   value       = aws_dynamodb_table.this.arn
 }

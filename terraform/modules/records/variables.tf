@@ -9,6 +9,6 @@ variable "key_arn" {
 }
 
 variable "protected" {
-  description = "Refuse deletion."
+  description = "Prevent deletion."
   type        = bool
 }

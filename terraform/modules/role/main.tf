@@ -1,7 +1,7 @@
-# What one kind of box may do: be reached by SSM, write its own log and metrics, use the key through
-# AWS's services, read its secrets, and what its work needs.
+# The permissions of one kind of host: be reached by SSM, write its own log and metrics, use the key through
+# AWS's services, read its secrets, and the statements for its work.
 resource "aws_iam_role" "this" {
-  name = "${var.name}-${var.box}"
+  name = "${var.name}-${var.kind}"
   assume_role_policy = jsonencode({
     Version = "2012-10-17"
     Statement = [{
@@ -13,7 +13,7 @@ resource "aws_iam_role" "this" {
 }
 
 resource "aws_iam_instance_profile" "this" {
-  name = "${var.name}-${var.box}"
+  name = "${var.name}-${var.kind}"
   role = aws_iam_role.this.name
 }
 

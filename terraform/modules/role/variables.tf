@@ -3,28 +3,28 @@ variable "name" {
   type        = string
 }
 
-variable "box" {
-  description = "The kind of box: web, worker, mlflow."
+variable "kind" {
+  description = "The kind of host: web, worker, mlflow."
   type        = string
 }
 
 variable "log_group_arn" {
-  description = "The log group that it writes to."
+  description = "The host's log group."
   type        = string
 }
 
 variable "secret_arns" {
-  description = "The secrets that it may read."
+  description = "The secrets that the host may read."
   type        = list(string)
 }
 
 variable "key_arn" {
-  description = "The key that its data is encrypted with."
+  description = "The key that encrypts the host's data."
   type        = string
 }
 
 variable "statements" {
-  description = "Policy statements that its work needs."
+  description = "Policy statements for the host's work."
   type = list(object({
     Sid      = string
     Effect   = optional(string, "Allow")
@@ -35,6 +35,6 @@ variable "statements" {
 
   validation {
     condition     = !contains(flatten(var.statements[*].Resource), "*") && !contains(flatten(var.statements[*].Action), "*")
-    error_message = "Name the actions and the resources: no star alone."
+    error_message = "Name the actions and the resources; a single star is not allowed."
   }
 }

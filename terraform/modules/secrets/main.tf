@@ -3,11 +3,11 @@ locals {
     secret_key      = "Django's SECRET_KEY"
     site_database   = "Password of the site's database user"
     mlflow_database = "Password of MLflow's database user"
-    mlflow_password = "Password at MLflow's door, for the site and the workers"
+    mlflow_password = "Password of MLflow, for the site and the workers"
   }
 }
 
-# AWS draws the values on the way; they are in no plan and no state. To change one, raise its version.
+# AWS generates the values during apply; no plan and no state contains them. To change a value, increase its version.
 ephemeral "aws_secretsmanager_random_password" "this" {
   for_each            = local.uses
   password_length     = 64

@@ -1,7 +1,7 @@
 data "aws_caller_identity" "this" {}
 
 locals {
-  # What each is for, and after how many days its objects go (null: never).
+  # The purpose of each bucket, and the days after which its objects are deleted (null: never).
   uses = {
     datasets  = null
     artifacts = null
@@ -35,7 +35,7 @@ resource "aws_s3_bucket_versioning" "this" {
   }
 }
 
-# The load balancer can write only where S3 holds the key.
+# The load balancer can write only to buckets whose key S3 manages.
 resource "aws_s3_bucket_server_side_encryption_configuration" "this" {
   for_each = local.uses
   bucket   = aws_s3_bucket.this[each.key].id

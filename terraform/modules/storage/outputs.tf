@@ -4,11 +4,11 @@ output "buckets" {
 }
 
 output "arns" {
-  description = "Their ARNs."
+  description = "The ARNs."
   value       = { for use, bucket in aws_s3_bucket.this : use => bucket.arn if use != "logs" }
 }
 
 output "log_bucket" {
-  description = "Where the load balancer writes its access logs; usable once its policy stands."
+  description = "The bucket for the load balancer's access logs, after its policy exists."
   value       = aws_s3_bucket_policy.this["logs"].bucket
 }

@@ -9,6 +9,6 @@ variable "key_arn" {
 }
 
 variable "protected" {
-  description = "Refuse to delete buckets that hold something."
+  description = "Prevent the deletion of buckets that are not empty."
   type        = bool
 }

@@ -1,4 +1,4 @@
-"""`manage.py run_workers`: all Celery workers of one machine, which share the memory of the loaded code."""
+"""`manage.py run_workers`: run all Celery workers of a machine, which share the memory of loaded code."""
 
 import gc
 import os
@@ -13,27 +13,28 @@ from django.db import connections
 from toxicmod.celery import app
 from toxicmod.parent_death import end_with_parent
 
-# Webhooks wait for other people's servers, so they run in threads that hold up no other task. A training
-# process ends after each task, which returns the memory of scikit-learn and MLflow.
+# Webhooks wait for servers of others, so they run in threads and don't block other tasks. A training process
+# ends after each task, which frees the memory of scikit-learn and MLflow.
 WORKERS = {
     "worker": "-Q default -c 2 --max-memory-per-child 230000 --beat",
     "webhooks": "-Q webhooks -P threads -c 8",
     "trainer": "-Q training -c 1 --max-tasks-per-child 1",
 }
 NICENESS = {"trainer": 10}
-# A training takes longer than a stop may: it is interrupted (Celery's cold shutdown) and starts again later.
+# A training run takes too long to wait for: it is interrupted (Celery's cold shutdown) and starts again
+# later.
 STOP_SIGNALS = {"trainer": signal.SIGQUIT}
-# A worker whose broker has gone may never end by itself.
+# A worker without a broker may not stop by itself.
 STOP_SECONDS = 18
 RESTART_SECONDS = 1.0
 
 
 class Command(BaseCommand):
-    requires_system_checks = []  # they load every page; `manage.py serve` has done them
+    requires_system_checks = []  # they load all pages; `manage.py serve` has run them
     help = "Run the Celery workers for all queues and the scheduler. `manage.py serve` runs it."
 
     def add_arguments(self, parser: Any) -> None:
-        parser.add_argument("--schedule", required=True, help="The file of the scheduler's state.")
+        parser.add_argument("--schedule", required=True, help="The file for the state of the scheduler.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         self._is_stopping = False
@@ -55,12 +56,12 @@ class Command(BaseCommand):
                 self._start(name)
 
     def _start(self, name: str) -> None:
-        """Fork a worker, unless all of them are to stop."""
+        """Fork a worker, unless the command is stopping."""
         if self._is_stopping:
             return
         if pid := os.fork():
             self._names[pid] = name
-            if self._is_stopping:  # the signal came meanwhile
+            if self._is_stopping:  # the signal arrived during the fork
                 os.kill(pid, STOP_SIGNALS.get(name, signal.SIGTERM))
             return
         signal.signal(signal.SIGALRM, signal.SIG_DFL)

@@ -1,8 +1,8 @@
 #!/bin/bash
-# Restores one database from a backup without touching the live one before the backup is known to be whole.
+# Restores one database from a backup without a change to the live one until the backup is verified.
 #
 #   restore_database.sh prepare DATABASE   restore FOLDER/DATABASE.dump into a scratch database, count its rows
-#   restore_database.sh swap DATABASE      give the scratch database the live one's name; the live one is kept
+#   restore_database.sh swap DATABASE      rename the scratch database to the live one, and keep the live one
 #   restore_database.sh discard DATABASE   drop the scratch database
 #
 # Environment: FOLDER (of the backup), OWNER and OWNER_PASSWORD (of the database), PGUSER and PGPASSWORD (of an
@@ -58,7 +58,7 @@ swap)
     exists "$scratch" || fail "There is no scratch database $scratch: run prepare first."
     check_counts
     if exists "$database"; then
-        # Both names change in one transaction, or neither does. A session that is left would prevent it.
+        # One transaction renames both databases. An open session would prevent it.
         PGDATABASE=postgres "${run_sql[@]}" --single-transaction --output /dev/null --set live="$database" --set scratch="$scratch" \
             --set previous="$previous" --file - <<'SQL' || fail "The databases cannot be renamed."
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity

@@ -4,7 +4,7 @@ variable "name" {
 }
 
 variable "environment" {
-  description = "The tag that the budget counts."
+  description = "The tag of the resources in the budget."
   type        = string
 }
 
@@ -19,32 +19,32 @@ variable "key_arn" {
 }
 
 variable "email" {
-  description = "Who is told."
+  description = "The e-mail address for alarms."
   type        = string
 }
 
 variable "monthly_budget" {
-  description = "US dollars a month."
+  description = "US dollars per month."
   type        = number
 }
 
 variable "balancer" {
-  description = "How CloudWatch calls the load balancer."
+  description = "The name of the load balancer in CloudWatch."
   type        = string
 }
 
 variable "target" {
-  description = "How CloudWatch calls the web instances' group."
+  description = "The name of the web instances' group in CloudWatch."
   type        = string
 }
 
 variable "database" {
-  description = "How CloudWatch calls PostgreSQL."
+  description = "The name of PostgreSQL in CloudWatch."
   type        = string
 }
 
 variable "cache_members" {
-  description = "How CloudWatch calls the broker's nodes."
+  description = "The names of the broker's nodes in CloudWatch."
   type        = list(string)
 }
 
@@ -54,6 +54,6 @@ variable "hosts" {
 }
 
 variable "metrics" {
-  description = "Metrics read off the workers' lines."
+  description = "Metrics from the workers' log lines."
   type        = object({ queue_age = string, mirror_lag = string })
 }

@@ -6,7 +6,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.api.fields import CommentField, StrictBooleanField, StrictSerializer, StringField, TrueLabelsField
-from apps.api.v1.serializers import OUTCOME_HELP, LabelsField, ProbabilitiesField
+from apps.api.v1.serializers.predictions import OUTCOME_HELP, LabelsField, ProbabilitiesField
 from apps.classifier.labels import LABELS
 from apps.moderation import selectors
 from apps.moderation.models import Appeal, Decision, Queue, QueueItem, Submission

@@ -9,6 +9,7 @@ from django.urls import reverse
 
 from apps.accounts.models import User
 from apps.moderation.models import Policy
+from toxicmod.testing.console import staff_client
 
 GUIDE = "admin:moderation_help"
 
@@ -16,15 +17,7 @@ GUIDE = "admin:moderation_help"
 @pytest.fixture
 def client_of(person: Callable[..., User], policy: Policy) -> Callable[[str], Client]:
     """Return a client that is signed in as a member of staff with a role."""
-
-    def sign_in(role: str) -> Client:
-        user = person(role, role)
-        User.objects.filter(pk=user.pk).update(is_staff=True)
-        client = Client()
-        client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
-        return client
-
-    return sign_in
+    return lambda role: staff_client(person(role, role))
 
 
 @pytest.mark.parametrize("role", ["viewer", "moderator", "lead", "engineer", "administrator"])

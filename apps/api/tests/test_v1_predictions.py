@@ -50,7 +50,7 @@ def assert_problem(response: Any, status: int, field: str | None = None) -> dict
     return body
 
 
-def test_predict_gives_the_labels_of_one_comment(client: Client) -> None:
+def test_predict_returns_labels(client: Client) -> None:
     response = post(client, "predict", {"text": RUDE})
     body = response.json()
     assert response.status_code == 200
@@ -62,7 +62,7 @@ def test_predict_gives_the_labels_of_one_comment(client: Client) -> None:
     assert post(client, "predict", {"text": KIND}).json()["is_toxic"] is False
 
 
-def test_predict_proba_agrees_with_the_served_model(client: Client) -> None:
+def test_predict_proba_returns_probabilities_of_served_model(client: Client) -> None:
     body = post(client, "predict_proba", {"text": RUDE}).json()
     expected = serving.current().scorer.score(RUDE)
     assert list(body["probabilities"].values()) == pytest.approx(expected.tolist(), abs=1e-12)
@@ -70,7 +70,7 @@ def test_predict_proba_agrees_with_the_served_model(client: Client) -> None:
     assert body["model_version"] == serving.current().number
 
 
-def test_a_batch_is_answered_in_order_and_stored_with_one_insert(
+def test_predict_texts_keeps_order_and_inserts_once(
     client: Client, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
     texts = [RUDE, KIND, *[f"Comment number {n}" for n in range(98)]]
@@ -84,9 +84,7 @@ def test_a_batch_is_answered_in_order_and_stored_with_one_insert(
     assert results[0]["probabilities"] == pytest.approx(single["probabilities"], abs=1e-9)
 
 
-def test_the_prediction_is_stored_as_it_was_answered(
-    client: Client, api_key: tuple[APIKey, str], auth: dict[str, Any]
-) -> None:
+def test_predict_stores_response(client: Client, api_key: tuple[APIKey, str], auth: dict[str, Any]) -> None:
     asked = {"text": RUDE, "external_id": "c-17", "community": "cats"}
     body = post(client, "predict_proba", asked, **auth).json()
     stored = Prediction.objects.get(pk=body["id"])
@@ -103,7 +101,7 @@ def test_the_prediction_is_stored_as_it_was_answered(
     assert record["model_version"] == body["model_version"]
 
 
-def test_do_not_store_keeps_the_scores_and_no_text(client: Client) -> None:
+def test_predict_do_not_store_omits_text(client: Client) -> None:
     body = post(client, "predict_proba", {"text": "a secret sentence", "do_not_store": True}).json()
     stored = Prediction.objects.get(pk=body["id"])
     assert stored.text is None
@@ -111,7 +109,7 @@ def test_do_not_store_keeps_the_scores_and_no_text(client: Client) -> None:
     assert len(stored.text_hash) == 64
 
 
-def test_the_explanation_adds_up(client: Client) -> None:
+def test_explain_sums_to_logit(client: Client) -> None:
     body = post(client, "predict_proba", {"text": RUDE, "explain": True}).json()
     told = body["explanation"]
     for label in LABELS:
@@ -156,7 +154,7 @@ def test_the_explanation_adds_up(client: Client) -> None:
         (None, ""),
     ],
 )
-def test_bad_fields_are_named_and_nothing_is_stored(client: Client, body: Any, field: str) -> None:
+def test_predict_invalid_field_is_named_and_nothing_stored(client: Client, body: Any, field: str) -> None:
     assert_problem(post(client, "predict", body), 400, field)
     assert not Prediction.objects.exists()
 
@@ -172,11 +170,11 @@ def test_bad_fields_are_named_and_nothing_is_stored(client: Client, body: Any, f
         b'{"a":' * 100_000,
     ],
 )
-def test_bad_json_is_a_problem(client: Client, body: bytes) -> None:
+def test_predict_invalid_json_returns_problem(client: Client, body: bytes) -> None:
     assert_problem(post(client, "predict", body), 400)
 
 
-def test_limits_of_size_and_type(client: Client) -> None:
+def test_predict_rejects_size_and_content_type(client: Client) -> None:
     assert post(client, "predict", {"text": "x" * 20_480}).status_code == 200
     assert_problem(post(client, "predict", b'{"text": "' + b"x" * 10_000_000 + b'"}'), 413)
     assert_problem(client.post("/api/v1/predict", {"text": "form"}), 415)
@@ -202,7 +200,7 @@ def test_limits_of_size_and_type(client: Client) -> None:
         max_leaves=8,
     )
 )
-def test_any_json_gets_an_answer_or_a_problem(client: Client, path: str, body: Any) -> None:
+def test_predict_any_json_returns_result_or_problem(client: Client, path: str, body: Any) -> None:
     response = post(client, path, body)
     if response.status_code != 200:
         assert_problem(response, response.status_code)
@@ -238,14 +236,14 @@ def test_feedback_is_stored(client: Client) -> None:
         ({"remark": "x" * 2_001}, "remark"),
     ],
 )
-def test_bad_feedback_is_refused(client: Client, change: dict[str, Any], field: str) -> None:
+def test_feedback_invalid_field_is_rejected(client: Client, change: dict[str, Any], field: str) -> None:
     prediction_id = post(client, "predict", {"text": RUDE}).json()["id"]
     body = {"prediction_id": prediction_id, "is_right": True} | change
     assert_problem(post(client, "feedback", body), 400, field)
     assert not Feedback.objects.exists()
 
 
-def test_a_key_sees_its_own_predictions_only(client: Client, auth: dict[str, Any]) -> None:
+def test_prediction_of_other_key_is_not_found(client: Client, auth: dict[str, Any]) -> None:
     mine = post(client, "predict", {"text": KIND}, **auth).json()["id"]
     _, secret = create_api_key(actor=SYSTEM, name="another")
     other = {"headers": {"Authorization": f"Api-Key {secret}"}}
@@ -256,7 +254,7 @@ def test_a_key_sees_its_own_predictions_only(client: Client, auth: dict[str, Any
     assert assert_problem(said, 404)["detail"] == "There is no such prediction."
 
 
-def test_keys_are_checked(
+def test_authentication_of_api_keys(
     client: Client, api_key: tuple[APIKey, str], auth: dict[str, Any], settings: Settings
 ) -> None:
     assert post(client, "predict", {"text": KIND}, **auth).status_code == 200
@@ -278,13 +276,13 @@ def test_keys_are_checked(
     assert_problem(post(client, "predict", {"text": KIND}, **reader), 403)
 
 
-def test_the_secret_is_not_kept(api_key: tuple[APIKey, str]) -> None:
+def test_api_key_secret_is_not_stored(api_key: tuple[APIKey, str]) -> None:
     kept = " ".join(str(value) for value in APIKey.objects.values_list().get(pk=api_key[0].pk))
     assert api_key[1] not in kept
 
 
 @pytest.mark.usefixtures("frozen_time")
-def test_a_key_has_a_rate(client: Client) -> None:
+def test_api_key_rate_limit(client: Client) -> None:
     _, secret = create_api_key(actor=SYSTEM, name="slow", rate_per_minute=3)
     headers = {"headers": {"Authorization": f"Api-Key {secret}"}}
     answers = [post(client, "predict", {"text": KIND}, **headers) for _ in range(4)]
@@ -293,7 +291,7 @@ def test_a_key_has_a_rate(client: Client) -> None:
     assert 0 < int(answers[-1]["Retry-After"]) <= 60
 
 
-def test_an_example_can_be_scored(client: Client) -> None:
+def test_example_can_be_scored(client: Client) -> None:
     example = client.get("/api/v1/example").json()
     assert example["source"] == "built-in"
     assert post(client, "predict", {"text": example["text"]}).status_code == 200
@@ -316,19 +314,19 @@ def test_models_and_stats(client: Client) -> None:
     assert stats["model_version"] == champion.number
 
 
-def test_health_touches_nothing_and_ready_says_what_is_missing(
+def test_health_uses_no_service_and_ready_names_missing_one(
     client: Client, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     with django_assert_num_queries(0):
         assert client.get("/health").json() == {"status": "alive"}
     assert client.get("/ready").json()["status"] == "ready"
-    with patch("apps.api.health.connection.cursor", side_effect=OperationalError):
+    with patch("apps.api.views.connection.cursor", side_effect=OperationalError):
         response = client.get("/ready")
     assert_problem(response, 503)
     assert response["Retry-After"]
 
 
-def test_a_database_that_fails_is_a_503_with_retry_after(client: Client) -> None:
+def test_predict_database_failure_returns_503_with_retry_after(client: Client) -> None:
     serving.current()
     with patch.object(bulk_insert, "_write", side_effect=OperationalError("disk full")):
         response = post(client, "predict", {"text": KIND})
@@ -336,7 +334,7 @@ def test_a_database_that_fails_is_a_503_with_retry_after(client: Client) -> None
     assert response["Retry-After"] == "5"
 
 
-def test_the_schema_tells_labels_from_the_outcome(client: Client) -> None:
+def test_schema_distinguishes_labels_from_outcome(client: Client) -> None:
     schema = client.get("/api/v1/schema", headers={"Accept": "application/json"}).json()
     parts = schema["components"]["schemas"]
     for name in ("LabelsResult", "LabelsAnswer", "ProbabilitiesResult", "PredictionRecord"):
@@ -349,7 +347,7 @@ def test_the_schema_tells_labels_from_the_outcome(client: Client) -> None:
     assert "two senses" in schema["info"]["description"]
 
 
-def test_the_schema_is_valid_and_the_docs_are_our_own(client: Client) -> None:
+def test_schema_is_valid_and_docs_use_no_other_origin(client: Client) -> None:
     response = client.get("/api/v1/schema", headers={"Accept": "application/json"})
     schema = json.loads(response.content)
     openapi_spec_validator.validate(schema)
@@ -360,7 +358,7 @@ def test_the_schema_is_valid_and_the_docs_are_our_own(client: Client) -> None:
     assert "https://" not in page.replace("https://www.w3.org", "")
 
 
-def test_a_lone_surrogate_in_a_name_is_told_back_as_it_came(client: Client) -> None:
+def test_predict_returns_lone_surrogate_of_unknown_field(client: Client) -> None:
     body = '{"text": "x", "\\ud800": 1}'
     answer = client.post("/api/v1/predict", body, content_type="application/json")
     assert answer.status_code == 400

@@ -5,7 +5,7 @@ locals {
 
   site_alarms = {
     errors = {
-      text       = "More than 5 answers in 5 minutes were server errors"
+      text       = "More than 5 responses in 5 minutes were server errors"
       metric     = "AWS/ApplicationELB/HTTPCode_Target_5XX_Count"
       dimensions = local.target
       statistic  = "Sum"
@@ -13,7 +13,7 @@ locals {
       periods    = 1
     }
     balancer-errors = {
-      text       = "The load balancer found no web instance to answer"
+      text       = "The load balancer has no healthy web instance"
       metric     = "AWS/ApplicationELB/HTTPCode_ELB_5XX_Count"
       dimensions = local.balancer
       statistic  = "Sum"
@@ -21,7 +21,7 @@ locals {
       periods    = 1
     }
     latency = {
-      text       = "One answer in twenty takes over a second"
+      text       = "5 % of the responses take more than a second"
       metric     = "AWS/ApplicationELB/TargetResponseTime"
       dimensions = local.target
       statistic  = "p95"
@@ -29,7 +29,7 @@ locals {
       periods    = 2
     }
     queue-age = {
-      text       = "The oldest comment has waited for a moderator for more than a day"
+      text       = "The oldest comment has waited more than a day for a moderator"
       metric     = "${var.name}/${var.metrics.queue_age}"
       dimensions = {}
       statistic  = "Maximum"
@@ -45,7 +45,7 @@ locals {
       periods    = 2
     }
     database-cpu = {
-      text       = "PostgreSQL is busy"
+      text       = "PostgreSQL has a high CPU load"
       metric     = "AWS/RDS/CPUUtilization"
       dimensions = local.database
       statistic  = "Average"
@@ -53,7 +53,7 @@ locals {
       periods    = 3
     }
     database-storage = {
-      text       = "PostgreSQL has less than 5 GB left"
+      text       = "PostgreSQL has less than 5 GB of free storage"
       metric     = "AWS/RDS/FreeStorageSpace"
       dimensions = local.database
       statistic  = "Minimum"
@@ -63,7 +63,7 @@ locals {
   }
   host_alarms = merge([for host in var.hosts : {
     "${host.name}-cpu" = {
-      text       = "${host.name} is busy"
+      text       = "${host.name} has a high CPU load"
       metric     = "AWS/EC2/CPUUtilization"
       dimensions = { InstanceId = host.instance_id }
       statistic  = "Average"
@@ -89,7 +89,7 @@ locals {
   }]...)
   cache_alarms = merge([for member in var.cache_members : {
     "${member}-cpu" = {
-      text       = "The broker is busy"
+      text       = "The broker has a high CPU load"
       metric     = "AWS/ElastiCache/EngineCPUUtilization"
       dimensions = { CacheClusterId = member }
       statistic  = "Average"
@@ -169,7 +169,7 @@ resource "aws_sns_topic_subscription" "this" {
   endpoint  = var.email
 }
 
-# Counts that nobody sends are zero; a host's disk that nobody reports is an alarm.
+# A missing count is zero; a missing report of a host's disk is an alarm.
 resource "aws_cloudwatch_metric_alarm" "this" {
   for_each            = merge(local.site_alarms, local.host_alarms, local.cache_alarms)
   alarm_name          = "${var.name}-${trimprefix(each.key, "${var.name}-")}"

@@ -22,7 +22,7 @@ def platform() -> tuple[APIKey, dict[str, Any]]:
     return key, {"headers": {"Authorization": f"Api-Key {secret}"}, "content_type": "application/json"}
 
 
-def test_a_platform_rotates_its_own_secret(client: Client, platform: tuple[APIKey, dict[str, Any]]) -> None:
+def test_rotate_signing_key(client: Client, platform: tuple[APIKey, dict[str, Any]]) -> None:
     key, auth = platform
     assert client.get(KEYS, headers=auth["headers"]).json() == []
     first = client.post(KEYS, **auth)
@@ -42,7 +42,7 @@ def test_a_platform_rotates_its_own_secret(client: Client, platform: tuple[APIKe
 
 
 @pytest.mark.parametrize("hours", [-1, 721, "soon", 1.5])
-def test_the_overlap_is_checked(
+def test_rotate_rejects_invalid_overlap(
     client: Client, platform: tuple[APIKey, dict[str, Any]], hours: object
 ) -> None:
     assert client.post(KEYS, {"overlap_hours": hours}, **platform[1]).status_code == 400
@@ -50,7 +50,7 @@ def test_the_overlap_is_checked(
     assert not SigningKey.objects.exists()
 
 
-def test_a_platform_sees_no_keys_of_others_and_needs_the_scope(
+def test_signing_keys_need_scope_and_own_key(
     client: Client, platform: tuple[APIKey, dict[str, Any]], auth: dict[str, Any]
 ) -> None:
     key_id = client.post(KEYS, **platform[1]).json()["key_id"]
@@ -62,7 +62,7 @@ def test_a_platform_sees_no_keys_of_others_and_needs_the_scope(
     assert client.delete(f"{KEYS}/{key_id}", headers=headers).status_code == 404
 
 
-def test_a_platform_sends_itself_a_test(
+def test_send_test_webhook(
     client: Client,
     platform: tuple[APIKey, dict[str, Any]],
     receiver: Receiver,
@@ -79,7 +79,9 @@ def test_a_platform_sends_itself_a_test(
     assert client.post(TEST, {"url": "no"}, **platform[1]).status_code == 400
 
 
-def test_a_test_reaches_no_private_address(client: Client, platform: tuple[APIKey, dict[str, Any]]) -> None:
+def test_send_test_webhook_rejects_private_address(
+    client: Client, platform: tuple[APIKey, dict[str, Any]]
+) -> None:
     for url in ("http://127.0.0.1/", "http://[::127.0.0.1]/", "http://169.254.169.254/latest/meta-data/"):
         result = client.post(TEST, {"url": url}, **platform[1]).json()
         assert not result["is_delivered"]

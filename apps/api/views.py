@@ -1,4 +1,4 @@
-"""Views for load balancers and supervisors: whether the process runs, and whether it can handle requests."""
+"""Views for load balancers and supervisors: whether the process runs, and whether it is ready."""
 
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, JsonResponse

@@ -17,9 +17,9 @@ from pytest_django import Settings
 from apps.accounts import actions as accounts
 from apps.accounts.actions import find_api_key, update_last_used
 from apps.accounts.models import APIKey
-from apps.api import batched
-from apps.api.perspective import access
-from apps.api.v1 import views as v1_views
+from apps.api import batching
+from apps.api.perspective import authorization
+from apps.api.v1.views import predictions as v1_views
 from apps.predictions import actions, bulk_insert
 from apps.predictions.models import Prediction
 from toxicmod.testing.perspective import ANALYZE, analyze_request
@@ -32,7 +32,7 @@ _ID = re.compile(rb'"id":"[0-9a-f-]{36}"')
 @pytest.fixture(autouse=True)
 def _one_connection(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Keep the test's connection, which Django would close before a request."""
-    monkeypatch.setattr(batched, "close_old_connections", lambda: None)
+    monkeypatch.setattr(batching, "close_old_connections", lambda: None)
     for signal in (request_started, request_finished):
         signal.disconnect(close_old_connections)
     yield
@@ -55,8 +55,8 @@ def scope_of(path: str = ANALYZE, query: str = "", method: str = "POST", **heade
 
 
 def batch(*calls: tuple[dict[str, Any], bytes]) -> list[HttpResponse | None]:
-    requests = [batched.request_of(scope, body) for scope, body in calls]
-    return batched.answer([request for request in requests if request is not None])
+    requests = [batching.prepare(scope, body) for scope, body in calls]
+    return batching.handle_batch([request for request in requests if request is not None])
 
 
 def by_django(scope: dict[str, Any], body: bytes) -> HttpResponse:
@@ -90,7 +90,7 @@ def by_django(scope: dict[str, Any], body: bytes) -> HttpResponse:
         ),
     ],
 )
-def test_a_batched_call_is_answered_as_django_would(
+def test_handle_batch_returns_response_of_django(
     status: int, path: str, body: Any, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if status == 500:
@@ -106,7 +106,7 @@ def test_a_batched_call_is_answered_as_django_would(
     assert {"Content-Type", "X-Content-Type-Options"} <= set(own.headers)
 
 
-def test_an_error_of_one_request_is_not_anothers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_handle_batch_isolates_failed_request(monkeypatch: pytest.MonkeyPatch) -> None:
     bodies: list[Any] = [
         {"text": "You idiot"},
         {},
@@ -154,28 +154,28 @@ def test_an_error_of_one_request_is_not_anothers(monkeypatch: pytest.MonkeyPatch
         {"content_type": "application/json; a*=nosuch''x"},
     ],
 )
-def test_other_requests_are_left_to_django(odd: dict[str, str]) -> None:
-    assert batched.request_of(scope_of(**odd), b"{}") is None
+def test_prepare_leaves_other_requests_to_django(odd: dict[str, str]) -> None:
+    assert batching.prepare(scope_of(**odd), b"{}") is None
 
 
 @pytest.mark.parametrize("odd", [{"query": "a=1&" * 1_100}, {"host": "!"}, {"host": "elsewhere.example"}])
-def test_odd_requests_are_left_to_django(settings: Settings, odd: dict[str, str]) -> None:
+def test_handle_batch_leaves_unusual_request_to_django(settings: Settings, odd: dict[str, str]) -> None:
     settings.ALLOWED_HOSTS = ["testserver"]
     left, answered = batch((scope_of(**odd), b"{}"), (scope_of(), b"{}"))
     assert left is None
     assert answered is not None
 
 
-def test_a_request_without_tls_is_left_to_django_where_it_is_redirected(settings: Settings) -> None:
+def test_handle_batch_leaves_insecure_request_to_django(settings: Settings) -> None:
     settings.SECURE_SSL_REDIRECT = True
-    with patch.object(batched, "security", batched.SecurityMiddleware(lambda request: HttpResponse())):
+    with patch.object(batching, "security", batching.SecurityMiddleware(lambda request: HttpResponse())):
         assert batch((scope_of(), b"{}")) == [None]
 
 
-def test_a_database_that_is_out_is_asked_for_a_key_once_a_second(
+def test_can_batch_retries_failed_lookup_once_a_second(
     api_key: tuple[APIKey, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(access, "_no_lookup_before", 0.0)
+    monkeypatch.setattr(authorization, "_no_lookup_before", 0.0)
     secret = api_key[1]
     find_api_key(secret=secret)
     update_last_used(key=accounts._cache[secret][0])

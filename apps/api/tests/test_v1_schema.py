@@ -28,7 +28,7 @@ parameters = {{ "path.id" = "{prediction}" }}
 
 
 @pytest.mark.slow
-def test_made_up_calls_get_described_answers(
+def test_schema_describes_responses_to_generated_requests(
     live_server: LiveServer, champion: ModelVersion, tmp_path: Path
 ) -> None:
     install_default_policy()

@@ -59,7 +59,7 @@ def service(error_type: str, **more: Any) -> list[dict[str, Any]]:
     return [{"@type": SERVICE_ERROR, "errorType": error_type, **more}]
 
 
-def test_the_recorded_success_byte_for_byte_but_for_the_score(client: Client) -> None:
+def test_analyze_matches_recorded_response(client: Client) -> None:
     asked = (
         b'{"comment":{"text":"what kind of idiot name is foo?"},"languages":["en"],'
         b'"requestedAttributes":{"TOXICITY":{}},"doNotStore":true}'
@@ -76,7 +76,7 @@ def test_the_recorded_success_byte_for_byte_but_for_the_score(client: Client) ->
     assert len(repr(value).replace("0.", "").lstrip("0")) <= 9  # a 32-bit float's digits
 
 
-def test_the_recorded_suggestion_byte_for_byte(client: Client) -> None:
+def test_suggestscore_matches_recorded_response(client: Client) -> None:
     asked = {
         "comment": {"text": "I loved it"},
         "attributeScores": {"TOXICITY": {"summaryScore": {"value": 0}}},
@@ -88,7 +88,7 @@ def test_the_recorded_suggestion_byte_for_byte(client: Client) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"  \n", b"{}", b"null"])
-def test_an_empty_body_is_an_empty_comment_with_details(client: Client, body: bytes) -> None:
+def test_analyze_empty_body_is_empty_comment(client: Client, body: bytes) -> None:
     if body == b"null":
         assert post_json(client, body).status_code == 400
         return
@@ -197,7 +197,7 @@ def test_an_empty_body_is_an_empty_comment_with_details(client: Client, body: by
         ),
     ],
 )
-def test_each_refusal_is_the_contracts_and_stores_nothing(
+def test_analyze_invalid_request_matches_recorded_error(
     client: Client, body: Any, message: str, details: Any
 ) -> None:
     error_of(post_json(client, body), 400, message, details)
@@ -207,7 +207,7 @@ def test_each_refusal_is_the_contracts_and_stores_nothing(
 @pytest.mark.parametrize(
     "body", [b"{", b'{"comment"}', b"\xff", b"[" * 100_000, b'{"a":' * 100_000, b"NaN", b"[]", b'"x"']
 )
-def test_bad_json_is_a_bad_request(client: Client, body: bytes) -> None:
+def test_analyze_invalid_json_is_bad_request(client: Client, body: bytes) -> None:
     response = post_json(client, body)
     assert response.status_code == 400
     error = response.json()["error"]
@@ -215,13 +215,13 @@ def test_bad_json_is_a_bad_request(client: Client, body: bytes) -> None:
     assert error["details"][0]["@type"] == BAD_REQUEST
 
 
-def test_a_body_beyond_the_limit_is_refused_in_googles_form(client: Client) -> None:
+def test_analyze_rejects_large_body(client: Client) -> None:
     response = post_json(client, b'{"comment": {"text": "' + b"x" * 9_000_000 + b'"}}')
     assert response.status_code == 400
     assert response.json()["error"]["status"] == "INVALID_ARGUMENT"
 
 
-def test_keys_are_taken_from_wherever_clients_put_them(
+def test_get_secret_reads_query_and_headers(
     client: Client, api_key: tuple[APIKey, str], settings: Settings
 ) -> None:
     settings.ANONYMOUS_API = False
@@ -242,7 +242,7 @@ def test_keys_are_taken_from_wherever_clients_put_them(
     assert key.last_used_at is not None
 
 
-def test_a_bad_key_is_refused_even_where_none_is_needed(client: Client, api_key: tuple[APIKey, str]) -> None:
+def test_analyze_invalid_key_is_rejected(client: Client, api_key: tuple[APIKey, str]) -> None:
     details = [
         {
             "@type": ERROR_INFO,
@@ -262,7 +262,7 @@ def test_a_bad_key_is_refused_even_where_none_is_needed(client: Client, api_key:
         error_of(post_json(client, analyze_request(), path), 400, message, details)
 
 
-def test_no_key_is_refused_where_keys_are_needed(client: Client, settings: Settings) -> None:
+def test_analyze_missing_key_is_rejected(client: Client, settings: Settings) -> None:
     assert post_json(client, analyze_request()).status_code == 200
     settings.ANONYMOUS_API = False
     error_of(
@@ -275,7 +275,7 @@ def test_no_key_is_refused_where_keys_are_needed(client: Client, settings: Setti
     assert client.get("/$discovery/rest?version=v1alpha1").status_code == 200
 
 
-def test_a_key_without_the_scope_is_blocked(client: Client) -> None:
+def test_analyze_key_without_scope_is_blocked(client: Client) -> None:
     _, secret = create_api_key(actor=SYSTEM, name="reader", scopes=["read"])
     for path in (ANALYZE, SUGGEST):
         response = post_json(client, analyze_request(), f"{path}?key={secret}")
@@ -284,7 +284,7 @@ def test_a_key_without_the_scope_is_blocked(client: Client) -> None:
 
 
 @pytest.mark.usefixtures("frozen_time")
-def test_quota_is_the_keys_own_and_refused_as_recorded(client: Client) -> None:
+def test_analyze_quota_per_key_matches_recorded_error(client: Client) -> None:
     key, secret = create_api_key(actor=SYSTEM, name="slow", rate_per_minute=2)
     path = f"{ANALYZE}?key={secret}"
     assert [post_json(client, analyze_request(), path).status_code for _ in range(3)] == [200, 200, 429]
@@ -325,7 +325,7 @@ def test_quota_is_the_keys_own_and_refused_as_recorded(client: Client) -> None:
     assert post_json(client, analyze_request()).status_code == 200  # somebody else's
 
 
-def test_every_attribute_we_have_by_every_name(client: Client) -> None:
+def test_analyze_accepts_all_names_of_attributes(client: Client) -> None:
     names = [*LABEL_OF, "TOXICITY@6", "INSULT_EXPERIMENTAL@2"]
     assert len(LABEL_OF) == 13
     answered = post_json(client, analyze_request(IDIOT, *names)).json()["attributeScores"]
@@ -336,7 +336,7 @@ def test_every_attribute_we_have_by_every_name(client: Client) -> None:
         assert answered[name]["summaryScore"]["value"] == pytest.approx(expected[label], rel=1e-6), name
 
 
-def test_unsupported_attributes_are_dropped_where_asked(client: Client) -> None:
+def test_analyze_drops_unsupported_attributes(client: Client) -> None:
     body = analyze_request(IDIOT, "TOXICITY", "FLIRTATION", "SEXUALLY_EXPLICIT")
     answered = post_json(client, body | {"dropUnsupportedAttributes": True}).json()
     assert list(answered["attributeScores"]) == ["TOXICITY"]
@@ -350,7 +350,7 @@ def test_unsupported_attributes_are_dropped_where_asked(client: Client) -> None:
     assert answered.json()["attributeScores"] == {}
 
 
-def test_both_spellings_any_content_type_and_lenient_values(client: Client) -> None:
+def test_analyze_accepts_proto3_json(client: Client) -> None:
     body = {
         "comment": {"text": IDIOT},
         "requested_attributes": {
@@ -376,7 +376,7 @@ def test_both_spellings_any_content_type_and_lenient_values(client: Client) -> N
     assert form.json()["attributeScores"]["TOXICITY"] == plain.json()["attributeScores"]["TOXICITY"]
 
 
-def test_thresholds_leave_scores_out(client: Client) -> None:
+def test_analyze_score_threshold_omits_scores(client: Client) -> None:
     asked = analyze_request(
         "You idiot. Thank you for the soup.", "TOXICITY", "THREAT", "INSULT", spanAnnotations=True
     )
@@ -391,7 +391,7 @@ def test_thresholds_leave_scores_out(client: Client) -> None:
     assert 0 < len(answered["INSULT"]["spanScores"]) < len(everything["INSULT"]["spanScores"])
 
 
-def test_sentence_spans_count_in_utf16_and_carry_the_sentences_scores(client: Client) -> None:
+def test_analyze_span_annotations_use_utf16_offsets(client: Client) -> None:
     text = "Hi 👩‍👩‍👧 there! You idïot\u0308. 🤬🤬 Shut up\nthanks"
     spans = post_json(client, analyze_request(text, spanAnnotations=True)).json()["attributeScores"][
         "TOXICITY"
@@ -403,7 +403,7 @@ def test_sentence_spans_count_in_utf16_and_carry_the_sentences_scores(client: Cl
         assert span["score"]["value"] == pytest.approx(serving.current().scorer.score(piece)[0], rel=1e-5)
 
 
-def test_a_single_sentence_has_the_whole_texts_span_only(client: Client) -> None:
+def test_analyze_single_sentence_has_one_span(client: Client) -> None:
     for more in ({}, {"spanAnnotations": True}):
         answered = post_json(client, analyze_request("😀 idiot", **more)).json()["attributeScores"][
             "TOXICITY"
@@ -431,13 +431,13 @@ def test_a_single_sentence_has_the_whole_texts_span_only(client: Client) -> None
         "AAAA",
     ],
 )
-def test_short_and_garbled_comments_are_scored_as_english(client: Client, text: str) -> None:
+def test_analyze_scores_short_text_as_english(client: Client, text: str) -> None:
     answered = post_json(client, analyze_request(text)).json()
     assert answered["languages"] == answered["detectedLanguages"] == ["en"]
     assert 0 <= answered["attributeScores"]["TOXICITY"]["summaryScore"]["value"] <= 1
 
 
-def test_languages_named_by_the_client_are_kept_and_detection_is_told(client: Client) -> None:
+def test_analyze_returns_requested_and_detected_languages(client: Client) -> None:
     answered = post_json(
         client, analyze_request("Je suis très content de vous voir", languages=["en-GB"])
     ).json()
@@ -446,7 +446,7 @@ def test_languages_named_by_the_client_are_kept_and_detection_is_told(client: Cl
     assert languages.detect("Это очень хорошая статья") == "ru"
 
 
-def test_the_compiled_detector_says_what_the_library_does() -> None:
+def test_detect_agrees_with_py3langid() -> None:
     library = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     library.set_languages(languages.PERSPECTIVE)
     texts = [
@@ -470,7 +470,7 @@ def test_the_compiled_detector_says_what_the_library_does() -> None:
             assert languages.detect(text, length) == expected, text
 
 
-def test_what_was_answered_is_stored(client: Client, api_key: tuple[APIKey, str]) -> None:
+def test_analyze_stores_prediction(client: Client, api_key: tuple[APIKey, str]) -> None:
     asked = analyze_request(
         IDIOT,
         communityId="c" * 300,
@@ -492,7 +492,7 @@ def test_what_was_answered_is_stored(client: Client, api_key: tuple[APIKey, str]
     )
 
 
-def test_text_that_no_database_takes_is_stored_cleaned(client: Client) -> None:
+def test_analyze_replaces_unstorable_characters(client: Client) -> None:
     response = post_json(
         client, b'{"comment":{"text":"a\\u0000b \\ud83d idiot"},"requestedAttributes":{"TOXICITY":{}}}'
     )
@@ -500,7 +500,7 @@ def test_text_that_no_database_takes_is_stored_cleaned(client: Client) -> None:
     assert Prediction.objects.get().text == "a\ufffdb \ufffd idiot"
 
 
-def test_do_not_store_leaves_no_text_anywhere(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+def test_analyze_do_not_store_leaves_no_text(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     install_default_policy()
     _, secret = create_api_key(actor=SYSTEM, name="reviewed", review_perspective=True)
     caplog.set_level(logging.DEBUG)
@@ -519,7 +519,7 @@ def test_do_not_store_leaves_no_text_anywhere(client: Client, caplog: pytest.Log
     assert "zxqv" not in caplog.text
 
 
-def test_a_key_that_has_it_so_sends_comments_through_the_policy(client: Client) -> None:
+def test_analyze_applies_policy_for_review_perspective_key(client: Client) -> None:
     _, secret = create_api_key(actor=SYSTEM, name="reviewed", review_perspective=True)
     path = f"{ANALYZE}?key={secret}"
     assert post_json(client, analyze_request(), path).status_code == 200  # no policy: scored all the same
@@ -538,9 +538,7 @@ def test_a_key_that_has_it_so_sends_comments_through_the_policy(client: Client) 
     assert QueueItem.objects.count() == 1
 
 
-def test_suggestions_become_feedback_on_the_labels_they_speak_of(
-    client: Client, api_key: tuple[APIKey, str]
-) -> None:
+def test_suggestscore_stores_feedback_on_named_labels(client: Client, api_key: tuple[APIKey, str]) -> None:
     asked = {
         "comment": {"text": IDIOT},
         "context": {"entries": [{"text": "{}"}]},
@@ -584,14 +582,14 @@ def test_suggestions_become_feedback_on_the_labels_they_speak_of(
         {"TOXICITY": {"spanScores": [{"begin": 1.5, "end": 2, "score": {"value": 1}}]}},
     ],
 )
-def test_malformed_suggestions_are_refused(client: Client, scores: Any) -> None:
+def test_suggestscore_rejects_malformed_scores(client: Client, scores: Any) -> None:
     response = post_json(client, {"comment": {"text": "a"}, "attributeScores": scores}, SUGGEST)
     assert response.status_code == 400
     assert response.json()["error"]["status"] == "INVALID_ARGUMENT"
     assert not Feedback.objects.exists()
 
 
-def test_partial_responses(client: Client) -> None:
+def test_analyze_fields_selects_partial_response(client: Client) -> None:
     mask = "attributeScores(TOXICITY/summaryScore/value,*/spanScores/begin),languages"
     path = f"{ANALYZE}?prettyPrint=false&fields={mask}"
     body = post_json(client, analyze_request(IDIOT, "TOXICITY", "INSULT"), path).json()
@@ -606,7 +604,7 @@ def test_partial_responses(client: Client) -> None:
 
 
 @given(mask=st.text(alphabet="ab*/.,()", max_size=12))
-def test_any_mask_is_parsed_or_refused(mask: str) -> None:
+def test_parse_mask_accepts_or_rejects_any_text(mask: str) -> None:
     names = {"a": "attributeScores", "b": "summaryScore"}
     spelt = "".join(names.get(letter, letter) for letter in mask)
     with contextlib.suppress(PerspectiveError):
@@ -614,7 +612,7 @@ def test_any_mask_is_parsed_or_refused(mask: str) -> None:
         select({"attributeScores": {"T": {"summaryScore": {"value": 1}}}}, tree)
 
 
-def test_pretty_printing_and_jsonp(client: Client) -> None:
+def test_json_response_pretty_print_and_callback(client: Client) -> None:
     response = post_json(client, analyze_request())
     pretty = response.content.decode()
     assert response["Content-Length"] == str(len(response.content))
@@ -632,7 +630,7 @@ def test_pretty_printing_and_jsonp(client: Client) -> None:
     assert unsafe["Content-Type"] == "application/json; charset=UTF-8"
 
 
-def test_the_colon_may_come_encoded_and_other_paths_are_not_found(client: Client) -> None:
+def test_urls_accept_encoded_colon_and_reject_other_paths(client: Client) -> None:
     assert post_json(client, analyze_request(), "/v1alpha1/comments%3Aanalyze").status_code == 200
     for response in (
         client.get(ANALYZE),
@@ -642,7 +640,7 @@ def test_the_colon_may_come_encoded_and_other_paths_are_not_found(client: Client
         error_of(response, 404, "Method not found.", status="NOT_FOUND")
 
 
-def test_discovery_is_the_contracts_on_this_host(client: Client, settings: Settings) -> None:
+def test_discovery_matches_recorded_document(client: Client, settings: Settings) -> None:
     for path in (
         "/$discovery/rest?version=v1alpha1",
         "/%24discovery/rest",
@@ -660,7 +658,7 @@ def test_discovery_is_the_contracts_on_this_host(client: Client, settings: Setti
     assert set(RESPONSE_FIELDS) == set(answer) | set(suggested)
 
 
-def test_browsers_may_call_from_anywhere_but_only_these_paths(client: Client) -> None:
+def test_cors_allows_all_origins_for_perspective_paths_only(client: Client) -> None:
     origin = {"Origin": "https://forum.example.org"}
     preflight = client.options(
         ANALYZE,
@@ -683,7 +681,7 @@ def test_browsers_may_call_from_anywhere_but_only_these_paths(client: Client) ->
     assert "Access-Control-Allow-Origin" not in client.get("/api/v1/models", headers=origin)
 
 
-def test_cors_can_be_narrowed(client: Client, settings: Settings) -> None:
+def test_cors_allowed_origins_restricts_origins(client: Client, settings: Settings) -> None:
     settings.CORS_ALLOW_ALL_ORIGINS = False
     settings.CORS_ALLOWED_ORIGINS = ["https://forum.example.org"]
     allowed = post_json(client, analyze_request(), headers={"Origin": "https://forum.example.org"})
@@ -693,7 +691,7 @@ def test_cors_can_be_narrowed(client: Client, settings: Settings) -> None:
     )
 
 
-def test_outages_are_unavailable(client: Client) -> None:
+def test_analyze_outage_returns_unavailable(client: Client) -> None:
     with patch.object(actions.predictions, "score_batches", side_effect=OperationalError("secret words")):
         response = post_json(client, analyze_request())
     error_of(response, 503, "The service is currently unavailable.", status="UNAVAILABLE")
@@ -746,7 +744,7 @@ WELL_FORMED = st.fixed_dictionaries(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(body=VALUES | st.dictionaries(NAMES, VALUES, max_size=5) | WELL_FORMED)
-def test_any_json_gets_a_well_formed_answer_or_error(client: Client, path: str, body: Any) -> None:
+def test_views_any_json_returns_result_or_error(client: Client, path: str, body: Any) -> None:
     response = post_json(client, body, path)
     answered = json.loads(response.content)
     if response.status_code != 200:
@@ -777,7 +775,7 @@ def is_low(unit: bytes) -> bool:
 
 
 @given(text=st.text(max_size=200) | st.text(alphabet="ab.!? \n\t…。😀é\u0308", max_size=60))
-def test_sentences_are_ordered_pieces_of_the_text(text: str) -> None:
+def test_find_sentences_returns_ordered_parts(text: str) -> None:
     units = text.encode("utf-16-le", "surrogatepass")
     last = 0
     for begin, end, sentence in find_sentences(text):

@@ -77,7 +77,7 @@ def test_moderate(platform: Caller) -> None:
     assert "another comment" in conflict["detail"]
 
 
-def test_a_rejection_can_be_appealed_with_its_token(platform: Caller) -> None:
+def test_appeal_with_token_of_rejection(platform: Caller) -> None:
     rejected = platform.post("moderate", {"text": "threat=0.99"})
     appeal = platform.post("appeals", {"token": rejected["appeal_token"], "text": "It was a quotation."}, 201)
     assert appeal["status"] == "open"
@@ -100,23 +100,23 @@ def test_a_rejection_can_be_appealed_with_its_token(platform: Caller) -> None:
         ({"text": "a", "external_id": "x" * 201}, "external_id"),
     ],
 )
-def test_what_moderate_refuses(platform: Caller, body: dict[str, Any], field: str) -> None:
+def test_moderate_rejects_invalid_field(platform: Caller, body: dict[str, Any], field: str) -> None:
     assert platform.post("moderate", body, 400)["errors"][0]["field"] == field
 
 
-def test_webhooks_need_a_key(client: Client, platform: Caller) -> None:
+def test_moderate_callback_url_needs_api_key(client: Client, platform: Caller) -> None:
     anonymous = Caller(client, "")
     anonymous.post("moderate", {"text": "fine"})
     anonymous.post("moderate", {"text": "fine", "callback_url": "https://platform.example/"}, 400)
 
 
-def test_without_a_policy_the_answer_says_what_to_do(client: Client, model: ModelVersion) -> None:
+def test_moderate_without_policy_names_command(client: Client, model: ModelVersion) -> None:
     Policy.objects.all().delete()
     caller = Caller(client, create_api_key(actor=SYSTEM, name="platform")[1])
     assert "install_default_policy" in caller.post("moderate", {"text": "fine"}, 400)["detail"]
 
 
-def test_a_key_works_on_the_queue_as_its_moderator(as_ann: Caller, as_ben: Caller, ann: User) -> None:
+def test_queue_actions_are_those_of_the_moderator(as_ann: Caller, as_ben: Caller, ann: User) -> None:
     item = create_queue_item("insult=0.7 you fool", community="news")
     claimed = as_ann.post(f"moderation/queue/{item.pk}/claim")
     assert (claimed["lease"]["by"], claimed["text"]) == ("ann", "insult=0.7 you fool")
@@ -149,7 +149,7 @@ def test_a_key_works_on_the_queue_as_its_moderator(as_ann: Caller, as_ben: Calle
     assert as_ben.post("moderation/queue/claim")["id"] == item.pk
 
 
-def test_similar_items_are_decided_along_and_undone_along(as_ann: Caller, ann: User) -> None:
+def test_decide_similar_and_undo_similar(as_ann: Caller, ann: User) -> None:
     items = [create_queue_item("insult=0.7 the same words again") for _ in range(4)]
     claimed = as_ann.post(f"moderation/queue/{items[0].pk}/claim")
     assert claimed["similar"] == 3
@@ -167,7 +167,7 @@ def test_similar_items_are_decided_along_and_undone_along(as_ann: Caller, ann: U
     as_ann.post(f"moderation/decisions/{decided['id']}/undo", {"all": True}, 400)
 
 
-def test_an_undo_leaves_the_similar_ones_unless_it_is_told(as_ann: Caller) -> None:
+def test_undo_without_similar_keeps_other_decisions(as_ann: Caller) -> None:
     items = [create_queue_item("insult=0.7 the same words again") for _ in range(2)]
     body = {"action": "approve", "version": 1, "similar": True}
     decided = as_ann.post(f"moderation/queue/{items[0].pk}/decide", body)
@@ -194,14 +194,14 @@ def test_undo_of_cluster_leaves_other_decisions_with_zero_seconds(as_ann: Caller
     assert Decision.objects.filter(action="reverse").count() == 6
 
 
-def test_a_reason_of_another_policy_is_refused_with_the_choice(as_ann: Caller) -> None:
+def test_decide_rejects_rule_of_other_policy(as_ann: Caller) -> None:
     item = create_queue_item("insult=0.7")
     claimed = as_ann.post(f"moderation/queue/{item.pk}/claim")
     body = {"action": "reject", "version": claimed["version"], "reason": 0}
     assert "Insults" in as_ann.post(f"moderation/queue/{item.pk}/decide", body, 400)["detail"]
 
 
-def test_the_queue_by_filter_and_page(as_ann: Caller) -> None:
+def test_queue_filters_and_pages(as_ann: Caller) -> None:
     create_queue_item("threat=0.9 grave", community="news")
     for number in range(120):
         create_queue_item(f"insult=0.7 number {number}", community="games")
@@ -223,9 +223,7 @@ def test_the_queue_by_filter_and_page(as_ann: Caller) -> None:
     as_ann.get("moderation/queue?cursor=forged", 404)
 
 
-def test_how_many_queries_the_queue_takes(
-    as_ann: Caller, django_assert_max_num_queries: DjangoAssertNumQueries
-) -> None:
+def test_queue_query_count(as_ann: Caller, django_assert_max_num_queries: DjangoAssertNumQueries) -> None:
     for number in range(30):
         create_queue_item(f"insult=0.7 number {number}", author_ref=f"author {number}")
     as_ann.get("moderation/queue")
@@ -235,7 +233,7 @@ def test_how_many_queries_the_queue_takes(
         as_ann.post("moderation/queue/claim")
 
 
-def test_a_blind_review_hides_what_could_sway(as_ann: Caller, as_ben: Caller) -> None:
+def test_queue_item_blind_review_hides_scores(as_ann: Caller, as_ben: Caller) -> None:
     Policy.objects.update(second_review_share=1)
     item = create_queue_item("insult=0.7 you")
     claimed = as_ann.post(f"moderation/queue/{item.pk}/claim")
@@ -246,7 +244,7 @@ def test_a_blind_review_hides_what_could_sway(as_ann: Caller, as_ben: Caller) ->
     assert "insult" not in blind["why_first"]
 
 
-def test_communities_that_a_moderator_has_no_access_to(as_ann: Caller, ann: User) -> None:
+def test_queue_hides_restricted_communities(as_ann: Caller, ann: User) -> None:
     item = create_queue_item("insult=0.7", community="secret")
     restrict_to_communities(ann, "news")
     assert as_ann.get("moderation/queue")["results"] == []
@@ -255,7 +253,9 @@ def test_communities_that_a_moderator_has_no_access_to(as_ann: Caller, ann: User
         as_ann.post(f"moderation/queue/{item.pk}/{verb}", status=404)
 
 
-def test_which_keys_may_not(client: Client, platform: Caller, person: Callable[..., User]) -> None:
+def test_queue_rejects_keys_without_moderator_or_scope(
+    client: Client, platform: Caller, person: Callable[..., User]
+) -> None:
     item = create_queue_item("insult=0.7")
     assert "has no moderator" in platform.get("moderation/queue", 403)["detail"]
     Caller(client, "").get("moderation/queue", 401)
@@ -269,7 +269,7 @@ def test_which_keys_may_not(client: Client, platform: Caller, person: Callable[.
     assert not Decision.objects.exists()
 
 
-def test_the_figures(as_ann: Caller) -> None:
+def test_moderation_stats(as_ann: Caller) -> None:
     item = create_queue_item("insult=0.7")
     claimed = as_ann.post(f"moderation/queue/{item.pk}/claim")
     as_ann.post(f"moderation/queue/{item.pk}/decide", {"action": "approve", "version": claimed["version"]})
@@ -281,7 +281,7 @@ def test_the_figures(as_ann: Caller) -> None:
     assert figures["appeals"]["open"] == 0
 
 
-def test_a_platform_hears_of_a_decision_on_its_comment(platform: Caller, as_ann: Caller) -> None:
+def test_decision_creates_webhook(platform: Caller, as_ann: Caller) -> None:
     sent = platform.post(
         "moderate",
         {"text": "insult=0.7", "external_id": "9", "callback_url": "https://platform.example/hook"},

@@ -15,7 +15,7 @@ from rest_framework.views import APIView
 from apps.accounts.models import Scope
 from apps.api import problems
 from apps.api.fields import StrictSerializer
-from apps.api.v1 import serializers as s
+from apps.api.v1.serializers import predictions as s
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Explanation
 from apps.core.batches import map_batch, map_each
@@ -26,9 +26,9 @@ from apps.registry import serving
 from apps.registry.models import ModelVersion
 from apps.training.examples import random_example
 
-_PROBLEM = OpenApiResponse(s.ProblemResult, description="An error (RFC 9457).")
+PROBLEM = OpenApiResponse(s.ProblemResult, description="An error (RFC 9457).")
 PROBLEMS = {
-    (status, "application/problem+json"): _PROBLEM for status in (400, 401, 403, 404, 413, 415, 429, 503)
+    (status, "application/problem+json"): PROBLEM for status in (400, 401, 403, 404, 413, 415, 429, 503)
 }
 
 
@@ -52,7 +52,7 @@ def serialize_explanation(explanation: Explanation) -> dict[str, Any]:
 class PredictView(APIView):
     """Score comments and return their labels.
 
-    Scoring is separate from reading and responding so that `predict_together` can score several requests.
+    Scoring is separate from reading and responding so that `predict_batch` can score several requests.
     """
 
     scope = Scope.PREDICT
@@ -120,7 +120,7 @@ class PredictProbaView(PredictView):
         return result
 
 
-def predict_together(requests: Sequence[HttpRequest], views: Sequence[PredictView]) -> list[HttpResponse]:
+def predict_batch(requests: Sequence[HttpRequest], views: Sequence[PredictView]) -> list[HttpResponse]:
     """Handle each request with its view, but score and store the comments of all requests together."""
     batches = map_each(lambda pair: _prepare(*pair), zip(requests, views, strict=True))
     score = partial(actions.score_batches, source=Prediction.Source.API)

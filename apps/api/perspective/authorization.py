@@ -1,4 +1,4 @@
-"""API keys and rate limits of the Perspective API; its views and `apps.api.batched` call it.
+"""API keys and rate limits of the Perspective API; its views and `apps.api.batching` call it.
 
 Clients send the API keys of this site in the same places as Google's API keys. A request with an invalid key
 is rejected. A request without a key is anonymous; it is rejected if ANONYMOUS_API is off, as in production.
@@ -40,7 +40,7 @@ MAX_BATCH_KEYS = 10  # different keys in the requests of a batch; each is looked
 _no_lookup_before = 0.0  # monotonic time
 
 
-def secret_of(request: HttpRequest) -> str:
+def get_secret(request: HttpRequest) -> str:
     """Return the API key that a request has in its query or headers, or an empty string."""
     if secret := request.GET.get("key") or request.META.get("HTTP_X_GOOG_API_KEY"):
         return secret
@@ -56,7 +56,7 @@ def get_api_key(request: HttpRequest) -> APIKey | None:
     Raises:
         PerspectiveError: the key is unknown or revoked, or the address has sent too many such keys.
     """
-    secret = secret_of(request)
+    secret = get_secret(request)
     if not secret:
         return None
     key = find_api_key(secret=secret)
@@ -67,7 +67,7 @@ def get_api_key(request: HttpRequest) -> APIKey | None:
     return key
 
 
-def is_known(secret: str) -> bool:
+def can_batch(secret: str) -> bool:
     """Return whether a request with this key, or with none, needs no database access but the insert."""
     global _no_lookup_before
     if not secret:
@@ -125,7 +125,7 @@ def find_invalid_keys(requests: Iterable[HttpRequest], batch: HttpRequest) -> se
         PerspectiveError: the requests have too many different keys; or none has a key, and anonymous requests
             are not allowed or exceed their rate limit.
     """
-    secrets = {secret_of(request) for request in requests}
+    secrets = {get_secret(request) for request in requests}
     if secrets == {""}:
         if not settings.ANONYMOUS_API:
             raise missing_api_key()

@@ -3,54 +3,18 @@
 from datetime import timedelta
 
 from drf_spectacular.utils import extend_schema
-from rest_framework import exceptions, serializers
+from rest_framework import exceptions
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.accounts.models import Scope
-from apps.api.fields import StrictSerializer
-from apps.api.v1.moderation import CONFLICTS, ConflictProblem
-from apps.api.v1.views import PROBLEMS
+from apps.api.v1.serializers import webhooks as s
+from apps.api.v1.views.moderation import CONFLICTS
+from apps.api.v1.views.predictions import PROBLEMS
 from apps.webhooks import actions
 from apps.webhooks.actions import Actor
-from apps.webhooks.exceptions import WebhookError
 from apps.webhooks.models import SigningKey
-
-
-class SigningKeyResult(serializers.ModelSerializer):
-    class Meta:
-        model = SigningKey
-        fields = ("key_id", "created_at", "expires_at")
-
-
-class NewSigningKeyResult(SigningKeyResult):
-    secret = serializers.CharField(help_text="The secret for verifying webhooks. It is shown only once.")
-
-    class Meta(SigningKeyResult.Meta):
-        fields = (*SigningKeyResult.Meta.fields, "secret")
-
-
-class RotateRequest(StrictSerializer):
-    overlap_hours = serializers.IntegerField(
-        min_value=0,
-        max_value=720,
-        default=24,
-        help_text="How long webhooks are also signed with the old key.",
-    )
-
-
-class TestWebhookRequest(StrictSerializer):
-    url = serializers.URLField(max_length=500)
-
-
-class TestWebhookResult(serializers.Serializer):
-    is_delivered = serializers.BooleanField()
-    is_signed = serializers.BooleanField()
-    status = serializers.IntegerField(allow_null=True)
-    seconds = serializers.FloatField()
-    error = serializers.CharField(help_text="Why the webhook was not delivered; empty if it was.")
-    excerpt = serializers.CharField(help_text="The first bytes of the response.")
 
 
 class WebhooksView(APIView):
@@ -59,31 +23,28 @@ class WebhooksView(APIView):
     scope = Scope.WEBHOOKS
     anonymous = False
 
-    def handle_exception(self, exc: Exception) -> Response:
-        return super().handle_exception(ConflictProblem(str(exc)) if isinstance(exc, WebhookError) else exc)
-
 
 class SigningKeysView(WebhooksView):
     """The active signing keys of this API key's webhooks."""
 
-    @extend_schema(responses={200: SigningKeyResult(many=True), **PROBLEMS}, operation_id="webhook_keys")
+    @extend_schema(responses={200: s.SigningKeyResult(many=True), **PROBLEMS}, operation_id="webhook_keys")
     def get(self, request: Request) -> Response:
         keys = SigningKey.objects.active().filter(client=request.auth)
-        return Response(SigningKeyResult(keys, many=True).data)
+        return Response(s.SigningKeyResult(keys, many=True).data)
 
     @extend_schema(
-        request=RotateRequest,
-        responses={201: NewSigningKeyResult, **CONFLICTS},
+        request=s.RotateRequest,
+        responses={201: s.NewSigningKeyResult, **CONFLICTS},
         operation_id="rotate_webhook_key",
     )
     def post(self, request: Request) -> Response:
-        data = RotateRequest.validated(request.data or {})
+        data = s.RotateRequest.validated(request.data or {})
         key, secret = actions.rotate_signing_key(
             client=request.auth,
             actor=Actor.for_client(request.auth),
             overlap=timedelta(hours=data["overlap_hours"]),
         )
-        result = SigningKeyResult(key).data | {"secret": secret}
+        result = s.SigningKeyResult(key).data | {"secret": secret}
         return Response(result, status=201, headers={"Cache-Control": "no-store"})
 
 
@@ -102,12 +63,12 @@ class TestWebhookView(WebhooksView):
     """Send a webhook with the event `test` and return how the receiver responded."""
 
     @extend_schema(
-        request=TestWebhookRequest,
-        responses={200: TestWebhookResult, **CONFLICTS},
+        request=s.TestWebhookRequest,
+        responses={200: s.TestWebhookResult, **CONFLICTS},
         operation_id="test_webhook",
     )
     def post(self, request: Request) -> Response:
-        data = TestWebhookRequest.validated(request.data)
+        data = s.TestWebhookRequest.validated(request.data)
         attempt = actions.send_test(
             client=request.auth, url=data["url"], actor=Actor.for_client(request.auth)
         )

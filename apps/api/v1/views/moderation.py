@@ -14,37 +14,18 @@ from rest_framework.views import APIView
 from apps.accounts.models import Scope, User
 from apps.accounts.permissions import communities_of
 from apps.api import problems
-from apps.api.v1 import moderation_serializers as s
-from apps.api.v1.views import _PROBLEM, PROBLEMS
+from apps.api.v1.serializers import moderation as s
+from apps.api.v1.views.predictions import PROBLEM, PROBLEMS
 from apps.moderation import actions, saved_views, statistics, webhooks
-from apps.moderation.errors import ConflictError, ModerationError, StaleError
 from apps.moderation.models import Decision, PolicyRule, QueueItem, Submission
 from apps.moderation.permissions import visible_item, visible_to
 from apps.moderation.selectors import visible
 from apps.predictions.models import Prediction
 
-CONFLICTS = PROBLEMS | {(409, "application/problem+json"): _PROBLEM}
+CONFLICTS = PROBLEMS | {(409, "application/problem+json"): PROBLEM}
 
 
-class ConflictProblem(exceptions.APIException):
-    status_code = 409
-    default_code = "conflict"
-
-
-class ModerationView(APIView):
-    """Turns what the actions refuse into problems."""
-
-    def handle_exception(self, exc: Exception) -> Response:
-        if isinstance(exc, StaleError | ConflictError):
-            exc = ConflictProblem(str(exc))
-        elif isinstance(exc, ModerationError):
-            exc = exceptions.ValidationError(str(exc))
-        elif isinstance(exc, PermissionDenied):
-            exc = exceptions.PermissionDenied(str(exc))
-        return super().handle_exception(exc)
-
-
-class QueueView(ModerationView):
+class QueueView(APIView):
     """Base of the views that act as the moderator of the API key."""
 
     scope = Scope.MODERATE
@@ -62,7 +43,7 @@ class QueueView(ModerationView):
         return user
 
 
-class ModerateView(ModerationView):
+class ModerateView(APIView):
     """Score a comment and apply the community's policy: approve, reject or human review."""
 
     scope = Scope.PREDICT
@@ -289,7 +270,7 @@ class ModerationStatsView(QueueView):
         return Response(s.ModerationStatsResult(data).data)
 
 
-class AppealsView(ModerationView):
+class AppealsView(APIView):
     """Appeal against a rejection for the author; a different moderator decides the appeal."""
 
     scope = Scope.FEEDBACK

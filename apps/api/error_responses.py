@@ -1,19 +1,21 @@
-"""Responses to requests that are refused before Django sees them."""
+"""Error responses to requests that are rejected before Django handles them. `toxicmod.asgi` calls it."""
 
 from django.http import HttpRequest, HttpResponse
 
-from apps.api.batched import security
+from apps.api.batching import security
+from apps.api.perspective import rendering
 from apps.api.perspective.exceptions import PerspectiveError
-from apps.api.perspective.rendering import error_response
 from apps.api.problems import json_problem
 from apps.predictions.models import Prediction
 
 
-def refusal(source: str | None, status: int, message: str, retry_after: int | None = None) -> HttpResponse:
-    """Return the response to a request that no view has seen, in the format of the API that was called.
+def error_response(
+    source: str | None, status: int, message: str, retry_after: int | None = None
+) -> HttpResponse:
+    """Return the response to a rejected request, in the format of the API that the request is for.
 
     Args:
-        source: the API, one of `Prediction.Source`; anything else stands for a page.
+        source: the API, one of `Prediction.Source`; any other value stands for a page.
         status: 400, 413, 415 or 503.
         retry_after: seconds after which the client may try again.
     """
@@ -21,7 +23,7 @@ def refusal(source: str | None, status: int, message: str, retry_after: int | No
     response: HttpResponse
     if source == Prediction.Source.PERSPECTIVE:
         name = "UNAVAILABLE" if status == 503 else "INVALID_ARGUMENT"
-        response = error_response(request, PerspectiveError(status, name, message))
+        response = rendering.error_response(request, PerspectiveError(status, name, message))
     elif source == Prediction.Source.API:
         response = json_problem(request, status, message)
     else:

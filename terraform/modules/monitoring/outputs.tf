@@ -1,4 +1,4 @@
 output "topic_arn" {
-  description = "Where alarms go."
+  description = "The topic of the alarms."
   value       = aws_sns_topic.this.arn
 }

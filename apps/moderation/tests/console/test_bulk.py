@@ -1,0 +1,87 @@
+"""Tests of `console.bulk`."""
+
+import re
+from typing import Any
+
+from django.test import Client
+
+from apps.accounts.models import User
+from apps.moderation import actions, webhooks
+from apps.moderation.models import (
+    BulkJob,
+    Decision,
+    Policy,
+)
+from toxicmod.testing.console import FETCH, console_url
+from toxicmod.testing.factories import create_queue_item
+
+
+def test_job_from_preview_to_undo(model: Any, policy: Policy, lea: User, lead_client: Client) -> None:
+    for n in range(5):
+        create_queue_item(f"insult={0.61 + n / 20} text number {n} {n * 'x'}", author_ref=f"a{n}")
+    chosen = {"label": "insult", "score_from": "0.6", "score_to": "0.75"}
+    html = lead_client.get(console_url("bulk", **chosen)).content.decode()
+    assert "<b>3</b> items match." in html
+    refused = lead_client.post(console_url("bulk"), chosen | {"action": "reject"})
+    assert refused.status_code == 422
+    for missing in (chosen, {"label": "insult", "action": "approve"}, {"score_from": 0, "score_to": 1}):
+        assert lead_client.post(console_url("bulk"), missing).status_code == 422
+    rule = policy.rules.get(label="insult")
+    at = lead_client.post(
+        console_url("bulk"), chosen | {"action": "reject", "rule": rule.pk, "note": "sweep"}
+    )["Location"]
+    page = lead_client.get(at).content.decode()
+    assert "Random sample of 3 items" in page
+    assert lead_client.post(at, {"do": "start", "typed": "4"}).status_code == 422
+    assert lead_client.post(at, {"do": "start", "typed": "many"}).status_code == 422
+    assert Decision.objects.count() == 0
+    lead_client.post(at, {"do": "start", "typed": " 3 "})
+    job = BulkJob.objects.get()
+    assert lead_client.get(at, headers=FETCH).json()["is_active"]
+    actions.run_bulk(job_id=job.pk)
+    seen = lead_client.get(at, headers=FETCH).json()
+    assert not seen["is_active"]
+    assert "3 of 3 decided" in seen["html"]
+    assert Decision.objects.filter(job=job, note="sweep").count() == 3
+    decided = Decision.objects.filter(job=job).order_by("pk")
+    actions.appeal(token=webhooks.appeal_token(decided[0]), text="No.")
+    assert "Undo all 3 decisions" in lead_client.get(at).content.decode()
+    assert lead_client.post(at, {"do": "undo"}).status_code == 422
+    assert lead_client.post(at, {"do": "undo", "typed": "2"}).status_code == 422
+    lead_client.post(at, {"do": "undo", "typed": "3"})
+    assert lead_client.get(at, headers=FETCH).json()["is_active"]
+    actions.run_bulk(job_id=job.pk)
+    seen = lead_client.get(at, headers=FETCH).json()
+    assert not seen["is_active"]
+    assert "2 of 3 decisions undone, 1 could not be undone" in seen["html"]
+    assert "the author has appealed" in seen["html"]
+    assert lead_client.post(at, {"do": "undo", "typed": "3"}).status_code == 422
+    assert "Recent jobs" in lead_client.get(console_url("bulk")).content.decode()
+
+
+def test_bulk_preselects_nothing(model: Any, policy: Policy, lead_client: Client) -> None:
+    create_queue_item("toxic=0.8 x")
+    for query in ({}, {"label": "toxic"}, {"label": "toxic", "score_from": "0.5"}):
+        html = lead_client.get(console_url("bulk", **query)).content.decode()
+        assert "items match" not in html
+        assert "Preview sample" not in html
+        assert not re.search(r"<input[^>]* checked", html)
+    html = lead_client.get(
+        console_url("bulk", label="toxic", score_from="0.5", score_to="1")
+    ).content.decode()
+    assert "<b>1</b> item matches." in html
+    assert not re.search(r"<input[^>]* checked", html)
+    assert '<option value="">Choose a reason</option>' in html
+
+
+def test_job_cancel(model: Any, policy: Policy, lead_client: Client) -> None:
+    create_queue_item("toxic=0.8 x")
+    at = lead_client.post(
+        console_url("bulk"), {"label": "toxic", "score_from": 0, "score_to": 1, "action": "approve"}
+    )["Location"]
+    lead_client.post(at, {"do": "cancel"})
+    assert "Cancelled" in lead_client.get(at).content.decode()
+    assert (
+        lead_client.get(console_url("bulk", label="toxic", score_from="0.9", score_to="0.2")).status_code
+        == 200
+    )

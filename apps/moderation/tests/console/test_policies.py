@@ -1,0 +1,68 @@
+"""Tests of `console.policies`."""
+
+from typing import Any
+
+from django.test import Client
+
+from apps.moderation import actions
+from apps.moderation.models import (
+    Policy,
+    QueueItem,
+)
+from toxicmod.testing.console import FETCH, console_url
+from toxicmod.testing.factories import create_queue_item
+
+
+def rules_form(policy: Policy, **changes: Any) -> dict[str, Any]:
+    rules = actions.rules_of(policy)
+    form: dict[str, Any] = {"rule-TOTAL_FORMS": len(rules) + 1, "rule-INITIAL_FORMS": len(rules)}
+    # The empty row at the end comes with its defaults, as a browser sends them.
+    blank = {"strikes": 1, "category": "STATEMENT_CATEGORY_ILLEGAL_OR_HARMFUL_SPEECH"}
+    for number, rule in enumerate([*rules, blank]):
+        for name, value in rule.items():
+            form[f"rule-{number}-{name}"] = "" if value is None else value
+    shares = (
+        "audit_share", "reject_audit_share", "second_review_share", "due_minutes", "urgent_due_minutes",
+        "strike_days",
+    )  # fmt: skip
+    return form | {name: getattr(policy, name) for name in shares} | changes
+
+
+def test_policy_simulate_save_and_activate(item: QueueItem, policy: Policy, lead_client: Client) -> None:
+    create_queue_item("toxic=0.75 x")
+    at = console_url("policy", policy.pk)
+    assert "On past traffic" in lead_client.get(at).content.decode()
+    tried = lead_client.post(at, rules_form(policy, do="try") | {"rule-5-review_from": "0.9"}, headers=FETCH)
+    assert "50.0 %" in tried.json()["html"]
+    assert Policy.objects.count() == 1
+    wrong = rules_form(policy, do="try") | {"rule-5-review_from": "0.995"}
+    assert (
+        "at or below the threshold for rejection"
+        in lead_client.post(at, wrong, headers=FETCH).json()["message"]
+    )
+    assert lead_client.post(at, wrong).status_code == 422
+    draft_at = lead_client.post(at, rules_form(policy, do="save") | {"rule-5-review_from": "0.9"})["Location"]
+    draft = Policy.objects.get(status="draft")
+    assert (draft.version, draft.rules.get(label="toxic").review_from) == (2, 0.9)
+    assert lead_client.post(draft_at, {"do": "activate", "reason": " "}).status_code == 422
+    lead_client.post(draft_at, {"do": "activate", "reason": "Too much noise"})
+    assert Policy.objects.active_for("") == draft
+    assert "Too much noise" in lead_client.get(console_url("policies")).content.decode()
+
+
+def test_policy_adds_and_removes_rules(policy: Policy, lead_client: Client) -> None:
+    new = {"rule-7-title": "Spoilers", "rule-7-reason": "It gives the end away.", "rule-7-strikes": "0"}
+    new |= {"rule-7-category": "STATEMENT_CATEGORY_OTHER_VIOLATION_TC", "rule-6-DELETE": "on"}
+    lead_client.post(console_url("policy", policy.pk), rules_form(policy, do="save") | new)
+    titles = list(Policy.objects.get(status="draft").rules.values_list("title", flat=True))
+    assert "Spoilers" in titles
+    assert "Spam or off topic" not in titles
+
+
+def test_policies_creates_a_community_draft(
+    policy: Policy, lead_client: Client, moderator_client: Client
+) -> None:
+    at = lead_client.post(console_url("policies"), {"community": "gaming"})["Location"]
+    assert at == console_url("policy", Policy.objects.get(community="gaming").pk)
+    assert moderator_client.post(console_url("policies"), {"community": "x"}).status_code == 403
+    assert "On past traffic" not in moderator_client.get(at).content.decode()

@@ -1,0 +1,594 @@
+"""Tests of `console.review` and its context."""
+
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.cache import cache
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from apps.accounts.models import User
+from apps.moderation import actions, saved_views, webhooks
+from apps.moderation.models import (
+    Decision,
+    Delivery,
+    Policy,
+    QueueItem,
+    Skip,
+)
+from toxicmod.testing.console import FETCH, console_url, decision_form, staff_client
+from toxicmod.testing.factories import HOSTILE_TEXT, create_queue_item, restrict_to_communities
+
+
+def test_review_redirects_to_the_first_item(item: QueueItem, ann: User, moderator_client: Client) -> None:
+    severe = create_queue_item("threat=0.9 you")
+    answer = moderator_client.get(console_url("review"))
+    assert answer["Location"] == console_url("item", severe.pk)
+    html = moderator_client.get(answer["Location"]).content.decode()
+    assert severe.priority_explanation in html
+    assert "Your comment threatens somebody." in html
+    for key in "ARESJU":
+        assert key == "U" or f"<kbd>{key}</kbd>" in html
+
+
+def test_review_keeps_the_saved_view(model: Any, policy: Policy, moderator_client: Client) -> None:
+    first, second = (
+        create_queue_item("threat=0.9 one", author_ref="a"),
+        create_queue_item("threat=0.85 two", author_ref="b"),
+    )
+    create_queue_item("insult=0.7 three")
+    at = moderator_client.get(console_url("review", view="urgent"))["Location"]
+    assert at == console_url("item", first.pk, view="urgent")
+    moderator_client.get(at)
+    done = moderator_client.post(console_url("decide", first.pk), decision_form(first, view="urgent"))
+    assert moderator_client.get(done["Location"])["Location"] == console_url("item", second.pk, view="urgent")
+    moderator_client.post(console_url("decide", second.pk), decision_form(second, view="urgent"))
+    assert (
+        "No items in this view" in moderator_client.get(console_url("review", view="urgent")).content.decode()
+    )
+
+
+def test_review_explains_an_empty_view(
+    model: Any, policy: Policy, ann: User, ben: User, lea: User, moderator_client: Client
+) -> None:
+    def seen(view: str) -> str:
+        html = moderator_client.get(console_url("review", view=view), follow=True).content.decode()
+        return re.sub(r"\s+", " ", html)
+
+    def beside(view: str) -> str:
+        cache.clear()
+        row = next(row for row in saved_views.view_counts(ann) if row.view == view)
+        return row.count_text
+
+    assert "Queue empty" in seen("all")
+    Policy.objects.update(second_review_share=1)
+    first = create_queue_item("insult=0.7 one of them")
+    held = actions.claim(item_id=first.pk, user=ann)
+    actions.decide(item_id=first.pk, version=held.version, user=ann, action=Decision.Action.APPROVE)
+    Policy.objects.update(second_review_share=0)
+    assert "1 item needs another moderator: you decided the comment first." in seen("second")
+    assert beside("second") == "1, you decided it first"
+
+    actions.claim(item_id=(other := create_queue_item("insult=0.65 two")).pk, user=ben)
+    assert "1 item is being reviewed by ben; until " in seen("normal")
+    assert beside("normal") == "1, held by others"
+    actions.release(item_id=other.pk, user=ben)
+    assert f"/item/{other.pk}/" in moderator_client.get(console_url("review", view="normal"))["Location"]
+    assert beside("normal") == "1"
+
+    actions.skip(item_id=other.pk, user=ann)
+    assert "1 item was skipped by you." in seen("normal")
+    held = actions.claim(item_id=other.pk, user=ben)
+    actions.decide(item_id=other.pk, version=held.version, user=ben, action=Decision.Action.ESCALATE)
+    assert "1 item waits for a lead" in seen("escalated")
+    assert beside("escalated") == "1, leads only"
+    assert "No items in this view" in seen("normal")
+
+    barred = create_queue_item("threat=0.9 three")
+    Policy.objects.update(allowed_groups=["lead"])
+    assert "1 item is restricted by policy to: lead." in seen("urgent")
+    assert beside("urgent") == "1, restricted by policy"
+    assert staff_client(lea).get(console_url("review", view="urgent"))["Location"] == console_url(
+        "item", barred.pk, view="urgent"
+    )
+    everything = seen("all")
+    for reason in ("needs another moderator", "waits for a lead", "restricted by policy"):
+        assert reason in everything
+
+
+def test_review_suggests_a_break(model: Any, policy: Policy, ann: User, moderator_client: Client) -> None:
+    actions.set_preferences(user=ann, exposure_limit=1)
+    item = create_queue_item("threat=0.9 x")
+    moderator_client.get(console_url("item", item.pk))
+    moderator_client.post(console_url("decide", item.pk), decision_form(item))
+    assert "Time for a break?" in moderator_client.get(console_url("review")).content.decode()
+
+
+def test_review_requires_staff(item: QueueItem, ann: User) -> None:
+    client = Client()
+    client.force_login(ann, backend="django.contrib.auth.backends.ModelBackend")
+    assert "/login/" in client.get(console_url("review"))["Location"]
+
+
+def test_sign_in_redirects_moderators_to_the_review_page(
+    item: QueueItem, ann: User, moderator_client: Client
+) -> None:
+    ann.set_password("correct horse battery")
+    ann.save()
+    form = {"username": "ann", "password": "correct horse battery", "next": reverse("admin:index")}
+    assert Client().post(reverse("admin:login"), form)["Location"] == console_url("review")
+    wanted = form | {"next": console_url("profile")}
+    assert Client().post(reverse("admin:login"), wanted)["Location"] == console_url("profile")
+    moderator_client.force_login(ann, backend="django.contrib.auth.backends.ModelBackend")
+    assert console_url("review") in moderator_client.get(reverse("admin:index")).content.decode()
+
+
+def test_item_does_not_lease(
+    model: Any, policy: Policy, ann: User, ben: User, moderator_client: Client
+) -> None:
+    urgent = create_queue_item("threat=0.9 one")
+    others = [create_queue_item(f"insult=0.7 number {number} {'x' * number}") for number in range(4)]
+    for view in ("all", "urgent", "normal", "uncertain", "mine", "overdue"):
+        moderator_client.get(console_url("review", view=view), follow=True)
+    for each in (urgent, *others):
+        moderator_client.get(console_url("item", each.pk))
+    assert not QueueItem.objects.exclude(lease_by=None).exists()
+    assert staff_client(ben).get(console_url("review"))["Location"] == console_url("item", urgent.pk)
+
+
+def test_item_is_read_only_for_a_viewer(item: QueueItem, person: Callable[..., User]) -> None:
+    viewer = staff_client(person("val", "viewer"))
+    assert viewer.get(console_url("review"))["Location"] == console_url("item", item.pk)
+    html = viewer.get(console_url("item", item.pk)).content.decode()
+    assert "View only.</strong> Your role lets you read the queue, not decide." in html
+    assert 'id="decide"' not in html
+    assert viewer.post(console_url("decide", item.pk), decision_form(item)).status_code == 403
+    for name in ("bulk", "webhooks", "decisions_csv"):
+        refused = viewer.get(console_url(name))
+        assert refused.status_code == 403
+        assert "Your role does not let you " in refused.content.decode()
+        assert "moderation." not in refused.content.decode()
+
+
+def test_item_of_another_community_is_not_found(
+    model: Any, policy: Policy, ann: User, moderator_client: Client
+) -> None:
+    other = create_queue_item("insult=0.7", community="other")
+    restrict_to_communities(ann, "mine")
+    assert moderator_client.get(console_url("item", other.pk)).status_code == 404
+    assert moderator_client.post(console_url("decide", other.pk), decision_form(other)).status_code == 404
+    assert moderator_client.get(console_url("item", 10_000)).status_code in (404, 422)
+
+
+def test_item_hides_scores_and_decisions_in_a_blind_review(
+    item: QueueItem, ann: User, ben: User, moderator_client: Client
+) -> None:
+    Policy.objects.update(second_review_share=1.0)
+    held = actions.claim(item_id=item.pk, user=ben)
+    rule = held.default_rule()
+    actions.decide(item_id=held.pk, version=held.version, user=ben, action=Decision.Action.REJECT, rule=rule)
+    second = QueueItem.objects.get(kind="second")
+
+    def drawn(of: QueueItem) -> str:
+        # Without attributes in which chance may write anything: times and the form's token.
+        html = moderator_client.get(console_url("item", of.pk)).content.decode()
+        return re.sub(r'(datetime|data-until|value)="[^"]*"', "", html)
+
+    hidden = ("<mark>", 'class="gauge"', "<b>ben</b>", "troll", "70.0 %")
+    for each in hidden:
+        assert each not in drawn(second), each
+    assert "you fool" in drawn(second)
+    # The same item shows all of it to who may see it.
+    QueueItem.objects.filter(pk=second.pk).update(kind="review")
+    for each in hidden:
+        assert each in drawn(second), each
+    QueueItem.objects.filter(pk=second.pk).update(kind="second")
+    silent = moderator_client.post(console_url("decide", second.pk), decision_form(second, "reject"))
+    assert (silent.status_code, "tick the labels that apply" in silent.content.decode()) == (422, True)
+    both = decision_form(second, "reject", labels=["insult"], none="on")
+    assert moderator_client.post(console_url("decide", second.pk), both).status_code == 422
+    assert (
+        moderator_client.post(
+            console_url("decide", second.pk), decision_form(second, "reject", none="on")
+        ).status_code
+        == 302
+    )
+    assert set((second.decisions.get().labels or {}).values()) == {False}
+
+
+def test_item_shows_an_appeal(item: QueueItem, ann: User, lead_client: Client) -> None:
+    held = actions.claim(item_id=item.pk, user=ann)
+    decided = actions.decide(
+        item_id=held.pk,
+        version=held.version,
+        user=ann,
+        action=Decision.Action.REJECT,
+        rule=held.default_rule(),
+    )
+    appeal = actions.appeal(token=webhooks.appeal_token(decided.decision), text="<b>It was a quote</b>")
+    html = lead_client.get(console_url("item", appeal.item_id)).content.decode()
+    assert "&lt;b&gt;It was a quote" in html
+    assert "Approve: overturn" in html
+    assert f"Reject the appeal of item {appeal.item_id}: choose a reason" in html
+    lead_client.post(console_url("decide", appeal.item_id), decision_form(appeal.item))
+    appeal.refresh_from_db()
+    assert appeal.status == "overturned"
+
+
+def test_item_escapes_hostile_text(model: Any, policy: Policy, moderator_client: Client) -> None:
+    item = create_queue_item(HOSTILE_TEXT, context={"<b>parent</b>": "<i>x</i>"}, author_ref='"><script>')
+    answer = moderator_client.get(console_url("item", item.pk))
+    html = answer.content.decode()
+    for danger in ("<script>alert", "<img", "<b>parent", "<i>x", '"><script>', "\u202e"):
+        assert danger not in html, danger
+    assert "U+202E" in html
+    assert "{{" in html
+    moved = moderator_client.post(console_url("decide", item.pk), decision_form(item))
+    assert "script" not in moved["Location"]
+
+
+@pytest.mark.parametrize(
+    ("action", "words"), [("approve", "approved"), ("reject", "rejected: Insults"), ("escalate", "escalated")]
+)
+def test_item_history_names_the_moderator(
+    moderator_client: Client, item: QueueItem, lea: User, action: str, words: str
+) -> None:
+    held = actions.claim(item_id=item.pk, user=lea)
+    rule = held.policy.rules.get(label="insult") if action == "reject" else None
+    actions.decide(item_id=item.pk, version=held.version, user=lea, action=Decision.Action(action), rule=rule)
+    html = moderator_client.get(reverse("admin:moderation_item", args=[item.pk])).content.decode()
+    assert f"<b>lea</b> {words}" in html
+    assert "rejectd" not in html
+
+
+def test_next_item_and_decide_return_json(item: QueueItem, ann: User, moderator_client: Client) -> None:
+    other = create_queue_item("insult=0.65 and you")
+    about = {"tab": "one", "exclude": str(item.pk)}
+    ahead = moderator_client.post(console_url("next"), about, headers=FETCH).json()
+    assert (ahead["item"], ahead["url"]) == (other.pk, console_url("item", other.pk))
+    assert f'name="version" value="{other.version}"' in ahead["html"]
+    assert console_url("item", item.pk) not in ahead["html"]  # not in the list of the next ones either
+    other.refresh_from_db()
+    assert other.lease_by is None
+    answer = moderator_client.post(console_url("decide", item.pk), decision_form(item), headers=FETCH).json()
+    decision = Decision.objects.get()
+    assert answer["undo_url"] == console_url("undo", decision.pk)
+    assert answer["message"] == f"Approved item {item.pk}."
+    assert "Approved" in answer["last_decision"]
+    undone = moderator_client.post(answer["undo_url"], headers=FETCH).json()
+    assert undone["message"] == f"Undone: approval of item {item.pk}."
+    assert undone["url"] == console_url("item", item.pk)
+    assert moderator_client.post(answer["undo_url"], headers=FETCH).status_code == 409
+    end = {"tab": "one", "exclude": f"{item.pk},{other.pk}"}
+    nothing = moderator_client.post(console_url("next"), end, headers=FETCH).json()
+    assert (nothing["item"], nothing["url"]) == (None, console_url("review"))
+    assert (
+        moderator_client.post(
+            console_url("next"), {"tab": "one", "exclude": "1;2"}, headers=FETCH
+        ).status_code
+        == 422
+    )
+
+
+def test_next_item_offers_an_item_to_one_tab(
+    model: Any, policy: Policy, ann: User, ben: User, moderator_client: Client
+) -> None:
+    items = [create_queue_item(f"insult=0.7 number {number} {'x' * number}") for number in range(3)]
+    other = staff_client(ben)
+    given = [
+        who.post(console_url("next"), {"tab": tab}, headers=FETCH).json()["item"]
+        for who, tab in ((moderator_client, "1"), (moderator_client, "2"), (other, "3"), (other, "4"))
+    ]
+    assert sorted(given[:3]) == sorted(item.pk for item in items)
+    assert given[3] is None
+    assert other.get(console_url("review"))["Location"] == console_url("item", given[0])
+    moderator_client.post(console_url("release", given[1]), {"tab": "2"})
+    assert other.post(console_url("next"), {"tab": "4"}, headers=FETCH).json()["item"] == given[1]
+
+
+def test_release_ends_the_lease_of_its_version(item: QueueItem, ann: User, moderator_client: Client) -> None:
+    moderator_client.get(console_url("item", item.pk))
+    lease = moderator_client.post(console_url("claim", item.pk), headers=FETCH).json()
+    item.refresh_from_db()
+    assert (item.lease_by, item.version) == (ann, lease["version"])
+    moderator_client.post(console_url("release", item.pk), {"tab": "t", "version": lease["version"] - 1})
+    item.refresh_from_db()
+    assert item.lease_by == ann  # an older page does not end the lease of a newer one
+    assert (
+        moderator_client.post(
+            console_url("release", item.pk), {"tab": "t", "version": lease["version"]}
+        ).status_code
+        == 204
+    )
+    item.refresh_from_db()
+    assert item.lease_by is None
+    assert moderator_client.post(console_url("release", item.pk), {"version": "x"}).status_code == 422
+
+
+def test_presence_returns_other_viewers(
+    item: QueueItem, ann: User, lead_client: Client, moderator_client: Client
+) -> None:
+    moderator_client.post(console_url("presence", item.pk), {"tab": "a", "is_first": "1"}, headers=FETCH)
+    seen = lead_client.post(console_url("presence", item.pk), {"tab": "b"}, headers=FETCH).json()
+    assert seen["other_viewers"] == ["ann"]
+    assert seen["lease_until"] is None
+    moderator_client.post(console_url("claim", item.pk), headers=FETCH)
+    mine = moderator_client.post(console_url("presence", item.pk), {"tab": "a"}, headers=FETCH).json()
+    assert mine["other_viewers"] == ["lea"]
+    assert mine["lease_until"]
+
+
+def test_decide_undo_and_decide_again(item: QueueItem, ann: User, moderator_client: Client) -> None:
+    moderator_client.get(console_url("item", item.pk))
+    answer = moderator_client.post(console_url("decide", item.pk), decision_form(item, "reject", note="rude"))
+    assert (answer.status_code, answer["Location"]) == (302, console_url("review"))
+    decision = Decision.objects.get(by=ann)
+    assert (decision.action, decision.note, decision.seconds) == ("reject", "rude", 3.5)
+    assert decision.rule
+    assert decision.rule.label == "insult"
+    assert decision.corrected_mask is None
+    html = moderator_client.get(console_url("review")).content.decode()
+    assert "Rejected" in html
+    assert console_url("undo", decision.pk) in html
+    back = moderator_client.post(console_url("undo", decision.pk))
+    assert back["Location"] == console_url("item", item.pk)
+    assert Delivery.objects.get(decision=decision).status == "cancelled"
+    html = moderator_client.get(back["Location"]).content.decode()
+    assert "Undone" in html
+    assert f'rejection of\n  <a href="{console_url("item", item.pk)}"' in html
+    assert "undid the decision of ann" in html
+    assert moderator_client.post(console_url("decide", item.pk), decision_form(item)).status_code == 302
+    item.refresh_from_db()
+    assert item.status == "approved"
+
+
+def test_decide_stores_only_ticked_labels(model: Any, policy: Policy, moderator_client: Client) -> None:
+    items = [create_queue_item(f"insult=0.7 number {number} {'x' * number}") for number in range(5)]
+    forms = [{}, {"labels": ["insult"]}, {"labels": ["insult", "threat"]}, {}, {"labels": ["obscene"]}]
+    done = ["reject", "reject", "approve", "approve", "escalate"]
+    for item, action, fields in zip(items, done, forms, strict=True):
+        html = moderator_client.get(console_url("item", item.pk)).content.decode()
+        assert not re.search(r"<input[^>]* checked", html)
+        assert (
+            moderator_client.post(
+                console_url("decide", item.pk), decision_form(item, action, **fields)
+            ).status_code
+            == 302
+        )
+    stored = [Decision.objects.get(item=item).labels for item in items]
+    said = [labels and [label for label, flag in labels.items() if flag] for labels in stored]
+    assert said == [None, ["insult"], ["threat", "insult"], None, None]
+
+
+def test_decide_after_another_moderator(
+    item: QueueItem, ann: User, ben: User, moderator_client: Client
+) -> None:
+    moderator_client.post(console_url("claim", item.pk))
+    mine = decision_form(item)
+    QueueItem.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    actions.expire_leases()
+    taken = actions.claim(item_id=item.pk, user=ben)
+    held = moderator_client.post(console_url("decide", item.pk), mine)
+    assert held.status_code == 409
+    assert "ben is reviewing this until" in held.content.decode()
+    actions.decide(item_id=item.pk, version=taken.version, user=ben, action=Decision.Action.APPROVE)
+    late = moderator_client.post(console_url("decide", item.pk), decision_form(item, "reject"))
+    assert late.status_code == 409
+    assert re.search(r"Already handled by ben: approved \d+ s ago", late.content.decode())
+    assert moderator_client.post(console_url("decide", item.pk), mine, headers=FETCH).status_code == 409
+    assert (
+        "Already handled by ben: approved"
+        in moderator_client.get(console_url("item", item.pk)).content.decode()
+    )
+    assert Decision.objects.filter(by=ann).count() == 0
+
+
+def test_decide_twice_explains_the_conflict(item: QueueItem, moderator_client: Client) -> None:
+    form = decision_form(item)
+    assert moderator_client.post(console_url("decide", item.pk), form).status_code == 302
+    Decision._base_manager.update(created_at=timezone.now() - timedelta(seconds=3))
+    for action in ("approve", "reject", "escalate"):
+        again = moderator_client.post(console_url("decide", item.pk), decision_form(item, action))
+        assert again.status_code == 409
+        assert re.search(r"You approved this \d+ s ago \(at ", again.content.decode())
+        script = moderator_client.post(
+            console_url("decide", item.pk), decision_form(item, action), headers=FETCH
+        )
+        assert re.match(r"You approved this \d+ s ago", script.json()["message"])
+    assert "You approved this" in moderator_client.post(console_url("claim", item.pk)).content.decode()
+    assert (
+        "You approved this"
+        in moderator_client.post(console_url("presence", item.pk), headers=FETCH).json()["problem"]
+    )
+    assert Decision.objects.count() == 1
+
+
+def test_decide_requires_a_reason_for_a_rejection(item: QueueItem, moderator_client: Client) -> None:
+    moderator_client.get(console_url("item", item.pk))
+    answer = moderator_client.post(console_url("decide", item.pk), decision_form(item, "reject", rule=""))
+    assert answer.status_code == 422
+    assert "Choose a reason" in answer.content.decode()
+    assert (
+        moderator_client.post(
+            console_url("decide", item.pk), decision_form(item, "reject", rule="999")
+        ).status_code
+        == 422
+    )
+    assert moderator_client.post(console_url("decide", item.pk), {"action": "dance"}).status_code == 422
+
+
+def test_decide_late_does_not_reveal_the_first_decision(
+    item: QueueItem, ann: User, ben: User, moderator_client: Client
+) -> None:
+    Policy.objects.update(second_review_share=1.0)
+    held = actions.claim(item_id=item.pk, user=ben)
+    actions.decide(
+        item_id=held.pk,
+        version=held.version,
+        user=ben,
+        action=Decision.Action.REJECT,
+        rule=held.default_rule(),
+    )
+    for answer in (
+        moderator_client.post(console_url("decide", item.pk), decision_form(item)),
+        moderator_client.get(console_url("item", item.pk)),
+    ):
+        page = answer.content.decode()
+        assert answer.status_code == 409
+        assert "Another moderator has decided this item meanwhile." in page
+        assert "ben" not in page
+    QueueItem.objects.filter(pk=item.pk).update(community="elsewhere")
+    ann.all_communities = False
+    ann.save()
+    assert moderator_client.get(console_url("item", item.pk)).status_code == 404
+
+
+def test_decide_escalates_to_another_lead(
+    item: QueueItem, lea: User, person: Callable[..., User], lead_client: Client
+) -> None:
+    lead_client.post(console_url("decide", item.pk), decision_form(item, "escalate"))
+    for view in ("all", "escalated"):
+        html = re.sub(r"\s+", " ", lead_client.get(console_url("review", view=view)).content.decode())
+        assert "1 item was escalated by you" in html
+        assert (f'href="{console_url("item", item.pk)}?view=escalated"' in html) == (view == "escalated")
+        assert (
+            lead_client.post(console_url("next"), {"tab": "t", "view": view}, headers=FETCH).json()["item"]
+            is None
+        )
+    assert actions.claim_next(user=lea) is None
+    html = lead_client.get(console_url("item", item.pk)).content.decode()
+    assert "Escalated by you" in html
+    assert "by a colleague" not in html
+    leo = staff_client(person("leo", "lead"))
+    assert leo.get(console_url("review"))["Location"] == console_url("item", item.pk)
+    assert "Escalated by a colleague" in leo.get(console_url("item", item.pk)).content.decode()
+    escalation = Decision.objects.get()
+    lead_client.post(console_url("undo", escalation.pk))
+    assert lead_client.get(console_url("review"))["Location"] == console_url("item", item.pk)
+    lead_client.post(console_url("decide", item.pk), decision_form(item, "escalate"))
+    leo.post(console_url("decide", item.pk), decision_form(item, "escalate"))  # sends it back
+    assert lead_client.get(console_url("review"))["Location"] == console_url("item", item.pk)
+    leo.post(console_url("claim", item.pk))
+    assert leo.get(console_url("review", view="mine"))["Location"] == console_url(
+        "item", item.pk, view="mine"
+    )
+    assert leo.post(console_url("decide", item.pk), decision_form(item)).status_code == 302
+
+
+def test_skip_and_release_and_next(item: QueueItem, ann: User, moderator_client: Client) -> None:
+    other = create_queue_item("insult=0.75 and you")
+    moderator_client.get(console_url("item", item.pk))
+    answer = moderator_client.post(console_url("release_and_next", item.pk))
+    assert answer["Location"] == console_url("item", other.pk)
+    moderator_client.get(answer["Location"])
+    assert moderator_client.post(console_url("skip", other.pk), {"note": "not my language"})[
+        "Location"
+    ] == console_url("review")
+    assert Skip.objects.get().reason == "not my language"
+    assert moderator_client.get(console_url("review"))["Location"] == console_url("item", item.pk)
+
+
+def test_similar_items_are_decided_and_undone_together(
+    model: Any, policy: Policy, ben: User, lea: User, moderator_client: Client
+) -> None:
+    items = [create_queue_item("insult=0.7 buy my fine rings today", author_ref=f"a{n}") for n in range(4)]
+    first = items[0]
+    assert "Show 3 similar comments" in moderator_client.get(console_url("item", first.pk)).content.decode()
+    shown = moderator_client.get(console_url("similar", first.pk), headers=FETCH).json()
+    ids = ",".join(str(item.pk) for item in items[1:])
+    assert shown["count"] == 3
+    assert "these 3 similar comments" in shown["html"]
+    assert shown["html"].count("buy my fine rings today") == 3
+    assert f'name="similar" form="decide" value="{ids}"' in shown["html"]
+    assert (
+        f'value="{ids}"' in moderator_client.get(console_url("item", first.pk, similar="on")).content.decode()
+    )
+    create_queue_item("insult=0.7 buy my fine rings today", author_ref="nobody has seen this one")
+    held = actions.claim(item_id=items[3].pk, user=ben)
+    answer = moderator_client.post(
+        console_url("decide", first.pk), decision_form(first, similar=ids), headers=FETCH
+    ).json()
+    assert answer["message"].startswith(f"Approved item {first.pk} and 2 similar.")
+    assert f"Not applied to item {items[3].pk}: held or decided by another moderator." in answer["notice"]
+    assert QueueItem.objects.filter(status="approved").count() == 3
+    actions.release(item_id=held.pk, user=ben)
+    assert "and 2 similar" in moderator_client.get(console_url("review"), follow=True).content.decode()
+    decisions = {decision.item_id: decision for decision in Decision.objects.all()}
+    actions.undo(decision_id=decisions[items[1].pk].pk, user=lea)  # a lead holds this one now
+    undone = moderator_client.post(console_url("undo", decisions[first.pk].pk), headers=FETCH).json()
+    assert undone["message"] == f"Undone: approval of item {first.pk} and of 1 similar."
+    assert QueueItem.objects.open().count() == 5
+    assert set(QueueItem.objects.filter(lease_by__isnull=False)) == {first, items[1]}
+
+
+def test_last_decision_counts_similar_items(model: Any, policy: Policy, moderator_client: Client) -> None:
+    items = [create_queue_item("insult=0.7 buy my fine rings today", author_ref=f"a{n}") for n in range(4)]
+    first, *others = items
+    ids = ",".join(str(item.pk) for item in others)
+    moderator_client.post(console_url("decide", first.pk), decision_form(first, similar=ids))
+
+    def strip() -> str:
+        html = moderator_client.get(console_url("item", first.pk)).content.decode()
+        return re.sub(r"<[^>]*>|\s+", " ", html.split('id="last-decision">')[1].split("</div>")[0])
+
+    def undo(item: QueueItem) -> str:
+        decision = Decision.objects.effective().get(item=item)
+        return moderator_client.post(console_url("undo", decision.pk), headers=FETCH).json()["message"]
+
+    assert undo(others[0]) == f"Undone: approval of item {others[0].pk}."
+    assert re.search(rf"Undone\s+: approval of\s+item {others[0].pk}\s+·", strip())
+    assert undo(first) == f"Undone: approval of item {first.pk} and of 2 similar."
+    assert re.search(rf"Undone\s+: approval of\s+item {first.pk}\s+and 2 similar", strip())
+
+
+def test_last_decision_ignores_bulk_jobs(model: Any, policy: Policy, lea: User, lead_client: Client) -> None:
+    for n in range(3):
+        create_queue_item(f"insult=0.7 number {n} {'x' * n}", author_ref=f"a{n}")
+    job, _ = actions.preview_bulk(user=lea, filter={"label": "insult"}, action=Decision.Action.APPROVE)
+    actions.start_bulk(job_id=job.pk, user=lea, typed_count=3)
+    actions.run_bulk(job_id=job.pk)
+    actions.undo_bulk(job_id=job.pk, user=lea, typed_count=3)
+    actions.run_bulk(job_id=job.pk)
+    assert QueueItem.objects.open().count() == 3
+    assert 'class="last-decision"' not in lead_client.get(console_url("review"), follow=True).content.decode()
+
+
+def test_undo_names_decisions_that_cannot_be_undone(
+    model: Any, policy: Policy, ben: User, lea: User, moderator_client: Client
+) -> None:
+    first, other = (create_queue_item("insult=0.7 buy my fine rings today", author_ref=name) for name in "ab")
+    moderator_client.post(
+        console_url("decide", first.pk), decision_form(first, "reject", similar=str(other.pk))
+    )
+    applied = Decision.objects.get(item=other)
+    actions.appeal(token=webhooks.appeal_token(applied), text="No.")
+    html = moderator_client.post(
+        console_url("undo", Decision.objects.get(item=first).pk), follow=True
+    ).content.decode()
+    assert (
+        f"Undone: rejection of item {first.pk}. 1 could not be undone. Item {other.pk}: It is too late"
+        in html
+    )
+
+
+def test_undo_explains_a_conflict(
+    item: QueueItem, ann: User, ben: User, lea: User, moderator_client: Client
+) -> None:
+    def message(who: Client, pk: int) -> tuple[int, str]:
+        answer = who.post(console_url("undo", pk), headers=FETCH)
+        return answer.status_code, answer.json()["message"]
+
+    moderator_client.post(console_url("decide", item.pk), decision_form(item))
+    first = Decision.objects.get()
+    assert message(staff_client(ben), first.pk) == (403, "Only ann or a lead can undo this decision.")
+    actions.undo(decision_id=first.pk, user=lea)
+    status, text = message(moderator_client, first.pk)
+    assert status == 409
+    assert re.fullmatch(r"lea undid this decision \d+ s ago\.", text)
+    held = actions.claim(item_id=item.pk, user=lea)
+    actions.decide(item_id=item.pk, version=held.version, user=lea, action=Decision.Action.APPROVE)
+    assert message(moderator_client, first.pk)[0] == 409

@@ -1,0 +1,174 @@
+"""Tests of `console.webhooks`."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from apps.accounts.models import APIKey, User
+from apps.moderation.models import Delivery, QueueItem
+from apps.webhooks.models import Endpoint, SigningKey
+from toxicmod.testing.console import console_url, decision_form, staff_client
+from toxicmod.testing.factories import decide_item
+from toxicmod.testing.receivers import Receiver
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+
+@pytest.fixture
+def administrator_client(person: Callable[..., User]) -> Client:
+    return staff_client(person("ada", "administrator"))
+
+
+@pytest.fixture
+def delivery(item: QueueItem, ann: User) -> Delivery:
+    found = decide_item(item, ann).delivery
+    assert found is not None
+    return found
+
+
+EVERYTHING = "Every webhook has been delivered."
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, "1 is waiting to be sent."),
+        ({"status": "sending", "attempts": 1}, "1 is waiting to be sent."),
+        ({"attempts": 2, "error": "The receiver responded 500."}, "1 is being retried."),
+        ({"status": "sending", "attempts": 3, "error": "no"}, "1 is being retried."),
+        ({"status": "failed", "attempts": 1, "error": "no"}, "1 webhook failed."),
+        ({"status": "delivered", "attempts": 1}, EVERYTHING),
+        ({"status": "cancelled"}, "No webhooks yet"),
+    ],
+)
+def test_webhooks_summary_by_delivery_status(
+    delivery: Delivery, lead_client: Client, fields: dict[str, Any], expected: str
+) -> None:
+    Delivery.objects.update(**fields)
+    html = " ".join(lead_client.get(console_url("webhooks")).content.decode().split())
+    assert expected in html.replace("</b>", "")
+    assert (EVERYTHING in html) == (expected == EVERYTHING)
+    assert "every platform has been told" not in html
+
+
+def test_webhooks_summary_covers_every_status() -> None:
+    assert set(Delivery.Status) == {"pending", "sending", "delivered", "cancelled", "failed"}
+
+
+def test_webhooks_without_deliveries(lead_client: Client) -> None:
+    assert "No webhooks yet" in lead_client.get(console_url("webhooks")).content.decode()
+
+
+def test_webhooks_lists_paused_endpoints(delivery: Delivery, lead_client: Client) -> None:
+    Delivery.objects.update(attempts=2, error="no")
+    Endpoint.objects.update(failures=4, paused_until=timezone.now() + timedelta(minutes=3))
+    html = lead_client.get(console_url("webhooks")).content.decode()
+    assert "https://platform.example</bdi> keeps failing" in html
+    assert "once the receiver responds again" in html
+
+
+def test_item_history_shows_a_retried_webhook(delivery: Delivery, lead_client: Client) -> None:
+    Delivery.objects.update(attempts=2, error="no")
+    html = lead_client.get(console_url("item", delivery.decision.item_id)).content.decode()
+    assert "being retried, 2 attempts failed" in html
+
+
+def test_resend_all(delivery: Delivery, lead_client: Client, ann: User) -> None:
+    Delivery.objects.update(status="failed", error="no", attempts=1)
+    assert staff_client(ann).post(console_url("resend_all")).status_code == 403
+    assert lead_client.post(console_url("resend_all")).status_code == 302
+    delivery.refresh_from_db()
+    assert (delivery.status, delivery.attempts, delivery.error) == ("pending", 0, "")
+
+
+def test_signing_shows_a_new_secret_once(
+    client_key: APIKey, administrator_client: Client, lead_client: Client
+) -> None:
+    page, rotate = console_url("signing", client_key.pk), console_url("rotate_signing_key", client_key.pk)
+    assert "not signed" in administrator_client.get(console_url("webhooks")).content.decode()
+    assert "Signing secrets" not in lead_client.get(console_url("webhooks")).content.decode()
+    assert lead_client.get(page).status_code == lead_client.post(rotate).status_code == 403
+    assert "Webhooks to this platform are not signed" in administrator_client.get(page).content.decode()
+    assert administrator_client.post(rotate).status_code == 302
+    from apps.webhooks.signing import secret_of
+
+    secret = secret_of(SigningKey.objects.get())
+    shown = administrator_client.get(page)
+    assert secret in shown.content.decode()
+    assert "no-store" in shown["Cache-Control"]
+    assert secret not in administrator_client.get(page).content.decode()
+    assert "two secrets" not in administrator_client.get(console_url("webhooks")).content.decode()
+
+
+def test_rotate_and_end_signing_key(client_key: APIKey, administrator_client: Client) -> None:
+    page, rotate = console_url("signing", client_key.pk), console_url("rotate_signing_key", client_key.pk)
+    administrator_client.post(rotate)
+    assert administrator_client.post(rotate, {"overlap_hours": "1"}).status_code == 302
+    old = SigningKey.objects.last()
+    assert old is not None
+    assert old.expires_at is not None
+    assert old.expires_at - timezone.now() <= timedelta(hours=1)
+    html = administrator_client.get(page).content.decode()
+    assert "signed with both secrets" in html
+    assert "Rotate secret" not in html
+    assert "two secrets" in administrator_client.get(console_url("webhooks")).content.decode()
+    second_click = administrator_client.post(rotate, {"overlap_hours": "1"})
+    assert second_click.status_code == 422
+    assert "A rotation is in progress" in second_click.content.decode()
+    assert (
+        administrator_client.post(console_url("end_signing_key", client_key.pk, old.key_id)).status_code
+        == 302
+    )
+    assert "Rotate secret" in administrator_client.get(page).content.decode()
+    assert (
+        administrator_client.post(console_url("end_signing_key", client_key.pk, old.key_id)).status_code
+        == 422
+    )
+    assert administrator_client.post(rotate, {"overlap_hours": "721"}).status_code == 422
+    assert administrator_client.get(console_url("signing", 0)).status_code == 404
+
+
+def test_test_webhook_shows_the_response(
+    client_key: APIKey, administrator_client: Client, receiver: Receiver
+) -> None:
+    send = console_url("test_webhook", client_key.pk)
+    receiver.body = b"<script>alert(1)</script>"
+    html = administrator_client.post(send, {"url": receiver.url}).content.decode()
+    assert "Delivered." in html
+    assert "<dd>200</dd>" in html
+    assert "&lt;script&gt;alert(1)" in html
+    assert "not signed: the platform has no secret" in html
+    receiver.status = 503
+    html = administrator_client.post(send, {"url": receiver.url}).content.decode()
+    assert "Not delivered." in html
+    assert "503 Service Unavailable" in html
+    assert administrator_client.post(send, {"url": "nonsense:"}).status_code == 422
+
+
+def test_signing_documents_verification(client_key: APIKey, administrator_client: Client) -> None:
+    html = administrator_client.get(console_url("signing", client_key.pk)).content.decode()
+    for expected in ("Webhook-Signature", "hmac.compare_digest", "timingSafeEqual", "hash_equals"):
+        assert expected in html
+
+
+def test_api_key_admin_links_to_signing(client_key: APIKey, administrator_client: Client) -> None:
+    page = administrator_client.get(reverse("admin:accounts_apikey_change", args=[client_key.pk]))
+    assert console_url("signing", client_key.pk) in page.content.decode()
+    assert administrator_client.get(reverse("admin:accounts_apikey_add")).status_code == 200
+
+
+def test_resend(item: QueueItem, moderator_client: Client, lead_client: Client) -> None:
+    moderator_client.get(console_url("item", item.pk))
+    moderator_client.post(console_url("decide", item.pk), decision_form(item))
+    Delivery.objects.update(status="failed", error="The receiver responded 400 Bad Request.")
+    html = lead_client.get(console_url("webhooks")).content.decode()
+    assert "The receiver responded 400 Bad Request." in html
+    resend_url = console_url("resend", Delivery.objects.get().pk)
+    assert moderator_client.post(resend_url).status_code == 403
+    assert lead_client.post(resend_url).status_code == 302
+    assert Delivery.objects.get().status == "pending"
