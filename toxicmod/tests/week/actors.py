@@ -34,6 +34,7 @@ _HIRE = """
 import json
 from django.contrib.auth.models import Group
 from apps.accounts.actions import create_api_key
+from apps.core.permissions import SYSTEM
 from apps.accounts.models import CommunityAccess, User
 from apps.monitoring.models import AlertRule
 users = {}
