@@ -1,7 +1,8 @@
 "use strict";
 // Adds keyboard shortcuts and partial updates to the console's pages, whose forms also work without JavaScript.
 
-const MIN_CLICK_DELAY = 500; // milliseconds after an item is shown during which clicks on it are ignored
+// Milliseconds after an item is shown during which clicks on it and keys that decide it are ignored.
+const MIN_VIEW_TIME = 500;
 const PRESENCE_INTERVAL = 8000;
 const SIMULATION_DELAY = 200;
 const JOB_INTERVAL = 1000;
@@ -34,6 +35,54 @@ function showMessage(text, isError = false) {
     },
     isError ? 10000 : 4000,
   );
+}
+
+// Notices about actions that were not saved stay in this tab, on all pages, until the user dismisses them.
+function noticeKey() {
+  return `notices-${document.getElementById("unsaved").dataset.user}`;
+}
+
+function storedNotices() {
+  return JSON.parse(sessionStorage.getItem(noticeKey())) || [];
+}
+
+function storeNotices(notices) {
+  sessionStorage.setItem(noticeKey(), JSON.stringify(notices));
+  drawNotices();
+}
+
+function addNotice(text, link = null) {
+  storeNotices([...storedNotices(), { id: `${Date.now()}-${Math.random()}`, text, link }]);
+}
+
+function drawNotices() {
+  const notices = storedNotices().map(({ id, text, link }) => {
+    const notice = document.createElement("p"),
+      dismiss = document.createElement("button");
+    notice.className = "notice";
+    notice.append(text, " ");
+    if (link) {
+      const anchor = document.createElement("a");
+      anchor.href = link.url;
+      anchor.textContent = link.text;
+      notice.append(anchor, " ");
+    }
+    dismiss.type = "button";
+    dismiss.className = "plain";
+    dismiss.textContent = "Dismiss";
+    dismiss.addEventListener("click", () => storeNotices(storedNotices().filter((other) => other.id !== id)));
+    notice.append(dismiss);
+    return notice;
+  });
+  document.getElementById("unsaved").replaceChildren(...notices);
+}
+
+function startNotices() {
+  drawNotices();
+  // A page from the browser's back-forward cache may show notices that were dismissed meanwhile.
+  window.addEventListener("pageshow", (event) => {
+    if (event.persisted) drawNotices();
+  });
 }
 
 function startReview(page) {
@@ -215,8 +264,7 @@ function startReview(page) {
   // Sends the action and registers it as pending until the response arrives.
   function send(submitter) {
     const form = decideForm(),
-      item = itemId(),
-      itemUrl = location.href.split("#")[0];
+      item = itemId();
     form.seconds.value = (Date.now() - shownAt) / 1000;
     // `form.action` would be the buttons of that name.
     const url = submitter.getAttribute("formaction") || form.getAttribute("action");
@@ -226,16 +274,18 @@ function startReview(page) {
       item,
       isSkip,
       label: `${name} item ${item}`,
+      link: { url: location.href.split("#")[0], text: `Open item ${item}.` },
       progress: `${describeAction(name, item)}. Saving…`,
     };
     action.done = fetchJson(url, new FormData(form, submitter), { keepalive: true })
       .then(
         (response) => {
           action.response = response;
+          if (response.notice) addNotice(response.notice);
         },
         (error) => {
           action.error = error;
-          addUnsavedNotice(action.label, item, itemUrl, error.message);
+          addNotice(`“${action.label}” was not saved. ${error.message}`, action.link);
         },
       )
       .finally(() => {
@@ -268,7 +318,6 @@ function startReview(page) {
     }
     select("#last-decision").innerHTML = action.response.last_decision;
     showMessage(`${action.response.message} U ${action.isSkip ? "goes back to it" : "undoes it"}.`);
-    if (action.response.notice) addNotice(action.response.notice);
   }
 
   // Shows the item after an action; returns false if that failed and the page is being left or the item stays.
@@ -286,7 +335,7 @@ function startReview(page) {
       return true;
     } catch {
       if (action.error) return false;
-      await action.done;
+      await pendingDone();
       location.assign(select(".views [aria-current]")?.href || page.dataset.nextUrl.replace("next/", ""));
       return false;
     } finally {
@@ -302,25 +351,11 @@ function startReview(page) {
     select("#last-decision").replaceChildren(...(text ? [line] : []));
   }
 
-  // Notices about actions that were not saved stay on the page until they are dismissed.
-  function addNotice(text, link) {
-    const notice = document.createElement("p"),
-      dismiss = document.createElement("button");
-    notice.className = "notice";
-    notice.textContent = text;
-    dismiss.type = "button";
-    dismiss.className = "plain";
-    dismiss.textContent = "Dismiss";
-    dismiss.addEventListener("click", () => notice.remove());
-    notice.append(" ", ...(link ? [link, " "] : []), dismiss);
-    document.getElementById("unsaved").append(notice);
-  }
-
-  function addUnsavedNotice(label, item, itemUrl, message) {
-    const link = document.createElement("a");
-    link.href = itemUrl;
-    link.textContent = `Open item ${item}.`;
-    addNotice(`“${label}” was not saved. ${message}`, link);
+  // The page is left while actions are on their way: their responses will be lost.
+  function addPendingNotices() {
+    for (const { label, link } of pending.values()) {
+      addNotice(`“${label}” may not have been saved: the page was left before the server answered.`, link);
+    }
   }
 
   // Undoes the newest action of this tab once its response has arrived, or after a reload the decision that the
@@ -337,7 +372,10 @@ function startReview(page) {
       newestAction = null;
       if (action?.error) return showMessage(`Nothing to undo: “${action.label}” was not saved.`, true);
       const itemUrl = action?.response?.item_url || (!action && select("#undo-skip")?.href);
-      if (itemUrl) return void location.assign(itemUrl);
+      if (itemUrl) {
+        await pendingDone();
+        return void location.assign(itemUrl);
+      }
       const url = action ? action.response.undo_url : select("#undo")?.action;
       if (!url) return showMessage("There is nothing to undo here. Your profile lists your last decisions.");
       const response = await fetchJson(url, formData());
@@ -398,6 +436,8 @@ function startReview(page) {
     if (control && !control.disabled) control.click();
   }
 
+  const isJustShown = () => Date.now() - shownAt < MIN_VIEW_TIME;
+
   // Ignores the second click of a double click, which was meant for the previous item, and clicks right after
   // an item is shown. The click event that a key causes has no detail.
   page.addEventListener(
@@ -405,8 +445,7 @@ function startReview(page) {
     (event) => {
       const isRepeated =
         event.detail > 1 && event.target.closest(".action-bar :is(button, a), #reasons button, #undo button");
-      const isEarly =
-        event.detail && Date.now() - shownAt < MIN_CLICK_DELAY && !event.target.closest(".left");
+      const isEarly = event.detail && isJustShown() && !event.target.closest(".left");
       if (!isRepeated && !isEarly) return;
       event.preventDefault();
       event.stopPropagation();
@@ -474,6 +513,11 @@ function startReview(page) {
     if (comment) comment.open = !comment.open;
   }
 
+  async function goBack() {
+    await pendingDone();
+    history.back();
+  }
+
   const shortcuts = {
     " ": toggleComment,
     a: () => click(select(".decision-buttons .approve")),
@@ -484,12 +528,13 @@ function startReview(page) {
     u: undo,
     c: toggleSimilar,
     j: () => click(select(".later") || select(".next-link")),
-    k: () => history.back(),
+    k: goBack,
     0: () => click(select("[name=none]")),
     "/": () => document.getElementById("search").focus(),
     "?": () => document.getElementById("keys").showModal(),
   };
   for (const number of "123456") shortcuts[number] = () => click(selectAll("[name=labels]")[number - 1]);
+  const decidingKeys = "ares0123456"; // also those that tick labels, which are part of the decision
 
   function handleDialogKey(event) {
     if (event.repeat || event.target.matches("button")) return;
@@ -517,9 +562,12 @@ function startReview(page) {
     // Space and Enter activate the control that has the focus.
     const activates = (key === " " || key === "Enter") && target.matches("a, button, summary, input, label");
     if (isTyping || event.repeat || activates) return;
-    const shortcut = shortcuts[key.length === 1 ? key.toLowerCase() : key];
+    const name = key.length === 1 ? key.toLowerCase() : key;
+    const shortcut = shortcuts[name];
     if (!shortcut || (isBusy && shortcut !== undo)) return;
     event.preventDefault();
+    // The second of two quick presses was meant for the previous item.
+    if (isJustShown() && decidingKeys.includes(name)) return;
     shortcut();
   });
   window.addEventListener("popstate", async () => {
@@ -527,6 +575,7 @@ function startReview(page) {
     location.reload();
   });
   window.addEventListener("pagehide", release);
+  window.addEventListener("pagehide", addPendingNotices);
   // A page from the browser's back-forward cache shows an outdated item.
   window.addEventListener("pageshow", (event) => {
     if (event.persisted) location.reload();
@@ -621,7 +670,13 @@ function startSimulator(form) {
   });
 }
 
-const STARTERS = { review: startReview, histogram: startHistogram, policy: startSimulator, job: startJob };
+const STARTERS = {
+  unsaved: startNotices,
+  review: startReview,
+  histogram: startHistogram,
+  policy: startSimulator,
+  job: startJob,
+};
 for (const [id, start] of Object.entries(STARTERS)) {
   const element = document.getElementById(id);
   if (element) start(element);

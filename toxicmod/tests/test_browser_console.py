@@ -18,6 +18,7 @@ from toxicmod.testing.browser import LOOKS, Visit, assert_sound, overflow
 from toxicmod.testing.factories import HOSTILE_TEXT
 
 CONSOLE = "/admin/moderation/queueitem/console/"
+MIN_VIEW_TIME = 500  # milliseconds after an item is shown during which the page ignores decisions on it
 COMMENTS = (
     "You are a complete idiot and nobody wants you here",
     "shut up you stupid moron",
@@ -68,8 +69,9 @@ def at_item(page: Page) -> QueueItem:
 
 
 def settled(page: Page) -> None:
-    """Wait until the page has prefetched the next item and reported its presence."""
+    """Wait until the page has prefetched the next item, reported its presence and takes decisions."""
     page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(MIN_VIEW_TIME + 50)
 
 
 def test_decide_and_undo_by_keyboard(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
@@ -190,6 +192,51 @@ def test_two_moderators_on_one_item(queue: list[QueueItem], visit: Callable[...,
     expect(page.locator("#review .notice")).to_contain_text("Already handled by lea: approved")
 
 
+@pytest.mark.parametrize("move", ["j", "k", "view", "page"])
+def test_unsaved_notice_stays_until_it_is_dismissed(
+    queue: list[QueueItem], visit: Callable[..., Visit], move: str
+) -> None:
+    page = visit(CONSOLE, user=moderator("ann")).page
+    settled(page)
+    item, lea = at_item(page), moderator("lea", "lead")
+    taken = actions.claim(item_id=item.pk, user=lea)
+    actions.decide(item_id=item.pk, version=taken.version, user=lea, action=Decision.Action.APPROVE)
+    slow(page, 600)
+    page.keyboard.press("a")
+    page.wait_for_timeout(200)
+    expect(page.locator("#unsaved")).to_be_empty()
+    with page.expect_event("load"):
+        if move == "view":
+            page.locator(".views a").nth(1).click()
+        elif move == "page":
+            page.locator(".console-nav a", has_text="Quality").click()
+        else:
+            page.keyboard.press(move)
+    notice = f"“Approve item {item.pk}” was not saved. Already handled by lea: approved"
+    expect(page.locator("#unsaved")).to_contain_text(notice)
+    page.goto(CONSOLE)
+    expect(page.locator("#unsaved")).to_contain_text(notice)
+    expect(page.locator("#unsaved a")).to_have_attribute("href", re.compile(f"/item/{item.pk}/"))
+    page.locator("#unsaved").get_by_role("button", name="Dismiss").click()
+    expect(page.locator("#unsaved")).to_be_empty()
+    page.reload()
+    settled(page)
+    expect(page.locator("#unsaved")).to_be_empty()
+
+
+def test_reload_during_a_decision_leaves_a_notice(
+    queue: list[QueueItem], visit: Callable[..., Visit]
+) -> None:
+    page = visit(CONSOLE, user=moderator("ann")).page
+    settled(page)
+    item = at_item(page)
+    slow(page, 600)
+    page.keyboard.press("a")
+    page.wait_for_timeout(200)
+    page.reload()
+    expect(page.locator("#unsaved")).to_contain_text(f"“Approve item {item.pk}” may not have been saved")
+
+
 def test_review_without_javascript(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
     opened = visit(CONSOLE, user=moderator("ann"), javascript=False)
     page = opened.page
@@ -255,7 +302,7 @@ def test_bulk_job_from_range_to_undo(policy: Policy, visit: Callable[..., Visit]
     assert_sound(opened, "console-bulk-undone")
 
 
-def slow(page: Page, milliseconds: int = 500) -> None:
+def slow(page: Page, milliseconds: int = 800) -> None:
     """Add a latency to every response to the page."""
     page.context.new_cdp_session(page).send(
         "Network.emulateNetworkConditions",
@@ -269,11 +316,16 @@ def slow(page: Page, milliseconds: int = 500) -> None:
 
 
 def shown(page: Page) -> int | None:
-    """Return the id of the item that a key would decide, or None if there is none."""
+    """Return the id of the item that a key would decide, or None if there is none or it was just shown."""
     found = page.evaluate(
-        """() => document.querySelector("#review[aria-busy]")
-           || !document.querySelector(".decision-buttons .approve")
-           ? null : document.querySelector("#centre").dataset.item"""
+        """(minViewTime) => {
+          const { item } = document.querySelector("#centre").dataset;
+          if (window.seen !== item) [window.seen, window.seenAt] = [item, Date.now()];
+          return document.querySelector("#review[aria-busy]")
+            || !document.querySelector(".decision-buttons .approve")
+            || Date.now() - window.seenAt < minViewTime ? null : item;
+        }""",
+        MIN_VIEW_TIME,
     )
     return int(found) if found else None
 
@@ -376,6 +428,40 @@ def test_double_click_decides_one_item(
     expect(page.locator("#reasons")).to_be_hidden()
     page.locator(".decision-buttons .approve").click()
     expect(page.locator("#last-decision .decision")).to_have_text("Approved")
+    expect(page.locator("#last-decision a").first).to_have_text(f"item {second.pk}")
+    assert Decision.objects.filter(item=second, action="approve").exists()
+
+
+@pytest.mark.parametrize("pause", [0, 150, 350])
+@pytest.mark.parametrize("key", ["a", "e", "s"])
+def test_second_key_press_decides_no_unseen_item(
+    queue: list[QueueItem], visit: Callable[..., Visit], key: str, pause: int
+) -> None:
+    page = visit(CONSOLE, user=moderator("ann")).page
+    settled(page)
+    first = at_item(page)
+    # Timed in the page, because a busy machine delays Playwright's keys.
+    page.evaluate(
+        """([key, pause]) => {
+          const press = (key) => document.body.dispatchEvent(
+            new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+          const pressOthers = () => { for (const other of [key, "1", "r"]) press(other); };
+          new MutationObserver((changes, observer) => {
+            observer.disconnect();
+            setTimeout(pressOthers, pause);
+          }).observe(document.querySelector("#review"), { childList: true });
+          press(key);
+        }""",
+        [key, pause],
+    )
+    expect(page.locator("#last-decision .decision")).to_be_visible()
+    settled(page)
+    second = at_item(page)
+    assert second != first
+    assert Decision.objects.count() + Skip.objects.count() == 1
+    expect(page.locator("#reasons")).to_be_hidden()
+    expect(page.locator("[name=labels]:checked")).to_have_count(0)
+    page.keyboard.press("a")
     expect(page.locator("#last-decision a").first).to_have_text(f"item {second.pk}")
     assert Decision.objects.filter(item=second, action="approve").exists()
 

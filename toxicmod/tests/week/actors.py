@@ -312,8 +312,8 @@ class ModeratorBrowser:
 
     def _text(self) -> str:
         comment = self.page.locator("#comment > .text")
+        self.page.wait_for_timeout(550)  # no click or deciding key counts right after an item is drawn
         if not comment.is_visible():
-            self.page.wait_for_timeout(500)  # no click counts right after an item is drawn
             self.page.locator("#comment > summary").click()
         return comment.inner_text()
 
