@@ -20,6 +20,13 @@ def format_number(value: float | None) -> str:
     return f"{value:.0f}" if abs(value) >= 1_000 else f"{value:.4g}"
 
 
+def percent(probability: float) -> str:
+    """Return a probability as a text that never claims certainty: `under 1%`, `63%`, `over 99%`."""
+    if probability < 0.01:
+        return "under 1%"
+    return "over 99%" if probability > 0.99 else f"{probability:.0%}"
+
+
 def escape_formula(cell: object) -> str:
     """Return a cell as text, with an apostrophe before it if a spreadsheet would evaluate it.
 

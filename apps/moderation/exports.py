@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from apps.core.text import escape_formula
+from apps.core.text import escape_formula, percent
 from apps.moderation.models import Decision
 
 # EU and EEA: what the transparency database's portal expands “EEA” to.
@@ -90,7 +90,7 @@ def statement_of_reasons(decision: Decision) -> dict[str, Any]:
     )
     if decision.rule and decision.rule.label:
         probability = submission.prediction.probabilities[decision.rule.label]
-        facts += f" Estimated probability of “{decision.rule.get_label_display()}”: {probability:.2f}."
+        facts += f" Estimated probability of “{decision.rule.get_label_display()}”: {percent(probability)}."
     return {
         "decision_visibility": ["DECISION_VISIBILITY_CONTENT_REMOVED"],
         "decision_ground": "DECISION_GROUND_INCOMPATIBLE_CONTENT",

@@ -94,6 +94,26 @@ def open_appeals(author: Author) -> QuerySet[Appeal]:
     return Appeal.objects.filter(decision__author=author, status=Appeal.Status.OPEN)
 
 
+def appeal_state(decision: Decision) -> tuple[Decision | None, Appeal | None]:
+    """Return the rejection that an author who holds the token of `decision` can appeal, and its appeal.
+
+    The comment may have been rejected again since `decision`: on appeal, or after it was sent to review. The
+    token then stands for the newer rejection.
+
+    Returns:
+        The comment's current decision if it is a rejection, else None; and the appeal that is open, is about
+        the current rejection or was upheld with it. Without a current rejection, it is the newest appeal.
+    """
+    decisions = Decision.objects.filter(submission=decision.submission_id).in_force()
+    related = ("submission__prediction", "rule", "policy", "model_version")
+    current = decisions.select_related(*related).order_by("-pk").first()
+    rejection = current if current is not None and current.action == Decision.Action.REJECT else None
+    appeals = Appeal.objects.filter(decision__submission=decision.submission_id).select_related("decision")
+    if rejection is not None:
+        appeals = appeals.filter(Q(status=Appeal.Status.OPEN) | Q(decision=rejection) | Q(outcome=rejection))
+    return rejection, appeals.order_by("-pk").first()
+
+
 def communities_for(user: User) -> list[str]:
     """Return the names of the existing communities that the user may see, at most `MAX_COMMUNITIES`.
 

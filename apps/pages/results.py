@@ -9,6 +9,7 @@ import numpy as np
 
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Explanation
+from apps.core.text import percent
 from apps.moderation.models import Policy, Submission
 from apps.moderation.triage import apply_policy
 from apps.registry.serving import LoadedModel
@@ -149,13 +150,6 @@ class Result:
         """The bar with the highest probability, or None if no comment was scored."""
         scored = [bar for bar in self.bars if bar.probability is not None]
         return max(scored, key=lambda bar: bar.probability or 0.0, default=None)
-
-
-def percent(probability: float) -> str:
-    """Return a probability as a text that never claims certainty: `under 1%`, `63%`, `over 99%`."""
-    if probability < 0.01:
-        return "under 1%"
-    return "over 99%" if probability > 0.99 else f"{probability:.0%}"
 
 
 def exact_percent(fraction: float) -> str:

@@ -15,7 +15,8 @@ from apps.classifier.labels import LABELS
 from apps.moderation import actions as moderation
 from apps.moderation.errors import ModerationError
 from apps.moderation.exports import statement_of_reasons
-from apps.moderation.models import Appeal, Decision, Policy
+from apps.moderation.models import Decision, Policy
+from apps.moderation.selectors import appeal_state
 from apps.moderation.webhooks import APPEAL_DAYS, decision_of_token
 from apps.pages import model_page, results
 from apps.pages.errors import handle_unavailable, rate_limited
@@ -201,12 +202,13 @@ def appeal(request: HttpRequest, token: str) -> HttpResponse:
             except ModerationError as error:
                 form.add_error(None, str(error))
                 status = 409
-    current = decision.submission.current_decision()
+    rejection, existing = appeal_state(decision)
+    shown = rejection or decision
     context = {
-        "decision": decision,
-        "appeal": Appeal.objects.filter(decision=decision).first(),
-        "is_in_force": current is not None and current.pk == decision.pk,
-        "statement": statement_of_reasons(decision),
+        "decision": shown,
+        "appeal": existing,
+        "is_in_force": rejection is not None,
+        "statement": statement_of_reasons(shown),
         "form": form,
     }
     return render(request, "pages/appeal.html", context, status=status)

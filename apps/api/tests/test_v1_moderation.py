@@ -13,7 +13,7 @@ from apps.core.permissions import SYSTEM
 from apps.moderation import actions
 from apps.moderation.models import Decision, Delivery, Policy, QueueItem
 from apps.registry.models import ModelVersion
-from toxicmod.testing.factories import create_queue_item, restrict_to_communities
+from toxicmod.testing.factories import create_queue_item, decide_item, restrict_to_communities
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -75,6 +75,16 @@ def test_moderate(platform: Caller) -> None:
     assert platform.post("moderate", {"text": "threat=0.5", "external_id": "7"}) == waiting
     conflict = platform.post("moderate", {"text": "other", "external_id": "7"}, 409)
     assert "another comment" in conflict["detail"]
+
+
+def test_appeal_with_first_token_after_a_lead_confirmed_the_rejection(platform: Caller, lea: User) -> None:
+    rejected = platform.post("moderate", {"text": "threat=0.99"})
+    decision = Decision.objects.get(submission=rejected["id"])
+    item = actions.send_to_review(decision=decision, by=lea)
+    assert item is not None
+    confirmed = decide_item(item, lea).decision
+    appeal = platform.post("appeals", {"token": rejected["appeal_token"]}, 201)
+    assert appeal["decision_id"] == confirmed.pk
 
 
 def test_appeal_with_token_of_rejection(platform: Caller) -> None:

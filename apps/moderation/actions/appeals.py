@@ -5,7 +5,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import F
 
 from apps.accounts.models import APIKey
-from apps.moderation import triage, webhooks
+from apps.moderation import selectors, triage, webhooks
 from apps.moderation.actions.queue import enqueue_item
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Appeal, Decision, QueueItem
@@ -13,6 +13,8 @@ from apps.moderation.models import Appeal, Decision, QueueItem
 
 def appeal(*, token: str, text: str = "") -> Appeal:
     """Lodge an author's appeal with the token that the webhook of the rejection contains.
+
+    If the comment has been rejected again since, the appeal is about the newest rejection.
 
     Args:
         text: the author's statement, at most 5,000 characters.
@@ -28,7 +30,7 @@ def appeal(*, token: str, text: str = "") -> Appeal:
 
 
 def appeal_for(*, decision_id: int, client: APIKey, text: str = "") -> Appeal:
-    """Lodge an appeal that a platform forwards for the author.
+    """Lodge an appeal that a platform forwards for the author, as in `appeal`.
 
     Raises:
         ModerationError: the decision is not on a comment of this API key, or it can't be appealed.
@@ -40,10 +42,14 @@ def appeal_for(*, decision_id: int, client: APIKey, text: str = "") -> Appeal:
 def _appeal(decision: Decision | None, text: str) -> Appeal:
     if decision is None:
         raise ModerationError("There is no such decision.")
-    submission = decision.submission
-    current = submission.current_decision()
-    if decision.action != Decision.Action.REJECT or current is None or current.pk != decision.pk:
+    rejection, existing = selectors.appeal_state(decision)
+    if decision.action != Decision.Action.REJECT or rejection is None:
         raise ModerationError("Only a rejection that is in force can be appealed.")
+    if existing is not None:
+        raise ModerationError("This decision has been appealed already.")
+    # The rejection in force may be newer than the one whose token the author has.
+    decision = rejection
+    submission = decision.submission
     # The reviewer of the appeal sees the decision, so a blind second review is no longer possible.
     QueueItem.objects.open().filter(submission=submission, kind=QueueItem.Kind.SECOND).update(
         status=QueueItem.Status.WITHDRAWN, lease_by=None, lease_until=None, version=F("version") + 1

@@ -179,6 +179,7 @@ def _decided_response(
 def skip(request: HttpRequest, pk: int) -> HttpResponse:
     """Leave an item to other moderators. The note, if there is one, is stored as the reason."""
     user, view = get_user(request), _get_view(request)
+    visible_item(user, pk)
     item = actions.skip(item_id=pk, user=user, reason=request.POST.get("note", ""))
     saved_views.invalidate_counts(user)
     if not is_fetch(request):

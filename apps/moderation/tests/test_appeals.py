@@ -6,7 +6,7 @@ import pytest
 from django.core.exceptions import PermissionDenied
 
 from apps.accounts.models import APIKey, User
-from apps.moderation import actions, statistics, webhooks
+from apps.moderation import actions, selectors, statistics, webhooks
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Decision, Policy, QueueItem
 from apps.registry.models import ModelVersion
@@ -80,3 +80,41 @@ def test_what_can_not_be_appealed(item: QueueItem, ann: User, client_key: APIKey
     actions.undo(decision_id=rejected.pk, user=ann)
     with pytest.raises(ModerationError, match="in force"):
         actions.appeal(token=webhooks.appeal_token(rejected))
+
+
+def test_appeal_of_a_confirmed_rejection_is_about_the_newer_decision(
+    model: ModelVersion, policy: Policy, client_key: APIKey, lea: User
+) -> None:
+    automatic = actions.moderate(text="threat=0.99", client=client_key).submission.decisions.get()
+    item = actions.send_to_review(decision=automatic, by=lea)
+    assert item is not None
+    confirmed = decide_item(item, lea).decision
+    appeal = actions.appeal_for(decision_id=automatic.pk, client=client_key)
+    assert appeal.decision == confirmed
+    assert appeal.item.excluded_reviewer == lea
+    for token in (webhooks.appeal_token(automatic), webhooks.appeal_token(confirmed)):
+        with pytest.raises(ModerationError, match="already"):
+            actions.appeal(token=token)
+
+
+def test_open_appeal_covers_a_rejection_made_meanwhile(
+    model: ModelVersion, policy: Policy, lea: User, ann: User
+) -> None:
+    automatic = actions.moderate(text="threat=0.99").submission.decisions.get()
+    item = actions.send_to_review(decision=automatic, by=lea)
+    assert item is not None
+    appeal = actions.appeal(token=webhooks.appeal_token(automatic))
+    confirmed = decide_item(item, ann).decision
+    for decision in (automatic, confirmed):
+        with pytest.raises(ModerationError, match="already"):
+            actions.appeal(token=webhooks.appeal_token(decision))
+        assert selectors.appeal_state(decision) == (confirmed, appeal)
+
+
+def test_upheld_rejection_is_appealed_once(item: QueueItem, ann: User, lea: User) -> None:
+    first = decide_item(item, ann).decision
+    appeal = actions.appeal(token=webhooks.appeal_token(first))
+    upheld = decide_item(appeal.item, lea).decision
+    for decision in (first, upheld):
+        with pytest.raises(ModerationError, match="already"):
+            actions.appeal(token=webhooks.appeal_token(decision))

@@ -10,7 +10,7 @@ from django.core.management import CommandError, call_command
 
 from apps.accounts.models import APIKey, User
 from apps.moderation import actions, exports
-from apps.moderation.models import Decision, Policy, QueueItem
+from apps.moderation.models import Decision, Policy, PolicyRule, QueueItem
 from apps.registry.models import ModelVersion
 from toxicmod.testing.factories import create_queue_item, decide_item
 
@@ -41,6 +41,16 @@ def test_the_statement_of_reasons(
     approval = actions.moderate(text="fine").submission.decisions.get()
     with pytest.raises(ValueError, match="rejection"):
         exports.statement_of_reasons(approval)
+
+
+@pytest.mark.parametrize(("score", "words"), [(0.996, "over 99%"), (1.0, "over 99%"), (0.98, "98%")])
+def test_statement_of_reasons_shows_the_probability_as_a_percentage(
+    model: ModelVersion, policy: Policy, score: float, words: str
+) -> None:
+    PolicyRule.objects.filter(label="toxic").update(reject_from=0.9)
+    decision = actions.moderate(text=f"toxic={score}").submission.decisions.get()
+    facts = exports.statement_of_reasons(decision)["decision_facts"]
+    assert facts.endswith(f"Estimated probability of “toxic”: {words}.")
 
 
 def test_the_command_writes_to_a_file_or_to_s3(

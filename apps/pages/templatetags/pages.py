@@ -6,6 +6,7 @@ from django import template
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from apps.core import text
 from apps.pages import results
 
 register = template.Library()
@@ -20,8 +21,8 @@ _ICONS = {
 
 @register.filter
 def percent(probability: float) -> str:
-    """Return a probability as in `results.percent`."""
-    return results.percent(probability)
+    """Return a probability as in `core.text.percent`."""
+    return text.percent(probability)
 
 
 @register.filter

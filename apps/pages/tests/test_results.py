@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from apps.classifier.artifact import Artifact
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
+from apps.core.text import percent
 from apps.moderation.models import Policy
 from apps.pages import results
 from apps.registry.actions import BASE_MODEL
@@ -57,7 +58,7 @@ def test_split_into_segments_limits_highlights_of_a_long_comment(scorer: Scorer)
     ],
 )
 def test_percent_never_claims_certainty(probability: float, words: str) -> None:
-    assert results.percent(probability) == words
+    assert percent(probability) == words
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,18 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
+from django.contrib.auth.models import AnonymousUser
+from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError
 from django.http import HttpResponse
 from django.test import Client, RequestFactory
+from django.views.defaults import permission_denied
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from apps.accounts.limits import client_network
 from apps.accounts.models import User
 from apps.core.permissions import SYSTEM
+from apps.core.text import percent
 from apps.moderation import actions as moderation
 from apps.moderation.models import Appeal, Decision, Policy, PolicyRule
 from apps.moderation.webhooks import appeal_token
@@ -25,6 +29,7 @@ from apps.registry import serving
 from apps.registry.actions import end_canary, promote, register_version, start_canary
 from apps.registry.exceptions import NoModelError
 from apps.registry.models import Alias, CanaryEnd, ModelVersion
+from toxicmod.testing.factories import create_queue_item, decide_item
 
 RUDE = "You are a stupid idiot."
 HOSTILE = "<script>alert(1)</script> you <b>idiot</b> \"'><img src=x onerror=alert(1)>"
@@ -280,7 +285,7 @@ def test_pages_show_no_numeric_factors(client: Client, policy: Policy) -> None:
 def test_live_names_the_highest_label_and_the_outcome(client: Client, policy: Policy) -> None:
     html = client.post("/live", {"text": RUDE}).content.decode()
     highest = max(zip(serving.current().scorer.score(RUDE), results.NAMES.values(), strict=True))
-    assert f"Highest score: {highest[1]}, {results.percent(highest[0])}." in html
+    assert f"Highest score: {highest[1]}, {percent(highest[0])}." in html
     assert "Would be held for review" in html
     # An example is scored like a visitor's own text.
     assert "Highest score:" in client.get("/example", headers={"Accept": "text/html"}).content.decode()
@@ -375,6 +380,61 @@ def test_appeal_shows_that_it_was_upheld(client: Client, rejection: Decision, ad
     html = client.get(link).content.decode()
     assert "The decision was upheld" in html
     assert "out-of-court" in html
+    assert "Your comment was removed" in html
+    assert "no longer in force" not in html
+    assert "No appeal needed" not in html
+    assert "<textarea" not in html
+    newest_link = f"/appeal/{appeal_token(Decision.objects.latest('pk'))}"
+    assert "The decision was upheld" in client.get(newest_link).content.decode()
+    for path in (link, newest_link):
+        assert client.post(path, {"text": "again"}).status_code == 409
+    assert Appeal.objects.count() == 1
+
+
+def test_appeal_shows_that_it_was_overturned(client: Client, rejection: Decision, admin_user: User) -> None:
+    link = f"/appeal/{appeal_token(rejection)}"
+    client.post(link, {"text": ""})
+    decide_item(Appeal.objects.get().item, admin_user, "approve")
+    html = client.get(link).content.decode()
+    assert "This decision was undone" in html
+    assert "the decision was overturned" in html
+    assert "Your comment was removed" not in html
+
+
+def test_appeal_after_a_review_is_about_the_newer_rejection(
+    client: Client, rejection: Decision, admin_user: User
+) -> None:
+    item = moderation.send_to_review(decision=rejection, by=admin_user)
+    assert item is not None
+    rule = rejection.policy.rules.exclude(pk=rejection.rule_id).first()
+    confirmed = decide_item(item, admin_user, rule=rule).decision
+    link = f"/appeal/{appeal_token(rejection)}"
+    html = client.get(link).content.decode()
+    assert "Your comment was removed" in html
+    assert "by a moderator" in html
+    assert rule.title in html
+    assert "no longer in force" not in html
+    assert client.post(link, {"text": "It was a quotation."}).status_code == 302
+    assert Appeal.objects.get().decision == confirmed
+    assert "Waiting for a moderator</b> who did not make" in client.get(link).content.decode()
+    other_lead = User.objects.create_superuser("leo")
+    decide_item(Appeal.objects.get().item, other_lead, "approve")
+    html = client.get(link).content.decode()
+    assert "This decision was undone" in html
+    assert "the decision was overturned" in html
+
+
+def test_appeal_page_of_an_undone_rejection(
+    client: Client, model: ModelVersion, policy: Policy, admin_user: User
+) -> None:
+    decision = decide_item(create_queue_item("insult=0.7"), admin_user).decision
+    moderation.undo(decision_id=decision.pk, user=admin_user)
+    link = f"/appeal/{appeal_token(decision)}"
+    html = client.get(link).content.decode()
+    assert "This decision was undone" in html
+    assert "It is no longer in force." in html
+    assert "<textarea" not in html
+    assert client.post(link, {"text": ""}).status_code == 409
 
 
 def test_appeal_with_a_forged_token_is_not_found(client: Client, rejection: Decision) -> None:
@@ -416,8 +476,19 @@ def test_permission_denied_page_names_the_administrator(client: Client, db: None
         User.objects.create_user("staff", is_staff=True), backend="django.contrib.auth.backends.ModelBackend"
     )
     response = client.get("/admin/accounts/user/")
+    html = response.content.decode()
     assert response.status_code == 403
-    assert "ask your administrator" in response.content.decode()
+    assert "ask your administrator" in html
+    assert "sign in" not in html.lower()
+    assert "Console" in html
+
+
+def test_permission_denied_page_offers_visitors_to_sign_in(rf: RequestFactory) -> None:
+    request = rf.get("/")
+    request.user = AnonymousUser()
+    html = permission_denied(request, PermissionDenied()).content.decode()
+    assert ">Sign in</a>" in html
+    assert "Console" not in html
 
 
 def test_csrf_failure_page(db: None) -> None:

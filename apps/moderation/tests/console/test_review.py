@@ -479,6 +479,19 @@ def test_decide_escalates_to_another_lead(
     assert leo.post(console_url("decide", item.pk), decision_form(item)).status_code == 302
 
 
+def test_skip_of_an_item_of_another_community_is_not_found(
+    model: Any, policy: Policy, ann: User, moderator_client: Client
+) -> None:
+    restrict_to_communities(ann, "news")
+    other = create_queue_item("insult=0.7", community="games")
+    for pk in (other.pk, 999_999):
+        for headers in ({}, FETCH):
+            response = moderator_client.post(console_url("skip", pk), headers=headers)
+            assert response.status_code == 404
+            assert "access" not in response.content.decode()
+    assert not Skip.objects.exists()
+
+
 def test_skip_and_release_and_next(item: QueueItem, ann: User, moderator_client: Client) -> None:
     other = create_queue_item("insult=0.75 and you")
     moderator_client.get(console_url("item", item.pk))
