@@ -77,9 +77,7 @@ def test_moderate(platform: Caller) -> None:
     assert "another comment" in conflict["detail"]
 
 
-def test_a_rejection_that_a_lead_confirmed_can_be_appealed_with_its_first_token(
-    platform: Caller, lea: User
-) -> None:
+def test_appeal_with_first_token_after_a_lead_confirmed_the_rejection(platform: Caller, lea: User) -> None:
     rejected = platform.post("moderate", {"text": "threat=0.99"})
     decision = Decision.objects.get(submission=rejected["id"])
     item = actions.send_to_review(decision=decision, by=lea)

@@ -478,7 +478,7 @@ def test_permission_denied_page_names_the_administrator(client: Client, db: None
     response = client.get("/admin/accounts/user/")
     html = response.content.decode()
     assert response.status_code == 403
-    assert "ask your administrator" in html
+    assert "Ask your administrator" in html
     assert "sign in" not in html.lower()
     assert "Console" in html
 
