@@ -115,11 +115,16 @@ class Week:
         self.traffic()
         self.statements()
         self.learn()
-        # A model of so few comments may treat one group worse by chance; then a lead has to force it.
-        self.canary(force=bool(self.gates()))
+        # A model of so few comments may treat one group worse by chance. Then a lead has to force the canary
+        # and, once it has finished, the promotion.
+        force = bool(self.gates())
+        self.canary(force=force)
+        outcome = "finished" if force else "completed"
         self.site.wait(
-            lambda: self._outcomes()[-1:] == ["completed"], lambda: f"the canary goes on: {self._outcomes()}"
+            lambda: self._outcomes()[-1:] == [outcome], lambda: f"the canary goes on: {self._outcomes()}"
         )
+        if force:
+            self.force_promotion()
         self._at(13)
         self.moderate()
         self._at(18)
