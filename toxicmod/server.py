@@ -64,7 +64,8 @@ class Connection(HttpToolsProtocol):
             super().on_headers_complete()
             self.cycle.keep_alive &= not self._is_last
         elif self.cycle is None or self.cycle.response_complete:
-            self.transport.write(rejection)
+            head, separator, body = rejection.partition(b"\r\n\r\n")
+            self.transport.write(head + separator + (b"" if self.parser.get_method() == b"HEAD" else body))
         else:  # close after the responses to earlier requests; the client may send this one again
             self.cycle.keep_alive = False
 

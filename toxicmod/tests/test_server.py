@@ -85,6 +85,18 @@ def test_rejected_request_leaves_connection_usable(port: int) -> None:
     assert exchange(port, first, second, bodies=2) == ([b"rejected", b"answered"], False)
 
 
+def test_rejection_of_a_head_request_has_no_body(port: int) -> None:
+    rejected = b"HEAD /no HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with closing(socket.create_connection(("127.0.0.1", port), timeout=2)) as connection:
+        connection.sendall(rejected)
+        time.sleep(0.1)
+        received = connection.recv(65_536)
+        assert received.endswith(b"\r\n\r\n")
+        connection.sendall(request("/", b"answered"))
+        time.sleep(0.1)
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
+
+
 def test_rejection_comes_before_the_body(port: int) -> None:
     head, body = request("/no", b"x" * 100)[:-100], b"x" * 100
     assert exchange(port, head, bodies=1) == ([b"rejected"], False)
