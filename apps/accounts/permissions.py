@@ -16,8 +16,8 @@ NO_COMMUNITY = (
     "You have access to no community yet. Ask an administrator to give you access: it is set on your page "
     "under Users."
 )
-# They complete the sentence “You do not have permission to …”.
-_ACTIVITIES = {
+# What each permission allows, as the end of the sentence “You do not have permission to …”.
+ACTIVITIES = {
     "accounts.add_apikey": "create API keys",
     "accounts.change_apikey": "change API keys",
     "moderation.bulk_decide": "decide many items at once",
@@ -52,7 +52,7 @@ def require(actor: Actor, permission: str, *, community: str | None = None) -> N
         PermissionDeniedError: the actor lacks the permission, is inactive or has no access to the community.
     """
     if not actor.has_perm(permission):
-        activity = _ACTIVITIES.get(permission, f"do this ({permission})")
+        activity = ACTIVITIES.get(permission, f"do this ({permission})")
         raise PermissionDeniedError(f"You do not have permission to {activity}.")
     if community is not None and not may_see_community(actor, community):
         raise PermissionDeniedError("You do not have access to this community.")

@@ -4,7 +4,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404
 
 from apps.accounts.models import User
-from apps.accounts.permissions import communities_of, may_see_community
+from apps.accounts.permissions import ACTIVITIES, communities_of, may_see_community
 from apps.moderation.errors import StaleError
 from apps.moderation.models import Policy, Queue, QueueItem, QueueItemQuerySet
 from apps.moderation.selectors import visible
@@ -57,7 +57,7 @@ _ENGINEER = (
     "registry.view_canaryend",
     "registry.view_canaryfailure",
 )
-# `*` stands for every permission of an app; the training room's models may be named so before they exist.
+# `*` stands for every permission of an app, also those of models that are added later.
 ROLES: dict[str, tuple[str, ...]] = {
     "viewer": _VIEW,
     "moderator": _DECIDE,
@@ -77,28 +77,15 @@ ROLES: dict[str, tuple[str, ...]] = {
 }
 
 
-_REFUSALS = {
-    "moderation.view_queueitem": "see the queue",
-    "moderation.view_decision": "see decisions",
-    "moderation.view_policy": "see policies",
-    "moderation.view_delivery": "see webhooks",
-    "moderation.bulk_decide": "decide many items at once",
-    "moderation.decide_escalated": "decide escalated items and appeals",
-    "moderation.manage_policy": "change policies",
-    "moderation.export_decision": "export decisions",
-    "moderation.resend_delivery": "send webhooks again",
-}
-
-
 def _refusal(user: User, permission: str) -> str:
-    """Return in words that the user lacks a permission."""
+    """Return the message for a user who lacks a permission."""
     if permission == "moderation.decide_queueitem" and user.has_perm("moderation.view_queueitem"):
         return "Your role lets you read the queue, not decide."
-    return f"Your role does not let you {_REFUSALS.get(permission, 'do this')}."
+    return f"Your role does not let you {ACTIVITIES.get(permission, 'do this')}."
 
 
 def require(user: User, permission: str, *, community: str | None = None) -> None:
-    """Let the user pass.
+    """Check that the user has a permission and, if a community is given, access to it.
 
     Raises:
         PermissionDenied: the user is inactive, lacks the permission or has no access to the community.
@@ -117,7 +104,7 @@ def may_manage_policy(user: User, community: str) -> bool:
 
 
 def require_policy(user: User, community: str) -> None:
-    """Let the user change a community's policy.
+    """Check that the user may change a community's policy.
 
     Raises:
         PermissionDenied: the user may not.
@@ -142,7 +129,7 @@ def visible_to(user: User, items: QueueItemQuerySet | None = None) -> QueueItemQ
 
 
 def visible_item(user: User, pk: int) -> QueueItem:
-    """Return an item that the user may see, with what belongs to it.
+    """Return an item that the user may see, with its related objects.
 
     Raises:
         PermissionDenied: the user may not see the queue.
@@ -172,7 +159,7 @@ def decidable_by(user: User, items: QueueItemQuerySet | None = None) -> QueueIte
 
 
 def require_item(user: User, item: QueueItem) -> None:
-    """Let the user decide the item.
+    """Check that the user may decide the item.
 
     Raises:
         PermissionDenied: for one of the reasons of `decidable_by`; the message says which.

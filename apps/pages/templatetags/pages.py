@@ -19,10 +19,7 @@ _ICONS = {
 }
 
 
-@register.filter
-def percent(probability: float) -> str:
-    """Return a probability as in `core.text.percent`."""
-    return text.percent(probability)
+register.filter(text.percent)
 
 
 @register.filter
