@@ -149,4 +149,4 @@ def test_mirror_is_complete_after_kills_throttling_and_outages(place: Place) -> 
         place.wait_for(lambda: place.one("SELECT failures FROM mirror_mirrorstate") == 0, 10)
     told = manage("mirror", "--verify", env=place.env)
     assert f"Both sides are equal: {2 * records} records" in told
-    assert "0 records wait" in told
+    assert "0 records are pending" in told
