@@ -139,7 +139,7 @@ class Migration(migrations.Migration):
                 ('rejected', models.PositiveIntegerField(default=0, help_text='Rejected by moderators.')),
                 ('escalated', models.PositiveIntegerField(default=0, help_text='Escalated by moderators.')),
                 ('reversed', models.PositiveIntegerField(default=0, help_text='Decisions undone, also after an appeal.')),
-                ('escalations_reversed', models.PositiveIntegerField(default=0, help_text='Escalations among the decisions undone; 0 in rows of earlier releases.')),
+                ('escalations_reversed', models.PositiveIntegerField(default=0, help_text='Escalations among the decisions undone.')),
                 ('feedback_right', models.PositiveIntegerField(default=0, help_text='Feedback: the prediction is right.')),
                 ('feedback_wrong', models.PositiveIntegerField(default=0, help_text='Feedback: the prediction is wrong.')),
                 ('latency_total_us', models.PositiveBigIntegerField(default=0, help_text='Sum of the scoring times, in µs.')),
