@@ -83,9 +83,9 @@ def _champion() -> int:
 
 
 def _queue() -> Iterator[GaugeMetricFamily]:
-    depth = GaugeMetricFamily("toxicmod_queue_items", "Open queue items.", labels=["lane"])
+    depth = GaugeMetricFamily("toxicmod_queue_items", "Open queue items.", labels=["queue"])
     age = GaugeMetricFamily(
-        "toxicmod_queue_oldest_seconds", "Age of the oldest open queue item.", labels=["lane"]
+        "toxicmod_queue_oldest_seconds", "Age of the oldest open queue item.", labels=["queue"]
     )
     now = timezone.now()
     queues = QueueItem.objects.filter(status=QueueItem.Status.OPEN).order_by().values_list("queue")

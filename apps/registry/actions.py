@@ -224,7 +224,7 @@ def _check_request(actor: Actor, reason: str, forced: bool, record: str) -> None
     if forced:
         require(actor, OVERRIDE_PERMISSION)
     if not reason.strip():
-        raise RegistryError(f"Give a reason: it is kept with the {record}.")
+        raise RegistryError(f"Give a reason: it is stored with the {record}.")
 
 
 def _end_canary(

@@ -1,4 +1,4 @@
-"""Model versions and promotions in the admin: evidence, read-only."""
+"""Model versions, promotions and canaries in the admin, read-only."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -22,21 +22,21 @@ from apps.registry.gates import (
 from apps.registry.models import Canary, CanaryEnd, CanaryFailure, ModelVersion, Promotion
 
 
-def figures_table(figures: Mapping[str, Mapping[str, float | None]]) -> SafeString:
-    """Return figures as `evaluate` gives them as an HTML table: the labels in their order, then the mean."""
-    figures = {name: figures[name] for name in (*LABELS, "mean") if name in figures}
-    names = list(next(iter(figures.values()), {}))
+def metrics_by_label_table(metrics: Mapping[str, Mapping[str, float | None]]) -> SafeString:
+    """Return metrics as an HTML table: one row for each label, then the mean."""
+    metrics = {name: metrics[name] for name in (*LABELS, "mean") if name in metrics}
+    names = list(next(iter(metrics.values()), {}))
     head = format_html_join("", "<th>{}</th>", ((name,) for name in names))
     rows = (
         (label, format_html_join("", "<td>{}</td>", ((_cell(row.get(name)),) for name in names)))
-        for label, row in figures.items()
+        for label, row in metrics.items()
     )
     body = format_html_join("", "<tr><th>{}</th>{}</tr>", rows)
-    return _wide("Figures", format_html("<table><tr><td></td>{}</tr>{}</table>", head, body))
+    return _wide("Metrics", format_html("<table><tr><td></td>{}</tr>{}</table>", head, body))
 
 
 def _wide(name: str, table: SafeString) -> SafeString:
-    """Return a table that can be scrolled sideways by keyboard, too."""
+    """Return the table in a container that the keyboard can scroll horizontally."""
     return format_html('<div class="wide" tabindex="0" role="group" aria-label="{}">{}</div>', name, table)
 
 
@@ -102,11 +102,11 @@ class ModelVersionAdmin(ReadOnlyAdmin):
 
     @admin.display(description="metrics on held-out rows")
     def metrics_table(self, version: ModelVersion) -> SafeString:
-        return figures_table(version.metrics)
+        return metrics_by_label_table(version.metrics)
 
     @admin.display(description="thresholds")
     def thresholds_table(self, version: ModelVersion) -> SafeString:
-        return figures_table({label: {"threshold": version.thresholds[label]} for label in LABELS})
+        return metrics_by_label_table({label: {"threshold": version.thresholds[label]} for label in LABELS})
 
     @admin.display(description="card")
     def card_text(self, version: ModelVersion) -> SafeString:
@@ -116,19 +116,19 @@ class ModelVersionAdmin(ReadOnlyAdmin):
     def mlflow_run(self, version: ModelVersion) -> SafeString | str:
         return run_link(version.mlflow_run_id)
 
-    # Runs, gates and predictions belong to layers above: their pages are known by name only.
+    # Runs, gates and predictions belong to layers above: so only the names of their pages are known.
     @admin.display(description="training run")
     def runs(self, version: ModelVersion) -> SafeString:
-        return link("training_trainingrun_changelist", "The run that made it", version__id__exact=version.pk)
+        return link("training_trainingrun_changelist", "Show the training run", version__id__exact=version.pk)
 
     @admin.display(description="gates")
     def gates(self, version: ModelVersion) -> SafeString:
-        return link("training_gatereport_changelist", "What it showed at them", version__id__exact=version.pk)
+        return link("training_gatereport_changelist", "Show the gate reports", version__id__exact=version.pk)
 
     @admin.display(description="predictions")
     def predictions(self, version: ModelVersion) -> SafeString:
         return link(
-            "predictions_prediction_changelist", "What it predicted", model_version__id__exact=version.pk
+            "predictions_prediction_changelist", "Show its predictions", model_version__id__exact=version.pk
         )
 
 
@@ -195,7 +195,7 @@ class CanaryFailureAdmin(ReadOnlyAdmin):
 
 
 def gates_table(gates: Iterable[Mapping[str, Any]]) -> SafeString:
-    """Return gates, as promotions keep them, as a summary and an HTML table with the failures first."""
+    """Return a summary and an HTML table of gates, with the failed gates first."""
     gates = failures_first(gates)
     rows = (
         (

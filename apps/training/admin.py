@@ -1,4 +1,4 @@
-"""Data sets, training runs and gate reports in the admin, and the pages to start and watch runs."""
+"""Data sets, training runs and gate reports in the admin; pages to start a run and see its progress."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from apps.core.admin import ReadOnlyAdmin
 from apps.moderation.models import Decision
 from apps.moderation.selectors import visible
 from apps.registry import actions as registry
-from apps.registry.admin import figures_table, gates_table, link, run_link
+from apps.registry.admin import gates_table, link, metrics_by_label_table, run_link
 from apps.registry.gates import summarize
 from apps.training import actions, datasets, jigsaw, labels, views
 from apps.training.actions.runs import AUTOMATIC_DATASET, RUN_PERMISSION
@@ -144,7 +144,7 @@ class TrainingRunAdmin(ReadOnlyAdmin):
             path("start/", view(self.start), name="training_trainingrun_start"),
             path("challenger/", view(views.challenger), name="training_challenger"),
             path("roll-back/", view(views.roll_back), name="training_roll_back"),
-            path("<int:pk>/watch/", view(self.watch), name="training_trainingrun_watch"),
+            path("<int:pk>/run/", view(self.run), name="training_trainingrun_run"),
             path("<int:pk>/progress/", view(self.progress), name="training_trainingrun_progress"),
             *super().get_urls(),
         ]
@@ -166,16 +166,16 @@ class TrainingRunAdmin(ReadOnlyAdmin):
                 error_message = str(error)
             else:
                 actions.enqueue_run(run)
-                return redirect("admin:training_trainingrun_watch", run.pk)
+                return redirect("admin:training_trainingrun_run", run.pk)
         return render_page(request, title, form=form, button="Start", error=error_message)
 
-    def watch(self, request: HttpRequest, pk: int) -> HttpResponse:
+    def run(self, request: HttpRequest, pk: int) -> HttpResponse:
         """Show the progress of a run; POST cancels it."""
         rows = TrainingRun.objects.with_result().select_related("dataset", "version")
         run = get_object_or_404(rows, pk=pk)
         if request.method == "POST":
             actions.cancel_run(actor=get_user(request), run=run)
-            return redirect("admin:training_trainingrun_watch", pk)
+            return redirect("admin:training_trainingrun_run", pk)
         self._require_view(request)
         is_unfinished = run.status in TrainingRun.UNFINISHED
         button = "Cancel run" if is_unfinished and request.user.has_perm(RUN_PERMISSION) else ""
@@ -234,18 +234,18 @@ class TrainingRunAdmin(ReadOnlyAdmin):
             of_model.get("mean", {}) for of_model in (run.metrics, run.champion_metrics or {})
         )
         is_champion = run.version is not None and run.version.number == run.champion_number
-        figures = ", ".join(
+        metrics = ", ".join(
             f"{name} {_figure(metrics.get(key))}"
             + ("" if is_champion else f" (champion v{run.champion_number}: {_figure(champion.get(key))})")
             for name, key in (("ROC-AUC", "roc_auc"), ("PR-AUC", "pr_auc"), ("calibration error", "ece"))
         )
         if run.version is None:
-            return format_html("A baseline for comparison, no model version.<br>Mean {}.", figures)
+            return format_html("A baseline for comparison, no model version.<br>Mean {}.", metrics)
         return format_html(
             "{}{}<br>Mean {}, each on the held-out rows of its data set.<br>{}",
             link("registry_modelversion_change", f"Model version {run.version}", run.version_id),
             ", the champion" if is_champion else "",
-            figures,
+            metrics,
             self._gates(run),
         )
 
@@ -272,7 +272,7 @@ class TrainingRunAdmin(ReadOnlyAdmin):
 
     @admin.display(description="metrics on held-out rows")
     def metrics_table(self, run: TrainingRun) -> SafeString:
-        return figures_table(run.metrics)
+        return metrics_by_label_table(run.metrics)
 
 
 @admin.register(GateReport)

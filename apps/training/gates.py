@@ -144,10 +144,10 @@ def _obfuscation_gate(candidate: Scorer, baseline: Scorer | None, rows: Rows) ->
     obfuscated = [obfuscate(texts, kind) for kind in KINDS]
 
     def loss(scorer: Scorer) -> float:
-        original, *others = (
+        original, *permuted = (
             roc_auc_score(y, scorer.score_many(variant)[:, 0]) for variant in (texts, *obfuscated)
         )
-        return float(original - np.mean(others))
+        return float(original - np.mean(permuted))
 
     bound = MAX_OBFUSCATION_LOSS
     if baseline:

@@ -86,7 +86,7 @@ def rotate_signing_key(
 
 @transaction.atomic
 def end_signing_key(*, client: APIKey, key_id: str, actor: Actor) -> SigningKey:
-    """Let one of two active keys sign no more; the other one signs on, even if it was to expire.
+    """Deactivate one of two active keys. The other one stays active, even if it was to expire.
 
     Raises:
         WebhookError: the client has no such active key, or no other one.
@@ -108,7 +108,7 @@ def end_signing_key(*, client: APIKey, key_id: str, actor: Actor) -> SigningKey:
 
 
 def send_test(*, client: APIKey | None, url: str, actor: Actor) -> retries.Attempt:
-    """Send a webhook with the event `test` and return how it ended. It is signed like any other one.
+    """Send a webhook with the event `test`, signed like any other webhook, and return the result.
 
     Raises:
         WebhookError: other tests are being sent.

@@ -1,4 +1,4 @@
-"""Signing keys and endpoints in the admin: to look at. The console rotates keys."""
+"""Signing keys and endpoints in the admin, read-only. The console rotates keys."""
 
 from django.contrib import admin
 

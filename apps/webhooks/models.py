@@ -1,4 +1,4 @@
-"""Signing keys of the platforms, and the receivers with the state of their circuit breaker."""
+"""Signing keys of platforms, and receivers with the state of their circuit breaker."""
 
 from datetime import datetime
 
@@ -14,7 +14,7 @@ class SigningKeyQuerySet(models.QuerySet["SigningKey"]):
 
 
 class SigningKey(models.Model):
-    """A key that signs a platform's webhooks. Its secret is derived from the site's, so no table holds it."""
+    """A key that signs a platform's webhooks. Its secret is derived from `SECRET_KEY` and not stored."""
 
     key_id = models.CharField(max_length=16, unique=True)
     client = models.ForeignKey("accounts.APIKey", on_delete=models.CASCADE, related_name="+")

@@ -1,4 +1,4 @@
-"""How webhooks are signed: see `README.md` beside this module for what a receiver has to do."""
+"""Signs and sends webhooks. `README.md` describes how a receiver verifies the signature."""
 
 import hashlib
 import hmac
@@ -15,7 +15,7 @@ from apps.webhooks.models import SigningKey
 
 
 def secret_of(key: SigningKey) -> str:
-    """Return the key's secret, hexadecimal, derived from the site's own."""
+    """Return the key's secret, hexadecimal, derived from the site's `SECRET_KEY`."""
     return salted_hmac("moderation.webhook", key.key_id, algorithm="sha256").hexdigest()
 
 
@@ -44,7 +44,7 @@ def send(
     """Send a webhook, signed by the client's active keys if it has any.
 
     Args:
-        delivery_id: what the receiver recognizes a repetition by.
+        delivery_id: the same in each attempt, so that the receiver can recognize a repetition.
         attempt: 1 for the first one.
 
     Raises:

@@ -33,16 +33,21 @@ class Timing:
 
 def _time(name: str, work: Callable[[], object], runs: int) -> Timing:
     work()
-    took = []
+    milliseconds = []
     for _ in range(runs):
         start = time.perf_counter()
         work()
-        took.append((time.perf_counter() - start) * 1e3)
-    return _timing(name, took)
+        milliseconds.append((time.perf_counter() - start) * 1e3)
+    return _timing(name, milliseconds)
 
 
-def _timing(name: str, took: list[float]) -> Timing:
-    return Timing(name, len(took), float(np.percentile(took, 50)), float(np.percentile(took, 95)))
+def _timing(name: str, milliseconds: list[float]) -> Timing:
+    return Timing(
+        name,
+        len(milliseconds),
+        float(np.percentile(milliseconds, 50)),
+        float(np.percentile(milliseconds, 95)),
+    )
 
 
 def _card(user: User, items: list[int]) -> None:
@@ -60,7 +65,7 @@ def _card(user: User, items: list[int]) -> None:
 
 def _work_time(user: User, runs: int) -> list[Timing]:
     """Time claiming, deciding and undoing; the items are unchanged afterwards."""
-    took: dict[str, list[float]] = {"claim the next": [], "decide": [], "undo": []}
+    milliseconds: dict[str, list[float]] = {"claim the next": [], "decide": [], "undo": []}
     for _ in range(runs):
         start = time.perf_counter()
         item = actions.claim_next(user=user)
@@ -72,11 +77,11 @@ def _work_time(user: User, runs: int) -> list[Timing]:
         done = time.perf_counter()
         undone = actions.undo(decision_id=decided.decision.pk, user=user)
         for name, seconds in zip(
-            took, (claimed - start, done - claimed, time.perf_counter() - done), strict=True
+            milliseconds, (claimed - start, done - claimed, time.perf_counter() - done), strict=True
         ):
-            took[name].append(seconds * 1e3)
+            milliseconds[name].append(seconds * 1e3)
         actions.release(item_id=undone.item.pk, user=user)
-    return [_timing(name, times) for name, times in took.items()]
+    return [_timing(name, times) for name, times in milliseconds.items()]
 
 
 def measure(runs: int = 100) -> list[Timing]:
@@ -192,7 +197,7 @@ def measure_pages(runs: int = 50) -> list[Timing]:
         )
         assert answer.status_code == 200, answer.content
 
-    def ahead() -> None:
+    def prefetch() -> None:
         data = {"tab": "bench", "exclude": random.choice(items)}
         client.post(reverse("admin:moderation_next"), data, headers=fetch)
 
@@ -200,7 +205,7 @@ def measure_pages(runs: int = 50) -> list[Timing]:
         *(_time(name, get(url), runs) for name, url in PAGES.items()),
         *(_time(f"review: {view}", get("admin:moderation_review", view=view), runs) for view in VIEWS),
         _time("an item", card, runs),
-        _time("the next item, ahead", ahead, runs),
+        _time("prefetch of the next item", prefetch, runs),
         _time("decide by key", decide, runs),
         _time(
             "bulk: a range of one label", get("admin:moderation_bulk", label="insult", score_from=0.5), runs

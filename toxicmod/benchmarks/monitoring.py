@@ -59,7 +59,7 @@ class BenchError(Exception):
     """The database does not hold what the bench needs; the message says what to do."""
 
 
-def require_room() -> None:
+def require_disk_space() -> None:
     """Make sure that this is a database that `fill` can fill.
 
     Raises:
@@ -77,9 +77,9 @@ def fill(*, count: int) -> Iterator[datetime]:
     They are made in the database of the oldest ones stored, texts and scores, over the last 90 days.
 
     Raises:
-        BenchError: see `require_room`.
+        BenchError: see `require_disk_space`.
     """
-    require_room()
+    require_disk_space()
     missing = count - Prediction.objects.count()
     begin = start_of_hour(datetime.now(UTC)) - timedelta(days=DAYS)
     with connection.cursor() as cursor:
@@ -161,7 +161,7 @@ def time_callbacks(url: str, cookie: str) -> list[Timing]:
     filters = ("", "&source=api", f"&community={community}")
     timings = []
     for panel in PANELS:
-        took, sizes = [], []
+        milliseconds, sizes = [], []
         for number, (window, filter_query) in product(range(-1, RUNS), product(WINDOWS, filters)):
             body = callback_body(f"?panel={panel}&window={window}{filter_query}")
             start = time.perf_counter()
@@ -169,17 +169,17 @@ def time_callbacks(url: str, cookie: str) -> list[Timing]:
                 url + CALLBACK, body, headers={"Content-Type": "application/json"}, timeout=60
             )
             if number >= 0:  # the first round warms the database
-                took.append((time.perf_counter() - start) * 1e3)
+                milliseconds.append((time.perf_counter() - start) * 1e3)
             answer.raise_for_status()
             sizes.append(len(answer.content))
-        p50, p95 = np.percentile(took, [50, 95])
-        timings.append(Timing(panel, len(took), float(p50), float(p95), max(sizes) / 1e3))
+        p50, p95 = np.percentile(milliseconds, [50, 95])
+        timings.append(Timing(panel, len(milliseconds), float(p50), float(p95), max(sizes) / 1e3))
     return timings
 
 
 def time_first_view(browser: Browser, url: str, cookie: str) -> list[float]:
     """Return how many milliseconds each visit took until the first panel was drawn, with nothing cached."""
-    took = []
+    milliseconds = []
     for _ in range(VISITS):
         context = browser.new_context(viewport={"width": 1440, "height": 900})
         context.add_cookies([{"name": "sessionid", "value": cookie, "url": url}])
@@ -188,9 +188,9 @@ def time_first_view(browser: Browser, url: str, cookie: str) -> list[float]:
         drawn = page.wait_for_function(
             "() => document.querySelector('.plots .main-svg, .plots .empty') && performance.now()"
         )
-        took.append(float(drawn.json_value()))
+        milliseconds.append(float(drawn.json_value()))
         context.close()
-    return took
+    return milliseconds
 
 
 def table(rows: list[Timing] | list[Counting]) -> str:

@@ -43,7 +43,7 @@ class PageFigures:
 def measure(browser: Browser, url: str, path: str) -> PageFigures:
     """Visit a page of a running site several times, each time with an empty cache."""
     visits = [_visit(browser, url, path) for _ in range(VISITS)]
-    middle = [sorted(figures)[VISITS // 2] for figures in zip(*visits, strict=True)]
+    middle = [sorted(measurements)[VISITS // 2] for measurements in zip(*visits, strict=True)]
     ttfb, first, largest, shift, elements, requests, size = middle
     return PageFigures(path, ttfb, first, largest, shift, int(elements), int(requests), size / 1000)
 
@@ -57,9 +57,9 @@ def _visit(browser: Browser, url: str, path: str) -> tuple[float, ...]:
     network.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
     network.send("Network.enable")
     page.goto(url + path, wait_until="networkidle")
-    figures = page.evaluate(_MEASURE)
+    measurements = page.evaluate(_MEASURE)
     context.close()
-    return (*figures, len(sizes), sum(sizes))
+    return (*measurements, len(sizes), sum(sizes))
 
 
 def table(browser: Browser, url: str) -> str:

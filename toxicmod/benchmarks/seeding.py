@@ -102,9 +102,9 @@ def seed(*, path: Path, predictions: int, items: int, seed: int = 0) -> None:
     with connection.cursor() as cursor:
         # Every reference is made here: looking each of them up takes longer than adding the rows.
         cursor.execute("SET LOCAL session_replication_role = replica")
-    # What is worth a look comes first, so that the queue holds what a queue holds.
+    # The fifth with the highest scores fills the queue, as a policy would.
     order = sorted(range(len(texts)), key=lambda row: -float(scores[row].max()))
-    worth = order[: max(len(order) // 5, 1)]
+    likely_items = order[: max(len(order) // 5, 1)]
     now = timezone.now()
     Author.objects.bulk_create(
         [
@@ -123,7 +123,7 @@ def seed(*, path: Path, predictions: int, items: int, seed: int = 0) -> None:
     def scored() -> Iterator[Prediction]:
         for number in range(predictions):
             is_item = number >= predictions - items
-            row = chance.choice(worth) if is_item else chance.randrange(len(texts))
+            row = chance.choice(likely_items) if is_item else chance.randrange(len(texts))
             community = chance.choice(COMMUNITIES)
             prediction = Prediction(
                 id=uuid7(),
@@ -142,7 +142,7 @@ def seed(*, path: Path, predictions: int, items: int, seed: int = 0) -> None:
             yield prediction
 
     _copy(scored(), Prediction)
-    judged = [
+    verdicts = [
         triage.apply_policy(probabilities=dict(zip(LABELS, row.tolist(), strict=True)), policy=policy)
         for row in scores
     ]
@@ -155,7 +155,7 @@ def seed(*, path: Path, predictions: int, items: int, seed: int = 0) -> None:
                 author_id=writer,
                 policy=policy,
                 outcome="approve" if number < items else "human_review",
-                reasons=judged[row].reasons if number >= items else [],
+                reasons=verdicts[row].reasons if number >= items else [],
                 created_at=created_at,
             )
             for number, ((pk, row, community, created_at), writer) in enumerate(
@@ -164,7 +164,7 @@ def seed(*, path: Path, predictions: int, items: int, seed: int = 0) -> None:
         ),
         Submission,
     )
-    _copy(_items(kept[items:], scores, judged, sketches, policy, now, chance), QueueItem)
+    _copy(_items(kept[items:], scores, verdicts, sketches, policy, now, chance), QueueItem)
     # Read whole: while COPY runs, its connection answers nothing else.
     decided = list(
         QueueItem.objects.exclude(status="open").values_list(
@@ -211,7 +211,7 @@ def seed(*, path: Path, predictions: int, items: int, seed: int = 0) -> None:
 def _items(
     kept: Sequence[tuple[Any, int, str, Any]],
     scores: Any,
-    judged: Sequence[triage.Verdict],
+    verdicts: Sequence[triage.Verdict],
     sketches: Sequence[tuple[int, int]],
     policy: Policy,
     now: Any,
@@ -228,7 +228,7 @@ def _items(
             now=created_at,
         )
         is_open = chance.random() < OPEN_SHARE
-        label = judged[row].label
+        label = verdicts[row].label
         yield QueueItem(
             submission_id=pk,
             policy=policy,

@@ -63,7 +63,7 @@ class Visit:
 
     page: Page
     host: str
-    look: str
+    appearance: str
     errors: list[str] = field(default_factory=list)
     foreign_requests: list[str] = field(default_factory=list)
 
@@ -146,7 +146,7 @@ def screenshot(visit: Visit, name: str) -> None:
     """Save what the page looks like in the folder that the environment variable SCREENSHOTS names."""
     folder = os.environ.get("SCREENSHOTS")
     if folder:
-        visit.page.screenshot(path=Path(folder, f"{name}-{visit.look}.png"), full_page=True)
+        visit.page.screenshot(path=Path(folder, f"{name}-{visit.appearance}.png"), full_page=True)
 
 
 def assert_sound(visit: Visit, name: str, **options: Any) -> None:

@@ -28,7 +28,7 @@ class Load(NamedTuple):
 
     milliseconds: np.ndarray
     rate: float
-    refused: np.ndarray
+    rejected: np.ndarray
 
     def __str__(self) -> str:
         p50, p99 = np.percentile(self.milliseconds, [50, 99])
@@ -39,7 +39,7 @@ class Load(NamedTuple):
         return float(np.percentile(self.milliseconds, 99))
 
 
-class RefusedError(Exception):
+class UnexpectedResponseError(Exception):
     """The server answered something else than 200."""
 
 
@@ -70,7 +70,7 @@ def load(
         warm_up: seconds at the start whose calls are made but not reported.
 
     Raises:
-        RefusedError: an answer is neither a 200 nor, where the server may refuse, a 503.
+        UnexpectedResponseError: an answer is neither a 200 nor, where the server may refuse, a 503.
     """
     return asyncio.run(_load(url, requests, seconds, rate, connections, may_refuse, warm_up))
 
@@ -86,7 +86,7 @@ async def _load(
 ) -> Load:
     split = urlsplit(url)
     milliseconds: list[float] = []
-    refused: list[float] = []
+    rejected: list[float] = []
     start = time.perf_counter()
     due = start
     reported, end = start + warm_up, start + seconds
@@ -114,18 +114,18 @@ async def _load(
                         milliseconds.append(passed)
                 elif may_refuse and head.startswith(b"HTTP/1.1 503"):
                     if at >= reported:
-                        refused.append(passed)
+                        rejected.append(passed)
                     if b"\r\nconnection: close" in head.lower():
                         writer.close()
                         reader, writer = await asyncio.open_connection(split.hostname, split.port)
                 else:
-                    raise RefusedError(answer.decode())
+                    raise UnexpectedResponseError(answer.decode())
         finally:
             writer.close()
 
     await asyncio.gather(*[client(next_due) for _ in range(connections)])
     rate_seen = len(milliseconds) / (time.perf_counter() - reported)
-    return Load(np.array(milliseconds), rate_seen, np.array(refused))
+    return Load(np.array(milliseconds), rate_seen, np.array(rejected))
 
 
 @contextmanager

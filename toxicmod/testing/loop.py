@@ -132,12 +132,12 @@ def main() -> None:
     loop.log(f"{trained} is trained while MLflow is down")
     loop.serves(trained, promote(trained, lead))
 
-    walnuts, others = new_insults(DECIDED // 2, seed=1), plain(DECIDED - DECIDED // 2, seed=77)
+    walnuts, plain_texts = new_insults(DECIDED // 2, seed=1), plain(DECIDED - DECIDED // 2, seed=77)
     before, _ = loop.flagged(new_insults(100, seed=2))
     assert before < 0.2, before
-    for text in walnuts + others:
+    for text in walnuts + plain_texts:
         loop.post("/api/v1/moderate", {"text": text, "author": "troll"})
-    loop.log(f"{len(walnuts + others)} comments came in")
+    loop.log(f"{len(walnuts + plain_texts)} comments came in")
     while item := moderation.claim_next(user=lead):
         rude = "walnut" in item.submission.text
         moderation.decide(

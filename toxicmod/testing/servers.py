@@ -71,8 +71,8 @@ class MLflow:
 
     USER, PASSWORD = "toxicmod", "a long test password"
 
-    def __init__(self, folder: Path, database: str, place: str, env: Mapping[str, str]) -> None:
-        self.folder, self.place = folder, place
+    def __init__(self, folder: Path, database: str, artifacts: str, env: Mapping[str, str]) -> None:
+        self.folder, self.artifacts = folder, artifacts
         self.database = database.replace("postgresql://", "postgresql+psycopg://")
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -94,7 +94,7 @@ class MLflow:
         """Start the server without waiting for it: that takes it ten seconds and more."""
         command = [
             sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--port", str(self.port),
-            "--workers", "1", "--backend-store-uri", self.database, "--artifacts-destination", self.place,
+            "--workers", "1", "--backend-store-uri", self.database, "--artifacts-destination", self.artifacts,
         ]  # fmt: skip
         with (self.folder / "mlflow.log").open("a") as log:
             self.process = subprocess.Popen(

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 _SOURCE = Prediction.Source.PERSPECTIVE
 _TEXT_TYPES = ("PLAIN_TEXT", "TEXT_TYPE_UNSPECIFIED")
 _TRUE_FROM = 0.5  # a suggested score of at least this says that the label is true
-MAX_LANGUAGES, MAX_LANGUAGE_TAG = 20, 35  # RFC 5646, section 4.4.1, recommends room for 35 characters
+MAX_LANGUAGES, MAX_LANGUAGE_TAG = 20, 35  # RFC 5646, section 4.4.1, recommends to support 35 characters
 MAX_COMMUNITY, MAX_TOKEN, MAX_REMARK = 100, 200, 2_000  # characters that are stored
 
 

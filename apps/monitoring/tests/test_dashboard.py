@@ -123,8 +123,8 @@ def graphs(component: Any) -> dict[str, Any]:
         return {}
     props = component.get("props", {})
     if "data-plot" in props:
-        figures = [child["props"]["figure"] for child in props["children"] if child["type"] == "Graph"]
-        return {props["data-plot"]: figures[0]} if figures else {}
+        plots = [child["props"]["figure"] for child in props["children"] if child["type"] == "Graph"]
+        return {props["data-plot"]: plots[0]} if plots else {}
     return graphs(props.get("children"))
 
 

@@ -28,8 +28,8 @@ def test_unpack_labels_inverts_pack_labels(flags: list[bool]) -> None:
 @pytest.mark.django_db
 def test_score_of_batch_equals_single_scores() -> None:
     texts = ["You stupid idiot", "A fine day", "ok", "x" * 20_000]
-    together = _score(*texts)
-    for text, prediction in zip(texts, together, strict=True):
+    batch = _score(*texts)
+    for text, prediction in zip(texts, batch, strict=True):
         assert _score(text)[0].probabilities == pytest.approx(prediction.probabilities, abs=1e-9)
         assert Prediction.objects.get(pk=prediction.pk).text == text
 

@@ -65,7 +65,7 @@ def test_score_batches_isolates_failed_batch(champion: ModelVersion) -> None:
         ("Good morning", ""),
         ("Good night", "1"),
     ]
-    rows = [row for each in stored if not isinstance(each, Exception) for row in each[0]]
+    rows = [row for result in stored if not isinstance(result, Exception) for row in result[0]]
     assert [row.id for row in rows] == list(Prediction.objects.order_by("pk").values_list("pk", flat=True))
 
 
@@ -78,8 +78,8 @@ def test_score_batches_stores_all_columns(champion: ModelVersion) -> None:
         actions.Comment("Good night", do_not_store=True),
     ]
     (one, two), (lone, *_) = (
-        actions.score_batches(batches=[asked], source=Prediction.Source.API)[0][0]  # type: ignore[index]
-        for asked in (comments, comments[:1])
+        actions.score_batches(batches=[batch], source=Prediction.Source.API)[0][0]  # type: ignore[index]
+        for batch in (comments, comments[:1])
     )
     for row in (one, two, lone):
         assert Prediction.objects.values_list(*PredictionRow._fields).get(pk=row.id) == row
@@ -113,9 +113,9 @@ def test_insert_batches_waits_once_for_silent_server(champion: ModelVersion) -> 
     if connection.vendor != "postgresql":
         pytest.skip("SQLite has no server to wait for; on PostgreSQL this test runs")
     connection.ensure_connection()
-    said = connection.connection.info.get_parameters()
+    parameters = connection.connection.info.get_parameters()
     limits = ("connect_timeout", "tcp_user_timeout", "keepalives_idle", "keepalives_interval")
-    assert [said[name] for name in limits] == ["3", "5000", "2", "1"]
+    assert [parameters[name] for name in limits] == ["3", "5000", "2", "1"]
     with socket.create_server(("127.0.0.1", 0)) as silent:
         options = connection.settings_dict["OPTIONS"] | {"host": "127.0.0.1", "connect_timeout": 2}
         where = {"PORT": silent.getsockname()[1], "HOST": "", "OPTIONS": options}

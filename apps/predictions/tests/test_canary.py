@@ -65,8 +65,8 @@ def test_route_sends_share_of_texts_to_canary(champion: ModelVersion) -> None:
 def test_score_uses_one_model_per_batch(champion: ModelVersion) -> None:
     start(register_copy(champion), share=0.5)
     made = [predictions.score(texts=TEXTS[n : n + 5], source=Prediction.Source.API)[0] for n in range(50)]
-    versions = [{each.model_version_id for each in batch} for batch in made]
-    assert all(len(each) == 1 for each in versions)
+    versions = [{prediction.model_version_id for prediction in batch} for batch in made]
+    assert all(len(numbers) == 1 for numbers in versions)
     assert len(set.union(*versions)) == 2
 
 

@@ -69,7 +69,7 @@ def test_promote_rejects_invalid_requests(champion: ModelVersion) -> None:
 
 
 @pytest.mark.parametrize("part", ["manifest", "weights"])
-def test_a_damaged_artifact_is_refused_and_the_champion_stays(champion: ModelVersion, part: str) -> None:
+def test_promote_rejects_damaged_artifact(champion: ModelVersion, part: str) -> None:
     version = register_copy(champion)
     stored = ModelArtifact.objects.get(version=version)
     setattr(stored, part, bytes(getattr(stored, part))[:-100])

@@ -86,7 +86,7 @@ def test_the_registered_model_loads_in_a_fresh_process_without_the_project(
 def test_an_outage_is_one_sentence_and_stops_nothing(
     champion: ModelVersion, mlflow_outage: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(TrackingError, match="MLflow could not be reached or refused"):
+    with pytest.raises(TrackingError, match="MLflow could not be reached or rejected the request"):
         tracking.sync()
     actions.promote(version=register_copy(champion), reason="better", actor=SYSTEM)
     call_command("rollback_model", reason="worse")

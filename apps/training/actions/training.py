@@ -263,7 +263,7 @@ def _log_to_mlflow(
     training_rows: int,
     held_out_rows: int,
     worst_groups: dict[str, tuple[str, float]],
-) -> tracking.Logged:
+) -> tracking.LoggedRun:
     """Record the run in MLflow. If MLflow is down, the run and its model are stored without it."""
     try:
         return tracking.log_run(
@@ -288,7 +288,7 @@ def _log_to_mlflow(
         )
     except TrackingError as error:
         logger.warning("%s. The run and its model are stored without it.", error)
-        return tracking.Logged("")
+        return tracking.LoggedRun("")
 
 
 def get_git_commit() -> str:

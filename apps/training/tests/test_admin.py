@@ -1,4 +1,4 @@
-"""The training pages of the admin: start, watch, cancel, build, promote, roll back."""
+"""The training pages of the admin: start, show, cancel, build, promote, roll back."""
 
 from collections.abc import Callable
 from typing import Any
@@ -49,7 +49,7 @@ def staff(person: Callable[..., User], client: Client) -> Callable[[str], Client
     return sign_in
 
 
-def test_start_watch_and_cancel_run(
+def test_start_show_and_cancel_run(
     staff: Callable[[str], Client], dataset: Dataset, enqueued: list[tuple]
 ) -> None:
     client = staff("engineer")
@@ -58,12 +58,12 @@ def test_start_watch_and_cancel_run(
     assert f'<option value="{dataset.pk}">made-up v1</option>' in form
     answer = client.post(f"{RUNS}start/", {"dataset": dataset.pk, "recipe": "two_level", "seed": 3})
     run = TrainingRun.objects.get()
-    assert answer.url == f"{RUNS}{run.pk}/watch/"
+    assert answer.url == f"{RUNS}{run.pk}/run/"
     assert enqueued == [("train_model", run.pk)]
     assert run.seed == 3
     assert run.created_by.username == "some engineer"
     TrainingRun.objects.update(status="running", step="fit", progress=0.5)
-    page = client.get(f"{RUNS}{run.pk}/watch/").text
+    page = client.get(f"{RUNS}{run.pk}/run/").text
     assert all(part in page for part in ("Running", 'value="0.500"', "fit", "Cancel run", "run.js"))
     assert client.get(f"{RUNS}{run.pk}/progress/").json() == {
         "status": "running",
@@ -71,7 +71,7 @@ def test_start_watch_and_cancel_run(
         "step": "fit",
         "progress": 0.5,
     }
-    page = client.post(f"{RUNS}{run.pk}/watch/", follow=True).text
+    page = client.post(f"{RUNS}{run.pk}/run/", follow=True).text
     assert "Cancelled by some engineer." in page
     assert "Cancel run" not in page
 
@@ -85,9 +85,9 @@ def test_training_pages_require_permission(
         == 403
     )
     run = actions.create_run(actor=SYSTEM, dataset=dataset)
-    assert client.get(f"{RUNS}{run.pk}/watch/").status_code == 403
+    assert client.get(f"{RUNS}{run.pk}/run/").status_code == 403
     assert client.get(f"{RUNS}{run.pk}/progress/").status_code == 403
-    assert client.post(f"{RUNS}{run.pk}/watch/").status_code == 403
+    assert client.post(f"{RUNS}{run.pk}/run/").status_code == 403
     assert client.get(CHALLENGER).status_code == client.get(f"{RUNS}roll-back/").status_code == 403
     User.objects.get(username="some moderator").user_permissions.add(
         Permission.objects.get(codename="view_trainingrun")
@@ -218,7 +218,7 @@ def test_run_shows_result(
         status="succeeded", version=equal_version, metrics=metrics, step=""
     )
     client = staff("engineer")
-    pages = (RUNS, f"{RUNS}{run.pk}/watch/", f"{RUNS}{run.pk}/change/")
+    pages = (RUNS, f"{RUNS}{run.pk}/run/", f"{RUNS}{run.pk}/change/")
     for page in pages:
         html = client.get(page).text
         assert f"/registry/modelversion/{equal_version.pk}/change/" in html
@@ -232,9 +232,9 @@ def test_run_shows_result(
         assert "6 of 19 failed" in client.get(page).text
     # A baseline is no model version.
     TrainingRun.objects.filter(pk=run.pk).update(version=None, recipe="tfidf_baseline")
-    assert "A baseline for comparison" in client.get(f"{RUNS}{run.pk}/watch/").text
+    assert "A baseline for comparison" in client.get(f"{RUNS}{run.pk}/run/").text
     TrainingRun.objects.filter(pk=run.pk).update(status="failed", error="Broken.")
-    html = client.get(f"{RUNS}{run.pk}/watch/").text
+    html = client.get(f"{RUNS}{run.pk}/run/").text
     assert "Broken." in html
     assert "ROC-AUC" not in html
 

@@ -126,7 +126,7 @@ def test_the_command(platform: APIKey, receiver: Receiver, capsys: pytest.Captur
     listed = run(capsys=capsys)
     assert second in listed
     assert f"{key_id} until" in listed
-    assert "signs no more" in run("test", "--end", key_id, capsys=capsys)
+    assert "does not sign any more" in run("test", "--end", key_id, capsys=capsys)
     assert "Delivered. The receiver responded 200." in run("test", "--test", receiver.url, capsys=capsys)
     receiver.status = 404
     for args, message in [

@@ -46,7 +46,7 @@ def test_attempt_without_a_response(error: type[Exception], is_permanent: bool, 
     )
 
 
-def test_the_reason_names_status_redirect_and_what_the_receiver_said() -> None:
+def test_error_contains_status_redirect_and_excerpt() -> None:
     assert respond(410).error == "The receiver responded 410 Gone."
     assert respond(599).error == "The receiver responded 599."
     assert "use the final URL" in respond(301).error
@@ -75,5 +75,5 @@ def test_the_reason_names_status_redirect_and_what_the_receiver_said() -> None:
     ],
 )
 def test_parse_retry_after(value: str, seconds: int | None) -> None:
-    found = parse_retry_after(value, NOW)
-    assert found == (None if seconds is None else timedelta(seconds=seconds))
+    retry_at = parse_retry_after(value, NOW)
+    assert retry_at == (None if seconds is None else timedelta(seconds=seconds))

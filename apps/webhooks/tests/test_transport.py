@@ -198,7 +198,7 @@ def answer_with(*addresses: str) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::127.0.0.1", "fec0::1", "3fff::1", "169.254.169.254"])
-def test_a_name_with_any_private_address_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_post_rejects_name_with_any_private_address(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", answer_with("93.184.216.34", address))
     with pytest.raises(InvalidEndpointError, match="public internet"):
         send(80, host="rebind.example")

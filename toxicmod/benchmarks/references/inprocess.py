@@ -60,9 +60,9 @@ def median(score: Callable[[str], Any], texts: Sequence[str]) -> float:
 if __name__ == "__main__":
     with open(sys.argv[1]) as file:
         comments = json.load(file)
-    found = {
+    milliseconds = {
         "alt-profanity-check": median(lambda text: predict_prob([text]), comments),
         "BERT-base graph, random weights": median(bert(), comments[:50]),
     }
     names = ("alt-profanity-check", "scikit-learn", "torch", "fastapi", "uvicorn", "django", "gunicorn")
-    print(json.dumps({"milliseconds": found, "versions": {name: version(name) for name in names}}))
+    print(json.dumps({"milliseconds": milliseconds, "versions": {name: version(name) for name in names}}))

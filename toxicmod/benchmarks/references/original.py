@@ -30,7 +30,7 @@ class Comment(BaseModel):
 
 def both(pipeline: Any, text: str) -> dict[str, dict[str, float]]:
     labels = pipeline.predict([text])[0]
-    probabilities = [each[0, 1] for each in pipeline.predict_proba([text])]
+    probabilities = [column[0, 1] for column in pipeline.predict_proba([text])]
     logging.info("predict_proba %s %s %s", text, labels, probabilities)
     return {
         "labels": dict(zip(LABELS, labels.tolist(), strict=True)),
@@ -51,7 +51,7 @@ def loading(comment: Comment) -> dict[str, dict[str, float]]:
 @app.post("/alone")
 def alone(comment: Comment) -> dict[str, float]:
     """Half of it: the probabilities without the labels."""
-    probabilities = [each[0, 1] for each in model.predict_proba([comment.text])]
+    probabilities = [column[0, 1] for column in model.predict_proba([comment.text])]
     logging.info("predict_proba %s %s", comment.text, probabilities)
     return dict(zip(LABELS, map(float, probabilities), strict=True))
 

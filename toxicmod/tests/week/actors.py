@@ -202,7 +202,7 @@ class ApiModerator(Platform):
         """Decide what is most pressing, by what the comments say; return how many there were."""
         for number in range(1, count + 1):
             item = self.api(
-                "POST", "moderation/queue/claim", {"priority": queue} if queue else {}, expect=(200, 204)
+                "POST", "moderation/queue/claim", {"queue": queue} if queue else {}, expect=(200, 204)
             )
             if item is None:
                 return number - 1

@@ -876,7 +876,7 @@ class Day:
             ("appealed", own.appealed),
             ("overturned", own.overturned),
         ):
-            self.findings.equal("API moderation/stats", f"own {name}", shown["own"][name], expected)
+            self.findings.equal("API moderation/stats", f"own {name}", shown["moderator"][name], expected)
         models = {model["version"]: model["alias"] for model in app.api("GET", "models")}
         expected_models = {
             row.number: row.alias for row in self.rows("SELECT number, alias FROM registry_modelversion")
@@ -914,7 +914,7 @@ class Day:
             self.findings.equal(
                 "/metrics",
                 f"queue {queue}",
-                shown.get(f'toxicmod_queue_items{{lane="{queue}"}}', 0.0),
+                shown.get(f'toxicmod_queue_items{{queue="{queue}"}}', 0.0),
                 expected,
             )
         for name, query in (

@@ -67,7 +67,7 @@ class ModerateResult(serializers.Serializer):
 
 class QueueQuery(StrictSerializer):
     status = serializers.ChoiceField(choices=QueueItem.Status.choices, default=QueueItem.Status.OPEN)
-    priority = serializers.ChoiceField(choices=Queue.choices, required=False, help_text="The queue.")
+    queue = serializers.ChoiceField(choices=Queue.choices, required=False)
     label = serializers.ChoiceField(choices=LABELS, required=False)
     community = StringField(max_length=100, required=False, allow_blank=True)
     mine = serializers.BooleanField(default=False, help_text="Only items that the moderator holds.")
@@ -82,10 +82,10 @@ class LeaseResult(serializers.Serializer):
 class QueueItemResult(serializers.ModelSerializer):
     """A queue item. In a blind second review, the fields that could bias the moderator are null."""
 
-    priority = serializers.CharField(source="queue")
+    queue = serializers.CharField()
     label = serializers.SerializerMethodField()
     score = serializers.SerializerMethodField()
-    why_first = serializers.CharField(source="priority_explanation")
+    priority_explanation = serializers.CharField()
     is_overdue = serializers.BooleanField()
     text = serializers.CharField(source="submission.text")
     context = serializers.DictField(source="submission.context")
@@ -102,10 +102,10 @@ class QueueItemResult(serializers.ModelSerializer):
             "version",
             "status",
             "kind",
-            "priority",
+            "queue",
             "label",
             "score",
-            "why_first",
+            "priority_explanation",
             "community",
             "created_at",
             "due_at",
@@ -169,7 +169,7 @@ class QueuePage(serializers.Serializer):
 
 
 class ClaimNextRequest(StrictSerializer):
-    priority = serializers.ChoiceField(choices=Queue.choices, required=False)
+    queue = serializers.ChoiceField(choices=Queue.choices, required=False)
     community = StringField(max_length=100, required=False, allow_blank=True)
     label = serializers.ChoiceField(choices=LABELS, required=False)
 
@@ -273,7 +273,7 @@ class AppealCountsResult(serializers.Serializer):
     overturned = serializers.IntegerField()
 
 
-class OwnFiguresResult(serializers.Serializer):
+class ModeratorStatisticsResult(serializers.Serializer):
     decisions = serializers.IntegerField()
     actions = serializers.DictField(child=serializers.IntegerField())
     mean_seconds = serializers.FloatField(allow_null=True)
@@ -287,7 +287,7 @@ class ModerationStatsResult(serializers.Serializer):
 
     views = ViewCountResult(many=True)
     appeals = AppealCountsResult()
-    own = OwnFiguresResult()
+    moderator = ModeratorStatisticsResult()
 
 
 class AppealRequest(StrictSerializer):

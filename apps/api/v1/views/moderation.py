@@ -126,9 +126,9 @@ class QueueListView(QueueView):
         items = visible_to(user).filter(status=data["status"])
         if data["mine"]:
             items = items.filter(lease_by=user)
-        for name, column in (("priority", "queue"), ("label", "label"), ("community", "community")):
+        for name in ("queue", "label", "community"):
             if name in data:
-                items = items.filter(**{column: data[name]})
+                items = items.filter(**{name: data[name]})
         if data["status"] != QueueItem.Status.OPEN:
             self.ordering = ("-pk",)
         paginator = QueuePagination()
@@ -149,7 +149,7 @@ class ClaimNextView(QueueView):
         user = self.moderator()
         item = actions.claim_next(
             user=user,
-            view=data.get("priority", "all"),
+            view=data.get("queue", "all"),
             community=data.get("community"),
             label=data.get("label"),
         )
@@ -265,7 +265,7 @@ class ModerationStatsView(QueueView):
         data = {
             "views": saved_views.view_counts(user),
             "appeals": statistics.appeal_counts(communities=communities_of(user)),
-            "own": statistics.moderator_statistics(user),
+            "moderator": statistics.moderator_statistics(user),
         }
         return Response(s.ModerationStatsResult(data).data)
 

@@ -41,7 +41,7 @@ def quality_panel(filters: Filters) -> Panel:
     feedback_rates = [confusion_rates(confusion) for confusion in by_feedback]
     return Panel(
         "Are the predictions right?",
-        _answer(int(by_moderators[0, ..., 0].sum()), moderator_rates),
+        _describe_rates(int(by_moderators[0, ..., 0].sum()), moderator_rates),
         plots=[
             _rates_plot(
                 "by moderators",
@@ -62,7 +62,7 @@ def quality_panel(filters: Filters) -> Panel:
     )
 
 
-def _answer(comments: int, rates: list[Rates]) -> str:
+def _describe_rates(comments: int, rates: list[Rates]) -> str:
     precisions = [
         (name, row.precision) for name, row in zip(LABEL_NAMES, rates, strict=True) if row.precision
     ]

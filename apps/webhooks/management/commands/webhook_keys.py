@@ -17,7 +17,7 @@ from apps.webhooks.models import SigningKey
 class Command(ProjectCommand):
     help = """Show the signing keys of a platform's webhooks, show or rotate its secret, or send a test.
 
-Whoever can run this command can read every secret: it needs the site's SECRET_KEY."""
+The command can read every secret, because it has the site's SECRET_KEY."""
     examples = (
         "  manage.py webhook_keys\n"
         "  manage.py webhook_keys news --rotate --overlap 48\n"
@@ -59,7 +59,7 @@ Whoever can run this command can read every secret: it needs the site's SECRET_K
                 self.stdout.write(f"{key.key_id} {signing.secret_of(key)}")
         elif options["end"]:
             actions.end_signing_key(client=client, key_id=options["end"], actor=actor)
-            self.stdout.write(f"{options['end']} signs no more.")
+            self.stdout.write(f"{options['end']} does not sign any more.")
         elif options["test"]:
             attempt = actions.send_test(client=client, url=options["test"], actor=actor)
             if not attempt.is_delivered:
@@ -78,10 +78,10 @@ Whoever can run this command can read every secret: it needs the site's SECRET_K
 
 
 def _find_client(name: str) -> APIKey:
-    found = APIKey.objects.active().filter(name=name)
-    if not found and name.isdecimal():
-        found = APIKey.objects.active().filter(pk=int(name))
-    if len(found) != 1:
-        how_many = "no" if not found else "more than one"
+    keys = APIKey.objects.active().filter(name=name)
+    if not keys and name.isdecimal():
+        keys = APIKey.objects.active().filter(pk=int(name))
+    if len(keys) != 1:
+        how_many = "no" if not keys else "more than one"
         raise CommandError(f"There is {how_many} active API key {name}: see `manage.py webhook_keys`.")
-    return found[0]
+    return keys[0]

@@ -35,7 +35,7 @@ Run `manage.py seed_benchmark` first, and never on a database that is in use: wh
 
     def _fill(self, count: int) -> None:
         # A tenth first: what counting takes is to be seen growing, and its memory not to.
-        bench.require_room()
+        bench.require_disk_space()
         first = bench.count_all()
         for _ in tqdm(bench.fill(count=count), desc="Days", total=bench.DAYS, leave=False, disable=None):
             pass
@@ -59,7 +59,7 @@ Run `manage.py seed_benchmark` first, and never on a database that is in use: wh
             raise CommandError(str(error)) from error
         self.stdout.write(
             f"First view in a browser, nothing cached: median {np.median(views):,.0f} ms of "
-            f"{', '.join(f'{each:,.0f}' for each in views)} (budget {bench.FIRST_VIEW_MS:,.0f})"
+            f"{', '.join(f'{view:,.0f}' for view in views)} (budget {bench.FIRST_VIEW_MS:,.0f})"
         )
         self.stdout.write(bench.table(callbacks))
         self.stdout.write(f"Budget of a callback: {bench.CALLBACK_MS:,.0f} ms at the 95th percentile")

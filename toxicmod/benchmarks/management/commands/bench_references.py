@@ -65,7 +65,7 @@ class Command(BaseCommand):
         self.python, self.seconds = options["python"].absolute(), options["seconds"]
         texts, _ = read(options["csv"])
         self.texts = random.Random(0).sample(texts, min(20_000, len(texts)))
-        self.figures: dict[str, list[float]] = defaultdict(list)
+        self.measurements: dict[str, list[float]] = defaultdict(list)
         with tempfile.TemporaryDirectory() as folder:
             self.folder = Path(folder)
             self._in_process(texts)
@@ -91,12 +91,12 @@ class Command(BaseCommand):
         for text in sample * 3:
             start = time.perf_counter()
             scorer.score(text)
-            self.figures["score, µs"].append((time.perf_counter() - start) * 1e6)
+            self.measurements["score, µs"].append((time.perf_counter() - start) * 1e6)
         for name, threads in (("one core", 1), ("all cores", None)):
             for _ in range(3):
                 start = time.perf_counter()
                 scorer.score_many(texts, threads=threads)
-                self.figures[f"score_many, {name}"].append(len(texts) / (time.perf_counter() - start))
+                self.measurements[f"score_many, {name}"].append(len(texts) / (time.perf_counter() - start))
         path = self.folder / "comments.json"
         path.write_text(json.dumps(sample))
         with _on_first_core():
@@ -106,14 +106,14 @@ class Command(BaseCommand):
         answer = json.loads(output)
         self.versions = answer["versions"]
         for name, milliseconds in answer["milliseconds"].items():
-            self.figures[f"{name}, µs"].append(milliseconds * 1e3)
+            self.measurements[f"{name}, µs"].append(milliseconds * 1e3)
 
     def _file(self, texts: Sequence[str], rows: int) -> None:
         path = self.folder / "comments.csv"
         env = os.environ | {"DATA_DIR": str(self.folder)}
         manage("migrate", env=env)
         manage("install_base_model", env=env)
-        took = {}
+        seconds = {}
         for count in (rows // 10, rows):
             with path.open("w", newline="") as file:
                 writer = csv.writer(file)
@@ -123,11 +123,11 @@ class Command(BaseCommand):
             score = ["manage.py", "score", str(path), "--output", str(self.folder / "scores.csv")]
             command = [sys.executable, "-c", _PEAK, sys.executable, *score]
             peak = subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
-            took[count] = time.perf_counter() - start
-            self.figures[f"file of {count:,}, comments/s"].append(count / took[count])
-            self.figures[f"file of {count:,}, MB"].append(int(peak) / 1024)
-        (less, begun), (more, ended) = took.items()
-        self.figures["file, comments/s once started"].append((more - less) / (ended - begun))
+            seconds[count] = time.perf_counter() - start
+            self.measurements[f"file of {count:,}, comments/s"].append(count / seconds[count])
+            self.measurements[f"file of {count:,}, MB"].append(int(peak) / 1024)
+        (less, begun), (more, ended) = seconds.items()
+        self.measurements["file, comments/s once started"].append((more - less) / (ended - begun))
 
     def _memory_and_start(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -136,11 +136,11 @@ class Command(BaseCommand):
             start = time.perf_counter()
             with gunicorn(env) as (url, process):
                 self._predict(url)
-                self.figures["cold start, s"].append(time.perf_counter() - start)
+                self.measurements["cold start, s"].append(time.perf_counter() - start)
                 load(url, self._single(f"{url}/api/v1/predict_proba"), seconds=5)
                 for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
                     for name in ("Rss", "Pss"):
-                        self.figures[f"worker {name}, MB"].append(_kilobytes(pid, name) / 1024)
+                        self.measurements[f"worker {name}, MB"].append(_kilobytes(pid, name) / 1024)
 
     def _predict(self, url: str) -> None:
         body = json.dumps({"text": self.texts[0]}).encode()
@@ -173,20 +173,20 @@ class Command(BaseCommand):
             rest = f"{url}/api/v1/predict_proba"
             self._loaded(f"{database} predict_proba", rest, self._single)
             batches = self._loaded(f"{database} batches", rest, self._batches)
-            self.figures[f"{database} batches, comments/s"].append(batches.rate * BATCH)
+            self.measurements[f"{database} batches, comments/s"].append(batches.rate * BATCH)
 
     def _loaded(self, name: str, url: str, requests: Callable[[str], Iterator[bytes]]) -> Load:
         load(url, requests(url), seconds=min(self.seconds, 2.0))
         seen = load(url, requests(url), seconds=self.seconds)
-        self.figures[f"{name}, /s"].append(seen.rate)
-        self.figures[f"{name}, p99 ms"].append(seen.p99)
+        self.measurements[f"{name}, /s"].append(seen.rate)
+        self.measurements[f"{name}, p99 ms"].append(seen.p99)
         return seen
 
     def _at_half(
         self, name: str, url: str, requests: Callable[[str], Iterator[bytes]], saturated: Load
     ) -> None:
         seen = load(url, requests(url), seconds=self.seconds, rate=saturated.rate / 2)
-        self.figures[f"{name}, half load, p99 ms"].append(seen.p99)
+        self.measurements[f"{name}, half load, p99 ms"].append(seen.p99)
 
     # What is asked
 
@@ -201,15 +201,15 @@ class Command(BaseCommand):
     def _analyze(self, url: str) -> Iterator[bytes]:
         wanted: dict[str, Any] = {name: {} for name in _ATTRIBUTES}
         for text in itertools.cycle(self.texts):
-            asked = {"comment": {"text": text}, "languages": ["en"], "requestedAttributes": wanted}
-            yield post(url, json.dumps(asked).encode())
+            request = {"comment": {"text": text}, "languages": ["en"], "requestedAttributes": wanted}
+            yield post(url, json.dumps(request).encode())
 
     # What is printed
 
     def _print(self, runs: int) -> None:
         versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
         self.stdout.write(f"{machine()}; Python {platform.python_version()}; {versions}; {runs} runs")
-        for name, values in self.figures.items():
+        for name, values in self.measurements.items():
             low, high = min(values), max(values)
             self.stdout.write(f"{name:48} {self._median(name):12.4g}   {low:10.4g} to {high:.4g}")
         self.stdout.write("")
@@ -217,7 +217,7 @@ class Command(BaseCommand):
             self.stdout.write(f"{what:76} {self._median(one) / self._median(other):8.3g}   target {target}")
 
     def _median(self, name: str) -> float:
-        return float(np.median(self.figures[name]))
+        return float(np.median(self.measurements[name]))
 
     def _ratios(self) -> Iterator[tuple[str, str, str, str]]:
         reference = "original"
