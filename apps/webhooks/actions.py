@@ -24,7 +24,7 @@ _tests = threading.BoundedSemaphore(_MAX_TESTS)
 
 @dataclass(frozen=True)
 class Actor:
-    """Who manages the signing keys of a client: a user, the client's own API key, or an operator."""
+    """The actor that manages the signing keys of an API key: a user, the API key itself, or an operator."""
 
     name: str
 
@@ -40,40 +40,40 @@ class Actor:
         return cls(user.get_username())
 
     @classmethod
-    def for_client(cls, client: APIKey) -> "Actor":
+    def for_api_key(cls, api_key: APIKey) -> "Actor":
         """Return the API key as an actor on its own signing keys.
 
         Raises:
             PermissionDenied: the API key lacks the scope.
         """
-        if Scope.WEBHOOKS not in client.scopes:
+        if Scope.WEBHOOKS not in api_key.scopes:
             raise PermissionDenied(f"This API key lacks the scope “{Scope.WEBHOOKS}”.")
-        return cls(f"API key {client.hint}…"[:150])
+        return cls(f"API key {api_key.hint}…"[:150])
 
 
 @transaction.atomic
 def rotate_signing_key(
-    *, client: APIKey, actor: Actor, overlap: timedelta = DEFAULT_OVERLAP
+    *, api_key: APIKey, actor: Actor, overlap: timedelta = DEFAULT_OVERLAP
 ) -> tuple[SigningKey, str]:
-    """Create the client's first signing key, or a successor of its key; return it with its secret.
+    """Create the first signing key of an API key, or the successor of its key; return it with its secret.
 
-    The key before it signs as well until `overlap` is over, so that the receiver can be changed meanwhile.
+    The previous key stays active for the time `overlap`, so that the receiver can be changed meanwhile.
 
     Raises:
         WebhookError: two keys sign already, or the overlap is too long.
     """
     if not timedelta(0) <= overlap <= MAX_OVERLAP:
         raise WebhookError(f"The overlap may be 0 to {MAX_OVERLAP // timedelta(hours=1)} hours.")
-    APIKey.objects.select_for_update().get(pk=client.pk)
+    APIKey.objects.select_for_update().get(pk=api_key.pk)
     now = timezone.now()
-    active = list(SigningKey.objects.active(now).filter(client=client))
+    active = list(SigningKey.objects.active(now).filter(api_key=api_key))
     if len(active) > 1:
         raise WebhookError(
             f"A rotation is in progress: {active[1].key_id} signs until "
             f"{active[1].expires_at:%Y-%m-%d %H:%M} UTC. End one of the two secrets first."
         )
     key = SigningKey.objects.create(
-        client=client,
+        api_key=api_key,
         key_id=get_random_string(16, "abcdefghjkmnpqrstuvwxyz23456789"),
         created_at=now,
         created_by=actor.name,
@@ -85,15 +85,15 @@ def rotate_signing_key(
 
 
 @transaction.atomic
-def end_signing_key(*, client: APIKey, key_id: str, actor: Actor) -> SigningKey:
+def end_signing_key(*, api_key: APIKey, key_id: str, actor: Actor) -> SigningKey:
     """Deactivate one of two active keys. The other one stays active, even if it was to expire.
 
     Raises:
-        WebhookError: the client has no such active key, or no other one.
+        WebhookError: the API key has no such active signing key, or no other one.
     """
-    APIKey.objects.select_for_update().get(pk=client.pk)
+    APIKey.objects.select_for_update().get(pk=api_key.pk)
     now = timezone.now()
-    active = {key.key_id: key for key in SigningKey.objects.active(now).filter(client=client)}
+    active = {key.key_id: key for key in SigningKey.objects.active(now).filter(api_key=api_key)}
     key = active.pop(key_id, None)
     if key is None:
         raise WebhookError(f"There is no active signing secret {key_id}.")
@@ -107,7 +107,7 @@ def end_signing_key(*, client: APIKey, key_id: str, actor: Actor) -> SigningKey:
     return key
 
 
-def send_test(*, client: APIKey | None, url: str, actor: Actor) -> retries.Attempt:
+def send_test(*, api_key: APIKey | None, url: str, actor: Actor) -> retries.Attempt:
     """Send a webhook with the event `test`, signed like any other webhook, and return the result.
 
     Raises:
@@ -123,7 +123,7 @@ def send_test(*, client: APIKey | None, url: str, actor: Actor) -> retries.Attem
                 attempt=1,
                 url=url,
                 payload=payload,
-                client=client,
+                api_key=api_key,
                 always_read=True,
             )
         )

@@ -38,10 +38,10 @@ def send(
     attempt: int,
     url: str,
     payload: dict[str, Any],
-    client: APIKey | None,
+    api_key: APIKey | None,
     always_read: bool = False,
 ) -> transport.Response:
-    """Send a webhook, signed by the client's active keys if it has any.
+    """Send a webhook, signed by the active signing keys of the API key if it has any.
 
     Args:
         delivery_id: the same in each attempt, so that the receiver can recognize a repetition.
@@ -57,7 +57,7 @@ def send(
         "Webhook-Id": delivery_id,
         "Webhook-Attempt": str(attempt),
     }
-    keys = list(SigningKey.objects.active().filter(client=client)) if client else []
+    keys = list(SigningKey.objects.active().filter(api_key=api_key)) if api_key else []
     if keys:
         headers["Webhook-Signature"] = sign(body, int(time.time()), keys)
     return transport.post(url=url, body=body, headers=headers, always_read=always_read)

@@ -40,7 +40,8 @@ _ADD = f"""WITH made AS (
   FROM generate_series(0, %(count)s - 1) AS number
 ), added AS (
   INSERT INTO predictions_prediction (id, created_at, source, community, external_id, text, text_hash, toxic,
-    severe_toxic, obscene, threat, insult, identity_hate, label_mask, latency_us, client_id, model_version_id)
+    severe_toxic, obscene, threat, insult, identity_hate, label_mask, latency_us, api_key_id,
+    model_version_id)
   SELECT uuidv7(at - clock_timestamp()), at,
     CASE WHEN way < 0.8 THEN 'api' WHEN way < 0.95 THEN 'perspective' ELSE 'page' END,
     'community-' || floor(random() * 20), '', text, text_hash, toxic, severe_toxic, obscene, threat, insult,
@@ -48,7 +49,7 @@ _ADD = f"""WITH made AS (
   FROM made JOIN sample USING (place)
   RETURNING id, created_at, label_mask
 )
-INSERT INTO predictions_feedback (prediction_id, client_id, is_right, true_mask, known_mask, remark, visitor,
+INSERT INTO predictions_feedback (prediction_id, api_key_id, is_right, true_mask, known_mask, remark, visitor,
   created_at)
 SELECT id, NULL, label_mask = true_mask, true_mask, NULL, '', '', created_at
 FROM (SELECT *, CASE WHEN random() < 0.8 THEN label_mask ELSE label_mask # 1 END AS true_mask FROM added)

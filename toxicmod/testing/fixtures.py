@@ -304,7 +304,7 @@ def client_key(db: None) -> APIKey:
 def item(model: ModelVersion, policy: Policy, client_key: APIKey) -> QueueItem:
     """A comment that waits for a moderator and whose platform wants to hear of it."""
     return create_queue_item(
-        "insult=0.7 you fool", client=client_key, callback_url="https://platform.example/hook"
+        "insult=0.7 you fool", api_key=client_key, callback_url="https://platform.example/hook"
     )
 
 
@@ -353,7 +353,7 @@ def site_data(item: QueueItem, client_key: APIKey, person: Callable[..., User]) 
     ).decision
     token = webhooks.appeal_token(decided)
     moderation.appeal(token=token)
-    rotate_signing_key(client=client_key, actor=Actor.for_user(people["a"]))
+    rotate_signing_key(api_key=client_key, actor=Actor.for_user(people["a"]))
     job, _ = moderation.preview_bulk(
         user=people["l"], filter={"label": "insult", "score_from": 0.5}, action=Decision.Action.APPROVE
     )
@@ -380,7 +380,7 @@ def site_data(item: QueueItem, client_key: APIKey, person: Callable[..., User]) 
     Notification.objects.create(
         alert=alert, event="alert.opened", channel="email", send_after=alert.opened_at
     )
-    waiting = create_queue_item("insult=0.7 you other fool", client=client_key)
+    waiting = create_queue_item("insult=0.7 you other fool", api_key=client_key)
     keys = {
         scope: create_api_key(actor=SYSTEM, name=scope, scopes=[scope], acts_as=people["m"])[1]
         for scope in Scope.values

@@ -202,12 +202,12 @@ def _to_comment(request: AnalyzeRequest) -> predictions.Comment:
 
 def _moderate(comment: predictions.Comment) -> LabelScores | Exception | None:
     """Apply the policy to a comment; return None if its API key doesn't ask for it, or on a policy error."""
-    if comment.client is None or not comment.client.review_perspective or comment.do_not_store:
+    if comment.api_key is None or not comment.api_key.review_perspective or comment.do_not_store:
         return None
     try:
         return moderation.moderate(
             text=comment.text,
-            client=comment.client,
+            api_key=comment.api_key,
             community=comment.community,
             external_id=comment.external_id,
             is_shared_id=True,
@@ -257,13 +257,13 @@ def suggest(message: dict[str, Any], key: APIKey | None) -> dict[str, Any]:
         (prediction,), _ = predictions.score(
             texts=[text],
             source=_SOURCE,
-            client=key,
+            api_key=key,
             community=message.get("communityId", "")[:MAX_COMMUNITY],
             external_ids=[token[:MAX_TOKEN]],
         )
         predictions.give_feedback(
             prediction=prediction,
-            client=key,
+            api_key=key,
             is_right=all(prediction.labels[label] == is_true for label, is_true in labels.items()),
             true_labels=[label for label, is_true in labels.items() if is_true],
             known_labels=list(labels),

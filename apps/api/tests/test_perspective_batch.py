@@ -47,7 +47,7 @@ def test_batch_returns_response_for_each_part(client: Client, api_key: tuple[API
     assert [name for name, _, _ in results] == [f"<response-id + {n}>" for n in range(1, 6)]
     assert [status for _, status, _ in results] == [200, 400, 200, 404, 404]
     assert Prediction.objects.get().text == "ünïcode 😀 idiot"
-    assert Prediction.objects.get().client == api_key[0]
+    assert Prediction.objects.get().api_key == api_key[0]
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_batch_part_inherits_key(client: Client, api_key: tuple[APIKey, str]) ->
         assert [part[1] for part in batch_responses(send_batch(client, f"{body}--b--", path, **headers))] == [
             200
         ] * 3
-    assert Counter(Prediction.objects.values_list("text", "client")) == {
+    assert Counter(Prediction.objects.values_list("text", "api_key")) == {
         ("outer", api_key[0].pk): 3,
         ("inner", other.pk): 6,
     }

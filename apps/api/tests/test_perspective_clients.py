@@ -109,7 +109,7 @@ def test_google_api_python_client_by_its_discovery_url(
     request = {"comment": {"text": RUDE}, "requestedAttributes": {"TOXICITY": {}, "INSULT": {}}}
     answer = client.comments().analyze(body=request).execute()
     assert answer["attributeScores"]["TOXICITY"]["summaryScore"]["value"] > 0.5
-    assert Prediction.objects.get().client.name == "client"
+    assert Prediction.objects.get().api_key.name == "client"
     suggested = {
         "comment": {"text": RUDE},
         "attributeScores": {"TOXICITY": {"summaryScore": {"value": 1}}},

@@ -237,7 +237,7 @@ def test_get_secret_reads_query_and_headers(
         1,
     ):
         assert post_json(client, analyze_request(), ANALYZE + query, headers=headers).status_code == 200
-        assert Prediction.objects.filter(client=key).count() == number
+        assert Prediction.objects.filter(api_key=key).count() == number
     key.refresh_from_db()
     assert key.last_used_at is not None
 
@@ -480,7 +480,7 @@ def test_analyze_stores_prediction(client: Client, api_key: tuple[APIKey, str]) 
     )
     body = post_json(client, request, f"{ANALYZE}?key={api_key[1]}").json()
     stored = Prediction.objects.get()
-    assert (stored.source, stored.text, stored.client, stored.community) == (
+    assert (stored.source, stored.text, stored.api_key, stored.community) == (
         "perspective",
         IDIOT,
         api_key[0],
@@ -530,7 +530,7 @@ def test_analyze_applies_policy_for_review_perspective_key(client: Client) -> No
     answer = post_json(client, analyze_request(communityId="cats"), path)
     item = QueueItem.objects.get(submission__community="cats")
     stored = item.submission.prediction
-    assert (stored.text, stored.source, stored.client.name) == (IDIOT, "perspective", "reviewed")
+    assert (stored.text, stored.source, stored.api_key.name) == (IDIOT, "perspective", "reviewed")
     assert answer.json()["attributeScores"]["TOXICITY"]["summaryScore"]["value"] == pytest.approx(
         stored.toxic
     )
@@ -560,7 +560,7 @@ def test_suggestscore_stores_feedback_on_named_labels(client: Client, api_key: t
     feedback = Feedback.objects.get()
     assert feedback.true_labels == {"toxic": True, "threat": False}
     assert feedback.is_right
-    assert feedback.client == api_key[0]
+    assert feedback.api_key == api_key[0]
     stored = feedback.prediction
     assert (stored.text, stored.external_id, stored.community) == (
         IDIOT,

@@ -142,7 +142,7 @@ def test_queue_actions_are_those_of_the_moderator(as_ann: Caller, as_ben: Caller
         item.default_rule().reason,
     )  # type: ignore[union-attr]
     decision = Decision.objects.get(pk=decided["id"])
-    assert (decision.by, decision.client.name) == (ann, "ann's")  # type: ignore[union-attr]
+    assert (decision.by, decision.api_key.name) == (ann, "ann's")  # type: ignore[union-attr]
     lost = as_ben.post(f"moderation/queue/{item.pk}/decide", {"action": "approve", "version": 2}, 409)
     assert "Already handled by ann: rejected 0 s ago" in lost["detail"]
     again = {"action": "approve", "version": claimed["version"]}
@@ -304,7 +304,7 @@ def test_decision_creates_webhook(platform: Caller, as_ann: Caller) -> None:
     )
     delivery = Delivery.objects.get()
     assert delivery.payload["external_id"] == "9"
-    assert delivery.client == APIKey.objects.get(name="platform")
+    assert delivery.api_key == APIKey.objects.get(name="platform")
     appeal = platform.post("appeals", {"decision_id": delivery.decision_id}, 201)
     assert appeal["decision_id"] == delivery.decision_id
     assert actions.due_endpoints() == []

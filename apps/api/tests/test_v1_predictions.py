@@ -90,7 +90,7 @@ def test_predict_stores_response(client: Client, api_key: tuple[APIKey, str], au
     stored = Prediction.objects.get(pk=body["id"])
     assert stored.pk.version == 7
     assert (stored.text, stored.external_id, stored.community) == (RUDE, "c-17", "cats")
-    assert stored.client == api_key[0]
+    assert stored.api_key == api_key[0]
     assert stored.source == "api"
     assert stored.probabilities == body["probabilities"]
     assert stored.labels == body["labels"]

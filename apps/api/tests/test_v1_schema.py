@@ -35,7 +35,7 @@ def test_schema_describes_responses_to_generated_requests(
     Policy.objects.update(audit_share=1)
     moderator = User.objects.create_superuser("root")
     key, secret = create_api_key(actor=SYSTEM, name="fuzzer", rate_per_minute=10**9, acts_as=moderator)
-    item = moderate(text="Good morning to all of you.", client=key).item
+    item = moderate(text="Good morning to all of you.", api_key=key).item
     assert item is not None
     config = CONFIG.format(item=item.pk, prediction=item.submission_id)
     (tmp_path / "schemathesis.toml").write_text(config)

@@ -141,7 +141,7 @@ def _enqueue(selections: Mapping[UUID, Selection]) -> list[QueueItem]:
         assert policy is not None  # the default policy is locked
         submission = submissions.get(pk) or Submission.objects.create(
             prediction=prediction,
-            client_id=prediction.client_id,
+            api_key_id=prediction.api_key_id,
             community=community,
             policy=policy,
             outcome=Submission.Outcome.NOT_MODERATED,

@@ -67,7 +67,7 @@ def decide(
     rule: PolicyRule | None = None,
     note: str = "",
     seconds: float | None = None,
-    client: APIKey | None = None,
+    api_key: APIKey | None = None,
 ) -> DecisionResult:
     """Decide an item. The webhook is sent ten seconds later, unless the decision is undone.
 
@@ -76,7 +76,7 @@ def decide(
         labels: the labels that apply, an empty list if none applies, or None if the moderator set none.
         rule: the reason for a rejection, a rule of the item's policy.
         seconds: how long it took; by default since the lease began.
-        client: the API key of the request.
+        api_key: the API key of the request.
 
     Raises:
         PermissionDenied: the user may not decide it.
@@ -88,7 +88,7 @@ def decide(
     require_available(item=item, user=user)
     require_unchanged(item, user, version, timezone.now())
     return decide_locked(
-        item, user=user, action=action, labels=labels, rule=rule, note=note, seconds=seconds, client=client
+        item, user=user, action=action, labels=labels, rule=rule, note=note, seconds=seconds, api_key=api_key
     )
 
 
@@ -110,7 +110,7 @@ def decide_locked(
     rule: PolicyRule | None = None,
     note: str = "",
     seconds: float | None = None,
-    client: APIKey | None = None,
+    api_key: APIKey | None = None,
     job: BulkJob | None = None,
     applied_from: Decision | None = None,
 ) -> DecisionResult:
@@ -148,7 +148,7 @@ def decide_locked(
         policy=item.policy,
         seconds=None if seconds is None else min(max(seconds, 0.0), 3_600.0),
         by=user,
-        client=client,
+        api_key=api_key,
         job=job,
         applied_from=applied_from,
         created_at=now,
@@ -216,7 +216,7 @@ def _create_delivery(decision: Decision, event: Delivery.Event, *, wait: timedel
         return None
     return deliveries.create_delivery(
         decision=decision,
-        client_id=submission.client_id,
+        api_key_id=submission.api_key_id,
         event=event,
         url=submission.callback_url,
         payload=webhooks.payload(decision, event),
@@ -358,7 +358,7 @@ def decide_cluster(
     rule: PolicyRule | None = None,
     note: str = "",
     seconds: float | None = None,
-    client: APIKey | None = None,
+    api_key: APIKey | None = None,
     similar: Collection[int] | None = None,
 ) -> list[DecisionResult]:
     """Decide an item and the similar open items, at most 200; each gets its own decision.
@@ -384,7 +384,7 @@ def decide_cluster(
         rule=rule,
         note=note,
         seconds=seconds,
-        client=client,
+        api_key=api_key,
     )
     if first.item.is_blind:
         return [first]
@@ -402,7 +402,7 @@ def decide_cluster(
                 labels=labels,
                 rule=rule,
                 note=note,
-                client=client,
+                api_key=api_key,
                 seconds=0.0,
                 applied_from=first.decision,
             )

@@ -52,7 +52,7 @@ def webhooks(request: HttpRequest) -> HttpResponse:
     """Show failed and retried deliveries, and which platforms' webhooks are signed."""
     user = get_user(request)
     deliveries = visible_deliveries(user)
-    rows = deliveries.select_related("client", "decision", "endpoint").order_by("-id")
+    rows = deliveries.select_related("api_key", "decision", "endpoint").order_by("-id")
     failed = rows.filter(status=Delivery.Status.FAILED)
     retried = rows.filter(status__in=Delivery.UNFINISHED).exclude(error="")
     unfinished = deliveries.filter(status__in=Delivery.UNFINISHED)
@@ -75,7 +75,7 @@ def webhooks(request: HttpRequest) -> HttpResponse:
 
 
 def _api_keys() -> QuerySet[APIKey]:
-    active = SigningKey.objects.active().filter(client=OuterRef("pk")).order_by().values("client")
+    active = SigningKey.objects.active().filter(api_key=OuterRef("pk")).order_by().values("api_key")
     count = Subquery(active.annotate(count=Count("pk")).values("count"))
     return APIKey.objects.active().annotate(signing_keys=Coalesce(count, 0))
 
@@ -116,15 +116,15 @@ def signing(request: HttpRequest, pk: int) -> HttpResponse:
     """Show a platform's signing keys, and once the secret of the key that this session just created."""
     api_key, _ = _api_key_and_actor(request, pk)
     context: dict[str, Any] = {}
-    new_key = SigningKey.objects.filter(client=api_key, key_id=request.session.pop(_NEW_KEY, "")).first()
+    new_key = SigningKey.objects.filter(api_key=api_key, key_id=request.session.pop(_NEW_KEY, "")).first()
     if new_key:
         context = {"secret_key": new_key, "secret": signatures.secret_of(new_key)}
     return _signing_page(request, api_key, context)
 
 
 def _signing_page(request: HttpRequest, api_key: APIKey, context: dict[str, Any]) -> HttpResponse:
-    keys = SigningKey.objects.filter(client=api_key)[:_MAX_KEYS]
-    newest = visible(get_user(request), Delivery.objects.filter(client=api_key)).order_by("-pk").first()
+    keys = SigningKey.objects.filter(api_key=api_key)[:_MAX_KEYS]
+    newest = visible(get_user(request), Delivery.objects.filter(api_key=api_key)).order_by("-pk").first()
     shared = {
         "title": f"Webhooks of {api_key.name}",
         "api_key": api_key,
@@ -149,7 +149,7 @@ def rotate_signing_key(request: HttpRequest, pk: int) -> HttpResponse:
     hours = form.cleaned_data["overlap_hours"]
     try:
         key, _ = signing_actions.rotate_signing_key(
-            client=api_key,
+            api_key=api_key,
             actor=actor,
             overlap=signing_actions.DEFAULT_OVERLAP if hours is None else timedelta(hours=hours),
         )
@@ -166,7 +166,7 @@ def end_signing_key(request: HttpRequest, pk: int, key_id: str) -> HttpResponse:
     """Deactivate one of two active secrets."""
     api_key, actor = _api_key_and_actor(request, pk)
     try:
-        signing_actions.end_signing_key(client=api_key, key_id=key_id, actor=actor)
+        signing_actions.end_signing_key(api_key=api_key, key_id=key_id, actor=actor)
     except WebhookError as error:
         raise ModerationError(str(error)) from error
     return redirect("admin:moderation_signing", pk)
@@ -181,7 +181,7 @@ def test_webhook(request: HttpRequest, pk: int) -> HttpResponse:
         raise form.to_error()
     url = form.cleaned_data["url"]
     try:
-        attempt: Attempt = signing_actions.send_test(client=api_key, url=url, actor=actor)
+        attempt: Attempt = signing_actions.send_test(api_key=api_key, url=url, actor=actor)
     except WebhookError as error:
         raise ModerationError(str(error)) from error
     return _signing_page(request, api_key, {"attempt": attempt, "test_url": url})

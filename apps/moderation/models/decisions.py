@@ -76,8 +76,9 @@ class Decision(AppendOnly):
     seconds = models.FloatField(null=True, help_text="From claim to decision.")
     automatic = models.BooleanField(default=False)
     by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+", db_index=False)
-    client = models.ForeignKey(
+    api_key = models.ForeignKey(
         "accounts.APIKey",
+        verbose_name="API key",
         null=True,
         on_delete=models.PROTECT,
         related_name="+",

@@ -82,13 +82,13 @@ def test_without_a_policy_nothing_is_stored(model: ModelVersion) -> None:
 def test_the_same_external_id_gets_the_first_answer(
     model: ModelVersion, policy: Policy, client_key: APIKey
 ) -> None:
-    first = actions.moderate(text="threat=0.5", client=client_key, external_id="7")
-    again = actions.moderate(text="threat=0.5", client=client_key, external_id="7")
+    first = actions.moderate(text="threat=0.5", api_key=client_key, external_id="7")
+    again = actions.moderate(text="threat=0.5", api_key=client_key, external_id="7")
     assert again.is_repeat
     assert again.submission == first.submission
     assert again.item == first.item
     with pytest.raises(ConflictError, match="7"):
-        actions.moderate(text="other", client=client_key, external_id="7")
+        actions.moderate(text="other", api_key=client_key, external_id="7")
     assert not actions.moderate(text="other", external_id="7").is_repeat
     assert Submission.objects.count() == 2
 
@@ -251,7 +251,7 @@ def test_an_audit_that_disagrees_overrules_and_its_undo_restores(
     model: ModelVersion, policy: Policy, ann: User, monkeypatch: pytest.MonkeyPatch, client_key: APIKey
 ) -> None:
     Policy.objects.update(reject_audit_share=1)
-    item = create_queue_item("threat=0.99", client=client_key, callback_url="https://platform.example/")
+    item = create_queue_item("threat=0.99", api_key=client_key, callback_url="https://platform.example/")
     author = item.submission.author
     assert author is not None
     assert author.active_strikes() == 3
@@ -269,7 +269,7 @@ def test_an_audit_that_agrees_changes_nothing(
     model: ModelVersion, policy: Policy, ann: User, client_key: APIKey
 ) -> None:
     Policy.objects.update(reject_audit_share=1)
-    item = create_queue_item("threat=0.99", client=client_key, callback_url="https://platform.example/")
+    item = create_queue_item("threat=0.99", api_key=client_key, callback_url="https://platform.example/")
     assert decide_item(item, ann).delivery is None
     assert Strike.objects.count() == 1
 

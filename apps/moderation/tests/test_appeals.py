@@ -61,9 +61,9 @@ def test_an_upheld_appeal_costs_nothing_more(item: QueueItem, ann: User, lea: Us
 def test_an_automatic_rejection_can_be_appealed(
     model: ModelVersion, policy: Policy, client_key: APIKey
 ) -> None:
-    answer = actions.moderate(text="threat=0.99", client=client_key)
+    answer = actions.moderate(text="threat=0.99", api_key=client_key)
     decision = Decision.objects.get(submission=answer.submission)
-    assert actions.appeal_for(decision_id=decision.pk, client=client_key).item.excluded_reviewer is None
+    assert actions.appeal_for(decision_id=decision.pk, api_key=client_key).item.excluded_reviewer is None
 
 
 def test_what_can_not_be_appealed(item: QueueItem, ann: User, client_key: APIKey) -> None:
@@ -73,10 +73,10 @@ def test_what_can_not_be_appealed(item: QueueItem, ann: User, client_key: APIKey
     with pytest.raises(ModerationError, match="rejection"):
         actions.appeal(token=webhooks.appeal_token(approval))
     with pytest.raises(ModerationError, match="no such decision"):
-        actions.appeal_for(decision_id=0, client=client_key)
+        actions.appeal_for(decision_id=0, api_key=client_key)
     rejected = decide_item(create_queue_item("insult=0.7 other"), ann).decision
     with pytest.raises(ModerationError, match="no such decision"):
-        actions.appeal_for(decision_id=rejected.pk, client=client_key)
+        actions.appeal_for(decision_id=rejected.pk, api_key=client_key)
     actions.undo(decision_id=rejected.pk, user=ann)
     with pytest.raises(ModerationError, match="in force"):
         actions.appeal(token=webhooks.appeal_token(rejected))
@@ -85,11 +85,11 @@ def test_what_can_not_be_appealed(item: QueueItem, ann: User, client_key: APIKey
 def test_appeal_of_a_confirmed_rejection_is_about_the_newer_decision(
     model: ModelVersion, policy: Policy, client_key: APIKey, lea: User
 ) -> None:
-    automatic = actions.moderate(text="threat=0.99", client=client_key).submission.decisions.get()
+    automatic = actions.moderate(text="threat=0.99", api_key=client_key).submission.decisions.get()
     item = actions.send_to_review(decision=automatic, by=lea)
     assert item is not None
     confirmed = decide_item(item, lea).decision
-    appeal = actions.appeal_for(decision_id=automatic.pk, client=client_key)
+    appeal = actions.appeal_for(decision_id=automatic.pk, api_key=client_key)
     assert appeal.decision == confirmed
     assert appeal.item.excluded_reviewer == lea
     for token in (webhooks.appeal_token(automatic), webhooks.appeal_token(confirmed)):

@@ -88,7 +88,7 @@ def test_send_to_review_by_two_at_once_queues_once(
 def test_changed_decision_sends_a_webhook_and_lifts_the_strikes(
     model: ModelVersion, policy: Policy, ann: User, client_key: APIKey
 ) -> None:
-    decision = removed(client=client_key, callback_url="https://platform.example/hook")
+    decision = removed(api_key=client_key, callback_url="https://platform.example/hook")
     assert Strike.objects.active().count() == 1
     item = actions.send_to_review(decision=decision, by=ann)
     assert item is not None
@@ -109,7 +109,7 @@ def test_changed_decision_sends_a_webhook_and_lifts_the_strikes(
 def test_confirmed_decision_sends_no_webhook(
     model: ModelVersion, policy: Policy, ann: User, client_key: APIKey
 ) -> None:
-    decision = removed(client=client_key, callback_url="https://platform.example/hook")
+    decision = removed(api_key=client_key, callback_url="https://platform.example/hook")
     item = actions.send_to_review(decision=decision, by=ann)
     assert item is not None
     held = actions.claim(item_id=item.pk, user=ann)

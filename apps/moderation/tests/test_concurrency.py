@@ -117,7 +117,7 @@ def test_one_external_id_sent_eight_times_at_once(
     def send(_: int) -> actions.ModerationResult:
         try:
             return actions.moderate(
-                text="insult=0.7 you", client=client_key, author_ref="troll", external_id="7"
+                text="insult=0.7 you", api_key=client_key, author_ref="troll", external_id="7"
             )
         finally:
             connection.close()

@@ -70,7 +70,7 @@ def run_schedule() -> list[Delivery]:
 
 
 def reject(text: str, user: User, client: APIKey, url: str) -> Delivery:
-    found = decide_item(create_queue_item(text, client=client, callback_url=url), user).delivery
+    found = decide_item(create_queue_item(text, api_key=client, callback_url=url), user).delivery
     assert found is not None
     return found
 
@@ -83,7 +83,7 @@ def test_a_delivery_is_signed_by_both_keys(
     delivery: Delivery, receiver: Receiver, client_key: APIKey, person: Callable[..., User]
 ) -> None:
     actor = Actor.for_user(person("ada", "administrator"))
-    secrets = dict(rotate_signing_key(client=client_key, actor=actor) for _ in range(2))
+    secrets = dict(rotate_signing_key(api_key=client_key, actor=actor) for _ in range(2))
     actions.deliver(delivery_id=str(delivery.pk))
     headers, body, path = receiver.got[0]
     assert path == "/hook?platform=1"
@@ -350,8 +350,8 @@ def test_an_endpoint_is_sent_one_delivery_at_a_time_and_a_client_has_few(
     assert actions.deliver(delivery_id=str(delivery.pk)) is None
     assert run_schedule() == []
     Endpoint.objects.update(busy_until=None)
-    for number in range(deliveries.MAX_BUSY_PER_CLIENT):
-        Endpoint.objects.create(client=client_key, origin=f"http://{number}.example", busy_until=soon)
+    for number in range(deliveries.MAX_BUSY_PER_API_KEY):
+        Endpoint.objects.create(api_key=client_key, origin=f"http://{number}.example", busy_until=soon)
     assert run_schedule() == []
     Endpoint.objects.filter(origin="http://0.example").update(busy_until=timezone.now())
     assert len(run_schedule()) == 1

@@ -73,7 +73,7 @@ def send_test_webhook(*, rule: AlertRule, user: User) -> Attempt:
     if not rule.webhook_url:
         raise WebhookError(f"The rule “{rule.name}” has no webhook URL. Enter one and save the rule.")
     return webhooks.send_test(
-        client=rule.webhook_api_key, url=rule.webhook_url, actor=webhooks.Actor(user.get_username())
+        api_key=rule.webhook_api_key, url=rule.webhook_url, actor=webhooks.Actor(user.get_username())
     )
 
 
@@ -128,7 +128,7 @@ def _send_webhook(notification: Notification) -> Attempt:
             attempt=notification.attempts,
             url=rule.webhook_url,
             payload=_payload(notification),
-            client=rule.webhook_api_key,
+            api_key=rule.webhook_api_key,
         )
     )
 

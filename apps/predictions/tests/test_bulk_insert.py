@@ -56,7 +56,7 @@ def test_score_returns_after_commit(champion: ModelVersion) -> None:
 @pytest.mark.database
 def test_score_batches_isolates_failed_batch(champion: ModelVersion) -> None:
     good, other = actions.Comment("Good morning"), actions.Comment("Good night", external_id="1")
-    unknown_client = actions.Comment("Good evening", client=APIKey(pk=999_999_999))
+    unknown_client = actions.Comment("Good evening", api_key=APIKey(pk=999_999_999))
     stored = actions.score_batches(
         batches=[[good], [other, unknown_client], [other]], source=Prediction.Source.PERSPECTIVE
     )

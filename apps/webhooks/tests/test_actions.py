@@ -27,12 +27,12 @@ def platform(api_key: tuple[APIKey, str]) -> APIKey:
 
 
 def active(platform: APIKey) -> list[str]:
-    return [key.key_id for key in SigningKey.objects.active().filter(client=platform)]
+    return [key.key_id for key in SigningKey.objects.active().filter(api_key=platform)]
 
 
 def test_both_keys_sign_until_the_overlap_is_over(platform: APIKey) -> None:
-    old, old_secret = rotate_signing_key(client=platform, actor=ACTOR)
-    new, new_secret = rotate_signing_key(client=platform, actor=ACTOR, overlap=timedelta(hours=2))
+    old, old_secret = rotate_signing_key(api_key=platform, actor=ACTOR)
+    new, new_secret = rotate_signing_key(api_key=platform, actor=ACTOR, overlap=timedelta(hours=2))
     assert old_secret != new_secret
     assert active(platform) == [new.key_id, old.key_id]
     old.refresh_from_db()
@@ -45,38 +45,38 @@ def test_both_keys_sign_until_the_overlap_is_over(platform: APIKey) -> None:
 
 def test_a_second_rotation_waits_for_the_first(platform: APIKey) -> None:
     """A second click must not end the secret that the receiver has."""
-    old, _ = rotate_signing_key(client=platform, actor=ACTOR)
-    lost, _ = rotate_signing_key(client=platform, actor=ACTOR)
+    old, _ = rotate_signing_key(api_key=platform, actor=ACTOR)
+    lost, _ = rotate_signing_key(api_key=platform, actor=ACTOR)
     with pytest.raises(WebhookError, match="in progress"):
-        rotate_signing_key(client=platform, actor=ACTOR)
+        rotate_signing_key(api_key=platform, actor=ACTOR)
     # The new secret got lost: it is ended, and the old one does not expire.
-    end_signing_key(client=platform, key_id=lost.key_id, actor=ACTOR)
+    end_signing_key(api_key=platform, key_id=lost.key_id, actor=ACTOR)
     assert active(platform) == [old.key_id]
     old.refresh_from_db()
     assert old.expires_at is None
-    new, _ = rotate_signing_key(client=platform, actor=ACTOR)
-    end_signing_key(client=platform, key_id=old.key_id, actor=ACTOR)
+    new, _ = rotate_signing_key(api_key=platform, actor=ACTOR)
+    end_signing_key(api_key=platform, key_id=old.key_id, actor=ACTOR)
     assert active(platform) == [new.key_id]
 
 
 def test_a_secret_that_leaked_is_replaced_at_once(platform: APIKey) -> None:
-    rotate_signing_key(client=platform, actor=ACTOR)
-    new, _ = rotate_signing_key(client=platform, actor=ACTOR, overlap=timedelta(0))
+    rotate_signing_key(api_key=platform, actor=ACTOR)
+    new, _ = rotate_signing_key(api_key=platform, actor=ACTOR, overlap=timedelta(0))
     assert active(platform) == [new.key_id]
 
 
 def test_the_only_key_can_not_be_ended(platform: APIKey) -> None:
-    key, _ = rotate_signing_key(client=platform, actor=ACTOR)
+    key, _ = rotate_signing_key(api_key=platform, actor=ACTOR)
     with pytest.raises(WebhookError, match="only signing secret"):
-        end_signing_key(client=platform, key_id=key.key_id, actor=ACTOR)
+        end_signing_key(api_key=platform, key_id=key.key_id, actor=ACTOR)
     with pytest.raises(WebhookError, match="no active signing secret"):
-        end_signing_key(client=platform, key_id="unknown", actor=ACTOR)
+        end_signing_key(api_key=platform, key_id="unknown", actor=ACTOR)
 
 
 @pytest.mark.parametrize("overlap", [timedelta(seconds=-1), timedelta(days=31)])
 def test_the_overlap_is_bounded(platform: APIKey, overlap: timedelta) -> None:
     with pytest.raises(WebhookError, match="0 to 720 hours"):
-        rotate_signing_key(client=platform, actor=ACTOR, overlap=overlap)
+        rotate_signing_key(api_key=platform, actor=ACTOR, overlap=overlap)
 
 
 def test_who_may_manage_keys(platform: APIKey) -> None:
@@ -84,15 +84,15 @@ def test_who_may_manage_keys(platform: APIKey) -> None:
     with pytest.raises(PermissionDenied):
         Actor.for_user(user)
     with pytest.raises(PermissionDenied):
-        Actor.for_client(platform)  # a new key has every scope but this one
+        Actor.for_api_key(platform)  # a new key has every scope but this one
     platform.scopes = ["webhooks"]
-    assert Actor.for_client(platform).name.startswith("API key")
+    assert Actor.for_api_key(platform).name.startswith("API key")
 
 
 def test_send_test_is_signed_and_returns_the_response(platform: APIKey, receiver: Receiver) -> None:
     receiver.body = b"thank you"
-    _, secret = rotate_signing_key(client=platform, actor=ACTOR)
-    attempt = send_test(client=platform, url=receiver.url, actor=ACTOR)
+    _, secret = rotate_signing_key(api_key=platform, actor=ACTOR)
+    attempt = send_test(api_key=platform, url=receiver.url, actor=ACTOR)
     assert (attempt.is_delivered, attempt.status, attempt.excerpt) == (True, 200, "thank you")
     headers, body, _ = receiver.got[0]
     assert json.loads(body)["event"] == "test"
@@ -100,14 +100,14 @@ def test_send_test_is_signed_and_returns_the_response(platform: APIKey, receiver
     signed = time.removeprefix("t=").encode() + b"." + body
     assert signature.split("=")[1] == hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
     receiver.status = 410
-    assert "410 Gone" in send_test(client=platform, url=receiver.url, actor=ACTOR).sentence
-    assert "public" not in send_test(client=None, url="http://", actor=ACTOR).sentence
+    assert "410 Gone" in send_test(api_key=platform, url=receiver.url, actor=ACTOR).sentence
+    assert "public" not in send_test(api_key=None, url="http://", actor=ACTOR).sentence
 
 
 def test_only_two_tests_are_sent_at_a_time(platform: APIKey, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signing, "send", lambda **options: send_test(client=None, url="x", actor=ACTOR))
+    monkeypatch.setattr(signing, "send", lambda **options: send_test(api_key=None, url="x", actor=ACTOR))
     with pytest.raises(WebhookError, match="Try again"):
-        send_test(client=platform, url="https://platform.example/", actor=ACTOR)
+        send_test(api_key=platform, url="https://platform.example/", actor=ACTOR)
     assert actions._tests.acquire(blocking=False)
     actions._tests.release()
 

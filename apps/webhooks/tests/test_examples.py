@@ -41,7 +41,7 @@ def example(
 ) -> Iterator[tuple[str, SigningKey, Path]]:
     """A running example that knows the platform's secret: its URL, the key, and what it prints."""
     settings.WEBHOOK_ALLOW_PRIVATE = True
-    key, secret = rotate_signing_key(client=api_key[0], actor=ACTOR)
+    key, secret = rotate_signing_key(api_key=api_key[0], actor=ACTOR)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     log = tmp_path / "log"
@@ -74,13 +74,13 @@ def test_an_example_verifies_webhooks(
     client = api_key[0]
 
     def outcome() -> tuple[int | None, str]:
-        attempt = send_test(client=client, url=url, actor=ACTOR)
+        attempt = send_test(api_key=client, url=url, actor=ACTOR)
         return attempt.status, attempt.excerpt
 
     assert outcome() == (200, "received")
-    rotate_signing_key(client=client, actor=ACTOR)
+    rotate_signing_key(api_key=client, actor=ACTOR)
     assert outcome() == (200, "received"), "during the overlap both secrets sign"
-    end_signing_key(client=client, key_id=key.key_id, actor=ACTOR)
+    end_signing_key(api_key=client, key_id=key.key_id, actor=ACTOR)
     assert outcome() == (401, "the signature is not right")
     assert log.read_text().count("received test") == 2
 

@@ -885,7 +885,7 @@ class Day:
         for name, platform in self.cast.platforms.items():
             for row in self.rows(
                 "SELECT p.id, p.text, p.label_mask, p.community FROM predictions_prediction p"
-                " JOIN accounts_apikey k ON k.id = p.client_id WHERE k.name = %s ORDER BY p.id DESC LIMIT 2",
+                " JOIN accounts_apikey k ON k.id = p.api_key_id WHERE k.name = %s ORDER BY p.id DESC LIMIT 2",
                 f"{name}-platform",
             ):
                 record = platform.api("GET", f"predictions/{row.id}")

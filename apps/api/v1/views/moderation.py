@@ -59,7 +59,7 @@ class ModerateView(APIView):
             )
         result = actions.moderate(
             text=data["text"],
-            client=request.auth,
+            api_key=request.auth,
             community=data["community"],
             author_ref=data["author"],
             external_id=data["external_id"],
@@ -214,7 +214,7 @@ class DecideView(ItemActionView):
             "labels": data.get("labels"),
             "rule": self._rule(item, data),
             "note": data["note"],
-            "client": request.auth,
+            "api_key": request.auth,
         }
         if data["similar"]:
             results = actions.decide_cluster(**options)
@@ -288,6 +288,6 @@ class AppealsView(APIView):
             )
         else:
             appeal = actions.appeal_for(
-                decision_id=data["decision_id"], client=request.auth, text=data["text"]
+                decision_id=data["decision_id"], api_key=request.auth, text=data["text"]
             )
         return Response(s.AppealResult(appeal).data, status=201)
