@@ -57,34 +57,34 @@ WHERE random() < {FEEDBACK_SHARE}"""
 
 
 class BenchError(Exception):
-    """The database does not hold what the bench needs; the message says what to do."""
+    """The database lacks rows that the benchmark needs; the message says what to do."""
 
 
-def require_disk_space() -> None:
-    """Make sure that this is a database that `fill` can fill.
+def require_fillable_database() -> None:
+    """Check that `fill` can add rows to the database.
 
     Raises:
-        BenchError: it is no PostgreSQL of version 18, or holds no predictions to copy.
+        BenchError: the database is not PostgreSQL 18, or has no predictions to copy.
     """
     if connection.vendor != "postgresql" or connection.pg_version < 180_000:  # type: ignore[attr-defined]
-        raise BenchError("This fills a PostgreSQL 18, which makes UUIDs of version 7: set DATABASE_URL.")
+        raise BenchError("The benchmark needs PostgreSQL 18, which has `uuidv7`: set DATABASE_URL.")
     if not Prediction.objects.exists():
-        raise BenchError("Run `manage.py seed_benchmark` first: what it stores is copied.")
+        raise BenchError("There are no predictions to copy: run `manage.py seed_benchmark` first.")
 
 
 def fill(*, count: int) -> Iterator[datetime]:
-    """Add predictions until there are `count`, and feedback to one in a hundred; yield each day that is done.
+    """Add predictions until there are `count`, and feedback on one in a hundred; yield each finished day.
 
-    They are made in the database of the oldest ones stored, texts and scores, over the last 90 days.
+    The database copies texts and scores of the oldest predictions and spreads them over the last 90 days.
 
     Raises:
-        BenchError: see `require_disk_space`.
+        BenchError: see `require_fillable_database`.
     """
-    require_disk_space()
+    require_fillable_database()
     missing = count - Prediction.objects.count()
     begin = start_of_hour(datetime.now(UTC)) - timedelta(days=DAYS)
     with connection.cursor() as cursor:
-        # Every reference is made here: looking each of them up takes longer than adding the rows.
+        # Disable the checks of foreign keys, which take longer than the insert.
         cursor.execute("SET session_replication_role = replica; SET synchronous_commit = off")
         cursor.execute(_DRAW)
         for number in range(DAYS if missing > 0 else 0):
@@ -109,7 +109,7 @@ class Counting:
 
 
 def count_all() -> Counting:
-    """Count everything anew, and make sure that nothing is missing."""
+    """Delete the rollups, count all hours in a new process, and check that no prediction is missing."""
     HourlyRollup.objects.all().delete()
     RollupProgress.objects.all().delete()
     connection.close()
@@ -126,7 +126,7 @@ def count_all() -> Counting:
 
 
 def count_again() -> float:
-    """Return how many seconds a run takes that finds nothing new."""
+    """Return the seconds of a run without changed hours."""
     actions.roll_up()
     start = time.perf_counter()
     actions.roll_up()
@@ -134,7 +134,7 @@ def count_again() -> float:
 
 
 def sign_in() -> str:
-    """Return the session cookie of somebody who may see everything."""
+    """Return the session cookie of a superuser."""
     user, _ = User.objects.get_or_create(
         username="bench-monitoring", defaults={"is_staff": True, "is_superuser": True}
     )
@@ -145,7 +145,7 @@ def sign_in() -> str:
 
 @dataclass(frozen=True)
 class Timing:
-    """How long a panel's callbacks take, over all windows and kinds of filters, in milliseconds."""
+    """The milliseconds of a panel's callbacks, over all windows and kinds of filters."""
 
     panel: str
     runs: int
@@ -155,7 +155,7 @@ class Timing:
 
 
 def time_callbacks(url: str, cookie: str) -> list[Timing]:
-    """Ask a running site for every panel, in every window, of all traffic, of a source and of a community."""
+    """Request every panel from a running site: every window, for all traffic, a source and a community."""
     session = requests.Session()
     session.cookies.set("sessionid", cookie)
     community = HourlyRollup.objects.filter(overall=False).values_list("community", flat=True)[0]
@@ -169,7 +169,7 @@ def time_callbacks(url: str, cookie: str) -> list[Timing]:
             answer = session.post(
                 url + CALLBACK, body, headers={"Content-Type": "application/json"}, timeout=60
             )
-            if number >= 0:  # the first round warms the database
+            if number >= 0:  # the first round fills the database's cache
                 milliseconds.append((time.perf_counter() - start) * 1e3)
             answer.raise_for_status()
             sizes.append(len(answer.content))
@@ -179,23 +179,23 @@ def time_callbacks(url: str, cookie: str) -> list[Timing]:
 
 
 def time_first_view(browser: Browser, url: str, cookie: str) -> list[float]:
-    """Return how many milliseconds each visit took until the first panel was drawn, with nothing cached."""
+    """Return the milliseconds from navigation to the first panel, for visits with an empty cache."""
     milliseconds = []
     for _ in range(VISITS):
         context = browser.new_context(viewport={"width": 1440, "height": 900})
         context.add_cookies([{"name": "sessionid", "value": cookie, "url": url}])
         page = context.new_page()
         page.goto(url + PAGE, wait_until="commit")
-        drawn = page.wait_for_function(
+        elapsed = page.wait_for_function(
             "() => document.querySelector('.plots .main-svg, .plots .empty') && performance.now()"
         )
-        milliseconds.append(float(drawn.json_value()))
+        milliseconds.append(float(elapsed.json_value()))
         context.close()
     return milliseconds
 
 
 def table(rows: list[Timing] | list[Counting]) -> str:
-    """Return figures as a table."""
+    """Return the rows as a table."""
     shown: Callable[[object], str] = lambda cell: f"{cell:,.1f}" if isinstance(cell, float) else f"{cell:,}"  # noqa: E731
     cells = [[cell if isinstance(cell, str) else shown(cell) for cell in astuple(row)] for row in rows]
     head = [field.name.replace("_", " ") for field in fields(rows[0])]

@@ -1,4 +1,4 @@
-"""Fills a PostgreSQL with predictions and queue items of one month, from real comments."""
+"""Adds predictions and queue items of one month to a PostgreSQL, from real comments."""
 
 import csv
 import gzip
@@ -50,7 +50,7 @@ def read_comments(path: Path, count: int) -> list[str]:
 
 
 def _copy(rows: Iterable[models.Model], model: type[models.Model]) -> None:
-    """Insert rows with COPY, ten times faster than INSERT."""
+    """Insert rows with COPY."""
     fields = [field for field in model._meta.concrete_fields if field.column != "id" or model is Prediction]
     columns = ", ".join(connection.ops.quote_name(str(field.column)) for field in fields)
     with (
@@ -77,16 +77,16 @@ def _moderators() -> list[User]:
 
 @transaction.atomic
 def seed(*, path: Path, predictions: int, items: int, seed: int = 0) -> None:
-    """Fill a PostgreSQL with predictions and queue items made of the file's comments.
+    """Add predictions and queue items from the file's comments to a PostgreSQL.
 
-    A quarter of the items has been decided; as many comments again were approved by the policy.
+    A quarter of the items is decided. For each item, another comment is approved automatically.
 
     Raises:
-        ModerationError: the database is no PostgreSQL, there is no policy, or there are too few predictions.
+        ModerationError: the database is not PostgreSQL, there is no policy, or there are too few predictions.
         NoModelError: no model is in service.
     """
     if connection.vendor != "postgresql":
-        raise ModerationError("This fills a PostgreSQL: set DATABASE_URL.")
+        raise ModerationError("The benchmark needs PostgreSQL: set DATABASE_URL.")
     if predictions < 2 * items:
         raise ModerationError("There must be at least twice as many predictions as items.")
     policy = Policy.objects.active_for("")
@@ -100,7 +100,7 @@ def seed(*, path: Path, predictions: int, items: int, seed: int = 0) -> None:
     hashes = [text_hash(text) for text in texts]
     sketches = [triage.minhash(normalise(text)[0]) for text in texts]
     with connection.cursor() as cursor:
-        # Every reference is made here: looking each of them up takes longer than adding the rows.
+        # Disable the checks of foreign keys, which take longer than the insert.
         cursor.execute("SET LOCAL session_replication_role = replica")
     # The fifth with the highest scores fills the queue, as a policy would.
     order = sorted(range(len(texts)), key=lambda row: -float(scores[row].max()))
@@ -165,7 +165,7 @@ def seed(*, path: Path, predictions: int, items: int, seed: int = 0) -> None:
         Submission,
     )
     _copy(_items(kept[items:], scores, verdicts, sketches, policy, now, chance), QueueItem)
-    # Read whole: while COPY runs, its connection answers nothing else.
+    # Read all rows first, because a connection processes no other query while COPY runs.
     decided = list(
         QueueItem.objects.exclude(status="open").values_list(
             "pk", "submission", "submission__author", "status", "decided_at"
@@ -255,6 +255,6 @@ def _items(
 
 
 def analyse() -> None:
-    """Let PostgreSQL look at what was put in, as it would by itself within minutes."""
+    """Update the statistics of PostgreSQL, as autovacuum would within minutes."""
     with connection.cursor() as cursor:
         cursor.execute("VACUUM ANALYZE")

@@ -103,7 +103,7 @@ def decide_item(
 
 
 def create_prediction(version: ModelVersion, at: datetime, **fields: Any) -> Prediction:
-    """Create a prediction with low scores, except for the labels and fields that are given."""
+    """Create a prediction with low scores; `fields` overrides scores and fields."""
     scores = dict.fromkeys(LABELS, 0.01) | {label: fields.pop(label) for label in LABELS if label in fields}
     return Prediction.objects.create(
         **{
@@ -194,7 +194,7 @@ def create_rollups(version: ModelVersion, days: int = 3) -> None:
 
 
 def create_monitoring_records(champion: ModelVersion) -> None:
-    """Create what the dashboard shows besides rollups: shadow scores, drift, an alert, a late mirror."""
+    """Create what the dashboard reads besides rollups: shadow scores, drift, an alert, the mirror's lag."""
     challenger = ModelVersion.objects.create(
         number=champion.number + 1, alias=Alias.CHALLENGER, recipe="two_level", sha256="1" * 64, manifest={}
     )

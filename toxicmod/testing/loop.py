@@ -1,6 +1,7 @@
-"""One round of the learning loop on the servers that `test_loop` starts; `test_loop` runs this module.
+"""One round of the learning loop: decisions, training, shadow evaluation, promotion, rollback.
 
-Moderators meet an insult that no model knows, "walnut"; the model that learns from them knows it.
+`test_loop` starts the servers and runs this module. Moderators reject an insult that the first model does not
+know, "walnut". The model that is trained on their decisions has to recognise it.
 """
 
 import csv
@@ -99,7 +100,7 @@ class Loop:
 
 
 def promote(version: ModelVersion, lead: User) -> float:
-    """Promote over the gates that so few rows fail; a gate that failed is recorded as overridden."""
+    """Promote a version and override the gates that fail because there are few rows."""
     report = GateReport.objects.current(version)
     assert report is not None
     failed = [gate["name"] for gate in report.gates if not gate["passed"]]
@@ -117,7 +118,7 @@ def main() -> None:
     first = ModelVersion.objects.get(alias=Alias.CHAMPION)
     lead = User.objects.create_superuser("lea")
     moderation.install_default_policy()
-    # Every comment that the policy lets pass is looked at by a moderator.
+    # Moderators review every comment.
     Policy.objects.update(audit_share=1, reject_audit_share=0, second_review_share=0)
 
     path = Path(settings.DATA_DIR, "ours.csv")
@@ -127,7 +128,7 @@ def main() -> None:
     run = training.create_run(actor=lead, dataset=base)
     training.enqueue_run(run)
     trained = loop.succeeded(run)
-    # MLflow was not up yet: the model is there all the same, and MLflow hears of it later.
+    # MLflow does not run yet. The model is stored and copied to MLflow later.
     assert (trained.mlflow_version, run.mlflow_run_id) == ("", "")
     loop.log(f"{trained} is trained while MLflow is down")
     loop.serves(trained, promote(trained, lead))
@@ -199,7 +200,7 @@ def main() -> None:
     assert after > 0.8, after
     assert false_alarms < 0.1, false_alarms
 
-    registry.rollback(reason="to see that it works", actor=lead)
+    registry.rollback(reason="to test the rollback", actor=lead)
     loop.serves(trained, time.monotonic())
     assert loop.flagged(new_insults(100, seed=4))[0] < 0.2
     sync_tracking.delay()

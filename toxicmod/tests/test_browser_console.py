@@ -14,7 +14,7 @@ from apps.moderation import actions, webhooks
 from apps.moderation.models import BulkJob, Decision, Delivery, Policy, QueueItem, Skip
 from apps.moderation.roles import create_roles
 from apps.registry.models import ModelVersion
-from toxicmod.testing.browser import LOOKS, Visit, assert_sound, overflow
+from toxicmod.testing.browser import APPEARANCES, Visit, assert_sound, overflow
 from toxicmod.testing.factories import HOSTILE_TEXT
 
 CONSOLE = "/admin/moderation/queueitem/console/"
@@ -648,7 +648,7 @@ def test_appeal(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
     assert_sound(opened, "console-appeal")
 
 
-@pytest.mark.parametrize(("width", "theme"), LOOKS)
+@pytest.mark.parametrize(("width", "theme"), APPEARANCES)
 def test_hostile_comments_are_escaped(
     policy: Policy, visit: Callable[..., Visit], width: int, theme: str
 ) -> None:
@@ -666,7 +666,7 @@ def test_hostile_comments_are_escaped(
         assert_sound(opened, "console-hostile")
 
 
-@pytest.mark.parametrize(("width", "theme"), LOOKS)
+@pytest.mark.parametrize(("width", "theme"), APPEARANCES)
 def test_pages_pass_all_checks(
     queue: list[QueueItem], policy: Policy, visit: Callable[..., Visit], width: int, theme: str
 ) -> None:

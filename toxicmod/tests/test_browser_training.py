@@ -16,7 +16,7 @@ from apps.predictions.models import Prediction
 from apps.registry.models import Alias, ModelVersion
 from apps.training.actions import create_run, score_in_shadow
 from apps.training.models import Dataset, Gate, GateReport, TrainingRun
-from toxicmod.testing.browser import LOOKS, Visit, assert_sound
+from toxicmod.testing.browser import APPEARANCES, Visit, assert_sound
 from toxicmod.testing.factories import register_copy
 
 # Django's inline tables have a header without text, and scroll by touch only where the window is narrow.
@@ -42,7 +42,7 @@ def test_watch_updates_progress(visit: Callable[..., Visit]) -> None:
     expect(page.get_by_text("Cancel run")).to_have_count(0)
 
 
-@pytest.mark.parametrize(("width", "theme"), LOOKS)
+@pytest.mark.parametrize(("width", "theme"), APPEARANCES)
 def test_training_pages_pass_all_checks(
     visit: Callable[..., Visit], width: int, theme: str, settings: Any
 ) -> None:
@@ -113,7 +113,7 @@ def test_training_pages_pass_all_checks(
     assert_sound(shown, "promotions")
 
 
-@pytest.mark.parametrize(("width", "theme"), LOOKS)
+@pytest.mark.parametrize(("width", "theme"), APPEARANCES)
 def test_active_learning_pages_pass_all_checks(visit: Callable[..., Visit], width: int, theme: str) -> None:
     create_roles()
     moderation.install_default_policy()

@@ -14,7 +14,7 @@ from apps.accounts.models import APIKey, User
 from apps.moderation.models import Delivery, QueueItem
 from apps.moderation.roles import create_roles
 from apps.webhooks.models import Endpoint, SigningKey
-from toxicmod.testing.browser import LOOKS, Visit, assert_sound
+from toxicmod.testing.browser import APPEARANCES, Visit, assert_sound
 from toxicmod.testing.factories import decide_item
 from toxicmod.testing.receivers import Receiver
 
@@ -32,7 +32,7 @@ def admin(db: None) -> User:
     return user
 
 
-@pytest.mark.parametrize(("width", "theme"), LOOKS)
+@pytest.mark.parametrize(("width", "theme"), APPEARANCES)
 def test_webhook_pages_in_every_state(
     item: QueueItem,
     client_key: APIKey,

@@ -60,10 +60,10 @@ def test_overload_rejects_excess_requests_and_keeps_latency(path: str) -> None:
                 seconds=8,
                 rate=4 * full.rate,
                 connections=24 * CONNECTIONS,
-                may_refuse=True,
+                may_reject=True,
                 warm_up=2,  # the first quarter of a second counts as a burst, whose requests all wait
             )
-            after = load(target, requests(target), seconds=10, rate=full.rate / 2, may_refuse=True)
+            after = load(target, requests(target), seconds=10, rate=full.rate / 2, may_reject=True)
             time.sleep(WRITE_SECONDS + 1)
             with closing(sqlite3.connect(Path(env["DATA_DIR"], "toxicmod.sqlite3"))) as database:
                 (counted,) = database.execute(

@@ -1,4 +1,4 @@
-"""What was answered is stored."""
+"""Predictions are stored before the response, also on errors of a batch or the connection."""
 
 import socket
 import time

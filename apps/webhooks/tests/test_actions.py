@@ -1,4 +1,4 @@
-"""Signing keys: created, rotated with an overlap, ended; and test webhooks."""
+"""Rotation and end of signing keys; test webhooks."""
 
 import hashlib
 import hmac
@@ -30,7 +30,7 @@ def active(platform: APIKey) -> list[str]:
     return [key.key_id for key in SigningKey.objects.active().filter(api_key=platform)]
 
 
-def test_both_keys_sign_until_the_overlap_is_over(platform: APIKey) -> None:
+def test_rotate_signing_key_keeps_old_key_during_overlap(platform: APIKey) -> None:
     old, old_secret = rotate_signing_key(api_key=platform, actor=ACTOR)
     new, new_secret = rotate_signing_key(api_key=platform, actor=ACTOR, overlap=timedelta(hours=2))
     assert old_secret != new_secret
@@ -43,7 +43,7 @@ def test_both_keys_sign_until_the_overlap_is_over(platform: APIKey) -> None:
     assert active(platform) == [new.key_id]
 
 
-def test_a_second_rotation_waits_for_the_first(platform: APIKey) -> None:
+def test_rotate_signing_key_rejects_second_rotation(platform: APIKey) -> None:
     """A second click must not end the secret that the receiver has."""
     old, _ = rotate_signing_key(api_key=platform, actor=ACTOR)
     lost, _ = rotate_signing_key(api_key=platform, actor=ACTOR)
@@ -59,13 +59,13 @@ def test_a_second_rotation_waits_for_the_first(platform: APIKey) -> None:
     assert active(platform) == [new.key_id]
 
 
-def test_a_secret_that_leaked_is_replaced_at_once(platform: APIKey) -> None:
+def test_rotate_signing_key_without_overlap(platform: APIKey) -> None:
     rotate_signing_key(api_key=platform, actor=ACTOR)
     new, _ = rotate_signing_key(api_key=platform, actor=ACTOR, overlap=timedelta(0))
     assert active(platform) == [new.key_id]
 
 
-def test_the_only_key_can_not_be_ended(platform: APIKey) -> None:
+def test_end_signing_key_rejects_only_key(platform: APIKey) -> None:
     key, _ = rotate_signing_key(api_key=platform, actor=ACTOR)
     with pytest.raises(WebhookError, match="only signing secret"):
         end_signing_key(api_key=platform, key_id=key.key_id, actor=ACTOR)
@@ -74,12 +74,12 @@ def test_the_only_key_can_not_be_ended(platform: APIKey) -> None:
 
 
 @pytest.mark.parametrize("overlap", [timedelta(seconds=-1), timedelta(days=31)])
-def test_the_overlap_is_bounded(platform: APIKey, overlap: timedelta) -> None:
+def test_rotate_signing_key_rejects_invalid_overlap(platform: APIKey, overlap: timedelta) -> None:
     with pytest.raises(WebhookError, match="0 to 720 hours"):
         rotate_signing_key(api_key=platform, actor=ACTOR, overlap=overlap)
 
 
-def test_who_may_manage_keys(platform: APIKey) -> None:
+def test_actor_requires_permission_or_scope(platform: APIKey) -> None:
     user = User.objects.create_user("lea")
     with pytest.raises(PermissionDenied):
         Actor.for_user(user)
@@ -89,7 +89,7 @@ def test_who_may_manage_keys(platform: APIKey) -> None:
     assert Actor.for_api_key(platform).name.startswith("API key")
 
 
-def test_send_test_is_signed_and_returns_the_response(platform: APIKey, receiver: Receiver) -> None:
+def test_send_test_signs_and_returns_response(platform: APIKey, receiver: Receiver) -> None:
     receiver.body = b"thank you"
     _, secret = rotate_signing_key(api_key=platform, actor=ACTOR)
     attempt = send_test(api_key=platform, url=receiver.url, actor=ACTOR)
@@ -104,7 +104,7 @@ def test_send_test_is_signed_and_returns_the_response(platform: APIKey, receiver
     assert "public" not in send_test(api_key=None, url="http://", actor=ACTOR).sentence
 
 
-def test_only_two_tests_are_sent_at_a_time(platform: APIKey, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_send_test_rejects_third_concurrent_test(platform: APIKey, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signing, "send", lambda **options: send_test(api_key=None, url="x", actor=ACTOR))
     with pytest.raises(WebhookError, match="Try again"):
         send_test(api_key=platform, url="https://platform.example/", actor=ACTOR)

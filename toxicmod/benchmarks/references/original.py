@@ -50,7 +50,7 @@ def loading(comment: Comment) -> dict[str, dict[str, float]]:
 
 @app.post("/alone")
 def alone(comment: Comment) -> dict[str, float]:
-    """Half of it: the probabilities without the labels."""
+    """Return the probabilities without the labels."""
     probabilities = [column[0, 1] for column in model.predict_proba([comment.text])]
     logging.info("predict_proba %s %s", comment.text, probabilities)
     return dict(zip(LABELS, map(float, probabilities), strict=True))
