@@ -8,6 +8,8 @@ from django.utils import timezone
 
 
 class SigningKeyQuerySet(models.QuerySet["SigningKey"]):
+    """Queries of signing keys."""
+
     def active(self, now: datetime | None = None) -> "SigningKeyQuerySet":
         """Return the keys that sign webhooks, the newest first."""
         return self.filter(Q(expires_at=None) | Q(expires_at__gt=now or timezone.now())).order_by("-pk")

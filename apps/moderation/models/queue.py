@@ -41,6 +41,8 @@ VIEWS = ("all", "mine", "overdue", *Queue.values)
 
 
 class QueueItemQuerySet(models.QuerySet["QueueItem"]):
+    """Queries of queue items by state, lease and saved view."""
+
     def open(self) -> "QueueItemQuerySet":
         """Return the items that wait for a decision."""
         return self.filter(status=QueueItem.Status.OPEN)
