@@ -4,10 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.apps import apps as current_apps
 from django.core.exceptions import PermissionDenied
-from django.db import connection
-from django.db.migrations.executor import MigrationExecutor
 from django.test import Client
 from django.urls import reverse
 
@@ -130,20 +127,3 @@ def test_administrator_gives_no_more_access_than_they_have(
         assert client.get(reverse("admin:auth_user_password_change", args=[user.pk])).status_code == 403
     form = client.get(reverse("admin:accounts_apikey_add")).context["adminform"].form
     assert set(form.fields["acts_as"].queryset) == {administrator, new}
-
-
-@pytest.mark.slow
-@pytest.mark.django_db(transaction=True)
-def test_migration_keeps_what_users_saw() -> None:
-    before = [("accounts", "0001_initial"), ("moderation", "0002_learn")]
-    executor = MigrationExecutor(connection)
-    latest = executor.loader.graph.leaf_nodes()
-    executor.migrate(before)
-    old = executor.loader.project_state(before).apps
-    users = {name: old.get_model("accounts", "User").objects.create(username=name) for name in ("ann", "ben")}
-    old.get_model("moderation", "CommunityAccess").objects.create(user=users["ann"], community="news")
-    executor = MigrationExecutor(connection)
-    executor.migrate(latest)
-    user = current_apps.get_model("accounts", "User")
-    assert communities_of(user.objects.get(username="ann")) == ["news"]
-    assert communities_of(user.objects.get(username="ben")) is None
