@@ -295,16 +295,16 @@ def lea(person: Callable[..., User]) -> User:
 
 
 @pytest.fixture
-def client_key(db: None) -> APIKey:
+def platform_key(db: None) -> APIKey:
     """The API key of a platform."""
     return create_api_key(actor=SYSTEM, name="platform")[0]
 
 
 @pytest.fixture
-def item(model: ModelVersion, policy: Policy, client_key: APIKey) -> QueueItem:
+def item(model: ModelVersion, policy: Policy, platform_key: APIKey) -> QueueItem:
     """An open queue item whose platform gets a webhook about the decision."""
     return create_queue_item(
-        "insult=0.7 you fool", api_key=client_key, callback_url="https://platform.example/hook"
+        "insult=0.7 you fool", api_key=platform_key, callback_url="https://platform.example/hook"
     )
 
 
@@ -338,7 +338,7 @@ def mlflow_outage(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def site_data(item: QueueItem, client_key: APIKey, person: Callable[..., User]) -> dict[str, Any]:
+def site_data(item: QueueItem, platform_key: APIKey, person: Callable[..., User]) -> dict[str, Any]:
     """Return one row of each model, a user of each role and a key of each scope."""
     people = {letter: person(role, role) for letter, role in ROLES.items()}
     User.objects.exclude(username="").update(is_staff=True)
@@ -353,7 +353,7 @@ def site_data(item: QueueItem, client_key: APIKey, person: Callable[..., User]) 
     ).decision
     token = webhooks.appeal_token(decided)
     moderation.appeal(token=token)
-    rotate_signing_key(api_key=client_key, actor=Actor.for_user(people["a"]))
+    rotate_signing_key(api_key=platform_key, actor=Actor.for_user(people["a"]))
     job, _ = moderation.preview_bulk(
         user=people["l"], filter={"label": "insult", "score_from": 0.5}, action=Decision.Action.APPROVE
     )
@@ -380,7 +380,7 @@ def site_data(item: QueueItem, client_key: APIKey, person: Callable[..., User]) 
     Notification.objects.create(
         alert=alert, event="alert.opened", channel="email", send_after=alert.opened_at
     )
-    waiting = create_queue_item("insult=0.7 you other fool", api_key=client_key)
+    waiting = create_queue_item("insult=0.7 you other fool", api_key=platform_key)
     keys = {
         scope: create_api_key(actor=SYSTEM, name=scope, scopes=[scope], acts_as=people["m"])[1]
         for scope in Scope.values
@@ -388,7 +388,7 @@ def site_data(item: QueueItem, client_key: APIKey, person: Callable[..., User]) 
     return {
         "people": people,
         "secrets": keys,
-        "signing": client_key.pk,
+        "signing": platform_key.pk,
         "decision": decided.pk,
         "policies": Policy.objects.active_for("").pk,  # type: ignore[union-attr]
         "webhooks": decided.deliveries.get().pk,

@@ -26,7 +26,7 @@ from apps.accounts.models import APIKey, User
 from apps.classifier.labels import LABELS
 from apps.core.permissions import SYSTEM
 from apps.moderation import actions, webhooks
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import (
     Appeal,
     Author,
@@ -233,8 +233,8 @@ class World:
 
 
 @pytest.fixture
-def world(model: Any, policy: Policy, client_key: APIKey, person: Callable[..., User]) -> World:
-    return World(client_key, person)
+def world(model: Any, policy: Policy, platform_key: APIKey, person: Callable[..., User]) -> World:
+    return World(platform_key, person)
 
 
 def registered() -> list[type[Model]]:
@@ -525,8 +525,8 @@ class Blind:
 
 
 @pytest.fixture
-def blind(model: Any, policy: Policy, client_key: APIKey, person: Callable[..., User]) -> Blind:
-    return Blind(client_key, person)
+def blind(model: Any, policy: Policy, platform_key: APIKey, person: Callable[..., User]) -> Blind:
+    return Blind(platform_key, person)
 
 
 def test_first_decision_is_hidden_until_the_second_review_is_decided(blind: Blind) -> None:

@@ -71,16 +71,16 @@ def test_example_accepts_signed_webhooks(
     example: tuple[str, SigningKey, Path], api_key: tuple[APIKey, str]
 ) -> None:
     url, key, log = example
-    client = api_key[0]
+    platform = api_key[0]
 
     def outcome() -> tuple[int | None, str]:
-        attempt = send_test(api_key=client, url=url, actor=ACTOR)
+        attempt = send_test(api_key=platform, url=url, actor=ACTOR)
         return attempt.status, attempt.excerpt
 
     assert outcome() == (200, "received")
-    rotate_signing_key(api_key=client, actor=ACTOR)
+    rotate_signing_key(api_key=platform, actor=ACTOR)
     assert outcome() == (200, "received"), "during the overlap both secrets sign"
-    end_signing_key(api_key=client, key_id=key.key_id, actor=ACTOR)
+    end_signing_key(api_key=platform, key_id=key.key_id, actor=ACTOR)
     assert outcome() == (401, "the signature is not right")
     assert log.read_text().count("received test") == 2
 

@@ -26,12 +26,12 @@ def administrator_client(person: Callable[..., User]) -> Client:
 
 @pytest.fixture
 def delivery(item: QueueItem, ann: User) -> Delivery:
-    found = decide_item(item, ann).delivery
-    assert found is not None
-    return found
+    delivery = decide_item(item, ann).delivery
+    assert delivery is not None
+    return delivery
 
 
-EVERYTHING = "Every webhook has been delivered."
+ALL_DELIVERED = "Every webhook has been delivered."
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ EVERYTHING = "Every webhook has been delivered."
         ({"attempts": 2, "error": "The receiver responded 500."}, "1 is being retried."),
         ({"status": "sending", "attempts": 3, "error": "no"}, "1 is being retried."),
         ({"status": "failed", "attempts": 1, "error": "no"}, "1 webhook failed."),
-        ({"status": "delivered", "attempts": 1}, EVERYTHING),
+        ({"status": "delivered", "attempts": 1}, ALL_DELIVERED),
         ({"status": "cancelled"}, "No webhooks yet"),
     ],
 )
@@ -52,8 +52,7 @@ def test_webhooks_summary_by_delivery_status(
     Delivery.objects.update(**fields)
     html = " ".join(lead_client.get(console_url("webhooks")).content.decode().split())
     assert expected in html.replace("</b>", "")
-    assert (EVERYTHING in html) == (expected == EVERYTHING)
-    assert "every platform has been told" not in html
+    assert (ALL_DELIVERED in html) == (expected == ALL_DELIVERED)
 
 
 def test_webhooks_summary_covers_every_status() -> None:
@@ -87,9 +86,9 @@ def test_resend_all(delivery: Delivery, lead_client: Client, ann: User) -> None:
 
 
 def test_signing_shows_a_new_secret_once(
-    client_key: APIKey, administrator_client: Client, lead_client: Client
+    platform_key: APIKey, administrator_client: Client, lead_client: Client
 ) -> None:
-    page, rotate = console_url("signing", client_key.pk), console_url("rotate_signing_key", client_key.pk)
+    page, rotate = console_url("signing", platform_key.pk), console_url("rotate_signing_key", platform_key.pk)
     assert "not signed" in administrator_client.get(console_url("webhooks")).content.decode()
     assert "Signing secrets" not in lead_client.get(console_url("webhooks")).content.decode()
     assert lead_client.get(page).status_code == lead_client.post(rotate).status_code == 403
@@ -98,15 +97,15 @@ def test_signing_shows_a_new_secret_once(
     from apps.webhooks.signing import secret_of
 
     secret = secret_of(SigningKey.objects.get())
-    shown = administrator_client.get(page)
-    assert secret in shown.content.decode()
-    assert "no-store" in shown["Cache-Control"]
+    response = administrator_client.get(page)
+    assert secret in response.content.decode()
+    assert "no-store" in response["Cache-Control"]
     assert secret not in administrator_client.get(page).content.decode()
     assert "two secrets" not in administrator_client.get(console_url("webhooks")).content.decode()
 
 
-def test_rotate_and_end_signing_key(client_key: APIKey, administrator_client: Client) -> None:
-    page, rotate = console_url("signing", client_key.pk), console_url("rotate_signing_key", client_key.pk)
+def test_rotate_and_end_signing_key(platform_key: APIKey, administrator_client: Client) -> None:
+    page, rotate = console_url("signing", platform_key.pk), console_url("rotate_signing_key", platform_key.pk)
     administrator_client.post(rotate)
     assert administrator_client.post(rotate, {"overlap_hours": "1"}).status_code == 302
     old = SigningKey.objects.last()
@@ -121,12 +120,12 @@ def test_rotate_and_end_signing_key(client_key: APIKey, administrator_client: Cl
     assert second_click.status_code == 422
     assert "A rotation is in progress" in second_click.content.decode()
     assert (
-        administrator_client.post(console_url("end_signing_key", client_key.pk, old.key_id)).status_code
+        administrator_client.post(console_url("end_signing_key", platform_key.pk, old.key_id)).status_code
         == 302
     )
     assert "Rotate secret" in administrator_client.get(page).content.decode()
     assert (
-        administrator_client.post(console_url("end_signing_key", client_key.pk, old.key_id)).status_code
+        administrator_client.post(console_url("end_signing_key", platform_key.pk, old.key_id)).status_code
         == 422
     )
     assert administrator_client.post(rotate, {"overlap_hours": "721"}).status_code == 422
@@ -134,9 +133,9 @@ def test_rotate_and_end_signing_key(client_key: APIKey, administrator_client: Cl
 
 
 def test_test_webhook_shows_the_response(
-    client_key: APIKey, administrator_client: Client, receiver: Receiver
+    platform_key: APIKey, administrator_client: Client, receiver: Receiver
 ) -> None:
-    send = console_url("test_webhook", client_key.pk)
+    send = console_url("test_webhook", platform_key.pk)
     receiver.body = b"<script>alert(1)</script>"
     html = administrator_client.post(send, {"url": receiver.url}).content.decode()
     assert "Delivered." in html
@@ -150,15 +149,15 @@ def test_test_webhook_shows_the_response(
     assert administrator_client.post(send, {"url": "nonsense:"}).status_code == 422
 
 
-def test_signing_documents_verification(client_key: APIKey, administrator_client: Client) -> None:
-    html = administrator_client.get(console_url("signing", client_key.pk)).content.decode()
+def test_signing_documents_verification(platform_key: APIKey, administrator_client: Client) -> None:
+    html = administrator_client.get(console_url("signing", platform_key.pk)).content.decode()
     for expected in ("Webhook-Signature", "hmac.compare_digest", "timingSafeEqual", "hash_equals"):
         assert expected in html
 
 
-def test_api_key_admin_links_to_signing(client_key: APIKey, administrator_client: Client) -> None:
-    page = administrator_client.get(reverse("admin:accounts_apikey_change", args=[client_key.pk]))
-    assert console_url("signing", client_key.pk) in page.content.decode()
+def test_api_key_admin_links_to_signing(platform_key: APIKey, administrator_client: Client) -> None:
+    page = administrator_client.get(reverse("admin:accounts_apikey_change", args=[platform_key.pk]))
+    assert console_url("signing", platform_key.pk) in page.content.decode()
     assert administrator_client.get(reverse("admin:accounts_apikey_add")).status_code == 200
 
 
