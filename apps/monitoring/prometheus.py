@@ -53,12 +53,12 @@ class DatabaseCollector(Collector):
                 *_queue(),
                 _gauge("toxicmod_model_version", "Number of the champion.", _champion()),
                 _gauge(
-                    "toxicmod_webhooks_waiting",
+                    "toxicmod_webhooks_pending",
                     "Webhooks to be sent.",
                     Delivery.objects.filter(status__in=["pending", "sending"]).count(),
                 ),
                 _gauge(
-                    "toxicmod_webhooks_given_up",
+                    "toxicmod_webhooks_failed",
                     "Webhooks that failed and were not sent again.",
                     Delivery.objects.filter(status=Delivery.Status.FAILED).count(),
                 ),

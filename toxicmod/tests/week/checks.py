@@ -920,11 +920,11 @@ class Day:
         for name, query in (
             ("toxicmod_model_version", "SELECT number FROM registry_modelversion WHERE alias = 'champion'"),
             (
-                "toxicmod_webhooks_waiting",
+                "toxicmod_webhooks_pending",
                 "SELECT count(*) FROM moderation_delivery WHERE status IN ('pending', 'sending')",
             ),
             (
-                "toxicmod_webhooks_given_up",
+                "toxicmod_webhooks_failed",
                 "SELECT count(*) FROM moderation_delivery WHERE status = 'failed'",
             ),
             ("toxicmod_alerts_open", "SELECT count(*) FROM monitoring_alert WHERE closed_at IS NULL"),
