@@ -85,8 +85,8 @@ class ModelVersionAdmin(ReadOnlyAdmin):
 
     def changelist_view(self, request: Any, extra_context: dict[str, Any] | None = None) -> Any:
         pages = (("training_challenger", "The challenger"), ("training_roll_back", "Roll back"))
-        may = request.user.has_perm(PROMOTE_PERMISSION)
-        tools = [(reverse(f"admin:{name}"), text) for name, text in pages] if may else []
+        may_promote = request.user.has_perm(PROMOTE_PERMISSION)
+        tools = [(reverse(f"admin:{name}"), text) for name, text in pages] if may_promote else []
         return super().changelist_view(request, {"tools": tools} | (extra_context or {}))
 
     def get_queryset(self, request: Any) -> Any:

@@ -92,8 +92,8 @@ def _experiment(mlflow: ModuleType) -> str:
     experiment = mlflow.get_experiment_by_name(EXPERIMENT)
     if experiment:
         return experiment.experiment_id
-    served = settings.MLFLOW_TRACKING_URI.startswith("http")
-    return mlflow.create_experiment(EXPERIMENT, None if served else _location(settings.MLFLOW_ARTIFACTS))
+    has_server = settings.MLFLOW_TRACKING_URI.startswith("http")
+    return mlflow.create_experiment(EXPERIMENT, None if has_server else _location(settings.MLFLOW_ARTIFACTS))
 
 
 def _location(folder_or_url: str) -> str:

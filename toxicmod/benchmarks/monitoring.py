@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from itertools import product
@@ -194,9 +194,14 @@ def time_first_view(browser: Browser, url: str, cookie: str) -> list[float]:
     return milliseconds
 
 
+def _format(cell: object) -> str:
+    if isinstance(cell, str):
+        return cell
+    return f"{cell:,.1f}" if isinstance(cell, float) else f"{cell:,}"
+
+
 def table(rows: list[Timing] | list[Counting]) -> str:
     """Return the rows as a table."""
-    shown: Callable[[object], str] = lambda cell: f"{cell:,.1f}" if isinstance(cell, float) else f"{cell:,}"  # noqa: E731
-    cells = [[cell if isinstance(cell, str) else shown(cell) for cell in astuple(row)] for row in rows]
+    cells = [[_format(cell) for cell in astuple(row)] for row in rows]
     head = [field.name.replace("_", " ") for field in fields(rows[0])]
     return "\n".join("".join(f"{cell:>14}" for cell in row) for row in [head, *cells])

@@ -118,7 +118,7 @@ def seed(*, path: Path, predictions: int, items: int, seed: int = 0) -> None:
     for pk, community in Author.objects.filter(community__in=COMMUNITIES).values_list("pk", "community"):
         authors[community].append(pk)
     moderators = _moderators()
-    kept: list[tuple[Any, int, str, Any]] = []
+    submissions: list[tuple[Any, int, str, Any]] = []
 
     def scored() -> Iterator[Prediction]:
         for number in range(predictions):
@@ -138,7 +138,7 @@ def seed(*, path: Path, predictions: int, items: int, seed: int = 0) -> None:
                 **dict(zip(LABELS, scores[row].tolist(), strict=True)),
             )
             if number >= predictions - 2 * items:
-                kept.append((prediction.pk, row, community, prediction.created_at))
+                submissions.append((prediction.pk, row, community, prediction.created_at))
             yield prediction
 
     _copy(scored(), Prediction)
@@ -146,7 +146,7 @@ def seed(*, path: Path, predictions: int, items: int, seed: int = 0) -> None:
         triage.apply_policy(probabilities=dict(zip(LABELS, row.tolist(), strict=True)), policy=policy)
         for row in scores
     ]
-    writers = [chance.choice(authors[community]) for _, _, community, _ in kept]
+    writers = [chance.choice(authors[community]) for _, _, community, _ in submissions]
     _copy(
         (
             Submission(
@@ -159,12 +159,12 @@ def seed(*, path: Path, predictions: int, items: int, seed: int = 0) -> None:
                 created_at=created_at,
             )
             for number, ((pk, row, community, created_at), writer) in enumerate(
-                zip(kept, writers, strict=True)
+                zip(submissions, writers, strict=True)
             )
         ),
         Submission,
     )
-    _copy(_items(kept[items:], scores, verdicts, sketches, policy, now, chance), QueueItem)
+    _copy(_items(submissions[items:], scores, verdicts, sketches, policy, now, chance), QueueItem)
     # Read all rows first, because a connection processes no other query while COPY runs.
     decided = list(
         QueueItem.objects.exclude(status="open").values_list(
@@ -183,7 +183,7 @@ def seed(*, path: Path, predictions: int, items: int, seed: int = 0) -> None:
                 policy=policy,
                 created_at=created_at,
             )
-            for (pk, _, _, created_at), writer in islice(zip(kept, writers, strict=True), items)
+            for (pk, _, _, created_at), writer in islice(zip(submissions, writers, strict=True), items)
         ),
         Decision,
     )
@@ -209,7 +209,7 @@ def seed(*, path: Path, predictions: int, items: int, seed: int = 0) -> None:
 
 
 def _items(
-    kept: Sequence[tuple[Any, int, str, Any]],
+    submissions: Sequence[tuple[Any, int, str, Any]],
     scores: Any,
     verdicts: Sequence[triage.Verdict],
     sketches: Sequence[tuple[int, int]],
@@ -217,7 +217,7 @@ def _items(
     now: Any,
     chance: random.Random,
 ) -> Iterator[QueueItem]:
-    for pk, row, community, created_at in kept:
+    for pk, row, community, created_at in submissions:
         kind = QueueItem.Kind.AUDIT if chance.random() < 0.1 else QueueItem.Kind.REVIEW
         probabilities = dict(zip(LABELS, scores[row].tolist(), strict=True))
         rank = triage.rank(

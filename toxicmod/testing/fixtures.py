@@ -380,7 +380,7 @@ def site_data(item: QueueItem, platform_key: APIKey, person: Callable[..., User]
     Notification.objects.create(
         alert=alert, event="alert.opened", channel="email", send_after=alert.opened_at
     )
-    waiting = create_queue_item("insult=0.7 you other fool", api_key=platform_key)
+    open_item = create_queue_item("insult=0.7 you other fool", api_key=platform_key)
     keys = {
         scope: create_api_key(actor=SYSTEM, name=scope, scopes=[scope], acts_as=people["m"])[1]
         for scope in Scope.values
@@ -393,8 +393,8 @@ def site_data(item: QueueItem, platform_key: APIKey, person: Callable[..., User]
         "policies": Policy.objects.active_for("").pk,  # type: ignore[union-attr]
         "webhooks": decided.deliveries.get().pk,
         "bulk": job.pk,
-        "item": waiting.pk,
-        "queue": waiting.pk,
+        "item": open_item.pk,
+        "queue": open_item.pk,
         "trainingrun": run.pk,
         "predictions": prediction.pk,
         "r": prediction.pk,

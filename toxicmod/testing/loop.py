@@ -74,14 +74,14 @@ class Loop:
             {result["model_version"] for result in results},
         )
 
-    def wait(self, condition: Callable[[], Any], what: str, seconds: float = 240) -> Any:
+    def wait(self, condition: Callable[[], Any], description: str, seconds: float = 240) -> Any:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if result := condition():
                 return result
             time.sleep(0.1)
         runs_now = list(TrainingRun.objects.values_list("pk", "status", "step", "error"))
-        raise AssertionError(f"not within {seconds} s: {what}; the runs are {runs_now}")
+        raise AssertionError(f"not within {seconds} s: {description}; the runs are {runs_now}")
 
     def serves(self, version: ModelVersion, promoted: float) -> None:
         self.wait(lambda: self.flagged(["hello there"])[1] == {version.number}, f"{version} serves", 5)
@@ -107,8 +107,8 @@ def promote(version: ModelVersion, lead: User) -> float:
     if failed:
         with pytest.raises(GateError):
             training.promote(version=version, reason="without force", actor=lead)
-    made = training.promote(version=version, reason="a drill", actor=lead, force=True)
-    assert (made.forced, made.gates) == (bool(failed), report.gates)
+    promotion = training.promote(version=version, reason="a drill", actor=lead, force=True)
+    assert (promotion.forced, promotion.gates) == (bool(failed), report.gates)
     return time.monotonic()
 
 

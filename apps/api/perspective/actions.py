@@ -159,8 +159,8 @@ def build_response(request: AnalyzeRequest, prediction: LabelScores) -> dict[str
     probabilities = prediction.probabilities
     spans = [(0, utf16_length(request.text), probabilities)]
     if request.sentences:
-        served = serving.route(prediction.text_hash)
-        scores = served.scorer.score_many([sentence for _, _, sentence in request.sentences], threads=1)
+        loaded_model = serving.route(prediction.text_hash)
+        scores = loaded_model.scorer.score_many([sentence for _, _, sentence in request.sentences], threads=1)
         spans += [
             (begin, end, dict(zip(LABELS, row, strict=True)))
             for (begin, end, _), row in zip(request.sentences, scores.tolist(), strict=True)

@@ -63,12 +63,12 @@ class _Detector(NamedTuple):
 @cache
 def _detector() -> _Detector:
     model = LanguageIdentifier.from_model_file(MODEL_FILE)
-    kept = [model.nb_classes.index(language) for language in PERSPECTIVE]
+    indices = [model.nb_classes.index(language) for language in PERSPECTIVE]
     return _Detector(
         np.array(model.tk_nextmove, np.uint32).reshape(-1, 256),
         np.array([model.tk_row, model.tk_output], np.int32).T.copy(),
-        np.ascontiguousarray(model.nb_ptc[:, kept], np.float32),
-        model.nb_pc[kept].astype(np.float32),
+        np.ascontiguousarray(model.nb_ptc[:, indices], np.float32),
+        model.nb_pc[indices].astype(np.float32),
         np.zeros(len(model.nb_ptc), np.int32),
         np.empty(4 * HEAD, np.int32),
     )

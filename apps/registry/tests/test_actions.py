@@ -129,7 +129,7 @@ def test_named_finds_number_and_alias(champion: ModelVersion) -> None:
         assert ModelVersion.objects.named(name) is None
 
 
-def test_the_commands(
+def test_registry_commands(
     champion: ModelVersion,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

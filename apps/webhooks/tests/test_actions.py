@@ -117,7 +117,9 @@ def run(*args: str, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-def test_the_command(platform: APIKey, receiver: Receiver, capsys: pytest.CaptureFixture[str]) -> None:
+def test_webhook_keys_command(
+    platform: APIKey, receiver: Receiver, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert "not signed" in run(capsys=capsys)
     key_id, secret = run("test", "--rotate", capsys=capsys).split()
     assert active(platform) == [key_id]

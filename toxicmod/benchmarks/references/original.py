@@ -28,7 +28,7 @@ class Comment(BaseModel):
     text: str
 
 
-def both(pipeline: Any, text: str) -> dict[str, dict[str, float]]:
+def predict_labels_and_probabilities(pipeline: Any, text: str) -> dict[str, dict[str, float]]:
     labels = pipeline.predict([text])[0]
     probabilities = [column[0, 1] for column in pipeline.predict_proba([text])]
     logging.info("predict_proba %s %s %s", text, labels, probabilities)
@@ -40,12 +40,12 @@ def both(pipeline: Any, text: str) -> dict[str, dict[str, float]]:
 
 @app.post("/predict_proba")
 def predict_proba(comment: Comment) -> dict[str, dict[str, float]]:
-    return both(model, comment.text)
+    return predict_labels_and_probabilities(model, comment.text)
 
 
 @app.post("/loading")
 def loading(comment: Comment) -> dict[str, dict[str, float]]:
-    return both(joblib.load(os.environ["MODEL"]), comment.text)
+    return predict_labels_and_probabilities(joblib.load(os.environ["MODEL"]), comment.text)
 
 
 @app.post("/alone")

@@ -84,11 +84,11 @@ class PredictView(APIView):
         """Return the response for the scored comments, or raise the exception that prevented scoring them."""
         if isinstance(scored, Exception):
             raise scored
-        rows, served = scored
-        results = [self.result(row, served.number) for row in rows]
+        rows, loaded_model = scored
+        results = [self.result(row, loaded_model.number) for row in rows]
         if self.data.get("explain"):
             for text, result in zip(self.texts, results, strict=True):
-                result["explanation"] = serialize_explanation(served.scorer.explain(text))
+                result["explanation"] = serialize_explanation(loaded_model.scorer.explain(text))
         return Response({"results": results} if "texts" in self.data else results[0])
 
     def result(self, row: PredictionRow, version: int) -> dict[str, Any]:
