@@ -127,9 +127,6 @@ def _lines(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
         yield str(number), line.rstrip("\r\n")
 
 
-_CELLS = ",%.6f" * len(LABELS)
-
-
 def _create_writer(out: IO[str], output_format: str) -> Write:
     if output_format == "jsonl":
 

@@ -12,7 +12,6 @@ from django.db.models import Exists, F, OuterRef, QuerySet
 from django.utils import timezone
 
 from apps.classifier.normalise import normalise
-from apps.classifier.scorer import Scorer
 from apps.classifier.selection import Reason, Selection, select
 from apps.moderation import triage
 from apps.moderation.actions.queue import enqueue_item
@@ -20,7 +19,7 @@ from apps.moderation.errors import ModerationError
 from apps.moderation.models import Policy, QueueItem, Submission
 from apps.predictions.models import Prediction
 from apps.registry import serving
-from apps.registry.models import Alias, ModelArtifact
+from apps.registry.models import Alias, ModelVersion
 
 CANDIDATES = 10_000
 TRAFFIC = timedelta(days=7)
@@ -112,21 +111,15 @@ def _candidates(since: datetime) -> QuerySet[Prediction, tuple[UUID, datetime, s
 
 def _select(texts: Sequence[str], count: int) -> list[Selection]:
     scorer = serving.current().scorer
-    challenger = (
-        ModelArtifact.objects.filter(version__alias=Alias.CHALLENGER).select_related("version").first()
-    )
+    challenger = ModelVersion.objects.with_alias(Alias.CHALLENGER)
     return select(
         scorer.score_many(texts),
         scorer.thresholds,
         count=count,
         keys=np.array([triage.minhash(normalise(text)[0]) for text in texts], dtype=np.int64),
-        other=_scores(challenger, texts) if challenger else None,
+        other=challenger.load_scorer().score_many(texts) if challenger else None,
         seed=random.getrandbits(32),
     )
-
-
-def _scores(artifact: ModelArtifact, texts: Sequence[str]) -> np.ndarray:
-    return Scorer.load(artifact.artifact(), expected_sha256=artifact.version.sha256).score_many(texts)
 
 
 def _enqueue(selections: Mapping[UUID, Selection]) -> list[QueueItem]:
