@@ -3,6 +3,7 @@
 import random
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from uuid import UUID
 
 import numpy as np
@@ -14,6 +15,7 @@ from django.utils import timezone
 from apps.classifier.normalise import normalise
 from apps.classifier.selection import Reason, Selection, select
 from apps.moderation import triage
+from apps.moderation.actions.policies import active_policy
 from apps.moderation.actions.queue import enqueue_item
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import Policy, QueueItem, Submission
@@ -124,14 +126,11 @@ def _select(texts: Sequence[str], count: int) -> list[Selection]:
 
 def _enqueue(selections: Mapping[UUID, Selection]) -> list[QueueItem]:
     submissions = Submission.objects.select_related("prediction", "policy", "author").in_bulk(selections)
-    policies: dict[str, Policy | None] = {}
+    policy_of = cache(active_policy)
     items = []
     for pk, prediction in Prediction.objects.in_bulk(selections).items():
         selection, community = selections[pk], prediction.community
-        if community not in policies:
-            policies[community] = Policy.objects.active_for(community)
-        policy = policies[community]
-        assert policy is not None  # the default policy is locked
+        policy = policy_of(community)
         submission = submissions.get(pk) or Submission.objects.create(
             prediction=prediction,
             client_id=prediction.client_id,
@@ -148,7 +147,7 @@ def _enqueue(selections: Mapping[UUID, Selection]) -> list[QueueItem]:
                 submission=submission,
                 policy=policy,
                 kind=QueueItem.Kind.AUDIT if is_random else QueueItem.Kind.ACTIVE_LEARNING,
-                label=triage.nearest_label(prediction.probabilities, list(policy.rules.all())),
+                label=triage.nearest_label(prediction.probabilities, policy),
                 chance=audit_share + (1 - audit_share) * selection.probability if is_random else 1.0,
                 selection_reason="" if is_random else selection.reason.value,
             )

@@ -8,7 +8,6 @@ from typing import Any, TypedDict, Unpack
 
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
-from django.db.models import F
 from django.utils import timezone
 
 from apps.accounts.models import APIKey, User
@@ -24,7 +23,7 @@ from apps.moderation.actions.leases import (
     require_not_leased,
     require_unchanged,
 )
-from apps.moderation.actions.queue import enqueue_second_review, rerank
+from apps.moderation.actions.queue import enqueue_second_review, rerank, withdraw
 from apps.moderation.errors import ModerationError, StaleError
 from apps.moderation.models import (
     Appeal,
@@ -285,9 +284,7 @@ def undo(
     item.lease_by, item.lease_until = (user, now + LEASE) if may_lease else (None, None)
     item.version += 1
     item.save()
-    QueueItem.objects.open().filter(original=item).update(
-        status=QueueItem.Status.WITHDRAWN, lease_by=None, lease_until=None, version=F("version") + 1
-    )
+    withdraw(QueueItem.objects.filter(original=item))
     Appeal.objects.filter(outcome=decision).update(status=Appeal.Status.OPEN, outcome=None, resolved_at=None)
     delivery = None
     if decision.action in _FINAL and not item.is_blind:
