@@ -6,7 +6,7 @@ from django.db import IntegrityError, transaction
 from apps.accounts.models import APIKey
 from apps.moderation import selectors, webhooks
 from apps.moderation.actions.queue import decided_label, enqueue_item, withdraw
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Appeal, Decision, QueueItem
 
 

@@ -1,4 +1,4 @@
-"""Access to communities: none by default, chosen from those that exist, and the same in every cache."""
+"""Access to communities: none by default, selected from existing ones, and part of cache keys."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,7 +31,7 @@ def test_new_user_sees_no_community(model: Any, policy: Policy, person: Callable
         require(new, "moderation.view_queueitem", community="news")
 
 
-def test_access_to_comments_without_a_community_is_explicit(model: Any, policy: Policy, ann: User) -> None:
+def test_access_to_comments_without_community_is_explicit(model: Any, policy: Policy, ann: User) -> None:
     named, unnamed = create_queue_item("insult=0.7", community="news"), create_queue_item("insult=0.7 too")
     restrict_to_communities(ann, "news")
     assert list(visible_to(ann)) == [named]
@@ -56,14 +56,14 @@ def test_access_key_differs_for_different_access(person: Callable[..., User]) ->
     assert len({access_key(user) for user in users.values()}) == len(users)
 
 
-def test_user_without_access_is_told_what_to_do(policy: Policy, person: Callable[..., User]) -> None:
+def test_review_explains_missing_access(policy: Policy, person: Callable[..., User]) -> None:
     new = person("new", all_communities=False)
     User.objects.update(is_staff=True)
     client = Client()
     client.force_login(new, backend="django.contrib.auth.backends.ModelBackend")
     html = client.get(reverse("admin:moderation_review")).content.decode()
     assert "You have access to no community yet." in html
-    assert "Nothing waits here." not in html
+    assert "Queue empty" not in html
 
 
 def change_user(client: Client, user: User, *communities: str, **fields: Any) -> Any:
@@ -84,7 +84,7 @@ def change_user(client: Client, user: User, *communities: str, **fields: Any) ->
     return client.post(reverse("admin:accounts_user_change", args=[user.pk]), data)
 
 
-def test_the_user_page_offers_existing_communities(
+def test_user_admin_offers_existing_communities(
     model: Any, policy: Policy, person: Callable[..., User], lea: User, admin_client: Client
 ) -> None:
     create_queue_item("insult=0.7", community="news")
@@ -103,7 +103,7 @@ def test_the_user_page_offers_existing_communities(
     assert communities_of(User.objects.get(pk=new.pk)) is None
 
 
-def test_nobody_gives_more_access_than_they_have(
+def test_administrator_gives_no_more_access_than_they_have(
     model: Any, policy: Policy, person: Callable[..., User], client: Client
 ) -> None:
     for name in ("news", "secret"):
