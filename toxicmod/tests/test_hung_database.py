@@ -126,7 +126,7 @@ def test_wait_ends_and_connection_recovers(settings: pytest.FixtureRequest) -> N
     if connection.vendor != "postgresql":
         pytest.skip("needs PostgreSQL")
     settings.DATABASE_TIMEOUT = 0.3
-    with connection.cursor() as cursor, pytest.raises(OperationalError, match="did not response within"):
+    with connection.cursor() as cursor, pytest.raises(OperationalError, match="did not respond within"):
         cursor.execute("SELECT pg_sleep(5)")
     connection.close()
     with pytest.raises(OperationalError, match="a moment ago"):

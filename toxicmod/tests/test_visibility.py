@@ -67,7 +67,7 @@ VISIBLE: dict[str, Callable[[], QuerySet[Any]]] = {
     "moderation.appeal": lambda: Appeal.objects.filter(item__community=HERE),
     "moderation.delivery": lambda: Delivery.objects.filter(decision__submission__community=HERE),
     "moderation.bulkjob": lambda: BulkJob.objects.filter(filter__community=HERE),
-    # Alerts compare figures of all communities, except technical ones.
+    # Alerts compare metrics of all communities, except technical ones.
     "monitoring.alert": lambda: Alert.objects.filter(metric="error_share"),
     "monitoring.notification": lambda: Notification.objects.filter(alert__metric="error_share"),
 }

@@ -348,7 +348,7 @@ class ModeratorBrowser:
     def _continue(self, item: int) -> None:
         """Leave an item that another moderator has leased."""
         if self.is_phone:
-            self.page.locator(".later").first.tap()
+            self.page.locator(".release").first.tap()
         else:
             self.page.keyboard.press("j")
         self.page.wait_for_function(

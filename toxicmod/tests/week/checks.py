@@ -796,7 +796,7 @@ class Day:
     # Public pages and APIs
 
     def model_page(self) -> None:
-        """The versions' history and their figures."""
+        """The history of the versions and their metrics."""
         visitor = self.cast.staff["vic"]
         page = visitor.get("/model")
         champion = self.rows("SELECT number, metrics FROM registry_modelversion WHERE alias = 'champion'")[0]
@@ -950,7 +950,7 @@ class Day:
             self.findings.equal("/metrics", f"seconds of {source}", count, float(calls))
 
     def challenger(self) -> None:
-        """The canary's or the challenger's figures."""
+        """The numbers of the canary or the challenger."""
         page = self.lea.get("/admin/training/trainingrun/challenger/")
         words = text_of(page)
         canary = self.rows(
