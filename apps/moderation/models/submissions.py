@@ -81,14 +81,14 @@ class Submission(AppendOnly):
             models.UniqueConstraint(
                 fields=["api_key", "external_id"],
                 condition=~Q(external_id="") & Q(api_key__isnull=False, retry_key__isnull=True),
-                name="moderation_one_answer_per_external_id",
-                violation_error_message="This external ID of this API key has been answered already.",
+                name="moderation_one_submission_per_external_id",
+                violation_error_message="This external ID of this API key has been used already.",
             ),
             models.UniqueConstraint(
                 fields=["external_id"],
                 condition=~Q(external_id="") & Q(api_key__isnull=True, retry_key__isnull=True),
-                name="moderation_one_anonymous_answer",
-                violation_error_message="This external ID has been answered already.",
+                name="moderation_one_anonymous_submission",
+                violation_error_message="This external ID has been used already.",
             ),
         ]
         indexes = [
