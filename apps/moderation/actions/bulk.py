@@ -11,9 +11,10 @@ from django.db.models import Max
 from django.utils import timezone
 
 from apps.accounts.models import User
+from apps.core.enqueue import enqueue
 from apps.core.text import pluralize
+from apps.moderation import tasks
 from apps.moderation.actions.decisions import decide_locked, lock_available, undo
-from apps.moderation.actions.enqueue import enqueue
 from apps.moderation.errors import ModerationError
 from apps.moderation.models import BulkJob, Decision, PolicyRule, QueueItem, QueueItemQuerySet
 from apps.moderation.permissions import decidable_by, require
@@ -118,7 +119,7 @@ def start_bulk(*, job_id: int, user: User, typed_count: int) -> BulkJob:
         raise ModerationError(f"You typed {typed_count}, but the job has {items}. Nothing was done.")
     job.status, job.confirmed_at = BulkJob.Status.QUEUED, timezone.now()
     job.save(update_fields=["status", "confirmed_at"])
-    enqueue("run_bulk", job.pk)
+    enqueue(tasks.run_bulk, job.pk)
     return job
 
 
@@ -173,7 +174,7 @@ def undo_bulk(*, job_id: int, user: User, typed_count: int) -> BulkJob:
         raise ModerationError(f"You typed {typed_count}, but the job made {decisions}. Nothing was done.")
     job.status, job.undone_by, job.finished_at = BulkJob.Status.UNDOING, user, None
     job.save(update_fields=["status", "undone_by", "finished_at"])
-    enqueue("run_bulk", job.pk)
+    enqueue(tasks.run_bulk, job.pk)
     return job
 
 
@@ -261,4 +262,4 @@ def resume_bulk_jobs() -> None:
     """Enqueue the unfinished jobs again, in case a message or a worker was lost."""
     active = (BulkJob.Status.QUEUED, BulkJob.Status.RUNNING, BulkJob.Status.UNDOING)
     for job_id in BulkJob.objects.filter(status__in=active).values_list("pk", flat=True):
-        enqueue("run_bulk", job_id)
+        enqueue(tasks.run_bulk, job_id)

@@ -173,9 +173,9 @@ def test_retrain_creates_one_run_for_each_trigger(
     dataset: Dataset, enqueued: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     messages: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(runs, "enqueue_task", lambda *message, **options: messages.append(message))
+    monkeypatch.setattr(runs, "enqueue", lambda *message, **options: messages.append(message))
     actions.request_run(trigger="alert 12")
-    assert messages == [("retrain", "alert 12")]
+    assert messages == [(tasks.retrain, "alert 12")]
     tasks.retrain("alert 12")
     assert "no labels to learn from" in caplog.text
     (prediction,), _ = predictions.score(texts=["you walnut"], source=Prediction.Source.API)
