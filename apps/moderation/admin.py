@@ -19,7 +19,7 @@ from apps.core.admin import LargeTablePaginator, ReadOnlyAdmin
 from apps.moderation import actions
 from apps.moderation.console import comment
 from apps.moderation.console.urls import console_urls
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import (
     Appeal,
     Author,

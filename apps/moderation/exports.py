@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from apps.core.text import escape_formula, percent
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Decision
 
 # EU and EEA: what the transparency database's portal expands “EEA” to.
@@ -75,10 +76,10 @@ def statement_of_reasons(decision: Decision) -> dict[str, Any]:
     Source: https://transparency.dsa.ec.europa.eu/page/api-documentation
 
     Raises:
-        ValueError: the decision restricts nothing, so there is nothing to state.
+        ModerationError: the decision restricts nothing, so there is nothing to state.
     """
     if decision.action != Decision.Action.REJECT:
-        raise ValueError("Only a rejection has a statement of reasons.")
+        raise ModerationError("Only a rejection has a statement of reasons.")
     submission = decision.submission
     # An item came from a score, except by appeal, which the author began; either way no notice was given.
     detected = "Yes"

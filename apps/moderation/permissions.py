@@ -5,7 +5,7 @@ from django.http import Http404
 
 from apps.accounts.models import User
 from apps.accounts.permissions import ACTIVITIES, communities_of, may_see_community
-from apps.moderation.errors import StaleError
+from apps.moderation.exceptions import StaleError
 from apps.moderation.models import Policy, Queue, QueueItem, QueueItemQuerySet
 from apps.moderation.selectors import visible
 

@@ -7,7 +7,7 @@ from celery import shared_task
 
 from apps.core.enqueue import enqueue
 from apps.moderation import actions, statistics
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Delivery
 from apps.registry.exceptions import NoModelError
 

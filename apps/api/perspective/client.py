@@ -9,7 +9,8 @@ from typing import Any
 import requests
 
 from apps.api.perspective.attributes import label_of
-from apps.api.perspective.comparison import ComparisonError, Row
+from apps.api.perspective.comparison import Row
+from apps.api.perspective.exceptions import ComparisonError
 
 PRODUCTION = ("TOXICITY", "SEVERE_TOXICITY", "IDENTITY_ATTACK", "INSULT", "PROFANITY", "THREAT")
 _MAX_ATTEMPTS = 6

@@ -1,4 +1,4 @@
-"""Error responses of the Perspective API, with the messages that its clients look for."""
+"""Error responses of the Perspective API with the messages that its clients look for, and other errors."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -38,6 +38,10 @@ class PerspectiveError(Exception):
         self.body: dict[str, Any] = {"error": {"code": code, "message": message, "status": status}}
         if details:
             self.body["error"]["details"] = list(details)
+
+
+class ComparisonError(ToxicmodError):
+    """The file with past scores, or the service, can't be used; the message says why."""
 
 
 def invalid_argument(

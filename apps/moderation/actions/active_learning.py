@@ -16,7 +16,7 @@ from apps.classifier.scorer import Scorer
 from apps.classifier.selection import Reason, Selection, select
 from apps.moderation import triage
 from apps.moderation.actions.queue import enqueue_item
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Policy, QueueItem, Submission
 from apps.predictions.models import Prediction
 from apps.registry import serving

@@ -15,7 +15,7 @@ from apps.core.enqueue import enqueue
 from apps.core.text import pluralize
 from apps.moderation import tasks
 from apps.moderation.actions.decisions import decide_locked, lock_available, undo
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import BulkJob, Decision, PolicyRule, QueueItem, QueueItemQuerySet
 from apps.moderation.permissions import decidable_by, require
 from apps.moderation.selectors import visible

@@ -24,7 +24,7 @@ from apps.moderation.actions.leases import (
     require_unchanged,
 )
 from apps.moderation.actions.queue import enqueue_second_review, rerank
-from apps.moderation.errors import ModerationError, StaleError
+from apps.moderation.exceptions import ModerationError, StaleError
 from apps.moderation.models import (
     Appeal,
     BulkJob,

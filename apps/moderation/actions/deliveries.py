@@ -20,7 +20,7 @@ from apps.accounts.models import User
 from apps.core.enqueue import enqueue
 from apps.core.retries import back_off
 from apps.moderation import tasks
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Decision, Delivery
 from apps.moderation.permissions import require
 from apps.webhooks import retries, signing

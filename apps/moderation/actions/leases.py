@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from apps.accounts.models import User
 from apps.moderation import availability
-from apps.moderation.errors import ModerationError, StaleError
+from apps.moderation.exceptions import ModerationError, StaleError
 from apps.moderation.models import Decision, QueueItem, Skip
 from apps.moderation.permissions import require_item
 

@@ -14,7 +14,7 @@ from apps.accounts.permissions import NO_COMMUNITY, communities_of
 from apps.classifier.labels import LABELS
 from apps.moderation import actions, availability, saved_views, selectors, statistics
 from apps.moderation.console import comment
-from apps.moderation.errors import StaleError
+from apps.moderation.exceptions import StaleError
 from apps.moderation.models import Decision, Delivery, Queue, QueueItem, QueueItemQuerySet, Skip
 from apps.moderation.permissions import decidable_by, visible_to
 

@@ -16,7 +16,6 @@ from apps.moderation import actions
 from apps.moderation.actions.deliveries import PAUSE_AFTER
 from apps.moderation.console.forms import RotateForm, TestWebhookForm
 from apps.moderation.console.views import console_view, get_user, render_page
-from apps.moderation.errors import ModerationError
 from apps.moderation.models import Delivery
 from apps.moderation.permissions import require
 from apps.moderation.selectors import visible
@@ -26,7 +25,6 @@ from apps.webhooks.actions import MANAGE_KEYS, Actor
 from apps.webhooks.examples import examples
 from apps.webhooks.exceptions import WebhookError
 from apps.webhooks.models import Endpoint, SigningKey
-from apps.webhooks.retries import Attempt
 from apps.webhooks.transport import DEADLINE_SECONDS
 
 _NEW_KEY = "new_signing_key"  # in the session: id of a key whose secret was not shown yet
@@ -153,10 +151,10 @@ def rotate_signing_key(request: HttpRequest, pk: int) -> HttpResponse:
             actor=actor,
             overlap=signing_actions.DEFAULT_OVERLAP if hours is None else timedelta(hours=hours),
         )
-    except WebhookError as error:
+    except WebhookError:
         if _NEW_KEY in request.session.load():  # a double click: the secret is yet to be shown
             return redirect("admin:moderation_signing", pk)
-        raise ModerationError(str(error)) from error
+        raise
     request.session[_NEW_KEY] = key.key_id
     return redirect("admin:moderation_signing", pk)
 
@@ -165,10 +163,7 @@ def rotate_signing_key(request: HttpRequest, pk: int) -> HttpResponse:
 def end_signing_key(request: HttpRequest, pk: int, key_id: str) -> HttpResponse:
     """Deactivate one of two active secrets."""
     api_key, actor = _api_key_and_actor(request, pk)
-    try:
-        signing_actions.end_signing_key(client=api_key, key_id=key_id, actor=actor)
-    except WebhookError as error:
-        raise ModerationError(str(error)) from error
+    signing_actions.end_signing_key(client=api_key, key_id=key_id, actor=actor)
     return redirect("admin:moderation_signing", pk)
 
 
@@ -180,8 +175,5 @@ def test_webhook(request: HttpRequest, pk: int) -> HttpResponse:
     if not form.is_valid():
         raise form.to_error()
     url = form.cleaned_data["url"]
-    try:
-        attempt: Attempt = signing_actions.send_test(client=api_key, url=url, actor=actor)
-    except WebhookError as error:
-        raise ModerationError(str(error)) from error
+    attempt = signing_actions.send_test(client=api_key, url=url, actor=actor)
     return _signing_page(request, api_key, {"attempt": attempt, "test_url": url})

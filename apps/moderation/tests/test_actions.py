@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from apps.accounts.models import APIKey, User
 from apps.moderation import actions
-from apps.moderation.errors import ConflictError, ModerationError, StaleError
+from apps.moderation.exceptions import ConflictError, ModerationError, StaleError
 from apps.moderation.models import (
     Decision,
     Delivery,

@@ -7,7 +7,7 @@ from django.core.exceptions import PermissionDenied
 
 from apps.accounts.models import APIKey, User
 from apps.moderation import actions, selectors, statistics, webhooks
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Decision, Policy, QueueItem
 from apps.registry.models import ModelVersion
 from toxicmod.testing.factories import create_queue_item, decide_item

@@ -13,7 +13,7 @@ from django.urls import reverse
 
 from apps.accounts.models import APIKey, User
 from apps.moderation import actions
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Decision, Delivery, Policy, QueueItem, Strike
 from apps.registry.models import ModelVersion
 from toxicmod.testing.factories import create_queue_item, restrict_to_communities

@@ -10,7 +10,7 @@ from django.urls import reverse
 from apps.accounts.models import User
 from apps.moderation import actions, webhooks
 from apps.moderation.actions import bulk
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import BulkJob, Decision, Policy, QueueItem
 from apps.registry.models import ModelVersion
 from toxicmod.testing.factories import create_queue_item

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from apps.accounts.models import APIKey, User
 from apps.moderation import actions
-from apps.moderation.errors import StaleError
+from apps.moderation.exceptions import StaleError
 from apps.moderation.models import Decision, Policy, QueueItem, Submission
 from apps.predictions.models import Prediction
 from apps.registry.models import ModelVersion

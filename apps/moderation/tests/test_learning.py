@@ -15,7 +15,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 from apps.accounts.models import User
 from apps.moderation import actions, tasks, triage
 from apps.moderation.actions import active_learning
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Decision, Policy, Queue, QueueItem
 from apps.moderation.simulator import simulate
 from apps.predictions import actions as predictions

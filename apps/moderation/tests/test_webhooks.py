@@ -17,7 +17,7 @@ from django.utils import timezone
 from apps.accounts.models import APIKey, User
 from apps.moderation import actions, webhooks
 from apps.moderation.actions import deliveries
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Decision, Delivery, QueueItem
 from apps.webhooks import signing
 from apps.webhooks.actions import Actor, rotate_signing_key

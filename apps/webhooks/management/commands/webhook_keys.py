@@ -10,7 +10,6 @@ from apps.accounts.models import APIKey
 from apps.core.management import ProjectCommand, get_operator
 from apps.webhooks import actions, signing
 from apps.webhooks.actions import Actor
-from apps.webhooks.exceptions import WebhookError
 from apps.webhooks.models import SigningKey
 
 
@@ -25,7 +24,6 @@ Whoever can run this command can read every secret: it needs the site's SECRET_K
         "  manage.py webhook_keys news --end 7k2mwx9qhd4bvt3c\n"
         "  manage.py webhook_keys news --test https://news.example/webhooks"
     )
-    expected_errors = (WebhookError,)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("platform", nargs="?", help="The API key's name or number; all without it.")

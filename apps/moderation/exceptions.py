@@ -1,17 +1,18 @@
-"""What an action refuses, besides Django's `PermissionDenied`."""
+"""Errors of moderation."""
 
 from apps.core.exceptions import ToxicmodError
 from apps.moderation.models import QueueItem
 
 
 class ModerationError(ToxicmodError):
-    """The action can't be done as asked; the message says why."""
+    """The action can't be done as requested; the message says why."""
 
 
 class StaleError(ModerationError):
-    """Somebody else was faster; the message names who did what and when.
+    """Another moderator was faster; the message names who did what and when.
 
-    Where the user may not see the item any more, `item` is None.
+    Attributes:
+        item: the queue item, or None if the user may not see it any more.
     """
 
     status = 409
