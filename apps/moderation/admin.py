@@ -5,7 +5,6 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
 from django.db.models import Field, Model, QuerySet
 from django.http import HttpRequest
 from django.urls import URLPattern, reverse
@@ -16,6 +15,7 @@ from apps.accounts import admin as accounts_admin
 from apps.accounts.models import CommunityAccess, User
 from apps.accounts.permissions import communities_of, in_communities_of
 from apps.core.admin import LargeTablePaginator, ReadOnlyAdmin
+from apps.core.exceptions import PermissionDeniedError
 from apps.moderation import actions
 from apps.moderation.console import comment
 from apps.moderation.console.urls import console_urls
@@ -229,7 +229,7 @@ class AutomaticDecisionAdmin(EvidenceAdmin):
         for decision in decisions:
             try:
                 item = actions.send_to_review(decision=decision, by=request.user)
-            except (ModerationError, PermissionDenied) as error:
+            except (ModerationError, PermissionDeniedError) as error:
                 results[str(error)] += 1
             else:
                 if item:

@@ -59,7 +59,7 @@ def takeable(
         own_escalations: with those that the user escalated, which another lead is to take.
 
     Raises:
-        PermissionDenied: the user may not decide at all.
+        PermissionDeniedError: the user may not decide at all.
         ValueError: there is no such view.
     """
     now = now or timezone.now()
@@ -115,7 +115,7 @@ def next_item(
         after: begin after this item in the queue's order.
 
     Raises:
-        PermissionDenied, ValueError: as in `takeable`.
+        PermissionDeniedError, ValueError: as in `takeable`.
     """
     items = takeable(user, view).exclude(pk__in=besides)
     if after is not None:
@@ -133,7 +133,7 @@ def first_item(user: User, view: str) -> QueueItem | None:
     others, those that no tab shows come first.
 
     Raises:
-        PermissionDenied, ValueError: as in `takeable`.
+        PermissionDeniedError, ValueError: as in `takeable`.
     """
     rows = list(takeable(user, view).by_priority().values_list("pk", "severity")[:_CANDIDATES])
     offered = cache.get_many([_offer_key(pk) for pk, _ in rows])

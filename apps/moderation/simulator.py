@@ -146,7 +146,7 @@ def simulate(
         audit_share: the share of approved comments that a moderator checks as well.
 
     Raises:
-        PermissionDenied: the user may not manage this community's policy.
+        PermissionDeniedError: the user may not manage this community's policy.
     """
     require_policy(user, community)
     probabilities, days = _traffic(community)

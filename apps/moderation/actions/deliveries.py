@@ -17,12 +17,12 @@ from django.db.models import Exists, Min, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from apps.accounts.models import User
+from apps.accounts.permissions import require
 from apps.core.enqueue import enqueue
 from apps.core.retries import back_off
 from apps.moderation import tasks
 from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Decision, Delivery
-from apps.moderation.permissions import require
 from apps.webhooks import retries, signing
 from apps.webhooks.models import Endpoint
 from apps.webhooks.retries import Attempt
@@ -282,7 +282,7 @@ def resend(*, delivery_id: str, user: User) -> Delivery:
     """Send a failed delivery again.
 
     Raises:
-        PermissionDenied: the user may not.
+        PermissionDeniedError: the user may not.
         ModerationError: it has not failed, or the platform has received a later decision on the comment.
     """
     delivery = Delivery.objects.select_for_update().filter(pk=delivery_id).first()
@@ -313,7 +313,7 @@ def resend_all(*, deliveries: QuerySet[Delivery], user: User) -> int:
     """Send failed deliveries again, except outdated ones; return how many.
 
     Raises:
-        PermissionDenied: the user may not.
+        PermissionDeniedError: the user may not.
     """
     require(user, "moderation.resend_delivery")
     count = 0

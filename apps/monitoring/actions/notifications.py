@@ -69,11 +69,12 @@ def send_test_webhook(*, rule: AlertRule, user: User) -> Attempt:
         PermissionDeniedError: the user may not change alert rules.
         WebhookError: the rule has no URL, or too many tests are being sent.
     """
-    require(user, "monitoring.change_alertrule")
+    permission = "monitoring.change_alertrule"
+    require(user, permission)
     if not rule.webhook_url:
         raise WebhookError(f"The rule “{rule.name}” has no webhook URL. Enter one and save the rule.")
     return webhooks.send_test(
-        client=rule.webhook_api_key, url=rule.webhook_url, actor=webhooks.Actor(user.get_username())
+        client=rule.webhook_api_key, url=rule.webhook_url, actor=user, permission=permission
     )
 
 
