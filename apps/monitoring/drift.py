@@ -10,6 +10,8 @@ from statistics import NormalDist
 
 import numpy as np
 
+from apps.core.statistics import wilson
+
 DRAWS = 200
 MIN_BIN_FRACTION = 0.01  # of the reference, in each bin that is compared
 MIN_SAMPLE = 50  # independent comments; smaller samples show a shift by chance too often
@@ -242,16 +244,14 @@ def rate_ratio(profile: WeeklyProfile, counts: np.ndarray, hours: np.ndarray) ->
         return None
     expected = float(profile.expected_rates(hours) @ counts[:, 1] / comments)
     independent = 1 / (1 / comments + 1 / known) / profile.dispersion
-    if expected * independent < MIN_EXPECTED_HITS:
-        return None
     rate = hits / comments
-    centre = rate + Z_999**2 / (2 * independent)
-    half = Z_999 * np.sqrt(rate * (1 - rate) / independent + (Z_999 / (2 * independent)) ** 2)
-    scale = expected * (1 + Z_999**2 / independent)
+    interval = wilson(rate * independent, independent, z=Z_999)
+    if interval is None or expected * independent < MIN_EXPECTED_HITS:
+        return None
     return Estimate(
         float(max(rate, 0.5 / comments) / expected),
-        float(max(centre - half, 0.0) / scale),
-        float((centre + half) / scale),
+        float(interval[0] / expected),
+        float(interval[1] / expected),
     )
 
 

@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from apps.accounts.models import User
 from apps.accounts.permissions import require
+from apps.core.retries import back_off
 from apps.monitoring.failures import describe
 from apps.monitoring.models import Alert, AlertRule, Notification
 from apps.webhooks import actions as webhooks
@@ -23,7 +24,7 @@ from apps.webhooks.retries import Attempt
 
 logger = logging.getLogger(__name__)
 
-_FIRST_RETRY = timedelta(minutes=1)
+_FIRST_RETRY, _LONGEST_RETRY = timedelta(minutes=1), timedelta(hours=2)
 _BATCH = 20
 
 
@@ -81,7 +82,7 @@ def send_test_webhook(*, rule: AlertRule, user: User) -> Attempt:
 def _send(notification: Notification) -> bool:
     # The process that moves `send_after` makes this attempt. If it dies, the next attempt is due then.
     now = timezone.now()
-    retry_at = now + _FIRST_RETRY * 2**notification.attempts
+    retry_at = now + back_off(notification.attempts + 1, first=_FIRST_RETRY, longest=_LONGEST_RETRY)
     unclaimed = Notification.objects.filter(pk=notification.pk, sent_at=None, attempts=notification.attempts)
     if not unclaimed.update(attempts=notification.attempts + 1, send_after=retry_at):
         return False
