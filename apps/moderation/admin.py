@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString
 
 from apps.accounts import admin as accounts_admin
 from apps.accounts.models import CommunityAccess, User
-from apps.accounts.permissions import communities_of, in_communities_of
+from apps.accounts.permissions import communities_of, get_user, in_communities_of
 from apps.core.admin import LargeTablePaginator, ReadOnlyAdmin
 from apps.core.exceptions import PermissionDeniedError
 from apps.moderation import actions
@@ -40,8 +40,7 @@ class LimitedAdmin(ReadOnlyAdmin):
     """A table of which users see what `selectors.visible` says."""
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        assert isinstance(request.user, User)
-        return visible(request.user, super().get_queryset(request))
+        return visible(get_user(request), super().get_queryset(request))
 
 
 class EvidenceAdmin(LimitedAdmin):
@@ -149,8 +148,7 @@ class CommunityFilter(admin.SimpleListFilter):
     parameter_name = "community"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        assert isinstance(request.user, User)
-        return [(name or "-", name or "none") for name in communities_for(request.user)]
+        return [(name or "-", name or "none") for name in communities_for(get_user(request))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
         if self.value() is None:
@@ -166,10 +164,9 @@ class RuleFilter(admin.SimpleListFilter):
     parameter_name = "rule"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        assert isinstance(request.user, User)
         rules = PolicyRule.objects.exclude(label="")
         # The default policy applies in every community.
-        rules = in_communities_of(request.user, rules, "policy__community") | rules.filter(
+        rules = in_communities_of(get_user(request), rules, "policy__community") | rules.filter(
             policy__community=""
         )
         titles = rules.order_by("title").values_list("title", flat=True).distinct()
@@ -216,7 +213,6 @@ class AutomaticDecisionAdmin(EvidenceAdmin):
 
     @admin.action(description="Send to review", permissions=["decide"])
     def send_to_review(self, request: HttpRequest, queryset: QuerySet[Decision]) -> None:
-        assert isinstance(request.user, User)
         decisions = list(
             queryset.select_related("submission__author", "policy", "rule").order_by("pk")[
                 : MAX_SENT_TO_REVIEW + 1
@@ -228,7 +224,7 @@ class AutomaticDecisionAdmin(EvidenceAdmin):
         results: Counter[str] = Counter()
         for decision in decisions:
             try:
-                item = actions.send_to_review(decision=decision, by=request.user)
+                item = actions.send_to_review(decision=decision, by=get_user(request))
             except (ModerationError, PermissionDeniedError) as error:
                 results[str(error)] += 1
             else:
@@ -338,8 +334,7 @@ class CommunityAccessInline(admin.TabularInline):
     verbose_name_plural = "communities that the user may see"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[CommunityAccess]:
-        assert isinstance(request.user, User)
-        return in_communities_of(request.user, super().get_queryset(request))
+        return in_communities_of(get_user(request), super().get_queryset(request))
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
@@ -349,9 +344,8 @@ class CommunityAccessInline(admin.TabularInline):
     ) -> forms.Field | None:
         if db_field.name != "community":
             return super().formfield_for_dbfield(db_field, request, **kwargs)
-        assert isinstance(request.user, User)
         return CommunityField(
-            choices=[("", "---------"), *community_choices(communities_for(request.user))],
+            choices=[("", "---------"), *community_choices(communities_for(get_user(request)))],
             help_text="A community appears here once a comment or a policy names it.",
         )
 
@@ -369,10 +363,10 @@ class UserAdmin(accounts_admin.UserAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
         """Let nobody give more access than they have themselves."""
-        assert isinstance(request.user, User)
         fields = list(super().get_readonly_fields(request, obj))
-        if not request.user.is_superuser:
+        user = get_user(request)
+        if not user.is_superuser:
             fields.append("is_superuser")
-        if communities_of(request.user) is not None:
+        if communities_of(user) is not None:
             fields.append("all_communities")
         return fields

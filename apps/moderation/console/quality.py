@@ -5,9 +5,9 @@ from datetime import timedelta
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.utils import timezone
 
-from apps.accounts.permissions import communities_of, require
+from apps.accounts.permissions import communities_of, get_user, require
 from apps.moderation import exports, statistics
-from apps.moderation.console.views import console_view, get_user, render_page
+from apps.moderation.console.views import console_view, render_page
 from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Decision
 from apps.moderation.selectors import visible

@@ -9,18 +9,12 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonRespons
 from django.shortcuts import render
 from django.views.decorators.http import require_http_methods
 
-from apps.accounts.models import User
+from apps.accounts.permissions import get_user
 from apps.core.exceptions import ToxicmodError
 from apps.moderation.exceptions import StaleError
 from apps.moderation.models import Preference
 
 View = Callable[..., HttpResponseBase]
-
-
-def get_user(request: HttpRequest) -> User:
-    """Return the signed-in user. `admin_view` rejects anonymous requests before a console view runs."""
-    assert isinstance(request.user, User)
-    return request.user
 
 
 def is_fetch(request: HttpRequest) -> bool:

@@ -12,11 +12,11 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 
 from apps.accounts.models import APIKey, User
-from apps.accounts.permissions import require
+from apps.accounts.permissions import get_user, require
 from apps.moderation import actions
 from apps.moderation.actions.deliveries import PAUSE_AFTER
 from apps.moderation.console.forms import RotateForm, TestWebhookForm
-from apps.moderation.console.views import console_view, get_user, render_page
+from apps.moderation.console.views import console_view, render_page
 from apps.moderation.models import Delivery
 from apps.moderation.selectors import visible
 from apps.webhooks import actions as signing_actions
