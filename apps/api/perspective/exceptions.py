@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from apps.accounts.models import APIKey
-from apps.api.problems import shorten
+from apps.api.problems import RETRY_SECONDS, shorten
 from apps.core.exceptions import ToxicmodError
 
 SERVICE = "commentanalyzer.googleapis.com"
@@ -180,7 +180,9 @@ def not_found() -> PerspectiveError:
 
 def unavailable() -> PerspectiveError:
     """Return the error while no model is in service or the database fails; nothing was stored."""
-    return PerspectiveError(503, "UNAVAILABLE", "The service is currently unavailable.", retry_after=5)
+    return PerspectiveError(
+        503, "UNAVAILABLE", "The service is currently unavailable.", retry_after=RETRY_SECONDS
+    )
 
 
 def internal() -> PerspectiveError:

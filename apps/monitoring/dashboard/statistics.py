@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from apps.core import text
 from apps.core.statistics import wilson
 from apps.monitoring.dashboard.charts import Values
 from apps.monitoring.drift import Z_95
@@ -100,10 +101,5 @@ def format_milliseconds(microseconds: float | None) -> str:
 
 
 def format_duration(seconds: float | None) -> str:
-    """Return a duration in days, hours, minutes or seconds, or a dash for None."""
-    if seconds is None:
-        return "–"
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"
+    """Return a duration with one decimal place, see `apps.core.text.format_duration`."""
+    return text.format_duration(seconds, digits=1)
