@@ -11,7 +11,7 @@ from django.db.models import Avg, Exists, OuterRef, QuerySet
 
 from apps.accounts.models import User
 from apps.classifier.labels import LABELS
-from apps.core.statistics import wilson
+from apps.core.statistics import weighted_rate
 from apps.moderation.models import Decision, Policy, QueueItem, Submission
 from apps.moderation.permissions import require_policy
 from apps.predictions.models import Prediction
@@ -120,16 +120,11 @@ def _reached(probabilities: np.ndarray, rules: Sequence[Mapping[str, Any]], boun
 def _estimate(hits: np.ndarray, among: np.ndarray, weights: np.ndarray) -> Estimate:
     """Return the weighted share of `hits` `among` the labelled, with Wilson's interval.
 
-    The share is Horvitz and Thompson's (1952), the interval's number of observations Kish's (1965).
+    The share is Horvitz and Thompson's (1952).
     """
     chosen = weights[among]
-    if not chosen.size:
-        return Estimate(None, None, None, 0)
-    share = float(weights[among & hits].sum() / chosen.sum())
-    effective = float(chosen.sum() ** 2 / (chosen**2).sum())
-    interval = wilson(share * effective, effective)
-    assert interval is not None
-    return Estimate(share, interval[0], interval[1], int(chosen.size))
+    share = weighted_rate(weights[among & hits].sum(), chosen.sum(), (chosen**2).sum())
+    return Estimate(*(share or (None, None, None)), int(chosen.size))
 
 
 def simulate(

@@ -17,11 +17,12 @@ from apps.core.permissions import SYSTEM
 from apps.predictions import actions as predictions
 from apps.predictions.models import Prediction
 from apps.registry import tracking
+from apps.registry.gates import Gate
 from apps.registry.models import ModelVersion
 from apps.training import actions, gates, tasks
 from apps.training.actions import runs, training
 from apps.training.exceptions import TrainingBusyError
-from apps.training.models import Dataset, Gate, TrainingRun
+from apps.training.models import Dataset, TrainingRun
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 Status = TrainingRun.Status
