@@ -124,7 +124,8 @@ def _estimate(hits: np.ndarray, among: np.ndarray, weights: np.ndarray) -> Estim
     """
     chosen = weights[among]
     share = weighted_rate(weights[among & hits].sum(), chosen.sum(), (chosen**2).sum())
-    return Estimate(*(share or (None, None, None)), int(chosen.size))
+    value, low, high = share or (None, None, None)
+    return Estimate(value, low, high, int(chosen.size))
 
 
 def simulate(
