@@ -5,14 +5,14 @@ from apps.moderation.models import QueueItem
 
 
 class ModerationError(ToxicmodError):
-    """The action can't be done as requested; the message says why."""
+    """The action is not possible; the message says why."""
 
 
 class StaleError(ModerationError):
-    """Another moderator was faster; the message names who did what and when.
+    """Another user has changed the item meanwhile; the message names the user, the change and the time.
 
     Attributes:
-        item: the queue item, or None if the user may not see it any more.
+        item: the item, or None if the user may not see it any more.
     """
 
     status = 409
@@ -23,6 +23,6 @@ class StaleError(ModerationError):
 
 
 class ConflictError(ModerationError):
-    """The same external id came with another comment."""
+    """Another comment has the same external ID."""
 
     status = 409

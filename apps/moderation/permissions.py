@@ -1,4 +1,4 @@
-"""Who may do what: the groups, and the checks that every action makes itself."""
+"""The roles with their permissions, and the permission checks that every action makes."""
 
 from django.http import Http404
 
@@ -78,7 +78,7 @@ ROLES: dict[str, tuple[str, ...]] = {
 
 
 def may_manage_policy(user: User, community: str) -> bool:
-    """Return whether the user may change a community's policy; the default one is for those who see all."""
+    """Return whether the user may change a community's policy; the default one needs all communities."""
     if not user.has_perm("moderation.manage_policy"):
         return False
     return may_see_community(user, community) if community else communities_of(user) is None
@@ -94,7 +94,7 @@ def require_policy(user: User, community: str) -> None:
         return
     require(user, "moderation.manage_policy", community=community or None)
     raise PermissionDeniedError(
-        "The default policy holds for every community: only users who see all may change it."
+        "The default policy applies to every community: only users with access to all of them may change it."
     )
 
 
@@ -115,11 +115,11 @@ def visible_item(user: User, pk: int) -> QueueItem:
     Raises:
         PermissionDeniedError: the user may not see the queue.
         Http404: there is no such item for the user.
-        StaleError: another moderator has decided it meanwhile, and how is hidden until the second review.
+        StaleError: another moderator has decided it, and the decision is hidden until the second review.
     """
-    found = visible_to(user, QueueItem.objects.with_related()).filter(pk=pk).first()
-    if found is not None:
-        return found
+    item = visible_to(user, QueueItem.objects.with_related()).filter(pk=pk).first()
+    if item is not None:
+        return item
     hidden = QueueItem.objects.exclude(status=QueueItem.Status.OPEN).filter(pk=pk).first()
     if hidden is None or not may_see_community(user, hidden.community):
         raise Http404(f"There is no item {pk}.")
@@ -134,8 +134,8 @@ def decidable_by(user: User, items: QueueItemQuerySet | None = None) -> QueueIte
     """
     require(user, "moderation.decide_queueitem")
     items = visible_to(user, items).exclude(excluded_reviewer=user)
-    if barred := Policy.objects.restricted_for(user):
-        items = items.exclude(policy__in=barred)
+    if restricted := Policy.objects.restricted_for(user):
+        items = items.exclude(policy__in=restricted)
     return items if user.has_perm("moderation.decide_escalated") else items.exclude(queue__in=LEAD_QUEUES)
 
 
@@ -143,13 +143,15 @@ def require_item(user: User, item: QueueItem) -> None:
     """Check that the user may decide the item.
 
     Raises:
-        PermissionDeniedError: for one of the reasons of `decidable_by`; the message says which.
+        PermissionDeniedError: the item is not among those of `decidable_by`; the message says why.
     """
     require(user, "moderation.decide_queueitem", community=item.community)
     if item.excluded_reviewer_id == user.pk:
-        raise PermissionDeniedError("Somebody else must look at this: you decided it before.")
+        raise PermissionDeniedError("Another moderator has to decide this: you decided it before.")
     if item.queue in LEAD_QUEUES and not user.has_perm("moderation.decide_escalated"):
-        raise PermissionDeniedError("Appeals and escalated items are decided by a lead.")
+        raise PermissionDeniedError("Only a lead can decide appeals and escalated items.")
     groups = item.policy.allowed_groups
     if groups and not user.is_superuser and not user.groups.filter(name__in=groups).exists():
-        raise PermissionDeniedError(f"The policy {item.policy} lets only these decide: {', '.join(groups)}.")
+        raise PermissionDeniedError(
+            f"Under the policy {item.policy}, only these decide: {', '.join(groups)}."
+        )

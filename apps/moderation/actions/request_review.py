@@ -1,4 +1,4 @@
-"""Send comments to review at the request of a user. The admin and the evaluation pages call these."""
+"""Send comments to review at the request of a user. The admin and the pages of a challenger call it."""
 
 from django.db import transaction
 

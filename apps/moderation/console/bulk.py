@@ -48,7 +48,7 @@ def _selection_context(user: User, form: BulkForm, selection: actions.BulkFilter
     counts = statistics.histogram(
         user=user, label=selection["label"], community=selection.get("community"), bins=BINS
     )
-    # The preview counts exactly; here the count stops at a cap so that the page stays fast.
+    # The preview counts exactly; here the count stops at `MAX_COUNT`.
     count = (
         saved_views.count_up_to(actions.select_items(selection, decidable_by(user)))
         if form.is_complete

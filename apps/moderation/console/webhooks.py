@@ -153,7 +153,7 @@ def rotate_signing_key(request: HttpRequest, pk: int) -> HttpResponse:
             overlap=signing_actions.DEFAULT_OVERLAP if hours is None else timedelta(hours=hours),
         )
     except WebhookError:
-        if _NEW_KEY in request.session.load():  # a double click: the secret is yet to be shown
+        if _NEW_KEY in request.session.load():  # a double click: the secret was not shown yet
             return redirect("admin:moderation_signing", pk)
         raise
     request.session[_NEW_KEY] = key.key_id

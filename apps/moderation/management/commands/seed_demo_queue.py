@@ -1,4 +1,4 @@
-"""Fill the queue with examples."""
+"""Put the example comments into the queue."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from apps.moderation import actions
 class Command(ProjectCommand):
     help = """Put a hundred example comments, marked as examples, into the queue.
 
-Those that are there already are not added again; `manage.py remove_examples` takes them away."""
+Existing examples are not added again. `manage.py remove_examples` deletes them."""
     examples = "  manage.py seed_demo_queue"
 
     def handle(self, *args: Any, **options: Any) -> None:
