@@ -97,12 +97,12 @@ def users_within_access_of(user: User) -> QuerySet[User]:
     """Return the users who see no more than the user does: those whom the user may change or act as."""
     if user.is_superuser:
         return User.objects.all()
-    others = User.objects.filter(is_superuser=False)
+    users = User.objects.filter(is_superuser=False)
     communities = communities_of(user)
     if communities is None:
-        return others
+        return users
     outside = CommunityAccess.objects.exclude(community__in=communities)
-    return others.filter(all_communities=False).exclude(pk__in=outside.values("user"))
+    return users.filter(all_communities=False).exclude(pk__in=outside.values("user"))
 
 
 def require_a_community(user: User) -> None:

@@ -244,14 +244,12 @@ def rate_ratio(profile: WeeklyProfile, counts: np.ndarray, hours: np.ndarray) ->
         return None
     expected = float(profile.expected_rates(hours) @ counts[:, 1] / comments)
     independent = 1 / (1 / comments + 1 / known) / profile.dispersion
-    rate = hits / comments
-    interval = wilson(rate * independent, independent, z=Z_999)
-    if interval is None or expected * independent < MIN_EXPECTED_HITS:
+    if expected * independent < MIN_EXPECTED_HITS:
         return None
+    rate = hits / comments
+    low, high = wilson(rate * independent, independent, z=Z_999) or (0.0, 1.0)
     return Estimate(
-        float(max(rate, 0.5 / comments) / expected),
-        float(interval[0] / expected),
-        float(interval[1] / expected),
+        float(max(rate, 0.5 / comments) / expected), float(low / expected), float(high / expected)
     )
 
 

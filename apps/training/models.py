@@ -116,7 +116,7 @@ class TrainingRun(models.Model):
 
     UNFINISHED = (Status.QUEUED, Status.RUNNING)
 
-    dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT)
+    dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, verbose_name="data set")
     recipe = models.CharField(max_length=20)
     seed = models.PositiveIntegerField(default=0)
     status = models.CharField(max_length=10, choices=Status, default=Status.QUEUED)
@@ -142,7 +142,11 @@ class TrainingRun(models.Model):
     peak_memory_mb = models.FloatField("Peak memory (MB)", null=True)
     mlflow_run_id = models.CharField("MLflow run", max_length=64, blank=True)
     version = models.ForeignKey(
-        "registry.ModelVersion", null=True, on_delete=models.PROTECT, related_name="+"
+        "registry.ModelVersion",
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        verbose_name="model version",
     )
     created_by = models.ForeignKey("accounts.User", null=True, on_delete=models.PROTECT, related_name="+")
     trigger = models.CharField(

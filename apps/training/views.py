@@ -16,12 +16,11 @@ from apps.core.text import pluralize
 from apps.moderation.exceptions import ModerationError
 from apps.registry import actions as registry
 from apps.registry.admin import gates_table
-from apps.registry.exceptions import RegistryError
+from apps.registry.exceptions import GateError, RegistryError
 from apps.registry.gates import summarize
 from apps.registry.models import Alias, Canary, CanaryEnd, ModelVersion
 from apps.training import actions, shadow
 from apps.training.actions.rollout import CANARY_COMMENTS
-from apps.training.exceptions import GateError
 from apps.training.forms import ReasonForm, RolloutForm
 from apps.training.guardrails import measure_guardrails
 from apps.training.models import GateReport

@@ -98,6 +98,18 @@ DEFAULT_RULES: tuple[dict[str, Any], ...] = (
 )
 
 
+def active_policy(community: str) -> Policy:
+    """Return the policy in force in a community.
+
+    Raises:
+        ModerationError: there is none.
+    """
+    policy = Policy.objects.active_for(community)
+    if policy is None:
+        raise ModerationError("No policy is active: run `manage.py install_default_policy`.")
+    return policy
+
+
 def _next_version(community: str) -> int:
     # The unique constraint on community and version rejects the second of two concurrent drafts.
     return (Policy.objects.filter(community=community).aggregate(last=Max("version"))["last"] or 0) + 1

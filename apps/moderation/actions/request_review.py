@@ -5,9 +5,10 @@ from django.db import transaction
 from apps.accounts.models import User
 from apps.accounts.permissions import require
 from apps.moderation import triage
-from apps.moderation.actions.queue import enqueue_item
+from apps.moderation.actions.policies import active_policy
+from apps.moderation.actions.queue import decided_label, enqueue_item
 from apps.moderation.exceptions import ModerationError
-from apps.moderation.models import Decision, Policy, QueueItem, Submission
+from apps.moderation.models import Decision, QueueItem, Submission
 from apps.predictions.models import Prediction
 
 
@@ -26,9 +27,7 @@ def request_review(*, prediction: Prediction, by: User) -> QueueItem | None:
     is_locked = Prediction.objects.select_for_update().filter(pk=prediction.pk, text__isnull=False).exists()
     if not is_locked or QueueItem.objects.filter(submission=prediction.pk).exists():
         return None
-    policy = Policy.objects.active_for(prediction.community)
-    if policy is None:
-        raise ModerationError("No policy is active: run `manage.py install_default_policy`.")
+    policy = active_policy(prediction.community)
     verdict = triage.apply_policy(probabilities=prediction.probabilities, policy=policy)
     submission = Submission.objects.filter(pk=prediction.pk).first() or Submission.objects.create(
         prediction=prediction,
@@ -72,12 +71,10 @@ def send_to_review(*, decision: Decision, by: User) -> QueueItem | None:
     is_waiting = submission.items.open().exclude(kind=QueueItem.Kind.SECOND).exists()
     if current is None or current.pk != decision.pk or is_waiting:
         return None
-    rules = list(decision.policy.rules.all())
     return enqueue_item(
         submission=submission,
         policy=decision.policy,
         kind=QueueItem.Kind.REVIEW,
-        label=(decision.rule and decision.rule.label)
-        or triage.nearest_label(prediction.probabilities, rules),
+        label=decided_label(decision),
         requested_by=by,
     )

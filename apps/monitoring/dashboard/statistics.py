@@ -1,12 +1,13 @@
 """Statistics of the dashboard's panels, and how values are written."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 
 from apps.core import text
 from apps.core.statistics import Interval, weighted_rate
-from apps.monitoring.dashboard.charts import Values
+from apps.monitoring.dashboard.charts import Series, Values
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,15 @@ def percentile(counts: np.ndarray, edges: np.ndarray, fraction: float) -> float 
     return float(edges[index] * (edges[index + 1] / edges[index]) ** position)
 
 
-def percentiles(counts: np.ndarray, edges: np.ndarray, fraction: float, unit: float) -> Values:
-    """Return a percentile of each histogram, in multiples of `unit`."""
-    values = [percentile(row, edges, fraction) for row in counts]
-    return [None if value is None else value / unit for value in values]
+def percentile_lines(
+    times: list[datetime], counts: np.ndarray, edges: np.ndarray, *percents: int, unit: float
+) -> list[Series]:
+    """Return a line for each percentile of histograms (times, bins), in multiples of `unit`."""
+    lines = []
+    for percent in percents:
+        values = (percentile(row, edges, percent / 100) for row in counts)
+        lines.append(Series(f"p{percent}", times, [value and value / unit for value in values]))
+    return lines
 
 
 def ratios(numerators: np.ndarray, denominators: np.ndarray) -> Values:

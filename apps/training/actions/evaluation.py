@@ -4,7 +4,6 @@ from typing import Any
 
 from apps.accounts.permissions import Actor, require
 from apps.classifier.evaluation import evaluate
-from apps.classifier.scorer import Scorer
 from apps.core.enqueue import enqueue
 from apps.registry.actions import PROMOTE_PERMISSION
 from apps.registry.models import Alias, ModelVersion
@@ -26,7 +25,7 @@ def evaluate_version(
     """
     rows = datasets.read(dataset.path, clean_weight=dataset.clean_weight)
     if all_rows:
-        scorer = Scorer.load(version.modelartifact.artifact(), expected_sha256=version.sha256)
+        scorer = version.load_scorer()
     else:
         rows = rows.take(rows.split()[1])
         scorer = gates.load_evaluation_model(version)
