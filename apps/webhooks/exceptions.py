@@ -1,4 +1,4 @@
-"""Errors of webhooks and of their signing keys."""
+"""Errors of webhooks."""
 
 from apps.core.exceptions import ToxicmodError
 
@@ -9,12 +9,16 @@ class WebhookError(ToxicmodError):
     status = 409
 
 
-class ExchangeError(Exception):
+class ExchangeError(ToxicmodError):
     """The receiver sent no response; the message says why."""
+
+    status = 502
 
 
 class InvalidEndpointError(ExchangeError):
     """Webhooks may not be sent to this URL. The error is permanent."""
+
+    status = 400
 
 
 class NoResponseError(ExchangeError):

@@ -13,9 +13,10 @@ from apps.moderation import actions as moderation
 from apps.moderation.roles import create_roles
 from apps.predictions.actions import score
 from apps.predictions.models import Prediction
+from apps.registry.gates import Gate
 from apps.registry.models import Alias, ModelVersion
 from apps.training.actions import create_run, score_in_shadow
-from apps.training.models import Dataset, Gate, GateReport, TrainingRun
+from apps.training.models import Dataset, GateReport, TrainingRun
 from toxicmod.testing.browser import APPEARANCES, Visit, assert_sound
 from toxicmod.testing.factories import register_copy
 
@@ -32,7 +33,7 @@ def test_watch_updates_progress(visit: Callable[..., Visit]) -> None:
         name="ours", version=1, sha256="0" * 64, source="ours.csv", rows=2, labelled=1, positives={"toxic": 1}
     )
     run = create_run(actor=SYSTEM, dataset=dataset)
-    page = visit(f"{RUNS}{run.pk}/watch/", user=User.objects.create_superuser("root"), width=390).page
+    page = visit(f"{RUNS}{run.pk}/run/", user=User.objects.create_superuser("root"), width=390).page
     expect(page.locator("#run-status")).to_have_text("Queued")
     TrainingRun.objects.update(status="running", step="fit on 2 rows", progress=0.5)
     expect(page.locator("#run-step")).to_have_text("fit on 2 rows", timeout=10_000)
@@ -69,11 +70,11 @@ def test_training_pages_pass_all_checks(
     expect(page.get_by_text("greater than or equal to 0")).to_be_visible()
     assert_sound(visited, "start-wrong")
     run = create_run(actor=SYSTEM, dataset=dataset)
-    check_page(f"{RUNS}{run.pk}/watch/", "run-queued")
+    check_page(f"{RUNS}{run.pk}/run/", "run-queued")
     TrainingRun.objects.update(status="running", step="fit on 2 rows", progress=0.5)
-    check_page(f"{RUNS}{run.pk}/watch/", "run-running")
+    check_page(f"{RUNS}{run.pk}/run/", "run-running")
     TrainingRun.objects.update(status="failed", error="The disk is full.", metrics=champion.metrics)
-    check_page(f"{RUNS}{run.pk}/watch/", "run-failed")
+    check_page(f"{RUNS}{run.pk}/run/", "run-failed")
     check_page(f"{RUNS}{run.pk}/change/", "run")
     check_page(RUNS, "runs")
 

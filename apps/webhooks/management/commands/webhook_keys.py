@@ -8,9 +8,8 @@ from django.core.management import CommandError
 
 from apps.accounts.models import APIKey
 from apps.core.management import ProjectCommand, get_operator
+from apps.core.permissions import SystemActor
 from apps.webhooks import actions, signing
-from apps.webhooks.actions import Actor
-from apps.webhooks.exceptions import WebhookError
 from apps.webhooks.models import SigningKey
 
 
@@ -25,7 +24,6 @@ The command can read every secret, because it has the site's SECRET_KEY."""
         "  manage.py webhook_keys news --end 7k2mwx9qhd4bvt3c\n"
         "  manage.py webhook_keys news --test https://news.example/webhooks"
     )
-    expected_errors = (WebhookError,)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("platform", nargs="?", help="The API key's name or number; all without it.")
@@ -49,7 +47,7 @@ The command can read every secret, because it has the site's SECRET_KEY."""
                 self._list(api_key)
             return
         api_key = _find_api_key(options["platform"])
-        actor = Actor(f"{get_operator().name} (command line)"[:150])
+        actor = SystemActor(f"{get_operator().name} (command line)"[:150])
         if options["rotate"]:
             overlap = timedelta(hours=options["overlap"])
             key, secret = actions.rotate_signing_key(api_key=api_key, actor=actor, overlap=overlap)
