@@ -1,10 +1,11 @@
-"""What an actor may do, and which communities a user sees. Actions and selectors call this module."""
+"""What an actor may do, and which communities a user sees. Actions, selectors and views call this module."""
 
 import hashlib
 import json
 from typing import TypeVar
 
 from django.db.models import Model, QuerySet
+from django.http import HttpRequest
 
 from apps.accounts.models import CommunityAccess, User
 from apps.core.exceptions import PermissionDeniedError
@@ -40,6 +41,12 @@ ACTIVITIES = {
 }
 
 M = TypeVar("M", bound=Model)
+
+
+def get_user(request: HttpRequest) -> User:
+    """Return the user of a request to the admin or the console, which only signed-in users reach."""
+    assert isinstance(request.user, User)
+    return request.user
 
 
 def require(actor: Actor, permission: str, *, community: str | None = None) -> None:

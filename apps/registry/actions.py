@@ -13,7 +13,7 @@ from apps.classifier.artifact import Artifact
 from apps.classifier.scorer import Scorer
 from apps.core.permissions import SystemActor
 from apps.registry.exceptions import GateError, RegistryError
-from apps.registry.gates import describe
+from apps.registry.gates import Gate, describe
 from apps.registry.models import (
     MAX_SHARE,
     Alias,
@@ -84,10 +84,10 @@ def promote(
     actor: Actor,
     version: ModelVersion,
     reason: str,
-    gates: Sequence[Mapping[str, Any]] = (),
+    gates: Sequence[Gate] = (),
     force: bool = False,
     kind: Promotion.Kind = Promotion.Kind.PROMOTE,
-    guardrails: Sequence[Mapping[str, Any]] = (),
+    guardrails: Sequence[Gate] = (),
 ) -> Promotion:
     """Make a version the champion; the replaced champion becomes `previous`. Every process swaps in seconds.
 
@@ -144,7 +144,7 @@ def start_canary(
     version: ModelVersion,
     share: float,
     reason: str,
-    gates: Sequence[Mapping[str, Any]] = (),
+    gates: Sequence[Gate] = (),
     force: bool = False,
 ) -> Canary:
     """Let a version serve a share of the requests. Every process starts to route them within seconds.
@@ -183,7 +183,7 @@ def end_canary(
     actor: Actor,
     outcome: CanaryEnd.Outcome,
     reason: str,
-    guardrails: Sequence[Mapping[str, Any]] = (),
+    guardrails: Sequence[Gate] = (),
 ) -> CanaryEnd:
     """Stop the canary. It becomes the challenger again, unless there is a newer challenger.
 
@@ -206,7 +206,7 @@ def _require_reason(actor: Actor, reason: str) -> None:
 
 
 def _check_request(
-    actor: Actor, reason: str, version: ModelVersion, gates: Sequence[Mapping[str, Any]], force: bool
+    actor: Actor, reason: str, version: ModelVersion, gates: Sequence[Gate], force: bool
 ) -> dict[str, Any]:
     """Check the actor's permissions, the reason and the gates; return the fields that record them."""
     _require_reason(actor, reason)
@@ -229,7 +229,7 @@ def _end_canary(
     canary: Canary,
     outcome: CanaryEnd.Outcome,
     reason: str,
-    guardrails: Sequence[Mapping[str, Any]],
+    guardrails: Sequence[Gate],
 ) -> CanaryEnd:
     alias = None if ModelVersion.objects.with_alias(Alias.CHALLENGER) else Alias.CHALLENGER
     ModelVersion.objects.filter(pk=canary.version_id).update(alias=alias, share=None)

@@ -13,6 +13,7 @@ from apps.core.admin import ReadOnlyAdmin
 from apps.registry import tracking
 from apps.registry.actions import PROMOTE_PERMISSION
 from apps.registry.gates import (
+    Gate,
     failures_first,
     state_measurement,
     state_rule,
@@ -182,7 +183,7 @@ class CanaryFailureAdmin(ReadOnlyAdmin):
     list_select_related = ("version",)
 
 
-def gates_table(gates: Iterable[Mapping[str, Any]]) -> SafeString:
+def gates_table(gates: Iterable[Gate]) -> SafeString:
     """Return gates, as promotions keep them, as a summary and an HTML table with the failures first."""
     gates = failures_first(gates)
     rows = (

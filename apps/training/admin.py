@@ -12,7 +12,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from apps.accounts.models import User
-from apps.accounts.permissions import require
+from apps.accounts.permissions import get_user, require
 from apps.classifier.labels import LABELS
 from apps.core.admin import ReadOnlyAdmin
 from apps.moderation.models import Decision
@@ -25,7 +25,7 @@ from apps.training.actions.runs import AUTOMATIC_DATASET, RUN_PERMISSION
 from apps.training.exceptions import SourceError, TrainingError
 from apps.training.forms import RunForm
 from apps.training.models import Dataset, GateReport, TrainingRun
-from apps.training.views import get_user, render_page
+from apps.training.views import render_page
 
 SHOWN_DECISIONS = 200
 _IDS_PER_QUERY = 10_000

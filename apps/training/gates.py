@@ -15,11 +15,11 @@ from apps.classifier.labels import LABELS
 from apps.classifier.obfuscation import KINDS, obfuscate
 from apps.classifier.scorer import Scorer
 from apps.predictions.models import Prediction
-from apps.registry.gates import Rule, compare
+from apps.registry.gates import Gate, Rule, compare
 from apps.registry.models import EvaluationArtifact, ModelVersion
 from apps.training import datasets
 from apps.training.datasets import Rows
-from apps.training.models import Dataset, Gate
+from apps.training.models import Dataset
 
 MAX_AUC_LOSS = 0.001
 # A label with few held-out rows may lose as much as chance explains, but at most the second limit.

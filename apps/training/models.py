@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 from django.conf import settings
 from django.db import models
@@ -174,18 +174,6 @@ class TrainingRun(models.Model):
 
     def __str__(self) -> str:
         return f"{self.recipe} on {self.dataset}"
-
-
-class Gate(TypedDict):
-    """A measured figure, its bound and whether it passes; see `apps.registry.gates`."""
-
-    name: str
-    figure: float | None
-    bound: float | None
-    passed: bool
-    rule: NotRequired[str]
-    interval: NotRequired[tuple[float, float]]
-    note: NotRequired[str]
 
 
 class GateReportQuerySet(AppendOnlyQuerySet):

@@ -10,7 +10,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from apps.accounts.models import User
-from apps.accounts.permissions import communities_of, require
+from apps.accounts.permissions import communities_of, get_user, require
 from apps.classifier.artifact import ArtifactError
 from apps.core.text import pluralize
 from apps.moderation.exceptions import ModerationError
@@ -26,12 +26,6 @@ from apps.training.guardrails import measure_guardrails
 from apps.training.models import GateReport
 
 _EXPECTED_ERRORS = (RegistryError, ArtifactError, ModerationError)
-
-
-def get_user(request: HttpRequest) -> User:
-    """Return the user, who is signed in to the admin."""
-    assert isinstance(request.user, User)
-    return request.user
 
 
 def render_page(

@@ -13,9 +13,10 @@ from apps.moderation import actions as moderation
 from apps.moderation.roles import create_roles
 from apps.predictions.actions import score
 from apps.predictions.models import Prediction
+from apps.registry.gates import Gate
 from apps.registry.models import Alias, ModelVersion
 from apps.training.actions import create_run, score_in_shadow
-from apps.training.models import Dataset, Gate, GateReport, TrainingRun
+from apps.training.models import Dataset, GateReport, TrainingRun
 from toxicmod.testing.browser import LOOKS, Visit, assert_sound
 from toxicmod.testing.factories import register_copy
 

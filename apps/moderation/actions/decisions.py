@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypedDict, Unpack
 
-from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.utils import timezone
 
 from apps.accounts.models import APIKey, User
+from apps.accounts.permissions import require
 from apps.classifier.labels import LABELS
+from apps.core.exceptions import PermissionDeniedError
 from apps.moderation import webhooks
 from apps.moderation.actions import deliveries
 from apps.moderation.actions.leases import (
@@ -36,7 +37,7 @@ from apps.moderation.models import (
     QueueItemQuerySet,
     Strike,
 )
-from apps.moderation.permissions import decidable_by, require
+from apps.moderation.permissions import decidable_by
 from apps.predictions.models import pack_labels
 
 UNDO = timedelta(seconds=10)
@@ -84,7 +85,7 @@ def decide(
         version: the item's version that the user saw. Changes of the lease since then don't matter.
 
     Raises:
-        PermissionDenied: the user may not decide it.
+        PermissionDeniedError: the user may not decide it.
         StaleError: it was decided since the user saw it, or another moderator has leased it.
         ModerationError: there is no such item, the action is a reversal, the rule is missing or of another
             policy, or a label is unknown.
@@ -249,7 +250,7 @@ def undo(
         applied_from: the undo of a similar decision that is applied to this one as well.
 
     Raises:
-        PermissionDenied: the decision is another user's, and the user is no lead.
+        PermissionDeniedError: the decision is another user's, and the user is no lead.
         StaleError: it is not the item's last decision, or another moderator has leased the item.
         ModerationError: there is no such decision, it was automatic, or its author has appealed.
     """
@@ -259,7 +260,7 @@ def undo(
     item = lock_item(decision.item_id)
     require(user, "moderation.decide_queueitem", community=item.community)
     if decision.by_id != user.pk and not user.has_perm("moderation.decide_escalated"):
-        raise PermissionDenied(f"Only {decision.actor} or a lead can undo this decision.")
+        raise PermissionDeniedError(f"Only {decision.actor} or a lead can undo this decision.")
     if decision.action == Decision.Action.REVERSE:
         raise ModerationError("This is an undo itself: decide the item again instead.")
     _require_undoable(decision, item, user)
@@ -322,14 +323,14 @@ def undo_cluster(*, decision_id: int, user: User) -> tuple[list[DecisionResult],
         The reversals, and the id and the reason of each similar item whose decision could not be undone.
 
     Raises:
-        PermissionDenied, StaleError, ModerationError: as in `undo`; nothing was undone.
+        PermissionDeniedError, StaleError, ModerationError: as in `undo`; nothing was undone.
     """
     undone, failed = [undo(decision_id=decision_id, user=user)], []
     applied = Decision.objects.filter(applied_from=decision_id, reversal=None).order_by("pk")
     for pk, item_id in applied.values_list("pk", "item"):
         try:
             undone.append(undo(decision_id=pk, user=user, lease=False, applied_from=undone[0].decision))
-        except (ModerationError, PermissionDenied) as error:
+        except (ModerationError, PermissionDeniedError) as error:
             failed.append((item_id, str(error)))
     return undone, failed
 
@@ -370,7 +371,7 @@ def decide_cluster(
         similar: the ids of the similar items that the user has seen; None for all of them.
 
     Raises:
-        PermissionDenied, StaleError, ModerationError: as in `decide`; nothing was decided.
+        PermissionDeniedError, StaleError, ModerationError: as in `decide`; nothing was decided.
     """
     if Decision.Action(action) not in _FINAL:
         raise ModerationError("Similar items can be approved or rejected together.")
@@ -396,7 +397,7 @@ def lock_available(items: QueueItemQuerySet, *, user: User, limit: int) -> list[
     """Lock and return the open items, by id, that the user may decide and no other user has leased."""
     try:
         available = decidable_by(user, items.open()).free(user)
-    except PermissionDenied:
+    except PermissionDeniedError:
         return []
     locked = (
         available.order_by("pk")

@@ -147,7 +147,7 @@ def draft_policy(
         fields: fields of `Policy`, such as `audit_share`.
 
     Raises:
-        PermissionDenied: the user may not manage this community's policy.
+        PermissionDeniedError: the user may not manage this community's policy.
         ValidationError: a threshold, share or label is wrong.
     """
     require_policy(user, community)
@@ -167,7 +167,7 @@ def edit_draft(
     """Edit a draft, or draft the next version of a policy that was activated; return the draft.
 
     Raises:
-        PermissionDenied, ValidationError: as in `draft_policy`.
+        PermissionDeniedError, ValidationError: as in `draft_policy`.
     """
     policy = Policy.objects.select_for_update().get(pk=policy.pk)
     if policy.status != Policy.Status.DRAFT:
@@ -187,7 +187,7 @@ def activate_policy(*, policy: Policy, user: User, reason: str) -> Policy:
     """Activate a draft or an earlier version, and retire the community's active policy.
 
     Raises:
-        PermissionDenied: the user may not manage this community's policy.
+        PermissionDeniedError: the user may not manage this community's policy.
         ModerationError: no reason was given, or the policy is active already.
     """
     require_policy(user, policy.community)

@@ -3,12 +3,12 @@
 from django.db import transaction
 
 from apps.accounts.models import User
+from apps.accounts.permissions import require
 from apps.moderation import triage
 from apps.moderation.actions.policies import active_policy
 from apps.moderation.actions.queue import decided_label, enqueue_item
 from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Decision, QueueItem, Submission
-from apps.moderation.permissions import require
 from apps.predictions.models import Prediction
 
 
@@ -19,7 +19,7 @@ def request_review(*, prediction: Prediction, by: User) -> QueueItem | None:
     A comment that was only scored gets a submission without a callback URL.
 
     Raises:
-        PermissionDenied: the user may not see the queue of this community.
+        PermissionDeniedError: the user may not see the queue of this community.
         ModerationError: no policy is active.
     """
     require(by, "moderation.view_queueitem", community=prediction.community)
@@ -56,7 +56,7 @@ def send_to_review(*, decision: Decision, by: User) -> QueueItem | None:
         The new queue item, or None if the comment is in the queue already or has been decided since.
 
     Raises:
-        PermissionDenied: the user may not decide items of this community.
+        PermissionDeniedError: the user may not decide items of this community.
         ModerationError: the decision is not automatic, or the text of the comment is not stored.
     """
     submission = decision.submission

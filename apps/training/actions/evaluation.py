@@ -4,10 +4,10 @@ from typing import Any
 
 from apps.accounts.permissions import Actor, require
 from apps.classifier.evaluation import evaluate
+from apps.core.enqueue import enqueue
 from apps.registry.actions import PROMOTE_PERMISSION
 from apps.registry.models import Alias, ModelVersion
-from apps.training import datasets, gates
-from apps.training.actions.runs import enqueue_task
+from apps.training import datasets, gates, tasks
 from apps.training.models import Dataset, GateReport, TrainingRun
 
 
@@ -40,7 +40,7 @@ def enqueue_gates(*, actor: Actor, version: ModelVersion) -> None:
         PermissionDeniedError: the actor may not promote.
     """
     require(actor, PROMOTE_PERMISSION)
-    enqueue_task("measure_gates", version.pk, expires=3_600)
+    enqueue(tasks.measure_gates, version.pk)
 
 
 def measure_gates(*, version: ModelVersion) -> GateReport:

@@ -6,10 +6,10 @@ from apps.accounts.permissions import Actor
 from apps.core.permissions import SystemActor
 from apps.registry import actions as registry
 from apps.registry.exceptions import RegistryError
-from apps.registry.gates import describe
+from apps.registry.gates import Gate, describe
 from apps.registry.models import Canary, CanaryEnd, ModelVersion, Promotion
 from apps.training.guardrails import measure_guardrails
-from apps.training.models import Gate, GateReport
+from apps.training.models import GateReport
 
 logger = logging.getLogger(__name__)
 

@@ -144,13 +144,13 @@ def test_item_is_read_only_for_a_viewer(item: QueueItem, person: Callable[..., U
     viewer = staff_client(person("val", "viewer"))
     assert viewer.get(console_url("review"))["Location"] == console_url("item", item.pk)
     html = viewer.get(console_url("item", item.pk)).content.decode()
-    assert "View only.</strong> Your role lets you read the queue, not decide." in html
+    assert "View only.</strong> You do not have permission to decide items." in html
     assert 'id="decide"' not in html
     assert viewer.post(console_url("decide", item.pk), decision_form(item)).status_code == 403
     for name in ("bulk", "webhooks", "decisions_csv"):
         response = viewer.get(console_url(name))
         assert response.status_code == 403
-        assert "Your role does not let you " in response.content.decode()
+        assert "You do not have permission to " in response.content.decode()
         assert "moderation." not in response.content.decode()
 
 
