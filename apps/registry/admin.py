@@ -8,8 +8,9 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from apps.accounts.models import User
 from apps.classifier.labels import LABELS
-from apps.core.admin import ReadOnlyAdmin
+from apps.core.admin import ReadOnlyAdmin, link, viewer_display
 from apps.registry import tracking
 from apps.registry.actions import PROMOTE_PERMISSION
 from apps.registry.gates import (
@@ -42,13 +43,6 @@ def _wide(name: str, table: SafeString) -> SafeString:
 
 def _cell(figure: float | None) -> str:
     return "–" if figure is None else f"{figure:.4f}"
-
-
-def link(name: str, text: str, *args: Any, **filters: Any) -> SafeString:
-    """Return a link to an admin page, filtered where it is a list."""
-    return format_html(
-        '<a href="{}">{}</a>', reverse(f"admin:{name}", args=args, query=filters or None), text
-    )
 
 
 def run_link(run_id: str) -> SafeString | str:
@@ -117,18 +111,25 @@ class ModelVersionAdmin(ReadOnlyAdmin):
         return run_link(version.mlflow_run_id)
 
     # Runs, gates and predictions belong to layers above: their pages are known by name only.
-    @admin.display(description="training run")
-    def runs(self, version: ModelVersion) -> SafeString:
-        return link("training_trainingrun_changelist", "The run that made it", version__id__exact=version.pk)
-
-    @admin.display(description="gates")
-    def gates(self, version: ModelVersion) -> SafeString:
-        return link("training_gatereport_changelist", "What it showed at them", version__id__exact=version.pk)
-
-    @admin.display(description="predictions")
-    def predictions(self, version: ModelVersion) -> SafeString:
+    @viewer_display(description="training run")
+    def runs(self, version: ModelVersion, viewer: User) -> SafeString | str:
         return link(
-            "predictions_prediction_changelist", "What it predicted", model_version__id__exact=version.pk
+            viewer, "training_trainingrun_changelist", "Run of this version", version__id__exact=version.pk
+        )
+
+    @viewer_display(description="gates")
+    def gates(self, version: ModelVersion, viewer: User) -> SafeString | str:
+        return link(
+            viewer, "training_gatereport_changelist", "Gates of this version", version__id__exact=version.pk
+        )
+
+    @viewer_display(description="predictions")
+    def predictions(self, version: ModelVersion, viewer: User) -> SafeString | str:
+        return link(
+            viewer,
+            "predictions_prediction_changelist",
+            "Predictions of this version",
+            model_version__id__exact=version.pk,
         )
 
 
@@ -142,15 +143,15 @@ class PromotionAdmin(ReadOnlyAdmin):
         "gates_table",
     )  # fmt: skip
 
-    @admin.display(description="version")
-    def version_link(self, promotion: Promotion) -> SafeString:
-        return link("registry_modelversion_change", str(promotion.version), promotion.version_id)
+    @viewer_display(description="version")
+    def version_link(self, promotion: Promotion, viewer: User) -> SafeString | str:
+        return link(viewer, "registry_modelversion_change", str(promotion.version), promotion.version_id)
 
-    @admin.display(description="replaced")
-    def replaced_link(self, promotion: Promotion) -> SafeString | str:
+    @viewer_display(description="replaced")
+    def replaced_link(self, promotion: Promotion, viewer: User) -> SafeString | str:
         if promotion.replaced is None:
             return "–"
-        return link("registry_modelversion_change", str(promotion.replaced), promotion.replaced_id)
+        return link(viewer, "registry_modelversion_change", str(promotion.replaced), promotion.replaced_id)
 
     @admin.display(description="gates")
     def gates_table(self, promotion: Promotion) -> SafeString:
