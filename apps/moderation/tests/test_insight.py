@@ -120,12 +120,16 @@ def test_own_figures(model: ModelVersion, policy: Policy, ann: User, lea: User) 
     actions.undo(decision_id=first.pk, user=lea)
     figures = statistics.moderator_statistics(ann)
     assert (figures.decisions, figures.mean_seconds, figures.overturned, figures.overturn_rate) == (
-        2,
-        15.0,
+        1,
+        20.0,
         1,
         0.5,
     )
-    assert figures.by_day == [(timezone.now().date(), 2)]
+    assert figures.actions == {"approve": 1, "reject": 0, "escalate": 0}
+    assert figures.by_day == [(timezone.now().date(), 1)]
+    second = decide_item(first.item, ann, seconds=40.0).decision
+    actions.undo(decision_id=second.pk, user=ann)
+    assert statistics.moderator_statistics(ann) == figures
 
 
 def test_mean_seconds_counts_zero_but_no_applied_decision(
@@ -151,6 +155,10 @@ def test_a_pause_is_suggested_when_the_budget_is_spent(
     decide_item(create_queue_item("threat=0.9 two"), ann)
     shift = statistics.shift_exposure(ann)
     assert (shift.severe, shift.limit, shift.suggests_break) == (2, 2, True)
+    again = Decision.objects.latest("pk")
+    actions.undo(decision_id=again.pk, user=ann)
+    decide_item(again.item, ann)
+    assert statistics.shift_exposure(ann).severe == 2  # comments, not decisions
     preference = Preference.for_user(ann)
     assert (preference.masked, preference.greyscale, preference.exposure_limit) == (True, True, 2)
     with pytest.raises(ValidationError, match="volume"):
