@@ -127,6 +127,7 @@ def test_own_figures(model: ModelVersion, policy: Policy, ann: User, lea: User) 
     )
     assert figures.actions == {"approve": 1, "reject": 0, "escalate": 0}
     assert figures.by_day == [(timezone.now().date(), 1)]
+    actions.release(item_id=first.item.pk, user=lea)
     second = decide_item(first.item, ann, seconds=40.0).decision
     actions.undo(decision_id=second.pk, user=ann)
     assert statistics.moderator_statistics(ann) == figures
