@@ -500,7 +500,7 @@ def test_decide_late_does_not_reveal_the_first_decision(
         page = response.content.decode()
         assert response.status_code == 409
         assert "Another moderator has decided this item meanwhile." in page
-        is_change = answer.wsgi_request.method == "POST"
+        is_change = response.wsgi_request.method == "POST"
         assert ("Your change was not saved" in page) == is_change
         assert ("This item is not available" in page) != is_change
         assert "ben" not in page
