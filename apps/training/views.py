@@ -130,7 +130,7 @@ def _carry_out(
         actions.start_canary(version=version, share=share, force=force, **arguments)
         return f"The canary has started: within 5 seconds {version} serves {share:.1%} of the requests."
     actions.promote(version=version, force=force, **arguments)
-    return f"{version} is now the champion: within 5 seconds it serves all requests."
+    return f"{version} is the champion now: within 5 seconds it serves all requests."
 
 
 def roll_back(request: HttpRequest) -> HttpResponse:

@@ -162,7 +162,7 @@ def test_challenger_engineer_starts_canary_and_promotes(
     canary = Canary.objects.get()
     assert (canary.share, canary.by.username) == (0.05, "some engineer")
     page = client.post(CHALLENGER, {"reason": "seen enough", "withdraw": "1"}, follow=True).text
-    assert "The canary is stopped: within 5 seconds v9 serves no requests." in page
+    assert "The canary is stopped: within 5 seconds v2 serves no requests." in page
     assert CanaryEnd.objects.get().reason == "seen enough"
     page = client.post(CHALLENGER, {"reason": "good", "share": "5", "promote": "1"}, follow=True).text
     assert "is the champion" in page
