@@ -25,7 +25,7 @@ from apps.training.actions.runs import AUTOMATIC_DATASET, RUN_PERMISSION
 from apps.training.exceptions import SourceError, TrainingError
 from apps.training.forms import RunForm
 from apps.training.models import Dataset, GateReport, TrainingRun
-from apps.training.views import get_user, redirect_with_error, render_page, unsaved_fields
+from apps.training.views import get_user, pop_error, redirect_with_error, render_page
 
 SHOWN_DECISIONS = 200
 _IDS_PER_QUERY = 10_000
@@ -150,15 +150,16 @@ class TrainingRunAdmin(ReadOnlyAdmin):
             return render_page(
                 request, title, error="There is no data set. Import one with manage.py import_dataset."
             )
-        form = RunForm(request.POST or None, initial=unsaved_fields(request))
+        error, fields = pop_error(request)
+        form = RunForm(request.POST or None, initial=fields)
         if request.method == "POST" and form.is_valid():
             try:
                 run = actions.create_run(actor=user, **form.cleaned_data)
-            except TrainingError as error:
-                return redirect_with_error(request, str(error), form)
+            except TrainingError as failure:
+                return redirect_with_error(request, str(failure), form)
             actions.enqueue_run(run)
             return redirect("admin:training_trainingrun_watch", run.pk)
-        return render_page(request, title, form=form, button="Start")
+        return render_page(request, title, form=form, button="Start", error=error)
 
     def watch(self, request: HttpRequest, pk: int) -> HttpResponse:
         """Show the progress of a run; POST cancels it."""

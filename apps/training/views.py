@@ -44,18 +44,17 @@ def render_page(
     return TemplateResponse(request, template, context)
 
 
-def unsaved_fields(request: HttpRequest) -> dict[str, str] | None:
-    """Return, once, the fields of the page's form whose action failed; see `redirect_with_error`."""
-    fields: dict[str, str] | None = request.session.pop(f"unsaved {request.path}", None)
-    return fields
-
-
 def redirect_with_error(request: HttpRequest, error: str, form: forms.Form) -> HttpResponse:
     """Redirect to the page of a form whose action failed, which shows the error and the fields again."""
-    messages.error(request, error)
     fields = {name: form.data[name] for name in form.fields if name in form.data}
-    request.session[f"unsaved {request.path}"] = fields
+    request.session[f"failed {request.path}"] = (error, fields)
     return redirect(request.path)
+
+
+def pop_error(request: HttpRequest) -> tuple[str, dict[str, str]]:
+    """Return, once, the error and the fields that `redirect_with_error` stored for the page."""
+    error, fields = request.session.pop(f"failed {request.path}", ("", {}))
+    return error, fields
 
 
 def challenger(request: HttpRequest) -> HttpResponse:
@@ -70,7 +69,8 @@ def challenger(request: HttpRequest) -> HttpResponse:
     comparison = shadow.compare(challenger=version, champion=champion, communities=communities_of(user))
     may_override = user.has_perm(registry.OVERRIDE_PERMISSION)
     form_class = ReasonForm if canary else RolloutForm
-    form: forms.Form = form_class(initial=unsaved_fields(request))
+    error, fields = pop_error(request)
+    form: forms.Form = form_class(initial=fields)
     if request.method == "POST":
         if "measure" in request.POST:
             actions.enqueue_gates(actor=user, version=version)
@@ -86,8 +86,8 @@ def challenger(request: HttpRequest) -> HttpResponse:
                 advice = "Tick “Override failed gates” and give a reason" if may_override else "Ask a lead"
                 message = f"{version} fails its gates. {advice} to continue anyway."
                 return redirect_with_error(request, message, form)
-            except _EXPECTED_ERRORS as error:
-                return redirect_with_error(request, str(error), form)
+            except _EXPECTED_ERRORS as failure:
+                return redirect_with_error(request, str(failure), form)
     if not may_override:
         form.fields.pop("force", None)
     report = GateReport.objects.current(version)
@@ -110,6 +110,7 @@ def challenger(request: HttpRequest) -> HttpResponse:
         comparison=comparison,
         can_request_labels=any(not disagreement.is_queued for disagreement in comparison.disagreements),
         form=form,
+        error=error,
     )
 
 
@@ -140,16 +141,17 @@ def roll_back(request: HttpRequest) -> HttpResponse:
     previous = ModelVersion.objects.with_alias(Alias.PREVIOUS)
     if previous is None:
         return render_page(request, "Roll back", error="There is no previous champion to roll back to.")
-    form = ReasonForm(request.POST or None, initial=unsaved_fields(request))
+    error, fields = pop_error(request)
+    form = ReasonForm(request.POST or None, initial=fields)
     if request.method == "POST" and form.is_valid():
         try:
             registry.rollback(actor=user, reason=form.cleaned_data["reason"])
-        except _EXPECTED_ERRORS as error:
-            return redirect_with_error(request, str(error), form)
+        except _EXPECTED_ERRORS as failure:
+            return redirect_with_error(request, str(failure), form)
         messages.success(
             request, f"{previous} is the champion again: within 5 seconds it serves all requests."
         )
         may_view = user.has_perm("registry.view_promotion")
         return redirect("admin:registry_promotion_changelist" if may_view else "admin:index")
     title = f"Roll back to {previous}"
-    return render_page(request, title, form=form, button=title)
+    return render_page(request, title, form=form, button=title, error=error)
