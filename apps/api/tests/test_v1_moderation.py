@@ -266,10 +266,10 @@ def test_queue_says_you_to_the_moderator_who_escalated(as_ann: Caller, as_ben: C
     item = create_queue_item("insult=0.7 you")
     claimed = as_ann.post(f"moderation/queue/{item.pk}/claim")
     as_ann.post(f"moderation/queue/{item.pk}/decide", {"action": "escalate", "version": claimed["version"]})
-    for caller, escalated_by in ((as_ann, "you"), (as_ben, "a colleague")):
+    for platform, escalated_by in ((as_ann, "you"), (as_ben, "a colleague")):
         expected = f"Escalated by {escalated_by} · "
-        assert caller.get(f"moderation/queue/{item.pk}")["why_first"].startswith(expected)
-        assert caller.get("moderation/queue")["results"][0]["why_first"].startswith(expected)
+        assert platform.get(f"moderation/queue/{item.pk}")["priority_explanation"].startswith(expected)
+        assert platform.get("moderation/queue")["results"][0]["priority_explanation"].startswith(expected)
 
 
 def test_queue_hides_restricted_communities(as_ann: Caller, ann: User) -> None:

@@ -269,7 +269,7 @@ def test_admin_links_only_to_pages_that_the_user_may_view(
         user.user_permissions.add(Permission.objects.get(content_type__app_label=app, codename=codename))
         urls = {page, f"{page.rsplit('/', 3)[0]}/"}
         if codename == "view_trainingrun":
-            urls.add(f"{RUNS}{run.pk}/watch/")
+            urls.add(f"{RUNS}{run.pk}/run/")
         for url in urls:
             client.force_login(root)
             assert client.get(url).status_code == 200
