@@ -5,21 +5,32 @@ import os
 import signal
 import time
 from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 from django.core.management import BaseCommand
 from django.db import connections
 
+from apps.classifier.normalise import normalise
 from toxicmod.celery import app
 from toxicmod.parent_death import end_with_parent
 
 # Webhooks wait for servers of others, so they run in threads and don't block other tasks. A training process
 # ends after each task, which frees the memory of scikit-learn and MLflow.
 WORKERS = {
-    "worker": "-Q default -c 2 --max-memory-per-child 230000 --beat",
+    "worker": "-Q default -c 2 --max-memory-per-child 320000 --beat",
     "webhooks": "-Q webhooks -P threads -c 8",
     "trainer": "-Q training -c 1 --max-tasks-per-child 1",
 }
+# Celery imports these modules when a worker starts, and they take 30 MB in each process that does.
+PRELOADED = (
+    "celery.apps.beat",
+    "celery.apps.worker",
+    "celery.concurrency.prefork",
+    "celery.concurrency.thread",
+    "celery.worker.consumer",
+    "kombu.transport.redis",
+)
 NICENESS = {"trainer": 10}
 # A training run takes too long to wait for: it is interrupted (Celery's cold shutdown) and starts again
 # later.
@@ -44,6 +55,9 @@ class Command(BaseCommand):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGALRM, self._kill)
         app.loader.import_default_modules()
+        for module in PRELOADED:
+            import_module(module)
+        normalise("warm")  # loads the compiler of Numba, which takes 50 MB in each process that does
         connections.close_all()
         gc.collect()
         gc.freeze()
