@@ -129,5 +129,5 @@ class APIKey(models.Model):
 
     @property
     def is_authenticated(self) -> bool:
-        """Always true: the key stands where Django and DRF expect a user."""
+        """Always True: Django and DRF read it of `request.user`, which is the key."""
         return True

@@ -119,7 +119,7 @@ def in_communities_of(user: User, rows: QuerySet[M], field: str = "community") -
 
 
 def access_key(user: User) -> str:
-    """Return a part of a cache key that is the same for users who may see the same communities."""
+    """Return the part of a cache key that users with access to the same communities share."""
     communities = communities_of(user)
     names = None if communities is None else sorted(communities)
     return hashlib.sha256(json.dumps(names).encode()).hexdigest()

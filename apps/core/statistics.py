@@ -12,7 +12,8 @@ def wilson(successes: float, total: float, z: float = 1.96) -> tuple[float, floa
     """
     if total <= 0:
         return None
-    share = successes / total
-    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    proportion = successes / total
+    variance = proportion * (1 - proportion) / total
+    centre = (proportion + z * z / (2 * total)) / (1 + z * z / total)
+    margin = z / (1 + z * z / total) * math.sqrt(variance + z * z / (4 * total * total))
+    return max(0.0, centre - margin), min(1.0, centre + margin)

@@ -16,10 +16,11 @@ from apps.accounts import admin as accounts_admin
 from apps.accounts.models import CommunityAccess, User
 from apps.accounts.permissions import communities_of, in_communities_of
 from apps.core.admin import LargeTablePaginator, ReadOnlyAdmin
+from apps.core.text import pluralize
 from apps.moderation import actions
 from apps.moderation.console import comment
 from apps.moderation.console.urls import console_urls
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import (
     Appeal,
     Author,
@@ -37,7 +38,7 @@ from apps.moderation.selectors import communities_for, visible
 
 
 class LimitedAdmin(ReadOnlyAdmin):
-    """A table of which users see what `selectors.visible` says."""
+    """A table of which users see the rows of `selectors.visible`."""
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         assert isinstance(request.user, User)
@@ -45,7 +46,7 @@ class LimitedAdmin(ReadOnlyAdmin):
 
 
 class EvidenceAdmin(LimitedAdmin):
-    """A table too large to count, looked at by id."""
+    """A table that is too large to count; users look rows up by ID."""
 
     paginator = LargeTablePaginator
     list_per_page = 50
@@ -57,8 +58,8 @@ def _to_item(item_id: int | None) -> SafeString | str:
     return format_html('<a href="{}">{}</a>', reverse("admin:moderation_item", args=[item_id]), item_id)
 
 
-# Scores, and who decided before.
-_SWAYING = (
+# Scores, and the first decision.
+_HIDDEN_WHEN_BLIND = (
     "label",
     "score",
     "severity",
@@ -108,8 +109,8 @@ class QueueItemAdmin(EvidenceAdmin):
         return "–" if _is_blind(item) else f"{item.score:.0%}"
 
     def get_exclude(self, request: HttpRequest, obj: Model | None = None) -> Any:
-        """Leave out what could sway somebody who is to decide the item blind."""
-        return _SWAYING if isinstance(obj, QueueItem) and _is_blind(obj) else None
+        """Leave out the fields that a moderator of a blind review must not see."""
+        return _HIDDEN_WHEN_BLIND if isinstance(obj, QueueItem) and _is_blind(obj) else None
 
 
 @admin.register(Decision)
@@ -181,7 +182,7 @@ class RuleFilter(admin.SimpleListFilter):
 
 @admin.register(AutomaticDecision)
 class AutomaticDecisionAdmin(EvidenceAdmin):
-    """What the policy decided without a person looking, with the action to have a person look."""
+    """The policy's decisions, with an action that sends their comments to human review."""
 
     list_display = ("id", "created_at", "outcome", "rule", "community", "comment", "state")
     list_filter = (
@@ -202,8 +203,8 @@ class AutomaticDecisionAdmin(EvidenceAdmin):
         return changelist
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
-        found = super().get_object(request, object_id, from_field)
-        return found and AutomaticDecision.objects.with_state().get(pk=found.pk)
+        decision = super().get_object(request, object_id, from_field)
+        return decision and AutomaticDecision.objects.with_state().get(pk=decision.pk)
 
     def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return request.user.has_perm("moderation.view_decision")
@@ -239,7 +240,7 @@ class AutomaticDecisionAdmin(EvidenceAdmin):
         if sent:
             messages.success(
                 request,
-                f"Sent {sent} comment{'' if sent == 1 else 's'} to review. The decisions hold until then.",
+                f"Sent {pluralize(sent, 'comment')} to review. The decisions remain in force until then.",
             )
         for reason, count in results.items():
             messages.warning(request, f"Not sent: {count} ({reason.rstrip('.')}).")
@@ -326,7 +327,7 @@ class CommunityField(forms.ChoiceField):
 
 
 def community_choices(names: list[str]) -> list[tuple[str, str]]:
-    """Return choices whose values have a prefix, which tells comments without a community from no choice."""
+    """Return choices whose values have a prefix, so that the empty community differs from no choice."""
     return [(f"={name}", name or "(no community)") for name in names]
 
 
@@ -368,7 +369,7 @@ class UserAdmin(accounts_admin.UserAdmin):
     inlines = (CommunityAccessInline,)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
-        """Let nobody give more access than they have themselves."""
+        """Keep users from giving more access than they have themselves."""
         assert isinstance(request.user, User)
         fields = list(super().get_readonly_fields(request, obj))
         if not request.user.is_superuser:

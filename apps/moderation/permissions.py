@@ -1,11 +1,11 @@
-"""Who may do what: the groups, and the checks that every action makes itself."""
+"""The roles with their permissions, and the permission checks that every action makes."""
 
 from django.core.exceptions import PermissionDenied
 from django.http import Http404
 
 from apps.accounts.models import User
 from apps.accounts.permissions import ACTIVITIES, communities_of, may_see_community
-from apps.moderation.errors import StaleError
+from apps.moderation.exceptions import StaleError
 from apps.moderation.models import Policy, Queue, QueueItem, QueueItemQuerySet
 from apps.moderation.selectors import visible
 
@@ -77,7 +77,7 @@ ROLES: dict[str, tuple[str, ...]] = {
 }
 
 
-def _refusal(user: User, permission: str) -> str:
+def _denial_message(user: User, permission: str) -> str:
     """Return the message for a user who lacks a permission."""
     if permission == "moderation.decide_queueitem" and user.has_perm("moderation.view_queueitem"):
         return "Your role lets you read the queue, not decide."
@@ -91,13 +91,13 @@ def require(user: User, permission: str, *, community: str | None = None) -> Non
         PermissionDenied: the user is inactive, lacks the permission or has no access to the community.
     """
     if not user.is_active or not user.has_perm(permission):
-        raise PermissionDenied(_refusal(user, permission))
+        raise PermissionDenied(_denial_message(user, permission))
     if community is not None and not may_see_community(user, community):
         raise PermissionDenied(f"{user.get_username()} has no access to this community.")
 
 
 def may_manage_policy(user: User, community: str) -> bool:
-    """Return whether the user may change a community's policy; the default one is for those who see all."""
+    """Return whether the user may change a community's policy; the default one needs all communities."""
     if not user.is_active or not user.has_perm("moderation.manage_policy"):
         return False
     return may_see_community(user, community) if community else communities_of(user) is None
@@ -113,7 +113,7 @@ def require_policy(user: User, community: str) -> None:
         return
     require(user, "moderation.manage_policy", community=community or None)
     raise PermissionDenied(
-        "The default policy holds for every community: only users who see all may change it."
+        "The default policy applies to every community: only users with access to all of them may change it."
     )
 
 
@@ -134,11 +134,11 @@ def visible_item(user: User, pk: int) -> QueueItem:
     Raises:
         PermissionDenied: the user may not see the queue.
         Http404: there is no such item for the user.
-        StaleError: another moderator has decided it meanwhile, and how is hidden until the second review.
+        StaleError: another moderator has decided it, and the decision is hidden until the second review.
     """
-    found = visible_to(user, QueueItem.objects.with_related()).filter(pk=pk).first()
-    if found is not None:
-        return found
+    item = visible_to(user, QueueItem.objects.with_related()).filter(pk=pk).first()
+    if item is not None:
+        return item
     hidden = QueueItem.objects.exclude(status=QueueItem.Status.OPEN).filter(pk=pk).first()
     if hidden is None or not may_see_community(user, hidden.community):
         raise Http404(f"There is no item {pk}.")
@@ -153,8 +153,8 @@ def decidable_by(user: User, items: QueueItemQuerySet | None = None) -> QueueIte
     """
     require(user, "moderation.decide_queueitem")
     items = visible_to(user, items).exclude(excluded_reviewer=user)
-    if barred := Policy.objects.restricted_for(user):
-        items = items.exclude(policy__in=barred)
+    if restricted := Policy.objects.restricted_for(user):
+        items = items.exclude(policy__in=restricted)
     return items if user.has_perm("moderation.decide_escalated") else items.exclude(queue__in=LEAD_QUEUES)
 
 
@@ -162,13 +162,13 @@ def require_item(user: User, item: QueueItem) -> None:
     """Check that the user may decide the item.
 
     Raises:
-        PermissionDenied: for one of the reasons of `decidable_by`; the message says which.
+        PermissionDenied: the item is not among those of `decidable_by`; the message says why.
     """
     require(user, "moderation.decide_queueitem", community=item.community)
     if item.excluded_reviewer_id == user.pk:
-        raise PermissionDenied("Somebody else must look at this: you decided it before.")
+        raise PermissionDenied("Another moderator has to decide this: you decided it before.")
     if item.queue in LEAD_QUEUES and not user.has_perm("moderation.decide_escalated"):
-        raise PermissionDenied("Appeals and escalated items are decided by a lead.")
+        raise PermissionDenied("Only a lead can decide appeals and escalated items.")
     groups = item.policy.allowed_groups
     if groups and not user.is_superuser and not user.groups.filter(name__in=groups).exists():
-        raise PermissionDenied(f"The policy {item.policy} lets only these decide: {', '.join(groups)}.")
+        raise PermissionDenied(f"Under the policy {item.policy}, only these decide: {', '.join(groups)}.")

@@ -7,7 +7,7 @@ from celery import shared_task
 
 from apps.moderation import actions, statistics
 from apps.moderation.actions.enqueue import enqueue
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Delivery
 from apps.registry.exceptions import NoModelError
 
@@ -31,7 +31,7 @@ def deliver_endpoint(endpoint_id: int) -> None:
 @shared_task
 def deliver_due() -> None:
     """Enqueue the endpoints to which webhooks are due: retries, and those whose message was lost."""
-    for endpoint_id in actions.due_endpoints(late=timedelta(seconds=2)):
+    for endpoint_id in actions.due_endpoints(overdue=timedelta(seconds=2)):
         enqueue("deliver_endpoint", endpoint_id)
 
 

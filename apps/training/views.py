@@ -13,7 +13,7 @@ from apps.accounts.models import User
 from apps.accounts.permissions import communities_of, require
 from apps.classifier.artifact import ArtifactError
 from apps.core.text import pluralize
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.registry import actions as registry
 from apps.registry.admin import gates_table
 from apps.registry.exceptions import RegistryError

@@ -18,7 +18,7 @@ from apps.accounts.models import User
 from apps.classifier.labels import LABELS
 from apps.classifier.normalise import normalise
 from apps.moderation import triage
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Author, Decision, Policy, QueueItem, Submission
 from apps.moderation.roles import create_roles
 from apps.predictions.actions import text_hash

@@ -119,22 +119,3 @@ def test_image_and_release_exclude_tests_and_benchmarks() -> None:
         names = release_archive.getnames()
     assert "toxicmod/settings.py" in names
     assert not [name for name in names if "/tests/" in name or name.startswith(tuple(excluded))]
-
-
-# Names that better terms have replaced. Words that are also ordinary English are not listed.
-_REPLACED_TERMS = (
-    "CountCalls|ChosenScores|DOORS|FAINT|LaneWorker|ShortWay|UNASKED|_go_on|_turn_away|add_verdict|answer_together|"
-    "free_at|insert_each|is_touch_due|level_two_inputs|limit_to|look_deeper|moderation_desk|most_late|not_for|"
-    "one_hour|one_minute|score_each|send_due|sketch_[ab]|test_house|touch_api_key|was_found"
-)
-
-
-def test_replaced_terms_do_not_come_back() -> None:
-    pattern = re.compile(rf"\b({_REPLACED_TERMS})\b")
-    found = [
-        f"{name}: {match[0]}"
-        for name in _files()
-        if "/migrations/" not in name and name != "toxicmod/tests/test_architecture.py"
-        for match in pattern.finditer((ROOT / name).read_text(errors="ignore"))
-    ]
-    assert not found

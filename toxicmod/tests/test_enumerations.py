@@ -21,7 +21,7 @@ from apps.mirror.codec import decode_item, encode_item
 from apps.mirror.replicated import REPLICATED_MODELS
 from apps.moderation import statistics
 from apps.moderation.availability import Obstacle
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import VIEWS, Appeal, Decision, QueueItem, Submission, decisions
 from apps.monitoring import actions, alert_metrics
 from apps.monitoring.actions import notifications

@@ -26,7 +26,7 @@ from apps.accounts.models import APIKey, User
 from apps.classifier.labels import LABELS
 from apps.core.permissions import SYSTEM
 from apps.moderation import actions, webhooks
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import (
     Appeal,
     Author,

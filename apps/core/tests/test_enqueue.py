@@ -1,4 +1,4 @@
-"""Publishing tasks while the broker is well, gone, or hangs."""
+"""Tasks are published while the broker works, is down or hangs."""
 
 import os
 import signal
@@ -29,11 +29,11 @@ class Broker:
         self.published: list[tuple[str, tuple[Any, ...]]] = []
         self.expires: list[float] = []
         self.is_up = True
-        self.answers = threading.Event()
-        self.answers.set()
+        self.may_respond = threading.Event()
+        self.may_respond.set()
 
     def send_task(self, task: str, *, args: tuple[Any, ...], countdown: float, expires: float) -> None:
-        self.answers.wait()
+        self.may_respond.wait()
         if not self.is_up:
             raise OperationalError("down")
         self.published.append((task, args))
@@ -48,18 +48,18 @@ def broker(monkeypatch: pytest.MonkeyPatch, transactional_db: None) -> Iterator[
     monkeypatch.setattr(module, "_publisher", module._Publisher())
     yield fake
     fake.is_up = True
-    fake.answers.set()
+    fake.may_respond.set()
     assert flush(5)
 
 
 def test_enqueue_returns_at_once_while_the_broker_hangs(broker: Broker) -> None:
-    broker.answers.clear()
+    broker.may_respond.clear()
     start = time.monotonic()
     for number in range(20):
         enqueue("apps.moderation.tasks.deliver", number)
     assert time.monotonic() - start < 0.5
     assert not flush(0.05)
-    broker.answers.set()
+    broker.may_respond.set()
     assert flush(5)
     assert broker.published == [("apps.moderation.tasks.deliver", (number,)) for number in range(20)]
 
@@ -73,9 +73,7 @@ def test_enqueue_publishes_once_a_broker_that_was_down_returns(broker: Broker) -
     assert broker.published == [("apps.training.tasks.build_dataset", ("decisions", None))]
 
 
-def test_enqueue_discards_what_has_expired_and_what_is_too_much(
-    broker: Broker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_enqueue_discards_expired_and_excess_tasks(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_WAITING", 3)
     broker.is_up = False
     enqueue("late", expires=0.01)
@@ -87,22 +85,22 @@ def test_enqueue_discards_what_has_expired_and_what_is_too_much(
     assert broker.published == [("kept", (0,)), ("kept", (1,))]
 
 
-def test_a_forked_process_publishes_its_own_tasks_only(broker: Broker) -> None:
-    broker.answers.clear()
+def test_enqueue_in_forked_process_does_not_publish_tasks_of_parent(broker: Broker) -> None:
+    broker.may_respond.clear()
     enqueue("parent")
     process = os.fork()
-    if process == 0:  # the child: no assertion may reach pytest
-        is_right = not module._publisher._messages and module._publisher._thread is None
-        os._exit(0 if is_right else 1)
+    if process == 0:  # the child process: its assertions would not reach pytest
+        is_empty = not module._publisher._messages and module._publisher._thread is None
+        os._exit(0 if is_empty else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
 
 
 @pytest.mark.parametrize("ending", [worker_process_shutdown, worker_shutdown])
-def test_a_worker_that_ends_publishes_first(broker: Broker, ending: Signal) -> None:
-    """The trainer's process ends after each task, and what the task has enqueued must not end with it."""
-    broker.answers.clear()
+def test_worker_publishes_its_tasks_before_it_ends(broker: Broker, ending: Signal) -> None:
+    """The trainer's process ends after each task, and the tasks that it has enqueued must not be lost."""
+    broker.may_respond.clear()
     enqueue("apps.training.tasks.measure_gates", 1)
-    threading.Timer(0.2, broker.answers.set).start()
+    threading.Timer(0.2, broker.may_respond.set).start()
     ending.send(sender=None)
     assert broker.published == [("apps.training.tasks.measure_gates", (1,))]
 
@@ -118,14 +116,14 @@ print(time.monotonic() - start)
 
 
 @pytest.mark.slow
-def test_a_stopped_broker_makes_nobody_wait(redis_url: str) -> None:
-    """A broker that is stopped, not dead, takes connections and never answers."""
+def test_enqueue_does_not_wait_for_stopped_broker(redis_url: str) -> None:
+    """A stopped process accepts connections but never responds."""
     server = redis.Redis.from_url(redis_url).info()["process_id"]
     environment = os.environ | {"REDIS_URL": redis_url, "DJANGO_SETTINGS_MODULE": "toxicmod.settings"}
     os.kill(server, signal.SIGSTOP)
     try:
         start = time.monotonic()
-        answer = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-c", _SCRIPT],
             env=environment,
             cwd=ROOT,
@@ -133,7 +131,7 @@ def test_a_stopped_broker_makes_nobody_wait(redis_url: str) -> None:
             text=True,
             check=True,
         )
-        assert float(answer.stdout) < 0.1
+        assert float(result.stdout) < 0.1
         assert time.monotonic() - start < 60
     finally:
         os.kill(server, signal.SIGCONT)

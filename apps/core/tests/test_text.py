@@ -1,4 +1,4 @@
-"""Words, numbers and cells, and which text can be stored."""
+"""Plurals, numbers, cells of spreadsheets, and text that can be stored."""
 
 import pytest
 

@@ -16,7 +16,7 @@ from apps.classifier.scorer import Scorer
 from apps.classifier.selection import Reason, Selection, select
 from apps.moderation import triage
 from apps.moderation.actions.queue import enqueue_item
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Policy, QueueItem, Submission
 from apps.predictions.models import Prediction
 from apps.registry import serving
@@ -51,10 +51,11 @@ def queue_for_labeling_if_due() -> list[QueueItem]:
 def queue_for_labeling(*, count: int) -> list[QueueItem]:
     """Queue the comments that active learning selects; see `apps.classifier.selection.select`.
 
-    The candidates are the newest 10,000 stored comments since the last draw, at most a week old, that no
-    moderator has seen and that were approved or only scored. Champion and challenger score them. The random
-    part of the selection becomes audits. Their sampling chance, and that of the audits that the policy has
-    sampled from the same comments, is the probability of either way, so estimates from audits are unbiased.
+    The candidates are the newest 10,000 stored comments since the last draw, at most a week old, that were
+    approved or only scored and have no queue item. Champion and challenger score them. The random part of
+    the selection becomes audits. The sampling chance of these audits, and of those that the policy has
+    sampled from the same comments, is the probability of being sampled in either of the two ways, so
+    estimates from audits are unbiased.
 
     Returns:
         The items, at most `count`.

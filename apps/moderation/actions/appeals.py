@@ -7,7 +7,7 @@ from django.db.models import F
 from apps.accounts.models import APIKey
 from apps.moderation import selectors, triage, webhooks
 from apps.moderation.actions.queue import enqueue_item
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Appeal, Decision, QueueItem
 
 

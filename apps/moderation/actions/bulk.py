@@ -14,7 +14,7 @@ from apps.accounts.models import User
 from apps.core.text import pluralize
 from apps.moderation.actions.decisions import decide_locked, lock_available, undo
 from apps.moderation.actions.enqueue import enqueue
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import BulkJob, Decision, PolicyRule, QueueItem, QueueItemQuerySet
 from apps.moderation.permissions import decidable_by, require
 from apps.moderation.selectors import visible
@@ -72,7 +72,7 @@ def preview_bulk(
     if action not in (Decision.Action.APPROVE, Decision.Action.REJECT):
         raise ModerationError("In bulk, items can be approved or rejected.")
     if action == Decision.Action.REJECT and rule is None:
-        raise ModerationError("Choose a reason: the authors are told.")
+        raise ModerationError("Choose a reason: the authors receive it.")
     items = select_items(filter, decidable_by(user))
     job = BulkJob.objects.create(
         filter=dict(filter),
@@ -178,7 +178,7 @@ def undo_bulk(*, job_id: int, user: User, typed_count: int) -> BulkJob:
 
 
 def run_bulk(*, job_id: int) -> None:
-    """Apply or undo a confirmed job in batches, one transaction each. After a crash, continue."""
+    """Apply or undo a confirmed job in batches, one transaction each, or continue it after a crash."""
     while _run_batch(job_id) or _undo_batch(job_id):
         pass
 

@@ -24,7 +24,7 @@ from apps.moderation.actions.leases import (
     require_unchanged,
 )
 from apps.moderation.actions.queue import enqueue_second_review, rerank
-from apps.moderation.errors import ModerationError, StaleError
+from apps.moderation.exceptions import ModerationError, StaleError
 from apps.moderation.models import (
     Appeal,
     BulkJob,
@@ -72,10 +72,10 @@ def decide(
     """Decide an item. The webhook is sent ten seconds later, unless the decision is undone.
 
     Args:
-        version: the item's version that the user saw. Leases since then don't matter, a decision does.
+        version: the item's version that the user saw. Changes of the lease since then don't matter.
         labels: the labels that apply, an empty list if none applies, or None if the moderator set none.
         rule: the reason for a rejection, a rule of the item's policy.
-        seconds: how long it took; by default since the lease began.
+        seconds: the time that the decision took; by default since the lease began.
         client: the API key of the request.
 
     Raises:
@@ -127,7 +127,7 @@ def decide_locked(
     if action == Decision.Action.REVERSE:
         raise ModerationError("A decision is reversed by undoing it.")
     if action == Decision.Action.REJECT and (rule is None or rule.policy_id != item.policy_id):
-        raise ModerationError(f"Choose a reason of the policy {item.policy}: the author is told.")
+        raise ModerationError(f"Choose a reason of the policy {item.policy}: the author receives it.")
     mask = _pack_labels(labels)
     if item.is_blind and action == Decision.Action.REJECT and mask is None:
         raise ModerationError("In a blind review, tick the labels that apply, or “None of these”.")
@@ -261,17 +261,17 @@ def undo(
     if newest is None or newest.pk != decision.pk:
         reversal = Decision.objects.filter(reverses=decision).select_related("by").first()
         if reversal is not None:
-            who = "You" if reversal.by_id == user.pk else reversal.actor
-            raise StaleError(f"{who} undid this decision {describe_age(reversal.created_at, now)}.", item)
+            actor = "You" if reversal.by_id == user.pk else reversal.actor
+            raise StaleError(f"{actor} undid this decision {describe_age(reversal.created_at, now)}.", item)
         handled = f" {describe_decision(newest, user, now)}" if newest else ""
         raise StaleError(f"This is no longer the last decision on item {item.pk}.{handled}", item)
     require_not_leased(item, user, now)
     if Appeal.objects.filter(decision=decision).exists():
         raise ModerationError("It is too late to undo this: the author has appealed, and the appeal decides.")
-    later = item.submission.current_decision()
-    if later and later.pk > decision.pk and not item.is_blind:
+    current = item.submission.current_decision()
+    if current and current.pk > decision.pk and not item.is_blind:
         raise StaleError(
-            f"It is too late to undo this: {later.actor} has decided the comment again since.", item
+            f"It is too late to undo this: {current.actor} has decided the comment again since.", item
         )
     reversal = Decision.objects.create(
         submission=item.submission,

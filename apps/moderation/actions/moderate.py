@@ -15,7 +15,7 @@ from apps.accounts.models import APIKey
 from apps.moderation import triage
 from apps.moderation.actions.decisions import add_strikes
 from apps.moderation.actions.queue import enqueue_item
-from apps.moderation.errors import ConflictError, ModerationError
+from apps.moderation.exceptions import ConflictError, ModerationError
 from apps.moderation.models import Author, Decision, Policy, QueueItem, Submission
 from apps.predictions import actions as predictions
 from apps.predictions.models import Prediction

@@ -1,11 +1,11 @@
-"""Send comments to review at the request of a user. The admin and the evaluation pages call these."""
+"""Send comments to review at the request of a user. The admin and the pages of a challenger call it."""
 
 from django.db import transaction
 
 from apps.accounts.models import User
 from apps.moderation import triage
 from apps.moderation.actions.queue import enqueue_item
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Decision, Policy, QueueItem, Submission
 from apps.moderation.permissions import require
 from apps.predictions.models import Prediction

@@ -11,7 +11,7 @@ from apps.accounts.models import User
 from apps.moderation import actions
 from apps.moderation.console.forms import PolicyForm, RuleForm, RuleFormSet
 from apps.moderation.console.views import console_view, get_user, is_fetch, render_page
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Policy
 from apps.moderation.permissions import may_manage_policy, require
 from apps.moderation.selectors import communities_for, visible

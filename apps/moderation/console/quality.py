@@ -8,7 +8,7 @@ from django.utils import timezone
 from apps.accounts.permissions import communities_of
 from apps.moderation import exports, statistics
 from apps.moderation.console.views import console_view, get_user, render_page
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Decision
 from apps.moderation.permissions import require
 from apps.moderation.selectors import visible

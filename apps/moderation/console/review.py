@@ -72,7 +72,7 @@ def next_item(request: HttpRequest) -> HttpResponse:
     if not form.is_valid():
         raise form.to_error()
     exclude = form.cleaned_data["exclude"]
-    item = availability.next_item(user, view, tab=form.cleaned_data["tab"], besides=exclude)
+    item = availability.next_item(user, view, tab=form.cleaned_data["tab"], exclude=exclude)
     if item is None:
         return JsonResponse(_page_parts(request, None, view, empty_context(user, view)))
     context = item_context(user, item, view) | surroundings_context(user, view, item, exclude)
@@ -144,7 +144,7 @@ def decide(request: HttpRequest, pk: int) -> HttpResponse:
     skipped = sorted(set(requested) - {result.item.pk for result in results})
     notice = ""
     if skipped:
-        notice = f"Not applied to {_format_items(skipped)}: held or decided by another moderator."
+        notice = f"Not applied to {_format_items(skipped)}: reserved or decided by another moderator."
     return _decided_response(request, user, view, results[0].decision, notice)
 
 

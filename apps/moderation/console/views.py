@@ -10,7 +10,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_http_methods
 
 from apps.accounts.models import User
-from apps.moderation.errors import ModerationError, StaleError
+from apps.moderation.exceptions import ModerationError, StaleError
 from apps.moderation.models import Preference
 
 View = Callable[..., HttpResponseBase]

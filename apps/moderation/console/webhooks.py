@@ -16,7 +16,7 @@ from apps.moderation import actions
 from apps.moderation.actions.deliveries import PAUSE_AFTER
 from apps.moderation.console.forms import RotateForm, TestWebhookForm
 from apps.moderation.console.views import console_view, get_user, render_page
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Delivery
 from apps.moderation.permissions import require
 from apps.moderation.selectors import visible
@@ -154,7 +154,7 @@ def rotate_signing_key(request: HttpRequest, pk: int) -> HttpResponse:
             overlap=signing_actions.DEFAULT_OVERLAP if hours is None else timedelta(hours=hours),
         )
     except WebhookError as error:
-        if _NEW_KEY in request.session.load():  # a double click: the secret is yet to be shown
+        if _NEW_KEY in request.session.load():  # a double click: the secret was not shown yet
             return redirect("admin:moderation_signing", pk)
         raise ModerationError(str(error)) from error
     request.session[_NEW_KEY] = key.key_id

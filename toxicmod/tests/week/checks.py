@@ -613,7 +613,7 @@ class Day:
                 "SELECT i.queue, i.due_at < %s AS overdue, CASE"
                 " WHEN NOT %s AND i.queue IN ('escalated', 'appeal') THEN 'leads only'"
                 " WHEN i.excluded_reviewer_id = u.id THEN 'you decided it first'"
-                " WHEN i.lease_until > %s AND i.lease_by_id <> u.id THEN 'held by others'"
+                " WHEN i.lease_until > %s AND i.lease_by_id <> u.id THEN 'reserved by others'"
                 " WHEN EXISTS (SELECT 1 FROM moderation_skip s WHERE s.item_id = i.id AND s.by_id = u.id"
                 "   AND s.created_at > %s) THEN 'skipped by you'"
                 " WHEN i.queue = 'escalated' AND i.lease_by_id IS DISTINCT FROM u.id AND u.id = ("

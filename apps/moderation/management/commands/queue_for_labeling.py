@@ -6,7 +6,7 @@ from typing import Any
 
 from apps.core.management import ProjectCommand
 from apps.moderation import actions
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.registry.exceptions import NoModelError
 
 

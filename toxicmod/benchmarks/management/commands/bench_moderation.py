@@ -4,7 +4,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from apps.core.management import ProjectCommand
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import QueueItem
 from apps.predictions.models import Prediction
 from toxicmod.benchmarks import moderation as bench

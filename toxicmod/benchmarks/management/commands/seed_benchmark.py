@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.core.management import ProjectCommand
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.registry.exceptions import NoModelError
 from toxicmod.benchmarks import seeding
 
