@@ -200,7 +200,7 @@ def _send_schedules(data_dir: Path) -> None:
 
 @pytest.mark.slow
 def test_serve_needs_at_most_1_gb(tmp_path: Path) -> None:
-    """The bound holds after batches of 1,000 comments and while schedules run, before and after a training."""
+    """The bound holds after batches and while schedules run, before a training and after it."""
     served = Served(tmp_path, free_port(), API_KEY="chosen-key")
 
     def use() -> float:
