@@ -5,7 +5,6 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
 from django.db.models import Field, Model, QuerySet
 from django.http import HttpRequest
 from django.urls import URLPattern, reverse
@@ -14,8 +13,9 @@ from django.utils.safestring import SafeString
 
 from apps.accounts import admin as accounts_admin
 from apps.accounts.models import CommunityAccess, User
-from apps.accounts.permissions import communities_of, in_communities_of
+from apps.accounts.permissions import communities_of, get_user, in_communities_of
 from apps.core.admin import LargeTablePaginator, ReadOnlyAdmin
+from apps.core.exceptions import PermissionDeniedError
 from apps.core.text import pluralize
 from apps.moderation import actions
 from apps.moderation.console import comment
@@ -41,8 +41,7 @@ class LimitedAdmin(ReadOnlyAdmin):
     """A table of which users see the rows of `selectors.visible`."""
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        assert isinstance(request.user, User)
-        return visible(request.user, super().get_queryset(request))
+        return visible(get_user(request), super().get_queryset(request))
 
 
 class EvidenceAdmin(LimitedAdmin):
@@ -150,8 +149,7 @@ class CommunityFilter(admin.SimpleListFilter):
     parameter_name = "community"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        assert isinstance(request.user, User)
-        return [(name or "-", name or "none") for name in communities_for(request.user)]
+        return [(name or "-", name or "none") for name in communities_for(get_user(request))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
         if self.value() is None:
@@ -167,10 +165,9 @@ class RuleFilter(admin.SimpleListFilter):
     parameter_name = "rule"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        assert isinstance(request.user, User)
         rules = PolicyRule.objects.exclude(label="")
         # The default policy applies in every community.
-        rules = in_communities_of(request.user, rules, "policy__community") | rules.filter(
+        rules = in_communities_of(get_user(request), rules, "policy__community") | rules.filter(
             policy__community=""
         )
         titles = rules.order_by("title").values_list("title", flat=True).distinct()
@@ -217,7 +214,6 @@ class AutomaticDecisionAdmin(EvidenceAdmin):
 
     @admin.action(description="Send to review", permissions=["decide"])
     def send_to_review(self, request: HttpRequest, queryset: QuerySet[Decision]) -> None:
-        assert isinstance(request.user, User)
         decisions = list(
             queryset.select_related("submission__author", "policy", "rule").order_by("pk")[
                 : MAX_SENT_TO_REVIEW + 1
@@ -229,8 +225,8 @@ class AutomaticDecisionAdmin(EvidenceAdmin):
         results: Counter[str] = Counter()
         for decision in decisions:
             try:
-                item = actions.send_to_review(decision=decision, by=request.user)
-            except (ModerationError, PermissionDenied) as error:
+                item = actions.send_to_review(decision=decision, by=get_user(request))
+            except (ModerationError, PermissionDeniedError) as error:
                 results[str(error)] += 1
             else:
                 if item:
@@ -339,8 +335,7 @@ class CommunityAccessInline(admin.TabularInline):
     verbose_name_plural = "communities that the user may see"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[CommunityAccess]:
-        assert isinstance(request.user, User)
-        return in_communities_of(request.user, super().get_queryset(request))
+        return in_communities_of(get_user(request), super().get_queryset(request))
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
@@ -350,9 +345,8 @@ class CommunityAccessInline(admin.TabularInline):
     ) -> forms.Field | None:
         if db_field.name != "community":
             return super().formfield_for_dbfield(db_field, request, **kwargs)
-        assert isinstance(request.user, User)
         return CommunityField(
-            choices=[("", "---------"), *community_choices(communities_for(request.user))],
+            choices=[("", "---------"), *community_choices(communities_for(get_user(request)))],
             help_text="A community appears here once a comment or a policy names it.",
         )
 
@@ -370,10 +364,10 @@ class UserAdmin(accounts_admin.UserAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
         """Keep users from giving more access than they have themselves."""
-        assert isinstance(request.user, User)
         fields = list(super().get_readonly_fields(request, obj))
-        if not request.user.is_superuser:
+        user = get_user(request)
+        if not user.is_superuser:
             fields.append("is_superuser")
-        if communities_of(request.user) is not None:
+        if communities_of(user) is not None:
             fields.append("all_communities")
         return fields

@@ -57,7 +57,7 @@ def takeable(
         include_escalated: include the items that the user escalated for another lead.
 
     Raises:
-        PermissionDenied: the user may not decide at all.
+        PermissionDeniedError: the user may not decide at all.
         ValueError: there is no such view.
     """
     now = now or timezone.now()
@@ -113,7 +113,7 @@ def next_item(
         after: the item after which the search begins.
 
     Raises:
-        PermissionDenied, ValueError: as in `takeable`.
+        PermissionDeniedError, ValueError: as in `takeable`.
     """
     items = takeable(user, view).exclude(pk__in=exclude)
     if after is not None:
@@ -131,7 +131,7 @@ def first_item(user: User, view: str) -> QueueItem | None:
     items, those that no tab shows come first.
 
     Raises:
-        PermissionDenied, ValueError: as in `takeable`.
+        PermissionDeniedError, ValueError: as in `takeable`.
     """
     rows = list(takeable(user, view).by_priority().values_list("pk", "severity")[:_CANDIDATES])
     offered = cache.get_many([_offer_key(pk) for pk, _ in rows])

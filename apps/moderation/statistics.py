@@ -60,7 +60,7 @@ def histogram(*, user: User, label: str, community: str | None = None, bins: int
     The counts are at most half a minute old.
 
     Raises:
-        PermissionDenied: the user may not see the queue.
+        PermissionDeniedError: the user may not see the queue.
     """
     items = visible_to(user).open().filter(label=label)
     if community is not None:

@@ -17,11 +17,12 @@ from django.db.models import Exists, Min, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from apps.accounts.models import User
+from apps.accounts.permissions import require
+from apps.core.enqueue import enqueue
 from apps.core.retries import back_off
-from apps.moderation.actions.enqueue import enqueue
+from apps.moderation import tasks
 from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Decision, Delivery
-from apps.moderation.permissions import require
 from apps.webhooks import retries, signing
 from apps.webhooks.models import Endpoint
 from apps.webhooks.retries import Attempt
@@ -63,7 +64,7 @@ def create_delivery(
         send_after=send_after,
         retry_until=send_after + retries.GIVE_UP_AFTER,
     )
-    enqueue("deliver", str(delivery.pk), countdown=wait.total_seconds() + 0.5)
+    enqueue(tasks.deliver, str(delivery.pk), countdown=wait.total_seconds() + 0.5)
     return delivery
 
 
@@ -90,7 +91,7 @@ def deliver_endpoint(
     with _lease(endpoint_id) as lease:
         while lease and (limit is None or len(attempted) < limit):
             if time.monotonic() >= end:
-                enqueue("deliver_endpoint", endpoint_id)
+                enqueue(tasks.deliver_endpoint, endpoint_id)
                 break
             delivery = _send_next(lease)
             if delivery is None:
@@ -281,7 +282,7 @@ def resend(*, delivery_id: str, user: User) -> Delivery:
     """Send a failed delivery again.
 
     Raises:
-        PermissionDenied: the user may not.
+        PermissionDeniedError: the user may not.
         ModerationError: it has not failed, or the platform has received a later decision on the comment.
     """
     delivery = Delivery.objects.select_for_update().filter(pk=delivery_id).first()
@@ -304,7 +305,7 @@ def resend(*, delivery_id: str, user: User) -> Delivery:
     delivery.save(
         update_fields=["status", "attempts", "send_after", "retry_until", "error", "response_status"]
     )
-    enqueue("deliver", str(delivery.pk))
+    enqueue(tasks.deliver, str(delivery.pk))
     return delivery
 
 
@@ -312,7 +313,7 @@ def resend_all(*, deliveries: QuerySet[Delivery], user: User) -> int:
     """Send failed deliveries again, except outdated ones; return how many.
 
     Raises:
-        PermissionDenied: the user may not.
+        PermissionDeniedError: the user may not.
     """
     require(user, "moderation.resend_delivery")
     count = 0

@@ -10,6 +10,7 @@ from django.template.loader import render_to_string
 from django.urls import reverse
 
 from apps.accounts.models import User
+from apps.accounts.permissions import get_user, require
 from apps.moderation import actions, availability, saved_views, selectors
 from apps.moderation.console.forms import DecideForm, NextItemForm, PresenceForm, ReleaseForm
 from apps.moderation.console.review_context import (
@@ -22,9 +23,9 @@ from apps.moderation.console.review_context import (
     similar_context,
     surroundings_context,
 )
-from apps.moderation.console.views import console_view, get_user, is_fetch, render_page
+from apps.moderation.console.views import console_view, is_fetch, render_page
 from apps.moderation.models import VIEWS, Decision, Preference, QueueItem
-from apps.moderation.permissions import require, visible_item, visible_to
+from apps.moderation.permissions import visible_item, visible_to
 
 _MAX_NAMED_ITEMS = 10
 

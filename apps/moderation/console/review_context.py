@@ -4,7 +4,6 @@ from collections.abc import Collection
 from typing import Any
 from urllib.parse import urlencode
 
-from django.core.exceptions import PermissionDenied
 from django.db.models import prefetch_related_objects
 from django.urls import reverse
 from django.utils import timezone
@@ -12,6 +11,7 @@ from django.utils import timezone
 from apps.accounts.models import User
 from apps.accounts.permissions import NO_COMMUNITY, communities_of
 from apps.classifier.labels import LABELS
+from apps.core.exceptions import PermissionDeniedError
 from apps.moderation import actions, availability, saved_views, selectors, statistics
 from apps.moderation.console import comment
 from apps.moderation.exceptions import StaleError
@@ -41,7 +41,7 @@ def decision_problem(user: User, item: QueueItem) -> str:
     """Return why the user cannot decide the item now, or an empty string."""
     try:
         actions.require_available(item=item, user=user)
-    except (StaleError, PermissionDenied) as error:
+    except (StaleError, PermissionDeniedError) as error:
         return str(error)
     return ""
 

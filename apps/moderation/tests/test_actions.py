@@ -347,7 +347,7 @@ def test_access_by_community(model: ModelVersion, policy: Policy, ann: User) -> 
     assert actions.claim_next(user=ann) == visible
     actions.skip(item_id=visible.pk, user=ann)
     assert actions.claim_next(user=ann) is None
-    with pytest.raises(PermissionDenied, match="no access to this community"):
+    with pytest.raises(PermissionDenied, match="do not have access to this community"):
         actions.claim(item_id=hidden.pk, user=ann)
 
 

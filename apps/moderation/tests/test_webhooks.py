@@ -20,7 +20,7 @@ from apps.moderation.actions import deliveries
 from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Decision, Delivery, QueueItem
 from apps.webhooks import signing
-from apps.webhooks.actions import Actor, rotate_signing_key
+from apps.webhooks.actions import rotate_signing_key
 from apps.webhooks.models import Endpoint
 from apps.webhooks.retries import Attempt
 from toxicmod.testing.factories import create_queue_item, decide_item
@@ -82,7 +82,7 @@ def received_ids(receiver: Receiver) -> list[str]:
 def test_deliver_signs_with_both_keys(
     delivery: Delivery, receiver: Receiver, client_key: APIKey, person: Callable[..., User]
 ) -> None:
-    actor = Actor.for_user(person("ada", "administrator"))
+    actor = person("ada", "administrator")
     secrets = dict(rotate_signing_key(client=client_key, actor=actor) for _ in range(2))
     actions.deliver(delivery_id=str(delivery.pk))
     headers, body, path = receiver.got[0]

@@ -131,10 +131,10 @@ def test_item_does_not_lease(
     model: Any, policy: Policy, ann: User, ben: User, moderator_client: Client
 ) -> None:
     urgent = create_queue_item("threat=0.9 one")
-    others = [create_queue_item(f"insult=0.7 number {number} {'x' * number}") for number in range(4)]
+    normal = [create_queue_item(f"insult=0.7 number {number} {'x' * number}") for number in range(4)]
     for view in ("all", "urgent", "normal", "uncertain", "mine", "overdue"):
         moderator_client.get(console_url("review", view=view), follow=True)
-    for item in (urgent, *others):
+    for item in (urgent, *normal):
         moderator_client.get(console_url("item", item.pk))
     assert not QueueItem.objects.exclude(lease_by=None).exists()
     assert staff_client(ben).get(console_url("review"))["Location"] == console_url("item", urgent.pk)
@@ -144,13 +144,13 @@ def test_item_is_read_only_for_a_viewer(item: QueueItem, person: Callable[..., U
     viewer = staff_client(person("val", "viewer"))
     assert viewer.get(console_url("review"))["Location"] == console_url("item", item.pk)
     html = viewer.get(console_url("item", item.pk)).content.decode()
-    assert "View only.</strong> Your role lets you read the queue, not decide." in html
+    assert "View only.</strong> You do not have permission to decide items." in html
     assert 'id="decide"' not in html
     assert viewer.post(console_url("decide", item.pk), decision_form(item)).status_code == 403
     for name in ("bulk", "webhooks", "decisions_csv"):
         response = viewer.get(console_url(name))
         assert response.status_code == 403
-        assert "Your role does not let you " in response.content.decode()
+        assert "You do not have permission to " in response.content.decode()
         assert "moderation." not in response.content.decode()
 
 
@@ -547,8 +547,8 @@ def test_similar_items_are_decided_and_undone_together(
 
 def test_last_decision_counts_similar_items(model: Any, policy: Policy, moderator_client: Client) -> None:
     items = [create_queue_item("insult=0.7 buy my fine rings today", author_ref=f"a{n}") for n in range(4)]
-    first, *others = items
-    ids = ",".join(str(item.pk) for item in others)
+    first, *similar = items
+    ids = ",".join(str(item.pk) for item in similar)
     moderator_client.post(console_url("decide", first.pk), decision_form(first, similar=ids))
 
     def last_decision() -> str:
@@ -559,8 +559,8 @@ def test_last_decision_counts_similar_items(model: Any, policy: Policy, moderato
         decision = Decision.objects.effective().get(item=item)
         return moderator_client.post(console_url("undo", decision.pk), headers=FETCH).json()["message"]
 
-    assert undo(others[0]) == f"Undone: approval of item {others[0].pk}."
-    assert re.search(rf"Undone\s+: approval of\s+item {others[0].pk}\s+·", last_decision())
+    assert undo(similar[0]) == f"Undone: approval of item {similar[0].pk}."
+    assert re.search(rf"Undone\s+: approval of\s+item {similar[0].pk}\s+·", last_decision())
     assert undo(first) == f"Undone: approval of item {first.pk} and of 2 similar."
     assert re.search(rf"Undone\s+: approval of\s+item {first.pk}\s+and 2 similar", last_decision())
 
