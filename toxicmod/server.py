@@ -13,17 +13,17 @@ LINGER_SECONDS = 2.0
 
 
 class Connection(HttpToolsProtocol):
-    """A client's connection.
+    """A client's connection, which is closed if the client sends or reads too slowly.
 
-    While a request arrives or a response is read, MIN_BYTES have to pass in each CHECK_SECONDS, or all that
-    is left, else the connection is closed. uvicorn itself waits without end for anything but a next request.
+    While a request arrives or a response is sent, a client has to send or read MIN_BYTES, or everything that
+    is left, in each CHECK_SECONDS. uvicorn itself limits only the time between requests.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._is_arriving = self._is_in_head = True  # a new connection has to send a request
         self._head_bytes = self._unsent = 0
-        self._received = MIN_BYTES  # since the last check; a new request has more time
+        self._received = MIN_BYTES  # bytes since the last check; a new request passes the first check
         self._is_shut_down = self._is_rejected = False
         self._application: Any = self.app
         self._timer = self.loop.call_later(CHECK_SECONDS, self._check)
@@ -61,7 +61,7 @@ class Connection(HttpToolsProtocol):
         if rejection is None:
             super().on_headers_complete()
             self.cycle.keep_alive &= not self._is_shut_down
-            self._unsent = 0  # the client may read the response to this request in its own time
+            self._unsent = 0  # what is unsent at the next check may belong to a new response
         elif self.cycle is None or self.cycle.response_complete:
             head, separator, body = rejection.partition(b"\r\n\r\n")
             self.transport.write(head + separator + (b"" if self.parser.get_method() == b"HEAD" else body))
