@@ -33,9 +33,9 @@ control_socket_disable = True
 # Each connection needs a file descriptor, and the usual soft limit is 1,024.
 MAX_FILE_DESCRIPTORS = 65_536
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-_wanted = MAX_FILE_DESCRIPTORS if _hard == resource.RLIM_INFINITY else min(_hard, MAX_FILE_DESCRIPTORS)
-if _soft != resource.RLIM_INFINITY and _soft < _wanted:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_wanted, _hard))
+_limit = MAX_FILE_DESCRIPTORS if _hard == resource.RLIM_INFINITY else min(_hard, MAX_FILE_DESCRIPTORS)
+if _soft != resource.RLIM_INFINITY and _soft < _limit:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_limit, _hard))
 
 
 def on_starting(server: Any) -> None:

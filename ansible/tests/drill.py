@@ -28,6 +28,7 @@ from typing import Any
 import cache
 import hosts
 import requests
+import trustme
 from cache import ROOT, run
 from hosts import BRIDGE, Host
 
@@ -35,7 +36,7 @@ NAMES = ("web", "worker", "mlflow")
 DOMAIN = "moderation.example.org"
 TOOLS = {
     "debootstrap": "debootstrap", "systemd-nspawn": "systemd-container", "apt-ftparchive": "apt-utils",
-    "ip": "iproute2", "ssh": "openssh-client", "unshare": "util-linux",
+    "ip": "iproute2", "ssh": "openssh-client", "unshare": "util-linux", "nginx": "nginx-light",
 }  # fmt: skip
 SECRET = "tm_only-for-the-test-0123456789abcdef"
 PASSWORD = "only-for-the-test"
@@ -43,24 +44,46 @@ MLFLOW_LOGIN = ("toxicmod", PASSWORD)
 INTERACTIVE = "--interactive"
 
 
-class Site:
-    """The site behind the load balancer: nginx on the web host, without TLS."""
+# The load balancer of the site: TLS ends here, as at AWS's.
+BALANCER = """
+daemon off; pid {folder}/pid; error_log {folder}/errors;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
+    uwsgi_temp_path {folder}; scgi_temp_path {folder};
+    server {{
+        listen {bridge}:443 ssl;
+        ssl_certificate {folder}/certificate.pem;
+        ssl_certificate_key {folder}/certificate.pem;
+        proxy_set_header Host $host;
+        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+        proxy_set_header X-Forwarded-Proto https;
+        location / {{ proxy_pass http://10.77.0.2; }}
+    }}
+}}
+"""
 
-    def __init__(self) -> None:
+
+class Site:
+    """The site behind the load balancer."""
+
+    def __init__(self, authority: Path) -> None:
         self.cookies: dict[str, str] = {}
+        self.authority = authority
 
     def call(
         self, method: str, path: str, headers: dict[str, str] | None = None, **more: Any
     ) -> requests.Response:
-        """Send a request as the load balancer forwards it; do not follow redirects."""
+        """Send a request to the load balancer; do not follow redirects."""
         headers = {
-            "Host": DOMAIN, "X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.7",
-            "Referer": f"https://{DOMAIN}{path}",
+            "Host": DOMAIN, "Referer": f"https://{DOMAIN}{path}",
             "Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items()),
         } | (headers or {})  # fmt: skip
         response = requests.request(
-            method, f"http://10.77.0.2{path}", headers=headers, timeout=60, allow_redirects=False, **more
-        )
+            method, f"https://{BRIDGE}{path}", headers=headers, timeout=60, allow_redirects=False,
+            verify=self.authority, **more,
+        )  # fmt: skip
         self.cookies |= response.cookies.get_dict()
         return response
 
@@ -120,16 +143,16 @@ class Drill:
     """The steps of the drill; each returns its result as text."""
 
     def __init__(self, folder: Path, tools: Path) -> None:
-        self.folder, self.tools, self.site = folder, tools, Site()
+        self.folder, self.tools, self.site = folder, tools, Site(folder / "authority.pem")
         self.hosts = [Host(name, f"10.77.0.{number}", folder) for number, name in enumerate(NAMES, 2)]
         self.web, self.worker, self.mlflow = self.hosts
         self.source = folder / "source"
 
-    def play(self, *books: str, options: tuple[str, ...] = ()) -> tuple[int, str]:
+    def play(self, *books: str, options: tuple[str, ...] = (), fails: bool = False) -> tuple[int, str]:
         """Run playbooks over SSH; return the number of changed tasks and the output.
 
         Raises:
-            AssertionError: a task failed.
+            AssertionError: a task failed, or none failed and `fails` is true.
         """
         env = os.environ | {
             "ANSIBLE_CONFIG": str(ROOT / "ansible/ansible.cfg"),
@@ -144,7 +167,7 @@ class Drill:
                 [*command, *options, *books], cwd=ROOT / "ansible", env=env, stdout=out, stderr=out
             )
         output = log.read_text()
-        assert done.returncode == 0, f"{books}: {output[-5000:]}"
+        assert (done.returncode != 0) == fails, f"{books}: {output[-5000:]}"
         return sum(map(int, re.findall(r"changed=(\d+)", output))), output
 
     def boot(self) -> str:
@@ -281,6 +304,28 @@ class Drill:
         assert seconds < 60, f"{seconds:.0f} s"
         return f"{seconds:.0f} s; {load}"
 
+    def damaged(self) -> str:
+        """Restores of a cut and of a missing dump fail, without a change and without a failed request."""
+        self.play("backup.yml")
+        folder = "/var/backups/toxicmod"
+        backup = self.worker.shell(f"sudo ls {folder}").split()[-1]
+        dump = "./toxicmod.dump"
+        damages = {
+            "cut": f"truncate --size=$(($(stat --format=%s {dump}) * 45 / 100)) {dump}",
+            "missing": f"rm {dump}",
+        }
+        before = self.rows()
+        with Load(self.site) as load:
+            for name, damage in damages.items():
+                copy = f"cp -a {folder}/{backup} {folder}/{name} && cd {folder}/{name} && {damage}"
+                self.worker.shell(f"sudo sh -c '{copy}'")
+                _, output = self.play("restore.yml", options=("-e", f"backup={name}"), fails=True)
+                assert "The live database toxicmod was not changed." in output, output[-3000:]
+                self.worker.shell(f"sudo rm -r {folder}/{name}")
+        assert not load.failed, load.failed[:5]
+        assert self.rows() == before + len(load.seconds)
+        return f"{', '.join(damages)}; {load}"
+
     def restore(self) -> str:
         """Backup, restore into scratch databases, and restore, with equal row counts."""
         start = time.monotonic()
@@ -389,10 +434,23 @@ def serve(folder: Path) -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
+def balance(folder: Path) -> None:
+    """Start the load balancer, with a certificate of an authority that the drill trusts."""
+    balancer, authority = folder / "balancer", trustme.CA()
+    balancer.mkdir()
+    authority.cert_pem.write_to_path(folder / "authority.pem")
+    authority.issue_cert(BRIDGE, DOMAIN).private_key_and_cert_chain_pem.write_to_path(
+        balancer / "certificate.pem"
+    )
+    configuration = balancer / "nginx.conf"
+    configuration.write_text(BALANCER.format(folder=balancer, bridge=BRIDGE))
+    subprocess.Popen(["nginx", "-p", balancer, "-c", configuration])
+
+
 def steps(drill: Drill) -> list[Callable[[], str]]:
     return [
         drill.lint, drill.inventories, drill.boot, drill.deploy, drill.repeat, drill.predict, drill.train,
-        drill.switch, drill.roll_back, drill.restore, drill.reboot,
+        drill.switch, drill.roll_back, drill.damaged, drill.restore, drill.reboot,
     ]  # fmt: skip
 
 
@@ -422,6 +480,7 @@ def run_in_namespaces(folder: Path) -> int:
     """Run the drill in the current namespaces; return 0 if all steps pass."""
     hosts.create_bridge()
     serve(folder / "served")
+    balance(folder)
     drill = Drill(folder, cache.ansible())
     if INTERACTIVE in sys.argv:
         return run_interactively(drill)

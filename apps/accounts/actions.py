@@ -81,7 +81,7 @@ def find_api_key(*, secret: str) -> APIKey | None:
 
 
 def is_cached(*, secret: str) -> bool:
-    """Return whether this process has found the API key with this secret before."""
+    """Return whether this process has looked up the API key with this secret before."""
     return secret in _cache
 
 

@@ -45,9 +45,9 @@ class _Allowance:
 class RateLimiter:
     """Counts requests in Redis, shared by all processes; in this process's memory while Redis is down.
 
-    A call of Redis takes longer than scoring a comment. A process therefore asks Redis ten times a second per
-    identity, and admits up to a hundredth of the remaining requests in between. A limit of 6,000 may be
-    exceeded by 60 in each process; a limit below 100 is exact.
+    To save calls, a process asks Redis ten times a second per identity, and admits up to a hundredth of the
+    remaining requests in between. A limit of 6,000 may be exceeded by 60 in each process; a limit below 100
+    is exact.
     """
 
     def __init__(self, redis_url: str) -> None:

@@ -43,16 +43,16 @@ def require_attempt(request: HttpRequest, username: str) -> None:
     """
     if _is_known_device(request, username):
         return
-    for item, who in _limits(request, username):
-        seconds = rate_limiter().peek(item, who)
+    for limit, identity in _limits(request, username):
+        seconds = rate_limiter().peek(limit, identity)
         if seconds is not None:
             raise TooManySignInsError(seconds)
 
 
 def record_failure(request: HttpRequest, username: str) -> None:
     """Count a failed sign-in."""
-    for item, who in _limits(request, username):
-        rate_limiter().hit(item, who)
+    for limit, identity in _limits(request, username):
+        rate_limiter().hit(limit, identity)
 
 
 def remember_device(response: HttpResponse, user: User) -> None:

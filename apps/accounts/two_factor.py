@@ -47,7 +47,9 @@ def enable(*, user: User, key: str, code: str) -> list[str]:
     with transaction.atomic():
         User.objects.select_for_update().get(pk=user.pk)
         if is_enabled(user):
-            raise TwoFactorError("It is on already. Switch it off first to set up another phone.")
+            raise TwoFactorError(
+                "Two-factor authentication is on already. Switch it off first to set up another phone."
+            )
         device = TOTPDevice.objects.create(user=user, name="App", key=key)
         if not device.verify_token(_normalize(code)):
             raise TwoFactorError("The code does not match. Check the phone's clock and try the next code.")
@@ -73,16 +75,16 @@ def verify(*, user: User, code: str) -> None:
     if not code:
         raise TwoFactorError("Enter the code from your app, or a recovery code.")
     device_class = TOTPDevice if len(code) == TOTP_DIGITS else StaticDevice
-    with transaction.atomic():  # an error must not leave it, or the wrong code would not be counted
+    with transaction.atomic():  # an exception here would roll back the count of wrong codes
         device = device_class.objects.select_for_update().filter(user=user, confirmed=True).first()
         is_allowed = device is not None and device.verify_is_allowed()[0]
-        is_right = is_allowed and device.verify_token(code)
+        is_verified = is_allowed and device.verify_token(code)
     if device is not None and not is_allowed:
         raise TwoFactorError(
             "Too many wrong codes. The wait starts at one second and doubles with each of them. Try again "
             "later, or ask an administrator to switch two-factor authentication off."
         )
-    if not is_right:
+    if not is_verified:
         raise TwoFactorError("This code is wrong or was used before. Enter the next one.")
 
 

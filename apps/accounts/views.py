@@ -20,7 +20,7 @@ _CODES = "two_factor_codes"  # recovery codes that have not been shown yet
 @never_cache
 @require_http_methods(["GET", "POST"])
 def two_factor_page(request: HttpRequest) -> HttpResponse:
-    """Show whether two-factor authentication is on; a POST with a code switches it."""
+    """Show whether two-factor authentication is on; a POST with a code switches it on or off."""
     user = request.user
     assert isinstance(user, User)  # `admin_view` rejects anonymous visitors
     form = CodeForm(request.POST or None)
@@ -48,12 +48,12 @@ def two_factor_page(request: HttpRequest) -> HttpResponse:
     context = admin.site.each_context(request) | {"title": "Two-factor authentication", "form": form}
     if key is None:
         codes = None if request.method == "POST" else request.session.pop(_CODES, None)
-        context |= {"is_on": True, "codes": codes, "left": two_factor.count_recovery_codes(user)}
+        context |= {"is_on": True, "codes": codes, "unused_codes": two_factor.count_recovery_codes(user)}
     else:
         picture = segno.make(two_factor.build_url(user, key), micro=False)
         svg = picture.svg_inline(scale=5, light="white")
         context |= {
             "key": two_factor.format_key(key),
-            "picture": mark_safe(svg),
-        }  # segno made it here, without user input
+            "picture": mark_safe(svg),  # segno generated it without user input
+        }
     return render(request, "accounts/two_factor.html", context)

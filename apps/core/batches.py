@@ -1,4 +1,4 @@
-"""Process many requests together so that the failure of one is its own. The APIs and `predictions` call it.
+"""Process a list of requests and isolate the failure of each. The APIs and `predictions` call this module.
 
 In the lists that these functions take and return, an exception stands for the result of a failed request.
 """
@@ -17,7 +17,7 @@ def map_each(
     items: Iterable[Item | Exception],
     catch: type[Exception] | tuple[type[Exception], ...] = Exception,
 ) -> list[Result | Exception]:
-    """Call a function with each item; an exception among the items stays in its place.
+    """Call a function with each item; exceptions among the items are results already.
 
     Args:
         catch: the exceptions that become the item's result; all others are raised.
@@ -39,11 +39,11 @@ def map_batch(
     items: Sequence[Any],
     where: Callable[[Any], bool] = lambda item: not isinstance(item, Exception),
 ) -> list[Any]:
-    """Call a function once with the list of the selected items; all other items stay in their places.
+    """Call a function once with the list of the selected items; all other items are results already.
 
     Args:
-        function: returns a result or an exception for each item of its list. If it raises an exception
-            instead, that is the result of each selected item. It is not called with an empty list.
+        function: returns a result or an exception for each item of its list. If it raises an exception,
+            that is the result of each selected item. It is not called with an empty list.
         where: selects items; by default those that are no exceptions.
     """
     indices = [index for index, item in enumerate(items) if where(item)]
@@ -81,8 +81,8 @@ def map_isolated(
 
     Args:
         function: returns a result for each item of its list.
-        retry: whether another call may succeed after an exception. If not, the exception is the result of
-            all items that are left.
+        retry: returns whether another call may succeed after an exception. If not, the exception is the
+            result of all remaining items.
     """
     error: Exception | None
     try:

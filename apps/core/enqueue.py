@@ -1,7 +1,7 @@
 """Publish Celery tasks without making the caller wait for the broker. The actions of every app call it.
 
-A thread of this process publishes them. While the broker is down or hangs they wait in memory; the schedules
-find the same work in the database, so a task that is lost with its process is only late.
+A thread of this process publishes them. While the broker is down or hangs, they wait in memory. If the
+process ends first, the schedules find the same work in the database later.
 """
 
 import atexit
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from celery import current_app
+from celery import Task, current_app
 from celery.signals import worker_process_shutdown, worker_shutdown
 from django.db import transaction
 
@@ -29,7 +29,7 @@ _EXIT_SECONDS = 2.0
 class _Message:
     task: str
     args: tuple[Any, ...]
-    due_at: float  # of the monotonic clock, like `expires_at`
+    due_at: float  # on the monotonic clock, like `expires_at`
     expires_at: float
 
 
@@ -42,11 +42,13 @@ class _Publisher:
         self._thread: threading.Thread | None = None
 
     def add(self, message: _Message) -> None:
-        """Queue a message and return at once; discard it if too many wait already."""
+        """Queue a message and return at once; discard it if `MAX_WAITING` messages wait already."""
         with self._changed:
             if len(self._messages) >= MAX_WAITING:
                 logger.warning(
-                    "%d tasks wait for the broker; %s is left to the schedule", MAX_WAITING, message.task
+                    "%d tasks wait for the broker; discarded %s, which the schedule does later",
+                    MAX_WAITING,
+                    message.task,
                 )
                 return
             self._messages.append(message)
@@ -68,7 +70,7 @@ class _Publisher:
                 message = self._messages[0]
             try:
                 _publish(message)
-            except Exception as error:  # the thread has to outlive whatever the broker's client raises
+            except Exception as error:  # the thread must survive every error of the broker's client
                 if not is_down:
                     logger.warning(
                         "The broker can't be reached, tasks wait: %s (%s)",
@@ -105,19 +107,19 @@ def _replace_publisher() -> None:
     _publisher = _Publisher()
 
 
-# A forked process has the messages of its parent, which publishes them, and no thread.
+# A forked process inherits its parent's messages, which the parent publishes, but not the thread.
 os.register_at_fork(after_in_child=_replace_publisher)
 
 
-def enqueue(task: str, *args: Any, countdown: float = 0, expires: float = 3_600) -> None:
+def enqueue(task: Task, *args: Any, countdown: float = 0, expires: float = 3_600) -> None:
     """Publish a task once the current transaction has been committed. Never waits for the broker.
 
     Args:
-        task: the task's full name, such as `apps.moderation.tasks.deliver`.
+        args: the task's arguments, which JSON has to represent.
         countdown: seconds until the task may run.
-        expires: seconds after which nobody needs the task any more.
+        expires: seconds after which the task is discarded.
     """
-    transaction.on_commit(partial(_add, task, args, countdown, expires), robust=True)
+    transaction.on_commit(partial(_add, task.name, args, countdown, expires), robust=True)
 
 
 def _add(task: str, args: tuple[Any, ...], countdown: float, expires: float) -> None:
@@ -126,7 +128,7 @@ def _add(task: str, args: tuple[Any, ...], countdown: float, expires: float) -> 
 
 
 def flush(timeout: float = _EXIT_SECONDS) -> bool:
-    """Wait for the publication of what this process has enqueued; return False if it took too long."""
+    """Wait until this process has published its tasks; return False if that takes longer than `timeout`."""
     return _publisher.flush(timeout)
 
 
@@ -135,6 +137,6 @@ def _flush(**_: Any) -> None:
 
 
 atexit.register(flush)
-# Celery's processes end without running what is registered with atexit; the trainer's after each task.
+# Celery's processes end without running `atexit` functions, and the trainer's process ends after each task.
 worker_process_shutdown.connect(_flush)
 worker_shutdown.connect(_flush)

@@ -1,4 +1,4 @@
-"""The actor that stands for the project itself, besides the users."""
+"""The actor of schedules, installation steps and commands, for actions that no user starts."""
 
 from dataclasses import dataclass
 

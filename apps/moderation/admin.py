@@ -5,7 +5,6 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
 from django.db.models import Field, Model, QuerySet
 from django.http import HttpRequest
 from django.urls import URLPattern, reverse
@@ -14,12 +13,14 @@ from django.utils.safestring import SafeString
 
 from apps.accounts import admin as accounts_admin
 from apps.accounts.models import CommunityAccess, User
-from apps.accounts.permissions import communities_of, in_communities_of
+from apps.accounts.permissions import communities_of, get_user, in_communities_of
 from apps.core.admin import LargeTablePaginator, ReadOnlyAdmin
+from apps.core.exceptions import PermissionDeniedError
+from apps.core.text import pluralize
 from apps.moderation import actions
 from apps.moderation.console import comment
 from apps.moderation.console.urls import console_urls
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import (
     Appeal,
     Author,
@@ -37,15 +38,14 @@ from apps.moderation.selectors import communities_for, visible
 
 
 class LimitedAdmin(ReadOnlyAdmin):
-    """A table of which users see what `selectors.visible` says."""
+    """A table of which users see the rows of `selectors.visible`."""
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        assert isinstance(request.user, User)
-        return visible(request.user, super().get_queryset(request))
+        return visible(get_user(request), super().get_queryset(request))
 
 
 class EvidenceAdmin(LimitedAdmin):
-    """A table too large to count, looked at by id."""
+    """A table that is too large to count; users look rows up by ID."""
 
     paginator = LargeTablePaginator
     list_per_page = 50
@@ -57,8 +57,8 @@ def _to_item(item_id: int | None) -> SafeString | str:
     return format_html('<a href="{}">{}</a>', reverse("admin:moderation_item", args=[item_id]), item_id)
 
 
-# Scores, and who decided before.
-_SWAYING = (
+# Scores, and the first decision.
+_HIDDEN_WHEN_BLIND = (
     "label",
     "score",
     "severity",
@@ -108,8 +108,8 @@ class QueueItemAdmin(EvidenceAdmin):
         return "–" if _is_blind(item) else f"{item.score:.0%}"
 
     def get_exclude(self, request: HttpRequest, obj: Model | None = None) -> Any:
-        """Leave out what could sway somebody who is to decide the item blind."""
-        return _SWAYING if isinstance(obj, QueueItem) and _is_blind(obj) else None
+        """Leave out the fields that a moderator of a blind review must not see."""
+        return _HIDDEN_WHEN_BLIND if isinstance(obj, QueueItem) and _is_blind(obj) else None
 
 
 @admin.register(Decision)
@@ -149,8 +149,7 @@ class CommunityFilter(admin.SimpleListFilter):
     parameter_name = "community"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        assert isinstance(request.user, User)
-        return [(name or "-", name or "none") for name in communities_for(request.user)]
+        return [(name or "-", name or "none") for name in communities_for(get_user(request))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
         if self.value() is None:
@@ -166,10 +165,9 @@ class RuleFilter(admin.SimpleListFilter):
     parameter_name = "rule"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        assert isinstance(request.user, User)
         rules = PolicyRule.objects.exclude(label="")
         # The default policy applies in every community.
-        rules = in_communities_of(request.user, rules, "policy__community") | rules.filter(
+        rules = in_communities_of(get_user(request), rules, "policy__community") | rules.filter(
             policy__community=""
         )
         titles = rules.order_by("title").values_list("title", flat=True).distinct()
@@ -181,7 +179,7 @@ class RuleFilter(admin.SimpleListFilter):
 
 @admin.register(AutomaticDecision)
 class AutomaticDecisionAdmin(EvidenceAdmin):
-    """What the policy decided without a person looking, with the action to have a person look."""
+    """The policy's decisions, with an action that sends their comments to human review."""
 
     list_display = ("id", "created_at", "outcome", "rule", "community", "comment", "state")
     list_filter = (
@@ -202,8 +200,8 @@ class AutomaticDecisionAdmin(EvidenceAdmin):
         return changelist
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
-        found = super().get_object(request, object_id, from_field)
-        return found and AutomaticDecision.objects.with_state().get(pk=found.pk)
+        decision = super().get_object(request, object_id, from_field)
+        return decision and AutomaticDecision.objects.with_state().get(pk=decision.pk)
 
     def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return request.user.has_perm("moderation.view_decision")
@@ -216,7 +214,6 @@ class AutomaticDecisionAdmin(EvidenceAdmin):
 
     @admin.action(description="Send to review", permissions=["decide"])
     def send_to_review(self, request: HttpRequest, queryset: QuerySet[Decision]) -> None:
-        assert isinstance(request.user, User)
         decisions = list(
             queryset.select_related("submission__author", "policy", "rule").order_by("pk")[
                 : MAX_SENT_TO_REVIEW + 1
@@ -228,8 +225,8 @@ class AutomaticDecisionAdmin(EvidenceAdmin):
         results: Counter[str] = Counter()
         for decision in decisions:
             try:
-                item = actions.send_to_review(decision=decision, by=request.user)
-            except (ModerationError, PermissionDenied) as error:
+                item = actions.send_to_review(decision=decision, by=get_user(request))
+            except (ModerationError, PermissionDeniedError) as error:
                 results[str(error)] += 1
             else:
                 if item:
@@ -239,7 +236,7 @@ class AutomaticDecisionAdmin(EvidenceAdmin):
         if sent:
             messages.success(
                 request,
-                f"Sent {sent} comment{'' if sent == 1 else 's'} to review. The decisions hold until then.",
+                f"Sent {pluralize(sent, 'comment')} to review. The decisions remain in force until then.",
             )
         for reason, count in results.items():
             messages.warning(request, f"Not sent: {count} ({reason.rstrip('.')}).")
@@ -326,7 +323,7 @@ class CommunityField(forms.ChoiceField):
 
 
 def community_choices(names: list[str]) -> list[tuple[str, str]]:
-    """Return choices whose values have a prefix, which tells comments without a community from no choice."""
+    """Return choices whose values have a prefix, so that the empty community differs from no choice."""
     return [(f"={name}", name or "(no community)") for name in names]
 
 
@@ -338,8 +335,7 @@ class CommunityAccessInline(admin.TabularInline):
     verbose_name_plural = "communities that the user may see"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[CommunityAccess]:
-        assert isinstance(request.user, User)
-        return in_communities_of(request.user, super().get_queryset(request))
+        return in_communities_of(get_user(request), super().get_queryset(request))
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
@@ -349,9 +345,8 @@ class CommunityAccessInline(admin.TabularInline):
     ) -> forms.Field | None:
         if db_field.name != "community":
             return super().formfield_for_dbfield(db_field, request, **kwargs)
-        assert isinstance(request.user, User)
         return CommunityField(
-            choices=[("", "---------"), *community_choices(communities_for(request.user))],
+            choices=[("", "---------"), *community_choices(communities_for(get_user(request)))],
             help_text="A community appears here once a comment or a policy names it.",
         )
 
@@ -368,11 +363,11 @@ class UserAdmin(accounts_admin.UserAdmin):
     inlines = (CommunityAccessInline,)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
-        """Let nobody give more access than they have themselves."""
-        assert isinstance(request.user, User)
+        """Keep users from giving more access than they have themselves."""
         fields = list(super().get_readonly_fields(request, obj))
-        if not request.user.is_superuser:
+        user = get_user(request)
+        if not user.is_superuser:
             fields.append("is_superuser")
-        if communities_of(request.user) is not None:
+        if communities_of(user) is not None:
             fields.append("all_communities")
         return fields

@@ -14,7 +14,7 @@ from apps.accounts.models import User
 from apps.moderation.models import MIN_SEVERE, Decision, Policy, Queue, QueueItem, QueueItemQuerySet, Skip
 from apps.moderation.permissions import LEAD_QUEUES, decidable_by
 
-SKIPPED = timedelta(days=1)
+SKIP_DURATION = timedelta(days=1)
 _OFFER_SECONDS = 60
 _CANDIDATES = 100
 
@@ -22,7 +22,7 @@ _CANDIDATES = 100
 class Obstacle(TextChoices):
     """Why a user cannot take an open item that they can see."""
 
-    HELD = "held", "held by others"
+    LEASED = "leased", "reserved by others"
     LEADS = "leads", "leads only"
     DECIDED_FIRST = "decided_first", "you decided it first"
     POLICY = "policy", "restricted by policy"
@@ -32,52 +32,50 @@ class Obstacle(TextChoices):
 
 def skipped_by(user: User, now: datetime | None = None) -> list[int]:
     """Return the ids of the items that the user skipped within the last day."""
-    since = (now or timezone.now()) - SKIPPED
+    since = (now or timezone.now()) - SKIP_DURATION
     return list(Skip.objects.filter(by=user, created_at__gt=since).values_list("item", flat=True))
 
 
 def escalated_by(user: User, now: datetime | None = None) -> list[int]:
-    """Return the ids of the items that the user handed to another lead and has not opened again since."""
+    """Return the ids of the items that the user escalated for another lead and has not leased again since."""
     if not user.has_perm("moderation.decide_escalated"):
         return []  # only leads are offered escalated items
     escalations = Decision.objects.filter(item=OuterRef("pk"), action="escalate", reversal=None)
     newest = Subquery(escalations.order_by("-pk").values("by")[:1])
-    held = Q(lease_by=user, lease_until__gt=now or timezone.now())
+    leased = QueueItem.objects.filter(lease_by=user, lease_until__gt=now or timezone.now())
     items = QueueItem.objects.open().filter(queue=Queue.ESCALATED).alias(last_escalated_by=newest)
-    items = items.filter(last_escalated_by=user.pk).exclude(
-        pk__in=QueueItem.objects.filter(held).values("pk")
-    )
+    items = items.filter(last_escalated_by=user.pk).exclude(pk__in=leased.values("pk"))
     return list(items.values_list("pk", flat=True))
 
 
 def takeable(
-    user: User, view: str, now: datetime | None = None, *, own_escalations: bool = False
+    user: User, view: str, now: datetime | None = None, *, include_escalated: bool = False
 ) -> QueueItemQuerySet:
     """Return the items of a view that the user can take now.
 
     Args:
-        own_escalations: with those that the user escalated, which another lead is to take.
+        include_escalated: include the items that the user escalated for another lead.
 
     Raises:
-        PermissionDenied: the user may not decide at all.
+        PermissionDeniedError: the user may not decide at all.
         ValueError: there is no such view.
     """
     now = now or timezone.now()
     items = decidable_by(user, QueueItem.objects.in_view(view, user, now)).free(user, now)
-    left = skipped_by(user, now) + ([] if own_escalations else escalated_by(user, now))
-    return items.exclude(pk__in=left)
+    excluded = skipped_by(user, now) + ([] if include_escalated else escalated_by(user, now))
+    return items.exclude(pk__in=excluded)
 
 
 def obstacle(user: User, now: datetime) -> Case:
-    """Return the expression of why the user cannot take an item: an `Obstacle`, or an empty string."""
+    """Return an expression: the `Obstacle` that keeps the user from taking an item, or an empty string."""
     whens = []
     if not user.has_perm("moderation.decide_escalated"):
         whens.append(When(queue__in=LEAD_QUEUES, then=Value(Obstacle.LEADS.value)))
     whens.append(When(excluded_reviewer=user, then=Value(Obstacle.DECIDED_FIRST.value)))
-    if barred := Policy.objects.restricted_for(user):
-        whens.append(When(policy__in=barred, then=Value(Obstacle.POLICY.value)))
-    held = Q(lease_by__isnull=False, lease_until__gt=now) & ~Q(lease_by=user)
-    whens.append(When(held, then=Value(Obstacle.HELD.value)))
+    if restricted := Policy.objects.restricted_for(user):
+        whens.append(When(policy__in=restricted, then=Value(Obstacle.POLICY.value)))
+    is_leased = Q(lease_by__isnull=False, lease_until__gt=now) & ~Q(lease_by=user)
+    whens.append(When(is_leased, then=Value(Obstacle.LEASED.value)))
     if skipped := skipped_by(user, now):
         whens.append(When(pk__in=skipped, then=Value(Obstacle.SKIPPED.value)))
     if escalated := escalated_by(user, now):
@@ -93,31 +91,31 @@ def offer(item_id: int, tab: str) -> bool:
     """Offer an item to a browser tab for a minute; return False if another tab shows it.
 
     An offer only keeps `next_item` from giving one item to two tabs. It blocks no claim and no decision, and
-    it hides the item from no list: the lease does that, once the text is revealed.
+    the item remains in all lists. The lease, which begins once the text is revealed, does that.
     """
     return bool(cache.add(_offer_key(item_id), tab, _OFFER_SECONDS) or cache.get(_offer_key(item_id)) == tab)
 
 
 def withdraw_offer(item_id: int, tab: str) -> None:
-    """End the offer of an item to a tab that shows it no longer."""
+    """End the offer of an item to a tab that no longer shows it."""
     if cache.get(_offer_key(item_id)) == tab:
         cache.delete(_offer_key(item_id))
 
 
 def next_item(
-    user: User, view: str, *, tab: str, besides: Collection[int] = (), after: QueueItem | None = None
+    user: User, view: str, *, tab: str, exclude: Collection[int] = (), after: QueueItem | None = None
 ) -> QueueItem | None:
-    """Return the most pressing item that the user can take and that no other tab shows, and offer it.
+    """Return the item with the highest priority that the user can take and no other tab shows; offer it.
 
     Args:
         tab: identifies the browser tab.
-        besides: items that the tab shows or is deciding.
-        after: begin after this item in the queue's order.
+        exclude: ids of the items that the tab shows or is deciding.
+        after: the item after which the search begins.
 
     Raises:
-        PermissionDenied, ValueError: as in `takeable`.
+        PermissionDeniedError, ValueError: as in `takeable`.
     """
-    items = takeable(user, view).exclude(pk__in=besides)
+    items = takeable(user, view).exclude(pk__in=exclude)
     if after is not None:
         items = items.filter(priority__lte=after.priority).exclude(pk=after.pk)
     for pk in items.by_priority().values_list("pk", flat=True)[:_CANDIDATES]:
@@ -129,11 +127,11 @@ def next_item(
 def first_item(user: User, view: str) -> QueueItem | None:
     """Return the item with which to begin a view.
 
-    A severe item comes first even while another moderator looks at it without having revealed it. Of the
-    others, those that no tab shows come first.
+    A severe item comes first even if another moderator's tab shows it with the text hidden. Of the other
+    items, those that no tab shows come first.
 
     Raises:
-        PermissionDenied, ValueError: as in `takeable`.
+        PermissionDeniedError, ValueError: as in `takeable`.
     """
     rows = list(takeable(user, view).by_priority().values_list("pk", "severity")[:_CANDIDATES])
     offered = cache.get_many([_offer_key(pk) for pk, _ in rows])

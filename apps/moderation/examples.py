@@ -1,6 +1,6 @@
-"""A hundred comments of our own writing, from friendly to foul, with which the console can be tried out."""
+"""A hundred invented comments, from friendly to abusive, for trying out the console."""
 
-# (community, author, comment). Nobody in them exists; the foul ones are as foul as a demonstration needs.
+# (community, author, comment). All persons are fictitious.
 EXAMPLES: tuple[tuple[str, str, str], ...] = (
     (
         "news",

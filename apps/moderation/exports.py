@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from apps.core.text import escape_formula, percent
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Decision
 
-# EU and EEA: what the transparency database's portal expands “EEA” to.
+# The countries to which the portal of the transparency database expands “EEA”.
 EEA = (
     *("AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GR", "HR", "HU", "IE"),
     *("IS", "IT", "LI", "LT", "LU", "LV", "MT", "NL", "NO", "PL", "PT", "RO", "SE", "SI", "SK"),
@@ -41,7 +42,7 @@ class _Echo:
 
 
 def decisions_csv(decisions: Iterable[Decision]) -> Iterator[str]:
-    """Yield the lines of a CSV of decisions that come with all their relations."""
+    """Yield the lines of a CSV file. The decisions should have their related rows selected."""
     writer = csv.writer(_Echo())
     yield writer.writerow(COLUMNS)
     for decision in decisions:
@@ -75,13 +76,11 @@ def statement_of_reasons(decision: Decision) -> dict[str, Any]:
     Source: https://transparency.dsa.ec.europa.eu/page/api-documentation
 
     Raises:
-        ValueError: the decision restricts nothing, so there is nothing to state.
+        ModerationError: the decision is not a rejection.
     """
     if decision.action != Decision.Action.REJECT:
-        raise ValueError("Only a rejection has a statement of reasons.")
+        raise ModerationError("Only a rejection has a statement of reasons.")
     submission = decision.submission
-    # An item came from a score, except by appeal, which the author began; either way no notice was given.
-    detected = "Yes"
     facts = f"The comment was scored by model version {decision.model_version.number}"
     facts += (
         f" and rejected automatically under policy {decision.policy}."
@@ -104,7 +103,8 @@ def statement_of_reasons(decision: Decision) -> dict[str, Any]:
         "territorial_scope": decision.policy.territorial_scope or list(EEA),
         "decision_facts": facts,
         "source_type": "SOURCE_VOLUNTARY",
-        "automated_detection": detected,
+        # The model detects all comments. Only an appeal of the author adds another item; nobody gives notice.
+        "automated_detection": "Yes",
         "automated_decision": "AUTOMATED_DECISION_FULLY"
         if decision.automatic
         else "AUTOMATED_DECISION_NOT_AUTOMATED",

@@ -9,18 +9,18 @@ from apps.moderation.permissions import ROLES
 
 @transaction.atomic
 def create_roles() -> list[Group]:
-    """Create the groups, or give those that are there the permissions they lack; never take one away."""
+    """Create the groups that are missing, and add missing permissions to the others; remove none."""
     groups = []
     for name, permissions in ROLES.items():
         group, _ = Group.objects.get_or_create(name=name)
-        wanted = Q(pk__in=())
+        condition = Q(pk__in=())
         for permission in permissions:
             app, _, codename = permission.partition(".")
-            wanted |= (
+            condition |= (
                 Q(content_type__app_label=app)
                 if codename == "*"
                 else Q(content_type__app_label=app, codename=codename)
             )
-        group.permissions.add(*Permission.objects.filter(wanted))
+        group.permissions.add(*Permission.objects.filter(condition))
         groups.append(group)
     return groups

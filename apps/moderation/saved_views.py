@@ -71,7 +71,7 @@ def view_counts(user: User) -> list[ViewCount]:
     """Return the saved views with their sizes, at most five seconds old; see `invalidate_counts`.
 
     Raises:
-        PermissionDenied: the user may not see the queue.
+        PermissionDeniedError: the user may not see the queue.
     """
     visible = visible_to(user)
     counts: list[ViewCount] | None = cache.get(_counts_key(user))
@@ -109,7 +109,7 @@ def explain_empty_view(user: User, view: str) -> list[str]:
     """Return sentences that explain why the user can take no item of a view; none if the view is empty.
 
     Raises:
-        PermissionDenied: the user may not see the queue.
+        PermissionDeniedError: the user may not see the queue.
     """
     count = next(count for count in view_counts(user) if count.view == view)
     sentences = []
@@ -128,16 +128,16 @@ def _items(count: int, singular: str, plural: str) -> str:
     return pluralize(count, f"item {singular}", f"items {plural}")
 
 
-def _explain_held(user: User, view: str, count: int) -> str:
+def _explain_leased(user: User, view: str, count: int) -> str:
     now = timezone.now()
     leased = visible_to(user).in_view(view, user, now).filter(lease_until__gt=now).exclude(lease_by=user)
     names = sorted(set(leased.values_list("lease_by__username", flat=True)[:MAX_COUNT]))
-    until = leased.aggregate(first=Min("lease_until"))
-    who = f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''}"
-    if until["first"] is None:
-        return "The items that others held have just become available: refresh the page."
-    when = f"{'until' if count == 1 else 'the first until'} {until['first']:%H:%M:%S} UTC"
-    return f"{_items(count, 'is', 'are')} being reviewed by {who}; {when}."
+    until = leased.aggregate(first=Min("lease_until"))["first"]
+    reviewers = f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''}"
+    if until is None:
+        return "The items that others had reserved have just become available: refresh the page."
+    end = f"{'until' if count == 1 else 'the first until'} {until:%H:%M:%S} UTC"
+    return f"{_items(count, 'is', 'are')} being reviewed by {reviewers}; {end}."
 
 
 def _explain_policy(user: User, view: str, count: int) -> str:
@@ -149,7 +149,7 @@ def _explain_policy(user: User, view: str, count: int) -> str:
 
 
 _EXPLANATIONS: dict[Obstacle, Callable[[User, str, int], str]] = {
-    Obstacle.HELD: _explain_held,
+    Obstacle.LEASED: _explain_leased,
     Obstacle.LEADS: lambda user, view, count: (
         f"{_items(count, 'waits', 'wait')} for a lead: appeals and escalated items are decided by leads only."
     ),

@@ -1,11 +1,11 @@
-"""Reads that reach a person, limited to what that person may see.
+"""Reads for a user, limited to what the user may see.
 
 Two rules apply to every list, search, export and count:
 
 - A user sees the communities to which they have access (see `apps.accounts.permissions`).
-- Until a blind second review is decided, nobody who could decide it sees how the comment was decided before:
-  such decisions, and the items, strikes and deliveries that reveal them, follow once it is decided. An appeal
-  withdraws the review, because whoever answers the appeal has to see the decision.
+- Until a blind second review is decided, users who could decide it do not see the first decision on the
+  comment, nor the items, strikes and deliveries that reveal it. An appeal withdraws the second review,
+  because the moderator who decides the appeal has to see the decision.
 
 Superusers see everything; only the page on which they decide a blind review hides the first decision.
 """
@@ -50,10 +50,10 @@ def visible(user: User, rows: QuerySet[M]) -> QuerySet[M]:
         KeyError: the table is not one that belongs to communities.
     """
     if rows.model is BulkJob:
-        return rows.filter(_own_or_of_communities(user))
+        return rows.filter(_visible_jobs(user))
     if rows.model is Policy:
         communities = communities_of(user)
-        # The default policy holds for every community.
+        # The default policy applies to every community.
         return rows if communities is None else rows.filter(community__in=["", *communities])
     table: type[Model] = rows.model._meta.concrete_model or rows.model
     community, submission = _LOOKUPS[table]
@@ -69,12 +69,12 @@ def visible(user: User, rows: QuerySet[M]) -> QuerySet[M]:
     return rows.filter(Q(status=QueueItem.Status.OPEN) | ~reveals if rows.model is QueueItem else ~reveals)
 
 
-def _own_or_of_communities(user: User) -> Q:
-    """Return which bulk jobs the user may see: all, or their own and those of one of their communities."""
+def _visible_jobs(user: User) -> Q:
+    """Return the condition for the user to see a bulk job: it is the user's, or of a visible community."""
     communities = communities_of(user)
     if communities is None:
         return Q()
-    # A job without a community decides in all communities of whoever made it.
+    # A job without a community decides items in all communities of the user who created it.
     return Q(created_by=user) & ~Q(filter__has_key="community") | Q(filter__community__in=communities)
 
 

@@ -1,4 +1,4 @@
-"""What a draft policy would do to past traffic."""
+"""Simulate a policy on past traffic. The policy page and the API call this module."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from django.db.models import Avg, Exists, OuterRef, QuerySet
 
 from apps.accounts.models import User
 from apps.classifier.labels import LABELS
-from apps.core.statistics import wilson
+from apps.core.statistics import weighted_rate
 from apps.moderation.models import Decision, Policy, QueueItem, Submission
 from apps.moderation.permissions import require_policy
 from apps.predictions.models import Prediction
@@ -24,7 +24,7 @@ _CACHE_SECONDS = 60
 
 @dataclass(frozen=True)
 class Estimate:
-    """A share with its 95 % interval; None where there is nothing to estimate it from."""
+    """A fraction with its 95 % interval; all three are None without observations."""
 
     value: float | None
     low: float | None
@@ -34,7 +34,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Simulation:
-    """What thresholds would do, from a sample of the newest traffic."""
+    """The effect of a policy on a sample of the newest traffic."""
 
     sample: int
     comments_per_day: float
@@ -56,49 +56,48 @@ def _traffic(community: str) -> tuple[np.ndarray, float]:
         data, days = cached
         return np.frombuffer(data, dtype=np.float32).reshape(-1, len(LABELS)), days
     if community:
-        found: QuerySet[Any] = Submission.objects.filter(community=community).order_by("-pk")
-        # What was chosen of the comments that were only scored is no fair sample.
-        found = found.exclude(outcome=Submission.Outcome.NOT_MODERATED)
-        scores = found.values_list(*(f"prediction__{label}" for label in LABELS))
+        rows: QuerySet[Any] = Submission.objects.filter(community=community).order_by("-pk")
+        # Active learning selected these from comments that were only scored, so they are no random sample.
+        rows = rows.exclude(outcome=Submission.Outcome.NOT_MODERATED)
+        scores = rows.values_list(*(f"prediction__{label}" for label in LABELS))
     else:
-        own = (
-            Policy.objects.filter(status=Policy.Status.ACTIVE).exclude(community="").values_list("community")
-        )
-        found = Prediction.objects.exclude(community__in=[row[0] for row in own]).order_by("-pk")
-        scores = found.values_list(*LABELS)
+        policies = Policy.objects.filter(status=Policy.Status.ACTIVE).exclude(community="")
+        communities = list(policies.values_list("community", flat=True))
+        rows = Prediction.objects.exclude(community__in=communities).order_by("-pk")
+        scores = rows.values_list(*LABELS)
     probabilities = np.fromiter(chain.from_iterable(scores[:SAMPLE]), np.float32).reshape(-1, len(LABELS))
-    # Only the two ends' dates: reading ten thousand of them takes longer than the scores.
-    made = found.values_list("created_at", flat=True)
+    times = rows.values_list("created_at", flat=True)
     count = len(probabilities)
-    days = (made[0] - made[count - 1]).total_seconds() / 86_400 if count else 0.0
+    days = (times[0] - times[count - 1]).total_seconds() / 86_400 if count else 0.0
     cache.set(key, (probabilities.tobytes(), days), _CACHE_SECONDS)
     return probabilities, days
 
 
 def _labelled(community: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the probabilities (n, 6), whether a moderator rejected (n,) and the sampling chances (n,)."""
-    # A slider asks several times a second; what moderators said does not change as fast.
-    return cache.get_or_set(f"moderation:labelled:{community}", lambda: _judged(community), _CACHE_SECONDS)  # type: ignore[return-value]
+    # The policy page requests several simulations a second while a slider is moved.
+    key = f"moderation:labelled:{community}"
+    return cache.get_or_set(key, lambda: _query_labelled(community), _CACHE_SECONDS)  # type: ignore[return-value]
 
 
-def _judged(community: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    found = Decision.objects.filter(
+def _query_labelled(community: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    decisions = Decision.objects.filter(
         automatic=False,
         reverses=None,
         action__in=(Decision.Action.APPROVE, Decision.Action.REJECT),
-        # Appeals and requested reviews were selected by people, second reviews repeat: no fair samples.
+        # Appeals and requested reviews are no random samples, and second reviews repeat other items.
         item__kind__in=(QueueItem.Kind.REVIEW, QueueItem.Kind.AUDIT),
         item__requested_by=None,
     ).order_by("-pk")
     if community:
-        found = found.filter(submission__community=community)
-    # Undone ones are left out row by row: for a join, PostgreSQL would read every decision.
-    found = found.exclude(Exists(Decision.objects.filter(reverses=OuterRef("pk"))))
+        decisions = decisions.filter(submission__community=community)
+    # A subquery, because PostgreSQL would read every decision for a join.
+    decisions = decisions.exclude(Exists(Decision.objects.filter(reverses=OuterRef("pk"))))
     scores = (f"submission__prediction__{label}" for label in LABELS)
     rows = np.array(
         [
             (*probabilities, action == Decision.Action.REJECT, chance)
-            for action, chance, *probabilities in found.values_list(
+            for action, chance, *probabilities in decisions.values_list(
                 "action", "item__sampling_chance", *scores
             )[:LABELLED]
         ],
@@ -107,60 +106,63 @@ def _judged(community: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rows[:, :-2].astype(np.float32), rows[:, -2].astype(bool), rows[:, -1]
 
 
-def _reached(probabilities: np.ndarray, rules: Sequence[Mapping[str, Any]], bound: str) -> np.ndarray:
-    """Return whether any label reaches its threshold, bool (n,)."""
-    # In float32 like the probabilities, or a score at the threshold would fall below it.
+def _reached(probabilities: np.ndarray, rules: Sequence[Mapping[str, Any]], field: str) -> np.ndarray:
+    """Return whether any label reaches its threshold, bool (n,).
+
+    Args:
+        probabilities: float32 (n, 6).
+        field: `reject_from` or `review_from`.
+    """
+    # In float32 like the probabilities, or a score at the threshold would be below it.
     thresholds = np.full(len(LABELS), np.inf, dtype=np.float32)
     for rule in rules:
-        if rule.get("label") and rule.get(bound) is not None:
-            thresholds[LABELS.index(rule["label"])] = rule[bound]
+        if rule.get("label") and rule.get(field) is not None:
+            thresholds[LABELS.index(rule["label"])] = rule[field]
     return np.any(probabilities >= thresholds, axis=1)
 
 
-def _estimate(hits: np.ndarray, among: np.ndarray, weights: np.ndarray) -> Estimate:
-    """Return the weighted share of `hits` `among` the labelled, with Wilson's interval.
+def _estimate(numerator: np.ndarray, denominator: np.ndarray, weights: np.ndarray) -> Estimate:
+    """Return the weighted fraction of `denominator` (bool, n) that is in `numerator` (bool, n).
 
-    The share is Horvitz and Thompson's (1952), the interval's number of observations Kish's (1965).
+    The fraction is the estimator of Horvitz and Thompson (1952).
     """
-    chosen = weights[among]
-    if not chosen.size:
-        return Estimate(None, None, None, 0)
-    share = float(weights[among & hits].sum() / chosen.sum())
-    effective = float(chosen.sum() ** 2 / (chosen**2).sum())
-    interval = wilson(share * effective, effective)
-    assert interval is not None
-    return Estimate(share, interval[0], interval[1], int(chosen.size))
+    selected = weights[denominator]
+    fraction, low, high = weighted_rate(
+        weights[denominator & numerator].sum(), selected.sum(), (selected**2).sum()
+    ) or (None, None, None)
+    return Estimate(fraction, low, high, int(selected.size))
 
 
 def simulate(
     *, user: User, rules: Sequence[Mapping[str, Any]], community: str = "", audit_share: float = 0.0
 ) -> Simulation:
-    """Return what a policy of these rules would have done to the newest 10,000 comments.
+    """Return the effect that a policy with these rules would have had on the newest 10,000 comments.
 
-    Precision is the share of the rejected or reviewed comments that a moderator rejected; recall is the share
-    of what a moderator would reject that is rejected or reviewed. Both come from what moderators have looked
-    at, each weighted by one over the chance that it was, so audits speak for the traffic that nobody sees.
+    Precision is the fraction of the rejected or reviewed comments that a moderator rejected. Recall is the
+    fraction of the comments that a moderator rejected that are rejected or reviewed. Both are estimated from
+    moderators' decisions, weighted by the inverse of their sampling probability, so audits represent the
+    comments that no moderator sees.
 
     Args:
         rules: mappings with `label`, `reject_from` and `review_from`; see `actions.rules_of`.
-        audit_share: the share of approved comments that a moderator checks as well.
+        audit_share: the fraction of the approved comments that a moderator checks.
 
     Raises:
-        PermissionDenied: the user may not manage this community's policy.
+        PermissionDeniedError: the user may not manage this community's policy.
     """
     require_policy(user, community)
     probabilities, days = _traffic(community)
     rejected = _reached(probabilities, rules, "reject_from")
     reviewed = _reached(probabilities, rules, "review_from") & ~rejected
     count = len(probabilities)
-    # Traffic of less than a day stands for a day, except where it was the sample that ended it.
+    # Traffic that spans less than a day counts as a full day, unless the sample size cut it off.
     per_day = count / (days if count == SAMPLE and days > 0 else max(days, 1.0))
-    reject_share, review_share = (float(which.mean()) if count else 0.0 for which in (rejected, reviewed))
+    reject_share, review_share = (float(mask.mean()) if count else 0.0 for mask in (rejected, reviewed))
     approve_share = 1 - reject_share - review_share
     queue_per_day = per_day * (review_share + approve_share * audit_share)
     seconds = _seconds_per_item()
-    known, is_bad, chance = _labelled(community)
-    flagged = _reached(known, rules, "reject_from") | _reached(known, rules, "review_from")
+    labelled, was_rejected, chance = _labelled(community)
+    flagged = _reached(labelled, rules, "reject_from") | _reached(labelled, rules, "review_from")
     weights = 1 / chance
     return Simulation(
         sample=count,
@@ -171,9 +173,9 @@ def simulate(
         queue_per_day=queue_per_day,
         seconds_per_item=seconds,
         hours_per_day=queue_per_day * seconds / 3_600,
-        labelled=len(known),
-        precision=_estimate(is_bad, flagged, weights),
-        recall=_estimate(flagged, is_bad, weights),
+        labelled=len(labelled),
+        precision=_estimate(was_rejected, flagged, weights),
+        recall=_estimate(flagged, was_rejected, weights),
     )
 
 

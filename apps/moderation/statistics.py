@@ -60,7 +60,7 @@ def histogram(*, user: User, label: str, community: str | None = None, bins: int
     The counts are at most half a minute old.
 
     Raises:
-        PermissionDenied: the user may not see the queue.
+        PermissionDeniedError: the user may not see the queue.
     """
     items = visible_to(user).open().filter(label=label)
     if community is not None:
@@ -105,7 +105,7 @@ def moderator_statistics(user: User, *, days: int = 30) -> ModeratorStatistics:
     totals = decisions.aggregate(
         decisions=Count("pk"),
         **{action.value: Count("pk", filter=Q(action=action)) for action in actions},
-        # A decision that was applied along with another one, or by a bulk job, took no time of its own.
+        # A decision that was applied with another one or by a bulk job took no time itself.
         seconds=Avg("seconds", filter=Q(applied_from=None, job=None)),
         appealed=Count("appeal"),
         overturned=Count(
@@ -188,7 +188,7 @@ def _agreement(
     decisions = Decision.objects.effective()
     if communities is not None:
         decisions = decisions.filter(submission__community__in=communities)
-    seconds = list(
+    second_reviews = list(
         decisions.filter(
             item__kind=QueueItem.Kind.SECOND, created_at__gte=timezone.now() - timedelta(days=days)
         )
@@ -202,26 +202,26 @@ def _agreement(
             "by__username",
         )[:_PAIRS]
     )
-    firsts = {
+    first_reviews = {
         item: (action, corrected, label, name)
         for item, action, corrected, label, name in Decision.objects.effective()
-        .filter(item__in=[row[0] for row in seconds])
+        .filter(item__in=[row[0] for row in second_reviews])
         .filter(action__in=_VERDICTS)
         .values_list("item", "action", "corrected_mask", "rule__label", "by__username")
     }
     by_label: dict[str, Counter[tuple[bool, bool]]] = {label: Counter() for label in LABELS}
     by_pair: dict[tuple[str, str], Counter[tuple[bool, bool]]] = defaultdict(Counter)
-    for item, action, corrected, rule_label, name in seconds:
-        if item not in firsts:
+    for item, action, corrected, rule_label, name in second_reviews:
+        if item not in first_reviews:
             continue
-        first_action, first_corrected, first_rule_label, first_name = firsts[item]
-        one, one_known = stated_labels(first_action, first_corrected, first_rule_label)
-        other, other_known = stated_labels(action, corrected, rule_label)
+        first_action, first_corrected, first_rule_label, first_name = first_reviews[item]
+        first, first_stated = stated_labels(first_action, first_corrected, first_rule_label)
+        second, second_stated = stated_labels(action, corrected, rule_label)
         for bit, label in enumerate(LABELS):
-            if one_known & other_known & 1 << bit:
-                by_label[label][bool(one >> bit & 1), bool(other >> bit & 1)] += 1
+            if first_stated & second_stated & 1 << bit:
+                by_label[label][bool(first >> bit & 1), bool(second >> bit & 1)] += 1
         verdicts = (first_action == Decision.Action.REJECT, action == Decision.Action.REJECT)
-        # A pair is the same whoever was first.
+        # The order of the two reviews does not matter for a pair.
         pair, ordered = (
             ((first_name, name), verdicts) if first_name <= name else ((name, first_name), verdicts[::-1])
         )

@@ -5,9 +5,9 @@ from datetime import timedelta
 
 from celery import shared_task
 
+from apps.core.enqueue import enqueue
 from apps.moderation import actions, statistics
-from apps.moderation.actions.enqueue import enqueue
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Delivery
 from apps.registry.exceptions import NoModelError
 
@@ -31,8 +31,8 @@ def deliver_endpoint(endpoint_id: int) -> None:
 @shared_task
 def deliver_due() -> None:
     """Enqueue the endpoints to which webhooks are due: retries, and those whose message was lost."""
-    for endpoint_id in actions.due_endpoints(late=timedelta(seconds=2)):
-        enqueue("deliver_endpoint", endpoint_id)
+    for endpoint_id in actions.due_endpoints(overdue=timedelta(seconds=2)):
+        enqueue(deliver_endpoint, endpoint_id)
 
 
 @shared_task

@@ -1,6 +1,6 @@
 """Apply a policy to scores, rank queue items and find near-duplicates. Functions without side effects."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -21,8 +21,8 @@ GRAVITY = {
     "identity_hate": 0.9,
 }
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-_NEAR = 0.25
-_UNCERTAIN = 0.8
+_UNCERTAIN_DISTANCE = 0.25  # from a threshold
+_MIN_UNCERTAIN = 0.8
 _KINDS_WITH_QUEUE = (
     QueueItem.Kind.AUDIT,
     QueueItem.Kind.ACTIVE_LEARNING,
@@ -85,18 +85,18 @@ def apply_policy(*, probabilities: Mapping[str, float], policy: Policy) -> Verdi
                     for margin, rule in met
                 ],
             )
-    label = nearest_label(probabilities, rules)
+    label = nearest_label(probabilities, policy)
     return Verdict(Submission.Outcome.APPROVE, None, label, [])
 
 
-def nearest_label(probabilities: Mapping[str, float], rules: Sequence[PolicyRule]) -> str:
+def nearest_label(probabilities: Mapping[str, float], policy: Policy) -> str:
     """Return the label with the highest ratio of probability to its lowest threshold."""
-    bounds = {
-        rule.label: bound
-        for rule in rules
-        if (bound := rule.reject_from if rule.review_from is None else rule.review_from) is not None
+    thresholds = {
+        rule.label: threshold
+        for rule in policy.rules.all()
+        if (threshold := rule.reject_from if rule.review_from is None else rule.review_from) is not None
     }
-    return max(probabilities, key=lambda label: probabilities[label] / max(bounds.get(label, 1.0), 1e-6))
+    return max(probabilities, key=lambda label: probabilities[label] / max(thresholds.get(label, 1.0), 1e-6))
 
 
 def rank(
@@ -115,14 +115,14 @@ def rank(
     the item's arrival, so a day of waiting counts as much as a severity of 1, without updates of the row.
     """
     severity = max(GRAVITY[label] * probability for label, probability in probabilities.items())
-    bounds = [
-        (rule.label, bound)
+    thresholds = [
+        (rule.label, threshold)
         for rule in policy.rules.all()
-        for bound in (rule.reject_from, rule.review_from)
-        if rule.label and bound is not None
+        for threshold in (rule.reject_from, rule.review_from)
+        if rule.label and threshold is not None
     ]
-    distance = min((abs(probabilities[label] - bound) for label, bound in bounds), default=1.0)
-    uncertainty = max(0.0, 1 - distance / _NEAR)
+    distances = (abs(probabilities[label] - threshold) for label, threshold in thresholds)
+    uncertainty = max(0.0, 1 - min(distances, default=1.0) / _UNCERTAIN_DISTANCE)
     author_risk = min(strikes / _STRIKES_FOR_FULL_RISK, 1.0)
     if escalated:
         queue = Queue.ESCALATED
@@ -131,7 +131,7 @@ def rank(
     elif severity >= MIN_SEVERE:
         queue = Queue.URGENT
     else:
-        queue = Queue.UNCERTAIN if uncertainty >= _UNCERTAIN else Queue.NORMAL
+        queue = Queue.UNCERTAIN if uncertainty >= _MIN_UNCERTAIN else Queue.NORMAL
     minutes = policy.urgent_due_minutes if queue in (Queue.URGENT, Queue.ESCALATED) else policy.due_minutes
     score = severity + 0.3 * uncertainty + 0.3 * author_risk + (1.0 if escalated else 0.0)
     return Ranking(
@@ -151,18 +151,18 @@ def minhash(normalised: str) -> tuple[int, int]:
     1 - (1 - J)² (Broder 1997), so an index on each finds nearly all near-duplicates.
     """
     words = normalised.split()
-    pairs = {f"{one} {other}" for one, other in pairwise(words)} or {normalised}
+    pairs = {f"{word} {following}" for word, following in pairwise(words)} or {normalised}
     digests = b"".join(
         blake2b(pair.encode("utf-8", "surrogatepass"), digest_size=8).digest() for pair in pairs
     )
-    # The halves of a digest are two independent hashes.
+    # The first and the last four bytes of a digest are two independent hashes.
     first, second = np.frombuffer(digests, np.dtype("<u4")).reshape(-1, 2).min(axis=0).tolist()
     return first, second
 
 
-def most_similar(normalised: str, others: Mapping[int, str]) -> int | None:
+def most_similar(normalised: str, texts: Mapping[int, str]) -> int | None:
     """Return the key of the text with the highest edit similarity, or None if none reaches 90 %."""
-    candidates = {key: text[:_MAX_COMPARED] for key, text in others.items()}
+    candidates = {key: text[:_MAX_COMPARED] for key, text in texts.items()}
     match = process.extractOne(
         normalised[:_MAX_COMPARED], candidates, scorer=fuzz.ratio, score_cutoff=_MIN_SIMILARITY
     )

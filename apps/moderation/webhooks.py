@@ -1,4 +1,4 @@
-"""What webhooks say of decisions, and the tokens of appeals. `apps.webhooks` signs and sends them."""
+"""Payloads of the webhooks about decisions, which `apps.webhooks` signs and sends, and appeal tokens."""
 
 from datetime import timedelta
 from typing import Any
@@ -28,12 +28,12 @@ def decision_of_token(token: str) -> int:
 
 
 def payload(decision: Decision, event: Delivery.Event) -> dict[str, Any]:
-    """Return what the platform is told. It holds no comment, no note and no moderator's name."""
+    """Return the payload, which contains no comment, no note and no moderator's name."""
     submission = decision.submission
-    # After a reversal what was decided before holds again; where nothing was, a human has yet to decide.
-    holds = submission.current_decision() if decision.action == Decision.Action.REVERSE else decision
-    outcome = Submission.Outcome(holds.action) if holds else Submission.Outcome.HUMAN_REVIEW
-    told: dict[str, Any] = {
+    # After a reversal the earlier decision is in force again. Without one, the comment waits for a moderator.
+    current = submission.current_decision() if decision.action == Decision.Action.REVERSE else decision
+    outcome = Submission.Outcome(current.action) if current else Submission.Outcome.HUMAN_REVIEW
+    content: dict[str, Any] = {
         "event": str(event),
         "decision_id": decision.pk,
         "reverses": decision.reverses_id,
@@ -48,11 +48,11 @@ def payload(decision: Decision, event: Delivery.Event) -> dict[str, Any]:
         "model_version": decision.model_version.number,
         "policy": {"community": decision.policy.community, "version": decision.policy.version},
     }
-    if holds and outcome == Submission.Outcome.REJECT:
-        token = appeal_token(holds)
-        told |= {"statement_of_reasons": statement_of_reasons(holds), "appeal_token": token}
-        if rule := holds.rule:
-            told["reasons"] = [{"label": rule.label, "title": rule.title, "reason": rule.reason}]
+    if current and outcome == Submission.Outcome.REJECT:
+        token = appeal_token(current)
+        content |= {"statement_of_reasons": statement_of_reasons(current), "appeal_token": token}
+        if rule := current.rule:
+            content["reasons"] = [{"label": rule.label, "title": rule.title, "reason": rule.reason}]
         if settings.PUBLIC_URL:
-            told["appeal_url"] = f"{settings.PUBLIC_URL}/appeal/{token}"
-    return told
+            content["appeal_url"] = f"{settings.PUBLIC_URL}/appeal/{token}"
+    return content

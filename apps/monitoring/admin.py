@@ -8,7 +8,7 @@ from django.core.exceptions import ValidationError
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 
-from apps.accounts.models import User
+from apps.accounts.permissions import get_user
 from apps.core.admin import ReadOnlyAdmin
 from apps.monitoring import actions, selectors
 from apps.monitoring.models import Alert, AlertRule, IncompleteHour, Notification, ScheduledTask
@@ -37,10 +37,9 @@ class AlertRuleAdmin(admin.ModelAdmin):
 
     @admin.action(description="Send a test webhook for the selected rules", permissions=["change"])
     def send_test_webhook(self, request: HttpRequest, queryset: QuerySet[AlertRule]) -> None:
-        assert isinstance(request.user, User)
         for rule in queryset[:MAX_TESTS]:
             try:
-                attempt = actions.send_test_webhook(rule=rule, user=request.user)
+                attempt = actions.send_test_webhook(rule=rule, user=get_user(request))
             except WebhookError as error:
                 messages.error(request, str(error))
                 continue
@@ -74,16 +73,14 @@ class AlertAdmin(ReadOnlyAdmin):
     actions = ("acknowledge",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Alert]:
-        assert isinstance(request.user, User)
-        return selectors.visible_alerts(request.user)
+        return selectors.visible_alerts(get_user(request))
 
     def has_acknowledge_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("monitoring.acknowledge_alert")
 
     @admin.action(description="Acknowledge the selected alerts", permissions=["acknowledge"])
     def acknowledge(self, request: HttpRequest, queryset: QuerySet[Alert]) -> None:
-        assert isinstance(request.user, User)
-        count = sum(actions.acknowledge(alert=alert, user=request.user) for alert in queryset)
+        count = sum(actions.acknowledge(alert=alert, user=get_user(request)) for alert in queryset)
         messages.success(request, f"Alerts acknowledged: {count}. There will be no more reminders of them.")
 
 
@@ -95,8 +92,7 @@ class NotificationAdmin(ReadOnlyAdmin):
     list_per_page = 50
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Notification]:
-        assert isinstance(request.user, User)
-        return selectors.visible_notifications(request.user)
+        return selectors.visible_notifications(get_user(request))
 
 
 @admin.register(ScheduledTask)

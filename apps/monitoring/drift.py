@@ -10,6 +10,8 @@ from statistics import NormalDist
 
 import numpy as np
 
+from apps.core.statistics import wilson
+
 DRAWS = 200
 MIN_BIN_FRACTION = 0.01  # of the reference, in each bin that is compared
 MIN_SAMPLE = 50  # independent comments; smaller samples show a shift by chance too often
@@ -245,13 +247,9 @@ def rate_ratio(profile: WeeklyProfile, counts: np.ndarray, hours: np.ndarray) ->
     if expected * independent < MIN_EXPECTED_HITS:
         return None
     rate = hits / comments
-    centre = rate + Z_999**2 / (2 * independent)
-    half = Z_999 * np.sqrt(rate * (1 - rate) / independent + (Z_999 / (2 * independent)) ** 2)
-    scale = expected * (1 + Z_999**2 / independent)
+    low, high = wilson(rate * independent, independent, z=Z_999) or (0.0, 1.0)
     return Estimate(
-        float(max(rate, 0.5 / comments) / expected),
-        float(max(centre - half, 0.0) / scale),
-        float((centre + half) / scale),
+        float(max(rate, 0.5 / comments) / expected), float(low / expected), float(high / expected)
     )
 
 

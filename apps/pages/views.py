@@ -13,7 +13,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from apps.classifier.labels import LABELS
 from apps.moderation import actions as moderation
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.exports import statement_of_reasons
 from apps.moderation.models import Decision, Policy
 from apps.moderation.selectors import appeal_state

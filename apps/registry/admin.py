@@ -13,6 +13,7 @@ from apps.core.admin import ReadOnlyAdmin
 from apps.registry import tracking
 from apps.registry.actions import PROMOTE_PERMISSION
 from apps.registry.gates import (
+    Gate,
     failures_first,
     state_measurement,
     state_rule,
@@ -28,7 +29,7 @@ def figures_table(figures: Mapping[str, Mapping[str, float | None]]) -> SafeStri
     names = list(next(iter(figures.values()), {}))
     head = format_html_join("", "<th>{}</th>", ((name,) for name in names))
     rows = (
-        (label, format_html_join("", "<td>{}</td>", ((_cell(row.get(name)),) for name in names)))
+        (label, format_html_join("", "<td>{}</td>", ((format_metric(row.get(name)),) for name in names)))
         for label, row in figures.items()
     )
     body = format_html_join("", "<tr><th>{}</th>{}</tr>", rows)
@@ -40,8 +41,9 @@ def _wide(name: str, table: SafeString) -> SafeString:
     return format_html('<div class="wide" tabindex="0" role="group" aria-label="{}">{}</div>', name, table)
 
 
-def _cell(figure: float | None) -> str:
-    return "–" if figure is None else f"{figure:.4f}"
+def format_metric(value: float | None) -> str:
+    """Return a metric with four decimals, or a dash for None."""
+    return "–" if value is None else f"{value:.4f}"
 
 
 def link(name: str, text: str, *args: Any, **filters: Any) -> SafeString:
@@ -55,6 +57,14 @@ def run_link(run_id: str) -> SafeString | str:
     """Return a link to a run's page on the tracking server, or its id where there is no server."""
     url = tracking.run_url(run_id)
     return format_html('<a href="{}" rel="noreferrer">{}</a>', url, run_id) if url else run_id or "–"
+
+
+class GatesAdmin(ReadOnlyAdmin):
+    """Rows that record gates."""
+
+    @admin.display(description="gates")
+    def gates_table(self, row: Any) -> SafeString:
+        return gates_table(row.gates)
 
 
 class PromotionInline(admin.TabularInline):
@@ -94,11 +104,11 @@ class ModelVersionAdmin(ReadOnlyAdmin):
 
     @admin.display(description="mean ROC-AUC")
     def mean_roc_auc(self, version: ModelVersion) -> str:
-        return _cell(version.metrics.get("mean", {}).get("roc_auc"))
+        return format_metric(version.metrics.get("mean", {}).get("roc_auc"))
 
     @admin.display(description="mean ECE")
     def mean_ece(self, version: ModelVersion) -> str:
-        return _cell(version.metrics.get("mean", {}).get("ece"))
+        return format_metric(version.metrics.get("mean", {}).get("ece"))
 
     @admin.display(description="metrics on held-out rows")
     def metrics_table(self, version: ModelVersion) -> SafeString:
@@ -133,32 +143,15 @@ class ModelVersionAdmin(ReadOnlyAdmin):
 
 
 @admin.register(Promotion)
-class PromotionAdmin(ReadOnlyAdmin):
+class PromotionAdmin(GatesAdmin):
     list_display = ("created_at", "kind", "version", "replaced", "actor", "forced", "reason")
     list_filter = ("kind", "forced")
     list_select_related = ("version", "replaced")
-    fields = (
-        "created_at", "kind", "version_link", "replaced_link", "by", "actor", "reason", "forced",
-        "gates_table",
-    )  # fmt: skip
-
-    @admin.display(description="version")
-    def version_link(self, promotion: Promotion) -> SafeString:
-        return link("registry_modelversion_change", str(promotion.version), promotion.version_id)
-
-    @admin.display(description="replaced")
-    def replaced_link(self, promotion: Promotion) -> SafeString | str:
-        if promotion.replaced is None:
-            return "–"
-        return link("registry_modelversion_change", str(promotion.replaced), promotion.replaced_id)
-
-    @admin.display(description="gates")
-    def gates_table(self, promotion: Promotion) -> SafeString:
-        return gates_table(promotion.gates)
+    fields = ("created_at", "kind", "version", "replaced", "by", "actor", "reason", "forced", "gates_table")
 
 
 @admin.register(Canary)
-class CanaryAdmin(ReadOnlyAdmin):
+class CanaryAdmin(GatesAdmin):
     list_display = ("created_at", "version", "share", "actor", "forced", "reason", "ended")
     list_select_related = ("version", "end")
     fields = (
@@ -170,10 +163,6 @@ class CanaryAdmin(ReadOnlyAdmin):
     def ended(self, canary: Canary) -> str:
         end = getattr(canary, "end", None)
         return f"{end.get_outcome_display()} ({end.reason})" if end else "–"
-
-    @admin.display(description="gates")
-    def gates_table(self, canary: Canary) -> SafeString:
-        return gates_table(canary.gates)
 
 
 @admin.register(CanaryEnd)
@@ -194,7 +183,7 @@ class CanaryFailureAdmin(ReadOnlyAdmin):
     list_select_related = ("version",)
 
 
-def gates_table(gates: Iterable[Mapping[str, Any]]) -> SafeString:
+def gates_table(gates: Iterable[Gate]) -> SafeString:
     """Return gates, as promotions keep them, as a summary and an HTML table with the failures first."""
     gates = failures_first(gates)
     rows = (

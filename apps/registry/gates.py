@@ -1,14 +1,8 @@
-"""Gates and guardrails in words, for the admin, the command line and error messages.
+"""Gates and guardrails, also in words for the admin, the command line and error messages."""
 
-A gate is a mapping as promotions store it: `name`, `figure`, `bound`, `passed`, and optionally `rule` (one of
-`Rule`), `interval` (low, high) and `note`, which explains the bound.
-"""
-
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from enum import StrEnum
-from typing import Any
-
-Gate = Mapping[str, Any]
+from typing import NotRequired, TypedDict
 
 
 class Rule(StrEnum):
@@ -19,6 +13,18 @@ class Rule(StrEnum):
     # For canaries, whose figures are looked at many times: only the whole interval beyond the bound fails.
     INTERVAL_REACHES_AT_MOST = "interval_reaches_at_most"
     INTERVAL_REACHES_WITHIN = "interval_reaches_within"
+
+
+class Gate(TypedDict):
+    """A measured figure, its bound and whether it passes, as promotions store it as JSON."""
+
+    name: str
+    figure: float | None
+    bound: float | None
+    passed: bool
+    rule: NotRequired[str]  # one of `Rule`
+    interval: NotRequired[tuple[float, float]]
+    note: NotRequired[str]  # explains the bound
 
 
 _WORDS = {

@@ -12,27 +12,23 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from apps.accounts.models import User
-from apps.accounts.permissions import require
+from apps.accounts.permissions import get_user, require
 from apps.classifier.labels import LABELS
 from apps.core.admin import ReadOnlyAdmin
 from apps.moderation.models import Decision
 from apps.moderation.selectors import visible
 from apps.registry import actions as registry
-from apps.registry.admin import figures_table, gates_table, link, run_link
+from apps.registry.admin import GatesAdmin, figures_table, format_metric, link, run_link
 from apps.registry.gates import summarize
 from apps.training import actions, datasets, jigsaw, labels, views
 from apps.training.actions.runs import AUTOMATIC_DATASET, RUN_PERMISSION
 from apps.training.exceptions import SourceError, TrainingError
 from apps.training.forms import RunForm
 from apps.training.models import Dataset, GateReport, TrainingRun
-from apps.training.views import get_user, render_page
+from apps.training.views import render_page
 
 SHOWN_DECISIONS = 200
 _IDS_PER_QUERY = 10_000
-
-
-def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
 
 
 def _visible_ids(user: User, decisions: list[int]) -> list[int]:
@@ -117,8 +113,8 @@ class TrainingRunAdmin(ReadOnlyAdmin):
     list_filter = ("status", "recipe")
     list_select_related = ("dataset", "version")
     fields = (
-        "dataset_link", "recipe", "seed", "status", "step", "interruptions", "error", "result",
-        "version_link", "metrics_table", "git_commit", "seconds", "peak_memory_mb", "mlflow_run",
+        "dataset", "recipe", "seed", "status", "step", "interruptions", "error", "result",
+        "version", "metrics_table", "git_commit", "seconds", "peak_memory_mb", "mlflow_run",
         "created_by", "trigger", "created_at", "finished_at",
     )  # fmt: skip
     change_list_template = "training/list.html"
@@ -212,10 +208,10 @@ class TrainingRunAdmin(ReadOnlyAdmin):
         """Return the result of a run for the list."""
         if run.status != TrainingRun.Status.SUCCEEDED:
             return "–"
-        roc_auc = _figure(run.metrics.get("mean", {}).get("roc_auc"))
+        roc_auc = format_metric(run.metrics.get("mean", {}).get("roc_auc"))
         if run.version is None:
             return format_html("baseline<br>ROC-AUC {}", roc_auc)
-        champion = _figure((run.champion_metrics or {}).get("mean", {}).get("roc_auc"))
+        champion = format_metric((run.champion_metrics or {}).get("mean", {}).get("roc_auc"))
         return format_html(
             "{}<br>ROC-AUC {}<br>(champion v{}: {})<br>{}",
             link("registry_modelversion_change", f"Model version {run.version}", run.version_id),
@@ -235,8 +231,12 @@ class TrainingRunAdmin(ReadOnlyAdmin):
         )
         is_champion = run.version is not None and run.version.number == run.champion_number
         figures = ", ".join(
-            f"{name} {_figure(metrics.get(key))}"
-            + ("" if is_champion else f" (champion v{run.champion_number}: {_figure(champion.get(key))})")
+            f"{name} {format_metric(metrics.get(key))}"
+            + (
+                ""
+                if is_champion
+                else f" (champion v{run.champion_number}: {format_metric(champion.get(key))})"
+            )
             for name, key in (("ROC-AUC", "roc_auc"), ("PR-AUC", "pr_auc"), ("calibration error", "ece"))
         )
         if run.version is None:
@@ -260,31 +260,13 @@ class TrainingRunAdmin(ReadOnlyAdmin):
         # A run that was not recorded because MLflow was down is published with its version later.
         return run_link(run.mlflow_run_id or (run.version.mlflow_run_id if run.version else ""))
 
-    @admin.display(description="data set")
-    def dataset_link(self, run: TrainingRun) -> SafeString:
-        return link("training_dataset_change", str(run.dataset), run.dataset_id)
-
-    @admin.display(description="model version")
-    def version_link(self, run: TrainingRun) -> SafeString | str:
-        if run.version is None:
-            return "–"
-        return link("registry_modelversion_change", str(run.version), run.version_id)
-
     @admin.display(description="metrics on held-out rows")
     def metrics_table(self, run: TrainingRun) -> SafeString:
         return figures_table(run.metrics)
 
 
 @admin.register(GateReport)
-class GateReportAdmin(ReadOnlyAdmin):
+class GateReportAdmin(GatesAdmin):
     list_display = ("__str__", "champion", "dataset", "created_at")
     list_select_related = ("version", "champion", "dataset")
-    fields = ("version_link", "champion", "dataset", "created_at", "gates_table")
-
-    @admin.display(description="version")
-    def version_link(self, report: GateReport) -> SafeString:
-        return link("registry_modelversion_change", str(report.version), report.version_id)
-
-    @admin.display(description="gates")
-    def gates_table(self, report: GateReport) -> SafeString:
-        return gates_table(report.gates)
+    fields = ("version", "champion", "dataset", "created_at", "gates_table")

@@ -15,11 +15,11 @@ from apps.classifier.labels import LABELS
 from apps.classifier.obfuscation import KINDS, obfuscate
 from apps.classifier.scorer import Scorer
 from apps.predictions.models import Prediction
-from apps.registry.gates import Rule, compare
+from apps.registry.gates import Gate, Rule, compare
 from apps.registry.models import EvaluationArtifact, ModelVersion
 from apps.training import datasets
 from apps.training.datasets import Rows
-from apps.training.models import Dataset, Gate
+from apps.training.models import Dataset
 
 MAX_AUC_LOSS = 0.001
 # A label with few held-out rows may lose as much as chance explains, but at most the second limit.
@@ -73,7 +73,7 @@ def run_gates(version: ModelVersion, champion: ModelVersion | None, dataset: Dat
         return [Gate(name="rows to evaluate on: import a data set", figure=None, bound=None, passed=False)]
     rows = datasets.read(dataset.path, clean_weight=dataset.clean_weight)
     rows = rows.take(rows.split()[1])
-    served = Scorer.load(version.modelartifact.artifact(), expected_sha256=version.sha256)
+    served = version.load_scorer()
 
     def compute_metrics(scorer: Scorer, probabilities: np.ndarray) -> Metrics:
         return evaluate(rows.labels, probabilities, scorer.thresholds, rows.weights)
@@ -168,7 +168,7 @@ def _flip_rate_gates(served: Scorer, champion: ModelVersion | None) -> Iterator[
     if not texts:
         yield Gate(name="flip rate: no traffic last week", figure=None, bound=None, passed=True)
         return
-    baseline = Scorer.load(champion.modelartifact.artifact(), expected_sha256=champion.sha256)
+    baseline = champion.load_scorer()
     candidate_flags, baseline_flags = (
         (scorer.score_many(texts) >= scorer.thresholds).any(axis=1) for scorer in (served, baseline)
     )

@@ -10,29 +10,22 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from apps.accounts.models import User
-from apps.accounts.permissions import communities_of, require
+from apps.accounts.permissions import communities_of, get_user, require
 from apps.classifier.artifact import ArtifactError
 from apps.core.text import pluralize
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.registry import actions as registry
 from apps.registry.admin import gates_table
-from apps.registry.exceptions import RegistryError
+from apps.registry.exceptions import GateError, RegistryError
 from apps.registry.gates import summarize
 from apps.registry.models import Alias, Canary, CanaryEnd, ModelVersion
 from apps.training import actions, shadow
 from apps.training.actions.rollout import CANARY_COMMENTS
-from apps.training.exceptions import GateError
 from apps.training.forms import ReasonForm, RolloutForm
 from apps.training.guardrails import measure_guardrails
 from apps.training.models import GateReport
 
 _EXPECTED_ERRORS = (RegistryError, ArtifactError, ModerationError)
-
-
-def get_user(request: HttpRequest) -> User:
-    """Return the user, who is signed in to the admin."""
-    assert isinstance(request.user, User)
-    return request.user
 
 
 def render_page(

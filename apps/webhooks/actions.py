@@ -1,67 +1,55 @@
 """Rotate signing keys and send test webhooks. The console, the API and the management command call them."""
 
 import threading
-from dataclasses import dataclass
 from datetime import timedelta
 from uuid import uuid4
 
-from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.utils import timezone
 from django.utils.crypto import get_random_string
 
-from apps.accounts.models import APIKey, Scope, User
+from apps.accounts.models import APIKey, Scope
+from apps.accounts.permissions import Actor, require
+from apps.core.exceptions import PermissionDeniedError
 from apps.webhooks import retries, signing
 from apps.webhooks.exceptions import WebhookError
 from apps.webhooks.models import SigningKey
 
-MANAGE_KEYS = "accounts.change_apikey"
+MANAGE_KEYS_PERMISSION = "accounts.change_apikey"
 DEFAULT_OVERLAP = timedelta(hours=24)
 MAX_OVERLAP = timedelta(days=30)
 _MAX_TESTS = 2
 _tests = threading.BoundedSemaphore(_MAX_TESTS)
 
 
-@dataclass(frozen=True)
-class Actor:
-    """Who manages the signing keys of a client: a user, the client's own API key, or an operator."""
-
-    name: str
-
-    @classmethod
-    def for_user(cls, user: User) -> "Actor":
-        """Return the user as an actor.
-
-        Raises:
-            PermissionDenied: the user may not change API keys.
-        """
-        if not user.is_active or not user.has_perm(MANAGE_KEYS):
-            raise PermissionDenied(f"{user.get_username()} lacks the permission “{MANAGE_KEYS}”.")
-        return cls(user.get_username())
-
-    @classmethod
-    def for_client(cls, client: APIKey) -> "Actor":
-        """Return the API key as an actor on its own signing keys.
-
-        Raises:
-            PermissionDenied: the API key lacks the scope.
-        """
-        if Scope.WEBHOOKS not in client.scopes:
-            raise PermissionDenied(f"This API key lacks the scope “{Scope.WEBHOOKS}”.")
-        return cls(f"API key {client.hint}…"[:150])
+def _require(actor: Actor | APIKey, permission: str, client: APIKey | None) -> str:
+    """Check that a user has the permission, or that an API key manages its own webhooks; return the name."""
+    if isinstance(actor, APIKey):
+        if actor != client or Scope.WEBHOOKS not in actor.scopes:
+            raise PermissionDeniedError(
+                f"An API key needs the scope “{Scope.WEBHOOKS}” for its own webhooks."
+            )
+        return f"API key {actor.hint}…"
+    require(actor, permission)
+    return actor.get_username()
 
 
 @transaction.atomic
 def rotate_signing_key(
-    *, client: APIKey, actor: Actor, overlap: timedelta = DEFAULT_OVERLAP
+    *, client: APIKey, actor: Actor | APIKey, overlap: timedelta = DEFAULT_OVERLAP
 ) -> tuple[SigningKey, str]:
     """Create the client's first signing key, or a successor of its key; return it with its secret.
 
     The key before it signs as well until `overlap` is over, so that the receiver can be changed meanwhile.
 
+    Args:
+        actor: a user, the client itself, or an operator.
+
     Raises:
+        PermissionDeniedError: the actor may not manage the client's signing keys.
         WebhookError: two keys sign already, or the overlap is too long.
     """
+    name = _require(actor, MANAGE_KEYS_PERMISSION, client)
     if not timedelta(0) <= overlap <= MAX_OVERLAP:
         raise WebhookError(f"The overlap may be 0 to {MAX_OVERLAP // timedelta(hours=1)} hours.")
     APIKey.objects.select_for_update().get(pk=client.pk)
@@ -76,21 +64,23 @@ def rotate_signing_key(
         client=client,
         key_id=get_random_string(16, "abcdefghjkmnpqrstuvwxyz23456789"),
         created_at=now,
-        created_by=actor.name,
+        created_by=name,
     )
     SigningKey.objects.filter(pk__in=[old.pk for old in active]).update(
-        expires_at=now + overlap, expired_by=actor.name
+        expires_at=now + overlap, expired_by=name
     )
     return key, signing.secret_of(key)
 
 
 @transaction.atomic
-def end_signing_key(*, client: APIKey, key_id: str, actor: Actor) -> SigningKey:
+def end_signing_key(*, client: APIKey, key_id: str, actor: Actor | APIKey) -> SigningKey:
     """Let one of two active keys sign no more; the other one signs on, even if it was to expire.
 
     Raises:
+        PermissionDeniedError: the actor may not manage the client's signing keys.
         WebhookError: the client has no such active key, or no other one.
     """
+    name = _require(actor, MANAGE_KEYS_PERMISSION, client)
     APIKey.objects.select_for_update().get(pk=client.pk)
     now = timezone.now()
     active = {key.key_id: key for key in SigningKey.objects.active(now).filter(client=client)}
@@ -102,21 +92,32 @@ def end_signing_key(*, client: APIKey, key_id: str, actor: Actor) -> SigningKey:
     SigningKey.objects.filter(pk__in=[other.pk for other in active.values()]).update(
         expires_at=None, expired_by=""
     )
-    key.expires_at, key.expired_by = now, actor.name
+    key.expires_at, key.expired_by = now, name
     key.save(update_fields=["expires_at", "expired_by"])
     return key
 
 
-def send_test(*, client: APIKey | None, url: str, actor: Actor) -> retries.Attempt:
+def send_test(
+    *,
+    client: APIKey | None,
+    url: str,
+    actor: Actor | APIKey,
+    permission: str = MANAGE_KEYS_PERMISSION,
+) -> retries.Attempt:
     """Send a webhook with the event `test` and return how it ended. It is signed like any other one.
 
+    Args:
+        permission: what a user needs to use this URL.
+
     Raises:
+        PermissionDeniedError: the actor may not send a test to the client's receiver.
         WebhookError: other tests are being sent.
     """
+    name = _require(actor, permission, client)
     if not _tests.acquire(blocking=False):
         raise WebhookError("Other test webhooks are being sent. Try again in some seconds.")
     try:
-        payload = {"event": "test", "sent_at": timezone.now().isoformat(), "sent_by": actor.name}
+        payload = {"event": "test", "sent_at": timezone.now().isoformat(), "sent_by": name}
         return retries.attempt(
             lambda: signing.send(
                 delivery_id=str(uuid4()),

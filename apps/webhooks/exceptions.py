@@ -1,4 +1,4 @@
-"""Why a webhook could not be sent, and what the actions of this app refuse."""
+"""Errors of webhooks."""
 
 from apps.core.exceptions import ToxicmodError
 
@@ -9,12 +9,16 @@ class WebhookError(ToxicmodError):
     status = 409
 
 
-class ExchangeError(Exception):
+class ExchangeError(ToxicmodError):
     """There is no response from the receiver; the message says why."""
+
+    status = 502
 
 
 class InvalidEndpointError(ExchangeError):
     """The URL is not one that webhooks may be sent to: trying it again is of no use."""
+
+    status = 400
 
 
 class NoResponseError(ExchangeError):

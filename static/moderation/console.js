@@ -527,7 +527,7 @@ function startReview(page) {
     n: () => select("#note")?.focus(),
     u: undo,
     c: toggleSimilar,
-    j: () => click(select(".later") || select(".next-link")),
+    j: () => click(select(".release") || select(".next-link")),
     k: goBack,
     0: () => click(select("[name=none]")),
     "/": () => document.getElementById("search").focus(),

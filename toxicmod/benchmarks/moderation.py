@@ -13,7 +13,7 @@ from django.urls import reverse
 
 from apps.accounts.models import User
 from apps.moderation import actions, saved_views, selectors, simulator, statistics
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import VIEWS, Author, Decision, Policy, QueueItem
 from apps.moderation.permissions import visible_to
 

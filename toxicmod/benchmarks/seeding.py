@@ -18,7 +18,8 @@ from apps.accounts.models import User
 from apps.classifier.labels import LABELS
 from apps.classifier.normalise import normalise
 from apps.moderation import triage
-from apps.moderation.errors import ModerationError
+from apps.moderation.actions.policies import active_policy
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Author, Decision, Policy, QueueItem, Submission
 from apps.moderation.roles import create_roles
 from apps.predictions.actions import text_hash
@@ -89,9 +90,7 @@ def seed(*, path: Path, predictions: int, items: int, seed: int = 0) -> None:
         raise ModerationError("This fills a PostgreSQL: set DATABASE_URL.")
     if predictions < 2 * items:
         raise ModerationError("There must be at least twice as many predictions as items.")
-    policy = Policy.objects.active_for("")
-    if policy is None:
-        raise ModerationError("No policy is active: run `manage.py install_default_policy`.")
+    policy = active_policy("")
     chance = random.Random(seed)
     served = serving.current()
     texts = read_comments(path, DISTINCT)

@@ -38,7 +38,7 @@ from apps.registry.models import Alias, Canary, CanaryEnd, CanaryFailure, ModelV
 from apps.registry.serving import LoadedModel
 from apps.training.actions import create_run
 from apps.training.models import Dataset, GateReport
-from apps.webhooks.actions import Actor, rotate_signing_key
+from apps.webhooks.actions import rotate_signing_key
 from toxicmod.postgresql import base as postgresql
 from toxicmod.testing import aws as aws_server
 from toxicmod.testing import browser as browsers
@@ -353,7 +353,7 @@ def site_data(item: QueueItem, client_key: APIKey, person: Callable[..., User]) 
     ).decision
     token = webhooks.appeal_token(decided)
     moderation.appeal(token=token)
-    rotate_signing_key(client=client_key, actor=Actor.for_user(people["a"]))
+    rotate_signing_key(client=client_key, actor=people["a"])
     job, _ = moderation.preview_bulk(
         user=people["l"], filter={"label": "insult", "score_from": 0.5}, action=Decision.Action.APPROVE
     )

@@ -26,11 +26,11 @@ from apps.moderation import actions as moderation  # noqa: E402
 from apps.moderation.models import Decision, Policy  # noqa: E402
 from apps.registry import actions as registry  # noqa: E402
 from apps.registry import tracking  # noqa: E402
+from apps.registry.exceptions import GateError  # noqa: E402
 from apps.registry.models import Alias, ModelVersion, Promotion  # noqa: E402
 from apps.registry.tasks import sync_tracking  # noqa: E402
 from apps.training import actions as training  # noqa: E402
 from apps.training import shadow, tasks  # noqa: E402
-from apps.training.exceptions import GateError  # noqa: E402
 from apps.training.jigsaw import COLUMNS  # noqa: E402
 from apps.training.models import Dataset, GateReport, ShadowScore, TrainingRun  # noqa: E402
 from toxicmod.testing.factories import labeled_rows  # noqa: E402

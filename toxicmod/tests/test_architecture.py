@@ -26,9 +26,9 @@ def _names(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("kind", ["requirements", "requirements-dev"])
 def test_requirements_are_pinned_and_have_a_reason(kind: str) -> None:
-    wanted = ROOT / f"{kind}.in"
-    assert _names(wanted) <= _names(ROOT / f"{kind}.txt")
-    for line in wanted.read_text().splitlines():
+    requirements = ROOT / f"{kind}.in"
+    assert _names(requirements) <= _names(ROOT / f"{kind}.txt")
+    for line in requirements.read_text().splitlines():
         assert not REQUIREMENT.match(line) or "# " in line, f"No reason for {line}"
 
 
@@ -45,25 +45,27 @@ _EXEMPT = ("toxicmod/tests/test_architecture.py", "toxicmod/benchmarks/reference
 
 def test_no_file_unpickles_or_evaluates_its_input() -> None:
     forbidden = re.compile(r"\b(pickle\.loads?|joblib\.load|yaml\.load|allow_pickle=True|eval\(|exec\()")
-    found = [
+    violations = [
         f"{name}: {line.strip()}"
         for name in _files("*.py")
         if name not in _EXEMPT
         for line in (ROOT / name).read_text().splitlines()
         if forbidden.search(line)
     ]
-    assert not found
+    assert not violations
 
 
 def _secrets(folder: Path, *files: str) -> set[tuple[str, str]]:
     """Return the file and the hash of every string that looks like a secret."""
     command = [sys.executable, "-m", "detect_secrets", "scan", "--no-verify", *files]
-    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
-    return _known(json.loads(answer))
+    output = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+    return _known(json.loads(output))
 
 
 def _known(report: dict[str, Any]) -> set[tuple[str, str]]:
-    return {(name, each["hashed_secret"]) for name, found in report["results"].items() for each in found}
+    return {
+        (name, secret["hashed_secret"]) for name, secrets in report["results"].items() for secret in secrets
+    }
 
 
 def test_repository_contains_no_secret(tmp_path: Path) -> None:
@@ -159,22 +161,3 @@ def test_code_that_serves_is_at_most_400_lines() -> None:
     assert _code_lines('"""Docstring."""\n\n# Comment\nx = (\n    1\n)\n') == 3
     lines = {name: _code_lines((ROOT / name).read_text()) for name in _SERVER_FILES}
     assert sum(lines.values()) <= _MAX_SERVER_LINES, lines
-
-
-# Names that better terms have replaced. Words that are also ordinary English are not listed.
-_REPLACED_TERMS = (
-    "CountCalls|ChosenScores|DOORS|FAINT|LaneWorker|ShortWay|UNASKED|_go_on|_turn_away|add_verdict|answer_together|"
-    "free_at|insert_each|is_touch_due|level_two_inputs|limit_to|look_deeper|moderation_desk|most_late|not_for|"
-    "one_hour|one_minute|score_each|send_due|sketch_[ab]|test_house|touch_api_key|was_found"
-)
-
-
-def test_replaced_terms_do_not_come_back() -> None:
-    pattern = re.compile(rf"\b({_REPLACED_TERMS})\b")
-    found = [
-        f"{name}: {match[0]}"
-        for name in _files()
-        if "/migrations/" not in name and name != "toxicmod/tests/test_architecture.py"
-        for match in pattern.finditer((ROOT / name).read_text(errors="ignore"))
-    ]
-    assert not found

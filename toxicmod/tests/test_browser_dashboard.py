@@ -19,7 +19,7 @@ from toxicmod.testing.factories import create_monitoring_records, create_rollups
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
-# As Dash writes them: radio buttons in a list without a name (ours is the group's), a hidden focus target.
+# Dash's radio buttons are in a list without a name (the group has one), and its focus target is hidden.
 DASH = ("#panel", "#window", ".dash-dropdown-focus-target")
 
 
@@ -35,9 +35,9 @@ def test_panels_are_drawn(
         page.get_by_role("radio", name=title, exact=True).check()
         expect(page).to_have_url(f"{page.url.split('?')[0]}?panel={panel}&window=7d")
         expect(page.locator(f"a[href^='/monitoring/{panel}.csv']")).to_be_visible()
-        figures = page.locator(".plots figure")
-        for number in range(figures.count()):
-            figure = figures.nth(number)
+        plots = page.locator(".plots figure")
+        for number in range(plots.count()):
+            figure = plots.nth(number)
             if figure.locator(".empty").count() == 0:
                 figure.scroll_into_view_if_needed()
                 drawing = figure.locator(".main-svg").first
@@ -100,10 +100,10 @@ def test_filter_changes_plot_and_download(visit: Callable[..., Visit], champion:
     expect(page.locator(".answer")).to_have_text("7,200 comments were scored in this window.")
     plot = page.locator("[id='traffic-by-source']  .js-plotly-plot")
     expect(plot).to_be_visible()
-    drawn = plot.evaluate("each => Array.from(each.data[0].y)")
-    with page.expect_download() as found:
+    drawn = plot.evaluate("plot => Array.from(plot.data[0].y)")
+    with page.expect_download() as download:
         page.get_by_role("link", name="Download as CSV").click()
-    rows = csv.DictReader(io.StringIO(found.value.path().read_text()))
-    held = [float(row["y"]) for row in rows if row["plot"] == "by source"]
-    assert held == drawn
-    assert sum(held) == 7200
+    rows = csv.DictReader(io.StringIO(download.value.path().read_text()))
+    downloaded = [float(row["y"]) for row in rows if row["plot"] == "by source"]
+    assert downloaded == drawn
+    assert sum(downloaded) == 7200

@@ -46,7 +46,7 @@ def test_webhook_pages_in_every_state(
     assert_sound(opened, "webhooks-none")
     first = decide_item(item, admin).delivery
     assert first is not None
-    error = "The receiver responded 400 Bad Request. It said: " + "W" * 160
+    error = "The receiver responded 400 Bad Request. Response: " + "W" * 160
     Delivery.objects.update(status="failed", error=error, attempts=1)
     for number in range(2):
         first.pk, first._state.adding = uuid7(), True
@@ -84,7 +84,7 @@ def test_signing_secret_create_test_and_rotate(
     page.get_by_role("button", name="Send a test").click()
     expect(page.get_by_role("status")).to_contain_text("410 Gone")
     assert_sound(opened, "webhooks-test")
-    # Two quick clicks rotate once: the second one is refused, and the old secret goes on signing.
+    # Two quick clicks rotate once: the second one is rejected, and the old secret remains active.
     page.get_by_role("button", name="Rotate secret").dblclick()
     expect(page.locator(".secret").or_(page.get_by_text("A rotation is in progress"))).to_be_visible()
     page.goto(f"{WEBHOOKS}signing/{client_key.pk}/")

@@ -24,8 +24,8 @@ from toxicmod.testing.site import ROOT, free_port
 START_SECONDS = 90
 
 
-class Served:
-    """A running `manage.py serve` with what it has printed."""
+class ServeProcess:
+    """A running `manage.py serve` and its output."""
 
     def __init__(self, data_dir: Path, port: int, **environment: str) -> None:
         data_dir.mkdir(exist_ok=True)
@@ -64,7 +64,7 @@ class Served:
         return self.process.wait(60)
 
 
-def _left_over(data_dir: Path) -> list[str]:
+def _remaining_processes(data_dir: Path) -> list[str]:
     """Return the command lines of processes that still belong to a served site."""
     lines = subprocess.run(
         ["ps", "-eo", "args"], capture_output=True, text=True, check=True
@@ -75,7 +75,7 @@ def _left_over(data_dir: Path) -> list[str]:
 @pytest.mark.slow
 def test_serve_sets_up_stops_and_starts_again(tmp_path: Path) -> None:
     port = free_port()
-    first = Served(tmp_path, port)
+    first = ServeProcess(tmp_path, port)
     try:
         first.wait_until_ready()
         password = re.search(r"password (\S+) \(shown once\)", first.output())
@@ -86,9 +86,9 @@ def test_serve_sets_up_stops_and_starts_again(tmp_path: Path) -> None:
         assert first.predict(Authorization=f"Api-Key {secret[1]}")["is_toxic"] is True
     finally:
         first.stop()
-    assert not _left_over(tmp_path)
+    assert not _remaining_processes(tmp_path)
 
-    second = Served(tmp_path, port, API_KEY="chosen-key", ADMIN_PASSWORD="chosen-password")
+    second = ServeProcess(tmp_path, port, API_KEY="chosen-key", ADMIN_PASSWORD="chosen-password")
     try:
         second.wait_until_ready()
         assert "shown once" not in second.output()
@@ -96,13 +96,13 @@ def test_serve_sets_up_stops_and_starts_again(tmp_path: Path) -> None:
         assert second.predict(Authorization=f"Api-Key {secret[1]}")["model_version"] == 1
     finally:
         second.stop()
-    assert not _left_over(tmp_path)
+    assert not _remaining_processes(tmp_path)
 
 
 def test_serve_reports_port_in_use_in_one_line(tmp_path: Path) -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        served = Served(tmp_path, taken.getsockname()[1])
+        served = ServeProcess(tmp_path, taken.getsockname()[1])
         assert served.process.wait(60) == 1
     assert "Use another port: `PORT=8080 make run`" in served.output()
     assert "Traceback" not in served.output()
@@ -113,7 +113,7 @@ def test_serve_rejects_folder_in_use(tmp_path: Path) -> None:
     run.mkdir(parents=True)
     with (run / "serve.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        served = Served(tmp_path, free_port())
+        served = ServeProcess(tmp_path, free_port())
         assert served.process.wait(60) == 1
     assert "Another `make run` uses the folder" in served.output()
     assert "Traceback" not in served.output()
@@ -132,41 +132,41 @@ def test_serve_starts_again_after_kill_and_keeps_data_private(tmp_path: Path) ->
     for path in (data, data / "datasets", data / "datasets" / "old.csv"):
         path.chmod(0o777)
     port = free_port()
-    first = Served(tmp_path, port, API_KEY="chosen-key")
+    first = ServeProcess(tmp_path, port, API_KEY="chosen-key")
     try:
         first.wait_until_ready()
         assert first.predict(Authorization="Api-Key chosen-key")["is_toxic"] is True
         assert not _readable_by_others(data)
-        second = Served(tmp_path / "second", free_port(), DATA_DIR=str(data))
+        second = ServeProcess(tmp_path / "second", free_port(), DATA_DIR=str(data))
         assert second.process.wait(60) == 1
         assert "Another `make run` uses the folder" in second.output()
     finally:
         first.process.kill()
         first.process.wait()
-    again = Served(tmp_path, port)
+    again = ServeProcess(tmp_path, port)
     try:
         again.wait_until_ready()
         assert again.predict(Authorization="Api-Key chosen-key")["is_toxic"] is True
     finally:
         again.stop()
     assert not _readable_by_others(data)
-    assert not _left_over(tmp_path)
+    assert not _remaining_processes(tmp_path)
 
 
 def _memory_mb(pid: int) -> float:
     """Return the proportional set size of a process and all its descendants."""
     process = psutil.Process(pid)
     total = 0
-    for each in [process, *process.children(recursive=True)]:
+    for member in [process, *process.children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess):
-            total += each.memory_full_info().pss
+            total += member.memory_full_info().pss
     return total / 1e6
 
 
 @pytest.mark.slow
 def test_serve_needs_at_most_1_gb(tmp_path: Path) -> None:
     """The bound holds after batches of 1,000 comments, and while each schedule runs in its worker."""
-    served = Served(tmp_path, free_port(), API_KEY="chosen-key")
+    served = ServeProcess(tmp_path, free_port(), API_KEY="chosen-key")
     highest = 0.0
     try:
         served.wait_until_ready()

@@ -1,4 +1,4 @@
-"""API keys: made once, shown once, revoked for good."""
+"""API keys are created, found by their secrets and revoked."""
 
 from datetime import timedelta
 
@@ -13,7 +13,7 @@ from apps.core.permissions import SYSTEM
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 
-def test_the_secret_finds_its_key_and_only_while_it_is_active() -> None:
+def test_for_secret_returns_only_active_key() -> None:
     key, secret = create_api_key(actor=SYSTEM, name="forum")
     assert len(secret) > 40
     assert APIKey.objects.for_secret(secret) == key
@@ -22,7 +22,7 @@ def test_the_secret_finds_its_key_and_only_while_it_is_active() -> None:
     assert APIKey.objects.for_secret(secret) is None
 
 
-def test_revoking_twice_keeps_the_first_time() -> None:
+def test_revoke_api_key_twice_keeps_first_time() -> None:
     key, _ = create_api_key(actor=SYSTEM, name="forum")
     revoke_api_key(actor=SYSTEM, key=key)
     key.refresh_from_db()
@@ -32,26 +32,26 @@ def test_revoking_twice_keeps_the_first_time() -> None:
     assert key.revoked_at == first
 
 
-def test_a_rate_that_lets_no_request_through_is_refused() -> None:
+def test_create_api_key_rejects_rate_of_zero() -> None:
     with pytest.raises(ValidationError, match="at least one request a minute"):
         create_api_key(actor=SYSTEM, name="forum", rate_per_minute=0)
     assert not APIKey.objects.exists()
 
 
 @pytest.mark.parametrize("scopes", [["everything"], "predict", [1], {"predict": True}])
-def test_unknown_scopes_are_refused(scopes: list[str]) -> None:
+def test_create_api_key_rejects_unknown_scopes(scopes: list[str]) -> None:
     with pytest.raises(ValidationError):
         create_api_key(actor=SYSTEM, name="forum", scopes=scopes)
     assert not APIKey.objects.exists()
 
 
-def test_a_secret_in_use_is_refused() -> None:
+def test_create_api_key_rejects_secret_in_use() -> None:
     create_api_key(actor=SYSTEM, name="one", secret="the same secret")
     with pytest.raises(ValidationError):
         create_api_key(actor=SYSTEM, name="two", secret="the same secret")
 
 
-def test_last_use_is_noted_at_most_once_a_minute() -> None:
+def test_update_last_used_writes_at_most_once_a_minute() -> None:
     key, _ = create_api_key(actor=SYSTEM, name="forum")
     update_last_used(key=key)
     key.refresh_from_db()

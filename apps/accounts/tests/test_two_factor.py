@@ -19,26 +19,26 @@ PAGE, LOGIN = "/admin/two-factor/", "/admin/login/?next=/admin/password_change/"
 
 @pytest.fixture
 def user(settings: Settings) -> User:
-    # Fast enough for what happens within a second.
+    # A fast hasher, because codes and their throttling depend on the time.
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     return User.objects.create_user("mia", password="correct horse battery", is_staff=True)
 
 
-def code_of(key: str, later: int = 0) -> str:
-    return f"{totp(bytes.fromhex(key), drift=later):06d}"
+def totp_code(key: str, drift: int = 0) -> str:
+    return f"{totp(bytes.fromhex(key), drift=drift):06d}"
 
 
 def sign_in(code: str | None = None, password: str = "correct horse battery") -> tuple[bool, str]:
-    """Return whether it let us in, and what the page said."""
-    said = {"username": "mia", "password": password} | ({} if code is None else {"code": code})
+    """Return whether the sign-in succeeded, and the page's error message."""
+    data = {"username": "mia", "password": password} | ({} if code is None else {"code": code})
     client = Client()
-    answer = client.post(LOGIN, said, headers={"user-agent": "test"})
-    note = re.search(r'role="alert">(.*?)</p>', answer.content.decode())
-    return answer.status_code == 302, note[1] if note else ""
+    response = client.post(LOGIN, data, headers={"user-agent": "test"})
+    message = re.search(r'role="alert">(.*?)</p>', response.content.decode())
+    return response.status_code == 302, message[1] if message else ""
 
 
 class Enrolled(NamedTuple):
-    """What somebody has who switched it on: two codes of the app, the first one used, and recovery codes."""
+    """The codes of a user with two-factor authentication: two of the app, the first one used, and others."""
 
     used: str
     next: str
@@ -47,20 +47,20 @@ class Enrolled(NamedTuple):
 
 @pytest.fixture
 def enrolled(user: User, client: Client) -> Enrolled:
-    """Switch it on as a person would."""
+    """Enable two-factor authentication on its page."""
     client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
     assert "<svg" in client.get(PAGE).content.decode()
     key = client.session["two_factor_key"]
-    used, later = code_of(key), code_of(key, later=1)
-    answer = client.post(PAGE, {"code": used, "on": "on"}, follow=True).content.decode()
-    return Enrolled(used, later, re.findall(r"<li><code>(.*?)</code>", answer))
+    used, following = totp_code(key), totp_code(key, drift=1)
+    page = client.post(PAGE, {"code": used, "on": "on"}, follow=True).content.decode()
+    return Enrolled(used, following, re.findall(r"<li><code>(.*?)</code>", page))
 
 
-def test_who_has_none_signs_in_by_password_alone(user: User) -> None:
+def test_sign_in_without_two_factor_needs_no_code(user: User) -> None:
     assert sign_in() == (True, "")
 
 
-def test_a_code_is_asked_for_and_each_works_once(enrolled: Enrolled) -> None:
+def test_sign_in_requires_unused_code(enrolled: Enrolled) -> None:
     assert sign_in() == (False, "Enter the code from your app, or a recovery code.")
     assert not sign_in(enrolled.used)[0], "the code that switched it on was used"
     two_factor.TOTPDevice.objects.update(throttling_failure_count=0)
@@ -69,13 +69,13 @@ def test_a_code_is_asked_for_and_each_works_once(enrolled: Enrolled) -> None:
     assert not sign_in(enrolled.next, password="wrong")[0]
 
 
-def test_guessing_is_slowed_down_even_for_the_right_code(enrolled: Enrolled) -> None:
+def test_sign_in_after_wrong_codes_rejects_correct_code(enrolled: Enrolled) -> None:
     wrong = f"{(int(enrolled.next) + 1) % 10**6:06d}"
     assert "wrong" in sign_in(wrong)[1]
     two_factor.TOTPDevice.objects.update(throttling_failure_count=10)
-    said = sign_in(enrolled.next)
-    assert not said[0]
-    assert "Too many wrong codes" in said[1]
+    is_signed_in, message = sign_in(enrolled.next)
+    assert not is_signed_in
+    assert "Too many wrong codes" in message
 
 
 def test_verify_accepts_recovery_code_once(enrolled: Enrolled, user: User) -> None:
@@ -97,8 +97,8 @@ def test_enable_with_wrong_code_keeps_key(user: User, client: Client) -> None:
 
 def test_enable_without_key_in_session(user: User, client: Client) -> None:
     client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
-    answer = client.post(PAGE, {"code": code_of(""), "on": "on"}).content.decode()
-    assert "does not match" in answer
+    page = client.post(PAGE, {"code": totp_code(""), "on": "on"}).content.decode()
+    assert "does not match" in page
     assert not two_factor.is_enabled(user)
 
 
@@ -118,21 +118,19 @@ def test_repeated_enable_does_not_disable(enrolled: Enrolled, user: User, client
 def test_repeated_enable_shows_recovery_codes_once(user: User, client: Client) -> None:
     client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
     client.get(PAGE)
-    said = {"code": code_of(client.session["two_factor_key"]), "on": "on"}
-    client.post(PAGE, said)
-    assert "Your recovery codes" in client.post(PAGE, said, follow=True).content.decode()
+    data = {"code": totp_code(client.session["two_factor_key"]), "on": "on"}
+    client.post(PAGE, data)
+    assert "Your recovery codes" in client.post(PAGE, data, follow=True).content.decode()
     assert "Your recovery codes" not in client.get(PAGE).content.decode()
 
 
 def test_enable_when_enabled(enrolled: Enrolled, user: User) -> None:
     key = two_factor.generate_key()
     with pytest.raises(TwoFactorError, match="on already"):
-        two_factor.enable(user=user, key=key, code=code_of(key))
+        two_factor.enable(user=user, key=key, code=totp_code(key))
 
 
-def test_an_administrator_helps_whose_phone_is_lost(
-    enrolled: Enrolled, user: User, admin_client: Client
-) -> None:
+def test_disable_by_administrator(enrolled: Enrolled, user: User, admin_client: Client) -> None:
     action = {"action": "disable_two_factor", "_selected_action": user.pk}
     assert admin_client.post("/admin/accounts/user/", action).status_code == 302
     assert sign_in() == (True, "")

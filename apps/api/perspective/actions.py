@@ -23,7 +23,7 @@ from apps.api.perspective.spans import find_sentences, utf16_length
 from apps.classifier.labels import LABELS
 from apps.core.batches import map_batch
 from apps.moderation import actions as moderation
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.predictions import actions as predictions
 from apps.predictions.models import LabelScores, Prediction
 from apps.registry import serving

@@ -16,16 +16,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from apps.api.perspective.attributes import LABEL_OF, label_of
+from apps.api.perspective.exceptions import ComparisonError
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
 
 TEXT_COLUMNS = ("text", "comment_text", "comment", "body", "message", "content")
 BATCH = 500
 _MAX_POINTS = 5_000  # in a scatter plot
-
-
-class ComparisonError(Exception):
-    """The file or the service can't be used; the message says why."""
 
 
 class Row(NamedTuple):

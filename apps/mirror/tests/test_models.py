@@ -1,4 +1,4 @@
-"""The lease of the sender: one holder at a time, and a successor after the lease has expired."""
+"""The lease of the sender has one owner at a time, and another one after it has expired."""
 
 from datetime import timedelta
 

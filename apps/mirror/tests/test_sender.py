@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.slow]
 
 @pytest.fixture
 def table(db: None, aws: Any, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A mirror that is on and empty; returns the way to it. Its triggers go with the test's transaction."""
+    """Turn on an empty mirror and return its server. The test's transaction rolls back the triggers."""
     settings.DYNAMODB_TABLE = "mirror"
     monkeypatch.setattr(sender, "FIRST_WAIT", timedelta(0))
     call_command("mirror", "--create-table")
@@ -39,19 +39,19 @@ def table(db: None, aws: Any, settings: Any, monkeypatch: pytest.MonkeyPatch) ->
     return aws
 
 
-def scored(*texts: str, **options: Any) -> list[Prediction]:
+def store_predictions(*texts: str, **options: Any) -> list[Prediction]:
     return score(texts=texts, source=Prediction.Source.API, **options)[0]
 
 
-def said_and_decided(ann: User) -> tuple[Feedback, Decision]:
+def store_feedback_and_decision(ann: User) -> tuple[Feedback, Decision]:
     item = create_queue_item("insult=0.7 you fool")
     feedback = give_feedback(
         prediction=item.prediction, is_right=False, remark="not me", true_labels=["toxic"]
     )
-    return feedback, decided(item, ann)
+    return feedback, approve(item, ann)
 
 
-def decided(item: QueueItem, user: User) -> Decision:
+def approve(item: QueueItem, user: User) -> Decision:
     item = actions.claim(item_id=item.pk, user=user)
     return actions.decide(
         item_id=item.pk,
@@ -62,7 +62,7 @@ def decided(item: QueueItem, user: User) -> Decision:
     ).decision
 
 
-def differences() -> list[HourComparison]:
+def find_differences() -> list[HourComparison]:
     until = timezone.now()
     since = until - timedelta(hours=1)
     return [
@@ -73,23 +73,23 @@ def differences() -> list[HourComparison]:
     ]
 
 
-def stored() -> list[dict[str, Any]]:
+def scan_table() -> list[dict[str, Any]]:
     return aws_clients.client("dynamodb").scan(TableName="mirror")["Items"]
 
 
 def test_flush_copies_each_record_once(table: Any, model: ModelVersion, policy: Policy, ann: User) -> None:
-    feedback, decision = said_and_decided(ann)
-    scored("threat=0.000012345678901 a", "toxic=1 b", community="c", external_ids=["x", "y"])
-    assert ChangeLogEntry.objects.lag().count == ChangeLogEntry.objects.count() == 5
-    assert differences()
+    feedback, decision = store_feedback_and_decision(ann)
+    store_predictions("threat=0.000012345678901 a", "toxic=1 b", community="c", external_ids=["x", "y"])
+    assert ChangeLogEntry.objects.replication_lag().count == ChangeLogEntry.objects.count() == 5
+    assert find_differences()
 
     assert flush() == 5
 
-    assert ChangeLogEntry.objects.lag() == ReplicationLag(0, 0.0)
-    assert not differences()
-    assert len(stored()) == 5
-    together = [each for each in stored() if each["prediction"]["S"] == str(decision.submission_id)]
-    assert {each["record"]["S"] for each in together} == {
+    assert ChangeLogEntry.objects.replication_lag() == ReplicationLag(0, 0.0)
+    assert not find_differences()
+    assert len(scan_table()) == 5
+    partition = [item for item in scan_table() if item["prediction"]["S"] == str(decision.submission_id)]
+    assert {item["record"]["S"] for item in partition} == {
         "prediction",
         f"feedback#{feedback.pk}",
         f"decision#{decision.pk}",
@@ -105,31 +105,31 @@ def test_flush_copies_each_record_once(table: Any, model: ModelVersion, policy: 
 
 
 def test_backfill_twice_changes_nothing(table: Any, model: ModelVersion) -> None:
-    scored("a", "b")
+    store_predictions("a", "b")
     flush()
-    before = stored()
+    before = scan_table()
     calls: list[str] = []
     table.fault = calls.append  # type: ignore[assignment]
     assert sum(backfill(PREDICTIONS)) == 2
     assert calls.count("PutItem") == 2
-    assert stored() == before
+    assert scan_table() == before
 
 
 def test_flush_leaves_out_text_that_must_not_be_stored(
     table: Any, model: ModelVersion, policy: Policy
 ) -> None:
-    (secret,) = scored("insult=0.9 unspeakable", do_not_store=True)
+    (secret,) = store_predictions("insult=0.9 unspeakable", do_not_store=True)
     give_feedback(prediction=secret, is_right=True, remark="he said unspeakable")
     flush()
-    assert len(stored()) == 2
-    assert "unspeakable" not in str(stored())
-    assert not differences()
+    assert len(scan_table()) == 2
+    assert "unspeakable" not in str(scan_table())
+    assert not find_differences()
     assert next(reader.read(secret.created_at, timezone.now()))["insult"] == 0.9
 
 
 def test_change_log_entry_is_rolled_back_with_record(table: Any, model: ModelVersion) -> None:
     with transaction.atomic():
-        scored("a")
+        store_predictions("a")
         assert ChangeLogEntry.objects.count() == 1
         transaction.set_rollback(True)
     assert not ChangeLogEntry.objects.exists()
@@ -144,18 +144,18 @@ def test_flush_with_failing_calls_copies_each_record_once(
 ) -> None:
     monkeypatch.setattr(sender, "BATCH_SIZE", 20)
     monkeypatch.setattr(aws_clients, "MAX_ATTEMPTS", 2)
-    scored(*(f"comment {number}" for number in range(50)))
+    store_predictions(*(f"comment {number}" for number in range(50)))
     calls = itertools.count()
     table.fault = lambda operation: fault if operation == "PutItem" and next(calls) % 2 else None
-    for _ in range(200):  # which of the calls fail is chance: it takes more or fewer rounds
+    for _ in range(200):  # the order of the calls varies, and so does the number of rounds
         if not ChangeLogEntry.objects.exists():
             break
         flush()
     assert not ChangeLogEntry.objects.exists()
     assert next(calls) > 50
     table.fault = lambda operation: None
-    assert not differences()
-    assert len(stored()) == 50
+    assert not find_differences()
+    assert len(scan_table()) == 50
 
 
 def test_flush_backs_off_during_outage(
@@ -163,7 +163,7 @@ def test_flush_backs_off_during_outage(
 ) -> None:
     monkeypatch.setattr(sender, "FIRST_WAIT", timedelta(seconds=100))
     monkeypatch.setattr(aws_clients, "MAX_ATTEMPTS", 1)
-    scored("a")
+    store_predictions("a")
     table.fault = lambda operation: "cut"
     pauses = []
     for failures in (1, 2, 3):
@@ -182,11 +182,11 @@ def test_flush_backs_off_during_outage(
     table.fault = lambda operation: None
     assert flush() == 1
     assert MirrorState.objects.get().failures == 0
-    assert not differences()
+    assert not find_differences()
 
 
 def test_flush_needs_lease(table: Any, model: ModelVersion) -> None:
-    scored("a")
+    store_predictions("a")
     MirrorState.objects.create(lease_owner=uuid4(), lease_expires_at=timezone.now() + timedelta(seconds=30))
     assert flush() == 0
     MirrorState.objects.update(lease_expires_at=timezone.now())
@@ -196,14 +196,14 @@ def test_flush_needs_lease(table: Any, model: ModelVersion) -> None:
 def test_flush_with_rejected_record_copies_others(
     table: Any, model: ModelVersion, caplog: pytest.LogCaptureFixture
 ) -> None:
-    scored("a", "b", "c")
-    refusals = iter(["ValidationException"])
-    table.fault = lambda operation: next(refusals, None) if operation == "PutItem" else None
+    store_predictions("a", "b", "c")
+    errors = iter(["ValidationException"])
+    table.fault = lambda operation: next(errors, None) if operation == "PutItem" else None
     assert flush() == 2
     assert "rejected the record of change log entry" in caplog.text
     assert flush() == 1
     table.fault = lambda operation: "ValidationException" if operation == "PutItem" else None
-    scored("d")
+    store_predictions("d")
     flush()
     assert MirrorState.objects.get().error == "ValidationException"
 
@@ -213,29 +213,29 @@ def test_sync_triggers_follows_setting_and_logs_lag(
 ) -> None:
     aws.fault = None  # any call would fail
     tasks.sync_triggers()
-    scored("a")
+    store_predictions("a")
     tasks.flush()
     assert not ChangeLogEntry.objects.exists()
     settings.DYNAMODB_TABLE = "mirror"
     tasks.sync_triggers()
-    scored("b")
+    store_predictions("b")
     ChangeLogEntry.objects.update(created_at=timezone.now() - timedelta(seconds=90))
     caplog.clear()
     with caplog.at_level(logging.INFO):
         tasks.sync_triggers()
-    (line,) = (each for each in caplog.records if hasattr(each, "mirror_waiting"))
-    assert line.mirror_waiting == 1
-    assert 90 <= line.mirror_lag_seconds < 1_000
+    (record,) = (record for record in caplog.records if hasattr(record, "mirror_waiting"))
+    assert record.mirror_waiting == 1
+    assert 90 <= record.mirror_lag_seconds < 1_000
     settings.DYNAMODB_TABLE = ""
-    connection.check_constraints()  # PostgreSQL drops no trigger while a constraint waits to be checked
+    connection.check_constraints()  # PostgreSQL drops no trigger while a deferred constraint is unchecked
     tasks.sync_triggers()
-    scored("c")
+    store_predictions("c")
     assert ChangeLogEntry.objects.count() == 1
 
 
 def test_read_returns_records_of_time_range(table: Any, model: ModelVersion, champion: ModelVersion) -> None:
     noon = (timezone.now() - timedelta(days=100)).replace(hour=12)
-    template = scored("a")[0].__dict__
+    template = store_predictions("a")[0].__dict__
     columns = [field.attname for field in Prediction._meta.concrete_fields if field.name != "id"]
     moments = [noon + timedelta(hours=6 * number) for number in range(20)]
     Prediction.objects.bulk_create(
@@ -257,7 +257,7 @@ def test_mirror_command(
     with pytest.raises(CommandError, match="The mirror is off: set DYNAMODB_TABLE"):
         call_command("mirror", "--verify")
     settings.DYNAMODB_TABLE = "mirror"
-    old, new = scored("a", "b")
+    old, new = store_predictions("a", "b")
     with pytest.raises(CommandError, match="ResourceNotFoundException"):
         call_command("mirror", "--verify")
     call_command("mirror", "--create-table")
@@ -269,7 +269,7 @@ def test_mirror_command(
     assert "Copied 2 prediction records" in capsys.readouterr().out
     call_command("mirror", "--verify")
     assert "Both sides are equal: 2 records" in capsys.readouterr().out
-    scored("c")
+    store_predictions("c")
     call_command("mirror")
     assert "1 records are pending" in capsys.readouterr().out
     changed = {"prediction": {"S": str(old.pk)}, "record": {"S": "prediction"}}

@@ -2,12 +2,11 @@
 
 from django.core import signing
 from django.db import IntegrityError, transaction
-from django.db.models import F
 
 from apps.accounts.models import APIKey
-from apps.moderation import selectors, triage, webhooks
-from apps.moderation.actions.queue import enqueue_item
-from apps.moderation.errors import ModerationError
+from apps.moderation import selectors, webhooks
+from apps.moderation.actions.queue import decided_label, enqueue_item, withdraw
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Appeal, Decision, QueueItem
 
 
@@ -51,16 +50,12 @@ def _appeal(decision: Decision | None, text: str) -> Appeal:
     decision = rejection
     submission = decision.submission
     # The reviewer of the appeal sees the decision, so a blind second review is no longer possible.
-    QueueItem.objects.open().filter(submission=submission, kind=QueueItem.Kind.SECOND).update(
-        status=QueueItem.Status.WITHDRAWN, lease_by=None, lease_until=None, version=F("version") + 1
-    )
-    rules = [rule for rule in decision.policy.rules.all() if rule.label]
-    label = decision.rule.label if decision.rule else ""
+    withdraw(QueueItem.objects.filter(submission=submission, kind=QueueItem.Kind.SECOND))
     item = enqueue_item(
         submission=submission,
         policy=decision.policy,
         kind=QueueItem.Kind.APPEAL,
-        label=label or triage.nearest_label(submission.prediction.probabilities, rules),
+        label=decided_label(decision),
         excluded_reviewer=decision.by,
     )
     try:

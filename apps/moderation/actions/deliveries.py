@@ -17,11 +17,12 @@ from django.db.models import Exists, Min, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from apps.accounts.models import User
+from apps.accounts.permissions import require
+from apps.core.enqueue import enqueue
 from apps.core.retries import back_off
-from apps.moderation.actions.enqueue import enqueue
-from apps.moderation.errors import ModerationError
+from apps.moderation import tasks
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Decision, Delivery
-from apps.moderation.permissions import require
 from apps.webhooks import retries, signing
 from apps.webhooks.models import Endpoint
 from apps.webhooks.retries import Attempt
@@ -30,12 +31,12 @@ from apps.webhooks.transport import DEADLINE_SECONDS
 PAUSE_AFTER = 3  # failures in a row
 MAX_PAUSE = timedelta(minutes=5)
 MAX_BUSY_PER_CLIENT = 4  # endpoints at a time, so that one platform can't occupy every worker
-STEP_OVER_AFTER = timedelta(hours=2)
+PROBE_WITH_OTHERS_AFTER = timedelta(hours=2)
 MAX_RESEND = 1_000
-_BATCH_SECONDS = 20.0  # then other endpoints get their turn
+_BATCH_SECONDS = 20.0  # then the worker continues with another endpoint
 _MIN_WAIT = timedelta(seconds=1)
-# After this time, another worker may send: the first one is presumed dead.
-_SENDING = timedelta(seconds=6 * DEADLINE_SECONDS)
+# After this time another worker may send, because the first one was probably killed.
+_LEASE_DURATION = timedelta(seconds=6 * DEADLINE_SECONDS)
 
 
 def create_delivery(
@@ -63,7 +64,7 @@ def create_delivery(
         send_after=send_after,
         retry_until=send_after + retries.GIVE_UP_AFTER,
     )
-    enqueue("deliver", str(delivery.pk), countdown=wait.total_seconds() + 0.5)
+    enqueue(tasks.deliver, str(delivery.pk), countdown=wait.total_seconds() + 0.5)
     return delivery
 
 
@@ -73,7 +74,7 @@ def deliver(*, delivery_id: str) -> Delivery | None:
     if delivery is None:
         return None
     with _lease(delivery.endpoint_id) as lease:
-        return _send_next(lease, only=delivery_id) if lease else None
+        return _send_next(lease, delivery_id) if lease else None
 
 
 def deliver_endpoint(
@@ -90,7 +91,7 @@ def deliver_endpoint(
     with _lease(endpoint_id) as lease:
         while lease and (limit is None or len(attempted) < limit):
             if time.monotonic() >= end:
-                enqueue("deliver_endpoint", endpoint_id)
+                enqueue(tasks.deliver_endpoint, endpoint_id)
                 break
             delivery = _send_next(lease)
             if delivery is None:
@@ -99,11 +100,11 @@ def deliver_endpoint(
     return attempted
 
 
-def due_endpoints(*, late: timedelta = timedelta(0), limit: int = 200) -> list[int]:
-    """Return the ids of the endpoints with deliveries that have been due for `late`, longest first."""
+def due_endpoints(*, overdue: timedelta = timedelta(0), limit: int = 200) -> list[int]:
+    """Return the ids of the endpoints with deliveries that have been due for `overdue`, longest first."""
     now = timezone.now()
     return list(
-        Delivery.objects.filter(_due(now - late), status__in=Delivery.UNFINISHED)
+        Delivery.objects.filter(_due(now - overdue), status__in=Delivery.UNFINISHED)
         .exclude(endpoint__paused_until__gt=now)
         .exclude(endpoint__busy_until__gt=now)
         .values("endpoint")
@@ -136,9 +137,9 @@ class _Lease:
             Q(busy_until=self.busy_until) if self.busy_until else Q(busy_until=None) | Q(busy_until__lte=now)
         )
         endpoint = Endpoint.objects.filter(free, pk=self.endpoint_id).exclude(paused_until__gt=now)
-        if not endpoint.update(busy_until=now + _SENDING):
+        if not endpoint.update(busy_until=now + _LEASE_DURATION):
             return False
-        self.busy_until = now + _SENDING
+        self.busy_until = now + _LEASE_DURATION
         return True
 
     def release(self) -> None:
@@ -162,11 +163,11 @@ def _lease(endpoint_id: int) -> Iterator[_Lease | None]:
         lease.release()
 
 
-def _send_next(lease: _Lease, *, only: str | None = None) -> Delivery | None:
-    """Send the endpoint's next delivery; return None if none is due."""
+def _send_next(lease: _Lease, delivery_id: str | None = None) -> Delivery | None:
+    """Send this delivery or, by default, the endpoint's next one; return None if it is not due."""
     if not lease.acquire():
         return None
-    delivery = _claim_delivery(lease.endpoint(), only)
+    delivery = _claim_delivery(lease.endpoint(), delivery_id)
     if delivery is None:
         return None
     _record_attempt(
@@ -186,7 +187,7 @@ def _send_next(lease: _Lease, *, only: str | None = None) -> Delivery | None:
 
 
 @transaction.atomic
-def _claim_delivery(endpoint: Endpoint, only: str | None) -> Delivery | None:
+def _claim_delivery(endpoint: Endpoint, delivery_id: str | None) -> Delivery | None:
     now = timezone.now()
     earlier = Delivery.objects.filter(
         decision__submission=OuterRef("decision__submission"),
@@ -199,19 +200,19 @@ def _claim_delivery(endpoint: Endpoint, only: str | None) -> Delivery | None:
         .filter(_due(now), ~Exists(earlier), endpoint=endpoint, status__in=Delivery.UNFINISHED)
         .order_by("pk")
     )
-    delivery = (due.filter(pk=only) if only else due).first()
+    delivery = (due.filter(pk=delivery_id) if delivery_id else due).first()
     if (
         delivery
-        and not only
+        and not delivery_id
         and endpoint.failures >= PAUSE_AFTER
-        and delivery.created_at < now - STEP_OVER_AFTER
+        and delivery.created_at < now - PROBE_WITH_OTHERS_AFTER
     ):
         # The receiver may reject only this delivery, so a different one probes the endpoint.
         delivery = due.order_by("attempts", "pk").first()
     if delivery:
         delivery.status = Delivery.Status.SENDING
         delivery.attempts += 1
-        delivery.send_after = now + _SENDING
+        delivery.send_after = now + _LEASE_DURATION
         delivery.save(update_fields=["status", "attempts", "send_after"])
     return delivery
 
@@ -249,7 +250,7 @@ def _record_attempt(delivery: Delivery, endpoint_id: int, attempt: Attempt) -> N
 
 
 def _record_health(endpoint: Endpoint, delivery: Delivery, attempt: Attempt, now: datetime) -> None:
-    """Pause an endpoint that fails repeatedly, or make the retries due of one that responds again."""
+    """Pause an endpoint that fails repeatedly; when it responds again, make its retries due."""
     was_paused = endpoint.failures >= PAUSE_AFTER
     if attempt.is_delivered or (attempt.is_permanent and attempt.status is not None):
         if endpoint.failures or endpoint.paused_until:
@@ -281,7 +282,7 @@ def resend(*, delivery_id: str, user: User) -> Delivery:
     """Send a failed delivery again.
 
     Raises:
-        PermissionDenied: the user may not.
+        PermissionDeniedError: the user may not.
         ModerationError: it has not failed, or the platform has received a later decision on the comment.
     """
     delivery = Delivery.objects.select_for_update().filter(pk=delivery_id).first()
@@ -289,12 +290,12 @@ def resend(*, delivery_id: str, user: User) -> Delivery:
     require(user, "moderation.resend_delivery", community=community)
     if delivery is None or delivery.status != Delivery.Status.FAILED:
         raise ModerationError("Only a webhook that failed can be sent again.")
-    later = Delivery.objects.filter(
+    newer = Delivery.objects.filter(
         decision__submission=delivery.decision.submission_id,
         decision__gt=delivery.decision_id,
         status=Delivery.Status.DELIVERED,
     ).first()
-    if later:
+    if newer:
         raise ModerationError(
             "The platform has received a later decision on this comment; this one would overwrite it."
         )
@@ -304,7 +305,7 @@ def resend(*, delivery_id: str, user: User) -> Delivery:
     delivery.save(
         update_fields=["status", "attempts", "send_after", "retry_until", "error", "response_status"]
     )
-    enqueue("deliver", str(delivery.pk))
+    enqueue(tasks.deliver, str(delivery.pk))
     return delivery
 
 
@@ -312,7 +313,7 @@ def resend_all(*, deliveries: QuerySet[Delivery], user: User) -> int:
     """Send failed deliveries again, except outdated ones; return how many.
 
     Raises:
-        PermissionDenied: the user may not.
+        PermissionDeniedError: the user may not.
     """
     require(user, "moderation.resend_delivery")
     count = 0

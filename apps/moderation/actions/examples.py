@@ -26,7 +26,7 @@ def seed_examples() -> int:
     Raises:
         NoModelError, ModerationError: as in `moderate`.
     """
-    warm(serving.current().scorer)  # so that compilation does not count as scoring time
+    warm(serving.current().scorer)  # so that the recorded scoring times do not include compilation
     seeded = 0
     for number, (community, author, text) in enumerate(EXAMPLES, start=1):
         result = moderate(
@@ -43,9 +43,9 @@ def seed_examples() -> int:
 
 @transaction.atomic
 def remove_examples() -> int:
-    """Delete the example comments with their decisions; return how many there were.
+    """Delete the example comments with their decisions; return the number of comments.
 
-    No other append-only rows are ever deleted.
+    No other code deletes append-only rows.
     """
     submissions = list(Submission.objects.filter(is_example=True).values_list("pk", flat=True))
     items = list(QueueItem.objects.filter(submission__in=submissions).values_list("pk", flat=True))

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from apps.accounts.models import User
 from apps.moderation import availability
-from apps.moderation.errors import ModerationError, StaleError
+from apps.moderation.exceptions import ModerationError, StaleError
 from apps.moderation.models import Decision, QueueItem, Skip
 from apps.moderation.permissions import require_item
 
@@ -61,7 +61,11 @@ def describe_decision(last: Decision, user: User, now: datetime) -> str:
 
 
 def require_not_leased(item: QueueItem, user: User, now: datetime) -> None:
-    """Raise StaleError if another moderator has leased the item."""
+    """Check that no other moderator has leased the item.
+
+    Raises:
+        StaleError: another moderator has leased it.
+    """
     if item.lease_by and item.lease_by_id != user.pk and item.lease_until and item.lease_until > now:
         raise StaleError(
             f"{item.lease_by.get_username()} is reviewing this until {item.lease_until:%H:%M:%S} UTC.", item
@@ -69,7 +73,11 @@ def require_not_leased(item: QueueItem, user: User, now: datetime) -> None:
 
 
 def require_unchanged(item: QueueItem, user: User, version: int, now: datetime) -> None:
-    """Raise StaleError if the item was decided after this version; changes of the lease don't matter."""
+    """Check that the item was not decided after this version. Changes of the lease don't matter.
+
+    Raises:
+        StaleError: it was decided after this version, or has no such version.
+    """
     last = item.last_decision()
     if last is not None and last.item_version is not None and last.item_version >= version:
         raise StaleError(f"{describe_decision(last, user, now)} Open the item again before you decide.", item)
@@ -81,7 +89,7 @@ def require_available(*, item: QueueItem, user: User) -> None:
     """Check that the user can decide the item now.
 
     Raises:
-        PermissionDenied: the user may not decide it.
+        PermissionDeniedError: the user may not decide it.
         StaleError: it was decided, or another moderator has leased it.
     """
     require_item(user, item)
@@ -103,7 +111,7 @@ def claim(*, item_id: int, user: User) -> QueueItem:
     """Lease an item for ten minutes, or renew the user's own lease, which keeps the version.
 
     Raises:
-        PermissionDenied: the user may not decide it.
+        PermissionDeniedError: the user may not decide it.
         StaleError: it was decided, or another moderator has leased it.
         ModerationError: there is no such item.
     """
@@ -126,7 +134,7 @@ def claim_next(
         view: one of `models.VIEWS`.
 
     Raises:
-        PermissionDenied: the user may not decide at all.
+        PermissionDeniedError: the user may not decide at all.
         ValueError: there is no such view.
     """
     now = timezone.now()
@@ -170,7 +178,7 @@ def skip(*, item_id: int, user: User, reason: str = "") -> QueueItem:
     """Leave an item to other moderators: `claim_next` does not offer it to the user for a day.
 
     Raises:
-        PermissionDenied, ModerationError: as in `claim`.
+        PermissionDeniedError, ModerationError: as in `claim`.
     """
     item = lock_item(item_id)
     require_item(user, item)

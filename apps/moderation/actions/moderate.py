@@ -14,8 +14,9 @@ from django.utils import timezone
 from apps.accounts.models import APIKey
 from apps.moderation import triage
 from apps.moderation.actions.decisions import add_strikes
+from apps.moderation.actions.policies import active_policy
 from apps.moderation.actions.queue import enqueue_item
-from apps.moderation.errors import ConflictError, ModerationError
+from apps.moderation.exceptions import ConflictError
 from apps.moderation.models import Author, Decision, Policy, QueueItem, Submission
 from apps.predictions import actions as predictions
 from apps.predictions.models import Prediction
@@ -135,9 +136,7 @@ def _moderate(
     example: bool,
     retry_key: str | None,
 ) -> ModerationResult:
-    policy = Policy.objects.active_for(community)
-    if policy is None:
-        raise ModerationError("No policy is active: run `manage.py install_default_policy`.")
+    policy = active_policy(community)
     scored, _ = predictions.score(
         texts=[text], source=source, client=client, community=community, external_ids=[external_id]
     )

@@ -9,11 +9,11 @@ from django.db.models import Max
 from django.utils import timezone
 
 from apps.accounts.models import User
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Policy, PolicyRule
 from apps.moderation.permissions import require_policy
 
-_COPIED = (
+_POLICY_FIELDS = (
     "audit_share",
     "reject_audit_share",
     "second_review_share",
@@ -42,7 +42,7 @@ DEFAULT_RULES: tuple[dict[str, Any], ...] = (
         "review_from": 0.20,
         "reason": "Your comment threatens somebody.",
         "guideline": "Announcing or wishing violence on a person or group, also as a joke among strangers. "
-        "Figures of speech that nobody is the target of may stay.",
+        "Figures of speech without a target are allowed.",
         "strikes": 3,
         "category": PolicyRule.Category.VIOLENCE,
     },
@@ -52,7 +52,7 @@ DEFAULT_RULES: tuple[dict[str, Any], ...] = (
         "review_from": 0.25,
         "reason": "Your comment attacks people for who they are.",
         "guideline": "Attacks for origin, religion, gender, sexuality, disability or the like. "
-        "Naming such a group, reporting an attack or using a word of oneself is no attack.",
+        "Naming such a group, reporting an attack or using a word about oneself is no attack.",
         "strikes": 3,
     },
     {
@@ -60,7 +60,7 @@ DEFAULT_RULES: tuple[dict[str, Any], ...] = (
         "title": "Severe abuse",
         "review_from": 0.35,
         "reason": "Your comment is severely abusive.",
-        "guideline": "Abuse so heavy that it would drive people out of the conversation.",
+        "guideline": "Abuse so severe that people would leave the conversation.",
         "strikes": 2,
         "category": PolicyRule.Category.BULLYING,
     },
@@ -69,7 +69,7 @@ DEFAULT_RULES: tuple[dict[str, Any], ...] = (
         "title": "Insults",
         "review_from": 0.60,
         "reason": "Your comment insults somebody.",
-        "guideline": "Aimed at a person or group, not at what they said or did.",
+        "guideline": "An insult targets a person or group. Criticism of what they said or did is allowed.",
         "category": PolicyRule.Category.BULLYING,
     },
     {
@@ -77,7 +77,7 @@ DEFAULT_RULES: tuple[dict[str, Any], ...] = (
         "title": "Obscenity",
         "review_from": 0.70,
         "reason": "Your comment is obscene.",
-        "guideline": "Crude words aimed at nobody may stay where the community is used to them.",
+        "guideline": "Crude words that target nobody are allowed where the community accepts them.",
         "category": PolicyRule.Category.SCOPE,
     },
     {
@@ -85,17 +85,29 @@ DEFAULT_RULES: tuple[dict[str, Any], ...] = (
         "title": "Disrespect",
         "review_from": 0.70,
         "reason": "Your comment is disrespectful.",
-        "guideline": "Rude enough that somebody would leave the conversation. Sharp criticism is welcome.",
+        "guideline": "Rude enough that somebody would leave the conversation. Sharp criticism is allowed.",
         "category": PolicyRule.Category.SCOPE,
     },
     {
         "label": "",
         "title": "Spam or off topic",
         "reason": "Your comment is advertising or has nothing to do with the topic.",
-        "guideline": "For what the classifier does not look for.",
+        "guideline": "For violations that the model does not score.",
         "category": PolicyRule.Category.SCOPE,
     },
 )
+
+
+def active_policy(community: str) -> Policy:
+    """Return the policy in force in a community.
+
+    Raises:
+        ModerationError: there is none.
+    """
+    policy = Policy.objects.active_for(community)
+    if policy is None:
+        raise ModerationError("No policy is active: run `manage.py install_default_policy`.")
+    return policy
 
 
 def _next_version(community: str) -> int:
@@ -130,18 +142,18 @@ def draft_policy(
     """Store the next version of a community's policy as a draft.
 
     Args:
-        based_on: the policy from which fields and rules that are not given are copied.
+        based_on: the policy whose fields and rules are the defaults.
         rules: mappings of `PolicyRule` fields; see `rules_of`.
         fields: fields of `Policy`, such as `audit_share`.
 
     Raises:
-        PermissionDenied: the user may not manage this community's policy.
+        PermissionDeniedError: the user may not manage this community's policy.
         ValidationError: a threshold, share or label is wrong.
     """
     require_policy(user, community)
-    if unknown := set(fields) - set(_COPIED):
+    if unknown := set(fields) - set(_POLICY_FIELDS):
         raise ValidationError(f"Unknown fields: {', '.join(sorted(unknown))}.")
-    copied = {name: getattr(based_on, name) for name in _COPIED} if based_on else {}
+    copied = {name: getattr(based_on, name) for name in _POLICY_FIELDS} if based_on else {}
     policy = Policy(
         community=community, version=_next_version(community), created_by=user, **{**copied, **fields}
     )
@@ -155,13 +167,13 @@ def edit_draft(
     """Edit a draft, or draft the next version of a policy that was activated; return the draft.
 
     Raises:
-        PermissionDenied, ValidationError: as in `draft_policy`.
+        PermissionDeniedError, ValidationError: as in `draft_policy`.
     """
     policy = Policy.objects.select_for_update().get(pk=policy.pk)
     if policy.status != Policy.Status.DRAFT:
         return draft_policy(user=user, community=policy.community, based_on=policy, rules=rules, **fields)
     require_policy(user, policy.community)
-    if unknown := set(fields) - set(_COPIED):
+    if unknown := set(fields) - set(_POLICY_FIELDS):
         raise ValidationError(f"Unknown fields: {', '.join(sorted(unknown))}.")
     for name, value in fields.items():
         setattr(policy, name, value)
@@ -175,12 +187,12 @@ def activate_policy(*, policy: Policy, user: User, reason: str) -> Policy:
     """Activate a draft or an earlier version, and retire the community's active policy.
 
     Raises:
-        PermissionDenied: the user may not manage this community's policy.
+        PermissionDeniedError: the user may not manage this community's policy.
         ModerationError: no reason was given, or the policy is active already.
     """
     require_policy(user, policy.community)
     if not reason.strip():
-        raise ModerationError("Give a reason: it is kept with the policy.")
+        raise ModerationError("Give a reason: it is stored with the policy.")
     # The lock on all versions of the community serialises concurrent activations.
     versions = list(Policy.objects.select_for_update().filter(community=policy.community).order_by("pk"))
     policy = next(version for version in versions if version.pk == policy.pk)
@@ -192,7 +204,7 @@ def activate_policy(*, policy: Policy, user: User, reason: str) -> Policy:
                 community=policy.community,
                 version=_next_version(policy.community),
                 created_by=user,
-                **{name: getattr(policy, name) for name in _COPIED},
+                **{name: getattr(policy, name) for name in _POLICY_FIELDS},
             ),
             rules_of(policy),
         )

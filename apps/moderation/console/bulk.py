@@ -9,12 +9,13 @@ from django.shortcuts import redirect
 from django.template.loader import render_to_string
 
 from apps.accounts.models import User
+from apps.accounts.permissions import get_user, require
 from apps.moderation import actions, saved_views, statistics
 from apps.moderation.console.forms import BulkActionForm, BulkForm
-from apps.moderation.console.views import console_view, get_user, is_fetch, render_page
-from apps.moderation.errors import ModerationError
+from apps.moderation.console.views import console_view, is_fetch, render_page
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import BulkJob, Decision, Policy, PolicyRule
-from apps.moderation.permissions import decidable_by, require
+from apps.moderation.permissions import decidable_by
 from apps.moderation.selectors import communities_for, visible
 
 BINS = 20
@@ -47,7 +48,7 @@ def _selection_context(user: User, form: BulkForm, selection: actions.BulkFilter
     counts = statistics.histogram(
         user=user, label=selection["label"], community=selection.get("community"), bins=BINS
     )
-    # The preview counts exactly; here the count stops at a cap so that the page stays fast.
+    # The preview counts exactly; here the count stops at `MAX_COUNT`.
     count = (
         saved_views.count_up_to(actions.select_items(selection, decidable_by(user)))
         if form.is_complete

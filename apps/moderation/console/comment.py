@@ -37,7 +37,11 @@ class HighlightedTerm:
 
 @dataclass(frozen=True)
 class RenderedComment:
-    """A comment as HTML. `explained_by` is the number of the model that explained it, None if none did."""
+    """A comment as HTML.
+
+    Attributes:
+        explained_by: the number of the model whose terms are highlighted, or None.
+    """
 
     html: SafeString
     terms: list[HighlightedTerm]

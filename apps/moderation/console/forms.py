@@ -8,7 +8,7 @@ from django.core.exceptions import NON_FIELD_ERRORS
 from django.core.validators import validate_comma_separated_integer_list
 
 from apps.moderation.actions import BulkFilter
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import (
     LABEL_CHOICES,
     Decision,

@@ -10,6 +10,7 @@ from django.template.loader import render_to_string
 from django.urls import reverse
 
 from apps.accounts.models import User
+from apps.accounts.permissions import get_user, require
 from apps.moderation import actions, availability, saved_views, selectors
 from apps.moderation.console.forms import DecideForm, NextItemForm, PresenceForm, ReleaseForm
 from apps.moderation.console.review_context import (
@@ -22,9 +23,9 @@ from apps.moderation.console.review_context import (
     similar_context,
     surroundings_context,
 )
-from apps.moderation.console.views import console_view, get_user, is_fetch, render_page
+from apps.moderation.console.views import console_view, is_fetch, render_page
 from apps.moderation.models import VIEWS, Decision, Preference, QueueItem
-from apps.moderation.permissions import require, visible_item, visible_to
+from apps.moderation.permissions import visible_item, visible_to
 
 _MAX_NAMED_ITEMS = 10
 
@@ -72,7 +73,7 @@ def next_item(request: HttpRequest) -> HttpResponse:
     if not form.is_valid():
         raise form.to_error()
     exclude = form.cleaned_data["exclude"]
-    item = availability.next_item(user, view, tab=form.cleaned_data["tab"], besides=exclude)
+    item = availability.next_item(user, view, tab=form.cleaned_data["tab"], exclude=exclude)
     if item is None:
         return JsonResponse(_page_parts(request, None, view, empty_context(user, view)))
     context = item_context(user, item, view) | surroundings_context(user, view, item, exclude)
@@ -144,7 +145,7 @@ def decide(request: HttpRequest, pk: int) -> HttpResponse:
     skipped = sorted(set(requested) - {result.item.pk for result in results})
     notice = ""
     if skipped:
-        notice = f"Not applied to {_format_items(skipped)}: held or decided by another moderator."
+        notice = f"Not applied to {_format_items(skipped)}: reserved or decided by another moderator."
     return _decided_response(request, user, view, results[0].decision, notice)
 
 

@@ -4,7 +4,6 @@ from collections.abc import Collection
 from typing import Any
 from urllib.parse import urlencode
 
-from django.core.exceptions import PermissionDenied
 from django.db.models import prefetch_related_objects
 from django.urls import reverse
 from django.utils import timezone
@@ -12,9 +11,10 @@ from django.utils import timezone
 from apps.accounts.models import User
 from apps.accounts.permissions import NO_COMMUNITY, communities_of
 from apps.classifier.labels import LABELS
+from apps.core.exceptions import PermissionDeniedError
 from apps.moderation import actions, availability, saved_views, selectors, statistics
 from apps.moderation.console import comment
-from apps.moderation.errors import StaleError
+from apps.moderation.exceptions import StaleError
 from apps.moderation.models import Decision, Delivery, Queue, QueueItem, QueueItemQuerySet, Skip
 from apps.moderation.permissions import decidable_by, visible_to
 
@@ -41,7 +41,7 @@ def decision_problem(user: User, item: QueueItem) -> str:
     """Return why the user cannot decide the item now, or an empty string."""
     try:
         actions.require_available(item=item, user=user)
-    except (StaleError, PermissionDenied) as error:
+    except (StaleError, PermissionDeniedError) as error:
         return str(error)
     return ""
 
@@ -74,9 +74,9 @@ def surroundings_context(
     Args:
         exclude: ids of the items to leave out of the list of next items.
     """
-    allowed_groups = user.has_perm("moderation.decide_queueitem")
-    if allowed_groups:
-        items = availability.takeable(user, view, own_escalations=view == Queue.ESCALATED)
+    is_moderator = user.has_perm("moderation.decide_queueitem")
+    if is_moderator:
+        items = availability.takeable(user, view, include_escalated=view == Queue.ESCALATED)
     else:
         items = visible_to(user).in_view(view, user)
     items = items.exclude(pk__in=exclude).select_related("submission__author", "submission__prediction")
@@ -84,7 +84,7 @@ def surroundings_context(
         "view": view,
         "views": saved_views.view_counts(user),
         "next_items": list(items.by_priority()[:NEXT_ITEMS]),
-        "allowed_groups": allowed_groups,
+        "is_moderator": is_moderator,
         "no_community": NO_COMMUNITY if communities_of(user) == [] else "",
         "shift": statistics.shift_exposure(user),
         "item": item,
@@ -129,7 +129,7 @@ def item_context(user: User, item: QueueItem, view: str, problem: str = "") -> d
     if can_decide and not is_blind:
         similar_count = _similar_items(user, item)[: actions.CLUSTER_LIMIT - 1].count()
     history = [] if is_blind else _history(user, item)
-    decisions = [event["decision"].pk for event in history if _decides(event, item)]
+    decisions = [event["decision"].pk for event in history if _is_decision_on(item, event)]
     return {
         "title": f"Item {item.pk}",
         "priority_explanation": item.explain_priority(user),
@@ -153,7 +153,7 @@ def item_context(user: User, item: QueueItem, view: str, problem: str = "") -> d
     }
 
 
-def _decides(event: dict[str, Any], item: QueueItem) -> bool:
+def _is_decision_on(item: QueueItem, event: dict[str, Any]) -> bool:
     return "decision" in event and event["decision"].item_id == item.pk
 
 

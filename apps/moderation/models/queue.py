@@ -170,7 +170,7 @@ class QueueItem(models.Model):
             models.CheckConstraint(
                 condition=Q(lease_by__isnull=True, lease_until__isnull=True)
                 | Q(lease_by__isnull=False, lease_until__isnull=False, status="open"),
-                name="moderation_lease_is_whole",
+                name="moderation_lease_is_complete",
                 violation_error_message="A lease names a moderator and an end, and only an open item "
                 "has one.",
             ),

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from apps.accounts.models import APIKey, User
 from apps.moderation import actions
-from apps.moderation.errors import ConflictError, ModerationError, StaleError
+from apps.moderation.exceptions import ConflictError, ModerationError, StaleError
 from apps.moderation.models import (
     Decision,
     Delivery,
@@ -36,50 +36,50 @@ Action = Decision.Action
         ("threat=0.5 insult=0.99", "reject"),
     ],
 )
-def test_reject_goes_before_review_before_approve(
+def test_moderate_prefers_reject_to_review_to_approve(
     model: ModelVersion, policy: Policy, text: str, outcome: str
 ) -> None:
-    answer = actions.moderate(text=text)
-    assert answer.submission.outcome == outcome
-    assert (answer.item is not None) == (outcome == "human_review")
+    result = actions.moderate(text=text)
+    assert result.submission.outcome == outcome
+    assert (result.item is not None) == (outcome == "human_review")
     assert Decision.objects.filter(automatic=True).count() == (outcome != "human_review")
-    assert bool(answer.submission.reasons) == (outcome != "approve")
+    assert bool(result.submission.reasons) == (outcome != "approve")
 
 
-def test_a_threshold_of_none_means_never(model: ModelVersion, policy: Policy) -> None:
+def test_moderate_without_thresholds_approves(model: ModelVersion, policy: Policy) -> None:
     policy.rules.filter(label="threat").update(reject_from=None, review_from=None)
     assert actions.moderate(text="threat=1.0").submission.outcome == "approve"
 
 
-def test_an_audit_keeps_its_sampling_chance(
+def test_moderate_stores_sampling_chance_of_audit(
     model: ModelVersion, policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Policy.objects.update(audit_share=0.25)
     monkeypatch.setattr("random.random", lambda: 0.2)
-    answer = actions.moderate(text="fine")
-    assert answer.submission.outcome == "approve"
-    assert answer.item is not None
-    assert (answer.item.kind, answer.item.sampling_chance) == ("audit", 0.25)
+    result = actions.moderate(text="fine")
+    assert result.submission.outcome == "approve"
+    assert result.item is not None
+    assert (result.item.kind, result.item.sampling_chance) == ("audit", 0.25)
 
 
-def test_a_community_has_its_own_policy(model: ModelVersion, policy: Policy, lea: User) -> None:
+def test_moderate_applies_policy_of_community(model: ModelVersion, policy: Policy, lea: User) -> None:
     draft = actions.draft_policy(
         user=lea,
         community="quiet",
         rules=[{"label": "toxic", "title": "Rude", "reason": "Rude.", "reject_from": 0.3}],
     )
-    actions.activate_policy(policy=draft, user=lea, reason="quiet place")
+    actions.activate_policy(policy=draft, user=lea, reason="the community is quiet")
     assert actions.moderate(text="toxic=0.4", community="quiet").submission.outcome == "reject"
     assert actions.moderate(text="toxic=0.4", community="loud").submission.outcome == "approve"
 
 
-def test_without_a_policy_nothing_is_stored(model: ModelVersion) -> None:
+def test_moderate_without_policy_stores_nothing(model: ModelVersion) -> None:
     with pytest.raises(ModerationError, match="No policy"):
         actions.moderate(text="fine")
     assert not Prediction.objects.exists()
 
 
-def test_the_same_external_id_gets_the_first_answer(
+def test_moderate_with_same_external_id_returns_first_result(
     model: ModelVersion, policy: Policy, client_key: APIKey
 ) -> None:
     first = actions.moderate(text="threat=0.5", client=client_key, external_id="7")
@@ -94,29 +94,27 @@ def test_the_same_external_id_gets_the_first_answer(
 
 
 def test_near_duplicates_share_a_cluster(model: ModelVersion, policy: Policy) -> None:
-    wave = "threat=0.5 buy the best pills in town at example dot com before they are all gone for good"
-    first = create_queue_item(wave)
-    assert create_queue_item(wave).cluster == first.cluster
-    assert create_queue_item(wave.replace("gone", "sold")).cluster == first.cluster
+    spam = "threat=0.5 buy the best pills in town at example dot com before they are all gone for good"
+    first = create_queue_item(spam)
+    assert create_queue_item(spam).cluster == first.cluster
+    assert create_queue_item(spam.replace("gone", "sold")).cluster == first.cluster
     assert (
         create_queue_item("threat=0.5 an entirely different sentence about the weather").cluster
         != first.cluster
     )
 
 
-def test_the_most_severe_comes_first_and_waiting_counts(
-    model: ModelVersion, policy: Policy, ann: User
-) -> None:
+def test_claim_next_returns_highest_priority(model: ModelVersion, policy: Policy, ann: User) -> None:
     mild = create_queue_item("insult=0.65 mild")
-    grave = create_queue_item("threat=0.9 grave")
-    assert grave.queue == Queue.URGENT
-    assert actions.claim_next(user=ann) == grave
-    actions.release(item_id=grave.pk, user=ann)
+    severe = create_queue_item("threat=0.9 severe")
+    assert severe.queue == Queue.URGENT
+    assert actions.claim_next(user=ann) == severe
+    actions.release(item_id=severe.pk, user=ann)
     QueueItem.objects.filter(pk=mild.pk).update(priority=mild.priority + 2)
     assert actions.claim_next(user=ann) == mild
 
 
-def test_a_claimed_item_is_refused_to_others_by_name(item: QueueItem, ann: User, ben: User) -> None:
+def test_claim_of_leased_item_names_the_moderator(item: QueueItem, ann: User, ben: User) -> None:
     held = actions.claim(item_id=item.pk, user=ann)
     assert held.version == 2
     assert actions.claim(item_id=item.pk, user=ann).version == 2
@@ -127,7 +125,7 @@ def test_a_claimed_item_is_refused_to_others_by_name(item: QueueItem, ann: User,
         actions.decide(item_id=item.pk, version=2, user=ben, action=Action.APPROVE)
 
 
-def test_the_loser_is_told_who_decided(item: QueueItem, ann: User, ben: User) -> None:
+def test_claim_of_decided_item_names_the_moderator(item: QueueItem, ann: User, ben: User) -> None:
     decide_item(item, ann)
     with pytest.raises(StaleError, match="Already handled by ann: rejected 0 s ago"):
         actions.claim(item_id=item.pk, user=ben)
@@ -135,7 +133,7 @@ def test_the_loser_is_told_who_decided(item: QueueItem, ann: User, ben: User) ->
         actions.decide(item_id=item.pk, version=2, user=ben, action=Action.APPROVE)
 
 
-def test_an_expired_lease_returns_to_the_queue(item: QueueItem, ann: User, ben: User) -> None:
+def test_item_with_expired_lease_can_be_claimed(item: QueueItem, ann: User, ben: User) -> None:
     held = actions.claim(item_id=item.pk, user=ann)
     QueueItem.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
     assert actions.expire_leases() == 1
@@ -145,7 +143,7 @@ def test_an_expired_lease_returns_to_the_queue(item: QueueItem, ann: User, ben: 
         actions.decide(item_id=item.pk, version=held.version, user=ann, action=Action.APPROVE)
 
 
-def test_leases_that_came_and_went_do_no_harm_and_decisions_do(
+def test_decide_accepts_older_version_unless_item_was_decided(
     item: QueueItem, ann: User, ben: User, lea: User
 ) -> None:
     seen = item.version
@@ -161,21 +159,21 @@ def test_leases_that_came_and_went_do_no_harm_and_decisions_do(
         actions.decide(item_id=item.pk, version=99, user=ben, action=Action.APPROVE)
 
 
-def test_a_skipped_item_goes_to_others(item: QueueItem, ann: User, ben: User) -> None:
+def test_skip_leaves_item_to_others(item: QueueItem, ann: User, ben: User) -> None:
     actions.claim(item_id=item.pk, user=ann)
     actions.skip(item_id=item.pk, user=ann, reason="I know the author")
     assert actions.claim_next(user=ann) is None
     assert actions.claim_next(user=ben) == item
 
 
-def test_a_rejection_needs_a_reason_of_the_policy(item: QueueItem, ann: User) -> None:
+def test_decide_rejects_missing_rule_and_unknown_label(item: QueueItem, ann: User) -> None:
     with pytest.raises(ModerationError, match="reason"):
         decide_item(item, ann, rule=None)
     with pytest.raises(ModerationError, match="Unknown labels: rude"):
         decide_item(item, ann, labels=["rude"])
 
 
-def test_a_decision_keeps_its_circumstances(item: QueueItem, ann: User, policy: Policy) -> None:
+def test_decide_stores_labels_note_and_strikes(item: QueueItem, ann: User, policy: Policy) -> None:
     result = decide_item(item, ann, labels=["insult", "toxic"], note="repeat offender")
     decision = Decision.objects.get(pk=result.decision.pk)
     assert (decision.by, decision.policy, decision.automatic, decision.note) == (
@@ -192,7 +190,7 @@ def test_a_decision_keeps_its_circumstances(item: QueueItem, ann: User, policy: 
     assert result.item.status == "rejected"
 
 
-def test_undo_within_ten_seconds_cancels_the_webhook(item: QueueItem, ann: User) -> None:
+def test_undo_within_ten_seconds_cancels_webhook(item: QueueItem, ann: User) -> None:
     result = decide_item(item, ann)
     assert result.delivery is not None
     assert result.delivery.send_after > timezone.now() + timedelta(seconds=9)
@@ -210,7 +208,7 @@ def test_undo_within_ten_seconds_cancels_the_webhook(item: QueueItem, ann: User)
     assert again.item.status == "approved"
 
 
-def test_a_late_undo_sends_a_correction(item: QueueItem, ann: User) -> None:
+def test_undo_after_delivery_sends_correction(item: QueueItem, ann: User) -> None:
     result = decide_item(item, ann)
     Delivery.objects.update(status="delivered")
     undone = actions.undo(decision_id=result.decision.pk, user=ann)
@@ -220,14 +218,14 @@ def test_a_late_undo_sends_a_correction(item: QueueItem, ann: User) -> None:
     assert undone.delivery.payload["reverses"] == result.decision.pk
 
 
-def test_only_the_decider_or_a_lead_undoes(item: QueueItem, ann: User, ben: User, lea: User) -> None:
+def test_undo_requires_own_decision_or_lead(item: QueueItem, ann: User, ben: User, lea: User) -> None:
     result = decide_item(item, ann)
     with pytest.raises(PermissionDenied):
         actions.undo(decision_id=result.decision.pk, user=ben)
     assert actions.undo(decision_id=result.decision.pk, user=lea).item.lease_by == lea
 
 
-def test_an_escalated_item_is_for_leads(item: QueueItem, ann: User, ben: User, lea: User) -> None:
+def test_escalated_item_requires_lead(item: QueueItem, ann: User, ben: User, lea: User) -> None:
     held = actions.claim(item_id=item.pk, user=ann)
     result = actions.decide(
         item_id=item.pk, version=held.version, user=ann, note="help", action=Action.ESCALATE
@@ -239,7 +237,7 @@ def test_an_escalated_item_is_for_leads(item: QueueItem, ann: User, ben: User, l
     assert actions.claim_next(user=lea, view="escalated") == item
 
 
-def test_undoing_an_escalation_puts_the_item_back(item: QueueItem, ann: User) -> None:
+def test_undo_of_escalation_restores_queue_and_priority(item: QueueItem, ann: User) -> None:
     held = actions.claim(item_id=item.pk, user=ann)
     result = actions.decide(item_id=item.pk, version=held.version, user=ann, action=Decision.Action.ESCALATE)
     undone = actions.undo(decision_id=result.decision.pk, user=ann)
@@ -247,7 +245,7 @@ def test_undoing_an_escalation_puts_the_item_back(item: QueueItem, ann: User) ->
     assert undone.item.priority == pytest.approx(item.priority)
 
 
-def test_an_audit_that_disagrees_overrules_and_its_undo_restores(
+def test_decide_audit_overrules_automatic_decision_until_undo(
     model: ModelVersion, policy: Policy, ann: User, monkeypatch: pytest.MonkeyPatch, client_key: APIKey
 ) -> None:
     Policy.objects.update(reject_audit_share=1)
@@ -265,7 +263,7 @@ def test_an_audit_that_disagrees_overrules_and_its_undo_restores(
     assert undone.delivery.payload["outcome"] == "reject"
 
 
-def test_an_audit_that_agrees_changes_nothing(
+def test_decide_audit_that_confirms_sends_no_webhook(
     model: ModelVersion, policy: Policy, ann: User, client_key: APIKey
 ) -> None:
     Policy.objects.update(reject_audit_share=1)
@@ -281,7 +279,7 @@ def test_strikes_expire(item: QueueItem, ann: User) -> None:
     assert author.active_strikes(timezone.now() + timedelta(days=91)) == 0
 
 
-def test_similar_items_are_decided_together(
+def test_decide_cluster_leaves_out_leased_and_other_items(
     model: ModelVersion, policy: Policy, ann: User, ben: User
 ) -> None:
     items = [create_queue_item("insult=0.7 the very same words") for _ in range(5)]
@@ -298,7 +296,7 @@ def test_similar_items_are_decided_together(
     assert other.status == "open"
 
 
-def test_a_second_review_is_blind_and_by_another(
+def test_second_review_is_blind_and_excludes_first_reviewer(
     model: ModelVersion, policy: Policy, ann: User, ben: User
 ) -> None:
     Policy.objects.update(second_review_share=1)
@@ -315,9 +313,11 @@ def test_a_second_review_is_blind_and_by_another(
 
 
 @pytest.mark.parametrize("role", ["viewer", "engineer"])
-def test_who_may_not_decide(item: QueueItem, person: Callable[..., User], role: str) -> None:
+def test_actions_require_permission_to_decide(
+    item: QueueItem, person: Callable[..., User], role: str
+) -> None:
     user = person("val", role)
-    for act in (
+    for action in (
         lambda: actions.claim(item_id=item.pk, user=user),
         lambda: actions.claim_next(user=user),
         lambda: actions.decide(item_id=item.pk, version=1, user=user, action=Action.APPROVE),
@@ -325,33 +325,33 @@ def test_who_may_not_decide(item: QueueItem, person: Callable[..., User], role: 
         lambda: actions.draft_policy(user=user),
     ):
         with pytest.raises(PermissionDenied):
-            act()
+            action()
 
 
-def test_a_moderator_may_not_touch_policies(policy: Policy, ann: User) -> None:
-    for act in (
+def test_policy_actions_require_lead(policy: Policy, ann: User) -> None:
+    for action in (
         lambda: actions.draft_policy(user=ann),
         lambda: actions.edit_draft(policy=policy, user=ann),
         lambda: actions.activate_policy(policy=policy, user=ann, reason="x"),
     ):
         with pytest.raises(PermissionDenied):
-            act()
+            action()
 
 
 def test_access_by_community(model: ModelVersion, policy: Policy, ann: User) -> None:
-    mine, other = (
-        create_queue_item("insult=0.7", community="mine"),
-        create_queue_item("insult=0.9", community="other"),
+    visible, hidden = (
+        create_queue_item("insult=0.7", community="visible"),
+        create_queue_item("insult=0.9", community="hidden"),
     )
-    restrict_to_communities(ann, "mine")
-    assert actions.claim_next(user=ann) == mine
-    actions.skip(item_id=mine.pk, user=ann)
+    restrict_to_communities(ann, "visible")
+    assert actions.claim_next(user=ann) == visible
+    actions.skip(item_id=visible.pk, user=ann)
     assert actions.claim_next(user=ann) is None
-    with pytest.raises(PermissionDenied, match="no access to this community"):
-        actions.claim(item_id=other.pk, user=ann)
+    with pytest.raises(PermissionDenied, match="do not have access to this community"):
+        actions.claim(item_id=hidden.pk, user=ann)
 
 
-def test_a_policy_says_who_may_decide(item: QueueItem, ann: User, lea: User) -> None:
+def test_allowed_groups_of_policy_restrict_claims(item: QueueItem, ann: User, lea: User) -> None:
     Policy.objects.update(allowed_groups=["lead"])
     assert actions.claim_next(user=ann) is None
     with pytest.raises(PermissionDenied, match="lead"):
@@ -359,7 +359,7 @@ def test_a_policy_says_who_may_decide(item: QueueItem, ann: User, lea: User) -> 
     assert actions.claim_next(user=lea) == item
 
 
-def test_editing_an_active_policy_makes_a_version(policy: Policy, lea: User) -> None:
+def test_edit_draft_of_active_policy_creates_version(policy: Policy, lea: User) -> None:
     draft = actions.edit_draft(policy=policy, user=lea, audit_share=0.5)
     assert (draft.version, draft.status, draft.rules.count()) == (2, "draft", 7)
     assert actions.edit_draft(policy=draft, user=lea, audit_share=0.6).version == 2
@@ -368,11 +368,11 @@ def test_editing_an_active_policy_makes_a_version(policy: Policy, lea: User) -> 
     actions.activate_policy(policy=draft, user=lea, reason="more audits")
     policy.refresh_from_db()
     assert (policy.status, policy.audit_share) == ("retired", 0)
-    back = actions.activate_policy(policy=policy, user=lea, reason="too many")
-    assert (back.version, back.status) == (3, "active")
+    restored = actions.activate_policy(policy=policy, user=lea, reason="too many")
+    assert (restored.version, restored.status) == (3, "active")
 
 
-def test_the_default_policy_is_installed_once(policy: Policy) -> None:
+def test_install_default_policy_twice_changes_nothing(policy: Policy) -> None:
     assert actions.install_default_policy() is None
 
 

@@ -7,7 +7,7 @@ from django.core.exceptions import PermissionDenied
 
 from apps.accounts.models import APIKey, User
 from apps.moderation import actions, selectors, statistics, webhooks
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Decision, Policy, QueueItem
 from apps.registry.models import ModelVersion
 from toxicmod.testing.factories import create_queue_item, decide_item
@@ -15,7 +15,7 @@ from toxicmod.testing.factories import create_queue_item, decide_item
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 
-def test_an_appeal_goes_to_another_and_its_outcome_is_sent(
+def test_appeal_excludes_first_moderator_and_sends_outcome(
     item: QueueItem, lea: User, person: Callable[..., User]
 ) -> None:
     first = decide_item(item, lea).decision
@@ -46,7 +46,7 @@ def test_an_appeal_goes_to_another_and_its_outcome_is_sent(
     assert item.submission.author.active_strikes() == 1
 
 
-def test_an_upheld_appeal_costs_nothing_more(item: QueueItem, ann: User, lea: User) -> None:
+def test_upheld_appeal_adds_no_strike(item: QueueItem, ann: User, lea: User) -> None:
     first = decide_item(item, ann).decision
     appeal = actions.appeal(token=webhooks.appeal_token(first))
     result = decide_item(appeal.item, lea)
@@ -58,15 +58,15 @@ def test_an_upheld_appeal_costs_nothing_more(item: QueueItem, ann: User, lea: Us
     assert item.submission.author.active_strikes() == 1
 
 
-def test_an_automatic_rejection_can_be_appealed(
-    model: ModelVersion, policy: Policy, client_key: APIKey
-) -> None:
-    answer = actions.moderate(text="threat=0.99", client=client_key)
-    decision = Decision.objects.get(submission=answer.submission)
+def test_appeal_for_automatic_rejection(model: ModelVersion, policy: Policy, client_key: APIKey) -> None:
+    submission = actions.moderate(text="threat=0.99", client=client_key).submission
+    decision = Decision.objects.get(submission=submission)
     assert actions.appeal_for(decision_id=decision.pk, client=client_key).item.excluded_reviewer is None
 
 
-def test_what_can_not_be_appealed(item: QueueItem, ann: User, client_key: APIKey) -> None:
+def test_appeal_requires_valid_token_and_rejection_in_force(
+    item: QueueItem, ann: User, client_key: APIKey
+) -> None:
     approval = decide_item(item, ann, "approve").decision
     with pytest.raises(ModerationError, match="not valid"):
         actions.appeal(token=f"{webhooks.appeal_token(approval)}x")
@@ -82,7 +82,7 @@ def test_what_can_not_be_appealed(item: QueueItem, ann: User, client_key: APIKey
         actions.appeal(token=webhooks.appeal_token(rejected))
 
 
-def test_appeal_of_a_confirmed_rejection_is_about_the_newer_decision(
+def test_appeal_of_confirmed_rejection_is_about_newer_decision(
     model: ModelVersion, policy: Policy, client_key: APIKey, lea: User
 ) -> None:
     automatic = actions.moderate(text="threat=0.99", client=client_key).submission.decisions.get()
@@ -97,7 +97,7 @@ def test_appeal_of_a_confirmed_rejection_is_about_the_newer_decision(
             actions.appeal(token=token)
 
 
-def test_open_appeal_covers_a_rejection_made_meanwhile(
+def test_open_appeal_covers_newer_rejection(
     model: ModelVersion, policy: Policy, lea: User, ann: User
 ) -> None:
     automatic = actions.moderate(text="threat=0.99").submission.decisions.get()

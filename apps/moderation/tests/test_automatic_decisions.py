@@ -13,7 +13,7 @@ from django.urls import reverse
 
 from apps.accounts.models import APIKey, User
 from apps.moderation import actions
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Decision, Delivery, Policy, QueueItem, Strike
 from apps.registry.models import ModelVersion
 from toxicmod.testing.factories import create_queue_item, restrict_to_communities
@@ -22,11 +22,11 @@ pytestmark = [pytest.mark.django_db, pytest.mark.database]
 LIST = "admin:moderation_automaticdecision_changelist"
 
 
-def removed(text: str = "insult=0.99 you fool", **options: Any) -> Decision:
-    """Send a comment that the policy rejects by itself; return the decision."""
-    answer = actions.moderate(text=text, author_ref="troll", **options)
-    assert answer.submission.outcome == "reject"
-    decision = answer.submission.current_decision()
+def reject_automatically(text: str = "insult=0.99 you fool", **options: Any) -> Decision:
+    """Moderate a comment that the policy rejects automatically; return the decision."""
+    submission = actions.moderate(text=text, author_ref="troll", **options).submission
+    assert submission.outcome == "reject"
+    decision = submission.current_decision()
     assert decision is not None
     return decision
 
@@ -50,10 +50,10 @@ def send(client: Client, *decisions: Decision, follow: bool = True) -> Any:
     )
 
 
-def test_send_to_review_queues_the_comment_and_keeps_the_decision(
+def test_send_to_review_queues_comment_and_keeps_decision(
     model: ModelVersion, policy: Policy, ann: User
 ) -> None:
-    decision = removed()
+    decision = reject_automatically()
     item = actions.send_to_review(decision=decision, by=ann)
     assert item is not None
     assert (item.kind, item.requested_by, item.label) == (QueueItem.Kind.REVIEW, ann, "insult")
@@ -62,17 +62,17 @@ def test_send_to_review_queues_the_comment_and_keeps_the_decision(
 
 
 def test_send_to_review_twice_queues_once(model: ModelVersion, policy: Policy, ann: User, ben: User) -> None:
-    decision = removed()
+    decision = reject_automatically()
     assert actions.send_to_review(decision=decision, by=ann)
     assert actions.send_to_review(decision=decision, by=ben) is None
     assert QueueItem.objects.count() == 1
 
 
 @pytest.mark.django_db(transaction=True)
-def test_send_to_review_by_two_at_once_queues_once(
+def test_send_to_review_concurrently_queues_once(
     model: ModelVersion, policy: Policy, ann: User, ben: User
 ) -> None:
-    decision = removed()
+    decision = reject_automatically()
 
     def request(user: User) -> bool:
         try:
@@ -85,10 +85,10 @@ def test_send_to_review_by_two_at_once_queues_once(
     assert QueueItem.objects.count() == 1
 
 
-def test_changed_decision_sends_a_webhook_and_lifts_the_strikes(
+def test_changed_decision_sends_webhook_and_lifts_strikes(
     model: ModelVersion, policy: Policy, ann: User, client_key: APIKey
 ) -> None:
-    decision = removed(client=client_key, callback_url="https://platform.example/hook")
+    decision = reject_automatically(client=client_key, callback_url="https://platform.example/hook")
     assert Strike.objects.active().count() == 1
     item = actions.send_to_review(decision=decision, by=ann)
     assert item is not None
@@ -98,9 +98,9 @@ def test_changed_decision_sends_a_webhook_and_lifts_the_strikes(
     assert result.delivery.event == Delivery.Event.DECIDED
     assert result.delivery.payload["outcome"] == "approve"
     assert not Strike.objects.active().exists()
-    # Sent again after the decision: nothing is left to do.
+    # The automatic decision is not in force any more.
     assert actions.send_to_review(decision=decision, by=ann) is None
-    # Undone, the automatic decision is in force again and the item waits again.
+    # After an undo it is in force again, and the item is open again.
     actions.undo(decision_id=result.decision.pk, user=ann)
     assert decision.submission.current_decision() == decision
     assert actions.send_to_review(decision=decision, by=ann) is None
@@ -109,7 +109,7 @@ def test_changed_decision_sends_a_webhook_and_lifts_the_strikes(
 def test_confirmed_decision_sends_no_webhook(
     model: ModelVersion, policy: Policy, ann: User, client_key: APIKey
 ) -> None:
-    decision = removed(client=client_key, callback_url="https://platform.example/hook")
+    decision = reject_automatically(client=client_key, callback_url="https://platform.example/hook")
     item = actions.send_to_review(decision=decision, by=ann)
     assert item is not None
     held = actions.claim(item_id=item.pk, user=ann)
@@ -124,10 +124,10 @@ def test_confirmed_decision_sends_no_webhook(
     assert Strike.objects.active().count() == 1
 
 
-def test_send_to_review_refuses(
+def test_send_to_review_requires_permission_and_automatic_decision(
     model: ModelVersion, policy: Policy, person: Callable[..., User], ann: User, lea: User
 ) -> None:
-    decision = removed(community="news")
+    decision = reject_automatically(community="news")
     with pytest.raises(PermissionDenied):
         actions.send_to_review(decision=decision, by=person("vic", "viewer"))
     restrict_to_communities(ann, "music")
@@ -142,10 +142,10 @@ def test_send_to_review_refuses(
         actions.send_to_review(decision=human, by=lea)
 
 
-def test_list_shows_automatic_decisions_with_their_state(
+def test_changelist_shows_state_of_decisions(
     model: ModelVersion, policy: Policy, ann: User, signed_in: Callable[[User], Client]
 ) -> None:
-    decision = removed(community="news")
+    decision = reject_automatically(community="news")
     client = signed_in(ann)
     page = client.get(reverse(LIST)).content.decode()
     assert "you fool" in page
@@ -165,57 +165,57 @@ def test_list_shows_automatic_decisions_with_their_state(
     assert "Changed by a moderator" in client.get(reverse(LIST)).content.decode()
 
 
-def test_list_filters(
+def test_changelist_filters(
     model: ModelVersion, policy: Policy, lea: User, signed_in: Callable[[User], Client]
 ) -> None:
-    removed("insult=0.99 first", community="news")
-    removed("threat=0.99 second", community="music")
+    reject_automatically("insult=0.99 first", community="news")
+    reject_automatically("threat=0.99 second", community="music")
     actions.moderate(text="third")
     client = signed_in(lea)
 
-    def listed(**query: str) -> set[str]:
+    def list_words(**query: str) -> set[str]:
         page = client.get(reverse(LIST), query).content.decode()
         return {word for word in ("first", "second", "third") if f" {word}<" in page or f">{word}<" in page}
 
-    assert listed() == {"first", "second", "third"}
-    assert listed(outcome="reject") == {"first", "second"}
-    assert listed(community="news") == {"first"}
-    assert listed(community="-") == {"third"}
-    assert listed(rule="Threats") == {"second"}
+    assert list_words() == {"first", "second", "third"}
+    assert list_words(outcome="reject") == {"first", "second"}
+    assert list_words(community="news") == {"first"}
+    assert list_words(community="-") == {"third"}
+    assert list_words(rule="Threats") == {"second"}
     days = {"created_at__gte": "2020-01-01 00:00:00+00:00", "created_at__lt": "2020-01-02 00:00:00+00:00"}
-    assert listed(**days) == set()
+    assert list_words(**days) == set()
 
 
-def test_limited_moderator_sees_and_sends_only_own_communities(
+def test_changelist_is_limited_to_communities_of_moderator(
     model: ModelVersion, policy: Policy, ann: User, signed_in: Callable[[User], Client]
 ) -> None:
-    mine, other = (
-        removed("insult=0.99 mine", community="news"),
-        removed("insult=0.99 hers", community="music"),
+    visible, hidden = (
+        reject_automatically("insult=0.99 visible", community="news"),
+        reject_automatically("insult=0.99 concealed", community="music"),
     )
     restrict_to_communities(ann, "news")
     client = signed_in(ann)
     page = client.get(reverse(LIST)).content.decode()
-    assert "mine" in page
-    assert "hers" not in page
+    assert "0.99 visible" in page
+    assert "concealed" not in page
     assert "music" not in page
-    send(client, mine, other)
-    assert [item.submission.text for item in QueueItem.objects.all()] == [mine.submission.text]
-    url = reverse("admin:moderation_automaticdecision_change", args=[other.pk])
+    send(client, visible, hidden)
+    assert [item.submission.text for item in QueueItem.objects.all()] == [visible.submission.text]
+    url = reverse("admin:moderation_automaticdecision_change", args=[hidden.pk])
     assert client.get(url).status_code == 302
 
 
-def test_viewer_sees_the_list_without_the_action(
+def test_changelist_offers_no_action_to_viewer(
     model: ModelVersion, policy: Policy, person: Callable[..., User], signed_in: Callable[[User], Client]
 ) -> None:
-    decision = removed()
+    decision = reject_automatically()
     client = signed_in(person("vic", "viewer"))
     assert "Send to review" not in client.get(reverse(LIST)).content.decode()
     send(client, decision)
     assert not QueueItem.objects.exists()
 
 
-def test_list_needs_a_bounded_number_of_queries(
+def test_changelist_query_count_is_bounded(
     model: ModelVersion,
     policy: Policy,
     ann: User,
@@ -223,7 +223,7 @@ def test_list_needs_a_bounded_number_of_queries(
     django_assert_max_num_queries: Callable[..., Any],
 ) -> None:
     for number in range(20):
-        removed(f"insult=0.99 number {number}", community="news")
+        reject_automatically(f"insult=0.99 number {number}", community="news")
     client = signed_in(ann)
     client.get(reverse(LIST))
     with django_assert_max_num_queries(16):

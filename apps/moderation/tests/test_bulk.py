@@ -1,4 +1,4 @@
-"""Many items decided alike."""
+"""Bulk jobs: one decision for all items of a filter."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from django.urls import reverse
 from apps.accounts.models import User
 from apps.moderation import actions, webhooks
 from apps.moderation.actions import bulk
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import BulkJob, Decision, Policy, QueueItem
 from apps.registry.models import ModelVersion
 from toxicmod.testing.factories import create_queue_item
@@ -20,14 +20,14 @@ pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 @pytest.fixture
 def items(model: ModelVersion, policy: Policy) -> list[QueueItem]:
-    """Sixty insults, of which ten are surer than the others, and a threat."""
+    """Sixty insults, ten of them with a higher score, and a threat."""
     create_queue_item("threat=0.5 watch out")
     return [
         create_queue_item(f"insult={0.9 if number < 10 else 0.7} number {number}") for number in range(60)
     ]
 
 
-def test_a_job_decides_what_its_filter_chose(
+def test_run_bulk_decides_items_of_filter(
     items: list[QueueItem], policy: Policy, lea: User, ann: User
 ) -> None:
     rule = policy.rules.get(label="insult")
@@ -36,10 +36,10 @@ def test_a_job_decides_what_its_filter_chose(
         filter={"label": "insult", "score_to": 0.8},
         action=Decision.Action.REJECT,
         rule=rule,
-        note="wave",
+        note="spam campaign",
     )
     assert (job.count, len(sample), job.status) == (50, 20, "draft")
-    create_queue_item("insult=0.75 it came after the preview")
+    create_queue_item("insult=0.75 arrived after the preview")
     actions.claim(item_id=items[20].pk, user=ann)
     with pytest.raises(ModerationError, match="typed 49"):
         actions.start_bulk(job_id=job.pk, user=lea, typed_count=49)
@@ -56,7 +56,7 @@ def test_a_job_decides_what_its_filter_chose(
     assert actions.undo(decision_id=decisions[0].pk, user=lea).item.status == "open"
 
 
-def test_a_cancelled_job_stops(items: list[QueueItem], lea: User) -> None:
+def test_cancel_bulk_stops_job(items: list[QueueItem], lea: User) -> None:
     job, _ = actions.preview_bulk(user=lea, filter={"label": "insult"}, action=Decision.Action.APPROVE)
     actions.start_bulk(job_id=job.pk, user=lea, typed_count=60)
     assert bulk._run_batch(job.pk)
@@ -66,22 +66,22 @@ def test_a_cancelled_job_stops(items: list[QueueItem], lea: User) -> None:
     assert (job.status, job.done, job.cancelled_by) == ("cancelled", 50, lea)
 
 
-def test_a_rule_is_found_in_each_items_own_policy(items: list[QueueItem], policy: Policy, lea: User) -> None:
+def test_run_bulk_uses_rule_of_policy_of_item(items: list[QueueItem], policy: Policy, lea: User) -> None:
     rule = policy.rules.get(label="insult")
     draft = actions.draft_policy(user=lea, based_on=policy)
     actions.activate_policy(policy=draft, user=lea, reason="test")
-    later = create_queue_item("insult=0.7 later")
+    newest = create_queue_item("insult=0.7 newest")
     job, _ = actions.preview_bulk(
         user=lea, filter={"label": "insult"}, action=Decision.Action.REJECT, rule=rule
     )
     actions.start_bulk(job_id=job.pk, user=lea, typed_count=61)
     actions.run_bulk(job_id=job.pk)
-    decision = later.decisions.get()
+    decision = newest.decisions.get()
     assert decision.rule is not None
     assert (decision.policy, decision.rule.policy, decision.rule.label) == (draft, draft, "insult")
 
 
-def test_what_a_preview_refuses(items: list[QueueItem], lea: User, ann: User) -> None:
+def test_preview_bulk_rejects_wrong_arguments(items: list[QueueItem], lea: User, ann: User) -> None:
     with pytest.raises(PermissionDenied):
         actions.preview_bulk(user=ann, filter={}, action=Decision.Action.APPROVE)
     with pytest.raises(ModerationError, match="reason"):
@@ -92,13 +92,13 @@ def test_what_a_preview_refuses(items: list[QueueItem], lea: User, ann: User) ->
         actions.preview_bulk(user=lea, filter={"colour": "red"}, action=Decision.Action.APPROVE)  # type: ignore[typeddict-unknown-key]
 
 
-def test_nobody_starts_anothers_job(items: list[QueueItem], lea: User, person: Callable[..., User]) -> None:
+def test_start_bulk_of_another_user(items: list[QueueItem], lea: User, person: Callable[..., User]) -> None:
     job, _ = actions.preview_bulk(user=lea, filter={}, action=Decision.Action.APPROVE)
     with pytest.raises(ModerationError, match="no such job"):
         actions.start_bulk(job_id=job.pk, user=person("leo", "lead"), typed_count=job.count)
 
 
-def test_the_schedule_goes_on_with_a_lost_job(
+def test_resume_bulk_jobs_enqueues_unfinished_job(
     items: list[QueueItem],
     lea: User,
     monkeypatch: pytest.MonkeyPatch,
@@ -114,7 +114,7 @@ def test_the_schedule_goes_on_with_a_lost_job(
     assert BulkJob.objects.get().status == "queued"
 
 
-def test_a_job_is_undone_as_a_whole_and_names_what_is_not(
+def test_undo_bulk_lists_decisions_that_cannot_be_undone(
     items: list[QueueItem], policy: Policy, lea: User, ann: User, person: Callable[..., User]
 ) -> None:
     rule = policy.rules.get(label="insult")
@@ -140,18 +140,18 @@ def test_a_job_is_undone_as_a_whole_and_names_what_is_not(
     actions.run_bulk(job_id=job.pk)
     job.refresh_from_db()
     assert (job.status, job.undone, job.is_active, job.can_undo) == ("undone", 58, False, False)
-    named = {entry["item"]: entry["reason"] for entry in job.not_undone}
-    assert set(named) == {appealed.item_id, undone.item_id}
-    assert "appealed" in named[appealed.item_id]
-    assert "lea undid this decision" in named[undone.item_id]
+    reasons = {entry["item"]: entry["reason"] for entry in job.not_undone}
+    assert set(reasons) == {appealed.item_id, undone.item_id}
+    assert "appealed" in reasons[appealed.item_id]
+    assert "lea undid this decision" in reasons[undone.item_id]
     assert QueueItem.objects.open().exclude(kind="appeal").count() == 60
-    assert QueueItem.objects.filter(lease_by__isnull=False).count() == 1  # what lea undid herself
+    assert QueueItem.objects.filter(lease_by__isnull=False).count() == 1  # the item of the single undo
     with pytest.raises(ModerationError, match="undone before"):
         actions.undo_bulk(job_id=job.pk, user=lea, typed_count=60)
 
 
 @pytest.mark.parametrize("status", BulkJob.Status.values)
-def test_every_status_of_a_job_is_drawn_and_resumed_or_not(
+def test_job_page_and_resume_for_every_status(
     items: list[QueueItem], lea: User, client: Client, monkeypatch: pytest.MonkeyPatch, status: str
 ) -> None:
     job, _ = actions.preview_bulk(user=lea, filter={"label": "insult"}, action=Decision.Action.APPROVE)

@@ -1,4 +1,4 @@
-"""The commands, and the roles that one of them makes."""
+"""The management commands, and the permissions of the roles."""
 
 from types import SimpleNamespace
 
@@ -17,7 +17,7 @@ from toxicmod.testing.factories import create_queue_item, decide_item
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 
-def test_roles_can_be_created_again_and_keep_what_was_added() -> None:
+def test_create_roles_again_keeps_added_permissions() -> None:
     call_command("create_roles")
     lead = Group.objects.get(name="lead")
     before = lead.permissions.count()
@@ -36,13 +36,13 @@ def test_roles_can_be_created_again_and_keep_what_was_added() -> None:
         ("engineer", "view_queueitem", "decide_queueitem"),
     ],
 )
-def test_what_a_role_may(person: object, role: str, may: str, may_not: str) -> None:
+def test_permissions_of_role(person: object, role: str, may: str, may_not: str) -> None:
     user: User = person("somebody", role)  # type: ignore[operator]
     assert user.has_perm(f"moderation.{may}")
     assert not user.has_perm(f"moderation.{may_not}")
 
 
-def test_the_default_policy_is_installed_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_install_default_policy_twice(capsys: pytest.CaptureFixture[str]) -> None:
     Policy.objects.all().delete()
     call_command("install_default_policy")
     call_command("install_default_policy")
@@ -50,7 +50,7 @@ def test_the_default_policy_is_installed_once(capsys: pytest.CaptureFixture[str]
     assert "nothing was changed" in capsys.readouterr().out
 
 
-def test_examples_come_once_and_go_without_a_trace(
+def test_seed_demo_queue_twice_and_remove_examples(
     model: ModelVersion, policy: Policy, ann: User, lea: User, capsys: pytest.CaptureFixture[str]
 ) -> None:
     real = create_queue_item("insult=0.7 a real one", author_ref="somebody")
@@ -71,21 +71,21 @@ def test_examples_come_once_and_go_without_a_trace(
     assert Submission.objects.filter(is_example=True).count() == 100
 
 
-def test_a_policy_is_needed_for_examples(model: ModelVersion) -> None:
+def test_seed_demo_queue_without_policy(model: ModelVersion) -> None:
     Policy.objects.all().delete()
     with pytest.raises(CommandError, match="install_default_policy"):
         call_command("seed_demo_queue")
 
 
-def test_the_compiler_is_not_timed_as_scoring(model: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
-    done: list[str] = []
+def test_seed_examples_compiles_before_scoring(model: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
 
     def moderate(**kwargs: object) -> SimpleNamespace:
-        done.append("scored")
+        calls.append("moderate")
         return SimpleNamespace(is_repeat=True)
 
-    monkeypatch.setattr("apps.moderation.actions.examples.warm", lambda scorer: done.append("warm"))
+    monkeypatch.setattr("apps.moderation.actions.examples.warm", lambda scorer: calls.append("warm"))
     monkeypatch.setattr("apps.moderation.actions.examples.moderate", moderate)
     seed_examples()
-    assert done[0] == "warm"
-    assert done.count("warm") == 1
+    assert calls[0] == "warm"
+    assert calls.count("warm") == 1

@@ -1,4 +1,4 @@
-"""Eight at once. On SQLite the write lock keeps them apart, on PostgreSQL the row locks do."""
+"""Eight concurrent moderators. SQLite's write lock or PostgreSQL's row locks serialize their actions."""
 
 import random
 from collections import Counter
@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from apps.accounts.models import APIKey, User
 from apps.moderation import actions
-from apps.moderation.errors import StaleError
+from apps.moderation.exceptions import StaleError
 from apps.moderation.models import Decision, Policy, QueueItem, Submission
 from apps.predictions.models import Prediction
 from apps.registry.models import ModelVersion
@@ -56,46 +56,46 @@ def _work(user: User, before_decision: Callable[[QueueItem], None] = lambda item
         connection.close()
 
 
-def _each_was_decided_once() -> None:
+def _assert_each_item_was_decided_once() -> None:
     counts = Counter(Decision.objects.human().values_list("item", flat=True))
     assert len(counts) == ITEMS
     assert set(counts.values()) == {1}
     assert set(QueueItem.objects.values_list("status", flat=True)) == {"approved"}
 
 
-def test_every_item_is_decided_exactly_once(
+def test_decide_by_concurrent_moderators(
     model: ModelVersion, policy: Policy, moderators: list[User], threads: ThreadPoolExecutor
 ) -> None:
     for number in range(ITEMS):
         create_queue_item(f"insult=0.7 number {number}")
     assert sum(threads.map(_work, moderators)) == 0
-    _each_was_decided_once()
+    _assert_each_item_was_decided_once()
 
 
-def test_items_are_decided_once_while_leases_expire(
+def test_decide_by_concurrent_moderators_while_leases_expire(
     model: ModelVersion, policy: Policy, moderators: list[User], threads: ThreadPoolExecutor
 ) -> None:
     for number in range(ITEMS):
         create_queue_item(f"insult=0.7 number {number}")
     expired = []
 
-    def expire_half(item: QueueItem) -> None:
+    def expire_some(item: QueueItem) -> None:
         if random.random() < 0.5:
             ended = timezone.now() - timedelta(seconds=1)
             QueueItem.objects.filter(pk=item.pk, lease_by__isnull=False).update(lease_until=ended)
             expired.append(actions.expire_leases())
 
-    list(threads.map(partial(_work, before_decision=expire_half), moderators))
+    list(threads.map(partial(_work, before_decision=expire_some), moderators))
     assert sum(expired) > 0
-    _each_was_decided_once()
+    _assert_each_item_was_decided_once()
 
 
-def test_all_want_the_same_item(
+def test_claim_of_same_item_by_concurrent_moderators(
     model: ModelVersion, policy: Policy, moderators: list[User], threads: ThreadPoolExecutor
 ) -> None:
     item = create_queue_item("insult=0.7 you")
 
-    def grab(user: User) -> str:
+    def claim_and_decide(user: User) -> str:
         try:
             held = actions.claim(item_id=item.pk, user=user)
             actions.decide(item_id=held.pk, version=held.version, user=user, action=Decision.Action.APPROVE)
@@ -103,15 +103,15 @@ def test_all_want_the_same_item(
             return str(error)
         finally:
             connection.close()
-        return "won"
+        return ""
 
-    answers = list(threads.map(grab, moderators))
-    assert answers.count("won") == 1
-    winner = Decision.objects.human().get().actor
-    assert all(winner in answer for answer in answers if answer != "won")
+    errors = list(threads.map(claim_and_decide, moderators))
+    assert errors.count("") == 1
+    name = Decision.objects.human().get().actor
+    assert all(name in error for error in errors if error)
 
 
-def test_one_external_id_sent_eight_times_at_once(
+def test_moderate_concurrently_with_same_external_id(
     model: ModelVersion, policy: Policy, client_key: APIKey, threads: ThreadPoolExecutor
 ) -> None:
     def send(_: int) -> actions.ModerationResult:
@@ -122,7 +122,7 @@ def test_one_external_id_sent_eight_times_at_once(
         finally:
             connection.close()
 
-    answers = list(threads.map(send, range(MODERATORS)))
-    assert len({answer.submission.pk for answer in answers}) == 1
-    assert sum(not answer.is_repeat for answer in answers) == 1
+    results = list(threads.map(send, range(MODERATORS)))
+    assert len({result.submission.pk for result in results}) == 1
+    assert sum(not result.is_repeat for result in results) == 1
     assert (Submission.objects.count(), Prediction.objects.count(), QueueItem.objects.count()) == (1, 1, 1)

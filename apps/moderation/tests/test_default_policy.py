@@ -1,4 +1,4 @@
-"""The shipped policy removes nothing by itself."""
+"""The default policy removes nothing automatically."""
 
 from collections.abc import Callable
 from typing import Any
@@ -42,8 +42,8 @@ def test_draft_policy_defaults_reject_nothing(lea: User, community: str) -> None
 
 @pytest.mark.parametrize("text", SENTENCES)
 def test_moderate_rejects_nothing_by_default(client: Client, auth: dict[str, Any], text: str) -> None:
-    answer = client.post("/api/v1/moderate", {"text": text}, content_type="application/json", **auth)
-    assert answer.json()["outcome"] in ("approve", "human_review")
+    response = client.post("/api/v1/moderate", {"text": text}, content_type="application/json", **auth)
+    assert response.json()["outcome"] in ("approve", "human_review")
 
 
 @pytest.mark.parametrize("text", SENTENCES)
@@ -53,8 +53,8 @@ def test_perspective_review_rejects_nothing_by_default(
     key, secret = api_key
     APIKey.objects.filter(pk=key.pk).update(review_perspective=True)
     body = {"comment": {"text": text}, "languages": ["en"], "requestedAttributes": {"TOXICITY": {}}}
-    answer = client.post(f"/v1alpha1/comments:analyze?key={secret}", body, content_type="application/json")
-    assert answer.status_code == 200
+    response = client.post(f"/v1alpha1/comments:analyze?key={secret}", body, content_type="application/json")
+    assert response.status_code == 200
     assert not Submission.objects.filter(outcome=Submission.Outcome.REJECT).exists()
     assert not Decision.objects.filter(action=Decision.Action.REJECT).exists()
 

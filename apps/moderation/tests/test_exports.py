@@ -1,4 +1,4 @@
-"""CSV and statements of reasons."""
+"""Decisions as CSV and as statements of reasons."""
 
 import csv
 import io
@@ -10,6 +10,7 @@ from django.core.management import CommandError, call_command
 
 from apps.accounts.models import APIKey, User
 from apps.moderation import actions, exports
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Decision, Policy, PolicyRule, QueueItem
 from apps.registry.models import ModelVersion
 from toxicmod.testing.factories import create_queue_item, decide_item
@@ -17,7 +18,7 @@ from toxicmod.testing.factories import create_queue_item, decide_item
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 
-def test_decisions_as_csv(model: ModelVersion, policy: Policy, ann: User) -> None:
+def test_decisions_csv(model: ModelVersion, policy: Policy, ann: User) -> None:
     item = create_queue_item("insult=0.7", author_ref="=HYPERLINK(1)", community="news")
     decide_item(item, ann, labels=["insult"], note="=cmd()")
     rows = list(csv.DictReader(io.StringIO("".join(exports.decisions_csv(Decision.objects.all())))))
@@ -27,7 +28,7 @@ def test_decisions_as_csv(model: ModelVersion, policy: Policy, ann: User) -> Non
     assert set(rows[0]) == set(exports.COLUMNS)
 
 
-def test_the_statement_of_reasons(
+def test_statement_of_reasons(
     item: QueueItem, ann: User, model: ModelVersion, policy: Policy, client_key: APIKey
 ) -> None:
     statement = exports.statement_of_reasons(decide_item(item, ann).decision)
@@ -39,12 +40,12 @@ def test_the_statement_of_reasons(
     automatic = actions.moderate(text="threat=0.99").submission.decisions.get()
     assert exports.statement_of_reasons(automatic)["automated_decision"] == "AUTOMATED_DECISION_FULLY"
     approval = actions.moderate(text="fine").submission.decisions.get()
-    with pytest.raises(ValueError, match="rejection"):
+    with pytest.raises(ModerationError, match="rejection"):
         exports.statement_of_reasons(approval)
 
 
 @pytest.mark.parametrize(("score", "words"), [(0.996, "over 99%"), (1.0, "over 99%"), (0.98, "98%")])
-def test_statement_of_reasons_shows_the_probability_as_a_percentage(
+def test_statement_of_reasons_shows_probability_as_percentage(
     model: ModelVersion, policy: Policy, score: float, words: str
 ) -> None:
     PolicyRule.objects.filter(label="toxic").update(reject_from=0.9)
@@ -53,7 +54,7 @@ def test_statement_of_reasons_shows_the_probability_as_a_percentage(
     assert facts.endswith(f"Estimated probability of “toxic”: {words}.")
 
 
-def test_the_command_writes_to_a_file_or_to_s3(
+def test_export_decisions_writes_to_file_or_s3(
     item: QueueItem, ann: User, bucket_of: Any, settings: Any, tmp_path: Path
 ) -> None:
     decide_item(item, ann)

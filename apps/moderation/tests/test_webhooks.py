@@ -1,4 +1,4 @@
-"""The outbox: order, retries, pauses, and what a receiver is sent."""
+"""The outbox: order, retries, pauses, and the payloads of webhooks."""
 
 import hashlib
 import hmac
@@ -17,10 +17,10 @@ from django.utils import timezone
 from apps.accounts.models import APIKey, User
 from apps.moderation import actions, webhooks
 from apps.moderation.actions import deliveries
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Decision, Delivery, QueueItem
 from apps.webhooks import signing
-from apps.webhooks.actions import Actor, rotate_signing_key
+from apps.webhooks.actions import rotate_signing_key
 from apps.webhooks.models import Endpoint
 from apps.webhooks.retries import Attempt
 from toxicmod.testing.factories import create_queue_item, decide_item
@@ -31,16 +31,16 @@ pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 @pytest.fixture
 def delivery(item: QueueItem, ann: User, receiver: Receiver) -> Delivery:
-    """A rejection that is to be announced at once."""
-    found = decide_item(item, ann).delivery
-    assert found is not None
+    """The delivery of a rejection, due now."""
+    delivery = decide_item(item, ann).delivery
+    assert delivery is not None
     Delivery.objects.update(url=receiver.url, send_after=timezone.now())
     Endpoint.objects.update(origin=receiver.url.partition("/hook")[0])
-    return found
+    return delivery
 
 
-def again(delivery: Delivery) -> Delivery:
-    """Make a delivery due, whatever its endpoint waits for, and try it."""
+def deliver_now(delivery: Delivery) -> Delivery:
+    """Attempt a delivery, even if it is not due or its endpoint is paused or leased."""
     Delivery.objects.filter(pk=delivery.pk).update(send_after=timezone.now())
     Endpoint.objects.update(paused_until=None, busy_until=None)
     actions.deliver(delivery_id=str(delivery.pk))
@@ -49,7 +49,7 @@ def again(delivery: Delivery) -> Delivery:
 
 
 def pass_time(span: timedelta) -> None:
-    """Let everything that waits have waited for so much longer."""
+    """Move the times of deliveries and endpoints into the past, as if time had passed."""
     for delivery in Delivery.objects.all():
         delivery.send_after -= span
         delivery.retry_until -= span
@@ -61,7 +61,7 @@ def pass_time(span: timedelta) -> None:
 
 
 def run_schedule() -> list[Delivery]:
-    """Do what the schedule and the workers do."""
+    """Send the due deliveries, as the schedule and the workers do."""
     return [
         delivery
         for endpoint_id in actions.due_endpoints()
@@ -70,19 +70,19 @@ def run_schedule() -> list[Delivery]:
 
 
 def reject(text: str, user: User, client: APIKey, url: str) -> Delivery:
-    found = decide_item(create_queue_item(text, client=client, callback_url=url), user).delivery
-    assert found is not None
-    return found
+    delivery = decide_item(create_queue_item(text, client=client, callback_url=url), user).delivery
+    assert delivery is not None
+    return delivery
 
 
-def received(receiver: Receiver) -> list[str]:
+def received_ids(receiver: Receiver) -> list[str]:
     return [headers["Webhook-Id"] for headers, _, _ in receiver.got]
 
 
-def test_a_delivery_is_signed_by_both_keys(
+def test_deliver_signs_with_both_keys(
     delivery: Delivery, receiver: Receiver, client_key: APIKey, person: Callable[..., User]
 ) -> None:
-    actor = Actor.for_user(person("ada", "administrator"))
+    actor = person("ada", "administrator")
     secrets = dict(rotate_signing_key(client=client_key, actor=actor) for _ in range(2))
     actions.deliver(delivery_id=str(delivery.pk))
     headers, body, path = receiver.got[0]
@@ -94,42 +94,40 @@ def test_a_delivery_is_signed_by_both_keys(
     for key, secret in secrets.items():
         expected = hmac.new(secret.encode(), f"{parts['t']}.".encode() + body, hashlib.sha256).hexdigest()
         assert parts[key.key_id] == expected
-    sent = json.loads(body)
-    assert (sent["outcome"], sent["reasons"][0]["label"]) == ("reject", "insult")
-    assert webhooks.decision_of_token(sent["appeal_token"]) == sent["decision_id"]
-    assert sent["statement_of_reasons"]["automated_decision"] == "AUTOMATED_DECISION_NOT_AUTOMATED"
+    payload = json.loads(body)
+    assert (payload["outcome"], payload["reasons"][0]["label"]) == ("reject", "insult")
+    assert webhooks.decision_of_token(payload["appeal_token"]) == payload["decision_id"]
+    assert payload["statement_of_reasons"]["automated_decision"] == "AUTOMATED_DECISION_NOT_AUTOMATED"
     assert "you fool" not in body.decode()
-    assert "ann" not in sent.values()
+    assert "ann" not in payload.values()
 
 
-def test_a_delivery_without_a_signing_key_has_no_signature(delivery: Delivery, receiver: Receiver) -> None:
+def test_deliver_without_signing_key_sends_no_signature(delivery: Delivery, receiver: Receiver) -> None:
     actions.deliver(delivery_id=str(delivery.pk))
     assert "Webhook-Signature" not in receiver.got[0][0]
 
 
 @pytest.mark.parametrize("status", [408, 409, 423, 425, 429, 500, 502, 503, 504])
-def test_a_temporary_failure_is_tried_again(delivery: Delivery, receiver: Receiver, status: int) -> None:
+def test_deliver_retries_after_temporary_failure(delivery: Delivery, receiver: Receiver, status: int) -> None:
     receiver.status = status
-    again(delivery)
+    deliver_now(delivery)
     assert (delivery.status, delivery.attempts, delivery.response_status) == ("pending", 1, status)
     assert delivery.state == "Being retried, 1 attempt failed"
     assert timedelta(seconds=8) < delivery.send_after - timezone.now() < timedelta(seconds=12)
     assert actions.deliver(delivery_id=str(delivery.pk)) is None
-    again(delivery)
+    deliver_now(delivery)
     assert delivery.send_after - timezone.now() > timedelta(seconds=17)
     assert len(receiver.got) == 2
     receiver.status = 204
-    assert again(delivery).status == "delivered"
+    assert deliver_now(delivery).status == "delivered"
     assert actions.deliver(delivery_id=str(delivery.pk)) is None
-    assert received(receiver) == [str(delivery.pk)] * 3
+    assert received_ids(receiver) == [str(delivery.pk)] * 3
 
 
 @pytest.mark.parametrize("status", [301, 302, 304, 400, 401, 403, 404, 405, 410, 411, 413, 415, 422, 451])
-def test_a_permanent_failure_is_given_up_with_its_reason(
-    delivery: Delivery, receiver: Receiver, status: int
-) -> None:
+def test_deliver_fails_after_permanent_failure(delivery: Delivery, receiver: Receiver, status: int) -> None:
     receiver.status, receiver.body = status, b"" if status == 304 else b'{"error": "no such field"}'
-    again(delivery)
+    deliver_now(delivery)
     assert (delivery.status, delivery.attempts, delivery.response_status) == ("failed", 1, status)
     assert str(status) in delivery.error
     assert status in (302, 304) or "no such field" in delivery.error
@@ -139,75 +137,73 @@ def test_a_permanent_failure_is_given_up_with_its_reason(
 
 @pytest.mark.parametrize("value", ["120", "date"])
 @pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_is_obeyed_for_the_whole_endpoint(
+def test_retry_after_applies_to_whole_endpoint(
     delivery: Delivery, receiver: Receiver, ann: User, client_key: APIKey, value: str, status: int
 ) -> None:
     if value == "date":
         value = f"{timezone.now() + timedelta(seconds=120):%a, %d %b %Y %H:%M:%S GMT}"
     receiver.status, receiver.headers = status, {"Retry-After": value}
-    again(delivery)
+    deliver_now(delivery)
     assert timedelta(seconds=110) < delivery.send_after - timezone.now() <= timedelta(seconds=120)
     other = reject("insult=0.7 another fool", ann, client_key, receiver.url)
     pass_time(timedelta(seconds=60))
     assert run_schedule() == []
     receiver.status, receiver.headers = 200, {}
     pass_time(timedelta(seconds=61))
-    assert [tried.pk for tried in run_schedule()] == [delivery.pk, other.pk]
+    assert [attempted.pk for attempted in run_schedule()] == [delivery.pk, other.pk]
 
 
 def test_retry_after_is_bounded(delivery: Delivery, receiver: Receiver) -> None:
     receiver.status, receiver.headers = 503, {"Retry-After": "99999999"}
-    again(delivery)
+    deliver_now(delivery)
     assert delivery.send_after - timezone.now() <= timedelta(hours=6)
 
 
-def test_retries_end_and_a_person_can_send_it_again(
-    delivery: Delivery, receiver: Receiver, lea: User, ann: User
-) -> None:
+def test_resend_after_last_retry(delivery: Delivery, receiver: Receiver, lea: User, ann: User) -> None:
     receiver.status = 500
     for _ in range(20):
-        again(delivery)
+        deliver_now(delivery)
     assert (delivery.status, delivery.attempts) == ("pending", 20)
     pass_time(timedelta(days=3, minutes=1))
-    again(delivery)
+    deliver_now(delivery)
     assert (delivery.status, delivery.attempts) == ("failed", 21)
     with pytest.raises(PermissionDenied):
         actions.resend(delivery_id=str(delivery.pk), user=ann)
     receiver.status = 200
     actions.resend(delivery_id=str(delivery.pk), user=lea)
-    assert again(delivery).status == "delivered"
+    assert deliver_now(delivery).status == "delivered"
     with pytest.raises(ModerationError):
         actions.resend(delivery_id=str(delivery.pk), user=lea)
 
 
-def test_nobody_answers(delivery: Delivery) -> None:
+def test_deliver_to_closed_port_is_retried(delivery: Delivery) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         Delivery.objects.update(url=f"http://127.0.0.1:{closed.getsockname()[1]}/")
-        again(delivery)
+        deliver_now(delivery)
     assert delivery.status == "pending"
     assert "refused" in delivery.error
 
 
-def test_a_refused_address_fails_at_once(item: QueueItem, ann: User) -> None:
+def test_deliver_to_private_address_fails(item: QueueItem, ann: User) -> None:
     delivery = decide_item(item, ann).delivery
     assert delivery is not None
     Delivery.objects.update(url="http://169.254.169.254/latest/meta-data/")
-    again(delivery)
+    deliver_now(delivery)
     assert delivery.status == "failed"
     assert "public internet" in delivery.error
 
 
 @pytest.mark.parametrize("status", [500, 503])
-def test_a_receiver_that_is_down_for_an_hour_gets_everything_in_order_and_once(
+def test_deliveries_after_outage_are_sent_once_in_order(
     receiver: Receiver, ann: User, client_key: APIKey, item: QueueItem, status: int
 ) -> None:
     receiver.status = status
-    sent = [reject(f"insult=0.7 fool {number}", ann, client_key, receiver.url) for number in range(4)]
+    all_deliveries = [reject(f"insult=0.7 {n}", ann, client_key, receiver.url) for n in range(4)]
     for minute in range(60):
         if minute % 10 == 0:
             text = f"insult=0.7 late fool {minute}"
-            sent.append(reject(text, ann, client_key, receiver.url))
+            all_deliveries.append(reject(text, ann, client_key, receiver.url))
         pass_time(timedelta(minutes=1))
         run_schedule()
     assert len(receiver.got) < 60, "the endpoint was not paused"
@@ -215,12 +211,12 @@ def test_a_receiver_that_is_down_for_an_hour_gets_everything_in_order_and_once(
     for _ in range(6):
         pass_time(timedelta(minutes=1))
         run_schedule()
-    assert received(receiver) == [str(delivery.pk) for delivery in sent]
+    assert received_ids(receiver) == [str(delivery.pk) for delivery in all_deliveries]
     assert set(Delivery.objects.values_list("status", flat=True)) == {"delivered"}
     assert Endpoint.objects.get().failures == 0
 
 
-def test_a_delivery_that_the_receiver_can_not_take_delays_no_other(
+def test_failing_delivery_delays_no_other(
     receiver: Receiver, ann: User, client_key: APIKey, item: QueueItem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = reject("insult=0.7 fool", ann, client_key, receiver.url)
@@ -241,14 +237,14 @@ def test_a_delivery_that_the_receiver_can_not_take_delays_no_other(
     assert (first.status, first.attempts) == ("pending", 5)
 
 
-def test_three_deliveries_that_the_receiver_can_not_take_delay_others_for_two_hours_at_most(
+def test_three_failing_deliveries_delay_others_for_at_most_two_hours(
     receiver: Receiver, ann: User, client_key: APIKey, item: QueueItem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refused = {str(reject(f"insult=0.7 fool {n}", ann, client_key, receiver.url).pk) for n in range(3)}
+    failing = {str(reject(f"insult=0.7 fool {n}", ann, client_key, receiver.url).pk) for n in range(3)}
     real = signing.send
 
     def send(**options: object) -> object:
-        receiver.status = 500 if options["delivery_id"] in refused else 200
+        receiver.status = 500 if options["delivery_id"] in failing else 200
         return real(**options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(signing, "send", send)
@@ -262,49 +258,49 @@ def test_three_deliveries_that_the_receiver_can_not_take_delay_others_for_two_ho
     assert other.status == "delivered"
 
 
-def test_deliveries_about_a_comment_keep_their_order(
+def test_deliveries_about_one_comment_are_sent_in_order(
     receiver: Receiver, ann: User, client_key: APIKey, item: QueueItem
 ) -> None:
     delivery = reject("insult=0.7 fool", ann, client_key, receiver.url)
     receiver.status = 500
-    again(delivery)
+    deliver_now(delivery)
     undone = actions.undo(decision_id=delivery.decision_id, user=ann)
     delivery.refresh_from_db()
     assert delivery.status == "cancelled"
     assert undone.delivery is not None
-    again(undone.delivery)
+    deliver_now(undone.delivery)
     held = actions.claim(item_id=undone.item.pk, user=ann)
     second = actions.decide(
         item_id=held.pk, version=held.version, user=ann, action=Decision.Action.APPROVE
     ).delivery
     assert second is not None
     Delivery.objects.filter(pk=second.pk).update(send_after=timezone.now())
-    assert actions.deliver(delivery_id=str(second.pk)) is None, "it overtook the correction"
+    assert actions.deliver(delivery_id=str(second.pk)) is None, "the correction has to be sent first"
     receiver.status, receiver.got = 200, []
     pass_time(timedelta(minutes=2))
     run_schedule()
-    assert received(receiver) == [str(undone.delivery.pk), str(second.pk)]
+    assert received_ids(receiver) == [str(undone.delivery.pk), str(second.pk)]
 
 
-def test_an_outdated_delivery_can_not_be_sent_again(
+def test_resend_of_outdated_delivery(
     receiver: Receiver, ann: User, client_key: APIKey, item: QueueItem, lea: User
 ) -> None:
     delivery = reject("insult=0.7 fool", ann, client_key, receiver.url)
     receiver.status = 400
-    assert again(delivery).status == "failed"
+    assert deliver_now(delivery).status == "failed"
     receiver.status = 200
     correction = actions.undo(decision_id=delivery.decision_id, user=ann).delivery
     assert correction is not None
-    assert again(correction).status == "delivered"
+    assert deliver_now(correction).status == "delivered"
     with pytest.raises(ModerationError, match="later decision"):
         actions.resend(delivery_id=str(delivery.pk), user=lea)
 
 
-def test_an_undo_within_the_delay_sends_nothing(
+def test_undo_before_sending_sends_nothing(
     receiver: Receiver, ann: User, client_key: APIKey, item: QueueItem
 ) -> None:
     delivery = reject("insult=0.7 fool", ann, client_key, receiver.url)
-    # Even while the endpoint is released after an outage.
+    # Also while the endpoint recovers from an outage.
     Endpoint.objects.update(failures=5)
     assert run_schedule() == []
     assert actions.undo(decision_id=delivery.decision_id, user=ann).delivery is None
@@ -313,12 +309,12 @@ def test_an_undo_within_the_delay_sends_nothing(
     assert receiver.got == []
 
 
-def test_a_dead_senders_delivery_is_taken_over_and_it_can_not_interfere(
+def test_deliver_after_takeover_does_not_overwrite_result(
     delivery: Delivery, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def send_slowly(send: object) -> Attempt:
         monkeypatch.undo()
-        again(delivery)
+        deliver_now(delivery)
         return Attempt(error="late", status=500)
 
     monkeypatch.setattr(deliveries.retries, "attempt", send_slowly)
@@ -327,7 +323,7 @@ def test_a_dead_senders_delivery_is_taken_over_and_it_can_not_interfere(
     assert (delivery.status, delivery.attempts) == ("delivered", 2)
 
 
-def test_an_undo_while_it_is_being_sent(
+def test_undo_while_delivery_is_being_sent(
     delivery: Delivery, receiver: Receiver, ann: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def send_while_undone(send: object) -> Attempt:
@@ -342,7 +338,7 @@ def test_an_undo_while_it_is_being_sent(
     assert Delivery.objects.get(event="decision.reversed").status == "pending"
 
 
-def test_an_endpoint_is_sent_one_delivery_at_a_time_and_a_client_has_few(
+def test_endpoints_are_leased_and_limited_per_api_key(
     delivery: Delivery, receiver: Receiver, ann: User, client_key: APIKey
 ) -> None:
     soon = timezone.now() + timedelta(minutes=1)
@@ -359,16 +355,16 @@ def test_an_endpoint_is_sent_one_delivery_at_a_time_and_a_client_has_few(
 
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
-def test_receivers_that_drip_stop_no_other_deliveries(
+def test_slow_receivers_do_not_block_other_deliveries(
     receiver: Receiver, ann: User, client_key: APIKey, item: QueueItem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two workers, two receivers that send a byte now and then, and one that is well."""
+    """There are two workers, two receivers that send single bytes slowly, and one that responds at once."""
     monkeypatch.setattr("apps.webhooks.transport.DEADLINE_SECONDS", 1.0)
     monkeypatch.setattr(signing.transport.post, "__kwdefaults__", {"seconds": 1.0, "always_read": False})
     head = b"HTTP/1.1 200 OK\r\nX-Slow: "
-    with raw_server(drip(head)) as one, raw_server(drip(head)) as two:
+    with raw_server(drip(head)) as first, raw_server(drip(head)) as second:
         for number in range(5):
-            for port in (one, two):
+            for port in (first, second):
                 reject(f"insult=0.7 slow {number} {port}", ann, client_key, f"http://127.0.0.1:{port}/")
         good = [reject(f"insult=0.7 good {number}", ann, client_key, receiver.url) for number in range(5)]
         Delivery.objects.update(send_after=timezone.now())
@@ -387,13 +383,13 @@ def test_receivers_that_drip_stop_no_other_deliveries(
             worker.start()
         for worker in workers:
             worker.join()
-        assert sorted(received(receiver)) == sorted(str(delivery.pk) for delivery in good)
+        assert sorted(received_ids(receiver)) == sorted(str(delivery.pk) for delivery in good)
         assert time.monotonic() - start < 10
-        tried = Delivery.objects.exclude(url=receiver.url).filter(attempts__gt=0)
-        assert tried.count() <= 4, "an endpoint that drips was given more than its turn"
+        attempted = Delivery.objects.exclude(url=receiver.url).filter(attempts__gt=0)
+        assert attempted.count() <= 4, "a slow endpoint occupied a worker too often"
 
 
-def test_the_command_sends_what_is_due(
+def test_deliver_webhooks_sends_due_deliveries(
     delivery: Delivery, receiver: Receiver, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call_command("deliver_webhooks")

@@ -78,7 +78,7 @@ class HourlyRollup(models.Model):
     escalated = models.PositiveIntegerField(default=0, help_text="Escalated by moderators.")
     reversed = models.PositiveIntegerField(default=0, help_text="Decisions undone, also after an appeal.")
     escalations_reversed = models.PositiveIntegerField(
-        default=0, help_text="Escalations among the decisions undone; 0 in rows of earlier releases."
+        default=0, help_text="Escalations among the decisions undone."
     )
     feedback_right = models.PositiveIntegerField(default=0, help_text="Feedback: the prediction is right.")
     feedback_wrong = models.PositiveIntegerField(default=0, help_text="Feedback: the prediction is wrong.")

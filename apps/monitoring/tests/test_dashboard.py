@@ -19,7 +19,7 @@ from apps.classifier.labels import LABELS
 from apps.moderation import actions as moderation
 from apps.moderation.models import Decision, Delivery, Policy
 from apps.monitoring.dashboard import PANELS, Filters
-from apps.monitoring.dashboard.statistics import confusion_rates, percentile, weighted_rate
+from apps.monitoring.dashboard.statistics import confusion_rates, percentile
 from apps.monitoring.models import Baseline, HourlyRollup, RequestMinute
 from apps.monitoring.rollups.hours import start_of_hour
 from apps.registry.models import Alias, ModelVersion, Promotion
@@ -292,13 +292,7 @@ def test_download_escapes_formulas(engineer: Client, champion: ModelVersion) -> 
     assert engineer.get("/monitoring/nothing.csv").status_code == 404
 
 
-def test_weighted_rate_uses_effective_sample_size() -> None:
-    assert weighted_rate(8, 10, 10) == pytest.approx(
-        (0.8, 0.4902, 0.9433), abs=1e-3
-    )  # Wilson's own, unweighted
-    interval = weighted_rate(80, 100, 1000)  # ten cases of weight ten
-    assert interval == pytest.approx((0.8, 0.4902, 0.9433), abs=1e-3)
-    assert weighted_rate(0, 0, 0) is None
+def test_confusion_rates() -> None:
     confusion = np.zeros((10, 2, 2, 2))
     confusion[9, 1, 1], confusion[9, 1, 0], confusion[0, 0, 1] = (8, 8), (2, 2), (2, 2)
     rates = confusion_rates(confusion)

@@ -276,9 +276,10 @@ def test_roll_up_counts_other_hours_when_one_fails(champion: ModelVersion, hour:
     with pytest.raises(IncompleteRollupError):
         actions.roll_up(origin=origin, now=later)
     failed.refresh_from_db()
-    assert (failed.attempts, failed.retry_at - later) == (2, timedelta(minutes=20))
+    assert failed.attempts == 2
+    assert timedelta(minutes=9) <= failed.retry_at - later <= timedelta(minutes=10)
     origin.broken = None
-    actions.roll_up(origin=origin, now=later + timedelta(minutes=21))
+    actions.roll_up(origin=origin, now=later + timedelta(minutes=11))
     assert not IncompleteHour.objects.exists()
     assert rows.get(hour=hour - HOUR).requests == 1
 

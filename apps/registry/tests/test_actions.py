@@ -63,7 +63,7 @@ def test_promote_rejects_invalid_requests(champion: ModelVersion) -> None:
     with pytest.raises(RegistryError, match="no previous champion"):
         actions.rollback(reason="back", actor=SYSTEM)
     assert (aliases(), Promotion.objects.count()) == before
-    promotion = promote_version(version, gates=failed, forced=True)
+    promotion = promote_version(version, gates=failed, force=True)
     assert promotion.forced
     assert promotion.gates == failed
 

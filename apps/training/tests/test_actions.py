@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import Task
 from django.core.management import CommandError, call_command
 
 from apps.classifier.config import TrainingConfig
@@ -14,6 +15,7 @@ from apps.classifier.scorer import Scorer
 from apps.core.permissions import SYSTEM
 from apps.registry import tracking
 from apps.registry.models import Alias, EvaluationArtifact, ModelVersion
+from apps.registry.tasks import sync_tracking
 from apps.training import actions, tasks
 from apps.training.actions import training
 from apps.training.exceptions import SourceError, TrainingError
@@ -142,14 +144,14 @@ def test_train_too_few_rows(db: None, tmp_path: Path) -> None:
 
 def test_train_model_task_delivered_twice(small: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[int] = []
-    enqueued: list[str] = []
+    enqueued: list[Task] = []
     monkeypatch.setattr(training, "_train", lambda run, step: trained.append(run.pk))
     monkeypatch.setattr(tasks, "enqueue", lambda task, *args, **options: enqueued.append(task))
     run = actions.create_run(actor=SYSTEM, dataset=small)
     tasks.train_model(run.pk)
     tasks.train_model(run.pk)
     assert trained == [run.pk]
-    assert "apps.registry.tasks.sync_tracking" in enqueued
+    assert sync_tracking in enqueued
 
 
 def test_train_model_invalid_arguments(small: Dataset) -> None:

@@ -27,12 +27,10 @@ CHALLENGER = f"{RUNS}challenger/"
 @pytest.fixture
 def enqueued(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     """The tasks that are enqueued, with their arguments."""
-    tasks: list[tuple] = []
+    messages: list[tuple] = []
     for module in (runs, evaluation):
-        monkeypatch.setattr(
-            module, "enqueue_task", lambda task, *args, **options: tasks.append((task, *args))
-        )
-    return tasks
+        monkeypatch.setattr(module, "enqueue", lambda task, *args, **options: messages.append((task, *args)))
+    return messages
 
 
 @pytest.fixture
@@ -59,7 +57,7 @@ def test_start_watch_and_cancel_run(
     answer = client.post(f"{RUNS}start/", {"dataset": dataset.pk, "recipe": "two_level", "seed": 3})
     run = TrainingRun.objects.get()
     assert answer.url == f"{RUNS}{run.pk}/watch/"
-    assert enqueued == [("train_model", run.pk)]
+    assert enqueued == [(tasks.train_model, run.pk)]
     assert run.seed == 3
     assert run.created_by.username == "some engineer"
     TrainingRun.objects.update(status="running", step="fit", progress=0.5)
@@ -102,7 +100,7 @@ def test_build_enqueues_task(
     client = staff("engineer")
     selection = {"action": "build", "_selected_action": [dataset.pk]}
     assert "A worker is building" in client.post("/admin/training/dataset/", selection, follow=True).text
-    assert enqueued == [("build_dataset", "decisions", dataset.pk)]
+    assert enqueued == [(tasks.build_dataset, "decisions", dataset.pk)]
     tasks.build_dataset("decisions", dataset.pk)
     assert "no stored comment has a label" in caplog.text
     Dataset.objects.update(is_built=True)
@@ -120,7 +118,7 @@ def test_challenger_lead_overrides_gates_and_rolls_back(
     page = client.get(CHALLENGER).text
     assert all(part in page for part in ('name="force"', "Measure gates", "has not scored a comment yet"))
     assert "A worker is measuring" in client.post(CHALLENGER, {"measure": "1"}, follow=True).text
-    assert enqueued == [("measure_gates", reversed_version.pk)]
+    assert enqueued == [(tasks.measure_gates, reversed_version.pk)]
     tasks.measure_gates(reversed_version.pk)
     page = client.get(CHALLENGER).text
     assert all(part in page for part in ("mean ROC-AUC", "failed", "passed", "interval"))

@@ -18,12 +18,11 @@ from apps.predictions import actions as predictions
 from apps.predictions.models import Prediction
 from apps.registry import actions as registry
 from apps.registry import tracking
-from apps.registry.exceptions import RegistryError
-from apps.registry.gates import describe
+from apps.registry.exceptions import GateError, RegistryError
+from apps.registry.gates import Gate, describe
 from apps.registry.models import EvaluationArtifact, ModelArtifact, ModelVersion, Promotion
 from apps.training import actions, datasets, gates
-from apps.training.exceptions import GateError
-from apps.training.models import Dataset, Gate, GateReport
+from apps.training.models import Dataset, GateReport
 from toxicmod.testing.factories import measure_and_promote
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]

@@ -10,15 +10,17 @@ from django.core.exceptions import PermissionDenied
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from apps.accounts.models import APIKey, User
+from apps.accounts.actions import create_api_key
+from apps.accounts.models import APIKey, Scope, User
+from apps.core.permissions import SYSTEM, SystemActor
 from apps.webhooks import actions, signing
-from apps.webhooks.actions import Actor, end_signing_key, rotate_signing_key, send_test
+from apps.webhooks.actions import end_signing_key, rotate_signing_key, send_test
 from apps.webhooks.exceptions import WebhookError
 from apps.webhooks.models import SigningKey
 from toxicmod.testing.receivers import Receiver
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
-ACTOR = Actor("ada")
+ACTOR = SystemActor("ada")
 
 
 @pytest.fixture
@@ -80,13 +82,18 @@ def test_the_overlap_is_bounded(platform: APIKey, overlap: timedelta) -> None:
 
 
 def test_who_may_manage_keys(platform: APIKey) -> None:
-    user = User.objects.create_user("lea")
-    with pytest.raises(PermissionDenied):
-        Actor.for_user(user)
-    with pytest.raises(PermissionDenied):
-        Actor.for_client(platform)  # a new key has every scope but this one
-    platform.scopes = ["webhooks"]
-    assert Actor.for_client(platform).name.startswith("API key")
+    other, _ = create_api_key(actor=SYSTEM, name="other", scopes=[Scope.WEBHOOKS])
+    # A new key has every scope but this one.
+    for actor in (User.objects.create_user("lea"), platform, other):
+        with pytest.raises(PermissionDenied):
+            rotate_signing_key(client=platform, actor=actor)
+        with pytest.raises(PermissionDenied):
+            end_signing_key(client=platform, key_id="unknown", actor=actor)
+        with pytest.raises(PermissionDenied):
+            send_test(client=platform, url="https://platform.example/", actor=actor)
+    platform.scopes = [Scope.WEBHOOKS]
+    key, _ = rotate_signing_key(client=platform, actor=platform)
+    assert key.created_by.startswith("API key")
 
 
 def test_send_test_is_signed_and_returns_the_response(platform: APIKey, receiver: Receiver) -> None:

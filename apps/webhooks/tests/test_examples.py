@@ -14,14 +14,15 @@ import requests
 from pytest_django import Settings
 
 from apps.accounts.models import APIKey
+from apps.core.permissions import SystemActor
 from apps.webhooks import transport
-from apps.webhooks.actions import Actor, end_signing_key, rotate_signing_key, send_test
+from apps.webhooks.actions import end_signing_key, rotate_signing_key, send_test
 from apps.webhooks.examples import FOLDER, examples
 from apps.webhooks.models import SigningKey
 from apps.webhooks.signing import sign
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
-ACTOR = Actor("ada")
+ACTOR = SystemActor("ada")
 
 
 def command(name: str, port: int) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Policy, QueueItem, Submission
 from apps.predictions.models import Prediction
 from apps.registry.models import ModelVersion

@@ -74,11 +74,6 @@ class QueueQuery(StrictSerializer):
     cursor = StringField(required=False)
 
 
-class LeaseResult(serializers.Serializer):
-    by = serializers.CharField()
-    until = serializers.DateTimeField()
-
-
 class QueueItemResult(serializers.ModelSerializer):
     """A queue item. In a blind second review, the fields that could bias the moderator are null."""
 

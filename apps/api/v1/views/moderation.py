@@ -3,7 +3,6 @@
 from math import isfinite
 from typing import Any
 
-from django.core.exceptions import PermissionDenied
 from drf_spectacular.utils import extend_schema
 from rest_framework import exceptions
 from rest_framework.pagination import CursorPagination
@@ -16,6 +15,7 @@ from apps.accounts.permissions import communities_of
 from apps.api import problems
 from apps.api.v1.serializers import moderation as s
 from apps.api.v1.views.predictions import PROBLEM, PROBLEMS
+from apps.core.exceptions import PermissionDeniedError
 from apps.moderation import actions, saved_views, statistics, webhooks
 from apps.moderation.models import Decision, PolicyRule, QueueItem, Submission
 from apps.moderation.permissions import visible_item, visible_to
@@ -35,11 +35,13 @@ class QueueView(APIView):
         """Return the moderator of the API key.
 
         Raises:
-            PermissionDenied: the API key has no moderator.
+            PermissionDeniedError: the API key has no moderator.
         """
         user = self.request.auth.acts_as
         if user is None:
-            raise PermissionDenied("This API key has no moderator: set “Acts as” of the key in the admin.")
+            raise PermissionDeniedError(
+                "This API key has no moderator: set “Acts as” of the key in the admin."
+            )
         return user
 
 

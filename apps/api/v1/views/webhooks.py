@@ -13,7 +13,6 @@ from apps.api.v1.serializers import webhooks as s
 from apps.api.v1.views.moderation import CONFLICTS
 from apps.api.v1.views.predictions import PROBLEMS
 from apps.webhooks import actions
-from apps.webhooks.actions import Actor
 from apps.webhooks.models import SigningKey
 
 
@@ -41,7 +40,7 @@ class SigningKeysView(WebhooksView):
         data = s.RotateRequest.validated(request.data or {})
         key, secret = actions.rotate_signing_key(
             client=request.auth,
-            actor=Actor.for_client(request.auth),
+            actor=request.auth,
             overlap=timedelta(hours=data["overlap_hours"]),
         )
         result = s.SigningKeyResult(key).data | {"secret": secret}
@@ -55,7 +54,7 @@ class SigningKeyView(WebhooksView):
     def delete(self, request: Request, key_id: str) -> Response:
         if not SigningKey.objects.active().filter(client=request.auth, key_id=key_id).exists():
             raise exceptions.NotFound("There is no such active key.")
-        actions.end_signing_key(client=request.auth, key_id=key_id, actor=Actor.for_client(request.auth))
+        actions.end_signing_key(client=request.auth, key_id=key_id, actor=request.auth)
         return Response(status=204)
 
 
@@ -69,9 +68,7 @@ class TestWebhookView(WebhooksView):
     )
     def post(self, request: Request) -> Response:
         data = s.TestWebhookRequest.validated(request.data)
-        attempt = actions.send_test(
-            client=request.auth, url=data["url"], actor=Actor.for_client(request.auth)
-        )
+        attempt = actions.send_test(client=request.auth, url=data["url"], actor=request.auth)
         return Response(
             {
                 "is_delivered": attempt.is_delivered,

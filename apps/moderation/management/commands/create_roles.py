@@ -1,4 +1,4 @@
-"""Create the groups that give people their roles."""
+"""Create the groups of the roles."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from apps.moderation.roles import create_roles
 class Command(ProjectCommand):
     help = """Create the groups viewer, moderator, lead, engineer and administrator with their permissions.
 
-It can be run at every start: what is there stays, what is missing is added."""
+It can be run at every start: it adds missing groups and permissions and removes none."""
     examples = "  manage.py create_roles"
 
     def handle(self, *args: Any, **options: Any) -> None:

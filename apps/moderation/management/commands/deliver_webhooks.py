@@ -15,12 +15,12 @@ It is safe to run it next to workers: one process at a time sends to an endpoint
     examples = "  manage.py deliver_webhooks\n  manage.py deliver_webhooks --limit 1000"
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--limit", type=int, default=200, help="Send at most so many (200).")
+        parser.add_argument("--limit", type=int, default=200, help="The maximum number of webhooks (200).")
 
     def handle(self, *args: Any, **options: Any) -> None:
         sent: list[Delivery] = []
         for endpoint_id in actions.due_endpoints():
-            left = options["limit"] - len(sent)
-            sent += actions.deliver_endpoint(endpoint_id=endpoint_id, limit=left)
-        done = sum(delivery.status == Delivery.Status.DELIVERED for delivery in sent)
-        self.stdout.write(f"Delivered {done} of {len(sent)} webhooks that were due.")
+            remaining = options["limit"] - len(sent)
+            sent += actions.deliver_endpoint(endpoint_id=endpoint_id, limit=remaining)
+        delivered = sum(delivery.status == Delivery.Status.DELIVERED for delivery in sent)
+        self.stdout.write(f"Delivered {delivered} of {len(sent)} webhooks that were due.")

@@ -17,31 +17,30 @@ from apps.moderation.models import Decision
 
 
 class Command(ProjectCommand):
-    help = """Export the decisions of the last days as CSV, with the columns of the console's own export. No
-comment's text is in it.
+    help = """Export the decisions of the last days as CSV, with the same columns as the console's export.
+The file contains no comments.
 
 Without --output the file goes to the bucket S3_BUCKET, as exports/decisions-DATE.csv."""
     examples = """  manage.py export_decisions --output decisions.csv
   manage.py export_decisions --days 7 --automatic --output s3://bucket/decisions.csv
   manage.py export_decisions --days 1                 from cron, where S3_BUCKET is set"""
-    expected_errors = (object_storage.StorageError,)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--days", type=int, default=30, help="Of how many days (30).")
-        parser.add_argument("--automatic", action="store_true", help="The policy's own decisions, too.")
+        parser.add_argument("--days", type=int, default=30, help="The number of days (30).")
+        parser.add_argument("--automatic", action="store_true", help="Include automatic decisions.")
         parser.add_argument("--output", help="A path or s3://bucket/key.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         output = options["output"]
         if not output:
             if not settings.S3_BUCKET:
-                raise CommandError("Say where to with --output, or set S3_BUCKET.")
+                raise CommandError("Name a file with --output, or set S3_BUCKET.")
             output = f"s3://{settings.S3_BUCKET}/exports/decisions-{timezone.now():%Y-%m-%d}.csv"
-        found = Decision.objects.filter(created_at__gte=timezone.now() - timedelta(days=options["days"]))
+        decisions = Decision.objects.filter(created_at__gte=timezone.now() - timedelta(days=options["days"]))
         if not options["automatic"]:
-            found = found.human()
+            decisions = decisions.human()
         related = ("by", "rule", "policy", "model_version", "submission__author")
-        rows = found.select_related(*related).order_by("pk")
+        rows = decisions.select_related(*related).order_by("pk")
         lines = exports.decisions_csv(rows.iterator(chunk_size=2_000))
         if not output.startswith("s3://"):
             self._write(Path(output), lines)

@@ -1,4 +1,4 @@
-"""Take the examples away."""
+"""Delete the example comments."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from apps.moderation import actions
 
 
 class Command(ProjectCommand):
-    help = """Delete the example comments with all that was decided of them. Nothing else is touched."""
+    help = """Delete the example comments and all decisions on them. Other comments are not changed."""
     examples = "  manage.py remove_examples"
 
     def handle(self, *args: Any, **options: Any) -> None:

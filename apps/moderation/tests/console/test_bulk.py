@@ -19,16 +19,16 @@ from toxicmod.testing.factories import create_queue_item
 def test_job_from_preview_to_undo(model: Any, policy: Policy, lea: User, lead_client: Client) -> None:
     for n in range(5):
         create_queue_item(f"insult={0.61 + n / 20} text number {n} {n * 'x'}", author_ref=f"a{n}")
-    chosen = {"label": "insult", "score_from": "0.6", "score_to": "0.75"}
-    html = lead_client.get(console_url("bulk", **chosen)).content.decode()
+    selection = {"label": "insult", "score_from": "0.6", "score_to": "0.75"}
+    html = lead_client.get(console_url("bulk", **selection)).content.decode()
     assert "<b>3</b> items match." in html
-    refused = lead_client.post(console_url("bulk"), chosen | {"action": "reject"})
-    assert refused.status_code == 422
-    for missing in (chosen, {"label": "insult", "action": "approve"}, {"score_from": 0, "score_to": 1}):
-        assert lead_client.post(console_url("bulk"), missing).status_code == 422
+    without_rule = selection | {"action": "reject"}
+    without_range = {"label": "insult", "action": "approve"}
+    for data in (without_rule, selection, without_range, {"score_from": 0, "score_to": 1}):
+        assert lead_client.post(console_url("bulk"), data).status_code == 422
     rule = policy.rules.get(label="insult")
     at = lead_client.post(
-        console_url("bulk"), chosen | {"action": "reject", "rule": rule.pk, "note": "sweep"}
+        console_url("bulk"), selection | {"action": "reject", "rule": rule.pk, "note": "sweep"}
     )["Location"]
     page = lead_client.get(at).content.decode()
     assert "Random sample of 3 items" in page
@@ -39,22 +39,22 @@ def test_job_from_preview_to_undo(model: Any, policy: Policy, lea: User, lead_cl
     job = BulkJob.objects.get()
     assert lead_client.get(at, headers=FETCH).json()["is_active"]
     actions.run_bulk(job_id=job.pk)
-    seen = lead_client.get(at, headers=FETCH).json()
-    assert not seen["is_active"]
-    assert "3 of 3 decided" in seen["html"]
+    progress = lead_client.get(at, headers=FETCH).json()
+    assert not progress["is_active"]
+    assert "3 of 3 decided" in progress["html"]
     assert Decision.objects.filter(job=job, note="sweep").count() == 3
-    decided = Decision.objects.filter(job=job).order_by("pk")
-    actions.appeal(token=webhooks.appeal_token(decided[0]), text="No.")
+    decisions = Decision.objects.filter(job=job).order_by("pk")
+    actions.appeal(token=webhooks.appeal_token(decisions[0]), text="No.")
     assert "Undo all 3 decisions" in lead_client.get(at).content.decode()
     assert lead_client.post(at, {"do": "undo"}).status_code == 422
     assert lead_client.post(at, {"do": "undo", "typed": "2"}).status_code == 422
     lead_client.post(at, {"do": "undo", "typed": "3"})
     assert lead_client.get(at, headers=FETCH).json()["is_active"]
     actions.run_bulk(job_id=job.pk)
-    seen = lead_client.get(at, headers=FETCH).json()
-    assert not seen["is_active"]
-    assert "2 of 3 decisions undone, 1 could not be undone" in seen["html"]
-    assert "the author has appealed" in seen["html"]
+    progress = lead_client.get(at, headers=FETCH).json()
+    assert not progress["is_active"]
+    assert "2 of 3 decisions undone, 1 could not be undone" in progress["html"]
+    assert "the author has appealed" in progress["html"]
     assert lead_client.post(at, {"do": "undo", "typed": "3"}).status_code == 422
     assert "Recent jobs" in lead_client.get(console_url("bulk")).content.decode()
 

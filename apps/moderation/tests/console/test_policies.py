@@ -21,26 +21,24 @@ def rules_form(policy: Policy, **changes: Any) -> dict[str, Any]:
     for number, rule in enumerate([*rules, blank]):
         for name, value in rule.items():
             form[f"rule-{number}-{name}"] = "" if value is None else value
-    shares = (
+    fields = (
         "audit_share", "reject_audit_share", "second_review_share", "due_minutes", "urgent_due_minutes",
         "strike_days",
     )  # fmt: skip
-    return form | {name: getattr(policy, name) for name in shares} | changes
+    return form | {name: getattr(policy, name) for name in fields} | changes
 
 
 def test_policy_simulate_save_and_activate(item: QueueItem, policy: Policy, lead_client: Client) -> None:
     create_queue_item("toxic=0.75 x")
     at = console_url("policy", policy.pk)
     assert "On past traffic" in lead_client.get(at).content.decode()
-    tried = lead_client.post(at, rules_form(policy, do="try") | {"rule-5-review_from": "0.9"}, headers=FETCH)
-    assert "50.0 %" in tried.json()["html"]
+    edited = rules_form(policy, do="try") | {"rule-5-review_from": "0.9"}
+    assert "50.0 %" in lead_client.post(at, edited, headers=FETCH).json()["html"]
     assert Policy.objects.count() == 1
-    wrong = rules_form(policy, do="try") | {"rule-5-review_from": "0.995"}
-    assert (
-        "at or below the threshold for rejection"
-        in lead_client.post(at, wrong, headers=FETCH).json()["message"]
-    )
-    assert lead_client.post(at, wrong).status_code == 422
+    invalid = rules_form(policy, do="try") | {"rule-5-review_from": "0.995"}
+    message = lead_client.post(at, invalid, headers=FETCH).json()["message"]
+    assert "at or below the threshold for rejection" in message
+    assert lead_client.post(at, invalid).status_code == 422
     draft_at = lead_client.post(at, rules_form(policy, do="save") | {"rule-5-review_from": "0.9"})["Location"]
     draft = Policy.objects.get(status="draft")
     assert (draft.version, draft.rules.get(label="toxic").review_from) == (2, 0.9)

@@ -1,4 +1,4 @@
-"""Tests of `console.review` and its context."""
+"""Tests of `console.review` and `console.review_context`."""
 
 import re
 from collections.abc import Callable
@@ -26,9 +26,9 @@ from toxicmod.testing.factories import HOSTILE_TEXT, create_queue_item, restrict
 
 def test_review_redirects_to_the_first_item(item: QueueItem, ann: User, moderator_client: Client) -> None:
     severe = create_queue_item("threat=0.9 you")
-    answer = moderator_client.get(console_url("review"))
-    assert answer["Location"] == console_url("item", severe.pk)
-    html = moderator_client.get(answer["Location"]).content.decode()
+    response = moderator_client.get(console_url("review"))
+    assert response["Location"] == console_url("item", severe.pk)
+    html = moderator_client.get(response["Location"]).content.decode()
     assert severe.priority_explanation in html
     assert "Your comment threatens somebody." in html
     for key in "ARESJU":
@@ -55,49 +55,49 @@ def test_review_keeps_the_saved_view(model: Any, policy: Policy, moderator_clien
 def test_review_explains_an_empty_view(
     model: Any, policy: Policy, ann: User, ben: User, lea: User, moderator_client: Client
 ) -> None:
-    def seen(view: str) -> str:
+    def get_page(view: str) -> str:
         html = moderator_client.get(console_url("review", view=view), follow=True).content.decode()
         return re.sub(r"\s+", " ", html)
 
-    def beside(view: str) -> str:
+    def count_text(view: str) -> str:
         cache.clear()
         row = next(row for row in saved_views.view_counts(ann) if row.view == view)
         return row.count_text
 
-    assert "Queue empty" in seen("all")
+    assert "Queue empty" in get_page("all")
     Policy.objects.update(second_review_share=1)
     first = create_queue_item("insult=0.7 one of them")
     held = actions.claim(item_id=first.pk, user=ann)
     actions.decide(item_id=first.pk, version=held.version, user=ann, action=Decision.Action.APPROVE)
     Policy.objects.update(second_review_share=0)
-    assert "1 item needs another moderator: you decided the comment first." in seen("second")
-    assert beside("second") == "1, you decided it first"
+    assert "1 item needs another moderator: you decided the comment first." in get_page("second")
+    assert count_text("second") == "1, you decided it first"
 
     actions.claim(item_id=(other := create_queue_item("insult=0.65 two")).pk, user=ben)
-    assert "1 item is being reviewed by ben; until " in seen("normal")
-    assert beside("normal") == "1, held by others"
+    assert "1 item is being reviewed by ben; until " in get_page("normal")
+    assert count_text("normal") == "1, reserved by others"
     actions.release(item_id=other.pk, user=ben)
     assert f"/item/{other.pk}/" in moderator_client.get(console_url("review", view="normal"))["Location"]
-    assert beside("normal") == "1"
+    assert count_text("normal") == "1"
 
     actions.skip(item_id=other.pk, user=ann)
-    assert "1 item was skipped by you." in seen("normal")
+    assert "1 item was skipped by you." in get_page("normal")
     held = actions.claim(item_id=other.pk, user=ben)
     actions.decide(item_id=other.pk, version=held.version, user=ben, action=Decision.Action.ESCALATE)
-    assert "1 item waits for a lead" in seen("escalated")
-    assert beside("escalated") == "1, leads only"
-    assert "No items in this view" in seen("normal")
+    assert "1 item waits for a lead" in get_page("escalated")
+    assert count_text("escalated") == "1, leads only"
+    assert "No items in this view" in get_page("normal")
 
-    barred = create_queue_item("threat=0.9 three")
+    restricted = create_queue_item("threat=0.9 three")
     Policy.objects.update(allowed_groups=["lead"])
-    assert "1 item is restricted by policy to: lead." in seen("urgent")
-    assert beside("urgent") == "1, restricted by policy"
+    assert "1 item is restricted by policy to: lead." in get_page("urgent")
+    assert count_text("urgent") == "1, restricted by policy"
     assert staff_client(lea).get(console_url("review", view="urgent"))["Location"] == console_url(
-        "item", barred.pk, view="urgent"
+        "item", restricted.pk, view="urgent"
     )
-    everything = seen("all")
+    page = get_page("all")
     for reason in ("needs another moderator", "waits for a lead", "restricted by policy"):
-        assert reason in everything
+        assert reason in page
 
 
 def test_review_suggests_a_break(model: Any, policy: Policy, ann: User, moderator_client: Client) -> None:
@@ -121,8 +121,8 @@ def test_sign_in_redirects_moderators_to_the_review_page(
     ann.save()
     form = {"username": "ann", "password": "correct horse battery", "next": reverse("admin:index")}
     assert Client().post(reverse("admin:login"), form)["Location"] == console_url("review")
-    wanted = form | {"next": console_url("profile")}
-    assert Client().post(reverse("admin:login"), wanted)["Location"] == console_url("profile")
+    form |= {"next": console_url("profile")}
+    assert Client().post(reverse("admin:login"), form)["Location"] == console_url("profile")
     moderator_client.force_login(ann, backend="django.contrib.auth.backends.ModelBackend")
     assert console_url("review") in moderator_client.get(reverse("admin:index")).content.decode()
 
@@ -131,11 +131,11 @@ def test_item_does_not_lease(
     model: Any, policy: Policy, ann: User, ben: User, moderator_client: Client
 ) -> None:
     urgent = create_queue_item("threat=0.9 one")
-    others = [create_queue_item(f"insult=0.7 number {number} {'x' * number}") for number in range(4)]
+    normal = [create_queue_item(f"insult=0.7 number {number} {'x' * number}") for number in range(4)]
     for view in ("all", "urgent", "normal", "uncertain", "mine", "overdue"):
         moderator_client.get(console_url("review", view=view), follow=True)
-    for each in (urgent, *others):
-        moderator_client.get(console_url("item", each.pk))
+    for item in (urgent, *normal):
+        moderator_client.get(console_url("item", item.pk))
     assert not QueueItem.objects.exclude(lease_by=None).exists()
     assert staff_client(ben).get(console_url("review"))["Location"] == console_url("item", urgent.pk)
 
@@ -144,14 +144,14 @@ def test_item_is_read_only_for_a_viewer(item: QueueItem, person: Callable[..., U
     viewer = staff_client(person("val", "viewer"))
     assert viewer.get(console_url("review"))["Location"] == console_url("item", item.pk)
     html = viewer.get(console_url("item", item.pk)).content.decode()
-    assert "View only.</strong> Your role lets you read the queue, not decide." in html
+    assert "View only.</strong> You do not have permission to decide items." in html
     assert 'id="decide"' not in html
     assert viewer.post(console_url("decide", item.pk), decision_form(item)).status_code == 403
     for name in ("bulk", "webhooks", "decisions_csv"):
-        refused = viewer.get(console_url(name))
-        assert refused.status_code == 403
-        assert "Your role does not let you " in refused.content.decode()
-        assert "moderation." not in refused.content.decode()
+        response = viewer.get(console_url(name))
+        assert response.status_code == 403
+        assert "You do not have permission to " in response.content.decode()
+        assert "moderation." not in response.content.decode()
 
 
 def test_item_of_another_community_is_not_found(
@@ -173,22 +173,23 @@ def test_item_hides_scores_and_decisions_in_a_blind_review(
     actions.decide(item_id=held.pk, version=held.version, user=ben, action=Decision.Action.REJECT, rule=rule)
     second = QueueItem.objects.get(kind="second")
 
-    def drawn(of: QueueItem) -> str:
-        # Without attributes in which chance may write anything: times and the form's token.
-        html = moderator_client.get(console_url("item", of.pk)).content.decode()
+    def get_page(item: QueueItem) -> str:
+        # Times and the form's token may contain a forbidden text by chance.
+        html = moderator_client.get(console_url("item", item.pk)).content.decode()
         return re.sub(r'(datetime|data-until|value)="[^"]*"', "", html)
 
     hidden = ("<mark>", 'class="gauge"', "<b>ben</b>", "troll", "70.0 %")
-    for each in hidden:
-        assert each not in drawn(second), each
-    assert "you fool" in drawn(second)
-    # The same item shows all of it to who may see it.
+    for text in hidden:
+        assert text not in get_page(second), text
+    assert "you fool" in get_page(second)
+    # If the item is not blind, the page shows all of them.
     QueueItem.objects.filter(pk=second.pk).update(kind="review")
-    for each in hidden:
-        assert each in drawn(second), each
+    for text in hidden:
+        assert text in get_page(second), text
     QueueItem.objects.filter(pk=second.pk).update(kind="second")
-    silent = moderator_client.post(console_url("decide", second.pk), decision_form(second, "reject"))
-    assert (silent.status_code, "tick the labels that apply" in silent.content.decode()) == (422, True)
+    unlabelled = moderator_client.post(console_url("decide", second.pk), decision_form(second, "reject"))
+    assert unlabelled.status_code == 422
+    assert "tick the labels that apply" in unlabelled.content.decode()
     both = decision_form(second, "reject", labels=["insult"], none="on")
     assert moderator_client.post(console_url("decide", second.pk), both).status_code == 422
     assert (
@@ -202,14 +203,14 @@ def test_item_hides_scores_and_decisions_in_a_blind_review(
 
 def test_item_shows_an_appeal(item: QueueItem, ann: User, lead_client: Client) -> None:
     held = actions.claim(item_id=item.pk, user=ann)
-    decided = actions.decide(
+    result = actions.decide(
         item_id=held.pk,
         version=held.version,
         user=ann,
         action=Decision.Action.REJECT,
         rule=held.default_rule(),
     )
-    appeal = actions.appeal(token=webhooks.appeal_token(decided.decision), text="<b>It was a quote</b>")
+    appeal = actions.appeal(token=webhooks.appeal_token(result.decision), text="<b>It was a quote</b>")
     html = lead_client.get(console_url("item", appeal.item_id)).content.decode()
     assert "&lt;b&gt;It was a quote" in html
     assert "Approve: overturn" in html
@@ -221,14 +222,14 @@ def test_item_shows_an_appeal(item: QueueItem, ann: User, lead_client: Client) -
 
 def test_item_escapes_hostile_text(model: Any, policy: Policy, moderator_client: Client) -> None:
     item = create_queue_item(HOSTILE_TEXT, context={"<b>parent</b>": "<i>x</i>"}, author_ref='"><script>')
-    answer = moderator_client.get(console_url("item", item.pk))
-    html = answer.content.decode()
+    response = moderator_client.get(console_url("item", item.pk))
+    html = response.content.decode()
     for danger in ("<script>alert", "<img", "<b>parent", "<i>x", '"><script>', "\u202e"):
         assert danger not in html, danger
     assert "U+202E" in html
     assert "{{" in html
-    moved = moderator_client.post(console_url("decide", item.pk), decision_form(item))
-    assert "script" not in moved["Location"]
+    redirect = moderator_client.post(console_url("decide", item.pk), decision_form(item))
+    assert "script" not in redirect["Location"]
 
 
 @pytest.mark.parametrize(
@@ -247,25 +248,27 @@ def test_item_history_names_the_moderator(
 
 def test_next_item_and_decide_return_json(item: QueueItem, ann: User, moderator_client: Client) -> None:
     other = create_queue_item("insult=0.65 and you")
-    about = {"tab": "one", "exclude": str(item.pk)}
-    ahead = moderator_client.post(console_url("next"), about, headers=FETCH).json()
-    assert (ahead["item"], ahead["url"]) == (other.pk, console_url("item", other.pk))
-    assert f'name="version" value="{other.version}"' in ahead["html"]
-    assert console_url("item", item.pk) not in ahead["html"]  # not in the list of the next ones either
+    data = {"tab": "one", "exclude": str(item.pk)}
+    prefetched = moderator_client.post(console_url("next"), data, headers=FETCH).json()
+    assert (prefetched["item"], prefetched["url"]) == (other.pk, console_url("item", other.pk))
+    assert f'name="version" value="{other.version}"' in prefetched["html"]
+    assert console_url("item", item.pk) not in prefetched["html"]  # nor in the list of the next items
     other.refresh_from_db()
     assert other.lease_by is None
-    answer = moderator_client.post(console_url("decide", item.pk), decision_form(item), headers=FETCH).json()
+    response = moderator_client.post(
+        console_url("decide", item.pk), decision_form(item), headers=FETCH
+    ).json()
     decision = Decision.objects.get()
-    assert answer["undo_url"] == console_url("undo", decision.pk)
-    assert answer["message"] == f"Approved item {item.pk}."
-    assert "Approved" in answer["last_decision"]
-    undone = moderator_client.post(answer["undo_url"], headers=FETCH).json()
+    assert response["undo_url"] == console_url("undo", decision.pk)
+    assert response["message"] == f"Approved item {item.pk}."
+    assert "Approved" in response["last_decision"]
+    undone = moderator_client.post(response["undo_url"], headers=FETCH).json()
     assert undone["message"] == f"Undone: approval of item {item.pk}."
     assert undone["url"] == console_url("item", item.pk)
-    assert moderator_client.post(answer["undo_url"], headers=FETCH).status_code == 409
-    end = {"tab": "one", "exclude": f"{item.pk},{other.pk}"}
-    nothing = moderator_client.post(console_url("next"), end, headers=FETCH).json()
-    assert (nothing["item"], nothing["url"]) == (None, console_url("review"))
+    assert moderator_client.post(response["undo_url"], headers=FETCH).status_code == 409
+    data["exclude"] = f"{item.pk},{other.pk}"
+    empty = moderator_client.post(console_url("next"), data, headers=FETCH).json()
+    assert (empty["item"], empty["url"]) == (None, console_url("review"))
     assert (
         moderator_client.post(
             console_url("next"), {"tab": "one", "exclude": "1;2"}, headers=FETCH
@@ -279,15 +282,15 @@ def test_next_item_offers_an_item_to_one_tab(
 ) -> None:
     items = [create_queue_item(f"insult=0.7 number {number} {'x' * number}") for number in range(3)]
     other = staff_client(ben)
-    given = [
-        who.post(console_url("next"), {"tab": tab}, headers=FETCH).json()["item"]
-        for who, tab in ((moderator_client, "1"), (moderator_client, "2"), (other, "3"), (other, "4"))
+    offered = [
+        client.post(console_url("next"), {"tab": tab}, headers=FETCH).json()["item"]
+        for client, tab in ((moderator_client, "1"), (moderator_client, "2"), (other, "3"), (other, "4"))
     ]
-    assert sorted(given[:3]) == sorted(item.pk for item in items)
-    assert given[3] is None
-    assert other.get(console_url("review"))["Location"] == console_url("item", given[0])
-    moderator_client.post(console_url("release", given[1]), {"tab": "2"})
-    assert other.post(console_url("next"), {"tab": "4"}, headers=FETCH).json()["item"] == given[1]
+    assert sorted(offered[:3]) == sorted(item.pk for item in items)
+    assert offered[3] is None
+    assert other.get(console_url("review"))["Location"] == console_url("item", offered[0])
+    moderator_client.post(console_url("release", offered[1]), {"tab": "2"})
+    assert other.post(console_url("next"), {"tab": "4"}, headers=FETCH).json()["item"] == offered[1]
 
 
 def test_release_ends_the_lease_of_its_version(item: QueueItem, ann: User, moderator_client: Client) -> None:
@@ -313,19 +316,21 @@ def test_presence_returns_other_viewers(
     item: QueueItem, ann: User, lead_client: Client, moderator_client: Client
 ) -> None:
     moderator_client.post(console_url("presence", item.pk), {"tab": "a", "is_first": "1"}, headers=FETCH)
-    seen = lead_client.post(console_url("presence", item.pk), {"tab": "b"}, headers=FETCH).json()
-    assert seen["other_viewers"] == ["ann"]
-    assert seen["lease_until"] is None
+    viewing = lead_client.post(console_url("presence", item.pk), {"tab": "b"}, headers=FETCH).json()
+    assert viewing["other_viewers"] == ["ann"]
+    assert viewing["lease_until"] is None
     moderator_client.post(console_url("claim", item.pk), headers=FETCH)
-    mine = moderator_client.post(console_url("presence", item.pk), {"tab": "a"}, headers=FETCH).json()
-    assert mine["other_viewers"] == ["lea"]
-    assert mine["lease_until"]
+    reviewing = moderator_client.post(console_url("presence", item.pk), {"tab": "a"}, headers=FETCH).json()
+    assert reviewing["other_viewers"] == ["lea"]
+    assert reviewing["lease_until"]
 
 
 def test_decide_undo_and_decide_again(item: QueueItem, ann: User, moderator_client: Client) -> None:
     moderator_client.get(console_url("item", item.pk))
-    answer = moderator_client.post(console_url("decide", item.pk), decision_form(item, "reject", note="rude"))
-    assert (answer.status_code, answer["Location"]) == (302, console_url("review"))
+    response = moderator_client.post(
+        console_url("decide", item.pk), decision_form(item, "reject", note="rude")
+    )
+    assert (response.status_code, response["Location"]) == (302, console_url("review"))
     decision = Decision.objects.get(by=ann)
     assert (decision.action, decision.note, decision.seconds) == ("reject", "rude", 3.5)
     assert decision.rule
@@ -349,8 +354,8 @@ def test_decide_undo_and_decide_again(item: QueueItem, ann: User, moderator_clie
 def test_decide_stores_only_ticked_labels(model: Any, policy: Policy, moderator_client: Client) -> None:
     items = [create_queue_item(f"insult=0.7 number {number} {'x' * number}") for number in range(5)]
     forms = [{}, {"labels": ["insult"]}, {"labels": ["insult", "threat"]}, {}, {"labels": ["obscene"]}]
-    done = ["reject", "reject", "approve", "approve", "escalate"]
-    for item, action, fields in zip(items, done, forms, strict=True):
+    chosen_actions = ["reject", "reject", "approve", "approve", "escalate"]
+    for item, action, fields in zip(items, chosen_actions, forms, strict=True):
         html = moderator_client.get(console_url("item", item.pk)).content.decode()
         assert not re.search(r"<input[^>]* checked", html)
         assert (
@@ -360,26 +365,26 @@ def test_decide_stores_only_ticked_labels(model: Any, policy: Policy, moderator_
             == 302
         )
     stored = [Decision.objects.get(item=item).labels for item in items]
-    said = [labels and [label for label, flag in labels.items() if flag] for labels in stored]
-    assert said == [None, ["insult"], ["threat", "insult"], None, None]
+    ticked = [labels and [label for label, flag in labels.items() if flag] for labels in stored]
+    assert ticked == [None, ["insult"], ["threat", "insult"], None, None]
 
 
 def test_decide_after_another_moderator(
     item: QueueItem, ann: User, ben: User, moderator_client: Client
 ) -> None:
     moderator_client.post(console_url("claim", item.pk))
-    mine = decision_form(item)
+    form = decision_form(item)
     QueueItem.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
     actions.expire_leases()
-    taken = actions.claim(item_id=item.pk, user=ben)
-    held = moderator_client.post(console_url("decide", item.pk), mine)
-    assert held.status_code == 409
-    assert "ben is reviewing this until" in held.content.decode()
-    actions.decide(item_id=item.pk, version=taken.version, user=ben, action=Decision.Action.APPROVE)
+    leased = actions.claim(item_id=item.pk, user=ben)
+    early = moderator_client.post(console_url("decide", item.pk), form)
+    assert early.status_code == 409
+    assert "ben is reviewing this until" in early.content.decode()
+    actions.decide(item_id=item.pk, version=leased.version, user=ben, action=Decision.Action.APPROVE)
     late = moderator_client.post(console_url("decide", item.pk), decision_form(item, "reject"))
     assert late.status_code == 409
     assert re.search(r"Already handled by ben: approved \d+ s ago", late.content.decode())
-    assert moderator_client.post(console_url("decide", item.pk), mine, headers=FETCH).status_code == 409
+    assert moderator_client.post(console_url("decide", item.pk), form, headers=FETCH).status_code == 409
     assert (
         "Already handled by ben: approved"
         in moderator_client.get(console_url("item", item.pk)).content.decode()
@@ -409,9 +414,9 @@ def test_decide_twice_explains_the_conflict(item: QueueItem, moderator_client: C
 
 def test_decide_requires_a_reason_for_a_rejection(item: QueueItem, moderator_client: Client) -> None:
     moderator_client.get(console_url("item", item.pk))
-    answer = moderator_client.post(console_url("decide", item.pk), decision_form(item, "reject", rule=""))
-    assert answer.status_code == 422
-    assert "Choose a reason" in answer.content.decode()
+    response = moderator_client.post(console_url("decide", item.pk), decision_form(item, "reject", rule=""))
+    assert response.status_code == 422
+    assert "Choose a reason" in response.content.decode()
     assert (
         moderator_client.post(
             console_url("decide", item.pk), decision_form(item, "reject", rule="999")
@@ -433,12 +438,12 @@ def test_decide_late_does_not_reveal_the_first_decision(
         action=Decision.Action.REJECT,
         rule=held.default_rule(),
     )
-    for answer in (
+    for response in (
         moderator_client.post(console_url("decide", item.pk), decision_form(item)),
         moderator_client.get(console_url("item", item.pk)),
     ):
-        page = answer.content.decode()
-        assert answer.status_code == 409
+        page = response.content.decode()
+        assert response.status_code == 409
         assert "Another moderator has decided this item meanwhile." in page
         assert "ben" not in page
     QueueItem.objects.filter(pk=item.pk).update(community="elsewhere")
@@ -470,7 +475,7 @@ def test_decide_escalates_to_another_lead(
     lead_client.post(console_url("undo", escalation.pk))
     assert lead_client.get(console_url("review"))["Location"] == console_url("item", item.pk)
     lead_client.post(console_url("decide", item.pk), decision_form(item, "escalate"))
-    leo.post(console_url("decide", item.pk), decision_form(item, "escalate"))  # sends it back
+    leo.post(console_url("decide", item.pk), decision_form(item, "escalate"))
     assert lead_client.get(console_url("review"))["Location"] == console_url("item", item.pk)
     leo.post(console_url("claim", item.pk))
     assert leo.get(console_url("review", view="mine"))["Location"] == console_url(
@@ -495,9 +500,9 @@ def test_skip_of_an_item_of_another_community_is_not_found(
 def test_skip_and_release_and_next(item: QueueItem, ann: User, moderator_client: Client) -> None:
     other = create_queue_item("insult=0.75 and you")
     moderator_client.get(console_url("item", item.pk))
-    answer = moderator_client.post(console_url("release_and_next", item.pk))
-    assert answer["Location"] == console_url("item", other.pk)
-    moderator_client.get(answer["Location"])
+    response = moderator_client.post(console_url("release_and_next", item.pk))
+    assert response["Location"] == console_url("item", other.pk)
+    moderator_client.get(response["Location"])
     assert moderator_client.post(console_url("skip", other.pk), {"note": "not my language"})[
         "Location"
     ] == console_url("review")
@@ -511,27 +516,29 @@ def test_similar_items_are_decided_and_undone_together(
     items = [create_queue_item("insult=0.7 buy my fine rings today", author_ref=f"a{n}") for n in range(4)]
     first = items[0]
     assert "Show 3 similar comments" in moderator_client.get(console_url("item", first.pk)).content.decode()
-    shown = moderator_client.get(console_url("similar", first.pk), headers=FETCH).json()
+    similar = moderator_client.get(console_url("similar", first.pk), headers=FETCH).json()
     ids = ",".join(str(item.pk) for item in items[1:])
-    assert shown["count"] == 3
-    assert "these 3 similar comments" in shown["html"]
-    assert shown["html"].count("buy my fine rings today") == 3
-    assert f'name="similar" form="decide" value="{ids}"' in shown["html"]
+    assert similar["count"] == 3
+    assert "these 3 similar comments" in similar["html"]
+    assert similar["html"].count("buy my fine rings today") == 3
+    assert f'name="similar" form="decide" value="{ids}"' in similar["html"]
     assert (
         f'value="{ids}"' in moderator_client.get(console_url("item", first.pk, similar="on")).content.decode()
     )
-    create_queue_item("insult=0.7 buy my fine rings today", author_ref="nobody has seen this one")
+    create_queue_item("insult=0.7 buy my fine rings today", author_ref="the page did not show this item")
     held = actions.claim(item_id=items[3].pk, user=ben)
-    answer = moderator_client.post(
+    response = moderator_client.post(
         console_url("decide", first.pk), decision_form(first, similar=ids), headers=FETCH
     ).json()
-    assert answer["message"].startswith(f"Approved item {first.pk} and 2 similar.")
-    assert f"Not applied to item {items[3].pk}: held or decided by another moderator." in answer["notice"]
+    assert response["message"].startswith(f"Approved item {first.pk} and 2 similar.")
+    assert (
+        f"Not applied to item {items[3].pk}: reserved or decided by another moderator." in response["notice"]
+    )
     assert QueueItem.objects.filter(status="approved").count() == 3
     actions.release(item_id=held.pk, user=ben)
     assert "and 2 similar" in moderator_client.get(console_url("review"), follow=True).content.decode()
     decisions = {decision.item_id: decision for decision in Decision.objects.all()}
-    actions.undo(decision_id=decisions[items[1].pk].pk, user=lea)  # a lead holds this one now
+    actions.undo(decision_id=decisions[items[1].pk].pk, user=lea)  # the lead leases this one
     undone = moderator_client.post(console_url("undo", decisions[first.pk].pk), headers=FETCH).json()
     assert undone["message"] == f"Undone: approval of item {first.pk} and of 1 similar."
     assert QueueItem.objects.open().count() == 5
@@ -540,11 +547,11 @@ def test_similar_items_are_decided_and_undone_together(
 
 def test_last_decision_counts_similar_items(model: Any, policy: Policy, moderator_client: Client) -> None:
     items = [create_queue_item("insult=0.7 buy my fine rings today", author_ref=f"a{n}") for n in range(4)]
-    first, *others = items
-    ids = ",".join(str(item.pk) for item in others)
+    first, *similar = items
+    ids = ",".join(str(item.pk) for item in similar)
     moderator_client.post(console_url("decide", first.pk), decision_form(first, similar=ids))
 
-    def strip() -> str:
+    def last_decision() -> str:
         html = moderator_client.get(console_url("item", first.pk)).content.decode()
         return re.sub(r"<[^>]*>|\s+", " ", html.split('id="last-decision">')[1].split("</div>")[0])
 
@@ -552,10 +559,10 @@ def test_last_decision_counts_similar_items(model: Any, policy: Policy, moderato
         decision = Decision.objects.effective().get(item=item)
         return moderator_client.post(console_url("undo", decision.pk), headers=FETCH).json()["message"]
 
-    assert undo(others[0]) == f"Undone: approval of item {others[0].pk}."
-    assert re.search(rf"Undone\s+: approval of\s+item {others[0].pk}\s+·", strip())
+    assert undo(similar[0]) == f"Undone: approval of item {similar[0].pk}."
+    assert re.search(rf"Undone\s+: approval of\s+item {similar[0].pk}\s+·", last_decision())
     assert undo(first) == f"Undone: approval of item {first.pk} and of 2 similar."
-    assert re.search(rf"Undone\s+: approval of\s+item {first.pk}\s+and 2 similar", strip())
+    assert re.search(rf"Undone\s+: approval of\s+item {first.pk}\s+and 2 similar", last_decision())
 
 
 def test_last_decision_ignores_bulk_jobs(model: Any, policy: Policy, lea: User, lead_client: Client) -> None:
@@ -591,17 +598,17 @@ def test_undo_names_decisions_that_cannot_be_undone(
 def test_undo_explains_a_conflict(
     item: QueueItem, ann: User, ben: User, lea: User, moderator_client: Client
 ) -> None:
-    def message(who: Client, pk: int) -> tuple[int, str]:
-        answer = who.post(console_url("undo", pk), headers=FETCH)
-        return answer.status_code, answer.json()["message"]
+    def post_undo(client: Client, pk: int) -> tuple[int, str]:
+        response = client.post(console_url("undo", pk), headers=FETCH)
+        return response.status_code, response.json()["message"]
 
     moderator_client.post(console_url("decide", item.pk), decision_form(item))
     first = Decision.objects.get()
-    assert message(staff_client(ben), first.pk) == (403, "Only ann or a lead can undo this decision.")
+    assert post_undo(staff_client(ben), first.pk) == (403, "Only ann or a lead can undo this decision.")
     actions.undo(decision_id=first.pk, user=lea)
-    status, text = message(moderator_client, first.pk)
+    status, text = post_undo(moderator_client, first.pk)
     assert status == 409
     assert re.fullmatch(r"lea undid this decision \d+ s ago\.", text)
     held = actions.claim(item_id=item.pk, user=lea)
     actions.decide(item_id=item.pk, version=held.version, user=lea, action=Decision.Action.APPROVE)
-    assert message(moderator_client, first.pk)[0] == 409
+    assert post_undo(moderator_client, first.pk)[0] == 409

@@ -12,12 +12,11 @@ from toxicmod.testing.console import console_url
 from toxicmod.testing.factories import create_queue_item
 
 
-@pytest.mark.parametrize("wanted", ["number", "external", "author", "prediction"])
-def test_search(model: Any, policy: Policy, client_key: Any, moderator_client: Client, wanted: str) -> None:
-    found = create_queue_item("insult=0.7", client=client_key, external_id="c-17", author_ref="hooligan")
+@pytest.mark.parametrize("key", ["number", "external", "author", "prediction"])
+def test_search(model: Any, policy: Policy, client_key: Any, moderator_client: Client, key: str) -> None:
+    item = create_queue_item("insult=0.7", client=client_key, external_id="c-17", author_ref="hooligan")
     create_queue_item("insult=0.7", author_ref="other")
-    what = {"number": found.pk, "external": "c-17", "author": "hooligan", "prediction": found.submission_id}
-    assert moderator_client.get(console_url("search", q=what[wanted]))["Location"] == console_url(
-        "item", found.pk
-    )
+    queries = {"number": item.pk, "external": "c-17", "author": "hooligan", "prediction": item.submission_id}
+    response = moderator_client.get(console_url("search", q=queries[key]))
+    assert response["Location"] == console_url("item", item.pk)
     assert "No items found" in moderator_client.get(console_url("search", q="nobody")).content.decode()

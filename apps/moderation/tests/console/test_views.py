@@ -38,12 +38,12 @@ def test_query_count_does_not_grow(
 ) -> None:
     def fill(count: int) -> None:
         for n in range(count):
-            made = create_queue_item(
+            item = create_queue_item(
                 f"insult=0.7 {name} number {n} of {count} {n * n}",
                 author_ref="troll",
                 callback_url="https://platform.example/hook",
             )
-            held = actions.claim(item_id=made.pk, user=lea)
+            held = actions.claim(item_id=item.pk, user=lea)
             actions.decide(
                 item_id=held.pk,
                 version=held.version,
@@ -58,13 +58,13 @@ def test_query_count_does_not_grow(
         args = {"item": [QueueItem.objects.open().first().pk], "policy": [policy.pk]}.get(name, [])  # type: ignore[union-attr]
         query = {"q": "troll"} if name == "search" else {}
         lead_client.get(console_url(name, *args, **query))
-        cache.clear()  # the counts of views are kept for seconds: asked anew in both, or in neither
-        with CaptureQueriesContext(connection) as seen:
+        cache.clear()  # the sizes of views, which are cached for some seconds
+        with CaptureQueriesContext(connection) as captured:
             assert lead_client.get(console_url(name, *args, **query)).status_code == 200
-        return len(seen)
+        return len(captured)
 
     fill(2)
-    few = queries()
+    expected = queries()
     fill(8)
-    assert queries() <= few
-    assert few <= PAGES[name]
+    assert queries() <= expected
+    assert expected <= PAGES[name]

@@ -26,12 +26,12 @@ def administrator_client(person: Callable[..., User]) -> Client:
 
 @pytest.fixture
 def delivery(item: QueueItem, ann: User) -> Delivery:
-    found = decide_item(item, ann).delivery
-    assert found is not None
-    return found
+    delivery = decide_item(item, ann).delivery
+    assert delivery is not None
+    return delivery
 
 
-EVERYTHING = "Every webhook has been delivered."
+ALL_DELIVERED = "Every webhook has been delivered."
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ EVERYTHING = "Every webhook has been delivered."
         ({"attempts": 2, "error": "The receiver responded 500."}, "1 is being retried."),
         ({"status": "sending", "attempts": 3, "error": "no"}, "1 is being retried."),
         ({"status": "failed", "attempts": 1, "error": "no"}, "1 webhook failed."),
-        ({"status": "delivered", "attempts": 1}, EVERYTHING),
+        ({"status": "delivered", "attempts": 1}, ALL_DELIVERED),
         ({"status": "cancelled"}, "No webhooks yet"),
     ],
 )
@@ -52,8 +52,7 @@ def test_webhooks_summary_by_delivery_status(
     Delivery.objects.update(**fields)
     html = " ".join(lead_client.get(console_url("webhooks")).content.decode().split())
     assert expected in html.replace("</b>", "")
-    assert (EVERYTHING in html) == (expected == EVERYTHING)
-    assert "every platform has been told" not in html
+    assert (ALL_DELIVERED in html) == (expected == ALL_DELIVERED)
 
 
 def test_webhooks_summary_covers_every_status() -> None:
@@ -98,9 +97,9 @@ def test_signing_shows_a_new_secret_once(
     from apps.webhooks.signing import secret_of
 
     secret = secret_of(SigningKey.objects.get())
-    shown = administrator_client.get(page)
-    assert secret in shown.content.decode()
-    assert "no-store" in shown["Cache-Control"]
+    response = administrator_client.get(page)
+    assert secret in response.content.decode()
+    assert "no-store" in response["Cache-Control"]
     assert secret not in administrator_client.get(page).content.decode()
     assert "two secrets" not in administrator_client.get(console_url("webhooks")).content.decode()
 

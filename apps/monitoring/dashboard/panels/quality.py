@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 
 from apps.classifier.labels import LABELS
+from apps.core.statistics import weighted_rate
 from apps.core.text import pluralize
 from apps.moderation.models import Decision
 from apps.moderation.statistics import stated_labels
 from apps.monitoring.dashboard.charts import Panel, Plot, Series, interval_points, line
 from apps.monitoring.dashboard.queries import LABEL_NAMES, WEEK, Filters, load_rollups
-from apps.monitoring.dashboard.statistics import Rates, confusion_rates, rate, weighted_rate
+from apps.monitoring.dashboard.statistics import Rates, confusion_rates, rate
 from apps.monitoring.models import CONFUSION_BINS
 from apps.monitoring.rollups.counter import FINAL_ACTIONS, SAMPLED_KINDS, add_to_confusion
 from apps.registry.models import Alias, ModelVersion, Promotion

@@ -8,9 +8,8 @@ from django.core.management import CommandError
 
 from apps.accounts.models import APIKey
 from apps.core.management import ProjectCommand, get_operator
+from apps.core.permissions import SystemActor
 from apps.webhooks import actions, signing
-from apps.webhooks.actions import Actor
-from apps.webhooks.exceptions import WebhookError
 from apps.webhooks.models import SigningKey
 
 
@@ -25,7 +24,6 @@ Whoever can run this command can read every secret: it needs the site's SECRET_K
         "  manage.py webhook_keys news --end 7k2mwx9qhd4bvt3c\n"
         "  manage.py webhook_keys news --test https://news.example/webhooks"
     )
-    expected_errors = (WebhookError,)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("platform", nargs="?", help="The API key's name or number; all without it.")
@@ -49,7 +47,7 @@ Whoever can run this command can read every secret: it needs the site's SECRET_K
                 self._list(client)
             return
         client = _find_client(options["platform"])
-        actor = Actor(f"{get_operator().name} (command line)"[:150])
+        actor = SystemActor(f"{get_operator().name} (command line)"[:150])
         if options["rotate"]:
             overlap = timedelta(hours=options["overlap"])
             key, secret = actions.rotate_signing_key(client=client, actor=actor, overlap=overlap)

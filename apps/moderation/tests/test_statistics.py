@@ -1,4 +1,4 @@
-"""Counts, figures, agreement, wellbeing and the simulator."""
+"""Sizes of views, statistics, agreement, exposure and the simulator."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -28,15 +28,15 @@ def counts(user: User) -> dict[str, tuple[int, int]]:
     return {view.view: (view.count, view.overdue) for view in saved_views.view_counts(user)}
 
 
-def test_views_are_counted_for_who_may_see_them(
+def test_view_counts_are_limited_to_visible_items(
     model: ModelVersion, policy: Policy, ann: User, ben: User
 ) -> None:
     late = create_queue_item("threat=0.9", community="news")
     QueueItem.objects.filter(pk=late.pk).update(due_at=timezone.now() - timedelta(minutes=1))
     create_queue_item("insult=0.7", community="games")
     actions.claim(item_id=late.pk, user=ann)
-    found = counts(ann)
-    assert (found["all"], found["urgent"], found["overdue"], found["mine"]) == (
+    by_view = counts(ann)
+    assert (by_view["all"], by_view["urgent"], by_view["overdue"], by_view["mine"]) == (
         (2, 1),
         (1, 1),
         (1, 1),
@@ -46,9 +46,7 @@ def test_views_are_counted_for_who_may_see_them(
     assert counts(ben)["all"] == (1, 0)
 
 
-def test_the_queues_age_is_logged(
-    model: ModelVersion, policy: Policy, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_log_queue_age(model: ModelVersion, policy: Policy, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="apps.moderation.statistics")
     log_queue_age()
     old = create_queue_item("insult=0.7")
@@ -58,7 +56,7 @@ def test_the_queues_age_is_logged(
     assert [record.queue_age_seconds for record in caplog.records] == [0, pytest.approx(18_000, abs=60)]
 
 
-def test_big_views_are_not_counted_to_the_end(
+def test_view_counts_stop_at_max_count(
     model: ModelVersion, policy: Policy, ann: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(saved_views, "MAX_COUNT", 2)
@@ -68,7 +66,7 @@ def test_big_views_are_not_counted_to_the_end(
     assert (everything.view, everything.count, everything.count_text) == ("all", 3, "2+")
 
 
-def test_how_many_queries_the_counts_take(
+def test_view_counts_query_count_is_bounded(
     policy: Policy, ann: User, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
     with django_assert_max_num_queries(35):
@@ -77,17 +75,16 @@ def test_how_many_queries_the_counts_take(
         saved_views.view_counts(ann)
 
 
-def test_the_histogram_counts_by_score(model: ModelVersion, policy: Policy, ann: User) -> None:
+def test_histogram_counts_items_by_score(model: ModelVersion, policy: Policy, ann: User) -> None:
     for score in (0.65, 0.66, 0.97):
         create_queue_item(f"insult={score} {score}")
-    found = statistics.histogram(user=ann, label="insult", bins=10)
-    assert found == [0, 0, 0, 0, 0, 0, 2, 0, 0, 1]
+    assert statistics.histogram(user=ann, label="insult", bins=10) == [0, 0, 0, 0, 0, 0, 2, 0, 0, 1]
 
 
 @pytest.mark.parametrize(
     ("pairs", "kappa"),
     [
-        # Cohen's kappa worked out by hand: (0.7 - 0.5) / (1 - 0.5).
+        # Calculated by hand: (0.7 - 0.5) / (1 - 0.5).
         ({(True, True): 20, (True, False): 5, (False, True): 10, (False, False): 15}, 0.4),
         ({(True, True): 5, (False, False): 5}, 1.0),
         ({(True, False): 5, (False, True): 5}, -1.0),
@@ -95,9 +92,9 @@ def test_the_histogram_counts_by_score(model: ModelVersion, policy: Policy, ann:
         ({}, None),
     ],
 )
-def test_cohens_kappa(pairs: dict[tuple[bool, bool], int], kappa: float | None) -> None:
-    found = statistics.cohen_kappa(Counter(pairs)).kappa
-    assert found == (None if kappa is None else pytest.approx(kappa))
+def test_cohen_kappa(pairs: dict[tuple[bool, bool], int], kappa: float | None) -> None:
+    expected = None if kappa is None else pytest.approx(kappa)
+    assert statistics.cohen_kappa(Counter(pairs)).kappa == expected
 
 
 def test_agreement_of_blind_reviews(model: ModelVersion, policy: Policy, ann: User, ben: User) -> None:
@@ -114,18 +111,18 @@ def test_agreement_of_blind_reviews(model: ModelVersion, policy: Policy, ann: Us
     assert by_pair["ann", "ben"].agreed == 3
 
 
-def test_own_figures(model: ModelVersion, policy: Policy, ann: User, lea: User) -> None:
+def test_moderator_statistics(model: ModelVersion, policy: Policy, ann: User, lea: User) -> None:
     first = decide_item(create_queue_item("insult=0.7 one"), ann, seconds=10.0).decision
     decide_item(create_queue_item("insult=0.7 two"), ann, "approve", seconds=20.0)
     actions.undo(decision_id=first.pk, user=lea)
-    figures = statistics.moderator_statistics(ann)
-    assert (figures.decisions, figures.mean_seconds, figures.overturned, figures.overturn_rate) == (
+    result = statistics.moderator_statistics(ann)
+    assert (result.decisions, result.mean_seconds, result.overturned, result.overturn_rate) == (
         2,
         15.0,
         1,
         0.5,
     )
-    assert figures.by_day == [(timezone.now().date(), 2)]
+    assert result.by_day == [(timezone.now().date(), 2)]
 
 
 def test_mean_seconds_counts_zero_but_no_applied_decision(
@@ -141,9 +138,7 @@ def test_mean_seconds_counts_zero_but_no_applied_decision(
     assert simulate(user=lea, rules=[]).seconds_per_item == 15.0
 
 
-def test_a_pause_is_suggested_when_the_budget_is_spent(
-    model: ModelVersion, policy: Policy, ann: User
-) -> None:
+def test_shift_exposure_suggests_break_at_limit(model: ModelVersion, policy: Policy, ann: User) -> None:
     actions.set_preferences(user=ann, exposure_limit=2, greyscale=True)
     decide_item(create_queue_item("insult=0.7 mild"), ann)
     decide_item(create_queue_item("threat=0.9 one"), ann)
@@ -157,49 +152,51 @@ def test_a_pause_is_suggested_when_the_budget_is_spent(
         actions.set_preferences(user=ann, volume=11)
 
 
-def test_the_simulator_sees_what_thresholds_would_do(model: ModelVersion, policy: Policy, lea: User) -> None:
+def test_simulate_applies_thresholds_to_past_traffic(model: ModelVersion, policy: Policy, lea: User) -> None:
     for number in range(10):
         actions.moderate(text=f"insult={number / 10} number {number}")
     rules = [{"label": "insult", "review_from": 0.5, "reject_from": 0.8}]
-    found = simulate(user=lea, rules=rules)
-    assert (found.sample, found.reject_share, found.review_share) == (10, 0.2, pytest.approx(0.3))
-    assert found.approve_share == pytest.approx(0.5)
-    assert found.hours_per_day == pytest.approx(found.queue_per_day * found.seconds_per_item / 3_600)
+    result = simulate(user=lea, rules=rules)
+    assert (result.sample, result.reject_share, result.review_share) == (10, 0.2, pytest.approx(0.3))
+    assert result.approve_share == pytest.approx(0.5)
+    assert result.hours_per_day == pytest.approx(result.queue_per_day * result.seconds_per_item / 3_600)
     audited = simulate(user=lea, rules=rules, audit_share=0.5)
-    assert audited.queue_per_day > found.queue_per_day
-    assert (found.precision.value, found.recall.value, found.labelled) == (None, None, 0)
+    assert audited.queue_per_day > result.queue_per_day
+    assert (result.precision.value, result.recall.value, result.labelled) == (None, None, 0)
 
 
-def test_audits_count_by_their_sampling_chance(
+def test_simulate_weights_audits_by_sampling_chance(
     model: ModelVersion, policy: Policy, ann: User, lea: User
 ) -> None:
-    """Four seen of the flagged, one of a hundred of the rest: what the one says weighs a hundredfold."""
+    """Four flagged comments were reviewed, and one in a hundred of the others: its weight is a hundred."""
     for number, action in enumerate(("reject", "reject", "reject", "approve")):
         decide_item(create_queue_item(f"insult=0.7 number {number}"), ann, action)
     Policy.objects.update(audit_share=1)
     audit = create_queue_item("insult=0.1 unseen")
     QueueItem.objects.filter(pk=audit.pk).update(sampling_chance=0.01)
     decide_item(audit, ann, "reject")
-    found = simulate(user=lea, rules=[{"label": "insult", "review_from": 0.5}])
-    assert found.precision.value == pytest.approx(0.75)
-    assert found.recall.value == pytest.approx(3 / 103)
-    assert found.recall.low is not None
-    assert found.recall.high is not None
-    assert found.recall.low < 3 / 103 < found.recall.high
-    assert found.recall.high > 0.6
+    result = simulate(user=lea, rules=[{"label": "insult", "review_from": 0.5}])
+    assert result.precision.value == pytest.approx(0.75)
+    assert result.recall.value == pytest.approx(3 / 103)
+    assert result.recall.low is not None
+    assert result.recall.high is not None
+    assert result.recall.low < 3 / 103 < result.recall.high
+    assert result.recall.high > 0.6
 
 
-def test_only_who_manages_policies_simulates(policy: Policy, ann: User) -> None:
+def test_simulate_requires_manage_policy(policy: Policy, ann: User) -> None:
     with pytest.raises(PermissionDenied):
         simulate(user=ann, rules=[])
 
 
-def test_who_else_is_looking(item: QueueItem, ann: User, ben: User, person: Callable[..., User]) -> None:
+def test_record_presence_returns_other_viewers(
+    item: QueueItem, ann: User, ben: User, person: Callable[..., User]
+) -> None:
     assert actions.record_presence(item=item, user=ann) == []
     assert actions.record_presence(item=item, user=ben) == ["ann"]
 
 
-def test_a_rejection_without_labels_speaks_of_its_reason_only() -> None:
+def test_stated_labels_of_rejection_without_labels() -> None:
     insult = 1 << LABELS.index("insult")
     assert statistics.stated_labels("approve", None, None) == (0, ALL_LABELS)
     assert statistics.stated_labels("reject", insult, "threat") == (insult, ALL_LABELS)
@@ -208,7 +205,7 @@ def test_a_rejection_without_labels_speaks_of_its_reason_only() -> None:
     assert statistics.stated_labels("reject", None, "") == (0, 0)
 
 
-def test_what_is_unlikely_is_not_called_possible(model: ModelVersion, policy: Policy) -> None:
+def test_priority_explanation_by_probability(model: ModelVersion, policy: Policy) -> None:
     def line(text: str, **options: Any) -> str:
         return create_queue_item(text, **options).priority_explanation
 
@@ -221,6 +218,6 @@ def test_what_is_unlikely_is_not_called_possible(model: ModelVersion, policy: Po
     assert line("threat=0.9 you").startswith("Likely threat (90%) · high severity")
     assert "Possibly threat (21%)" in line("threat=0.21 you")
     prediction = predictions.score(texts=["fine"], source=Prediction.Source.API)[0][0]
-    asked = actions.request_review(prediction=prediction, by=User.objects.create_superuser("root"))
-    assert asked is not None
-    assert asked.priority_explanation.startswith("Sent to review by a colleague · no label is likely")
+    item = actions.request_review(prediction=prediction, by=User.objects.create_superuser("root"))
+    assert item is not None
+    assert item.priority_explanation.startswith("Sent to review by a colleague · no label is likely")

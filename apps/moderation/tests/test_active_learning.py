@@ -1,4 +1,4 @@
-"""Which comments are queued to learn from."""
+"""Comments that are queued for active learning."""
 
 import itertools
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 from apps.accounts.models import User
 from apps.moderation import actions, tasks, triage
 from apps.moderation.actions import active_learning
-from apps.moderation.errors import ModerationError
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Decision, Policy, Queue, QueueItem
 from apps.moderation.simulator import simulate
 from apps.predictions import actions as predictions
@@ -28,12 +28,12 @@ pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 @pytest.fixture
 def all_different(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Comments of one template count as different."""
+    """Give every comment different hashes, so that comments of one template are no near-duplicates."""
     numbers = itertools.count()
     monkeypatch.setattr(triage, "minhash", lambda text: (next(numbers), next(numbers)))
 
 
-def scored(*texts: str, do_not_store: bool = False) -> list[Prediction]:
+def score(*texts: str, do_not_store: bool = False) -> list[Prediction]:
     return predictions.score(texts=list(texts), source=Prediction.Source.API, do_not_store=do_not_store)[0]
 
 
@@ -41,38 +41,40 @@ def texts(items: list[QueueItem]) -> list[str]:
     return [item.submission.text for item in items]
 
 
-def test_the_least_certain_of_what_nobody_saw_is_queued(model: ModelVersion, policy: Policy) -> None:
+def test_queue_for_labeling_selects_least_certain_unseen_comments(
+    model: ModelVersion, policy: Policy
+) -> None:
     create_queue_item("insult=0.6 waits for a moderator already")
     actions.moderate(text="threat=0.97 rejected for sure")
     approved = actions.moderate(text="toxic=0.4 nearly, this one", author_ref="ann").submission
-    scored("obscene=0.52 close to the limit", "toxic=0.02 far away from it")
-    scored("toxic=0.5 not to be stored, whatever", do_not_store=True)
+    score("obscene=0.52 close to the threshold", "toxic=0.02 far away from it")
+    score("toxic=0.5 not to be stored, whatever", do_not_store=True)
     items = actions.queue_for_labeling(count=2)
-    assert sorted(texts(items)) == ["obscene=0.52 close to the limit", "toxic=0.4 nearly, this one"]
+    assert sorted(texts(items)) == ["obscene=0.52 close to the threshold", "toxic=0.4 nearly, this one"]
     assert {(item.kind, item.queue, item.selection_reason) for item in items} == {
         ("learn", "learn", "uncertainty")
     }
     by_text = {item.submission.text: item.submission for item in items}
     assert by_text["toxic=0.4 nearly, this one"] == approved
-    only_scored = by_text["obscene=0.52 close to the limit"]
+    only_scored = by_text["obscene=0.52 close to the threshold"]
     assert (only_scored.outcome, only_scored.reasons, only_scored.callback_url) == ("not_moderated", [], "")
     assert not only_scored.decisions.exists()
 
 
-def test_the_next_draw_looks_at_what_came_since(model: ModelVersion, policy: Policy) -> None:
-    scored("toxic=0.5 one of the first", "toxic=0.3 another of the first lot")
+def test_queue_for_labeling_again_selects_newer_comments(model: ModelVersion, policy: Policy) -> None:
+    score("toxic=0.5 one of the first", "toxic=0.3 another of the first lot")
     assert texts(actions.queue_for_labeling(count=1)) == ["toxic=0.5 one of the first"]
-    scored("toxic=0.1 came in later")
+    score("toxic=0.1 came in later")
     assert texts(actions.queue_for_labeling(count=5)) == ["toxic=0.1 came in later"]
     assert actions.queue_for_labeling(count=5) == []
 
 
-def test_near_duplicates_are_asked_once(model: ModelVersion, policy: Policy) -> None:
-    scored(*(f"toxic=0.5 buy my wonderful cheap watches at the usual place{end}" for end in ("", "!", "!!")))
+def test_queue_for_labeling_selects_one_of_near_duplicates(model: ModelVersion, policy: Policy) -> None:
+    score(*(f"toxic=0.5 buy my wonderful cheap watches at the usual place{end}" for end in ("", "!", "!!")))
     assert len(actions.queue_for_labeling(count=3)) == 1
 
 
-def test_where_champion_and_challenger_disagree(
+def test_queue_for_labeling_selects_disagreements_with_challenger(
     model: ModelVersion, policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     challenger = ModelVersion.objects.create(
@@ -80,12 +82,12 @@ def test_where_champion_and_challenger_disagree(
     )
     ModelArtifact.objects.create(version=challenger, manifest=b"{}", weights=b"")
 
-    def theirs(artifact: ModelArtifact, given: list[str]) -> object:
+    def score_with_challenger(artifact: ModelArtifact, comments: list[str]) -> object:
         assert artifact.version == challenger
-        return StubScorer().score_many([text.replace("toxic=0.05", "toxic=0.9") for text in given])
+        return StubScorer().score_many([text.replace("toxic=0.05", "toxic=0.9") for text in comments])
 
-    monkeypatch.setattr(active_learning, "_scores", theirs)
-    scored("toxic=0.05 harmless says one", "toxic=0.45 both unsure of this")
+    monkeypatch.setattr(active_learning, "_scores", score_with_challenger)
+    score("toxic=0.05 harmless says one", "toxic=0.45 both unsure of this")
     first, second = actions.queue_for_labeling(count=2)
     assert {
         first.submission.text: first.selection_reason,
@@ -101,10 +103,10 @@ def test_where_champion_and_challenger_disagree(
 
 
 @pytest.mark.usefixtures("all_different")
-def test_the_random_share_keeps_its_chance_and_so_do_the_audits_of_intake(
+def test_queue_for_labeling_updates_sampling_chances_of_audits(
     model: ModelVersion, policy: Policy, lea: User, ann: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 40 approved comments intake saw half by chance; a draw of 4 of the 20 others raises every chance."""
+    """The policy samples 20 of 40 approved comments; a draw adds one of the others and raises each chance."""
     Policy.objects.update(audit_share=0.5)
     chances = itertools.cycle([0.1, 0.9])
     monkeypatch.setattr("random.random", lambda: next(chances))
@@ -113,21 +115,21 @@ def test_the_random_share_keeps_its_chance_and_so_do_the_audits_of_intake(
             text=f"toxic={number / 100 + 0.01:.2f} comment about matter{number} and thing{number}"
         )
     items = actions.queue_for_labeling(count=10)
-    drawn = [item for item in items if item.kind == QueueItem.Kind.AUDIT]
-    assert (len(items), len(drawn)) == (10, 1)
+    random_items = [item for item in items if item.kind == QueueItem.Kind.AUDIT]
+    assert (len(items), len(random_items)) == (10, 1)
     expected = 0.5 + 0.5 * 1 / 20
-    assert (drawn[0].queue, drawn[0].selection_reason) == (Queue.AUDIT, "")
+    assert (random_items[0].queue, random_items[0].selection_reason) == (Queue.AUDIT, "")
     audits = QueueItem.objects.filter(kind=QueueItem.Kind.AUDIT)
     assert audits.count() == 21
     assert list(audits.values_list("sampling_chance", flat=True)) == pytest.approx([expected] * 21)
     for item in items:
         decide_item(item, ann, "reject" if item.kind == QueueItem.Kind.ACTIVE_LEARNING else "approve")
-    found = simulate(user=lea, rules=[{"label": "toxic", "review_from": 0.01}])
-    assert found.labelled == 1, "what was chosen to learn from is no fair sample"
-    assert found.precision.value == 0
+    result = simulate(user=lea, rules=[{"label": "toxic", "review_from": 0.01}])
+    assert result.labelled == 1, "comments that active learning selected are no random sample"
+    assert result.precision.value == 0
 
 
-def test_only_scored_comments_are_no_communitys_traffic(
+def test_simulate_ignores_comments_that_were_only_scored(
     model: ModelVersion, policy: Policy, lea: User
 ) -> None:
     predictions.score(texts=["toxic=0.5 in a club"], source=Prediction.Source.API, community="club")
@@ -136,39 +138,43 @@ def test_only_scored_comments_are_no_communitys_traffic(
     assert simulate(user=lea, rules=rules, community="club").sample == 0
 
 
-def test_what_is_decided_is_a_label_like_any_other(model: ModelVersion, policy: Policy, ann: User) -> None:
-    scored("toxic=0.5 unsure of this one")
+def test_decision_on_active_learning_item_stores_labels(
+    model: ModelVersion, policy: Policy, ann: User
+) -> None:
+    score("toxic=0.5 unsure of this one")
     (item,) = actions.queue_for_labeling(count=1)
     decision = decide_item(item, ann, "reject", labels=["toxic", "insult"])
-    assert decision.delivery is None, "no platform waits for an answer"
+    assert decision.delivery is None, "the platform has no callback URL"
     assert list(Decision.objects.human().effective()) == [decision.decision]
     assert decision.decision.labels is not None
     assert [label for label, true in decision.decision.labels.items() if true] == ["toxic", "insult"]
 
 
 @pytest.mark.usefixtures("all_different")
-def test_once_a_day_as_many_as_there_is_room_for(
+def test_queue_for_labeling_if_due_is_limited_per_day(
     model: ModelVersion, policy: Policy, ann: User, settings: Settings
 ) -> None:
     settings.LABELS_PER_DAY = 3
-    scored(*(f"toxic=0.5 comment about matter{number} and thing{number}" for number in range(8)))
+    score(*(f"toxic=0.5 comment about matter{number} and thing{number}" for number in range(8)))
     tasks.queue_for_labeling()
     tasks.queue_for_labeling()
     waiting = QueueItem.objects.filter(kind=QueueItem.Kind.ACTIVE_LEARNING)
     assert waiting.count() == 3
-    later = timezone.now() - timedelta(days=1, minutes=1)
-    waiting.update(created_at=later)
+    yesterday = timezone.now() - timedelta(days=1, minutes=1)
+    waiting.update(created_at=yesterday)
     tasks.queue_for_labeling()
-    assert waiting.count() == 3, "nobody had time for those of yesterday"
+    assert waiting.count() == 3, "the items of yesterday are still open"
     decide_item(waiting[0], ann, "approve")
     tasks.queue_for_labeling()
     assert waiting.count() == 4
     settings.LABELS_PER_DAY = 0
-    QueueItem.objects.filter(kind=QueueItem.Kind.ACTIVE_LEARNING).update(created_at=later)
+    QueueItem.objects.filter(kind=QueueItem.Kind.ACTIVE_LEARNING).update(created_at=yesterday)
     assert actions.queue_for_labeling_if_due() == []
 
 
-def test_refusals(model: ModelVersion, policy: Policy, caplog: pytest.LogCaptureFixture) -> None:
+def test_queue_for_labeling_requires_count_and_policy(
+    model: ModelVersion, policy: Policy, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(ModerationError, match="at least one"):
         actions.queue_for_labeling(count=0)
     Policy.objects.update(status=Policy.Status.RETIRED)
@@ -180,40 +186,40 @@ def test_refusals(model: ModelVersion, policy: Policy, caplog: pytest.LogCapture
 
 
 @pytest.mark.usefixtures("all_different")
-def test_the_command_says_what_it_chose(
+def test_queue_for_labeling_command_reports_reasons(
     model: ModelVersion, policy: Policy, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scored(*(f"toxic=0.5 comment about matter{number} and thing{number}" for number in range(30)))
+    score(*(f"toxic=0.5 comment about matter{number} and thing{number}" for number in range(30)))
     call_command("queue_for_labeling", "--count", "20")
     assert capsys.readouterr().out == (
         "Queued 20 comments for active learning (model unsure: 18, random sample: 2).\n"
     )
 
 
-def test_an_item_has_a_lesson_if_it_is_one(model: ModelVersion, policy: Policy) -> None:
+def test_selection_reason_requires_active_learning(model: ModelVersion, policy: Policy) -> None:
     item = create_queue_item("insult=0.6 somebody")
     with pytest.raises(IntegrityError):
         QueueItem.objects.filter(pk=item.pk).update(selection_reason="uncertainty")
 
 
 @pytest.mark.usefixtures("all_different")
-def test_the_saved_view_says_why_it_asks(
+def test_review_shows_selection_reason(
     model: ModelVersion,
     policy: Policy,
     person: Callable[..., User],
     client: Client,
     django_assert_max_num_queries: DjangoAssertNumQueries,
 ) -> None:
-    scored(*(f"toxic=0.45 comment about matter{number} and thing{number}" for number in range(9)))
+    score(*(f"toxic=0.45 comment about matter{number} and thing{number}" for number in range(9)))
     with django_assert_max_num_queries(12 + 9 * 6):
         items = actions.queue_for_labeling(count=9)
     mia = person("mia")
     mia.is_staff = True
     mia.save()
     client.force_login(mia, backend="django.contrib.auth.backends.ModelBackend")
-    desk = f"{reverse('admin:moderation_review')}?view=learn"
+    url = f"{reverse('admin:moderation_review')}?view=learn"
     with django_assert_max_num_queries(75):
-        page = client.get(desk, follow=True).content.decode()
+        page = client.get(url, follow=True).content.decode()
     assert "Training sample: model unsure · possibly toxic (45%)" in page
-    assert f'<a href="{desk}" aria-current="true">' in page
+    assert f'<a href="{url}" aria-current="true">' in page
     assert page.count('class="dot queue-learn"') == len(items) - 1

@@ -1,17 +1,18 @@
-"""What an action refuses, besides Django's `PermissionDenied`."""
+"""Errors of moderation."""
 
 from apps.core.exceptions import ToxicmodError
 from apps.moderation.models import QueueItem
 
 
 class ModerationError(ToxicmodError):
-    """The action can't be done as asked; the message says why."""
+    """The action is not possible; the message says why."""
 
 
 class StaleError(ModerationError):
-    """Somebody else was faster; the message names who did what and when.
+    """Another user has changed the item meanwhile; the message names the user, the change and the time.
 
-    Where the user may not see the item any more, `item` is None.
+    Attributes:
+        item: the item, or None if the user may not see it any more.
     """
 
     status = 409
@@ -22,6 +23,6 @@ class StaleError(ModerationError):
 
 
 class ConflictError(ModerationError):
-    """The same external id came with another comment."""
+    """Another comment has the same external ID."""
 
     status = 409
