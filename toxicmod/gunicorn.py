@@ -74,13 +74,6 @@ def post_worker_init(worker: Any) -> None:
     request_metrics.start()
 
 
-def worker_exit(server: Any, worker: Any) -> None:
-    """Write the metrics of the worker's last seconds."""
-    from apps.monitoring import request_metrics
-
-    request_metrics.write()
-
-
 def when_ready(server: Any) -> None:
     """Exclude the loaded objects from garbage collection before the fork, and log the site's URLs.
 

@@ -107,7 +107,9 @@ class RequestCounter:
         """Write the counts every ten seconds."""
         while True:
             time.sleep(WRITE_SECONDS)
-            write()
+            with contextlib.suppress(DatabaseError):
+                self.write(time.time())
+            connection.close()
 
 
 _counter = RequestCounter()
@@ -120,13 +122,6 @@ def start() -> None:
     _counter = RequestCounter()
     add = _counter.add
     threading.Thread(target=_counter.write_forever, name="request-metrics", daemon=True).start()
-
-
-def write() -> None:
-    """Write the counts, unless the database does not respond."""
-    with contextlib.suppress(DatabaseError):
-        _counter.write(time.time())
-    connection.close()
 
 
 def count(source: str | None, status: int, seconds: float | None) -> None:
