@@ -173,6 +173,28 @@ def _parse(url: str) -> _Target:
     )
 
 
+def check_url(url: str) -> None:
+    """Check what can be checked without a DNS look-up: the form of the URL, and a host that is an address.
+
+    Raises:
+        InvalidEndpointError: `post` would raise it for this URL, whatever the DNS says.
+    """
+    target = _parse(url)
+    name = f".{target.host.rstrip('.').lower()}"
+    if not settings.WEBHOOK_ALLOW_PRIVATE and (
+        name.endswith(".localhost") or not all(map(is_public, _numeric_addresses(target.host)))
+    ):
+        raise _private_error()
+
+
+def _numeric_addresses(host: str) -> list[str]:
+    """Return the address that a host is, also in forms such as `127.1` or `0x7f000001`; none for a name."""
+    try:
+        return [str(info[4][0]) for info in socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)]
+    except (OSError, UnicodeError):
+        return []
+
+
 def _resolve(target: _Target, deadline: float) -> list[str]:
     """Return the host's addresses, all of them checked."""
     found = _look_up(target.host, target.port, deadline)

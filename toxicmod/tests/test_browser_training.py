@@ -106,7 +106,7 @@ def test_training_pages_pass_all_checks(
     page.fill("#id_reason", "Learned from October’s decisions")
     page.check("#id_force")
     promote.click()
-    expect(page.get_by_text("is the champion and serves all requests")).to_be_visible()
+    expect(page.get_by_text("is the champion now: within 5 seconds it serves all requests")).to_be_visible()
     check_page(f"{RUNS}roll-back/", "roll-back")
     page.fill("#id_reason", "Too strict on sarcasm")
     page.get_by_role("button", name="Roll back to").click()

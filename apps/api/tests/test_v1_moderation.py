@@ -107,6 +107,10 @@ def test_appeal_with_token_of_rejection(platform: Caller) -> None:
         ({"text": "a", "context": {"mood": "bad"}}, "context.mood"),
         ({"text": "a", "callback_url": "not a url"}, "callback_url"),
         ({"text": "a", "callback_url": "javascript:alert(1)"}, "callback_url"),
+        ({"text": "a", "callback_url": "http://localhost:8000/hook"}, "callback_url"),
+        ({"text": "a", "callback_url": "https://10.0.0.7/hook"}, "callback_url"),
+        ({"text": "a", "callback_url": "https://[::1]/hook"}, "callback_url"),
+        ({"text": "a", "callback_url": "ftp://platform.example/hook"}, "callback_url"),
         ({"text": "a", "external_id": "x" * 201}, "external_id"),
     ],
 )
@@ -233,9 +237,13 @@ def test_queue_filters_and_pages(as_ann: Caller) -> None:
     as_ann.get("moderation/queue?cursor=forged", 404)
 
 
-def test_queue_query_count(as_ann: Caller, django_assert_max_num_queries: DjangoAssertNumQueries) -> None:
+def test_queue_query_count(
+    as_ann: Caller, ann: User, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
     for number in range(30):
         create_queue_item(f"insult=0.7 number {number}", author_ref=f"author {number}")
+    for item in QueueItem.objects.all()[:5]:
+        decide_item(item, ann, "escalate")
     as_ann.get("moderation/queue")
     with django_assert_max_num_queries(7):
         as_ann.get("moderation/queue")
@@ -252,6 +260,16 @@ def test_queue_item_blind_review_hides_scores(as_ann: Caller, as_ben: Caller) ->
     assert blind["kind"] == "second"
     assert (blind["score"], blind["label"], blind["probabilities"]) == (None, None, None)
     assert "insult" not in blind["why_first"]
+
+
+def test_queue_says_you_to_the_moderator_who_escalated(as_ann: Caller, as_ben: Caller) -> None:
+    item = create_queue_item("insult=0.7 you")
+    claimed = as_ann.post(f"moderation/queue/{item.pk}/claim")
+    as_ann.post(f"moderation/queue/{item.pk}/decide", {"action": "escalate", "version": claimed["version"]})
+    for caller, escalated_by in ((as_ann, "you"), (as_ben, "a colleague")):
+        expected = f"Escalated by {escalated_by} · "
+        assert caller.get(f"moderation/queue/{item.pk}")["why_first"].startswith(expected)
+        assert caller.get("moderation/queue")["results"][0]["why_first"].startswith(expected)
 
 
 def test_queue_hides_restricted_communities(as_ann: Caller, ann: User) -> None:

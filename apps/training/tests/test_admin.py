@@ -1,5 +1,6 @@
 """The training pages of the admin: start, watch, cancel, build, promote, roll back."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -124,7 +125,13 @@ def test_challenger_lead_overrides_gates_and_rolls_back(
     assert all(part in page for part in ("mean ROC-AUC", "failed", "passed", "interval"))
     choice = {"share": "5", "promote": "1"}
     assert "This field is required" in client.post(CHALLENGER, choice | {"reason": " "}).text
-    assert "fails its gates" in client.post(CHALLENGER, choice | {"reason": "hope"}).text
+    assert "fails its gates" in client.post(CHALLENGER, choice | {"reason": "hope"}, follow=True).text
+    # The page shows the error and the fields after a redirect, so that Back sends nothing again.
+    answer = client.post(CHALLENGER, choice | {"reason": "hope", "share": "7"})
+    assert (answer.status_code, answer.url) == (302, CHALLENGER)
+    page = client.get(CHALLENGER).text
+    assert all(part in page for part in ('value="hope"', 'value="7"'))
+    assert 'value="hope"' not in client.get(CHALLENGER).text
     page = client.post(CHALLENGER, choice | {"reason": "a drill", "force": "on"}, follow=True).text
     assert "is the champion" in page
     promotion = Promotion.objects.first()
@@ -153,7 +160,7 @@ def test_challenger_engineer_starts_canary_and_promotes(
     canary = Canary.objects.get()
     assert (canary.share, canary.by.username) == (0.05, "some engineer")
     page = client.post(CHALLENGER, {"reason": "seen enough", "withdraw": "1"}, follow=True).text
-    assert "stops serving within 5 s" in page
+    assert "The canary is stopped: within 5 seconds v2 serves no requests." in page
     assert CanaryEnd.objects.get().reason == "seen enough"
     page = client.post(CHALLENGER, {"reason": "good", "share": "5", "promote": "1"}, follow=True).text
     assert "is the champion" in page
@@ -235,6 +242,43 @@ def test_run_shows_result(
     html = client.get(f"{RUNS}{run.pk}/watch/").text
     assert "Broken." in html
     assert "ROC-AUC" not in html
+
+
+def test_admin_links_only_to_pages_that_the_user_may_view(
+    client: Client,
+    dataset: Dataset,
+    equal_version: ModelVersion,
+    champion: ModelVersion,
+) -> None:
+    run = actions.create_run(actor=SYSTEM, dataset=dataset)
+    TrainingRun.objects.filter(pk=run.pk).update(status="succeeded", version=equal_version)
+    report = GateReport.objects.create(version=equal_version, champion=champion, dataset=dataset, gates=[])
+    Promotion.objects.create(kind="promote", version=champion, replaced=equal_version, actor="a", reason="b")
+    pages = {
+        f"training.view_{name}": f"/admin/training/{name}/{row.pk}/change/"
+        for name, row in (("trainingrun", run), ("gatereport", report), ("dataset", dataset))
+    }
+    pages["registry.view_modelversion"] = f"/admin/registry/modelversion/{equal_version.pk}/change/"
+    pages["registry.view_promotion"] = (
+        f"/admin/registry/promotion/{Promotion.objects.latest('pk').pk}/change/"
+    )
+    root = User.objects.create_superuser("root")
+    for permission, page in pages.items():
+        app, codename = permission.split(".")
+        user = User.objects.create_user(codename, is_staff=True)
+        user.user_permissions.add(Permission.objects.get(content_type__app_label=app, codename=codename))
+        urls = {page, f"{page.rsplit('/', 3)[0]}/"}
+        if codename == "view_trainingrun":
+            urls.add(f"{RUNS}{run.pk}/watch/")
+        for url in urls:
+            client.force_login(root)
+            assert client.get(url).status_code == 200
+            client.force_login(user)
+            answer = client.get(url)
+            assert answer.status_code == 200
+            content = answer.text[answer.text.index('id="content"') :]
+            for link in re.findall(r'href="(/admin/[^"?]+)', content):
+                assert client.get(link, follow=True).status_code == 200, (url, link)
 
 
 def test_challenger_shows_failed_gates_first(

@@ -204,6 +204,46 @@ def test_a_name_with_any_private_address_is_refused(address: str, monkeypatch: p
         send(80, host="rebind.example")
 
 
+@pytest.mark.parametrize(
+    ("host", "is_valid"),
+    [
+        ("platform.example", True),
+        ("localhost.example", True),
+        ("93.184.216.34", True),
+        ("[2606:4700::1111]", True),
+        ("localhost", False),
+        ("LocalHost.", False),
+        ("app.localhost", False),
+        ("127.0.0.1", False),
+        ("127.1", False),
+        ("2130706433", False),
+        ("0x7f.0.0.1", False),
+        ("10.0.0.7:8080", False),
+        ("[::1]", False),
+        ("[::ffff:192.168.1.1]", False),
+        ("user:secret@platform.example", False),
+    ],
+)
+def test_check_url_without_dns(
+    host: str, is_valid: bool, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get_address = socket.getaddrinfo
+
+    def numeric_only(*args: Any, flags: int = 0) -> Any:
+        assert flags & socket.AI_NUMERICHOST
+        return get_address(*args, flags=flags)
+
+    monkeypatch.setattr(socket, "getaddrinfo", numeric_only)
+    if is_valid:
+        transport.check_url(f"https://{host}/hook")
+        return
+    with pytest.raises(InvalidEndpointError):
+        transport.check_url(f"https://{host}/hook")
+    settings.WEBHOOK_ALLOW_PRIVATE = True
+    if "@" not in host:
+        transport.check_url(f"https://{host}/hook")
+
+
 def test_the_address_that_was_connected_to_is_checked(
     receiver: Receiver, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

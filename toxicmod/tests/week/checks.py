@@ -666,10 +666,11 @@ class Day:
                 page, f"mean time: shown {_first(shown, 'Mean time')}, expected {mean}",
                 _close(_first(shown, "Mean time"), row.seconds),
             )  # fmt: skip
-            rate = percent(row.overturned / row.decisions if row.decisions else None, 1)
+            rate = percent(row.overturned / row.kept if row.kept else None, 1)
             self.findings.equal(page, "overturned", _first(shown, "Overturned"), f"{rate} {row.overturned}")
             severe = self.one(
-                "SELECT count(*) FROM moderation_decision d JOIN accounts_user u ON u.id = d.by_id"
+                "SELECT count(DISTINCT i.id) FROM moderation_decision d"
+                " JOIN accounts_user u ON u.id = d.by_id"
                 " JOIN moderation_queueitem i ON i.id = d.item_id WHERE u.username = %s AND d.action <>"
                 " 'reverse'"
                 " AND i.severity >= 0.5 AND d.created_at >= %s",
@@ -679,18 +680,19 @@ class Day:
 
     def _statistics_of(self, name: str, since: datetime) -> Any:
         return self.rows(
-            "SELECT count(*) AS decisions, count(*) FILTER (WHERE action = 'approve') AS approved,"
-            " count(*) FILTER (WHERE action = 'reject') AS rejected,"
-            " count(*) FILTER (WHERE action = 'escalate') AS escalated,"
-            " avg(seconds) FILTER (WHERE seconds > 0) AS seconds,"
+            "SELECT count(*) FILTER (WHERE r.id IS NULL) AS decisions,"
+            " count(*) FILTER (WHERE r.id IS NULL AND d.action = 'approve') AS approved,"
+            " count(*) FILTER (WHERE r.id IS NULL AND d.action = 'reject') AS rejected,"
+            " count(*) FILTER (WHERE r.id IS NULL AND d.action = 'escalate') AS escalated,"
+            " avg(d.seconds) FILTER (WHERE r.id IS NULL AND d.seconds > 0) AS seconds,"
+            " count(*) FILTER (WHERE r.id IS NULL OR r.by_id <> d.by_id) AS kept,"
             " count(*) FILTER (WHERE EXISTS (SELECT 1 FROM moderation_appeal a WHERE a.decision_id = d.id))"
             " AS appealed,"
             " count(*) FILTER (WHERE EXISTS (SELECT 1 FROM moderation_appeal a WHERE a.decision_id = d.id"
-            " AND a.status = 'overturned') OR EXISTS (SELECT 1 FROM moderation_decision r WHERE"
-            " r.reverses_id = d.id"
-            " AND r.by_id <> d.by_id)) AS overturned"
+            " AND a.status = 'overturned') OR r.by_id <> d.by_id) AS overturned"
             " FROM moderation_decision d JOIN accounts_user u ON u.id = d.by_id"
-            " WHERE u.username = %s AND action <> 'reverse' AND d.created_at >= %s",
+            " LEFT JOIN moderation_decision r ON r.reverses_id = d.id"
+            " WHERE u.username = %s AND d.action <> 'reverse' AND d.created_at >= %s",
             name, since,
         )[0]  # fmt: skip
 

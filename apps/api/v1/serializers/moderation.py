@@ -10,6 +10,8 @@ from apps.api.v1.serializers.predictions import OUTCOME_HELP, LabelsField, Proba
 from apps.classifier.labels import LABELS
 from apps.moderation import selectors
 from apps.moderation.models import Appeal, Decision, Queue, QueueItem, Submission
+from apps.webhooks.exceptions import InvalidEndpointError
+from apps.webhooks.transport import check_url
 
 
 class ContextRequest(StrictSerializer):
@@ -37,8 +39,18 @@ class ModerateRequest(StrictSerializer):
         default="",
         max_length=500,
         allow_blank=True,
-        help_text="The URL that gets a signed webhook when a moderator decides.",
+        help_text="The URL, on the public internet, that gets a webhook when a moderator decides. It is "
+        "signed if your API key has a signing secret.",
     )
+
+    def validate_callback_url(self, url: str) -> str:
+        """Reject a URL to which no webhook can be sent."""
+        try:
+            if url:
+                check_url(url)
+        except InvalidEndpointError as error:
+            raise serializers.ValidationError(str(error)) from error
+        return url
 
 
 class ReasonResult(serializers.Serializer):
@@ -80,7 +92,7 @@ class QueueItemResult(serializers.ModelSerializer):
     priority = serializers.CharField(source="queue")
     label = serializers.SerializerMethodField()
     score = serializers.SerializerMethodField()
-    why_first = serializers.CharField(source="priority_explanation")
+    why_first = serializers.SerializerMethodField()
     is_overdue = serializers.BooleanField()
     text = serializers.CharField(source="submission.text")
     context = serializers.DictField(source="submission.context")
@@ -113,6 +125,9 @@ class QueueItemResult(serializers.ModelSerializer):
             "prediction_id",
             "probabilities",
         )
+
+    def get_why_first(self, item: QueueItem) -> str:
+        return item.explain_priority(self.context["user"])
 
     def get_label(self, item: QueueItem) -> str | None:
         return None if item.is_blind else item.label

@@ -17,6 +17,7 @@ from apps.api.v1.serializers import moderation as s
 from apps.api.v1.views.predictions import PROBLEM, PROBLEMS
 from apps.core.exceptions import PermissionDeniedError
 from apps.moderation import actions, saved_views, statistics, webhooks
+from apps.moderation.availability import LAST_ESCALATED_BY
 from apps.moderation.models import Decision, PolicyRule, QueueItem, Submission
 from apps.moderation.permissions import visible_item, visible_to
 from apps.moderation.selectors import visible
@@ -57,7 +58,7 @@ class ModerateView(APIView):
         data = s.ModerateRequest.validated(request.data)
         if data["callback_url"] and request.auth is None:
             raise exceptions.ValidationError(
-                {"callback_url": ["Webhooks need an API key, which signs them."]}
+                {"callback_url": ["Webhooks need an API key: send one with the request."]}
             )
         result = actions.moderate(
             text=data["text"],
@@ -134,8 +135,10 @@ class QueueListView(QueueView):
         if data["status"] != QueueItem.Status.OPEN:
             self.ordering = ("-pk",)
         paginator = QueuePagination()
-        page = paginator.paginate_queryset(items.with_related(), request, view=self)
-        return paginator.get_paginated_response(s.QueueItemResult(page, many=True).data)
+        items = items.with_related().annotate(escalated_by=LAST_ESCALATED_BY)
+        page = paginator.paginate_queryset(items, request, view=self)
+        results = s.QueueItemResult(page, many=True, context={"user": user})
+        return paginator.get_paginated_response(results.data)
 
 
 class ClaimNextView(QueueView):

@@ -137,13 +137,17 @@ def test_test_webhook_shows_the_response(
 ) -> None:
     send = console_url("test_webhook", client_key.pk)
     receiver.body = b"<script>alert(1)</script>"
-    html = administrator_client.post(send, {"url": receiver.url}).content.decode()
+    html = administrator_client.post(send, {"url": receiver.url}, follow=True).content.decode()
     assert "Delivered." in html
     assert "<dd>200</dd>" in html
     assert "&lt;script&gt;alert(1)" in html
     assert "not signed: the platform has no secret" in html
+    signing = console_url("signing", client_key.pk)
+    assert administrator_client.post(send, {"url": receiver.url})["Location"] == f"{signing}#test"
+    assert "Delivered." in administrator_client.get(signing).content.decode()
+    assert "Delivered." not in administrator_client.get(signing).content.decode()  # shown once
     receiver.status = 503
-    html = administrator_client.post(send, {"url": receiver.url}).content.decode()
+    html = administrator_client.post(send, {"url": receiver.url}, follow=True).content.decode()
     assert "Not delivered." in html
     assert "503 Service Unavailable" in html
     assert administrator_client.post(send, {"url": "nonsense:"}).status_code == 422
