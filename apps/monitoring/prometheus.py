@@ -36,10 +36,10 @@ def _counters(source: str, status: int) -> tuple[Counter, Histogram]:
     return _REQUESTS.labels(source, f"{status}xx"), _SECONDS.labels(source)
 
 
-def observe(source: str, status: int, seconds: float | None, times: int = 1) -> None:
-    """Count answered requests and their response time; see `request_metrics.RequestCounter.add`."""
+def observe(source: str, status: int, seconds: float | None) -> None:
+    """Count an answered request and its response time; see `request_metrics.RequestCounter.add`."""
     requests, histogram = _counters(source, status // 100)
-    requests.inc(times)
+    requests.inc()
     if seconds is not None:
         histogram.observe(seconds)
 
