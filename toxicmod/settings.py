@@ -313,7 +313,7 @@ EMAIL_TIMEOUT = 10
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("EMAIL_FROM", default="toxicmod@localhost")
 WEBHOOK_ALLOW_PRIVATE = env.bool("WEBHOOK_ALLOW_PRIVATE", default=False)  # allow private addresses
 
-# The origins whose browsers may use the Perspective-compatible API; without the setting all, as at
+# The origins that may use the Perspective-compatible API in browsers; by default all, as in
 # Perspective. This is safe because the API uses API keys, not cookies.
 CORS_ALLOWED_ORIGINS = env.list("CORS_ALLOWED_ORIGINS", default=[])
 CORS_ALLOW_ALL_ORIGINS = not CORS_ALLOWED_ORIGINS

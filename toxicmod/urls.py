@@ -48,14 +48,14 @@ def _is_api(request: HttpRequest) -> bool:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Answer 400, as JSON below `/api/`."""
+    """Return a response with status 400, as JSON below `/api/`."""
     if _is_api(request):
         return json_problem(request, 400, "The request is malformed.")
     return defaults.bad_request(request, exception)
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Answer 404, as JSON below `/api/`."""
+    """Return a response with status 404, as JSON below `/api/`."""
     if _is_api(request):
         return json_problem(request, 404, "This path does not exist; /api/v1/docs lists all paths.")
     return defaults.page_not_found(request, exception)

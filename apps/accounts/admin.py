@@ -14,13 +14,12 @@ from django.utils.safestring import SafeString
 
 from apps.accounts import actions, two_factor
 from apps.accounts.models import APIKey, User
-from apps.accounts.permissions import communities_of, in_communities_of, users_within_access_of
+from apps.accounts.permissions import communities_of, get_user, in_communities_of, users_within_access_of
 from apps.core.admin import ReadOnlyAdmin
 
 
 def _within_access(request: HttpRequest) -> QuerySet[User]:
-    assert isinstance(request.user, User)
-    return users_within_access_of(request.user)
+    return users_within_access_of(get_user(request))
 
 
 @admin.register(User)
@@ -62,8 +61,7 @@ class CommunityAdmin(ReadOnlyAdmin):
     community_field = ""  # the look-up of a row's community, for example `submission__community`
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        assert isinstance(request.user, User)
-        return in_communities_of(request.user, super().get_queryset(request), self.community_field)
+        return in_communities_of(get_user(request), super().get_queryset(request), self.community_field)
 
 
 @admin.register(APIKey)
@@ -78,6 +76,12 @@ class APIKeyAdmin(admin.ModelAdmin):
             return "–"
         url = reverse("admin:moderation_signing", args=[key.pk])
         return format_html('<a href="{}">Signing secret and test</a>', url)
+
+    def get_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        """Leave out the link to the signing secret for users who may not manage it."""
+        fields = super().get_fields(request, obj)
+        may_change = self.has_change_permission(request, obj)
+        return [field for field in fields if may_change or field != "webhooks"]
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
@@ -94,9 +98,8 @@ class APIKeyAdmin(admin.ModelAdmin):
         if change:
             super().save_model(request, obj, form, change)
             return
-        assert isinstance(request.user, User)
         key, secret = actions.create_api_key(
-            actor=request.user,
+            actor=get_user(request),
             name=obj.name,
             scopes=obj.scopes,
             rate_per_minute=obj.rate_per_minute,
@@ -110,7 +113,6 @@ class APIKeyAdmin(admin.ModelAdmin):
 
     @admin.action(description="Revoke the selected keys", permissions=["change"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[APIKey]) -> None:
-        assert isinstance(request.user, User)
         for key in queryset:
-            actions.revoke_api_key(actor=request.user, key=key)
+            actions.revoke_api_key(actor=get_user(request), key=key)
         messages.success(request, "Revoked. Requests with these keys are rejected from now on.")

@@ -58,6 +58,8 @@ def validate_scopes(value: object) -> None:
 
 
 class APIKeyQuerySet(models.QuerySet["APIKey"]):
+    """Queries of API keys by state and secret."""
+
     def active(self) -> "APIKeyQuerySet":
         """Return the keys that have not been revoked."""
         return self.filter(revoked_at=None)
@@ -77,7 +79,9 @@ class APIKey(models.Model):
     rate_per_minute = models.PositiveIntegerField(
         default=6_000,
         validators=[
-            MinValueValidator(1, "Allow at least one request a minute; to refuse all, revoke the key.")
+            MinValueValidator(
+                1, "Allow at least one request a minute; to reject all requests, revoke the key."
+            )
         ],
         help_text="Requests a minute.",
     )
@@ -92,14 +96,15 @@ class APIKey(models.Model):
     review_perspective = models.BooleanField(
         "Review Perspective calls",
         default=False,
-        help_text="Comments analysed through the Perspective-compatible API go through the policy, and "
-        "into the moderation queue where it wants a human. Comments sent with doNotStore never do.",
+        help_text="Apply the policy to comments analysed through the Perspective-compatible API, and put "
+        "those that need human review into the moderation queue. Comments sent with doNotStore are not "
+        "moderated.",
     )
     drop_unsupported = models.BooleanField(
-        "Drop unsupported attributes",
+        "Ignore unsupported attributes",
         default=False,
-        help_text="The Perspective-compatible API leaves out attributes it can't score, instead of refusing "
-        "the call.",
+        help_text="The Perspective-compatible API ignores attributes that it can't score instead of "
+        "rejecting the call.",
     )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     created_by = models.ForeignKey(

@@ -1,10 +1,11 @@
-"""What an actor may do, and which communities a user sees. Actions and selectors call this module."""
+"""What an actor may do, and which communities a user sees. Actions, selectors and views call this module."""
 
 import hashlib
 import json
 from typing import TypeVar
 
 from django.db.models import Model, QuerySet
+from django.http import HttpRequest
 
 from apps.accounts.models import CommunityAccess, User
 from apps.core.exceptions import PermissionDeniedError
@@ -40,6 +41,12 @@ ACTIVITIES = {
 }
 
 M = TypeVar("M", bound=Model)
+
+
+def get_user(request: HttpRequest) -> User:
+    """Return the user of a request to the admin or the console, which only signed-in users reach."""
+    assert isinstance(request.user, User)
+    return request.user
 
 
 def require(actor: Actor, permission: str, *, community: str | None = None) -> None:
@@ -90,12 +97,12 @@ def users_within_access_of(user: User) -> QuerySet[User]:
     """Return the users who see no more than the user does: those whom the user may change or act as."""
     if user.is_superuser:
         return User.objects.all()
-    others = User.objects.filter(is_superuser=False)
+    users = User.objects.filter(is_superuser=False)
     communities = communities_of(user)
     if communities is None:
-        return others
+        return users
     outside = CommunityAccess.objects.exclude(community__in=communities)
-    return others.filter(all_communities=False).exclude(pk__in=outside.values("user"))
+    return users.filter(all_communities=False).exclude(pk__in=outside.values("user"))
 
 
 def require_a_community(user: User) -> None:

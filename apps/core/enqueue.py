@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from celery import current_app
+from celery import Task, current_app
 from celery.signals import worker_process_shutdown, worker_shutdown
 from django.db import transaction
 
@@ -111,15 +111,15 @@ def _replace_publisher() -> None:
 os.register_at_fork(after_in_child=_replace_publisher)
 
 
-def enqueue(task: str, *args: Any, countdown: float = 0, expires: float = 3_600) -> None:
+def enqueue(task: Task, *args: Any, countdown: float = 0, expires: float = 3_600) -> None:
     """Publish a task once the current transaction has been committed. Never waits for the broker.
 
     Args:
-        task: the task's full name, such as `apps.moderation.tasks.deliver`.
+        args: the task's arguments, which JSON has to represent.
         countdown: seconds until the task may run.
         expires: seconds after which the task is discarded.
     """
-    transaction.on_commit(partial(_add, task, args, countdown, expires), robust=True)
+    transaction.on_commit(partial(_add, task.name, args, countdown, expires), robust=True)
 
 
 def _add(task: str, args: tuple[Any, ...], countdown: float, expires: float) -> None:

@@ -27,6 +27,20 @@ def percent(probability: float) -> str:
     return "over 99%" if probability > 0.99 else f"{probability:.0%}"
 
 
+def format_duration(seconds: float | None, digits: int = 0) -> str:
+    """Return a duration in its largest unit (`40 s`, `5 min`, `3 h`, `2 d`), or a dash for None.
+
+    Args:
+        digits: decimal places; seconds have none.
+    """
+    if seconds is None:
+        return "–"
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.{digits}f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def escape_formula(cell: object) -> str:
     """Return a cell as text, with an apostrophe before it if a spreadsheet would evaluate it.
 

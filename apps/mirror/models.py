@@ -22,7 +22,9 @@ class ReplicationLag:
 
 
 class ChangeLogQuerySet(models.QuerySet["ChangeLogEntry"]):
-    def lag(self) -> ReplicationLag:
+    """Queries of the change log."""
+
+    def replication_lag(self) -> ReplicationLag:
         """Return how far the mirror lags behind."""
         row = self.aggregate(count=models.Count("pk"), oldest=models.Min("created_at"))
         if row["oldest"] is None:

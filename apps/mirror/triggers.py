@@ -49,12 +49,15 @@ def sync_triggers() -> None:
         remove_triggers()
         return
     install_triggers()
-    lag = ChangeLogEntry.objects.lag()
+    replication_lag = ChangeLogEntry.objects.replication_lag()
     logger.info(
         "The mirror lags %.0f s behind, %d records are pending",
-        lag.seconds,
-        lag.count,
-        extra={"mirror_waiting": lag.count, "mirror_lag_seconds": round(lag.seconds, 3)},
+        replication_lag.seconds,
+        replication_lag.count,
+        extra={
+            "mirror_waiting": replication_lag.count,
+            "mirror_lag_seconds": round(replication_lag.seconds, 3),
+        },
     )
 
 

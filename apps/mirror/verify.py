@@ -69,8 +69,8 @@ def _checksums(side: int, rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[d
         count = digest = 0
         for row in group:
             count += 1
-            text = json.dumps(row, sort_keys=True, default=format_value)
-            digest += int.from_bytes(sha256(text.encode()).digest(), "big")
+            serialized = json.dumps(row, sort_keys=True, default=format_value)
+            digest += int.from_bytes(sha256(serialized.encode()).digest(), "big")
         yield hour, side, HourChecksum(count, digest % 2**256)
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
 from django.db.models import Field, Model, QuerySet
 from django.http import HttpRequest
 from django.urls import URLPattern, reverse
@@ -14,8 +13,9 @@ from django.utils.safestring import SafeString
 
 from apps.accounts import admin as accounts_admin
 from apps.accounts.models import CommunityAccess, User
-from apps.accounts.permissions import communities_of, in_communities_of
-from apps.core.admin import LargeTablePaginator, ReadOnlyAdmin
+from apps.accounts.permissions import communities_of, get_user, in_communities_of
+from apps.core.admin import LargeTablePaginator, ReadOnlyAdmin, viewer_display
+from apps.core.exceptions import PermissionDeniedError
 from apps.core.text import pluralize
 from apps.moderation import actions
 from apps.moderation.console import comment
@@ -41,8 +41,7 @@ class LimitedAdmin(ReadOnlyAdmin):
     """A table of which users see the rows of `selectors.visible`."""
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        assert isinstance(request.user, User)
-        return visible(request.user, super().get_queryset(request))
+        return visible(get_user(request), super().get_queryset(request))
 
 
 class EvidenceAdmin(LimitedAdmin):
@@ -52,9 +51,11 @@ class EvidenceAdmin(LimitedAdmin):
     list_per_page = 50
 
 
-def _to_item(item_id: int | None) -> SafeString | str:
+def _to_item(viewer: User, item_id: int | None) -> SafeString | str:
     if item_id is None:
         return "–"
+    if not viewer.has_perm("moderation.view_queueitem"):
+        return str(item_id)
     return format_html('<a href="{}">{}</a>', reverse("admin:moderation_item", args=[item_id]), item_id)
 
 
@@ -96,9 +97,9 @@ class QueueItemAdmin(EvidenceAdmin):
     def get_urls(self) -> list[URLPattern]:
         return [*console_urls(), *super().get_urls()]
 
-    @admin.display(description="console")
-    def in_console(self, item: QueueItem) -> SafeString | str:
-        return _to_item(item.pk)
+    @viewer_display(description="console")
+    def in_console(self, item: QueueItem, viewer: User) -> SafeString | str:
+        return _to_item(viewer, item.pk)
 
     @admin.display(description="label")
     def shown_label(self, item: QueueItem) -> str:
@@ -120,9 +121,9 @@ class DecisionAdmin(EvidenceAdmin):
     list_select_related = ("by", "rule", "policy")
     search_fields = ("id__exact",)
 
-    @admin.display(description="item")
-    def in_console(self, decision: Decision) -> SafeString | str:
-        return _to_item(decision.item_id)
+    @viewer_display(description="item")
+    def in_console(self, decision: Decision, viewer: User) -> SafeString | str:
+        return _to_item(viewer, decision.item_id)
 
 
 MAX_SENT_TO_REVIEW = 500
@@ -150,8 +151,7 @@ class CommunityFilter(admin.SimpleListFilter):
     parameter_name = "community"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        assert isinstance(request.user, User)
-        return [(name or "-", name or "none") for name in communities_for(request.user)]
+        return [(name or "-", name or "none") for name in communities_for(get_user(request))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
         if self.value() is None:
@@ -167,10 +167,9 @@ class RuleFilter(admin.SimpleListFilter):
     parameter_name = "rule"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        assert isinstance(request.user, User)
         rules = PolicyRule.objects.exclude(label="")
         # The default policy applies in every community.
-        rules = in_communities_of(request.user, rules, "policy__community") | rules.filter(
+        rules = in_communities_of(get_user(request), rules, "policy__community") | rules.filter(
             policy__community=""
         )
         titles = rules.order_by("title").values_list("title", flat=True).distinct()
@@ -217,7 +216,6 @@ class AutomaticDecisionAdmin(EvidenceAdmin):
 
     @admin.action(description="Send to review", permissions=["decide"])
     def send_to_review(self, request: HttpRequest, queryset: QuerySet[Decision]) -> None:
-        assert isinstance(request.user, User)
         decisions = list(
             queryset.select_related("submission__author", "policy", "rule").order_by("pk")[
                 : MAX_SENT_TO_REVIEW + 1
@@ -229,8 +227,8 @@ class AutomaticDecisionAdmin(EvidenceAdmin):
         results: Counter[str] = Counter()
         for decision in decisions:
             try:
-                item = actions.send_to_review(decision=decision, by=request.user)
-            except (ModerationError, PermissionDenied) as error:
+                item = actions.send_to_review(decision=decision, by=get_user(request))
+            except (ModerationError, PermissionDeniedError) as error:
                 results[str(error)] += 1
             else:
                 if item:
@@ -259,10 +257,10 @@ class AutomaticDecisionAdmin(EvidenceAdmin):
         text = decision.submission.text
         return comment.escape_text(text[:_EXCERPT] + ("…" if len(text) > _EXCERPT else "")) or "not stored"
 
-    @admin.display(description="state")
-    def state(self, decision: Any) -> SafeString | str:
+    @viewer_display(description="state")
+    def state(self, decision: Any, viewer: User) -> SafeString | str:
         if decision.open_item:
-            return format_html("In review: item {}", _to_item(decision.open_item))
+            return format_html("In review: item {}", _to_item(viewer, decision.open_item))
         if decision.superseded_by is None:
             return "In force"
         changed = decision.superseded_by != decision.action
@@ -300,9 +298,9 @@ class AppealAdmin(EvidenceAdmin):
     list_display = ("id", "status", "in_console", "created_at", "resolved_at")
     list_filter = ("status",)
 
-    @admin.display(description="item")
-    def in_console(self, appeal: Appeal) -> SafeString | str:
-        return _to_item(appeal.item_id)
+    @viewer_display(description="item")
+    def in_console(self, appeal: Appeal, viewer: User) -> SafeString | str:
+        return _to_item(viewer, appeal.item_id)
 
 
 @admin.register(Delivery)
@@ -339,8 +337,7 @@ class CommunityAccessInline(admin.TabularInline):
     verbose_name_plural = "communities that the user may see"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[CommunityAccess]:
-        assert isinstance(request.user, User)
-        return in_communities_of(request.user, super().get_queryset(request))
+        return in_communities_of(get_user(request), super().get_queryset(request))
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
@@ -350,9 +347,8 @@ class CommunityAccessInline(admin.TabularInline):
     ) -> forms.Field | None:
         if db_field.name != "community":
             return super().formfield_for_dbfield(db_field, request, **kwargs)
-        assert isinstance(request.user, User)
         return CommunityField(
-            choices=[("", "---------"), *community_choices(communities_for(request.user))],
+            choices=[("", "---------"), *community_choices(communities_for(get_user(request)))],
             help_text="A community appears here once a comment or a policy names it.",
         )
 
@@ -370,10 +366,10 @@ class UserAdmin(accounts_admin.UserAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
         """Keep users from giving more access than they have themselves."""
-        assert isinstance(request.user, User)
         fields = list(super().get_readonly_fields(request, obj))
-        if not request.user.is_superuser:
+        user = get_user(request)
+        if not user.is_superuser:
             fields.append("is_superuser")
-        if communities_of(request.user) is not None:
+        if communities_of(user) is not None:
             fields.append("all_communities")
         return fields

@@ -17,6 +17,8 @@ from apps.moderation.permissions import LEAD_QUEUES, decidable_by
 SKIP_DURATION = timedelta(days=1)
 _OFFER_SECONDS = 60
 _CANDIDATES = 100
+_ESCALATIONS = Decision.objects.filter(item=OuterRef("pk"), action="escalate", reversal=None)
+LAST_ESCALATED_BY = Subquery(_ESCALATIONS.order_by("-pk").values("by")[:1])
 
 
 class Obstacle(TextChoices):
@@ -40,10 +42,8 @@ def escalated_by(user: User, now: datetime | None = None) -> list[int]:
     """Return the ids of the items that the user escalated for another lead and has not leased again since."""
     if not user.has_perm("moderation.decide_escalated"):
         return []  # only leads are offered escalated items
-    escalations = Decision.objects.filter(item=OuterRef("pk"), action="escalate", reversal=None)
-    newest = Subquery(escalations.order_by("-pk").values("by")[:1])
     leased = QueueItem.objects.filter(lease_by=user, lease_until__gt=now or timezone.now())
-    items = QueueItem.objects.open().filter(queue=Queue.ESCALATED).alias(last_escalated_by=newest)
+    items = QueueItem.objects.open().filter(queue=Queue.ESCALATED).alias(last_escalated_by=LAST_ESCALATED_BY)
     items = items.filter(last_escalated_by=user.pk).exclude(pk__in=leased.values("pk"))
     return list(items.values_list("pk", flat=True))
 
@@ -57,7 +57,7 @@ def takeable(
         include_escalated: include the items that the user escalated for another lead.
 
     Raises:
-        PermissionDenied: the user may not decide at all.
+        PermissionDeniedError: the user may not decide at all.
         ValueError: there is no such view.
     """
     now = now or timezone.now()
@@ -113,11 +113,11 @@ def next_item(
         after: the item after which the search begins.
 
     Raises:
-        PermissionDenied, ValueError: as in `takeable`.
+        PermissionDeniedError, ValueError: as in `takeable`.
     """
     items = takeable(user, view).exclude(pk__in=exclude)
     if after is not None:
-        items = items.filter(priority__lte=after.priority).exclude(pk=after.pk)
+        items = items.after(after)
     for pk in items.by_priority().values_list("pk", flat=True)[:_CANDIDATES]:
         if offer(pk, tab):
             return QueueItem.objects.with_related().get(pk=pk)
@@ -131,7 +131,7 @@ def first_item(user: User, view: str) -> QueueItem | None:
     items, those that no tab shows come first.
 
     Raises:
-        PermissionDenied, ValueError: as in `takeable`.
+        PermissionDeniedError, ValueError: as in `takeable`.
     """
     rows = list(takeable(user, view).by_priority().values_list("pk", "severity")[:_CANDIDATES])
     offered = cache.get_many([_offer_key(pk) for pk, _ in rows])

@@ -1,4 +1,4 @@
-"""Errors of moderation, besides Django's `PermissionDenied`."""
+"""Errors of moderation."""
 
 from apps.core.exceptions import ToxicmodError
 from apps.moderation.models import QueueItem

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from apps.core.text import escape_formula, percent
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Decision
 
 # The countries to which the portal of the transparency database expands “EEA”.
@@ -75,10 +76,10 @@ def statement_of_reasons(decision: Decision) -> dict[str, Any]:
     Source: https://transparency.dsa.ec.europa.eu/page/api-documentation
 
     Raises:
-        ValueError: the decision is not a rejection.
+        ModerationError: the decision is not a rejection.
     """
     if decision.action != Decision.Action.REJECT:
-        raise ValueError("Only a rejection has a statement of reasons.")
+        raise ModerationError("Only a rejection has a statement of reasons.")
     submission = decision.submission
     facts = f"The comment was scored by model version {decision.model_version.number}"
     facts += (

@@ -1,10 +1,10 @@
 """The roles with their permissions, and the permission checks that every action makes."""
 
-from django.core.exceptions import PermissionDenied
 from django.http import Http404
 
 from apps.accounts.models import User
-from apps.accounts.permissions import ACTIVITIES, communities_of, may_see_community
+from apps.accounts.permissions import communities_of, may_see_community, require
+from apps.core.exceptions import PermissionDeniedError
 from apps.moderation.exceptions import StaleError
 from apps.moderation.models import Policy, Queue, QueueItem, QueueItemQuerySet
 from apps.moderation.selectors import visible
@@ -77,28 +77,9 @@ ROLES: dict[str, tuple[str, ...]] = {
 }
 
 
-def _denial_message(user: User, permission: str) -> str:
-    """Return the message for a user who lacks a permission."""
-    if permission == "moderation.decide_queueitem" and user.has_perm("moderation.view_queueitem"):
-        return "Your role lets you read the queue, not decide."
-    return f"Your role does not let you {ACTIVITIES.get(permission, 'do this')}."
-
-
-def require(user: User, permission: str, *, community: str | None = None) -> None:
-    """Check that the user has a permission and, if a community is given, access to it.
-
-    Raises:
-        PermissionDenied: the user is inactive, lacks the permission or has no access to the community.
-    """
-    if not user.is_active or not user.has_perm(permission):
-        raise PermissionDenied(_denial_message(user, permission))
-    if community is not None and not may_see_community(user, community):
-        raise PermissionDenied(f"{user.get_username()} has no access to this community.")
-
-
 def may_manage_policy(user: User, community: str) -> bool:
     """Return whether the user may change a community's policy; the default one needs all communities."""
-    if not user.is_active or not user.has_perm("moderation.manage_policy"):
+    if not user.has_perm("moderation.manage_policy"):
         return False
     return may_see_community(user, community) if community else communities_of(user) is None
 
@@ -107,12 +88,12 @@ def require_policy(user: User, community: str) -> None:
     """Check that the user may change a community's policy.
 
     Raises:
-        PermissionDenied: the user may not.
+        PermissionDeniedError: the user may not.
     """
     if may_manage_policy(user, community):
         return
     require(user, "moderation.manage_policy", community=community or None)
-    raise PermissionDenied(
+    raise PermissionDeniedError(
         "The default policy applies to every community: only users with access to all of them may change it."
     )
 
@@ -121,7 +102,7 @@ def visible_to(user: User, items: QueueItemQuerySet | None = None) -> QueueItemQ
     """Return the items that the user may see: see `selectors`.
 
     Raises:
-        PermissionDenied: the user may not see the queue.
+        PermissionDeniedError: the user may not see the queue.
     """
     require(user, "moderation.view_queueitem")
     items = QueueItem.objects.all() if items is None else items
@@ -132,7 +113,7 @@ def visible_item(user: User, pk: int) -> QueueItem:
     """Return an item that the user may see, with its related objects.
 
     Raises:
-        PermissionDenied: the user may not see the queue.
+        PermissionDeniedError: the user may not see the queue.
         Http404: there is no such item for the user.
         StaleError: another moderator has decided it, and the decision is hidden until the second review.
     """
@@ -149,7 +130,7 @@ def decidable_by(user: User, items: QueueItemQuerySet | None = None) -> QueueIte
     """Return the items that the user may decide: the policy allows it, and the user has not decided before.
 
     Raises:
-        PermissionDenied: the user may not decide at all.
+        PermissionDeniedError: the user may not decide at all.
     """
     require(user, "moderation.decide_queueitem")
     items = visible_to(user, items).exclude(excluded_reviewer=user)
@@ -162,13 +143,15 @@ def require_item(user: User, item: QueueItem) -> None:
     """Check that the user may decide the item.
 
     Raises:
-        PermissionDenied: the item is not among those of `decidable_by`; the message says why.
+        PermissionDeniedError: the item is not among those of `decidable_by`; the message says why.
     """
     require(user, "moderation.decide_queueitem", community=item.community)
     if item.excluded_reviewer_id == user.pk:
-        raise PermissionDenied("Another moderator has to decide this: you decided it before.")
+        raise PermissionDeniedError("Another moderator has to decide this: you decided it before.")
     if item.queue in LEAD_QUEUES and not user.has_perm("moderation.decide_escalated"):
-        raise PermissionDenied("Only a lead can decide appeals and escalated items.")
+        raise PermissionDeniedError("Only a lead can decide appeals and escalated items.")
     groups = item.policy.allowed_groups
     if groups and not user.is_superuser and not user.groups.filter(name__in=groups).exists():
-        raise PermissionDenied(f"Under the policy {item.policy}, only these decide: {', '.join(groups)}.")
+        raise PermissionDeniedError(
+            f"Under the policy {item.policy}, only these decide: {', '.join(groups)}."
+        )

@@ -71,7 +71,7 @@ def view_counts(user: User) -> list[ViewCount]:
     """Return the saved views with their sizes, at most five seconds old; see `invalidate_counts`.
 
     Raises:
-        PermissionDenied: the user may not see the queue.
+        PermissionDeniedError: the user may not see the queue.
     """
     visible = visible_to(user)
     counts: list[ViewCount] | None = cache.get(_counts_key(user))
@@ -109,7 +109,7 @@ def explain_empty_view(user: User, view: str) -> list[str]:
     """Return sentences that explain why the user can take no item of a view; none if the view is empty.
 
     Raises:
-        PermissionDenied: the user may not see the queue.
+        PermissionDeniedError: the user may not see the queue.
     """
     count = next(count for count in view_counts(user) if count.view == view)
     sentences = []

@@ -11,7 +11,7 @@ from django.db.models import Avg, Exists, OuterRef, QuerySet
 
 from apps.accounts.models import User
 from apps.classifier.labels import LABELS
-from apps.core.statistics import wilson
+from apps.core.statistics import weighted_rate
 from apps.moderation.models import Decision, Policy, QueueItem, Submission
 from apps.moderation.permissions import require_policy
 from apps.predictions.models import Prediction
@@ -124,17 +124,13 @@ def _reached(probabilities: np.ndarray, rules: Sequence[Mapping[str, Any]], fiel
 def _estimate(numerator: np.ndarray, denominator: np.ndarray, weights: np.ndarray) -> Estimate:
     """Return the weighted fraction of `denominator` (bool, n) that is in `numerator` (bool, n).
 
-    The fraction is the estimator of Horvitz and Thompson (1952). Its interval is Wilson's, with the effective
-    number of observations of Kish (1965).
+    The fraction is the estimator of Horvitz and Thompson (1952).
     """
     selected = weights[denominator]
-    if not selected.size:
-        return Estimate(None, None, None, 0)
-    fraction = float(weights[denominator & numerator].sum() / selected.sum())
-    effective = float(selected.sum() ** 2 / (selected**2).sum())
-    interval = wilson(fraction * effective, effective)
-    assert interval is not None
-    return Estimate(fraction, interval[0], interval[1], int(selected.size))
+    fraction, low, high = weighted_rate(
+        weights[denominator & numerator].sum(), selected.sum(), (selected**2).sum()
+    ) or (None, None, None)
+    return Estimate(fraction, low, high, int(selected.size))
 
 
 def simulate(
@@ -152,7 +148,7 @@ def simulate(
         audit_share: the fraction of the approved comments that a moderator checks.
 
     Raises:
-        PermissionDenied: the user may not manage this community's policy.
+        PermissionDeniedError: the user may not manage this community's policy.
     """
     require_policy(user, community)
     probabilities, days = _traffic(community)

@@ -5,8 +5,8 @@ from datetime import timedelta
 
 from celery import shared_task
 
+from apps.core.enqueue import enqueue
 from apps.moderation import actions, statistics
-from apps.moderation.actions.enqueue import enqueue
 from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Delivery
 from apps.registry.exceptions import NoModelError
@@ -32,7 +32,7 @@ def deliver_endpoint(endpoint_id: int) -> None:
 def deliver_due() -> None:
     """Enqueue the endpoints to which webhooks are due: retries, and those whose message was lost."""
     for endpoint_id in actions.due_endpoints(overdue=timedelta(seconds=2)):
-        enqueue("deliver_endpoint", endpoint_id)
+        enqueue(deliver_endpoint, endpoint_id)
 
 
 @shared_task

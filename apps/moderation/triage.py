@@ -1,6 +1,6 @@
 """Apply a policy to scores, rank queue items and find near-duplicates. Functions without side effects."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -85,15 +85,15 @@ def apply_policy(*, probabilities: Mapping[str, float], policy: Policy) -> Verdi
                     for margin, rule in met
                 ],
             )
-    label = nearest_label(probabilities, rules)
+    label = nearest_label(probabilities, policy)
     return Verdict(Submission.Outcome.APPROVE, None, label, [])
 
 
-def nearest_label(probabilities: Mapping[str, float], rules: Sequence[PolicyRule]) -> str:
+def nearest_label(probabilities: Mapping[str, float], policy: Policy) -> str:
     """Return the label with the highest ratio of probability to its lowest threshold."""
     thresholds = {
         rule.label: threshold
-        for rule in rules
+        for rule in policy.rules.all()
         if (threshold := rule.reject_from if rule.review_from is None else rule.review_from) is not None
     }
     return max(probabilities, key=lambda label: probabilities[label] / max(thresholds.get(label, 1.0), 1e-6))
@@ -160,9 +160,9 @@ def minhash(normalised: str) -> tuple[int, int]:
     return first, second
 
 
-def most_similar(normalised: str, others: Mapping[int, str]) -> int | None:
+def most_similar(normalised: str, texts: Mapping[int, str]) -> int | None:
     """Return the key of the text with the highest edit similarity, or None if none reaches 90 %."""
-    candidates = {key: text[:_MAX_COMPARED] for key, text in others.items()}
+    candidates = {key: text[:_MAX_COMPARED] for key, text in texts.items()}
     match = process.extractOne(
         normalised[:_MAX_COMPARED], candidates, scorer=fuzz.ratio, score_cutoff=_MIN_SIMILARITY
     )

@@ -8,11 +8,12 @@ from django.core.exceptions import ValidationError
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 
-from apps.accounts.models import User
+from apps.accounts.permissions import get_user
 from apps.core.admin import ReadOnlyAdmin
 from apps.monitoring import actions, selectors
 from apps.monitoring.models import Alert, AlertRule, IncompleteHour, Notification, ScheduledTask
-from apps.webhooks.exceptions import WebhookError
+from apps.webhooks.exceptions import InvalidEndpointError, WebhookError
+from apps.webhooks.transport import check_url
 
 MAX_TESTS = 3  # each may take ten seconds
 
@@ -21,8 +22,18 @@ class AlertRuleForm(forms.ModelForm):
     def clean(self) -> dict[str, Any]:
         data = super().clean() or {}
         if data.get("webhook_api_key") and not data.get("webhook_url"):
-            raise ValidationError({"webhook_url": "Enter the URL that receives the signed webhook."})
+            raise ValidationError({"webhook_url": "Enter the URL that receives the webhook."})
         return data
+
+    def clean_webhook_url(self) -> str:
+        """Reject a URL to which no webhook can be sent."""
+        url: str = self.cleaned_data["webhook_url"]
+        try:
+            if url:
+                check_url(url)
+        except InvalidEndpointError as error:
+            raise ValidationError(str(error)) from error
+        return url
 
 
 @admin.register(AlertRule)
@@ -37,10 +48,9 @@ class AlertRuleAdmin(admin.ModelAdmin):
 
     @admin.action(description="Send a test webhook for the selected rules", permissions=["change"])
     def send_test_webhook(self, request: HttpRequest, queryset: QuerySet[AlertRule]) -> None:
-        assert isinstance(request.user, User)
         for rule in queryset[:MAX_TESTS]:
             try:
-                attempt = actions.send_test_webhook(rule=rule, user=request.user)
+                attempt = actions.send_test_webhook(rule=rule, user=get_user(request))
             except WebhookError as error:
                 messages.error(request, str(error))
                 continue
@@ -74,16 +84,14 @@ class AlertAdmin(ReadOnlyAdmin):
     actions = ("acknowledge",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Alert]:
-        assert isinstance(request.user, User)
-        return selectors.visible_alerts(request.user)
+        return selectors.visible_alerts(get_user(request))
 
     def has_acknowledge_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("monitoring.acknowledge_alert")
 
     @admin.action(description="Acknowledge the selected alerts", permissions=["acknowledge"])
     def acknowledge(self, request: HttpRequest, queryset: QuerySet[Alert]) -> None:
-        assert isinstance(request.user, User)
-        count = sum(actions.acknowledge(alert=alert, user=request.user) for alert in queryset)
+        count = sum(actions.acknowledge(alert=alert, user=get_user(request)) for alert in queryset)
         messages.success(request, f"Alerts acknowledged: {count}. There will be no more reminders of them.")
 
 
@@ -95,8 +103,7 @@ class NotificationAdmin(ReadOnlyAdmin):
     list_per_page = 50
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Notification]:
-        assert isinstance(request.user, User)
-        return selectors.visible_notifications(request.user)
+        return selectors.visible_notifications(get_user(request))
 
 
 @admin.register(ScheduledTask)

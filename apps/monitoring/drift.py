@@ -10,6 +10,8 @@ from statistics import NormalDist
 
 import numpy as np
 
+from apps.core.statistics import wilson
+
 DRAWS = 200
 MIN_BIN_FRACTION = 0.01  # of the reference, in each bin that is compared
 MIN_SAMPLE = 50  # independent comments; smaller samples show a shift by chance too often
@@ -123,7 +125,7 @@ def dispersion(*samples: np.ndarray) -> float:
     return max(1.0, statistic / freedom) if freedom > 0 else 1.0
 
 
-def merge_sparse_bins(reference: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
+def merge_sparse_bins(reference: np.ndarray, *samples: np.ndarray) -> list[np.ndarray]:
     """Merge neighbouring bins of samples (hours, bins) until each holds MIN_BIN_FRACTION of the reference."""
     totals = reference.sum(axis=0)
     minimum = MIN_BIN_FRACTION * totals.sum()
@@ -133,7 +135,7 @@ def merge_sparse_bins(reference: np.ndarray, *others: np.ndarray) -> list[np.nda
             starts.append(index)
             merged = 0.0
         merged += count
-    return [np.add.reduceat(counts, starts, axis=1) for counts in (reference, *others)]
+    return [np.add.reduceat(counts, starts, axis=1) for counts in (reference, *samples)]
 
 
 def detect_shift(reference: np.ndarray, current: np.ndarray, measure: Measure = Measure.PSI) -> Shift | None:
@@ -245,13 +247,9 @@ def rate_ratio(profile: WeeklyProfile, counts: np.ndarray, hours: np.ndarray) ->
     if expected * independent < MIN_EXPECTED_HITS:
         return None
     rate = hits / comments
-    centre = rate + Z_999**2 / (2 * independent)
-    half = Z_999 * np.sqrt(rate * (1 - rate) / independent + (Z_999 / (2 * independent)) ** 2)
-    scale = expected * (1 + Z_999**2 / independent)
+    low, high = wilson(rate * independent, independent, z=Z_999) or (0.0, 1.0)
     return Estimate(
-        float(max(rate, 0.5 / comments) / expected),
-        float(max(centre - half, 0.0) / scale),
-        float((centre + half) / scale),
+        float(max(rate, 0.5 / comments) / expected), float(low / expected), float(high / expected)
     )
 
 

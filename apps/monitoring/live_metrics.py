@@ -33,4 +33,4 @@ def broker_depths() -> dict[str, int] | None:
 
 def mirror_lag() -> float | None:
     """Return the age in seconds of the oldest record not yet in the mirror, or None if it was never on."""
-    return ChangeLogEntry.objects.lag().seconds if MirrorState.objects.exists() else None
+    return ChangeLogEntry.objects.replication_lag().seconds if MirrorState.objects.exists() else None

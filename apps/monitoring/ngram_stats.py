@@ -54,4 +54,4 @@ def count_ngrams(scorer: Scorer, text: str) -> np.ndarray:
 @lru_cache(maxsize=2)
 def load_scorer(version_id: int) -> Scorer:
     """Return a version's scorer. The two most recently used are cached."""
-    return Scorer.load(ModelVersion.objects.get(pk=version_id).modelartifact.artifact())
+    return ModelVersion.objects.get(pk=version_id).load_scorer()

@@ -40,7 +40,7 @@ def evaluate_rules() -> None:
 def send_notifications() -> None:
     """Enqueue a task for each notification that is due, because a receiver may respond slowly."""
     for notification_id in actions.due_notifications():
-        enqueue("apps.monitoring.tasks.send_notification", str(notification_id), expires=30)
+        enqueue(send_notification, str(notification_id), expires=30)
 
 
 @shared_task

@@ -12,7 +12,8 @@ from apps.accounts.permissions import Actor, require, user_or_none
 from apps.classifier.artifact import Artifact
 from apps.classifier.scorer import Scorer
 from apps.core.permissions import SystemActor
-from apps.registry.exceptions import RegistryError
+from apps.registry.exceptions import GateError, RegistryError
+from apps.registry.gates import Gate, describe
 from apps.registry.models import (
     MAX_SHARE,
     Alias,
@@ -83,10 +84,10 @@ def promote(
     actor: Actor,
     version: ModelVersion,
     reason: str,
-    gates: Sequence[Mapping[str, Any]] = (),
-    forced: bool = False,
+    gates: Sequence[Gate] = (),
+    force: bool = False,
     kind: Promotion.Kind = Promotion.Kind.PROMOTE,
-    guardrails: Sequence[Mapping[str, Any]] = (),
+    guardrails: Sequence[Gate] = (),
 ) -> Promotion:
     """Make a version the champion; the replaced champion becomes `previous`. Every process swaps in seconds.
 
@@ -94,25 +95,21 @@ def promote(
 
     Args:
         gates: the results of the version's gates, see `apps.registry.gates`.
-        forced: promote although a gate failed.
+        force: promote even if a gate failed.
         guardrails: the results of the guardrails of this version's canary.
 
     Raises:
         PermissionDeniedError: the actor may not promote, or may not force.
-        RegistryError: the reason is missing, the version is the champion, or a gate failed.
+        GateError: a gate failed.
+        RegistryError: the reason is missing, or the version is the champion.
         ArtifactError: the version's artifact is damaged; the champion remains.
     """
-    _check_request(actor, reason, forced, "promotion")
-    if not forced and any(not gate["passed"] for gate in gates):
-        failed = ", ".join(gate["name"] for gate in gates if not gate["passed"])
-        raise RegistryError(
-            f"{version} fails its gates: {failed}. Override the gates only for a good reason."
-        )
+    record = _check_request(actor, reason, version, gates, force)
     _lock_aliases()
     version.refresh_from_db()
     if version.alias == Alias.CHAMPION:
         raise RegistryError(f"{version} is the champion already.")
-    Scorer.load(version.modelartifact.artifact(), expected_sha256=version.sha256)
+    version.load_scorer()
     if canary := Canary.objects.running():
         is_canary = canary.version_id == version.pk
         outcome = CanaryEnd.Outcome.COMPLETED if is_canary else CanaryEnd.Outcome.WITHDRAWN
@@ -123,16 +120,7 @@ def promote(
         ModelVersion.objects.filter(pk=champion.pk).update(alias=Alias.PREVIOUS)
     ModelVersion.objects.filter(pk=version.pk).update(alias=Alias.CHAMPION, share=None)
     version.refresh_from_db()
-    return Promotion.objects.create(
-        kind=kind,
-        version=version,
-        replaced=champion,
-        by=user_or_none(actor),
-        actor=actor.get_username(),
-        reason=reason,
-        forced=forced,
-        gates=list(gates),
-    )
+    return Promotion.objects.create(kind=kind, version=version, replaced=champion, **record)
 
 
 @transaction.atomic
@@ -156,23 +144,24 @@ def start_canary(
     version: ModelVersion,
     share: float,
     reason: str,
-    gates: Sequence[Mapping[str, Any]] = (),
-    forced: bool = False,
+    gates: Sequence[Gate] = (),
+    force: bool = False,
 ) -> Canary:
     """Let a version serve a share of the requests. Every process starts to route them within seconds.
 
     Args:
         share: above 0 and at most `MAX_SHARE`.
         gates: the results of the version's gates, see `apps.registry.gates`.
-        forced: start although a gate failed.
+        force: start even if a gate failed.
 
     Raises:
         PermissionDeniedError: the actor may not promote, or may not force.
+        GateError: a gate failed.
         RegistryError: the reason is missing, the share is out of range, a canary is running, or there is no
             other version as champion.
         ArtifactError: the version's artifact is damaged.
     """
-    _check_request(actor, reason, forced, "canary")
+    record = _check_request(actor, reason, version, gates, force)
     if not 0 < share <= MAX_SHARE:
         raise RegistryError(f"A canary's share is above 0 and at most {MAX_SHARE:.0%}.")
     _lock_aliases()
@@ -182,19 +171,10 @@ def start_canary(
     version.refresh_from_db()
     if champion is None or champion == version:
         raise RegistryError("A canary needs a champion to be compared with, other than itself.")
-    Scorer.load(version.modelartifact.artifact(), expected_sha256=version.sha256)
+    version.load_scorer()
     ModelVersion.objects.filter(pk=version.pk).update(alias=Alias.CANARY, share=share)
     version.refresh_from_db()
-    return Canary.objects.create(
-        version=version,
-        champion=champion,
-        share=share,
-        by=user_or_none(actor),
-        actor=actor.get_username(),
-        reason=reason,
-        gates=list(gates),
-        forced=forced,
-    )
+    return Canary.objects.create(version=version, champion=champion, share=share, **record)
 
 
 @transaction.atomic
@@ -203,7 +183,7 @@ def end_canary(
     actor: Actor,
     outcome: CanaryEnd.Outcome,
     reason: str,
-    guardrails: Sequence[Mapping[str, Any]] = (),
+    guardrails: Sequence[Gate] = (),
 ) -> CanaryEnd:
     """Stop the canary. It becomes the challenger again, unless there is a newer challenger.
 
@@ -211,7 +191,7 @@ def end_canary(
         PermissionDeniedError: the actor may not promote.
         RegistryError: the reason is missing, or no canary is running.
     """
-    _check_request(actor, reason, False, "canary")
+    _require_reason(actor, reason)
     _lock_aliases()
     canary = Canary.objects.running()
     if canary is None:
@@ -219,12 +199,29 @@ def end_canary(
     return _end_canary(actor, canary, outcome, reason, guardrails)
 
 
-def _check_request(actor: Actor, reason: str, forced: bool, record: str) -> None:
+def _require_reason(actor: Actor, reason: str) -> None:
     require(actor, PROMOTE_PERMISSION)
-    if forced:
-        require(actor, OVERRIDE_PERMISSION)
     if not reason.strip():
-        raise RegistryError(f"Give a reason: it is kept with the {record}.")
+        raise RegistryError("Give a reason: it is recorded.")
+
+
+def _check_request(
+    actor: Actor, reason: str, version: ModelVersion, gates: Sequence[Gate], force: bool
+) -> dict[str, Any]:
+    """Check the actor's permissions, the reason and the gates; return the fields that record them."""
+    _require_reason(actor, reason)
+    failed = [describe(gate) for gate in gates if not gate["passed"]]
+    if failed and not force:
+        raise GateError(
+            f"{version} fails its gates: {'; '.join(failed)}. Override the gates only for a good reason."
+        )
+    if failed:
+        require(actor, OVERRIDE_PERMISSION)
+    return _actor_fields(actor, reason) | {"gates": list(gates), "forced": bool(failed)}
+
+
+def _actor_fields(actor: Actor, reason: str) -> dict[str, Any]:
+    return {"by": user_or_none(actor), "actor": actor.get_username(), "reason": reason}
 
 
 def _end_canary(
@@ -232,17 +229,15 @@ def _end_canary(
     canary: Canary,
     outcome: CanaryEnd.Outcome,
     reason: str,
-    guardrails: Sequence[Mapping[str, Any]],
+    guardrails: Sequence[Gate],
 ) -> CanaryEnd:
     alias = None if ModelVersion.objects.with_alias(Alias.CHALLENGER) else Alias.CHALLENGER
     ModelVersion.objects.filter(pk=canary.version_id).update(alias=alias, share=None)
     return CanaryEnd.objects.create(
         canary=canary,
         outcome=outcome,
-        reason=reason,
-        by=user_or_none(actor),
-        actor=actor.get_username(),
         guardrails=list(guardrails),
+        **_actor_fields(actor, reason),
     )
 
 

@@ -9,6 +9,10 @@ class RegistryError(ToxicmodError):
     status = 409
 
 
+class GateError(RegistryError):
+    """A version fails its gates, and the request does not override them."""
+
+
 class NoModelError(ToxicmodError):
     """No champion is installed, or it can't be loaded."""
 

@@ -6,6 +6,7 @@ from django.db import models
 from django.utils import timezone
 
 from apps.classifier.artifact import Artifact
+from apps.classifier.scorer import Scorer
 from apps.core.models import AppendOnly, AppendOnlyQuerySet
 
 MAX_SHARE = 0.5
@@ -21,6 +22,8 @@ class Alias(models.TextChoices):
 
 
 class ModelVersionQuerySet(models.QuerySet["ModelVersion"]):
+    """Queries of model versions by alias and name."""
+
     def with_alias(self, alias: Alias) -> "ModelVersion | None":
         """Return the version that holds the alias, or None."""
         return self.filter(alias=alias).first()
@@ -79,6 +82,14 @@ class ModelVersion(models.Model):
         """The probability from which a comment has each label."""
         return self.manifest["thresholds"]
 
+    def load_scorer(self) -> Scorer:
+        """Load the model.
+
+        Raises:
+            ArtifactError: the stored artifact is damaged.
+        """
+        return Scorer.load(self.modelartifact.artifact(), expected_sha256=self.sha256)
+
 
 class StoredArtifact(models.Model):
     """An artifact, stored in the database so that every host can load it without another service."""
@@ -106,8 +117,21 @@ class EvaluationArtifact(StoredArtifact):
     """The version's evaluation model: the same recipe fitted without the held-out rows, for the gates."""
 
 
-class Promotion(AppendOnly):
-    """A change of the champion, with actor and reason."""
+class RoleChange(AppendOnly):
+    """A change of a version's role, with actor and reason."""
+
+    by = models.ForeignKey("accounts.User", null=True, on_delete=models.PROTECT, related_name="+")
+    actor = models.CharField(max_length=150, help_text="The user name, or the name of the system actor.")
+    reason = models.TextField()
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        abstract = True
+        ordering = ("-created_at", "-pk")
+
+
+class Promotion(RoleChange):
+    """A change of the champion."""
 
     class Kind(models.TextChoices):
         INSTALL = "install", "Installed as the first champion"
@@ -117,52 +141,43 @@ class Promotion(AppendOnly):
     kind = models.CharField(max_length=10, choices=Kind)
     version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT)
     replaced = models.ForeignKey(ModelVersion, null=True, on_delete=models.PROTECT, related_name="+")
-    by = models.ForeignKey("accounts.User", null=True, on_delete=models.PROTECT, related_name="+")
-    actor = models.CharField(max_length=150, help_text="The user name, or the name of the system actor.")
-    reason = models.TextField()
     forced = models.BooleanField(default=False, help_text="Promoted although a gate failed.")
     gates: Any = models.JSONField(default=list, help_text="Each gate with its figure, bound and result.")
     created_at = models.DateTimeField(default=timezone.now, db_index=True)
-
-    class Meta:
-        ordering = ("-created_at", "-pk")
 
     def __str__(self) -> str:
         return f"{self.version} {self.kind}"
 
 
 class CanaryQuerySet(AppendOnlyQuerySet):
+    """Queries of canaries."""
+
     def running(self) -> "Canary | None":
         """Return the canary that has not ended, or None."""
         running: Any = self.filter(end=None).select_related("version", "champion").first()
         return running
 
 
-class Canary(AppendOnly):
-    """The start of a canary: a version that serves a share of the requests, with actor and reason."""
+class Canary(RoleChange):
+    """The start of a canary: a version that serves a share of the requests."""
 
     version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="+")
     champion = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="+")
     share = models.FloatField(help_text="The fraction of the requests.")
-    by = models.ForeignKey("accounts.User", null=True, on_delete=models.PROTECT, related_name="+")
-    actor = models.CharField(max_length=150, help_text="The user name, or the name of the system actor.")
-    reason = models.TextField()
     forced = models.BooleanField(default=False, help_text="Started although a gate failed.")
     gates: Any = models.JSONField(default=list, help_text="Each gate with its figure, bound and result.")
-    created_at = models.DateTimeField(default=timezone.now)
 
     objects = CanaryQuerySet.as_manager()  # type: ignore[misc]
 
-    class Meta:
-        ordering = ("-created_at", "-pk")
+    class Meta(RoleChange.Meta):
         verbose_name_plural = "canaries"
 
     def __str__(self) -> str:
         return f"{self.version} as canary"
 
 
-class CanaryEnd(AppendOnly):
-    """The end of a canary, with outcome, actor and reason."""
+class CanaryEnd(RoleChange):
+    """The end of a canary."""
 
     class Outcome(models.TextChoices):
         COMPLETED = "completed", "Completed: promoted to champion"
@@ -172,16 +187,9 @@ class CanaryEnd(AppendOnly):
 
     canary = models.OneToOneField(Canary, on_delete=models.PROTECT, related_name="end")
     outcome = models.CharField(max_length=11, choices=Outcome)
-    by = models.ForeignKey("accounts.User", null=True, on_delete=models.PROTECT, related_name="+")
-    actor = models.CharField(max_length=150)
-    reason = models.TextField()
     guardrails: Any = models.JSONField(
         default=list, help_text="Each guardrail with its figure, bound and result."
     )
-    created_at = models.DateTimeField(default=timezone.now)
-
-    class Meta:
-        ordering = ("-created_at", "-pk")
 
     def __str__(self) -> str:
         return f"{self.canary}: {self.outcome}"

@@ -1,4 +1,4 @@
-"""Data sets, training runs and gate reports in the admin, and the pages to start and watch runs."""
+"""Data sets, training runs and gate reports in the admin; pages to start a run and see its progress."""
 
 from typing import Any
 
@@ -12,27 +12,23 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from apps.accounts.models import User
-from apps.accounts.permissions import require
+from apps.accounts.permissions import get_user, require
 from apps.classifier.labels import LABELS
-from apps.core.admin import ReadOnlyAdmin
+from apps.core.admin import ReadOnlyAdmin, link, viewer_display
 from apps.moderation.models import Decision
 from apps.moderation.selectors import visible
 from apps.registry import actions as registry
-from apps.registry.admin import figures_table, gates_table, link, run_link
+from apps.registry.admin import GatesAdmin, format_metric, metrics_by_label_table, run_link
 from apps.registry.gates import summarize
 from apps.training import actions, datasets, jigsaw, labels, views
 from apps.training.actions.runs import AUTOMATIC_DATASET, RUN_PERMISSION
 from apps.training.exceptions import SourceError, TrainingError
 from apps.training.forms import RunForm
 from apps.training.models import Dataset, GateReport, TrainingRun
-from apps.training.views import get_user, render_page
+from apps.training.views import pop_error, redirect_with_error, render_page
 
 SHOWN_DECISIONS = 200
 _IDS_PER_QUERY = 10_000
-
-
-def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
 
 
 def _visible_ids(user: User, decisions: list[int]) -> list[int]:
@@ -77,26 +73,18 @@ class DatasetAdmin(ReadOnlyAdmin):
             "", "{}<br>", ((sentence,) for sentence in jigsaw.format_report(dataset.report))
         )
 
-    def get_object(
-        self, request: HttpRequest, object_id: str, from_field: str | None = None
-    ) -> Dataset | None:
-        dataset = super().get_object(request, object_id, from_field)
-        if dataset is not None:
-            dataset.viewer = get_user(request)  # for `decisions`, which gets no request
-        return dataset
-
-    @admin.display(description="decisions")
-    def decisions(self, dataset: Dataset) -> SafeString | str:
+    @viewer_display(description="decisions")
+    def decisions(self, dataset: Dataset, viewer: User) -> SafeString | str:
         if not dataset.is_built:
             return "–"
         try:
             ids = datasets.read_ids(dataset.path, f"{labels.MODERATOR}-")
         except SourceError as error:
             return str(error)
-        viewer = dataset.viewer  # type: ignore[attr-defined]
         numbers = _visible_ids(viewer, [int(identifier.rpartition("-")[2]) for identifier in ids])
         links = (
-            (link("moderation_decision_change", str(number), number),) for number in numbers[:SHOWN_DECISIONS]
+            (link(viewer, "moderation_decision_change", str(number), number),)
+            for number in numbers[:SHOWN_DECISIONS]
         )
         more = len(numbers) - SHOWN_DECISIONS
         return format_html(
@@ -106,9 +94,9 @@ class DatasetAdmin(ReadOnlyAdmin):
             f" and {more} more" if more > 0 else "",
         )
 
-    @admin.display(description="training runs")
-    def runs(self, dataset: Dataset) -> SafeString:
-        return link("training_trainingrun_changelist", "Runs", dataset__id__exact=dataset.pk)
+    @viewer_display(description="training runs")
+    def runs(self, dataset: Dataset, viewer: User) -> SafeString | str:
+        return link(viewer, "training_trainingrun_changelist", "Runs", dataset__id__exact=dataset.pk)
 
 
 @admin.register(TrainingRun)
@@ -117,8 +105,8 @@ class TrainingRunAdmin(ReadOnlyAdmin):
     list_filter = ("status", "recipe")
     list_select_related = ("dataset", "version")
     fields = (
-        "dataset_link", "recipe", "seed", "status", "step", "interruptions", "error", "result",
-        "version_link", "metrics_table", "git_commit", "seconds", "peak_memory_mb", "mlflow_run",
+        "dataset", "recipe", "seed", "status", "step", "interruptions", "error", "result",
+        "version", "metrics_table", "git_commit", "seconds", "peak_memory_mb", "mlflow_run",
         "created_by", "trigger", "created_at", "finished_at",
     )  # fmt: skip
     change_list_template = "training/list.html"
@@ -144,7 +132,7 @@ class TrainingRunAdmin(ReadOnlyAdmin):
             path("start/", view(self.start), name="training_trainingrun_start"),
             path("challenger/", view(views.challenger), name="training_challenger"),
             path("roll-back/", view(views.roll_back), name="training_roll_back"),
-            path("<int:pk>/watch/", view(self.watch), name="training_trainingrun_watch"),
+            path("<int:pk>/run/", view(self.run), name="training_trainingrun_run"),
             path("<int:pk>/progress/", view(self.progress), name="training_trainingrun_progress"),
             *super().get_urls(),
         ]
@@ -158,28 +146,28 @@ class TrainingRunAdmin(ReadOnlyAdmin):
             return render_page(
                 request, title, error="There is no data set. Import one with manage.py import_dataset."
             )
-        form, error_message = RunForm(request.POST or None), ""
+        error, fields = pop_error(request)
+        form = RunForm(request.POST or None, initial=fields)
         if request.method == "POST" and form.is_valid():
             try:
                 run = actions.create_run(actor=user, **form.cleaned_data)
-            except TrainingError as error:
-                error_message = str(error)
-            else:
-                actions.enqueue_run(run)
-                return redirect("admin:training_trainingrun_watch", run.pk)
-        return render_page(request, title, form=form, button="Start", error=error_message)
+            except TrainingError as failure:
+                return redirect_with_error(request, str(failure), form)
+            actions.enqueue_run(run)
+            return redirect("admin:training_trainingrun_run", run.pk)
+        return render_page(request, title, form=form, button="Start", error=error)
 
-    def watch(self, request: HttpRequest, pk: int) -> HttpResponse:
+    def run(self, request: HttpRequest, pk: int) -> HttpResponse:
         """Show the progress of a run; POST cancels it."""
         rows = TrainingRun.objects.with_result().select_related("dataset", "version")
         run = get_object_or_404(rows, pk=pk)
         if request.method == "POST":
             actions.cancel_run(actor=get_user(request), run=run)
-            return redirect("admin:training_trainingrun_watch", pk)
+            return redirect("admin:training_trainingrun_run", pk)
         self._require_view(request)
         is_unfinished = run.status in TrainingRun.UNFINISHED
         button = "Cancel run" if is_unfinished and request.user.has_perm(RUN_PERMISSION) else ""
-        result = self.result(run) if run.status == TrainingRun.Status.SUCCEEDED else ""
+        result = self.result(run, get_user(request)) if run.status == TrainingRun.Status.SUCCEEDED else ""
         return render_page(
             request,
             str(run),
@@ -207,26 +195,26 @@ class TrainingRunAdmin(ReadOnlyAdmin):
             }
         )
 
-    @admin.display(description="result")
-    def brief_result(self, run: Any) -> SafeString | str:
+    @viewer_display(description="result")
+    def brief_result(self, run: Any, viewer: User) -> SafeString | str:
         """Return the result of a run for the list."""
         if run.status != TrainingRun.Status.SUCCEEDED:
             return "–"
-        roc_auc = _figure(run.metrics.get("mean", {}).get("roc_auc"))
+        roc_auc = format_metric(run.metrics.get("mean", {}).get("roc_auc"))
         if run.version is None:
             return format_html("baseline<br>ROC-AUC {}", roc_auc)
-        champion = _figure((run.champion_metrics or {}).get("mean", {}).get("roc_auc"))
+        champion = format_metric((run.champion_metrics or {}).get("mean", {}).get("roc_auc"))
         return format_html(
             "{}<br>ROC-AUC {}<br>(champion v{}: {})<br>{}",
-            link("registry_modelversion_change", f"Model version {run.version}", run.version_id),
+            link(viewer, "registry_modelversion_change", f"Model version {run.version}", run.version_id),
             roc_auc,
             run.champion_number,
             champion,
-            self._gates(run),
+            self._gates(run, viewer),
         )
 
-    @admin.display(description="result")
-    def result(self, run: Any) -> SafeString | str:
+    @viewer_display(description="result")
+    def result(self, run: Any, viewer: User) -> SafeString | str:
         """Return the result of a run: the version, its metrics and the champion's, and its gates."""
         if run.status != TrainingRun.Status.SUCCEEDED:
             return "–"
@@ -234,57 +222,43 @@ class TrainingRunAdmin(ReadOnlyAdmin):
             of_model.get("mean", {}) for of_model in (run.metrics, run.champion_metrics or {})
         )
         is_champion = run.version is not None and run.version.number == run.champion_number
-        figures = ", ".join(
-            f"{name} {_figure(metrics.get(key))}"
-            + ("" if is_champion else f" (champion v{run.champion_number}: {_figure(champion.get(key))})")
+        summary = ", ".join(
+            f"{name} {format_metric(metrics.get(key))}"
+            + (
+                ""
+                if is_champion
+                else f" (champion v{run.champion_number}: {format_metric(champion.get(key))})"
+            )
             for name, key in (("ROC-AUC", "roc_auc"), ("PR-AUC", "pr_auc"), ("calibration error", "ece"))
         )
         if run.version is None:
-            return format_html("A baseline for comparison, no model version.<br>Mean {}.", figures)
+            return format_html("A baseline for comparison, no model version.<br>Mean {}.", summary)
         return format_html(
             "{}{}<br>Mean {}, each on the held-out rows of its data set.<br>{}",
-            link("registry_modelversion_change", f"Model version {run.version}", run.version_id),
+            link(viewer, "registry_modelversion_change", f"Model version {run.version}", run.version_id),
             ", the champion" if is_champion else "",
-            figures,
-            self._gates(run),
+            summary,
+            self._gates(run, viewer),
         )
 
-    def _gates(self, run: Any) -> SafeString | str:
+    def _gates(self, run: Any, viewer: User) -> SafeString | str:
         if run.gates is None:
             return "Gates: not measured yet"
         text = f"Gates: {summarize(run.gates)}"
-        return link("training_gatereport_changelist", text, version__id__exact=run.version_id)
+        return link(viewer, "training_gatereport_changelist", text, version__id__exact=run.version_id)
 
     @admin.display(description="MLflow run")
     def mlflow_run(self, run: TrainingRun) -> SafeString | str:
         # A run that was not recorded because MLflow was down is published with its version later.
         return run_link(run.mlflow_run_id or (run.version.mlflow_run_id if run.version else ""))
 
-    @admin.display(description="data set")
-    def dataset_link(self, run: TrainingRun) -> SafeString:
-        return link("training_dataset_change", str(run.dataset), run.dataset_id)
-
-    @admin.display(description="model version")
-    def version_link(self, run: TrainingRun) -> SafeString | str:
-        if run.version is None:
-            return "–"
-        return link("registry_modelversion_change", str(run.version), run.version_id)
-
     @admin.display(description="metrics on held-out rows")
     def metrics_table(self, run: TrainingRun) -> SafeString:
-        return figures_table(run.metrics)
+        return metrics_by_label_table(run.metrics)
 
 
 @admin.register(GateReport)
-class GateReportAdmin(ReadOnlyAdmin):
+class GateReportAdmin(GatesAdmin):
     list_display = ("__str__", "champion", "dataset", "created_at")
     list_select_related = ("version", "champion", "dataset")
-    fields = ("version_link", "champion", "dataset", "created_at", "gates_table")
-
-    @admin.display(description="version")
-    def version_link(self, report: GateReport) -> SafeString:
-        return link("registry_modelversion_change", str(report.version), report.version_id)
-
-    @admin.display(description="gates")
-    def gates_table(self, report: GateReport) -> SafeString:
-        return gates_table(report.gates)
+    fields = ("version", "champion", "dataset", "created_at", "gates_table")

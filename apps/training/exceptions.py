@@ -1,10 +1,6 @@
 """The errors of this app."""
 
-from collections.abc import Sequence
-
 from apps.core.exceptions import ToxicmodError
-from apps.registry.exceptions import RegistryError
-from apps.registry.gates import Gate
 
 
 class TrainingError(ToxicmodError):
@@ -29,15 +25,3 @@ class SourceError(ToxicmodError):
 
 class ScoringError(ToxicmodError):
     """A file can't be scored as requested."""
-
-
-class GateError(RegistryError):
-    """A version fails its gates.
-
-    Attributes:
-        gates: all gates of the version.
-    """
-
-    def __init__(self, message: str, gates: Sequence[Gate]) -> None:
-        super().__init__(message)
-        self.gates = gates

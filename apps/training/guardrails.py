@@ -7,9 +7,8 @@ from django.db.models.functions import Ln
 
 from apps.core.statistics import wilson
 from apps.predictions.models import Prediction
-from apps.registry.gates import Rule, compare
+from apps.registry.gates import Gate, Rule, compare
 from apps.registry.models import Canary, CanaryFailure
-from apps.training.models import Gate
 
 MIN_COMMENTS = 30  # of each model, before their latencies and flag rates are compared
 Z = 3.0  # a canary is checked many times, so its intervals are three standard errors wide

@@ -62,12 +62,12 @@ class ImportReport:
 
 def format_report(problems: Mapping[str, Any]) -> list[str]:
     """Return one sentence for each kind of problem in `ImportReport.problems`."""
-    sentences = []
+    descriptions = []
     for kind, problem in problems.items():
         lines = ", ".join(map(str, problem["lines"]))
         more = ", …" if problem["rows"] > len(problem["lines"]) else ""
-        sentences.append(f"{kind}: {problem['rows']}" + (f" (line {lines}{more})" if lines else ""))
-    return sentences
+        descriptions.append(f"{kind}: {problem['rows']}" + (f" (line {lines}{more})" if lines else ""))
+    return descriptions
 
 
 class _SourceBytes(io.BufferedIOBase):
@@ -151,23 +151,13 @@ def read_comments(path: Path, report: ImportReport, *, max_bytes: int) -> Iterat
         tqdm(total=path.stat().st_size, desc="Reading", unit="B", unit_scale=True, disable=None) as bar,
     ):
         reader = csv.reader(lines, strict=True)
-        header = _header(reader)
+        header = read_header(reader)
         if missing := [column for column in COLUMNS if column not in header]:
             raise SourceError(
                 f"The file lacks the columns {', '.join(missing)}; it has {', '.join(header)[:200]}."
             )
         columns = [header.index(column) for column in COLUMNS]
-        while True:
-            line = reader.line_num + 1
-            try:
-                cells = next(reader, None)
-            except csv.Error as error:
-                report.add(f"not valid CSV ({error})", line)
-                continue
-            if cells is None:
-                break
-            if not cells:
-                continue
+        for line, cells in read_rows(reader):
             row = _parse_row(cells, columns, len(header), ids, max_bytes)
             if isinstance(row, LabeledComment):
                 ids.add(row.id)
@@ -177,17 +167,39 @@ def read_comments(path: Path, report: ImportReport, *, max_bytes: int) -> Iterat
             bar.update(lines.bytes_read - bar.n)
 
 
-def _header(reader: Iterator[list[str]]) -> list[str]:
+def read_header(reader: Iterator[list[str]]) -> list[str]:
+    """Return the column names of a CSV file.
+
+    Raises:
+        SourceError: the file has none.
+    """
     try:
         return [cell.strip().encode("utf-8", "replace").decode() for cell in next(reader, [])]
     except csv.Error:
         raise SourceError("The first line has no column names: is it a CSV file?") from None
 
 
+def read_rows(reader: Any) -> Iterator[tuple[int, list[str] | csv.Error]]:
+    """Yield the line on which each row that is not empty begins, and its cells or the error of the reader."""
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            yield line, error
+            continue
+        if cells is None:
+            return
+        if cells:
+            yield line, cells
+
+
 def _parse_row(
-    cells: list[str], columns: list[int], width: int, ids: set[str], max_bytes: int
+    cells: list[str] | csv.Error, columns: list[int], width: int, ids: set[str], max_bytes: int
 ) -> LabeledComment | str:
     """Return the row, or the problem."""
+    if isinstance(cells, csv.Error):
+        return f"not valid CSV ({cells})"
     if len(cells) != width:
         return "wrong number of columns"
     identifier, text, *values = (cells[column] for column in columns)
@@ -222,6 +234,6 @@ def _member(path: Path) -> str:
         raise _to_source_error(path, error) from None
     for name in sorted(names, key=lambda name: "train" not in name.rpartition("/")[2].lower()):
         with open_text(path, member=name) as lines:
-            if set(COLUMNS) <= set(_header(csv.reader(lines))):
+            if set(COLUMNS) <= set(read_header(csv.reader(lines))):
                 return name
     raise SourceError(f"{path.name} has no .csv file with the columns {', '.join(COLUMNS)}.")

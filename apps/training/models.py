@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 from django.conf import settings
 from django.db import models
@@ -15,6 +15,8 @@ REPORT_VALIDITY = timedelta(days=1)
 
 
 class DatasetQuerySet(models.QuerySet["Dataset"]):
+    """Queries of data sets by name and age."""
+
     def named(self, name: str) -> "Dataset | None":
         """Return a data set by `name` (its newest version) or `name:version`, or None."""
         name, _, version = name.partition(":")
@@ -85,6 +87,8 @@ class Dataset(models.Model):
 
 
 class TrainingRunQuerySet(models.QuerySet["TrainingRun"]):
+    """Queries of training runs by state, and their results."""
+
     def running(self) -> "TrainingRunQuerySet":
         """Return the run that is being trained, if any."""
         return self.filter(status=TrainingRun.Status.RUNNING)
@@ -116,7 +120,7 @@ class TrainingRun(models.Model):
 
     UNFINISHED = (Status.QUEUED, Status.RUNNING)
 
-    dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT)
+    dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, verbose_name="data set")
     recipe = models.CharField(max_length=20)
     seed = models.PositiveIntegerField(default=0)
     status = models.CharField(max_length=10, choices=Status, default=Status.QUEUED)
@@ -142,7 +146,11 @@ class TrainingRun(models.Model):
     peak_memory_mb = models.FloatField("Peak memory (MB)", null=True)
     mlflow_run_id = models.CharField("MLflow run", max_length=64, blank=True)
     version = models.ForeignKey(
-        "registry.ModelVersion", null=True, on_delete=models.PROTECT, related_name="+"
+        "registry.ModelVersion",
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        verbose_name="model version",
     )
     created_by = models.ForeignKey("accounts.User", null=True, on_delete=models.PROTECT, related_name="+")
     trigger = models.CharField(
@@ -172,19 +180,9 @@ class TrainingRun(models.Model):
         return f"{self.recipe} on {self.dataset}"
 
 
-class Gate(TypedDict):
-    """A measured figure, its bound and whether it passes; see `apps.registry.gates`."""
-
-    name: str
-    figure: float | None
-    bound: float | None
-    passed: bool
-    rule: NotRequired[str]
-    interval: NotRequired[tuple[float, float]]
-    note: NotRequired[str]
-
-
 class GateReportQuerySet(AppendOnlyQuerySet):
+    """Queries of gate reports."""
+
     def current(self, version: ModelVersion) -> "GateReport | None":
         """Return the version's newest report, or None if it is about another champion, data set or day."""
         since = timezone.now() - REPORT_VALIDITY

@@ -19,7 +19,7 @@ from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
 from apps.core.text import escape_formula
 from apps.training.exceptions import ScoringError, SourceError
-from apps.training.jigsaw import open_text
+from apps.training.jigsaw import open_text, read_header, read_rows
 
 FORMATS = ("csv", "jsonl")
 TEXT_COLUMNS = ("comment_text", "text", "comment")
@@ -89,10 +89,7 @@ def score_file(
 
 def _csv_comments(lines: Iterable[str], column: str | None) -> Iterator[tuple[str, str]]:
     reader = csv.reader(lines)
-    try:
-        header = [cell.strip() for cell in next(reader, [])]
-    except csv.Error:
-        raise ScoringError("The first line has no column names: is it a CSV file?") from None
+    header = read_header(reader)
     candidates = [column] if column else TEXT_COLUMNS
     text_column = next((name for name in candidates if name in header), None)
     if text_column is None:
@@ -101,20 +98,9 @@ def _csv_comments(lines: Iterable[str], column: str | None) -> Iterator[tuple[st
             "Name the column of texts."
         )
     text_index, id_index = header.index(text_column), header.index("id") if "id" in header else None
-    number = 0
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            raise ScoringError(
-                f"Line {line} is not valid CSV ({error}): correct it and start again."
-            ) from None
-        if cells is None:
-            return
-        if not cells:
-            continue
-        number += 1
+    for number, (line, cells) in enumerate(read_rows(reader), 1):
+        if isinstance(cells, csv.Error):
+            raise ScoringError(f"Line {line} is not valid CSV ({cells}): correct it and start again.")
         if len(cells) != len(header):
             raise ScoringError(f"Line {line} has {len(cells)} columns instead of {len(header)}: correct it.")
         yield (str(number) if id_index is None else cells[id_index]), cells[text_index]
@@ -127,16 +113,15 @@ def _lines(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
         yield str(number), line.rstrip("\r\n")
 
 
-_CELLS = ",%.6f" * len(LABELS)
-
-
 def _create_writer(out: IO[str], output_format: str) -> Write:
     if output_format == "jsonl":
 
         def write_json(names: Sequence[str], scores: np.ndarray, labels: Sequence[list[str]]) -> None:
-            for name, row, given in zip(names, scores.round(6).tolist(), labels, strict=True):
+            for name, row, label_names in zip(names, scores.round(6).tolist(), labels, strict=True):
                 probabilities = dict(zip(LABELS, row, strict=True))
-                out.write(json.dumps({"id": name, "probabilities": probabilities, "labels": given}) + "\n")
+                out.write(
+                    json.dumps({"id": name, "probabilities": probabilities, "labels": label_names}) + "\n"
+                )
 
         return write_json
     writer = csv.writer(out, lineterminator="\n")
@@ -144,8 +129,8 @@ def _create_writer(out: IO[str], output_format: str) -> Write:
 
     def write_rows(names: Sequence[str], scores: np.ndarray, labels: Sequence[list[str]]) -> None:
         writer.writerows(
-            [escape_formula(name), *(f"{score:.6f}" for score in row), " ".join(given)]
-            for name, row, given in zip(names, scores.tolist(), labels, strict=True)
+            [escape_formula(name), *(f"{score:.6f}" for score in row), " ".join(label_names)]
+            for name, row, label_names in zip(names, scores.tolist(), labels, strict=True)
         )
 
     return write_rows

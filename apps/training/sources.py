@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ import requests
 from tqdm import tqdm
 
 from apps.core import object_storage
+from apps.core.retries import back_off
 from apps.training.exceptions import SourceError
 
 # The file behind TensorFlow Datasets' `wikipedia_toxicity_subtypes`.
@@ -25,7 +27,7 @@ KAGGLE_URL = (
     "jigsaw-toxic-comment-classification-challenge/train.csv.zip"
 )
 ATTEMPTS = 3
-RETRY_SECONDS = 1.0
+FIRST_WAIT, LONGEST_WAIT = timedelta(seconds=1), timedelta(minutes=1)
 CHUNK = 1 << 20
 
 
@@ -102,7 +104,7 @@ def _download(url: str, file: IO[bytes], auth: tuple[str, str] | None = None) ->
         except requests.RequestException as error:
             problem = f"{name} could not be downloaded ({error.__class__.__name__})"
         if attempt + 1 < ATTEMPTS:
-            time.sleep(RETRY_SECONDS * 2**attempt)
+            time.sleep(back_off(attempt + 1, first=FIRST_WAIT, longest=LONGEST_WAIT).total_seconds())
     raise SourceError(f"{problem}, {ATTEMPTS} times: check the address and the network, then try again.")
 
 

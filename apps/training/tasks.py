@@ -8,8 +8,8 @@ from celery import shared_task
 from apps.classifier.artifact import ArtifactError
 from apps.core.enqueue import enqueue
 from apps.registry.models import ModelVersion
+from apps.registry.tasks import sync_tracking
 from apps.training import actions
-from apps.training.actions.runs import enqueue_task
 from apps.training.exceptions import SourceError, TrainingBusyError, TrainingError
 from apps.training.models import Dataset, TrainingRun
 
@@ -22,8 +22,8 @@ def train_model(run_id: int) -> None:
     with contextlib.suppress(TrainingBusyError):
         run = actions.train(run=TrainingRun.objects.get(pk=run_id))
         if run.version:
-            enqueue_task("measure_gates", run.version_id, expires=3_600)
-        enqueue("apps.registry.tasks.sync_tracking", expires=300)
+            enqueue(measure_gates, run.version_id)
+        enqueue(sync_tracking, expires=300)
         actions.recover_runs()
 
 
@@ -85,4 +85,4 @@ def score_in_shadow() -> None:
 def check_canary() -> None:
     """End the canary if it violated a guardrail or has scored enough comments."""
     if actions.check_canary():
-        enqueue("apps.registry.tasks.sync_tracking", expires=300)
+        enqueue(sync_tracking, expires=300)

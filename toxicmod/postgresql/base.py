@@ -1,8 +1,8 @@
-"""PostgreSQL that may hang: a server that accepts what is sent and never answers.
+"""Django's PostgreSQL backend with a time limit on each wait for a response of the server.
 
-TCP's own time-outs do not notice this: the kernel of a stopped server still acknowledges. Every wait for an
-answer therefore has an end, after which the connection is closed. While the server is down, one thread at a
-time tries to connect and the others fail at once, so that a web process has threads left for its other work.
+TCP's time-outs do not detect a hung server, because its kernel still acknowledges packets. After the time
+limit, the connection is closed. While the server is down, one thread at a time tries to connect and the
+others fail at once, so that a web process has threads for other requests.
 """
 
 import threading
@@ -18,7 +18,7 @@ RETRY_SECONDS = 1.0
 
 
 class Outage:
-    """Whether the server failed to answer, and until when this process does not try it again."""
+    """Whether the server did not respond, and the time before which this process does not try again."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -26,7 +26,7 @@ class Outage:
         self._until = 0.0
 
     def require_attempt(self) -> None:
-        """Let a thread connect, and while the server is down let no other do so meanwhile.
+        """Allow a thread to connect; while the server is down, allow one thread at a time.
 
         Raises:
             OperationalError: the server is down, and it is not yet time to try again.
@@ -34,7 +34,7 @@ class Outage:
         with self._lock:
             now = time.monotonic()
             if now < self._until:
-                raise psycopg.OperationalError("The database did not answer a moment ago.")
+                raise psycopg.OperationalError("The database did not respond a moment ago.")
             if self._is_down:
                 self._until = now + settings.DATABASE_TIMEOUT
 
@@ -54,7 +54,7 @@ def _wait(connection: psycopg.Connection[Any], generator: Any, *args: Any, **opt
     """Wait for the server as `Connection.wait` does, but for `DATABASE_TIMEOUT` seconds at most.
 
     Raises:
-        OperationalError: the time is over; the connection is closed.
+        OperationalError: the server did not respond in time; the connection is closed.
     """
     started = time.monotonic()
     options.setdefault("timeout", settings.DATABASE_TIMEOUT)
@@ -65,10 +65,12 @@ def _wait(connection: psycopg.Connection[Any], generator: Any, *args: Any, **opt
             raise
     connection.close()
     outage.begin()
-    raise psycopg.OperationalError(f"The database did not answer within {settings.DATABASE_TIMEOUT:g} s.")
+    raise psycopg.OperationalError(f"The database did not respond within {settings.DATABASE_TIMEOUT:g} s.")
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
+    """A connection to PostgreSQL that is not attempted while the server is known to be down."""
+
     def get_new_connection(self, conn_params: dict[str, Any]) -> psycopg.Connection[Any]:
         outage.require_attempt()
         started = time.monotonic()
@@ -77,7 +79,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         except psycopg.OperationalError:
             if time.monotonic() - started > RETRY_SECONDS:
                 outage.begin()
-            else:  # refused at once: to try again costs nothing
+            else:  # the server rejects connections at once, so another attempt does not block
                 outage.end()
             raise
         outage.end()

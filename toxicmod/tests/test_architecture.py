@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 import tarfile
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ def _names(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("kind", ["requirements", "requirements-dev"])
 def test_requirements_are_pinned_and_have_a_reason(kind: str) -> None:
-    wanted = ROOT / f"{kind}.in"
-    assert _names(wanted) <= _names(ROOT / f"{kind}.txt")
-    for line in wanted.read_text().splitlines():
+    requirements = ROOT / f"{kind}.in"
+    assert _names(requirements) <= _names(ROOT / f"{kind}.txt")
+    for line in requirements.read_text().splitlines():
         assert not REQUIREMENT.match(line) or "# " in line, f"No reason for {line}"
 
 
@@ -44,25 +45,27 @@ _EXEMPT = ("toxicmod/tests/test_architecture.py", "toxicmod/benchmarks/reference
 
 def test_no_file_unpickles_or_evaluates_its_input() -> None:
     forbidden = re.compile(r"\b(pickle\.loads?|joblib\.load|yaml\.load|allow_pickle=True|eval\(|exec\()")
-    found = [
+    violations = [
         f"{name}: {line.strip()}"
         for name in _files("*.py")
         if name not in _EXEMPT
         for line in (ROOT / name).read_text().splitlines()
         if forbidden.search(line)
     ]
-    assert not found
+    assert not violations
 
 
 def _secrets(folder: Path, *files: str) -> set[tuple[str, str]]:
     """Return the file and the hash of every string that looks like a secret."""
     command = [sys.executable, "-m", "detect_secrets", "scan", "--no-verify", *files]
-    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
-    return _known(json.loads(answer))
+    output = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+    return _known(json.loads(output))
 
 
 def _known(report: dict[str, Any]) -> set[tuple[str, str]]:
-    return {(name, each["hashed_secret"]) for name, found in report["results"].items() for each in found}
+    return {
+        (name, secret["hashed_secret"]) for name, secrets in report["results"].items() for secret in secrets
+    }
 
 
 def test_repository_contains_no_secret(tmp_path: Path) -> None:
@@ -119,3 +122,42 @@ def test_image_and_release_exclude_tests_and_benchmarks() -> None:
         names = release_archive.getnames()
     assert "toxicmod/settings.py" in names
     assert not [name for name in names if "/tests/" in name or name.startswith(tuple(excluded))]
+
+
+# Issue 18 limits the code that serves requests. Docstrings, comments and blank lines do not count.
+_SERVER_FILES = (
+    "toxicmod/asgi.py",
+    "toxicmod/batcher.py",
+    "toxicmod/server.py",
+    "apps/api/batching.py",
+    "apps/api/error_responses.py",
+)
+_MAX_SERVER_LINES = 400
+_NO_CODE = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+}
+
+
+def _code_lines(source: str) -> int:
+    docstrings: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0]
+            if ast.get_docstring(node) is not None:
+                docstrings.update(range(first.lineno, (first.end_lineno or first.lineno) + 1))
+    code: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in _NO_CODE:
+            code.update(range(token.start[0], token.end[0] + 1))
+    return len(code - docstrings)
+
+
+def test_code_that_serves_is_at_most_400_lines() -> None:
+    assert _code_lines('"""Docstring."""\n\n# Comment\nx = (\n    1\n)\n') == 3
+    lines = {name: _code_lines((ROOT / name).read_text()) for name in _SERVER_FILES}
+    assert sum(lines.values()) <= _MAX_SERVER_LINES, lines

@@ -1,5 +1,6 @@
 """The batcher and Django give equal responses to equal requests."""
 
+import asyncio
 import gzip
 import itertools
 import json
@@ -14,16 +15,22 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
+from threading import Event
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import urlsplit
 
 import pytest
 import requests
+from django.http import HttpResponse
 
+from apps.api import batching
 from apps.api.error_responses import error_response
 from apps.api.perspective.exceptions import unavailable
 from apps.api.perspective.rendering import CONTENT_TYPE
 from apps.monitoring import request_metrics
+from toxicmod import asgi
+from toxicmod.asgi import Application, DjangoThreads
 from toxicmod.testing.site import ROOT, manage, site
 
 ANALYZE, PREDICT, PROBA = "/v1alpha1/comments:analyze", "/api/v1/predict", "/api/v1/predict_proba"
@@ -39,20 +46,20 @@ key, secret = create_api_key(actor=SYSTEM, name="revoked", rate_per_minute=10**6
 revoke_api_key(actor=SYSTEM, key=key)
 print("key", secret)
 """
-# Of each answer: what is of this call alone, and what only a page of another origin gets.
-_OWN = re.compile(rb'"(id)":\s*"[^"]*"')
+# Parts of a response that differ between calls, and headers that only a page of another origin gets.
+_CALL_IDS = re.compile(rb'"(id)":\s*"[^"]*"')
 _CORS = {"access-control-allow-origin", "access-control-expose-headers", "vary", "date", "content-length"}
 
-Served = tuple[str, dict[str, str], list[str]]
+ServedSite = tuple[str, dict[str, str], list[str]]
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedSite]:
     folder = tmp_path_factory.mktemp("asgi")
     with site(folder, WEB_CONCURRENCY="1", WEB_THREADS="4", ALLOWED_HOSTS="127.0.0.1") as (url, env):
         manage("install_default_policy", env=env)
-        said = manage("shell", "-v0", "-c", _MAKE_KEYS, env=env).splitlines()
-        yield url, env, [line.split()[1] for line in said if line.startswith("key ")]
+        output = manage("shell", "-v0", "-c", _MAKE_KEYS, env=env).splitlines()
+        yield url, env, [line.split()[1] for line in output if line.startswith("key ")]
 
 
 def calls(keys: list[str]) -> Iterator[tuple[str, dict[str, str], bytes]]:
@@ -62,9 +69,13 @@ def calls(keys: list[str]) -> Iterator[tuple[str, dict[str, str], bytes]]:
     json_type = {"Content-Type": "application/json"}
     for path in (ANALYZE, PREDICT, PROBA):
 
-        def body(text: Any, path: str = path, **more: Any) -> bytes:
-            asked = {"comment": {"text": text}, "languages": ["en"], "requestedAttributes": {"TOXICITY": {}}}
-            return json.dumps((asked if path == ANALYZE else {"text": text}) | more).encode()
+        def body(text: Any, path: str = path, **fields: Any) -> bytes:
+            analyze = {
+                "comment": {"text": text},
+                "languages": ["en"],
+                "requestedAttributes": {"TOXICITY": {}},
+            }
+            return json.dumps((analyze if path == ANALYZE else {"text": text}) | fields).encode()
 
         for text in texts:
             yield path, json_type, body(text)
@@ -89,36 +100,42 @@ def calls(keys: list[str]) -> Iterator[tuple[str, dict[str, str], bytes]]:
         yield PREDICT, json_type | {"Authorization": f"Api-Key {few}"}, b'{"text": "Good day"}'
 
 
-def test_fast_path_and_django_give_equal_responses(served: Served) -> None:
+def test_fast_path_and_django_give_equal_responses(served: ServedSite) -> None:
     url, _, keys = served
     session = requests.Session()
 
-    def ask(path: str, headers: dict[str, str], body: bytes, **more: str) -> tuple[int, Any, bytes]:
-        answer = session.post(url + path, body, headers=headers | more, timeout=20)
-        kept = {name.lower(): value for name, value in answer.headers.items() if name.lower() not in _CORS}
-        if "retry-after" in kept:
-            kept["retry-after"] = "some"
-        return answer.status_code, kept, _OWN.sub(b"", re.sub(rb"\d+ seconds?", b"", answer.content))
+    def send(path: str, headers: dict[str, str], body: bytes, **extra_headers: str) -> tuple[int, Any, bytes]:
+        response = session.post(url + path, body, headers=headers | extra_headers, timeout=20)
+        headers_to_compare = {
+            name.lower(): value for name, value in response.headers.items() if name.lower() not in _CORS
+        }
+        if "retry-after" in headers_to_compare:
+            headers_to_compare["retry-after"] = "some"
+        return (
+            response.status_code,
+            headers_to_compare,
+            _CALL_IDS.sub(b"", re.sub(rb"\d+ seconds?", b"", response.content)),
+        )
 
-    seen: Counter[int] = Counter()
+    statuses: Counter[int] = Counter()
     for path, headers, body in calls(keys):
-        batched = ask(path, headers, body)
-        alone = ask(path, headers, body, Origin="https://forum.example")
-        seen[batched[0]] += 1
-        if batched[0] == 200 and alone[0] == 429:
-            continue  # the second call of a key that may make one a minute
-        assert batched[0] == alone[0], (path, headers, body[:100], batched, alone)
-        assert batched[2] == alone[2], (path, headers, body[:100])
-        pages = {"x-frame-options", "content-security-policy"}  # for pages; an answer in JSON needs neither
-        assert batched[1] == {name: value for name, value in alone[1].items() if name not in pages} or (
-            batched[1] == alone[1]
+        batched = send(path, headers, body)
+        single = send(path, headers, body, Origin="https://forum.example")
+        statuses[batched[0]] += 1
+        if batched[0] == 200 and single[0] == 429:
+            continue  # the second call of a key with a limit of one per minute
+        assert batched[0] == single[0], (path, headers, body[:100], batched, single)
+        assert batched[2] == single[2], (path, headers, body[:100])
+        pages = {"x-frame-options", "content-security-policy"}  # a response in JSON needs neither
+        assert batched[1] == {name: value for name, value in single[1].items() if name not in pages} or (
+            batched[1] == single[1]
         ), (path, headers, body[:100])
-    assert sum(seen.values()) >= 100
-    assert {200, 400, 401, 403, 406, 415, 429} <= set(seen)
-    assert 500 not in seen
+    assert sum(statuses.values()) >= 100
+    assert {200, 400, 401, 403, 406, 415, 429} <= set(statuses)
+    assert 500 not in statuses
 
 
-class Mix:
+class MixedLoad:
     """Clients that send short, long, invalid, pipelined, chunked, compressed and aborted requests."""
 
     def __init__(self, url: str, key: str) -> None:
@@ -142,29 +159,29 @@ class Mix:
             return self.request(body, f"Content-Encoding: {how}", f"Content-Length: {len(body)}")
         return self.request(body, f"Content-Length: {len(body)}")
 
-    def talk(self, number: int) -> None:
-        chance = random.Random(number)
+    def run_client(self, number: int) -> None:
+        generator = random.Random(number)
         turns = itertools.count()
         while time.monotonic() < self.end:
             with closing(socket.create_connection(self.address, timeout=30)) as connection:
                 with connection.makefile("rb") as file:
                     for _ in range(20):
-                        self.turn(connection, file, f"{number}-{next(turns)}", chance)
-                if chance.random() < 0.5:  # hang up in the middle of a body
-                    half = self.encoded(b'{"text": "aborted"}', "plain")
+                        self.exchange(connection, file, f"{number}-{next(turns)}", generator)
+                if generator.random() < 0.5:  # close the connection in the middle of a body
+                    incomplete = self.encoded(b'{"text": "aborted"}', "plain")
                     with suppress(OSError):
-                        connection.sendall(half[: -chance.randint(1, 19)])
+                        connection.sendall(incomplete[: -generator.randint(1, 19)])
 
-    def turn(self, connection: socket.socket, file: Any, name: str, chance: random.Random) -> None:
-        count = 1 if chance.random() < 0.7 else 3  # pipelined
+    def exchange(self, connection: socket.socket, file: Any, name: str, generator: random.Random) -> None:
+        count = 1 if generator.random() < 0.7 else 3  # pipelined
         sent: list[list[str] | None] = []
         data = b""
         for part in range(count):
-            kind = chance.choice(("short", "short", "long", "invalid"))
-            how = chance.choice(("plain", "plain", "chunked", "gzip", "deflate"))
-            ids = [f"{name}-{part}-{place}" for place in range(30 if kind == "long" else 1)]
+            kind = generator.choice(("short", "short", "long", "invalid"))
+            how = generator.choice(("plain", "plain", "chunked", "gzip", "deflate"))
+            ids = [f"{name}-{part}-{index}" for index in range(30 if kind == "long" else 1)]
             body: dict[str, Any] = {
-                "texts": [f"Comment {each}. {'Good day. ' * 20}" for each in ids],
+                "texts": [f"Comment {external_id}. {'Good day. ' * 20}" for external_id in ids],
                 "external_ids": ids,
             }
             if kind == "short":
@@ -181,45 +198,106 @@ class Mix:
                 header, _, value = line.partition(b":")
                 if header.lower() == b"content-length":
                     length = int(value)
-            answer = json.loads(file.read(length))
+            response = json.loads(file.read(length))
             self.statuses[status] += 1
             if status == 503:
                 continue
             if ids_sent is None:
-                assert (status, answer["errors"][0]["field"]) == (400, "text"), answer
+                assert (status, response["errors"][0]["field"]) == (400, "text"), response
                 continue
-            assert status == 200, answer
-            assert len(answer["results"]) == len(ids_sent)
-            for external_id, result in zip(ids_sent, answer["results"], strict=True):
+            assert status == 200, response
+            assert len(response["results"]) == len(ids_sent)
+            for external_id, result in zip(ids_sent, response["results"], strict=True):
                 self.stored[result["id"].replace("-", "")] = external_id
 
 
 @pytest.mark.slow
-def test_mixed_requests_are_answered_and_stored_once(served: Served) -> None:
+def test_mixed_requests_get_responses_and_are_stored_once(served: ServedSite) -> None:
     url, env, (key, *_) = served
-    mix = Mix(url, key)
+    mixed_load = MixedLoad(url, key)
     with ThreadPoolExecutor(CONNECTIONS) as pool:
-        list(pool.map(mix.talk, range(CONNECTIONS)))
-    print(f"{dict(mix.statuses)}, {len(mix.stored)} comments in {SECONDS:g} s")
-    assert set(mix.statuses) <= {200, 400, 503}
-    assert mix.statuses[200] > 1_000
+        list(pool.map(mixed_load.run_client, range(CONNECTIONS)))
+    print(f"{dict(mixed_load.statuses)}, {len(mixed_load.stored)} comments in {SECONDS:g} s")
+    assert set(mixed_load.statuses) <= {200, 400, 503}
+    assert mixed_load.statuses[200] > 1_000
     with closing(sqlite3.connect(Path(env["DATA_DIR"], "toxicmod.sqlite3"))) as database:
         rows = database.execute(
             "SELECT id, external_id FROM predictions_prediction WHERE external_id <> ''"
         ).fetchall()
     stored = {row_id: external_id for row_id, external_id in rows if "-" in external_id}
-    assert {row: stored.get(row) for row in mix.stored} == mix.stored
+    assert {row: stored.get(row) for row in mixed_load.stored} == mixed_load.stored
     assert max(Counter(stored.values()).values()) == 1, "a comment was stored twice"
-    assert len(stored) == len(mix.stored), "a comment was stored whose client got no 200"
+    assert len(stored) == len(mixed_load.stored), "a comment was stored whose client got no 200"
+
+
+def test_failed_batch_gets_500_in_format_of_its_api_and_is_counted() -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"{}"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": PREDICT,
+        "query_string": b"",
+        "scheme": "http",
+        "client": ("127.0.0.1", 1_024),
+        "server": ("localhost", 80),
+        "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
+    }
+    with (
+        patch.object(batching, "handle_batch", side_effect=RuntimeError("a bug")),
+        patch.object(request_metrics, "count") as count,
+    ):
+        asyncio.run(Application()(scope, receive, send))
+    start, body = sent
+    assert start["status"] == 500
+    assert (b"Content-Type", b"application/problem+json") in start["headers"]
+    assert json.loads(body["body"])["status"] == 500
+    assert count.call_args.args[:2] == ("api", 500)
+
+
+def test_django_threads_forget_request_that_was_cancelled_in_the_queue() -> None:
+    released = Event()
+
+    def block(environ: dict[str, Any], start_response: Any) -> Any:
+        released.wait(5)
+        start_response("200 OK", [])
+        return HttpResponse("Good day")
+
+    async def send(message: dict[str, Any]) -> None:
+        pass
+
+    async def main() -> None:
+        threads = DjangoThreads(1)
+        scopes = [
+            {"type": "http", "method": "GET", "path": "/", "query_string": b"", "http_version": "1.1"}
+            for _ in range(2)
+        ]
+        first, second = (asyncio.create_task(threads.handle(scope, [], send)) for scope in scopes)
+        await asyncio.sleep(0.05)
+        assert len(threads._queue) == 1
+        second.cancel()
+        await asyncio.sleep(0.01)
+        assert not threads._queue
+        released.set()
+        await first
+
+    with patch.object(asgi, "django", block):
+        asyncio.run(main())
 
 
 def test_server_uses_no_private_names_of_uvicorn() -> None:
     names = ("asgi", "batcher", "server", "gunicorn")
     source = "\n".join((ROOT / "toxicmod" / f"{name}.py").read_text() for name in names)
-    own = re.findall(r"(?:def|class) (_\w+)|self\.(_\w+)(?:,|:? [^=]*=)", source)
+    defined = re.findall(r"(?:def|class) (_\w+)|self\.(_\w+)(?:,|:? [^=\n]*=)", source)
     used = set(re.findall(r"[\w)\]]\.(_[a-z]\w*)", source))
     assert used
-    assert used <= {name for pair in own for name in pair}
+    assert used <= {name for pair in defined for name in pair}
     assert not re.search(r"import .*\b_", source)
 
 

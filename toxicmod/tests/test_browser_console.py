@@ -14,11 +14,11 @@ from apps.moderation import actions, webhooks
 from apps.moderation.models import BulkJob, Decision, Delivery, Policy, QueueItem, Skip
 from apps.moderation.roles import create_roles
 from apps.registry.models import ModelVersion
-from toxicmod.testing.browser import LOOKS, Visit, assert_sound, overflow
+from toxicmod.testing.browser import APPEARANCES, Visit, assert_sound, overflow
 from toxicmod.testing.factories import HOSTILE_TEXT
 
 CONSOLE = "/admin/moderation/queueitem/console/"
-MIN_VIEW_TIME = 500  # milliseconds after an item is shown during which the page ignores decisions on it
+MIN_VIEW_TIME = 500  # milliseconds after an item is shown, during which the page ignores decisions on it
 COMMENTS = (
     "You are a complete idiot and nobody wants you here",
     "shut up you stupid moron",
@@ -35,22 +35,22 @@ def policy(champion: ModelVersion) -> Policy:
     create_roles()
     actions.install_default_policy()
     Policy.objects.update(audit_share=0, reject_audit_share=0, second_review_share=0)
-    found = Policy.objects.active_for("")
-    assert found is not None
-    found.rules.exclude(label="").update(reject_from=None, review_from=0.0)
-    return found
+    policy = Policy.objects.active_for("")
+    assert policy is not None
+    policy.rules.exclude(label="").update(reject_from=None, review_from=0.0)
+    return policy
 
 
 @pytest.fixture
 def queue(policy: Policy) -> list[QueueItem]:
     """Four open items."""
-    return [queued(text, author_ref=f"author{number}") for number, text in enumerate(COMMENTS)]
+    return [create_item(text, author_ref=f"author{number}") for number, text in enumerate(COMMENTS)]
 
 
-def queued(text: str, **options: str) -> QueueItem:
-    answer = actions.moderate(text=text, callback_url="https://platform.example/hook", **options)  # type: ignore[arg-type]
-    assert answer.item is not None
-    return answer.item
+def create_item(text: str, **options: str) -> QueueItem:
+    result = actions.moderate(text=text, callback_url="https://platform.example/hook", **options)  # type: ignore[arg-type]
+    assert result.item is not None
+    return result.item
 
 
 def moderator(name: str, role: str = "moderator") -> User:
@@ -61,14 +61,14 @@ def moderator(name: str, role: str = "moderator") -> User:
     return user
 
 
-def at_item(page: Page) -> QueueItem:
+def get_item(page: Page) -> QueueItem:
     """Return the item that the review page shows."""
     match = re.search(r"/item/(\d+)/", page.url)
     assert match, page.url
     return QueueItem.objects.get(pk=match[1])
 
 
-def settled(page: Page) -> None:
+def wait_until_settled(page: Page) -> None:
     """Wait until the page has prefetched the next item, reported its presence and takes decisions."""
     page.wait_for_load_state("networkidle")
     page.wait_for_timeout(MIN_VIEW_TIME + 50)
@@ -82,8 +82,8 @@ def test_decide_and_undo_by_keyboard(queue: list[QueueItem], visit: Callable[...
     page.fill("#id_password", "correct horse battery")
     page.press("#id_password", "Enter")
     page.wait_for_url("**/item/*/")
-    settled(page)
-    first = at_item(page)
+    wait_until_settled(page)
+    first = get_item(page)
     text = page.locator("#comment > .text")
     expect(text).to_be_hidden()
     page.keyboard.press("Space")
@@ -92,10 +92,10 @@ def test_decide_and_undo_by_keyboard(queue: list[QueueItem], visit: Callable[...
 
     page.keyboard.press("a")
     expect(page.locator("#last-decision .decision")).to_have_text("Approved")
-    second = at_item(page)
+    second = get_item(page)
     assert second.pk != first.pk
     expect(page.locator("#comment > .text")).to_be_hidden()
-    settled(page)
+    wait_until_settled(page)
 
     page.keyboard.press("2")
     page.keyboard.press("r")
@@ -113,7 +113,7 @@ def test_decide_and_undo_by_keyboard(queue: list[QueueItem], visit: Callable[...
     assert decision.labels
     assert [label for label, flag in decision.labels.items() if flag] == ["severe_toxic"]
     assert decision.rule == list(second.policy.rules.all())[2]
-    settled(page)
+    wait_until_settled(page)
 
     page.keyboard.press("u")
     page.wait_for_url(f"**/item/{second.pk}/")
@@ -122,12 +122,17 @@ def test_decide_and_undo_by_keyboard(queue: list[QueueItem], visit: Callable[...
     second.refresh_from_db()
     assert second.status == "open"
     assert Delivery.objects.get(decision=decision).status == "cancelled"
-    settled(page)
+    expect(page.locator("[name=labels]:checked")).to_have_attribute("value", "severe_toxic")
+    wait_until_settled(page)
 
     page.keyboard.press("e")
     expect(page.locator("#last-decision .decision")).to_have_text("Escalated")
     second.refresh_from_db()
     assert second.queue == "escalated"
+    wait_until_settled(page)
+    page.keyboard.press("u")
+    page.wait_for_url(f"**/item/{second.pk}/")
+    expect(page.locator("[name=labels]:checked")).to_have_attribute("value", "severe_toxic")
     assert_sound(opened, "console-decided")
 
 
@@ -136,7 +141,7 @@ def test_shortcuts_are_ignored_while_typing_or_disabled(
 ) -> None:
     ann = moderator("ann")
     page = visit(CONSOLE, user=ann).page
-    settled(page)
+    wait_until_settled(page)
     page.keyboard.press("n")
     page.keyboard.type("rare as")
     expect(page.locator("#note")).to_have_value("rare as")
@@ -153,7 +158,7 @@ def test_shortcuts_are_ignored_while_typing_or_disabled(
     assert Decision.objects.count() == 0
     actions.set_preferences(user=ann, keys=False)
     page.goto(CONSOLE)
-    settled(page)
+    wait_until_settled(page)
     page.keyboard.press("a")
     page.wait_for_timeout(300)
     assert Decision.objects.count() == 0
@@ -161,31 +166,31 @@ def test_shortcuts_are_ignored_while_typing_or_disabled(
 
 def test_next_previous_and_skip_by_keyboard(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
     page = visit(CONSOLE, user=moderator("ann")).page
-    settled(page)
-    first = at_item(page)
+    wait_until_settled(page)
+    first = get_item(page)
     page.keyboard.press("j")
     page.wait_for_url(lambda url: f"/item/{first.pk}/" not in url)
-    settled(page)
+    wait_until_settled(page)
     page.keyboard.press("k")
     page.wait_for_url(f"**/item/{first.pk}/")
-    settled(page)
+    wait_until_settled(page)
     page.keyboard.press("s")
     expect(page.locator("#status-message")).to_contain_text("Skipped")
-    assert at_item(page).pk != first.pk
+    assert get_item(page).pk != first.pk
 
 
 def test_two_moderators_on_one_item(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
     page = visit(CONSOLE, user=moderator("ann")).page
-    settled(page)
-    item = at_item(page)
+    wait_until_settled(page)
+    item = get_item(page)
     page.keyboard.press("Space")
     expect(page.locator(".lease")).to_contain_text("Reserved for you: 9:5")
     lea = moderator("lea", "lead")
     other = visit(f"{CONSOLE}item/{item.pk}/", user=lea).page
     expect(other.locator(".notice")).to_contain_text("ann is reviewing this until")
     QueueItem.objects.filter(pk=item.pk).update(lease_by=None, lease_until=None, version=item.version + 1)
-    taken = actions.claim(item_id=item.pk, user=lea)
-    actions.decide(item_id=item.pk, version=taken.version, user=lea, action=Decision.Action.APPROVE)
+    leased = actions.claim(item_id=item.pk, user=lea)
+    actions.decide(item_id=item.pk, version=leased.version, user=lea, action=Decision.Action.APPROVE)
     page.keyboard.press("a")
     expect(page.locator("#unsaved")).to_contain_text("was not saved. Already handled by lea: approved")
     page.locator("#unsaved a").click()
@@ -197,11 +202,11 @@ def test_unsaved_notice_stays_until_it_is_dismissed(
     queue: list[QueueItem], visit: Callable[..., Visit], move: str
 ) -> None:
     page = visit(CONSOLE, user=moderator("ann")).page
-    settled(page)
-    item, lea = at_item(page), moderator("lea", "lead")
-    taken = actions.claim(item_id=item.pk, user=lea)
-    actions.decide(item_id=item.pk, version=taken.version, user=lea, action=Decision.Action.APPROVE)
-    slow(page, 600)
+    wait_until_settled(page)
+    item, lea = get_item(page), moderator("lea", "lead")
+    leased = actions.claim(item_id=item.pk, user=lea)
+    actions.decide(item_id=item.pk, version=leased.version, user=lea, action=Decision.Action.APPROVE)
+    add_latency(page, 600)
     page.keyboard.press("a")
     page.wait_for_timeout(200)
     expect(page.locator("#unsaved")).to_be_empty()
@@ -220,7 +225,7 @@ def test_unsaved_notice_stays_until_it_is_dismissed(
     page.locator("#unsaved").get_by_role("button", name="Dismiss").click()
     expect(page.locator("#unsaved")).to_be_empty()
     page.reload()
-    settled(page)
+    wait_until_settled(page)
     expect(page.locator("#unsaved")).to_be_empty()
 
 
@@ -228,9 +233,9 @@ def test_reload_during_a_decision_leaves_a_notice(
     queue: list[QueueItem], visit: Callable[..., Visit]
 ) -> None:
     page = visit(CONSOLE, user=moderator("ann")).page
-    settled(page)
-    item = at_item(page)
-    page.route("**/decide/", lambda route: None)  # the server does not answer
+    wait_until_settled(page)
+    item = get_item(page)
+    page.route("**/decide/", lambda route: None)  # the server does not respond
     page.keyboard.press("a")
     page.wait_for_timeout(200)
     page.reload()
@@ -240,22 +245,22 @@ def test_reload_during_a_decision_leaves_a_notice(
 def test_review_without_javascript(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
     opened = visit(CONSOLE, user=moderator("ann"), javascript=False)
     page = opened.page
-    first = at_item(page)
+    first = get_item(page)
     page.locator("#comment > summary").click()
     expect(page.locator("#comment > .text")).to_be_visible()
     page.locator(".decision-buttons .reject").click()
-    assert Decision.objects.count() == 0  # the browser asks for a reason
+    assert Decision.objects.count() == 0  # the form requires a reason
     page.locator("[name=rule]").first.check()
     page.locator(".decision-buttons .reject").click()
     expect(page.locator("#last-decision")).to_contain_text("Rejected")
-    assert at_item(page).pk != first.pk
+    assert get_item(page).pk != first.pk
     page.locator("#undo button").click()
     expect(page.locator("#last-decision")).to_contain_text("Undone")
-    assert at_item(page).pk == first.pk
+    assert get_item(page).pk == first.pk
     lea = moderator("lea", "lead")
     QueueItem.objects.filter(pk=first.pk).update(lease_by=None, lease_until=None, version=first.version + 9)
-    taken = actions.claim(item_id=first.pk, user=lea)
-    actions.decide(item_id=first.pk, version=taken.version, user=lea, action=Decision.Action.APPROVE)
+    leased = actions.claim(item_id=first.pk, user=lea)
+    actions.decide(item_id=first.pk, version=leased.version, user=lea, action=Decision.Action.APPROVE)
     page.locator(".decision-buttons .approve").click()
     expect(page.locator("h1")).to_contain_text("Your change was not saved")
     page.go_back()
@@ -265,10 +270,10 @@ def test_review_without_javascript(queue: list[QueueItem], visit: Callable[..., 
 
 def test_bulk_job_from_range_to_undo(policy: Policy, visit: Callable[..., Visit]) -> None:
     for number in range(25):
-        queued(f"you are an idiot, number {number} of many {'very ' * number}", author_ref=f"a{number}")
+        create_item(f"you are an idiot, number {number} of many {'very ' * number}", author_ref=f"a{number}")
     page = (opened := visit(f"{CONSOLE}bulk/?label=toxic", user=moderator("lea", "lead"))).page
-    all_of_them = actions.select_items({"label": "toxic"}).count()
-    assert all_of_them > 1
+    total = actions.select_items({"label": "toxic"}).count()
+    assert total > 1
     expect(page.locator(".lead")).to_contain_text("Choose a range of scores")
     box = page.locator("#histogram").bounding_box()
     assert box
@@ -281,7 +286,7 @@ def test_bulk_job_from_range_to_undo(policy: Policy, visit: Callable[..., Visit]
     assert count
     assert_sound(opened, "console-bulk-range")
     page.get_by_role("button", name="Preview sample").click()
-    assert BulkJob.objects.count() == 0  # the browser asks what to do
+    assert BulkJob.objects.count() == 0  # the form requires an action
     page.get_by_label("Reject", exact=True).check()
     page.get_by_label("Reason for a rejection").select_option(label="Insults")
     page.get_by_role("button", name="Preview sample").click()
@@ -302,7 +307,7 @@ def test_bulk_job_from_range_to_undo(policy: Policy, visit: Callable[..., Visit]
     assert_sound(opened, "console-bulk-undone")
 
 
-def slow(page: Page, milliseconds: int = 800) -> None:
+def add_latency(page: Page, milliseconds: int = 800) -> None:
     """Add a latency to every response to the page."""
     page.context.new_cdp_session(page).send(
         "Network.emulateNetworkConditions",
@@ -315,19 +320,19 @@ def slow(page: Page, milliseconds: int = 800) -> None:
     )
 
 
-def shown(page: Page) -> int | None:
-    """Return the id of the item that a key would decide, or None if there is none or it was just shown."""
-    found = page.evaluate(
+def get_decidable_item(page: Page) -> int | None:
+    """Return the id of the item that a key would decide, or None if keys decide none."""
+    item = page.evaluate(
         """(minViewTime) => {
           const { item } = document.querySelector("#centre").dataset;
-          if (window.seen !== item) [window.seen, window.seenAt] = [item, Date.now()];
+          if (window.shown !== item) [window.shown, window.shownAt] = [item, Date.now()];
           return document.querySelector("#review[aria-busy]")
             || !document.querySelector(".decision-buttons .approve")
-            || Date.now() - window.seenAt < minViewTime ? null : item;
+            || Date.now() - window.shownAt < minViewTime ? null : item;
         }""",
         MIN_VIEW_TIME,
     )
-    return int(found) if found else None
+    return int(item) if item else None
 
 
 def approve_all(pages: list[Page], pause: float) -> list[int]:
@@ -335,7 +340,7 @@ def approve_all(pages: list[Page], pause: float) -> list[int]:
     decided, idle = [], 0
     while idle * pause / len(pages) < 4_000 * len(pages):
         for page in pages:
-            item = shown(page)
+            item = get_decidable_item(page)
             if item is None:
                 idle += 1
             else:
@@ -346,12 +351,14 @@ def approve_all(pages: list[Page], pause: float) -> list[int]:
     return decided
 
 
-def fifty(policy: Policy) -> set[int]:
+def create_fifty_items(policy: Policy) -> set[int]:
     """Create fifty items that are not similar; return their ids."""
     Policy.objects.update(second_review_share=0)
     words = ["idiot", "moron", "fool", "loser", "clown", "troll", "jerk", "rat", "pig", "dog"]
     return {
-        queued(f"{word} {word[::-1]} number {number} {'very ' * number}", author_ref=f"{word}{number}").pk
+        create_item(
+            f"{word} {word[::-1]} number {number} {'very ' * number}", author_ref=f"{word}{number}"
+        ).pk
         for word in words
         for number in range(5)
     }
@@ -365,12 +372,12 @@ def assert_each_once(decided: list[int], items: set[int]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pause", [450, 60], ids=["as a person", "as fast as keys go"])
+@pytest.mark.parametrize("pause", [450, 60], ids=["slow keys", "fast keys"])
 def test_fifty_decisions_with_slow_responses(policy: Policy, visit: Callable[..., Visit], pause: int) -> None:
-    items = fifty(policy)
+    items = create_fifty_items(policy)
     page = (opened := visit(CONSOLE, user=moderator("ann"))).page
-    settled(page)
-    slow(page)
+    wait_until_settled(page)
+    add_latency(page)
     assert_each_once(approve_all([page], pause), items)
     expect(page.locator("h1")).to_have_text("Queue empty")
     expect(page.locator("#unsaved")).to_be_empty()
@@ -378,22 +385,22 @@ def test_fifty_decisions_with_slow_responses(policy: Policy, visit: Callable[...
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("who", ["two tabs", "two moderators"])
+@pytest.mark.parametrize("case", ["two tabs", "two moderators"])
 def test_two_tabs_on_one_queue_with_slow_responses(
-    policy: Policy, visit: Callable[..., Visit], who: str
+    policy: Policy, visit: Callable[..., Visit], case: str
 ) -> None:
-    items = fifty(policy)
+    items = create_fifty_items(policy)
     ann = moderator("ann")
     page = visit(CONSOLE, user=ann).page
-    settled(page)
-    if who == "two tabs":
+    wait_until_settled(page)
+    if case == "two tabs":
         other = page.context.new_page()
         other.goto(CONSOLE)
     else:
         other = visit(CONSOLE, user=moderator("ben")).page
-    settled(other)
-    slow(page)
-    slow(other)
+    wait_until_settled(other)
+    add_latency(page)
+    add_latency(other)
     assert_each_once(approve_all([page, other], 450), items)
     expect(page.locator("#unsaved")).to_be_empty()
     expect(other.locator("#unsaved")).to_be_empty()
@@ -404,8 +411,8 @@ def test_double_click_decides_one_item(
     queue: list[QueueItem], visit: Callable[..., Visit], name: str
 ) -> None:
     page = visit(CONSOLE, user=moderator("ann")).page
-    settled(page)
-    first = at_item(page)
+    wait_until_settled(page)
+    first = get_item(page)
     if name == "confirm":
         page.locator(".decision-buttons .reject").click()
         page.locator("#reasons .rule").first.click()
@@ -422,7 +429,7 @@ def test_double_click_decides_one_item(
             expect(page.locator("#centre")).not_to_have_attribute("data-item", str(first.pk))
     expect(page.locator("#last-decision .decision")).to_be_visible()
     page.wait_for_timeout(600)
-    second = at_item(page)
+    second = get_item(page)
     assert Decision.objects.count() + Skip.objects.count() == 1
     expect(page.locator("[name=labels]:checked")).to_have_count(0)
     expect(page.locator("#reasons")).to_be_hidden()
@@ -438,8 +445,8 @@ def test_second_key_press_decides_no_unseen_item(
     queue: list[QueueItem], visit: Callable[..., Visit], key: str, pause: int
 ) -> None:
     page = visit(CONSOLE, user=moderator("ann")).page
-    settled(page)
-    first = at_item(page)
+    wait_until_settled(page)
+    first = get_item(page)
     # Timed in the page, because a busy machine delays Playwright's keys.
     page.evaluate(
         """([key, pause]) => {
@@ -455,8 +462,8 @@ def test_second_key_press_decides_no_unseen_item(
         [key, pause],
     )
     expect(page.locator("#last-decision .decision")).to_be_visible()
-    settled(page)
-    second = at_item(page)
+    wait_until_settled(page)
+    second = get_item(page)
     assert second != first
     assert Decision.objects.count() + Skip.objects.count() == 1
     expect(page.locator("#reasons")).to_be_hidden()
@@ -466,11 +473,93 @@ def test_second_key_press_decides_no_unseen_item(
     assert Decision.objects.filter(item=second, action="approve").exists()
 
 
+def test_key_after_an_ignored_one_is_ignored_with_a_message(
+    queue: list[QueueItem], visit: Callable[..., Visit]
+) -> None:
+    page = visit(CONSOLE, user=moderator("ann")).page
+    wait_until_settled(page)
+    page.evaluate(
+        """() => {
+          window.messages = [];
+          const status = document.getElementById("status-message");
+          new MutationObserver(() => messages.push(status.textContent)).observe(status, { childList: true });
+          const press = (key) => document.body.dispatchEvent(
+            new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+          new MutationObserver((changes, observer) => {
+            observer.disconnect();
+            press("r");  // ignored: the item has just appeared
+            const { now } = Date, later = now() + 600;
+            Date.now = () => later;
+            press("1");  // would tick a label, but means a reason
+            press("1");
+            Date.now = now;
+          }).observe(document.querySelector("#review"), { childList: true });
+          press("a");
+        }"""
+    )
+    expect(page.locator("[name=labels]:checked")).to_have_count(1)
+    expect(page.locator("#last-decision .decision")).to_have_text("Approved")
+    assert any("The key R was ignored" in message for message in page.evaluate("messages"))
+    expect(page.locator("#reasons")).to_be_hidden()
+    wait_until_settled(page)
+    page.keyboard.press("r")
+    expect(page.locator("#reasons")).to_be_visible()
+    page.keyboard.press("1")
+    expect(page.locator("#reasons :checked")).to_have_count(1)
+
+
+def test_labels_and_none_exclude_each_other(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
+    Policy.objects.update(second_review_share=1.0)
+    ben, ann = moderator("ben"), moderator("ann")
+    held = actions.claim(item_id=queue[0].pk, user=ben)
+    actions.decide(item_id=held.pk, version=held.version, user=ben, action=Decision.Action.APPROVE)
+    page = visit(f"{CONSOLE}?view=second", user=ann).page
+    wait_until_settled(page)
+    ticked = page.locator("[form=decide]:checked")
+    for key, values in (("1", ["toxic"]), ("2", ["toxic", "severe_toxic"]), ("0", ["on"]), ("5", ["insult"])):
+        page.keyboard.press(key)
+        expect(ticked).to_have_count(len(values))
+        assert [box.get_attribute("value") or "on" for box in ticked.all()] == values
+
+
+def test_viewer_moves_with_the_keys(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
+    page = visit(CONSOLE, user=moderator("val", "viewer")).page
+    shown = [get_item(page)]
+    for _ in range(3):
+        page.keyboard.press("j")
+        page.wait_for_url(lambda url: f"/item/{shown[-1].pk}/" not in url)
+        page.wait_for_load_state("networkidle")
+        shown.append(get_item(page))
+    assert {item.pk for item in shown} == {item.pk for item in queue}
+    page.keyboard.press("k")
+    page.wait_for_url(f"**/item/{shown[2].pk}/")
+
+
+def test_small_page_hides_neither_buttons_nor_navigation(
+    queue: list[QueueItem], visit: Callable[..., Visit]
+) -> None:
+    page = visit(CONSOLE, user=moderator("lea", "lead"), width=390).page
+    wait_until_settled(page)
+    page.evaluate("document.getElementById('status-message').textContent = 'A message. '.repeat(20)")
+    reachable = """(element) => {
+      const box = element.getBoundingClientRect();
+      const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
+      return element.contains(document.elementFromPoint(x, y));
+    }"""
+    buttons = page.locator(".action-bar button:visible").all()
+    assert len(buttons) >= 5
+    assert all(button.evaluate(reachable) for button in buttons)
+    page.evaluate("document.getElementById('status-message').textContent = ''")
+    links = page.locator(".console-nav a").all()
+    assert [link.text_content() for link in links][-1] == "Help"
+    assert all(link.evaluate(reachable) for link in links)
+
+
 @pytest.mark.parametrize("key", ["a", "Enter"])
 def test_held_key_decides_one_item(queue: list[QueueItem], visit: Callable[..., Visit], key: str) -> None:
     page = visit(CONSOLE, user=moderator("ann")).page
-    settled(page)
-    first = at_item(page)
+    wait_until_settled(page)
+    first = get_item(page)
     page.locator(".decision-buttons .approve").focus()
     page.keyboard.down(key)
     expect(page.locator("#centre")).not_to_have_attribute("data-item", str(first.pk))
@@ -483,18 +572,18 @@ def test_held_key_decides_one_item(queue: list[QueueItem], visit: Callable[..., 
 
 def test_undo_of_a_pending_decision(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
     page = visit(CONSOLE, user=moderator("ann")).page
-    settled(page)
-    first = at_item(page)
+    wait_until_settled(page)
+    first = get_item(page)
     page.keyboard.press("a")
     expect(page.locator("#last-decision .decision")).to_have_text("Approved")
-    settled(page)
-    slow(page)
-    second = at_item(page)
+    wait_until_settled(page)
+    add_latency(page)
+    second = get_item(page)
     page.keyboard.press("a")
     expect(page.locator("#last-decision")).to_have_text(re.compile(f"Approve item {second.pk}. Saving…"))
     page.keyboard.press("u")
     expect(page.locator("#status-message")).to_contain_text(f"Undone: approval of item {second.pk}.")
-    assert at_item(page) == second
+    assert get_item(page) == second
     assert list(Decision.objects.effective().values_list("item", flat=True)) == [first.pk]
     page.keyboard.press("u")
     expect(page.locator("#status-message")).to_contain_text(
@@ -507,11 +596,11 @@ def test_undo_of_an_unsaved_decision_and_of_a_skip(
     queue: list[QueueItem], visit: Callable[..., Visit]
 ) -> None:
     page = visit(CONSOLE, user=moderator("ann")).page
-    settled(page)
+    wait_until_settled(page)
     page.keyboard.press("a")
     expect(page.locator("#last-decision .decision")).to_have_text("Approved")
-    settled(page)
-    second = at_item(page)
+    wait_until_settled(page)
+    second = get_item(page)
     page.route("**/decide/", lambda route: route.abort())
     page.keyboard.press("a")
     page.keyboard.press("u")
@@ -520,8 +609,8 @@ def test_undo_of_an_unsaved_decision_and_of_a_skip(
     )
     expect(page.locator("#unsaved")).to_contain_text(f"“Approve item {second.pk}” was not saved.")
     assert Decision.objects.effective().count() == 1
-    settled(page)
-    third = at_item(page)
+    wait_until_settled(page)
+    third = get_item(page)
     page.keyboard.press("s")
     page.keyboard.press("u")
     page.wait_for_url(f"**/item/{third.pk}/")
@@ -531,40 +620,40 @@ def test_undo_of_an_unsaved_decision_and_of_a_skip(
 def test_lease_begins_on_reveal_and_ends_on_leaving(
     queue: list[QueueItem], visit: Callable[..., Visit]
 ) -> None:
-    def held() -> list[int]:
+    def leased_items() -> list[int]:
         return list(QueueItem.objects.exclude(lease_by=None).values_list("pk", flat=True))
 
     page = visit(CONSOLE, user=moderator("ann")).page
     for view in ("all", "normal", "urgent", "uncertain", "mine"):
         page.goto(f"{CONSOLE}?view={view}")
-        settled(page)
+        wait_until_settled(page)
     page.goto(CONSOLE)
-    settled(page)
-    assert held() == []
-    item = at_item(page)
+    wait_until_settled(page)
+    assert leased_items() == []
+    item = get_item(page)
     page.keyboard.press("Space")
     expect(page.locator(".lease")).to_be_visible()
-    settled(page)
-    assert held() == [item.pk]
+    wait_until_settled(page)
+    assert leased_items() == [item.pk]
     ben = moderator("ben")
     other = visit(f"{CONSOLE}item/{item.pk}/", user=ben).page
     expect(other.locator(".notice")).to_contain_text("ann is reviewing this until")
     page.goto(f"{CONSOLE}quality/")
     page.wait_for_timeout(300)
-    assert held() == []
+    assert leased_items() == []
     page.goto(f"{CONSOLE}item/{item.pk}/")
-    settled(page)
+    wait_until_settled(page)
     page.keyboard.press("r")
     expect(page.locator(".lease")).to_be_visible()
-    settled(page)
-    assert held() == [item.pk]
+    wait_until_settled(page)
+    assert leased_items() == [item.pk]
     page.keyboard.press("Escape")
     page.keyboard.press("s")
     expect(page.locator("#status-message")).to_contain_text("Skipped")
-    assert held() == []
-    settled(page)
-    taken = at_item(page)
-    actions.claim(item_id=taken.pk, user=ben)
+    assert leased_items() == []
+    wait_until_settled(page)
+    other_item = get_item(page)
+    actions.claim(item_id=other_item.pk, user=ben)
     page.keyboard.press("Space")
     expect(page.locator("#review .notice")).to_contain_text("ben is reviewing this until")
     expect(page.locator(".decision-buttons .approve")).to_be_disabled()
@@ -576,8 +665,8 @@ def test_reject_by_mouse_requires_a_reason(
 ) -> None:
     opened = visit(CONSOLE, user=moderator("ann"), width=width)
     page = opened.page
-    settled(page)
-    item = at_item(page)
+    wait_until_settled(page)
+    item = get_item(page)
     page.locator(".decision-buttons .reject").click()
     reasons = page.locator("#reasons .rule")
     expect(reasons.first).to_be_in_viewport(ratio=1)
@@ -598,10 +687,12 @@ def test_reject_by_mouse_requires_a_reason(
 
 
 def test_similar_comments_are_shown_before_the_decision(policy: Policy, visit: Callable[..., Visit]) -> None:
-    items = [queued("buy my very fine golden rings today you idiot", author_ref=f"a{n}") for n in range(4)]
+    items = [
+        create_item("buy my very fine golden rings today you idiot", author_ref=f"a{n}") for n in range(4)
+    ]
     opened = visit(f"{CONSOLE}item/{items[0].pk}/", user=moderator("ann"))
     page = opened.page
-    settled(page)
+    wait_until_settled(page)
     page.keyboard.press("c")
     expect(page.locator(".similar-list li")).to_have_count(3)
     expect(page.locator(".similar-list .text").first).to_have_text(items[1].submission.text)
@@ -611,10 +702,10 @@ def test_similar_comments_are_shown_before_the_decision(policy: Policy, visit: C
     expect(page.locator(".decision-buttons .approve")).not_to_contain_text("all 4")
     page.keyboard.press("c")
     expect(page.locator(".similar-list li")).to_have_count(3)
-    unseen = queued("buy my very fine golden rings today you idiot", author_ref="late")
+    unseen = create_item("buy my very fine golden rings today you idiot", author_ref="late")
     page.keyboard.press("a")
     expect(page.locator("#status-message")).to_contain_text(f"Approved item {items[0].pk} and 3 similar.")
-    assert at_item(page) == unseen
+    assert get_item(page) == unseen
     assert Decision.objects.count() == 4
     page.keyboard.press("u")
     expect(page.locator("#status-message")).to_contain_text(
@@ -626,7 +717,7 @@ def test_similar_comments_are_shown_before_the_decision(policy: Policy, visit: C
 def test_appeal(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
     ann = moderator("ann")
     item = actions.claim(item_id=queue[0].pk, user=ann)
-    decided = actions.decide(
+    result = actions.decide(
         item_id=item.pk,
         version=item.version,
         user=ann,
@@ -634,12 +725,12 @@ def test_appeal(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
         rule=item.default_rule(),
     )
     appeal = actions.appeal(
-        token=webhooks.appeal_token(decided.decision), text="It was a quotation <b>of him</b>."
+        token=webhooks.appeal_token(result.decision), text="It was a quotation <b>of him</b>."
     )
     opened = visit(f"{CONSOLE}?view=appeal", user=moderator("lea", "lead"))
     page = opened.page
-    settled(page)
-    assert at_item(page).pk == appeal.item_id
+    wait_until_settled(page)
+    assert get_item(page).pk == appeal.item_id
     expect(page.locator(".appeal")).to_contain_text("It was a quotation <b>of him</b>.")
     page.keyboard.press("a")
     expect(page.locator("#last-decision .decision")).to_have_text("Approved")
@@ -648,7 +739,7 @@ def test_appeal(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
     assert_sound(opened, "console-appeal")
 
 
-@pytest.mark.parametrize(("width", "theme"), LOOKS)
+@pytest.mark.parametrize(("width", "theme"), APPEARANCES)
 def test_hostile_comments_are_escaped(
     policy: Policy, visit: Callable[..., Visit], width: int, theme: str
 ) -> None:
@@ -659,14 +750,14 @@ def test_hostile_comments_are_escaped(
         "\u202eidiot \u2066" + "W" * 20_000,
         "</p></article><style>*{display:none}</style>idiot",
     ):
-        item = queued(text, author_ref="<img src=x onerror=alert(3)>" + "W" * 150)
+        item = create_item(text, author_ref="<img src=x onerror=alert(3)>" + "W" * 150)
         opened = visit(f"{CONSOLE}item/{item.pk}/", user=ann, width=width, theme=theme)
         expect(opened.page.locator("#comment > .text")).to_be_visible()
         assert opened.page.locator("#comment :is(script, img, style)").count() == 0
         assert_sound(opened, "console-hostile")
 
 
-@pytest.mark.parametrize(("width", "theme"), LOOKS)
+@pytest.mark.parametrize(("width", "theme"), APPEARANCES)
 def test_pages_pass_all_checks(
     queue: list[QueueItem], policy: Policy, visit: Callable[..., Visit], width: int, theme: str
 ) -> None:
@@ -678,7 +769,7 @@ def test_pages_pass_all_checks(
     }  # fmt: skip
     for name, path in pages.items():
         opened.page.goto(CONSOLE + path)
-        settled(opened.page)
+        wait_until_settled(opened.page)
         if name == "review":
             opened.page.keyboard.press("Space")
         assert_sound(opened, f"console-{name}")

@@ -14,16 +14,16 @@ from apps.monitoring import schedules
 from apps.monitoring.dashboard import PANELS
 from apps.monitoring.models import IncompleteHour, RollupProgress
 from apps.registry.models import ModelVersion
-from toxicmod.testing.browser import LOOKS, Visit, overflow, screenshot, violations
+from toxicmod.testing.browser import APPEARANCES, Visit, overflow, screenshot, violations
 from toxicmod.testing.factories import create_monitoring_records, create_rollups
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
-# As Dash writes them: radio buttons in a list without a name (ours is the group's), a hidden focus target.
+# Dash's radio buttons are in a list without a name (the group has one), and its focus target is hidden.
 DASH = ("#panel", "#window", ".dash-dropdown-focus-target")
 
 
-@pytest.mark.parametrize(("width", "theme"), LOOKS)
+@pytest.mark.parametrize(("width", "theme"), APPEARANCES)
 def test_panels_are_drawn(
     visit: Callable[..., Visit], champion: ModelVersion, width: int, theme: str
 ) -> None:
@@ -35,9 +35,9 @@ def test_panels_are_drawn(
         page.get_by_role("radio", name=title, exact=True).check()
         expect(page).to_have_url(f"{page.url.split('?')[0]}?panel={panel}&window=7d")
         expect(page.locator(f"a[href^='/monitoring/{panel}.csv']")).to_be_visible()
-        figures = page.locator(".plots figure")
-        for number in range(figures.count()):
-            figure = figures.nth(number)
+        plots = page.locator(".plots figure")
+        for number in range(plots.count()):
+            figure = plots.nth(number)
             if figure.locator(".empty").count() == 0:
                 figure.scroll_into_view_if_needed()
                 drawing = figure.locator(".main-svg").first
@@ -48,12 +48,12 @@ def test_panels_are_drawn(
                 assert inner["y"] + inner["height"] <= outer["y"] + outer["height"]
         screenshot(opened, f"dashboard-{panel}")
         assert overflow(page) <= 0
-        assert violations(page, but=DASH) == []
+        assert violations(page, exclude=DASH) == []
     assert opened.errors == []
     assert opened.foreign_requests == []
 
 
-@pytest.mark.parametrize(("width", "theme"), LOOKS)
+@pytest.mark.parametrize(("width", "theme"), APPEARANCES)
 def test_late_data_are_marked(
     visit: Callable[..., Visit], champion: ModelVersion, width: int, theme: str
 ) -> None:
@@ -78,7 +78,7 @@ def test_late_data_are_marked(
         expect(page.locator(".problems")).to_contain_text("could not be counted and will be retried")
         screenshot(opened, f"late-{panel}")
         assert overflow(page) <= 0
-        assert violations(page, but=DASH) == []
+        assert violations(page, exclude=DASH) == []
     RollupProgress.objects.update(counted_until=now)
     IncompleteHour.objects.all().delete()
     page.goto("/monitoring/?panel=traffic")
@@ -100,10 +100,10 @@ def test_filter_changes_plot_and_download(visit: Callable[..., Visit], champion:
     expect(page.locator(".answer")).to_have_text("7,200 comments were scored in this window.")
     plot = page.locator("[id='traffic-by-source']  .js-plotly-plot")
     expect(plot).to_be_visible()
-    drawn = plot.evaluate("each => Array.from(each.data[0].y)")
-    with page.expect_download() as found:
+    drawn = plot.evaluate("plot => Array.from(plot.data[0].y)")
+    with page.expect_download() as download:
         page.get_by_role("link", name="Download as CSV").click()
-    rows = csv.DictReader(io.StringIO(found.value.path().read_text()))
-    held = [float(row["y"]) for row in rows if row["plot"] == "by source"]
-    assert held == drawn
-    assert sum(held) == 7200
+    rows = csv.DictReader(io.StringIO(download.value.path().read_text()))
+    downloaded = [float(row["y"]) for row in rows if row["plot"] == "by source"]
+    assert downloaded == drawn
+    assert sum(downloaded) == 7200

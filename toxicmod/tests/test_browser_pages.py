@@ -14,11 +14,11 @@ from apps.moderation.models import Appeal, Decision, Policy, PolicyRule
 from apps.moderation.webhooks import appeal_token
 from apps.predictions.models import Feedback, Prediction
 from apps.registry.models import ModelVersion
-from toxicmod.testing.browser import LOOKS, Visit, assert_sound, overflow
+from toxicmod.testing.browser import APPEARANCES, Visit, assert_sound, overflow
 
 Open = Callable[..., Visit]
-looks = pytest.mark.parametrize(("width", "theme"), LOOKS)
-SHOUT = "You are a stupid idiot and nobody likes you.\nGo back to your cave."
+looks = pytest.mark.parametrize(("width", "theme"), APPEARANCES)
+TOXIC_COMMENT = "You are a stupid idiot and nobody likes you.\nGo back to your cave."
 HOSTILE = (
     '<script>window.hacked = 1</script><img src=x onerror="window.hacked = 1">'
     '"><svg onload=window.hacked=1> {{ 7|add:7 }} </textarea></mark><style>body{display:none}</style> '
@@ -31,16 +31,16 @@ def policy(champion: ModelVersion) -> Policy:
     """A policy without automatic removal."""
     moderation.install_default_policy()
     PolicyRule.objects.exclude(label="").update(review_from=0.5, reject_from=None)
-    found = Policy.objects.active_for("")
-    assert found is not None
-    return found
+    policy = Policy.objects.active_for("")
+    assert policy is not None
+    return policy
 
 
 @pytest.fixture
 def rejection(policy: Policy) -> Decision:
     """An automatic rejection."""
     PolicyRule.objects.filter(label="insult").update(reject_from=0.65)
-    moderation.moderate(text=f"{SHOUT} {HOSTILE}", author_ref="somebody")
+    moderation.moderate(text=f"{TOXIC_COMMENT} {HOSTILE}", author_ref="somebody")
     return Decision.objects.get()
 
 
@@ -57,7 +57,7 @@ def test_live_scoring_while_typing_stores_nothing(
 ) -> None:
     visited = visit("/", width=width, theme=theme)
     assert_sound(visited, "home")
-    _type(visited, SHOUT)
+    _type(visited, TOXIC_COMMENT)
     page = visited.page
     expect(page.locator("#verdict")).to_have_text("Would be held for review")
     expect(page.locator("#announcement")).to_have_text("Would be held for review")
@@ -80,7 +80,7 @@ def test_live_scoring_while_typing_stores_nothing(
 def test_tooltip_opens_on_hover_and_focus_and_closes_on_escape(visit: Open, policy: Policy) -> None:
     page = visit("/").page
     with page.expect_response("**/live"):
-        page.fill("#id_text", SHOUT)
+        page.fill("#id_text", TOXIC_COMMENT)
     mark = page.locator("mark", has_text="idiot")
     tip = mark.locator(".tip")
     expect(tip).to_be_hidden()
@@ -99,24 +99,24 @@ def test_tooltip_opens_on_hover_and_focus_and_closes_on_escape(visit: Open, poli
 def test_live_scoring_ignores_an_outdated_response(visit: Open, policy: Policy) -> None:
     visited = visit("/")
     page = visited.page
-    held: list[Route] = []
+    delayed: list[Route] = []
 
-    def hold_the_first(route: Route) -> None:
-        if held:
+    def delay_first(route: Route) -> None:
+        if delayed:
             route.continue_()
         else:
-            held.append(route)
+            delayed.append(route)
 
-    page.route("**/live", hold_the_first)
-    page.fill("#id_text", SHOUT)
+    page.route("**/live", delay_first)
+    page.fill("#id_text", TOXIC_COMMENT)
     end = time.monotonic() + 20
-    while not held:
+    while not delayed:
         assert time.monotonic() < end
         page.wait_for_timeout(100)
     with page.expect_response("**/live"):
         page.fill("#id_text", "Thank you for the kind words.")
     expect(page.locator("#verdict")).to_have_text("Would be published")
-    held[0].abort()
+    delayed[0].abort()
     page.wait_for_timeout(300)
     expect(page.locator("#verdict")).to_have_text("Would be published")
 
@@ -124,7 +124,7 @@ def test_live_scoring_ignores_an_outdated_response(visit: Open, policy: Policy) 
 def test_live_scoring_explains_errors(visit: Open, policy: Policy) -> None:
     page = visit("/").page
     page.route("**/live", lambda route: route.fulfill(status=429, body=""))
-    page.fill("#id_text", SHOUT)
+    page.fill("#id_text", TOXIC_COMMENT)
     expect(page.locator("#live-status")).to_contain_text("a moment")
     page.unroute("**/live")
     page.fill("#id_text", "a" * 20_481)
@@ -144,7 +144,7 @@ def test_example_button_fills_in_and_scores_a_comment(visit: Open, policy: Polic
 def test_shared_result_without_stored_text(visit: Open, policy: Policy, width: int, theme: str) -> None:
     visited = visit("/", width=width, theme=theme)
     page = visited.page
-    page.fill("#id_text", SHOUT)
+    page.fill("#id_text", TOXIC_COMMENT)
     page.click("text=Check comment")
     page.wait_for_selector("#share")
     expect(page.locator("mark", has_text="idiot")).to_have_count(1)
@@ -161,7 +161,7 @@ def test_shared_result_without_stored_text(visit: Open, policy: Policy, width: i
 def test_stored_result_takes_feedback_once(visit: Open, policy: Policy, width: int, theme: str) -> None:
     visited = visit("/", width=width, theme=theme)
     page = visited.page
-    page.fill("#id_text", SHOUT)
+    page.fill("#id_text", TOXIC_COMMENT)
     page.check("text=Save my text")
     page.click("text=Check comment")
     page.wait_for_url("**/r/*")
@@ -169,7 +169,7 @@ def test_stored_result_takes_feedback_once(visit: Open, policy: Policy, width: i
     page.click("text=Send feedback")
     expect(page.locator("[role=alert]")).to_contain_text("right or wrong")
     assert "violates" not in " ".join(visited.errors)
-    visited.errors.clear()  # Chromium logs the answer 400 as an error
+    visited.errors.clear()  # Chromium logs the response 400 as an error
     page.check("text=No, it is wrong")
     page.check("#feedback >> text=Toxic: rude")
     page.fill("#id_remark", HOSTILE)
@@ -217,12 +217,13 @@ def test_error_pages(visit: Open, path: str, width: int, theme: str) -> None:
     visited = visit(path, width=width, theme=theme)
     expect(visited.page.get_by_role("link", name="Go to the start page")).to_be_visible()
     assert visited.errors
-    visited.errors.clear()  # Chromium logs the answer 404 as an error
+    visited.errors.clear()  # Chromium logs the response 404 as an error
     assert_sound(visited, "error" + path.replace("/", "-"))
 
 
 @pytest.mark.parametrize(
-    ("width", "theme", "javascript"), [*((*look, True) for look in LOOKS), (390, "dark", False)]
+    ("width", "theme", "javascript"),
+    [*((width, theme, True) for width, theme in APPEARANCES), (390, "dark", False)],
 )
 def test_hostile_text_is_harmless(
     visit: Open, policy: Policy, width: int, theme: str, javascript: bool
@@ -281,7 +282,7 @@ def test_pages_without_javascript(visit: Open, policy: Policy, width: int, theme
     page.click("text=Try an example")
     page.wait_for_url("**/example?")
     assert page.input_value("#id_text")
-    page.fill("#id_text", SHOUT)
+    page.fill("#id_text", TOXIC_COMMENT)
     page.click("text=Check comment")
     expect(page.locator("#verdict")).to_have_text("Would be held for review")
     expect(page.locator("mark", has_text="idiot")).to_have_count(1)
@@ -302,7 +303,7 @@ def test_home_with_the_keyboard_only(visit: Open, policy: Policy) -> None:
     page.keyboard.press("Tab")
     expect(page.locator("#id_text")).to_be_focused()
     assert page.locator("#id_text").evaluate("node => getComputedStyle(node).outlineStyle") == "solid"
-    page.keyboard.type(SHOUT)
+    page.keyboard.type(TOXIC_COMMENT)
     for _ in range(2):
         page.keyboard.press("Tab")
     expect(page.get_by_role("button", name="Check comment")).to_be_focused()
@@ -313,7 +314,7 @@ def test_home_with_the_keyboard_only(visit: Open, policy: Policy) -> None:
 @pytest.mark.parametrize("width", [390, 768, 1024, 1920])
 def test_pages_do_not_overflow(visit: Open, rejection: Decision, width: int) -> None:
     visited = visit("/", width=width)
-    _type(visited, SHOUT)
+    _type(visited, TOXIC_COMMENT)
     assert overflow(visited.page) <= 0
     for path in ("/model", "/nothing", f"/appeal/{appeal_token(rejection)}"):
         visited.page.goto(path)

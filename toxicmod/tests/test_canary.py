@@ -40,7 +40,7 @@ def test_every_process_starts_and_stops_serving_the_canary(tmp_path: Path) -> No
         manage("shell", "-v0", "-c", START, env=env)
         time.sleep(5)
         served = [[_version(url, text) for text in TEXTS] for _ in range(3)]
-        # The same comment gets the same model, whichever process is asked.
+        # The same comment gets the same model in every process.
         assert served[0] == served[1] == served[2]
         assert 15 <= served[0].count(2) <= 45
         assert set(served[0]) == {1, 2}

@@ -1,4 +1,4 @@
-"""What clients do to connections: bodies in other encodings, requests in a row, slow and idle clients."""
+"""Unusual connections: bodies in other encodings, pipelined requests, slow and idle clients."""
 
 import gzip
 import json
@@ -24,7 +24,7 @@ from django.urls import URLResolver, get_resolver
 
 from toxicmod.testing.site import ROOT, free_port, manage, site, wait_until_answered
 
-TIMEOUT = 5.0  # seconds until an answer counts as lost
+TIMEOUT = 5.0  # seconds to wait for a response
 CLIENT_TIMEOUT = 30  # seconds after which the server must have closed a connection whose client does nothing
 IDLE_CONNECTIONS = 1_020  # more than gunicorn's thread worker accepts by default
 FEW_THREADS: dict[str, Any] = {"WEB_CONCURRENCY": "1", "WEB_THREADS": "2", "LOG_LEVEL": "CRITICAL"}
@@ -64,7 +64,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One process, which has few threads: what blocks one is noticed."""
+    """A site with one process and few threads, so that a blocked thread is noticed."""
     with site(tmp_path_factory.mktemp("connections"), **FEW_THREADS) as (url, env):
         manage("install_default_policy", env=env)
         yield Server(url, manage("shell", "-v0", "-c", _MAKE_KEY, env=env).split()[-1])
@@ -72,7 +72,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that speaks TLS itself."""
+    """A server with TLS."""
     folder = tmp_path_factory.mktemp("tls")
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
@@ -88,7 +88,7 @@ def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def nginx_server(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The server behind nginx, with the configuration that Ansible writes."""
+    """The server behind nginx, with Ansible's configuration."""
     if shutil.which("nginx") is None:
         pytest.skip("nginx is not installed")
     folder = tmp_path_factory.mktemp("nginx")
@@ -114,13 +114,13 @@ def nginx_server(server: Server, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(params=["plain", *(pytest.param(name, marks=pytest.mark.slow) for name in ("TLS", "nginx"))])
 def any_server(request: pytest.FixtureRequest) -> Server:
-    """The server, one that speaks TLS, and one behind nginx."""
+    """The server, one with TLS, and one behind nginx."""
     fixtures = {"plain": "server", "TLS": "tls_server", "nginx": "nginx_server"}
     return request.getfixturevalue(fixtures[request.param])
 
 
-def answers(connection: socket.socket, count: int) -> list[tuple[int, bytes]]:
-    """Return status and body of up to `count` answers, fewer where the others do not come in time."""
+def read_responses(connection: socket.socket, count: int) -> list[tuple[int, bytes]]:
+    """Return status and body of up to `count` responses, of those that arrive in time."""
     received = []
     connection.settimeout(TIMEOUT)
     with connection.makefile("rb") as file:
@@ -143,12 +143,12 @@ def answers(connection: socket.socket, count: int) -> list[tuple[int, bytes]]:
     return received
 
 
-def ask(server: Server, data: bytes) -> tuple[int, bytes]:
-    """Return the answer to a request on a connection of its own."""
+def request_once(server: Server, data: bytes) -> tuple[int, bytes]:
+    """Send a request on a new connection; return the status and the body of the response."""
     with closing(server.connect()) as connection:
         connection.sendall(data)
-        received = answers(connection, 1)
-    assert received, "no answer came"
+        received = read_responses(connection, 1)
+    assert received, "there was no response"
     return received[0]
 
 
@@ -167,7 +167,7 @@ BODIES: dict[str, Any] = {
 
 
 def posts(patterns: Sequence[Any] | None = None, prefix: str = "") -> Iterator[str]:
-    """Yield the path of each pattern of the APIs that takes a body by POST."""
+    """Yield the path of each API endpoint that accepts a POST with a body."""
     for pattern in get_resolver().url_patterns if patterns is None else patterns:
         path = prefix + str(pattern.pattern)
         if isinstance(pattern, URLResolver):
@@ -175,10 +175,10 @@ def posts(patterns: Sequence[Any] | None = None, prefix: str = "") -> Iterator[s
             continue
         if path.startswith("api/v1/"):
             view = getattr(pattern.callback, "cls", None)
-            takes = view is not None and hasattr(view, "post")
+            has_body = view is not None and hasattr(view, "post")
         else:
-            takes = path in BODIES
-        if takes:
+            has_body = path in BODIES
+        if has_body:
             yield re.sub(r"<int:\w+>", "1", re.sub(r"<(slug|str|uuid):\w+>", "1", path))
 
 
@@ -207,19 +207,19 @@ ENCODED = {
 PATHS = sorted(set(posts()))
 
 
-def without_ids(answer: tuple[int, bytes]) -> tuple[int, bytes]:
-    """Return an answer without what differs from call to call."""
+def without_ids(response: tuple[int, bytes]) -> tuple[int, bytes]:
+    """Return a response without the parts that differ between calls."""
     boundary = rb"batch_[\w-]+"
     times = rb'"\d{4}-\d\d-\d\dT[^"]*"|"(version|waits_seconds)":\s*\d+'
-    body = re.sub(rb'"(id|prediction_id|queue_id|appeal_token)":\s*("[^"]*"|\d+|null)', b"", answer[1])
-    return answer[0], re.sub(boundary, b"batch_", re.sub(times, b"", body))
+    body = re.sub(rb'"(id|prediction_id|queue_id|appeal_token)":\s*("[^"]*"|\d+|null)', b"", response[1])
+    return response[0], re.sub(boundary, b"batch_", re.sub(times, b"", body))
 
 
-def takes_a_body(server: Server, path: str) -> bool:
-    """Return whether the answer depends on the body: some POSTs act on the path alone."""
+def depends_on_body(server: Server, path: str) -> bool:
+    """Return whether the response depends on the body; some endpoints ignore it."""
     body, kind = body_of(path)
-    read = ask(server, server.request(f"/{path}", body, kind))
-    empty = ask(server, server.request(f"/{path}", b"", kind))
+    read = request_once(server, server.request(f"/{path}", body, kind))
+    empty = request_once(server, server.request(f"/{path}", b"", kind))
     return without_ids(read) != without_ids(empty)
 
 
@@ -233,37 +233,39 @@ def test_request_body_in_another_transfer_encoding(any_server: Server, encoding:
     wrong = []
     for path in PATHS:
         body, kind = body_of(path)
-        if not takes_a_body(any_server, path):
+        if not depends_on_body(any_server, path):
             continue
         headers, data = ENCODED[encoding](body)
         if "chunked" not in encoding:
             headers.append(f"Content-Length: {len(data)}")
-        plain = ask(any_server, any_server.request(f"/{path}", body, kind))
-        encoded = ask(any_server, any_server.head(f"/{path}", f"Content-Type: {kind}", *headers) + data)
+        plain = request_once(any_server, any_server.request(f"/{path}", body, kind))
+        encoded = request_once(
+            any_server, any_server.head(f"/{path}", f"Content-Type: {kind}", *headers) + data
+        )
         if without_ids(encoded) != without_ids(plain):
             wrong.append(f"/{path}: {encoded[0]} {encoded[1][:80]!r}, not {plain[0]}")
     assert not wrong, "\n".join(wrong)
 
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
-REFUSED = {
+REJECTED = {
     "a wrong key": b"Authorization: Api-Key wrong\r\n",
     "a wrong type": b"Content-Type: text/csv\r\n",
 }
 
 
-@pytest.mark.parametrize("refused", REFUSED)
-def test_request_after_rejected_request_on_same_connection(any_server: Server, refused: str) -> None:
-    """The first is refused before its body has all come; the rest comes together with the next request."""
-    head = b"POST /api/v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n" + REFUSED[refused]
+@pytest.mark.parametrize("rejected", REJECTED)
+def test_request_after_rejected_request_on_same_connection(any_server: Server, rejected: str) -> None:
+    """The server rejects the first request before its body is complete; the next request follows the rest."""
+    head = b"POST /api/v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n" + REJECTED[rejected]
     with closing(any_server.connect()) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.sendall(head + b"\r\n" + b" " * 10)
         time.sleep(0.5)
         connection.sendall(b" " * 90 + HEALTH)
-        received = [status for status, _ in answers(connection, 2)]
+        received = [status for status, _ in read_responses(connection, 2)]
     assert received[0] in (401, 415)
-    # A server may close the connection instead, as long as it says so: then a client asks again elsewhere.
+    # A server may close the connection instead, if the response says so: the client then opens another one.
     assert received[1:] == [200]
 
 
@@ -278,7 +280,7 @@ PIPELINED = {
 
 @pytest.mark.parametrize("kept", [False, True], ids=["new connection", "kept connection"])
 @pytest.mark.parametrize("paths", PIPELINED.values(), ids=PIPELINED)
-def test_pipelined_requests_are_all_answered(any_server: Server, paths: list[str], kept: bool) -> None:
+def test_pipelined_requests_all_get_responses(any_server: Server, paths: list[str], kept: bool) -> None:
     """Pipelining, RFC 9112, section 9.3.2."""
     data = b"".join(
         HEALTH if path == "/health" else any_server.request(path, body_of(path.removeprefix("/"))[0])
@@ -287,9 +289,9 @@ def test_pipelined_requests_are_all_answered(any_server: Server, paths: list[str
     with closing(any_server.connect()) as connection:
         if kept:
             connection.sendall(any_server.request("/api/v1/predict", body_of("predict")[0]))
-            assert [status for status, _ in answers(connection, 1)] == [200]
+            assert [status for status, _ in read_responses(connection, 1)] == [200]
         connection.sendall(data)
-        received = [status for status, _ in answers(connection, len(paths))]
+        received = [status for status, _ in read_responses(connection, len(paths))]
     assert received == [200] * len(paths)
 
 
@@ -307,19 +309,19 @@ def many_files() -> Iterator[None]:
 @pytest.fixture
 def free_server(server: Server) -> Iterator[Server]:
     """The server, before and after a test whose connections occupy it."""
-    assert ask(server, HEALTH)[0] == 200
+    assert request_once(server, HEALTH)[0] == 200
     yield server
     end = time.monotonic() + 30
-    while not answered(server, HEALTH):
+    while not is_answered_in_time(server, HEALTH):
         assert time.monotonic() < end, "the server does not recover from the test"
 
 
-def answered(server: Server, data: bytes) -> bool:
-    """Return whether a request on a connection of its own is answered with a 200 in time."""
+def is_answered_in_time(server: Server, data: bytes) -> bool:
+    """Return whether a request on a new connection gets a 200 in time."""
     try:
         with closing(server.connect()) as connection:
             connection.sendall(data)
-            return [status for status, _ in answers(connection, 1)] == [200]
+            return [status for status, _ in read_responses(connection, 1)] == [200]
     except OSError:
         return False
 
@@ -337,7 +339,7 @@ def is_open(connection: socket.socket) -> bool:
     return False
 
 
-def half(path: str) -> bytes:
+def incomplete_request(path: str) -> bytes:
     """Return a request whose body stops after its first byte."""
     return (
         f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -345,34 +347,34 @@ def half(path: str) -> bytes:
     ).encode()
 
 
-HALF_SENT = {
+INCOMPLETE = {
     "request line": b"GET /heal",
     "head": b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Header: ",
-    "body": half("/api/v1/feedback"),
-    "body of a comment to score": half("/api/v1/predict"),
-    "body of a Perspective call": half("/v1alpha1/comments:analyze"),
-    "body of a batch": half("/batch"),
-    "body of a form": half("/admin/login/"),
+    "body": incomplete_request("/api/v1/feedback"),
+    "body of a comment to score": incomplete_request("/api/v1/predict"),
+    "body of a Perspective call": incomplete_request("/v1alpha1/comments:analyze"),
+    "body of a batch": incomplete_request("/batch"),
+    "body of a form": incomplete_request("/admin/login/"),
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("data", HALF_SENT.values(), ids=HALF_SENT)
-def test_half_sent_requests_do_not_block_others(free_server: Server, data: bytes) -> None:
+@pytest.mark.parametrize("data", INCOMPLETE.values(), ids=INCOMPLETE)
+def test_incomplete_requests_do_not_block_others(free_server: Server, data: bytes) -> None:
     """More clients than the server has threads stop in the middle of a request."""
     with ExitStack() as stack:
         for _ in range(8):
             stack.enter_context(closing(free_server.connect())).sendall(data)
         time.sleep(1)
-        is_answered = answered(free_server, HEALTH)
+        is_answered = is_answered_in_time(free_server, HEALTH)
     assert is_answered
 
 
 @pytest.mark.slow
-def test_half_sent_requests_time_out(any_server: Server) -> None:
+def test_incomplete_requests_time_out(any_server: Server) -> None:
     with ExitStack() as stack:
         connections = {}
-        for name, data in HALF_SENT.items():
+        for name, data in INCOMPLETE.items():
             connections[name] = stack.enter_context(closing(any_server.connect()))
             connections[name].sendall(data)
         time.sleep(CLIENT_TIMEOUT)
@@ -380,8 +382,8 @@ def test_half_sent_requests_time_out(any_server: Server) -> None:
     assert still_open == []
 
 
-def large_answers(server: Server) -> dict[str, bytes]:
-    """Return requests whose answers, of several megabytes, are larger than the buffers of a connection."""
+def large_responses(server: Server) -> dict[str, bytes]:
+    """Return requests with responses of several megabytes, more than the buffers of a connection."""
     words = " ".join(f"w{number}" for number in range(3_000))
     texts = {"texts": [words] * settings.MAX_EXPLAINED, "explain": True}
     static = "/static/dash/component/plotly/package_data/plotly.min.js"
@@ -409,22 +411,22 @@ def unread(server: Server, data: bytes, count: int) -> Iterator[list[socket.sock
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["static file", "explanations"])
 def test_clients_that_do_not_read_do_not_block_others(free_server: Server, kind: str) -> None:
-    """More clients than the server has threads ask for a large answer and do not read it."""
-    with unread(free_server, large_answers(free_server)[kind], 8):
-        time.sleep(10)  # all answers have been computed
-        is_answered = answered(free_server, HEALTH)
+    """More clients than the server has threads request a large response and do not read it."""
+    with unread(free_server, large_responses(free_server)[kind], 8):
+        time.sleep(10)  # all responses have been computed
+        is_answered = is_answered_in_time(free_server, HEALTH)
     assert is_answered
 
 
 @pytest.mark.slow
 def test_clients_that_do_not_read_time_out(free_server: Server) -> None:
-    requests = large_answers(free_server)
+    requests = large_responses(free_server)
     with ExitStack() as stack:
         connections = {
             kind: stack.enter_context(unread(free_server, data, 1))[0] for kind, data in requests.items()
         }
         time.sleep(CLIENT_TIMEOUT)
-        complete = {kind: answers(connection, 1) for kind, connection in connections.items()}
+        complete = {kind: read_responses(connection, 1) for kind, connection in connections.items()}
     assert {kind: len(received[0][1]) for kind, received in complete.items() if received} == {}
 
 
@@ -435,34 +437,34 @@ def test_idle_new_connections_do_not_block_others(free_server: Server) -> None:
         for _ in range(IDLE_CONNECTIONS):
             stack.enter_context(closing(free_server.connect()))
         time.sleep(2)
-        is_answered = answered(free_server, HEALTH)
+        is_answered = is_answered_in_time(free_server, HEALTH)
     assert is_answered
 
 
 @pytest.mark.slow
 def test_idle_kept_connections_do_not_block_others(free_server: Server) -> None:
-    """The connections are idle after one answered request each."""
+    """The connections are idle after one request each."""
     with many_files(), ExitStack() as stack:
         for _ in range(IDLE_CONNECTIONS):
             connection = stack.enter_context(closing(free_server.connect()))
             connection.sendall(HEALTH)
-            answer = connection.recv(65_536)
-            assert answer.startswith(b"HTTP/1.1 200 ")
-            if b"connection: close" in answer.lower():
+            response = connection.recv(65_536)
+            assert response.startswith(b"HTTP/1.1 200 ")
+            if b"connection: close" in response.lower():
                 connection.close()
-        is_answered = answered(free_server, HEALTH)
+        is_answered = is_answered_in_time(free_server, HEALTH)
     assert is_answered
 
 
 @pytest.mark.slow
 def test_clients_that_do_not_close_do_not_block_others(free_server: Server) -> None:
-    """Clients ask the server to close their connections and then leave them open."""
+    """Clients request that their connections be closed, and then leave them open."""
     with ExitStack() as stack:
         for _ in range(16):
             connection = stack.enter_context(closing(free_server.connect()))
             connection.sendall(HEALTH.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         time.sleep(1)
-        is_answered = answered(free_server, HEALTH)
+        is_answered = is_answered_in_time(free_server, HEALTH)
     assert is_answered
 
 
@@ -475,19 +477,19 @@ def limited_server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.mark.slow
 def test_server_survives_lack_of_file_descriptors(limited_server: Server) -> None:
-    """When `accept` fails with EMFILE, earlier connections are kept and new ones are answered later."""
+    """When `accept` fails with EMFILE, earlier connections are kept and new ones get responses later."""
     with many_files(), ExitStack() as stack:
         earlier = stack.enter_context(closing(limited_server.connect()))
         earlier.sendall(HEALTH)
-        assert [status for status, _ in answers(earlier, 1)] == [200]
+        assert [status for status, _ in read_responses(earlier, 1)] == [200]
         for _ in range(IDLE_CONNECTIONS):
             stack.enter_context(closing(limited_server.connect()))
         time.sleep(2)
         with suppress(OSError):
             earlier.sendall(HEALTH)
-        received = [status for status, _ in answers(earlier, 1)]
+        received = [status for status, _ in read_responses(earlier, 1)]
         end = time.monotonic() + CLIENT_TIMEOUT
-        while not (is_answered := answered(limited_server, HEALTH)) and time.monotonic() < end:
+        while not (is_answered := is_answered_in_time(limited_server, HEALTH)) and time.monotonic() < end:
             pass
     assert received == [200]
     assert is_answered

@@ -1,4 +1,4 @@
-"""No form shows a person the name of a database constraint."""
+"""No form shows the name of a database constraint."""
 
 import pytest
 from django.apps import apps

@@ -1,6 +1,6 @@
-"""Whatever one component can write, every component that reads it can handle.
+"""Every component that reads an enumeration handles each value that another component can write.
 
-Each value of each enumeration, and one that no release knows, is stored and then sent through every reader:
+Each value of each enumeration, and an unknown one, is stored and then read by every reader:
 rollups from the database and from DynamoDB, alerts, panels and their downloads, metrics, exports, data sets,
 scheduled tasks, every admin list, every page and every API.
 """
@@ -37,36 +37,36 @@ from toxicmod.testing.endpoints import API_ENDPOINTS, ENDPOINTS, PAGES, build_ur
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 UNKNOWN = "other"
-# Stored in a list, and computed by each query.
+# `Scope` is stored in lists, `Obstacle` is computed by queries.
 WITHOUT_FIELD = {Scope, Obstacle}
-# Workers' tasks that compute for long or need MLflow; their own tests cover them.
+# Tasks that take long or need MLflow; other tests cover them.
 NOT_RUN = {"apps.monitoring.tasks.refresh_baselines", "apps.registry.tasks.sync_tracking"}
-# What a row of this value has besides, by the constraints of the database.
-BESIDES: dict[tuple[str, str, str], dict[str, Any]] = {
+# Other columns that a row with this value must have, because of constraints.
+REQUIRED_COLUMNS: dict[tuple[str, str, str], dict[str, Any]] = {
     ("moderation_queueitem", "kind", "learn"): {"selection_reason": "uncertainty"},
     ("registry_modelversion", "alias", "canary"): {"share": 0.1},
 }
 
 
 def enumerations() -> set[type[models.Choices]]:
-    """Every enumeration of this project's models."""
-    found, left = set(), [models.TextChoices, models.IntegerChoices]
-    while left:
-        kinds = left.pop().__subclasses__()
-        left += kinds
-        found |= {kind for kind in kinds if kind.__module__.startswith(("apps.", "toxicmod."))}
-    return found
+    """Return all enumerations of the project."""
+    result, remaining = set(), [models.TextChoices, models.IntegerChoices]
+    while remaining:
+        subclasses = remaining.pop().__subclasses__()
+        remaining += subclasses
+        result |= {kind for kind in subclasses if kind.__module__.startswith(("apps.", "toxicmod."))}
+    return result
 
 
 def fields() -> Iterator[tuple[type[models.Model], models.Field, list[str]]]:
-    """Every column that holds a value of an enumeration, and its values."""
-    known = {tuple(each.values) for each in enumerations()}
-    for found in apps.get_models():
-        if found.__module__.startswith("apps."):
-            for field in found._meta.concrete_fields:
+    """Yield each column that stores an enumeration, with the enumeration's values."""
+    known = {tuple(enumeration.values) for enumeration in enumerations()}
+    for model in apps.get_models():
+        if model.__module__.startswith("apps."):
+            for field in model._meta.concrete_fields:
                 values = [value for value, _ in field.flatchoices]
                 if tuple(values) in known:
-                    yield found, field, values
+                    yield model, field, values
 
 
 FIELDS = list(fields())
@@ -74,8 +74,8 @@ ROUNDS = max(len(values) for kind, _, values in FIELDS if kind not in (Alert, Al
 
 
 def test_every_enumeration_has_a_column() -> None:
-    held = {tuple(values) for _, _, values in FIELDS}
-    assert {each for each in enumerations() if tuple(each.values) not in held} == WITHOUT_FIELD
+    stored = {tuple(values) for _, _, values in FIELDS}
+    assert {kind for kind in enumerations() if tuple(kind.values) not in stored} == WITHOUT_FIELD
 
 
 @pytest.mark.parametrize(
@@ -91,14 +91,14 @@ def test_every_enumeration_has_a_column() -> None:
 )
 @pytest.mark.django_db
 def test_lists_of_values_are_complete(lists: Any, enumeration: type[models.Choices]) -> None:
-    """Where values need more than their name, each has it: a new one fails here."""
+    """A new value of an enumeration needs an entry in each of these."""
     assert set(lists() if callable(lists) else lists) == set(enumeration)
 
 
 def store(row: models.Model, field: models.Field, value: str) -> bool:
-    """Write a value as another release might have; False where a constraint forbids it on this row."""
+    """Write a value as another release might; return False if a constraint forbids it in this row."""
     table = row._meta.db_table
-    columns = {field.column: value} | BESIDES.get((table, field.column, value), {})
+    columns = {field.column: value} | REQUIRED_COLUMNS.get((table, field.column, value), {})
     assignments = ", ".join(f'"{column}" = %s' for column in columns)
     try:
         with transaction.atomic(), connection.cursor() as cursor:
@@ -114,11 +114,11 @@ def store(row: models.Model, field: models.Field, value: str) -> bool:
 
 @pytest.fixture
 def full(site_data: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """One of everything, the rows of monitoring included; other releases' values pass every CHECK."""
+    """At least one row of each table. Check constraints are off, so that unknown values can be stored."""
     for metric in AlertRule.Metric:
         rule = AlertRule.objects.create(name=f"Rule {metric}", metric=metric, threshold=0.01)
-        figures = {"threshold": 0.01, "value": 1, "low": 1, "high": 1, "window_hours": 1}
-        Alert.objects.create(rule=rule, metric=metric, **figures)
+        values = {"threshold": 0.01, "value": 1, "low": 1, "high": 1, "window_hours": 1}
+        Alert.objects.create(rule=rule, metric=metric, **values)
     actions.roll_up()
     champion = ModelVersion.objects.get(alias="champion")
     other = ModelVersion.objects.create(
@@ -148,14 +148,14 @@ def full(site_data: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str
 
 
 @pytest.fixture(autouse=True)
-def _checks_again() -> Iterator[None]:
+def _restore_check_constraints() -> Iterator[None]:
     yield
     if connection.vendor == "sqlite" and connection.connection is not None:
         connection.connection.execute("PRAGMA ignore_check_constraints = OFF")
 
 
 def readers(site_data: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Every reader by name; one that can't handle what it reads raises."""
+    """Yield each reader with its name; it raises an exception if it can't handle a value."""
     administrator, moderator = Client(raise_request_exception=True), Client(raise_request_exception=True)
     for client, letter in ((administrator, "a"), (moderator, "m")):
         client.force_login(site_data["people"][letter], backend="django.contrib.auth.backends.ModelBackend")
@@ -172,7 +172,7 @@ def readers(site_data: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]
         yield base, lambda base=base: fetch(administrator, base)
         for pk in kind._default_manager.values_list("pk", flat=True)[:2]:
             yield f"{base}{pk}", lambda url=f"{base}{pk}/change/": fetch(administrator, url)
-        for _, field, _ in (each for each in FIELDS if each[0] is kind):
+        for _, field, _ in (entry for entry in FIELDS if entry[0] is kind):
             for value in kind._default_manager.order_by().values_list(field.name, flat=True).distinct()[:2]:
                 url = f"{base}?{field.name}__exact={value}"
                 yield url, lambda url=url: fetch(administrator, url)
@@ -202,7 +202,7 @@ def readers(site_data: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]
             f"mirror {replicated.kind}",
             lambda model=replicated: [decode_item(model, encode_item(model, row)) for row in model.rows()],
         )
-    for task in sorted({each["task"] for each in settings.CELERY_BEAT_SCHEDULE.values()} - NOT_RUN):
+    for task in sorted({schedule["task"] for schedule in settings.CELERY_BEAT_SCHEDULE.values()} - NOT_RUN):
         yield task, lambda task=task: run(task)
 
 
@@ -221,7 +221,7 @@ def run(task: str) -> None:
 
 def failures(site_data: dict[str, Any], ignored: tuple[type[Exception], ...] = ()) -> list[str]:
     ignored += (ModerationError,)  # in some rounds no policy is active
-    found = []
+    messages = []
     for name, reader in readers(site_data):
         with transaction.atomic():
             try:
@@ -229,23 +229,23 @@ def failures(site_data: dict[str, Any], ignored: tuple[type[Exception], ...] = (
             except ignored:
                 pass
             except Exception as error:
-                found.append(f"{name}: {type(error).__name__}: {error}")
+                messages.append(f"{name}: {type(error).__name__}: {error}")
             transaction.set_rollback(True)
-    return found
+    return messages
 
 
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_every_reader_handles_every_value(full: dict[str, Any], number: int) -> None:
-    """In each round every column holds its next value, in the newest row and where it can in all rows."""
+    """In each round every column has its next value, in as many rows as the constraints allow."""
     for kind, field, values in FIELDS:
         rows = list(kind._default_manager.order_by("-pk")[:20])
         assert rows, f"the test has no {kind._meta.label}"
         value = values[number % len(values)]
         # Rules and alerts have a row for each metric; elsewhere all rows get the round's value.
-        chosen = rows[number % len(rows) :][:1] if kind in (Alert, AlertRule) else rows
-        written = [store(row, field, value) for row in chosen]
+        selected = rows[number % len(rows) :][:1] if kind in (Alert, AlertRule) else rows
+        written = [store(row, field, value) for row in selected]
         assert any(written) or kind._default_manager.filter(**{field.name: value}).exists(), (kind, value)
-    assert not (found := failures(full)), "\n".join(found)
+    assert not (messages := failures(full)), "\n".join(messages)
 
 
 def test_every_reader_handles_a_value_of_another_release(full: dict[str, Any]) -> None:
@@ -253,5 +253,5 @@ def test_every_reader_handles_a_value_of_another_release(full: dict[str, Any]) -
         rows = list(kind._default_manager.order_by("-pk")[:20])
         written = [store(row, field, UNKNOWN) for row in rows]
         assert any(written), (kind, field.name)
-    found = failures(full, ignored=(IncompleteRollupError, RuleEvaluationError))
-    assert not found, "\n".join(found)
+    messages = failures(full, ignored=(IncompleteRollupError, RuleEvaluationError))
+    assert not messages, "\n".join(messages)

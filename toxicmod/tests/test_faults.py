@@ -37,17 +37,17 @@ CLIENTS = 4
 
 
 class Load:
-    """Clients that send comments without a pause, and what they were told.
+    """Clients that send comments without a pause, and the results of their requests.
 
-    Half of them keep their connections and ask as Perspective's do, with a token that is stored.
+    Every second client has a persistent connection to the Perspective-compatible API and sends a token.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.acknowledged: list[UUID] = []
         self.milliseconds: list[float] = []
-        self.refused: Counter[int] = Counter()
-        self.unkind: list[str] = []
+        self.rejected: Counter[int] = Counter()
+        self.without_retry_after: list[str] = []
         self._stop = threading.Event()
         self._clients = [threading.Thread(target=self._send, args=(number,)) for number in range(CLIENTS)]
 
@@ -73,30 +73,30 @@ class Load:
                     self.acknowledged.append(analyze(kept, text))
                 else:
                     path = "predict" if number % 2 else "moderate"
-                    self.acknowledged.append(UUID(ask(self.url, path, {"text": text})["id"]))
+                    self.acknowledged.append(UUID(post_comment(self.url, path, {"text": text})["id"]))
                 self.milliseconds.append((time.perf_counter() - sent) * 1e3)
             except urllib.error.HTTPError as error:
-                self.refused[error.code] += 1
+                self.rejected[error.code] += 1
                 if not error.headers["Retry-After"]:
-                    self.unkind.append(f"{error.code} {error.read()[:200]!r}")
+                    self.without_retry_after.append(f"{error.code} {error.read()[:200]!r}")
                 time.sleep(0.05)
-            except (OSError, HTTPException):  # a killed process takes its connections along
-                self.refused[0] += 1
+            except (OSError, HTTPException):  # a killed process closes its connections
+                self.rejected[0] += 1
                 kept.close()
                 time.sleep(0.05)
         kept.close()
 
-    def recovers(self, seconds: float) -> float:
-        """Wait until every client is answered again; return how long that took."""
-        began = time.monotonic()
+    def wait_for_recovery(self, seconds: float) -> float:
+        """Wait until every client gets responses again; return the seconds."""
+        start = time.monotonic()
         count = len(self.acknowledged) + 5 * CLIENTS
         while len(self.acknowledged) < count:
-            assert time.monotonic() - began < seconds, (self.refused, self.unkind)
+            assert time.monotonic() - start < seconds, (self.rejected, self.without_retry_after)
             time.sleep(0.02)
-        return time.monotonic() - began
+        return time.monotonic() - start
 
 
-def ask(url: str, path: str, body: dict[str, str]) -> dict[str, str]:
+def post_comment(url: str, path: str, body: dict[str, str]) -> dict[str, str]:
     request = urllib.request.Request(
         f"{url}/api/v1/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
@@ -105,22 +105,22 @@ def ask(url: str, path: str, body: dict[str, str]) -> dict[str, str]:
 
 
 def analyze(connection: HTTPConnection, text: str) -> UUID:
-    """Ask over a kept connection; return the token that was sent along.
+    """Send a comment over a persistent connection; return the token that was sent with it.
 
     Raises:
-        HTTPError: the answer was another than a 200.
+        HTTPError: the status of the response is not 200.
     """
     token = uuid4()
-    asked = {"comment": {"text": text}, "requestedAttributes": {"TOXICITY": {}}, "languages": ["en"]}
+    body = {"comment": {"text": text}, "requestedAttributes": {"TOXICITY": {}}, "languages": ["en"]}
     path, kind = "/v1alpha1/comments:analyze", {"Content-Type": "application/json"}
-    connection.request("POST", path, json.dumps(asked | {"clientToken": token.hex}), kind)
+    connection.request("POST", path, json.dumps(body | {"clientToken": token.hex}), kind)
     response = connection.getresponse()
-    body = response.read()
+    content = response.read()
     if response.status != 200:
         raise urllib.error.HTTPError(
-            path, response.status, response.reason, response.headers, io.BytesIO(body)
+            path, response.status, response.reason, response.headers, io.BytesIO(content)
         )
-    assert json.loads(body)["clientToken"] == token.hex, "this is another one's answer"
+    assert json.loads(content)["clientToken"] == token.hex, "the response belongs to another request"
     return token
 
 
@@ -131,14 +131,14 @@ def children(process: int) -> set[str]:
 def status(url: str) -> tuple[int, str | None]:
     """Return the status of one prediction, and when to try again."""
     try:
-        ask(url, "predict", {"text": "Good evening"})
+        post_comment(url, "predict", {"text": "Good evening"})
     except urllib.error.HTTPError as error:
         return error.code, error.headers["Retry-After"]
     return 200, None
 
 
 def stored(database: str) -> set[UUID]:
-    """Return what clients were told of predictions that are stored: their ids, and the tokens sent along."""
+    """Return the ids of the stored predictions, and the tokens that clients sent with them."""
     with psycopg.connect(database) as connection:
         rows = connection.execute(
             "SELECT id FROM predictions_prediction UNION ALL"
@@ -154,28 +154,28 @@ def test_killed_processes_lose_nothing_acknowledged(tmp_path: Path) -> None:
         with site(folder, DATABASE_URL=database, REDIS_URL=broker, WEB_CONCURRENCY="2") as (url, env):
             manage("install_default_policy", env=env)
             with Load(url) as load:
-                load.recovers(30)
+                load.wait_for_recovery(30)
 
                 master = int((folder / PID).read_text())
                 workers = children(master)
                 assert len(workers) == 2
                 os.kill(int(workers.pop()), signal.SIGKILL)
-                load.recovers(30)
+                load.wait_for_recovery(30)
 
                 postmaster = server.get_pid()
-                # While one of its own is left, another must not start.
+                # PostgreSQL must not start again while one of its processes runs.
                 processes = [Path(f"/proc/{pid}") for pid in (postmaster, *children(postmaster))]
                 os.kill(postmaster, signal.SIGKILL)
-                before = load.refused[503]
+                before = load.rejected[503]
                 end = time.monotonic() + 60
-                while load.refused[503] < before + CLIENTS or any(each.exists() for each in processes):
-                    assert time.monotonic() < end, "PostgreSQL lives, or nobody was told that it does not"
+                while load.rejected[503] < before + CLIENTS or any(process.exists() for process in processes):
+                    assert time.monotonic() < end, "PostgreSQL still runs, or no request got a 503"
                     time.sleep(0.02)
                 server.ensure_postgres_running()
-                load.recovers(30)
+                load.wait_for_recovery(30)
 
                 os.kill(redis_client.from_url(broker).info()["process_id"], signal.SIGKILL)
-                load.recovers(30)
+                load.wait_for_recovery(30)
             kept = stored(database)
             with psycopg.connect(database) as connection:
                 open_items = connection.execute(
@@ -183,9 +183,9 @@ def test_killed_processes_lose_nothing_acknowledged(tmp_path: Path) -> None:
                     " ON p.id = s.prediction_id WHERE p.id IS NULL"
                 ).fetchone()
     assert set(load.acknowledged) <= kept
-    assert open_items == (0,), "half of a decision was written"
-    assert load.refused.keys() <= {0, 503}, (load.refused, load.unkind)
-    assert not load.unkind, "a refusal says when to try again"
+    assert open_items == (0,), "a submission without its prediction was stored"
+    assert load.rejected.keys() <= {0, 503}, (load.rejected, load.without_retry_after)
+    assert not load.without_retry_after, "a rejection without Retry-After"
 
 
 # What Django's AddField, AddIndexConcurrently and their reverses send.
@@ -205,7 +205,7 @@ def test_rolling_restart_with_migration_fails_no_request(tmp_path: Path) -> None
     ):
         manage("install_default_policy", env=env)
         with Load(url) as load:
-            load.recovers(30)
+            load.wait_for_recovery(30)
 
             master = int((tmp_path / PID).read_text())
             before = children(master)
@@ -214,7 +214,7 @@ def test_rolling_restart_with_migration_fails_no_request(tmp_path: Path) -> None
             while before & children(master) or len(children(master)) < 2:
                 assert time.monotonic() < end, "the workers were not replaced"
                 time.sleep(0.05)
-            load.recovers(30)
+            load.wait_for_recovery(30)
 
             columns = connection.execute(
                 "SELECT string_agg(column_name, ',') FROM information_schema.columns"
@@ -229,14 +229,14 @@ def test_rolling_restart_with_migration_fails_no_request(tmp_path: Path) -> None
             for table in ("predictions_prediction", "moderation_submission", "moderation_queueitem"):
                 for statement in _MIGRATION.format(table=table).strip().splitlines():
                     connection.execute(statement)
-            load.recovers(30)
-    assert not load.refused, (load.refused, load.unkind)
+            load.wait_for_recovery(30)
+    assert not load.rejected, (load.rejected, load.without_retry_after)
 
 
 def test_exhausted_database_connections_return_503_and_recover(tmp_path: Path) -> None:
     kept: list[psycopg.Connection] = []
 
-    def take_all() -> None:
+    def open_all_connections() -> None:
         for _ in range(500):
             kept.append(psycopg.connect(database, autocommit=True))
 
@@ -246,20 +246,20 @@ def test_exhausted_database_connections_return_503_and_recover(tmp_path: Path) -
     ):
         assert status(url) == (200, None)
         with pytest.raises(psycopg.OperationalError, match="too many clients"):
-            take_all()
-        own = [each.info.backend_pid for each in kept]
+            open_all_connections()
+        pids = [connection.info.backend_pid for connection in kept]
         kept[0].execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
             " WHERE backend_type = 'client backend' AND pid <> ALL(%s)",
-            (own,),
+            (pids,),
         )
         with pytest.raises(psycopg.OperationalError, match="too many clients"):
-            take_all()
+            open_all_connections()
         assert status(url) == (503, "5")
-        for each in kept:
-            each.close()
+        for connection in kept:
+            connection.close()
         end = time.monotonic() + 10
-        while True:  # PostgreSQL lets go of them one after the other
+        while True:  # PostgreSQL closes them one after the other
             with suppress(psycopg.OperationalError):
                 psycopg.connect(database).close()
                 break
@@ -267,13 +267,13 @@ def test_exhausted_database_connections_return_503_and_recover(tmp_path: Path) -
         assert status(url) == (200, None)
 
 
-_FAR = "127.0.0.77"
-_LOST = ["blackhole", _FAR, "table", "local"]  # a route
+_FORWARDED_ADDRESS = "127.0.0.77"
+_BLACKHOLE_ROUTE = ["blackhole", _FORWARDED_ADDRESS, "table", "local"]  # a route
 
 
 @contextmanager
-def far_away(unix_socket: str) -> Iterator[int]:
-    """Let a server be reached at an address of its own; yield the port."""
+def forwarded(unix_socket: str) -> Iterator[int]:
+    """Forward an address to the server's Unix socket; yield the port."""
 
     def relay(source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
@@ -282,14 +282,14 @@ def far_away(unix_socket: str) -> Iterator[int]:
         with suppress(OSError):
             sink.shutdown(socket.SHUT_RDWR)
 
-    class Talk(socketserver.BaseRequestHandler):
+    class Relay(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             with socket.socket(socket.AF_UNIX) as server:
                 server.connect(unix_socket)
                 threading.Thread(target=relay, args=(server, self.request), daemon=True).start()
                 relay(self.request, server)
 
-    with socketserver.ThreadingTCPServer((_FAR, 0), Talk) as listener:
+    with socketserver.ThreadingTCPServer((_FORWARDED_ADDRESS, 0), Relay) as listener:
         listener.daemon_threads = True
         threading.Thread(target=listener.serve_forever, daemon=True).start()
         try:
@@ -300,14 +300,14 @@ def far_away(unix_socket: str) -> Iterator[int]:
 
 @contextmanager
 def cut_off() -> Iterator[None]:
-    """Lose what open connections send to that address, without a word; new ones fail at once."""
-    added = subprocess.run(["ip", "route", "add", *_LOST], capture_output=True, text=True)
+    """Drop the packets of open connections to that address; new connections fail at once."""
+    added = subprocess.run(["ip", "route", "add", *_BLACKHOLE_ROUTE], capture_output=True, text=True)
     if added.returncode:
         pytest.skip(f"NOT TESTED CUT OFF FROM THE DATABASE: {added.stderr}")
     try:
         yield
     finally:
-        subprocess.run(["ip", "route", "del", *_LOST], check=True)
+        subprocess.run(["ip", "route", "del", *_BLACKHOLE_ROUTE], check=True)
 
 
 @pytest.mark.skipif(
@@ -315,29 +315,31 @@ def cut_off() -> Iterator[None]:
     reason="NOT TESTED CUT OFF FROM THE DATABASE: only root can lose packets, with iproute2",
 )
 def test_unreachable_database_returns_503_and_recovers(tmp_path: Path) -> None:
-    # Where a run was killed half-way, the route is still there.
-    subprocess.run(["ip", "route", "del", *_LOST], capture_output=True)
+    # A killed run of the test leaves the route.
+    subprocess.run(["ip", "route", "del", *_BLACKHOLE_ROUTE], capture_output=True)
     with servers.postgres() as database:
         folder = psycopg.conninfo.conninfo_to_dict(database)["host"]
         with (
-            far_away(f"{folder}/.s.PGSQL.5432") as port,
+            forwarded(f"{folder}/.s.PGSQL.5432") as port,
             site(
-                tmp_path, DATABASE_URL=f"postgres://postgres@{_FAR}:{port}/postgres", WEB_CONCURRENCY="1"
+                tmp_path,
+                DATABASE_URL=f"postgres://postgres@{_FORWARDED_ADDRESS}:{port}/postgres",
+                WEB_CONCURRENCY="1",
             ) as (url, env),
         ):
             manage("install_default_policy", env=env)
             with Load(url) as load:
-                load.recovers(30)
+                load.wait_for_recovery(30)
                 with cut_off():
-                    began = time.monotonic()
-                    while load.refused[503] < 3 * CLIENTS:
-                        assert time.monotonic() - began < 20, (load.refused, load.unkind)
+                    start = time.monotonic()
+                    while load.rejected[503] < 3 * CLIENTS:
+                        assert time.monotonic() - start < 20, (load.rejected, load.without_retry_after)
                         time.sleep(0.02)
-                load.recovers(15)
+                load.wait_for_recovery(15)
         kept = stored(database)
     assert set(load.acknowledged) <= kept
-    assert load.refused.keys() == {503}, (load.refused, load.unkind)
-    assert not load.unkind, "a refusal says when to try again"
+    assert load.rejected.keys() == {503}, (load.rejected, load.without_retry_after)
+    assert not load.without_retry_after, "a rejection without Retry-After"
 
 
 @pytest.mark.skipif(not HAS_COMPILER, reason="NOT TESTED WITH A CLOCK STEPPED BACK: there is no gcc")
@@ -347,10 +349,10 @@ def test_clock_stepped_back_loses_no_prediction(tmp_path: Path) -> None:
         manage("install_default_policy", env=env)
         with Load(url) as load:
             for seconds in (-3 * 3600, 0):
-                load.recovers(30)
+                load.wait_for_recovery(30)
                 manage("roll_up", env=env)
                 clock.set(seconds)
-            load.recovers(30)
+            load.wait_for_recovery(30)
         manage("roll_up", env=env)
         with closing(sqlite3.connect(tmp_path / "data" / "toxicmod.sqlite3")) as database:
             stored, hours = database.execute(
@@ -359,19 +361,19 @@ def test_clock_stepped_back_loses_no_prediction(tmp_path: Path) -> None:
             counted = database.execute(
                 "SELECT sum(requests) FROM monitoring_hourlyrollup WHERE overall"
             ).fetchone()
-    assert not load.refused, (load.refused, load.unkind)
+    assert not load.rejected, (load.rejected, load.without_retry_after)
     assert hours > 1, "the clock was not stepped"
     assert counted == (stored,)
     assert stored >= len(load.acknowledged) == len(set(load.acknowledged))
 
 
 @contextmanager
-def nobody_home(garbage: bytes) -> Iterator[int]:
-    """Listen on a port, take every connection and say nothing, or something that makes no sense."""
+def unresponsive_server(garbage: bytes) -> Iterator[int]:
+    """Accept every connection on a port and send nothing, or garbage; yield the port."""
     kept: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
 
-        def take() -> None:
+        def accept() -> None:
             while True:
                 try:
                     kept.append(listener.accept()[0])
@@ -381,7 +383,7 @@ def nobody_home(garbage: bytes) -> Iterator[int]:
                 except OSError:
                     return
 
-        threading.Thread(target=take, daemon=True).start()
+        threading.Thread(target=accept, daemon=True).start()
         yield listener.getsockname()[1]
         listener.shutdown(socket.SHUT_RDWR)
     for connection in kept:
@@ -394,17 +396,17 @@ def test_predictions_do_not_wait_for_other_services(tmp_path: Path) -> None:
         with site(tmp_path / name, WEB_CONCURRENCY="1", **environment) as (url, env):
             manage("install_default_policy", env=env)
             with Load(url) as load:
-                load.recovers(30)
+                load.wait_for_recovery(30)
                 load.milliseconds.clear()
                 time.sleep(4)
-            assert not load.refused, (load.refused, load.unkind)
+            assert not load.rejected, (load.rejected, load.without_retry_after)
             return float(np.percentile(load.milliseconds, 99))
 
     with servers.redis() as broker:
-        well = p99("well", REDIS_URL=broker)
-    for fault, says in (("slow", b""), ("garbage", b"\xff\x00 no protocol at all\r\n\r\n")):
-        with nobody_home(says) as port:
-            ill = p99(
+        normal = p99("normal", REDIS_URL=broker)
+    for fault, garbage in (("slow", b""), ("garbage", b"\xff\x00 no protocol at all\r\n\r\n")):
+        with unresponsive_server(garbage) as port:
+            faulty = p99(
                 fault,
                 REDIS_URL=f"redis://127.0.0.1:{port}/0",
                 MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}",
@@ -415,9 +417,9 @@ def test_predictions_do_not_wait_for_other_services(tmp_path: Path) -> None:
                 DYNAMODB_TABLE="toxicmod",
                 S3_BUCKET="toxicmod",
             )
-        print(f"p99 {well:.0f} ms, with everything else {fault} {ill:.0f} ms")
-        # A wait for one of them takes seconds; what a busy machine adds to either is less.
-        assert ill < 2 * well + 200, fault
+        print(f"p99 {normal:.0f} ms, with the other services {fault} {faulty:.0f} ms")
+        # Waiting for one of them would take seconds; a busy machine adds less than that.
+        assert faulty < 2 * normal + 200, fault
 
 
 def test_locked_sqlite_returns_503_and_recovers(tmp_path: Path) -> None:
@@ -451,9 +453,9 @@ def test_full_disk_returns_503_without_partial_rows(tmp_path: Path) -> None:
             filler = tmp_path / "filler"
             with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
                 fill(file)
-            said = {status(url) for _ in range(200)}
-            assert (503, "5") in said, said
-            assert said <= {(200, None), (503, "5")}, said
+            statuses = {status(url) for _ in range(200)}
+            assert (503, "5") in statuses, statuses
+            assert statuses <= {(200, None), (503, "5")}, statuses
             filler.unlink()
             assert status(url) == (200, None)
             with sqlite3.connect(tmp_path / "toxicmod.sqlite3") as database:

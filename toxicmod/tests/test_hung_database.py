@@ -47,15 +47,17 @@ def call(url: str, name: str) -> tuple[int, float, str | None]:
     path, body, headers = CALLS[name]
     started = time.monotonic()
     try:
-        with urllib.request.urlopen(urllib.request.Request(url + path, body, headers), timeout=60) as answer:
-            return answer.status, time.monotonic() - started, None
+        with urllib.request.urlopen(
+            urllib.request.Request(url + path, body, headers), timeout=60
+        ) as response:
+            return response.status, time.monotonic() - started, None
     except urllib.error.HTTPError as error:
         return error.code, time.monotonic() - started, error.headers["Retry-After"]
 
 
 @contextmanager
 def stopped(database: str) -> Iterator[None]:
-    """Stop all of PostgreSQL's processes, and let them go on at the end."""
+    """Stop all of PostgreSQL's processes, and continue them at the end."""
     with psycopg.connect(database) as connection:
         backend = psutil.Process(connection.info.backend_pid)
         postmaster = backend.parent()
@@ -83,20 +85,20 @@ def test_hung_database_means_503_within_seconds(tmp_path: Path) -> None:
             started = [pool.submit(call, url, name) for name in names]
             time.sleep(0.5)
             for _ in range(5):
-                began = time.monotonic()
-                with urllib.request.urlopen(f"{url}/health", timeout=30) as answer:
-                    assert answer.status == 200
-                assert time.monotonic() - began < 12
+                start = time.monotonic()
+                with urllib.request.urlopen(f"{url}/health", timeout=30) as response:
+                    assert response.status == 200
+                assert time.monotonic() - start < 12
             for name, future in zip(names, started, strict=True):
                 status, seconds, retry_after = future.result()
                 assert seconds < 15, name
                 assert status == 503 if name in MUST_FAIL else status in (200, 302, 503), (name, status)
                 assert status != 503 or retry_after, name
-            # The outage is known by now: a call fails at once, but for the one that tries to connect.
-            again = sorted(call(url, "predict")[1] for _ in range(4))
-            assert again[1] < 2, again
+            # The outage is known now: calls fail at once, except one that tries to connect.
+            durations = sorted(call(url, "predict")[1] for _ in range(4))
+            assert durations[1] < 2, durations
         end = time.monotonic() + 20
-        # Each process finds by itself that the database is back.
+        # Each process notices itself that the database responds again.
         while any(call(url, "predict")[0] != 200 for _ in range(10)):
             assert time.monotonic() < end
             time.sleep(0.2)
@@ -124,7 +126,7 @@ def test_wait_ends_and_connection_recovers(settings: pytest.FixtureRequest) -> N
     if connection.vendor != "postgresql":
         pytest.skip("needs PostgreSQL")
     settings.DATABASE_TIMEOUT = 0.3
-    with connection.cursor() as cursor, pytest.raises(OperationalError, match="did not answer within"):
+    with connection.cursor() as cursor, pytest.raises(OperationalError, match="did not respond within"):
         cursor.execute("SELECT pg_sleep(5)")
     connection.close()
     with pytest.raises(OperationalError, match="a moment ago"):

@@ -16,12 +16,12 @@ app.log.setup(loglevel="INFO")
 logging.getLogger("apps").info("Waited", extra={"queue_age_seconds": 7})
 """
 
-REFUSED = """
+FORBIDDEN = """
 import logging, django
 django.setup()
 for level in (logging.WARNING, logging.ERROR):
     try:
-        raise PermissionError("said")
+        raise PermissionError("forbidden")
     except PermissionError as error:
         logging.getLogger("django.request").log(level, "Forbidden: /monitoring/", exc_info=error)
 """
@@ -29,9 +29,9 @@ for level in (logging.WARNING, logging.ERROR):
 
 def test_forbidden_page_is_logged_without_traceback() -> None:
     environment = os.environ | {"DJANGO_SETTINGS_MODULE": "toxicmod.settings"}
-    command = [sys.executable, "-c", REFUSED]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    warning, error = done.stderr.split("ERROR")
+    command = [sys.executable, "-c", FORBIDDEN]
+    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    warning, error = process.stderr.split("ERROR")
     assert "Forbidden" in warning
     assert "Traceback" not in warning
     assert "Traceback" in error
@@ -47,6 +47,6 @@ def test_worker_log_line_is_json_with_fields_in_production(tmp_path: Path) -> No
         "DATA_DIR": str(tmp_path),
     }
     command = [sys.executable, "-c", LINE]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    line = json.loads(done.stderr.splitlines()[-1])
+    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    line = json.loads(process.stderr.splitlines()[-1])
     assert (line["levelname"], line["message"], line["queue_age_seconds"]) == ("INFO", "Waited", 7)

@@ -25,7 +25,7 @@ def paths(resolver: URLResolver, before: str = "/") -> Iterator[tuple[str, URLPa
 
 PATHS = dict(paths(get_resolver()))
 PERSPECTIVE = [path for path, entry in PATHS.items() if "perspective" in entry.callback.__module__]
-# A file's name with a slash behind it is a row's key to the admin.
+# The admin reads a file's name with a trailing slash as the key of a row.
 OTHERS = [path for path in PATHS if path not in PERSPECTIVE and path != "/" and not path.endswith(".csv")]
 ANALYZE = {"comment": {"text": "x"}, "requestedAttributes": {"TOXICITY": {}}}
 
@@ -47,9 +47,9 @@ def test_get_redirects_permanently(root: Client) -> None:
     wrong = {}
     for path in OTHERS:
         for method in (root.get, root.head):
-            answer = method(f"{toggle_slash(path)}?a=1")
-            if (answer.status_code, answer.headers.get("Location")) != (301, f"{path}?a=1"):
-                wrong[path] = answer.status_code
+            response = method(f"{toggle_slash(path)}?a=1")
+            if (response.status_code, response.headers.get("Location")) != (301, f"{path}?a=1"):
+                wrong[path] = response.status_code
     assert not wrong
 
 
@@ -67,23 +67,23 @@ def test_anonymous_admin_paths_redirect_to_login(client: Client) -> None:
 
 @pytest.mark.parametrize("path", ["/api/v1/predict/", "/api/v1/predict_proba/"])
 def test_api_post_with_trailing_slash_is_stored(client: Client, auth: dict[str, Any], path: str) -> None:
-    answer = client.post(path, {"text": "you idiot"}, content_type="application/json", **auth)
-    assert answer.status_code == 200
-    assert Prediction.objects.filter(pk=answer.json()["id"], text="you idiot").exists()
+    response = client.post(path, {"text": "you idiot"}, content_type="application/json", **auth)
+    assert response.status_code == 200
+    assert Prediction.objects.filter(pk=response.json()["id"], text="you idiot").exists()
 
 
 def test_page_post_with_trailing_slash_is_redirected(client: Client) -> None:
-    answer = client.post("/live/", {"text": "you idiot"})
-    assert (answer.status_code, answer["Location"]) == (308, "/live")
+    response = client.post("/live/", {"text": "you idiot"})
+    assert (response.status_code, response["Location"]) == (308, "/live")
 
 
 @pytest.mark.parametrize("path", PERSPECTIVE)
 def test_perspective_paths_are_exact(client: Client, path: str) -> None:
-    for answer in (
+    for response in (
         client.get(f"{path}/"),
         client.post(f"{path}/", ANALYZE, content_type="application/json"),
     ):
-        assert answer.status_code == 404
+        assert response.status_code == 404
     assert not Prediction.objects.exists()
 
 

@@ -1,4 +1,4 @@
-"""Eight moderators at one queue, over HTTP, on PostgreSQL: each item is decided exactly once."""
+"""Eight moderators work on one queue, over HTTP, on PostgreSQL: each item is decided exactly once."""
 
 import json
 import threading
@@ -16,7 +16,7 @@ from toxicmod.testing import servers
 from toxicmod.testing.site import manage, site
 
 MODERATORS, ITEMS = 8, 2_000
-_PEOPLE = f"""
+_CREATE_MODERATORS = f"""
 from django.contrib.auth.models import Group
 from apps.accounts.actions import create_api_key
 from apps.core.permissions import SYSTEM
@@ -50,35 +50,35 @@ def _post(url: str, key: str, body: dict[str, Any]) -> tuple[int, Any]:
 
 
 def _fill(url: str, key: str) -> None:
-    """Send comments that the default policy has a moderator look at."""
+    """Send comments that the default policy puts into the queue."""
 
     def send(number: int) -> str:
         text = f"Comment {number}: what a silly thing to say, you clown"
-        status, answer = _post(f"{url}/api/v1/moderate", key, {"text": text, "external_id": str(number)})
-        assert status == 200, answer
-        return answer["outcome"]
+        status, body = _post(f"{url}/api/v1/moderate", key, {"text": text, "external_id": str(number)})
+        assert status == 200, body
+        return body["outcome"]
 
     with ThreadPoolExecutor(MODERATORS) as pool:
         assert set(pool.map(send, range(ITEMS))) == {"human_review"}
 
 
 def _work(url: str, key: str) -> dict[int, int]:
-    """Claim and decide until the queue is empty; return how often each status was answered to a decision."""
-    seen: dict[int, int] = {}
+    """Claim and decide until the queue is empty; return the number of decisions by status of the response."""
+    counts: dict[int, int] = {}
     idle = 0
     while idle < 20:
         status, item = _post(f"{url}/api/v1/moderation/queue/claim", key, {})
-        if status == 204:  # others may hold the last ones, and lose them
+        if status == 204:  # others may have leased the last items, and the leases may expire
             idle += 1
             time.sleep(0.1)
             continue
         assert status == 200, (status, item)
         idle = 0
         decide = f"{url}/api/v1/moderation/queue/{item['id']}/decide"
-        status, answer = _post(decide, key, {"action": "approve", "version": item["version"]})
-        assert status in (200, 409), (status, answer)
-        seen[status] = seen.get(status, 0) + 1
-    return seen
+        status, body = _post(decide, key, {"action": "approve", "version": item["version"]})
+        assert status in (200, 409), (status, body)
+        counts[status] = counts.get(status, 0) + 1
+    return counts
 
 
 @pytest.mark.slow
@@ -96,7 +96,7 @@ def test_eight_moderators_decide_every_item_exactly_once(tmp_path: Path, expirin
         manage("create_roles", env=env)
         keys = [
             line.split()[1]
-            for line in manage("shell", "-v0", "-c", _PEOPLE, env=env).splitlines()
+            for line in manage("shell", "-v0", "-c", _CREATE_MODERATORS, env=env).splitlines()
             if line.startswith("key ")
         ]
         assert len(keys) == MODERATORS
@@ -104,18 +104,18 @@ def test_eight_moderators_decide_every_item_exactly_once(tmp_path: Path, expirin
         with ThreadPoolExecutor(MODERATORS + 1) as pool:
             expirer = pool.submit(expire, database) if expiring else None
             try:
-                seen = list(pool.map(lambda key: _work(url, key), keys))
+                counts = list(pool.map(lambda key: _work(url, key), keys))
             finally:
                 stop.set()
             if expirer:
                 expirer.result()
         with psycopg.connect(database) as connection:
-            decisions, decided = connection.execute(_ONCE).fetchone() or (0, 0)
+            decisions, items_decided = connection.execute(_ONCE).fetchone() or (0, 0)
             items, still_open = connection.execute(_ITEMS).fetchone() or (0, 0)
-    # A share of the items comes back once, for a blind second review: these are items of their own.
+    # A fraction of the items gets a blind second review, which is another item.
     assert items >= ITEMS
-    assert sum(statuses.get(200, 0) for statuses in seen) == decisions == decided == items
+    assert sum(statuses.get(200, 0) for statuses in counts) == decisions == items_decided == items
     assert still_open == 0
-    assert all(statuses.get(200) for statuses in seen)
+    assert all(statuses.get(200) for statuses in counts)
     if not expiring:
-        assert not any(statuses.get(409) for statuses in seen)
+        assert not any(statuses.get(409) for statuses in counts)

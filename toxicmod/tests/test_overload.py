@@ -20,13 +20,12 @@ from toxicmod.testing.load import CONNECTIONS, Load, load, post, site_on_one_cor
 SENTENCE = (
     "Thank you for the clear answer, which was more than I had hoped to read before the end of the day. "
 )
-LENGTH = (
-    15  # sentences of a comment, so that one process of clients can offer four times what can be answered
-)
+# Sentences of a comment, so that one process of clients can send four times what the server can process.
+LENGTH = 15
 
 
 def requests(url: str) -> Iterator[bytes]:
-    """Comments to either API, no two alike."""
+    """Yield requests with different comments."""
     for number in itertools.count():
         text = f"Comment {number}: {SENTENCE * LENGTH}"
         body: dict[str, Any] = {"text": text}
@@ -37,7 +36,7 @@ def requests(url: str) -> Iterator[bytes]:
             else:
                 body["attributeScores"] = {"TOXICITY": {"summaryScore": {"value": 0.1}}}
         request = post(url, json.dumps(body).encode())
-        # Only Perspective's callers may send their key in the address.
+        # Only the Perspective-compatible API accepts the key in the URL.
         key = f"Authorization: Api-Key {url.partition('key=')[2]}\r\nHost:"
         yield request.replace(b"Host:", key.encode(), 1)
 
@@ -60,10 +59,10 @@ def test_overload_rejects_excess_requests_and_keeps_latency(path: str) -> None:
                 seconds=8,
                 rate=4 * full.rate,
                 connections=24 * CONNECTIONS,
-                may_refuse=True,
+                may_reject=True,
                 warm_up=2,  # the first quarter of a second counts as a burst, whose requests all wait
             )
-            after = load(target, requests(target), seconds=10, rate=full.rate / 2, may_refuse=True)
+            after = load(target, requests(target), seconds=10, rate=full.rate / 2, may_reject=True)
             time.sleep(WRITE_SECONDS + 1)
             with closing(sqlite3.connect(Path(env["DATA_DIR"], "toxicmod.sqlite3"))) as database:
                 (counted,) = database.execute(
@@ -72,16 +71,19 @@ def test_overload_rejects_excess_requests_and_keeps_latency(path: str) -> None:
                 ).fetchone()
             return full, over, after, counted
 
-    # In a thread of its own: where browser tests ran before, this one has an event loop already.
+    # In a new thread, because browser tests leave an event loop in this one.
     with ThreadPoolExecutor(1) as pool:
         full, over, after, counted = pool.submit(measure).result()
-    refused = np.percentile(over.refused, 99)
-    print(f"full: {full}\nover: {over}, {len(over.refused)} refused, p99 {refused:.0f} ms\nafter: {after}")
-    assert len(over.refused) > len(over.milliseconds)
+    rejection_p99 = np.percentile(over.rejected, 99)
+    print(
+        f"full: {full}\nover: {over}, {len(over.rejected)} rejected, p99 {rejection_p99:.0f} ms\n"
+        f"after: {after}"
+    )
+    assert len(over.rejected) > len(over.milliseconds)
     assert over.rate > 0.6 * full.rate
     assert np.median(over.milliseconds) < full.p99 + 150
-    assert refused < 50
-    assert counted >= len(over.refused), "the dashboard counts them"
-    # Whoever comes once it is over is answered, within the first second.
-    assert not len(after.refused)
+    assert rejection_p99 < 50
+    assert counted >= len(over.rejected), "the dashboard counts rejections"
+    # Requests after the overload get responses, within the first second.
+    assert not len(after.rejected)
     assert after.p99 < full.p99 + 250

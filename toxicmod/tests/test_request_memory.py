@@ -1,7 +1,7 @@
 """The memory and the time that one request can use, measured in a real server for every entry point.
 
-The bodies are made up from what the site says of itself (its OpenAPI document, Perspective's discovery
-document and the URL resolver), so that a new endpoint is measured as soon as there is one.
+The bodies are generated from the OpenAPI document, Perspective's discovery document and the URL resolver, so
+that new endpoints are measured, too.
 """
 
 import json
@@ -20,10 +20,10 @@ from apps.api.parsers import MAX_MEMORY_BYTES
 from apps.api.perspective.messages import DISCOVERY
 from toxicmod.testing.site import PID, manage, site
 
-SIZE = 8 * 1024 * 1024 - 1_000  # as much as the site takes
-MAX_SECONDS = 5.0  # for what is refused; the machine may be busy
-MAX_ERROR_BYTES = 64 * 1024  # of the answer to what is refused
-MAX_ANSWER_BYTES = 40 * 1024 * 1024  # of any other
+SIZE = 8 * 1024 * 1024 - 1_000  # just below the limit of the site
+MAX_SECONDS = 5.0  # for a rejected request; the machine may be busy
+MAX_ERROR_BYTES = 64 * 1024  # of the response to a rejected request
+MAX_RESPONSE_BYTES = 40 * 1024 * 1024  # of any other response
 _MAKE_KEY = """
 from apps.accounts.actions import create_api_key
 from apps.core.permissions import SYSTEM
@@ -43,12 +43,12 @@ class Server:
 
     def _status(self, field: str) -> int:
         """Return a figure of /proc/PID/status in bytes."""
-        found = re.search(rf"{field}:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
-        assert found is not None
-        return int(found[1]) * 1024
+        match = re.search(rf"{field}:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
+        assert match is not None
+        return int(match[1]) * 1024
 
     def measure(self, send: Any) -> tuple[requests.Response, int, float]:
-        """Return the response, by how much memory the process grew at most, and the seconds that it took."""
+        """Return the response, the peak growth of the process's memory in bytes, and the seconds."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")  # resets the peak
         began = time.monotonic()
         response = send()
@@ -64,18 +64,23 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         key = manage("shell", "-v0", "-c", _MAKE_KEY, env=env).split()[-1]
         master = (folder / PID).read_text().strip()
         (pid,) = Path(f"/proc/{master}/task/{master}/children").read_text().split()
-        for path in ("/", "/admin/login/", "/api/v1/schema?format=json", "/ready"):  # what is loaded once
+        for path in (
+            "/",
+            "/admin/login/",
+            "/api/v1/schema?format=json",
+            "/ready",
+        ):  # loads modules and caches
             assert requests.get(f"{url}{path}", timeout=60).status_code == 200
         yield Server(url, key, int(pid))
 
 
 def repeated(unit: str, size: int = SIZE) -> str:
-    """Return a JSON text of about a size: a list of so many of a value."""
+    """Return a JSON list that repeats a value, of about `size` bytes."""
     return "[" + ",".join([unit] * ((size - 500) // (len(unit) + 1))) + "]"
 
 
 def wide(unit: str) -> str:
-    """Return a JSON object with as many different members as fit."""
+    """Return a JSON object with as many different members as fit into `SIZE` bytes."""
     return "{" + ",".join(f'"{n:x}":{unit}' for n in range((SIZE - 500) // (len(unit) + 10))) + "}"
 
 
@@ -93,7 +98,7 @@ VALUES = {
     "depth of lists": "[" * 4_000_000 + "]" * 4_000_000,
     "moderate depth": "[" * 900 + "]" * 900,
     "depth of objects": '{"a":' * 1_000_000 + "1" + "}" * 1_000_000,
-    "the same member": "{" + ",".join(['"a":1'] * 1_300_000) + "}",
+    "a repeated member": "{" + ",".join(['"a":1'] * 1_300_000) + "}",
     "digits": "1" * (SIZE - 500),
     "digits of a fraction": f"0.{'1' * (SIZE - 500)}",
     "a large exponent": "1e400",
@@ -106,7 +111,7 @@ VALUES = {
 }
 
 
-# Of a field, what no general limit stops: types, lengths and numbers are the field's own affair.
+# Values that no general limit rejects, so that each field has to check them.
 OF_A_FIELD = ("a long string", "wide characters", "a long integer")
 LISTS = {
     "a list": repeated("1", 300_000),
@@ -121,9 +126,9 @@ class Schema(NamedTuple):
     prefix: str
 
     def resolve(self, field: dict[str, Any]) -> dict[str, Any]:
-        for each in (field, *field.get("allOf", ())):
-            if "$ref" in each:
-                return self.definitions[each["$ref"].removeprefix(self.prefix)]
+        for schema in (field, *field.get("allOf", ())):
+            if "$ref" in schema:
+                return self.definitions[schema["$ref"].removeprefix(self.prefix)]
         return field
 
     def bodies(self, root: dict[str, Any], depth: int = 3) -> Iterator[tuple[str, str]]:
@@ -144,7 +149,7 @@ class Schema(NamedTuple):
 
 
 def endpoints(server: Server) -> Iterator[tuple[str, str, str, str]]:
-    """Yield method, path, field and body template of everything that the site's documents describe."""
+    """Yield method, path, field and body template of every endpoint in the documents."""
     document = requests.get(f"{server.url}/api/v1/schema?format=json", timeout=60).json()
     v1 = Schema(document["components"]["schemas"], "#/components/schemas/")
     for path, methods in document["paths"].items():
@@ -162,7 +167,7 @@ def endpoints(server: Server) -> Iterator[tuple[str, str, str, str]]:
             yield method["httpMethod"].lower(), f"/{method['path']}", field, body
 
 
-def failures(server: Server, name: str, send: Any, is_refused: bool = True) -> list[str]:
+def failures(server: Server, name: str, send: Any, is_rejected: bool = True) -> list[str]:
     response, memory, seconds = server.measure(send)
     wrong = []
     if response.status_code >= 500:
@@ -171,14 +176,14 @@ def failures(server: Server, name: str, send: Any, is_refused: bool = True) -> l
         wrong.append(f"{memory >> 20} MB of memory")
     if seconds > MAX_SECONDS:
         wrong.append(f"{seconds:.1f} s")
-    if len(response.content) > (MAX_ERROR_BYTES if is_refused else MAX_ANSWER_BYTES):
-        wrong.append(f"an answer of {len(response.content):,} bytes")
+    if len(response.content) > (MAX_ERROR_BYTES if is_rejected else MAX_RESPONSE_BYTES):
+        wrong.append(f"a response of {len(response.content):,} bytes")
     return [f"{name}: {', '.join(wrong)}"] if wrong else []
 
 
 @pytest.mark.slow
 def test_hostile_json_uses_bounded_memory_and_time(server: Server) -> None:
-    found, paths = [], set()
+    problems, paths = [], set()
     for method, path, field, template in endpoints(server):
         paths.add(path)
         values = {name: VALUES[name] for name in OF_A_FIELD} | LISTS if field else VALUES
@@ -187,9 +192,9 @@ def test_hostile_json_uses_bounded_memory_and_time(server: Server) -> None:
             send = partial(
                 requests.request, method, f"{server.url}{path}", data=body, headers=server.headers, timeout=60
             )
-            found += failures(server, f"{path} {field or 'body'}: {name}", send)
+            problems += failures(server, f"{path} {field or 'body'}: {name}", send)
     assert {"/api/v1/predict", "/api/v1/moderate", "/api/v1/appeals", "/v1alpha1/comments:analyze"} <= paths
-    assert not found, "\n".join(found)
+    assert not problems, "\n".join(problems)
 
 
 COMMENT = "a b " * 5_000
@@ -232,11 +237,11 @@ BATCHES = {
 @pytest.mark.slow
 def test_hostile_batches_use_bounded_memory_and_time(server: Server) -> None:
     headers = server.headers | {"Content-Type": "multipart/mixed; boundary=b"}
-    found = []
+    problems = []
     for name, body in BATCHES.items():
         send = partial(requests.post, f"{server.url}/batch", body, headers=headers, timeout=60)
-        found += failures(server, f"/batch: {name}", send)
-    assert not found, "\n".join(found)
+        problems += failures(server, f"/batch: {name}", send)
+    assert not problems, "\n".join(problems)
 
 
 WORDS = [f"{n:05}" for n in range(90_000)]
@@ -269,11 +274,11 @@ def test_largest_valid_requests_use_bounded_memory(server: Server, name: str) ->
     response, memory, _ = server.measure(partial(requests.post, f"{server.url}{path}", data, headers=headers))
     assert response.status_code == (400 if name.startswith("too many") else 200), response.content[:500]
     assert memory <= MAX_MEMORY_BYTES, f"{memory >> 20} MB"
-    assert len(response.content) <= MAX_ANSWER_BYTES
+    assert len(response.content) <= MAX_RESPONSE_BYTES
 
 
 def paths_of_pages(patterns: Sequence[Any], prefix: str = "") -> Iterator[str]:
-    """Yield a path of each pattern of the site that is no API's, with something in place of its arguments."""
+    """Yield a path for each URL pattern outside the APIs, with values for its arguments."""
     for pattern in patterns:
         path = prefix + re.sub(r"[\^$?]|\\Z|\.\*", "", str(pattern.pattern))
         if isinstance(pattern, URLResolver):
@@ -287,9 +292,9 @@ def paths_of_pages(patterns: Sequence[Any], prefix: str = "") -> Iterator[str]:
 
 FORMS = {
     "fields": b"a=1&" * (SIZE // 4),
-    "a field again and again": b"labels=toxic&" * (SIZE // 13),
+    "a repeated field": b"labels=toxic&" * (SIZE // 13),
     "a long field": b"text=" + b"\x22" * (SIZE - 10),
-    "a long field, just not too long": b"text=" + b"\x22" * 1_000_000,
+    "a field of 1 MB": b"text=" + b"\x22" * 1_000_000,
     "escapes": b"text=" + b"%00" * (SIZE // 3),
 }
 
@@ -300,21 +305,21 @@ def test_hostile_forms_use_bounded_memory_and_time(server: Server) -> None:
     login = f"{server.url}/admin/login/"
     session.get(login, timeout=60)
     token = session.cookies["csrftoken"]
-    asked = {"username": "root", "password": "a password of the test", "csrfmiddlewaretoken": token}
-    assert session.post(f"{login}?next=/ready", asked, headers={"Referer": login}, timeout=60).url.endswith(
+    form = {"username": "root", "password": "a password of the test", "csrfmiddlewaretoken": token}
+    assert session.post(f"{login}?next=/ready", form, headers={"Referer": login}, timeout=60).url.endswith(
         "/ready"
     )
     headers = {"Referer": login, "Content-Type": "application/x-www-form-urlencoded"}
     paths = sorted(set(paths_of_pages(get_resolver().url_patterns)) - {"/admin/logout/"})
     assert {"/", "/live", "/appeal/1", "/admin/moderation/queueitem/console/bulk/"} <= set(paths)
-    found = []
+    problems = []
     for path in paths:
-        for name, form in FORMS.items():
-            if name != "a field again and again" and "console" not in path and path.startswith("/admin/"):
-                continue  # the admin's own views read every form alike
-            body = b"csrfmiddlewaretoken=" + session.cookies["csrftoken"].encode() + b"&" + form
+        for name, fields in FORMS.items():
+            if name != "a repeated field" and "console" not in path and path.startswith("/admin/"):
+                continue  # Django's admin views read all forms in the same way
+            body = b"csrfmiddlewaretoken=" + session.cookies["csrftoken"].encode() + b"&" + fields
             send = partial(
                 session.post, f"{server.url}{path}", body, headers=headers, timeout=60, allow_redirects=False
             )
-            found += failures(server, f"{path}: {name}", send, is_refused=False)
-    assert not found, "\n".join(found)
+            problems += failures(server, f"{path}: {name}", send, is_rejected=False)
+    assert not problems, "\n".join(problems)

@@ -26,9 +26,9 @@ class Cluster:
         self.url, self.folder = url, folder
         self.options = conninfo_to_dict(url)
         with self.connect("postgres") as connection:
-            found = connection.execute("SELECT setting FROM pg_config WHERE name = 'BINDIR'").fetchone()
-            assert found
-            self.programs = found[0]
+            row = connection.execute("SELECT setting FROM pg_config WHERE name = 'BINDIR'").fetchone()
+            assert row
+            self.programs = row[0]
             connection.execute("DROP DATABASE IF EXISTS live")
             connection.execute("DROP DATABASE IF EXISTS live_restore")
             for name in self.previous():
@@ -76,7 +76,7 @@ class Cluster:
         }
 
     def back_up(self) -> None:
-        """Do what `backup.yml` does, with its own template."""
+        """Back up the database as `backup.yml` does, with its template."""
         template = (ROLE / "templates" / "dump.sql.j2").read_text()
         include = '{{ lookup("ansible.builtin.file", "counts.sql") }}'
         assert include in template
@@ -108,7 +108,7 @@ def server() -> Iterator[str]:
 def cluster(server: str, tmp_path: Path) -> Cluster:
     cluster = Cluster(server, tmp_path)
     cluster.back_up()
-    # What was written since the backup: it is lost by a restore, and only by one that succeeds.
+    # Changes since the backup. Only a successful restore discards them.
     with cluster.connect("live", "keeper") as connection:
         connection.execute("INSERT INTO policy VALUES (2, 'written after the backup')")
         connection.execute("DELETE FROM comment WHERE id <= 1000")
@@ -123,7 +123,7 @@ def test_whole_backup_is_restored_and_previous_database_kept(cluster: Cluster) -
     assert prepared.returncode == 0, prepared.stderr
     assert prepared.stdout == "live: 3 tables, 2301 rows, as in the backup\n"
     assert cluster.rows() == LIVE
-    with cluster.connect("live", "keeper"):  # a session that was left behind is ended
+    with cluster.connect("live", "keeper"):  # the swap ends open sessions
         swapped = cluster.run("swap")
     assert swapped.returncode == 0, swapped.stderr
     assert cluster.rows() == TABLES
@@ -131,11 +131,11 @@ def test_whole_backup_is_restored_and_previous_database_kept(cluster: Cluster) -
     assert previous in swapped.stdout
     assert cluster.rows(previous) == LIVE
     with cluster.connect("live", "keeper") as connection:
-        connection.execute("CREATE TABLE new (id int)")  # the owner owns what was restored
+        connection.execute("CREATE TABLE new (id int)")  # the owner owns the restored tables
         connection.execute("ALTER TABLE comment ADD COLUMN more int")
 
 
-def test_drill_leaves_nothing(cluster: Cluster) -> None:
+def test_discard_removes_prepared_database(cluster: Cluster) -> None:
     assert cluster.run("prepare").returncode == 0
     assert cluster.run("discard").returncode == 0
     assert cluster.run("swap").returncode == 1
@@ -176,7 +176,7 @@ def test_damaged_backup_changes_nothing(cluster: Cluster, damage: str) -> None:
         counts.write_text(counts.read_text().replace("2000", "2001"))
     elif damage == "no counts":
         counts.unlink()
-    else:  # what pg_restore writes ends early, as on a full disk
+    else:  # pg_restore writes only a part, as on a full disk
         program = cluster.folder / "bin" / "pg_restore"
         program.parent.mkdir()
         program.write_text(f'#!/bin/sh\n{cluster.programs}/pg_restore --schema-only "$@"\nexit 1\n')
@@ -201,11 +201,11 @@ def test_scratch_database_that_changed_is_not_swapped(cluster: Cluster) -> None:
     assert cluster.rows() == LIVE
 
 
-def test_failed_dump_gets_no_name(cluster: Cluster) -> None:
+def test_failed_dump_is_not_renamed(cluster: Cluster) -> None:
     (cluster.folder / "live.dump").unlink()
     program = cluster.folder / "bin" / "pg_dump"
     program.parent.mkdir()
-    program.write_text('#!/bin/sh\necho half > "$PGDATABASE.part"\nexit 1\n')
+    program.write_text('#!/bin/sh\necho incomplete > "$PGDATABASE.part"\nexit 1\n')
     program.chmod(0o755)
     cluster.programs = f"{program.parent}:{cluster.programs}"
     cluster.back_up()

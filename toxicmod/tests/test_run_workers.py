@@ -15,20 +15,22 @@ from toxicmod.testing.site import ROOT
 HEAVY = {"sklearn", "scipy.stats", "matplotlib", "mlflow", "pandas"}
 
 
-def _queues(path: Path, pattern: str) -> list[str]:
+def _queue_options(path: Path, pattern: str) -> list[str]:
     return re.findall(pattern, path.read_text())
 
 
-@pytest.mark.parametrize("place", ["run_workers", "compose.yaml", "ansible"])
-def test_each_queue_has_its_own_worker(place: str) -> None:
-    if place == "run_workers":
-        served = [re.search(r"-Q (\S+)", options)[1] for options in WORKERS.values()]
-    elif place == "ansible":
-        kinds = yaml.safe_load((ROOT / "ansible/roles/worker/defaults/main.yml").read_text())["worker_kinds"]
-        served = [kind["queues"] for kind in kinds]
+@pytest.mark.parametrize("configuration", ["run_workers", "compose.yaml", "ansible"])
+def test_each_queue_has_its_own_worker(configuration: str) -> None:
+    if configuration == "run_workers":
+        queues = [re.search(r"-Q (\S+)", options)[1] for options in WORKERS.values()]
+    elif configuration == "ansible":
+        worker_kinds = yaml.safe_load((ROOT / "ansible/roles/worker/defaults/main.yml").read_text())[
+            "worker_kinds"
+        ]
+        queues = [kind["queues"] for kind in worker_kinds]
     else:
-        served = _queues(ROOT / "compose.yaml", r"-Q (\S+)")
-    assert sorted(served) == sorted(queue.name for queue in settings.CELERY_TASK_QUEUES)
+        queues = _queue_options(ROOT / "compose.yaml", r"-Q (\S+)")
+    assert sorted(queues) == sorted(queue.name for queue in settings.CELERY_TASK_QUEUES)
 
 
 def test_tasks_and_pages_load_no_training_libraries() -> None:

@@ -43,8 +43,8 @@ with ThreadPoolExecutor(12) as pool:
 
 def test_concurrent_first_requests_get_the_document(tmp_path: Path) -> None:
     env = os.environ | {"DJANGO_SETTINGS_MODULE": "toxicmod.settings", "DATA_DIR": str(tmp_path)}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", FIRST_CALLERS], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120
     )
-    assert done.stdout.startswith("{(200, "), done.stdout + done.stderr[-2000:]
-    assert done.stdout.count("(") == 1
+    assert process.stdout.startswith("{(200, "), process.stdout + process.stderr[-2000:]
+    assert process.stdout.count("(") == 1

@@ -1,4 +1,4 @@
-"""Input that no database stores or searches, in every search, filter and form of staff pages and API."""
+"""Input that databases cannot store or search, in every search, filter and form of staff pages and API."""
 
 import base64
 import json
@@ -46,17 +46,19 @@ def staff(client: Client) -> Client:
     return client
 
 
-def fine(response: HttpResponse, where: Any) -> None:
+def check_response(response: HttpResponse, where: Any) -> None:
     assert response.status_code < 500, (where, response.status_code)
 
 
-def ask(method: Callable[..., HttpResponse], url: str, *args: Any, where: Any = "", **options: Any) -> None:
-    """Make a request whose changes are undone, read its whole answer and check that it is no 500."""
+def check_request(
+    method: Callable[..., HttpResponse], url: str, *args: Any, where: Any = "", **options: Any
+) -> None:
+    """Send a request, roll its changes back, and check that the status is below 500."""
     with transaction.atomic():
         response = method(url, *args, **options)
         response.getvalue()
         transaction.set_rollback(True)
-    fine(response, (url[:200], where))
+    check_response(response, (url[:200], where))
 
 
 FAST = {"nul", "long number"}
@@ -66,33 +68,33 @@ KINDS = [kind if kind in FAST else pytest.param(kind, marks=pytest.mark.slow) fo
 @pytest.mark.parametrize("kind", KINDS)
 def test_admin_lists(staff: Client, item: QueueItem, kind: str) -> None:
     word = INPUTS[kind]
-    for each in apps.get_models():
-        if not admin.site.is_registered(each):
+    for model in apps.get_models():
+        if not admin.site.is_registered(model):
             continue
-        lists = reverse(f"admin:{each._meta.app_label}_{each._meta.model_name}_changelist")
+        changelist = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
         names = ["q", "o", "p"]
         if kind in FAST:
-            names += ["e", "_facets", "_to_field", *(field.name for field in each._meta.concrete_fields)]
+            names += ["e", "_facets", "_to_field", *(field.name for field in model._meta.concrete_fields)]
         for name in names:
-            ask(staff.get, f"{lists}?{urlencode({name: word})}")
+            check_request(staff.get, f"{changelist}?{urlencode({name: word})}")
         for page in ("change", "history"):
-            url = reverse(f"admin:{each._meta.app_label}_{each._meta.model_name}_{page}", args=["x"])
+            url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{page}", args=["x"])
             quoted = urlencode({"": word})[1:200]
-            ask(staff.get, url.replace("/x/", f"/{quoted}/"))
+            check_request(staff.get, url.replace("/x/", f"/{quoted}/"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_autocomplete(staff: Client, kind: str) -> None:
-    for each in apps.get_models():
-        for field in each._meta.get_fields():
+    for model in apps.get_models():
+        for field in model._meta.get_fields():
             if field.many_to_one and admin.site.is_registered(field.related_model):
                 query = {
-                    "app_label": each._meta.app_label,
-                    "model_name": each._meta.model_name,
+                    "app_label": model._meta.app_label,
+                    "model_name": model._meta.model_name,
                     "field_name": field.name,
                     "term": INPUTS[kind],
                 }
-                ask(staff.get, f"{reverse('admin:autocomplete')}?{urlencode(query)}")
+                check_request(staff.get, f"{reverse('admin:autocomplete')}?{urlencode(query)}")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -109,7 +111,7 @@ def test_console(staff: Client, item: QueueItem, policy: Policy, kind: str) -> N
         "decisions_csv": ["days", "automatic"],
     }.items():
         for parameter in parameters:
-            ask(staff.get, f"{url(name)}?{urlencode({parameter: word})}")
+            check_request(staff.get, f"{url(name)}?{urlencode({parameter: word})}")
     posts = {
         url("policies"): ["community"],
         url("policy", policy.pk): ["reason", "do", "audit_share", "rule-0-title"],
@@ -122,7 +124,7 @@ def test_console(staff: Client, item: QueueItem, policy: Policy, kind: str) -> N
     for to, fields in posts.items():
         for field in fields:
             data = {"action": "approve", "version": 1, "do": "activate", "label": "insult", "reason": "x"}
-            ask(staff.post, to, data | {field: word}, where=field)
+            check_request(staff.post, to, data | {field: word}, where=field)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "surrogate"])
@@ -131,14 +133,14 @@ def test_dashboard(staff: Client, kind: str) -> None:
     for panel in PANELS:
         for name in ("window", "community", "source", "version", "panel"):
             if kind != "surrogate":
-                ask(staff.get, f"/monitoring/{panel}.csv?{urlencode({name: word})}")
+                check_request(staff.get, f"/monitoring/{panel}.csv?{urlencode({name: word})}")
     body = json.loads(callback_body("?panel=volume&window=24h", ""))
     for changed in body["inputs"]:
         sent = body | {
-            "inputs": [each | {"value": word} if each is changed else each for each in body["inputs"]],
+            "inputs": [entry | {"value": word} if entry is changed else entry for entry in body["inputs"]],
             "changedPropIds": [f"{changed['id']}.{changed['property']}"],
         }
-        ask(staff.post, CALLBACK, json.dumps(sent), content_type="application/json", where=changed)
+        check_request(staff.post, CALLBACK, json.dumps(sent), content_type="application/json", where=changed)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "surrogate"])
@@ -150,11 +152,13 @@ def test_api(client: Client, item: QueueItem, person: Callable[..., User], kind:
         cursors = [
             base64.b64encode(f"{start}{word}".encode()).decode() for start in ("", "p=", "o=", "r=1&p=")
         ]
-        for name in ("status", "priority", "label", "community", "mine", "cursor"):
+        for name in ("status", "queue", "label", "community", "mine", "cursor"):
             for value in [word, *(cursors if name == "cursor" else [])]:
-                ask(client.get, f"/api/v1/moderation/queue?{urlencode({name: value})}", headers=headers)
+                check_request(
+                    client.get, f"/api/v1/moderation/queue?{urlencode({name: value})}", headers=headers
+                )
     bodies: dict[str, list[dict[str, Any]]] = {
-        "moderation/queue/claim": [{"community": word}, {"label": word}, {"priority": word}, {word: 1}],
+        "moderation/queue/claim": [{"community": word}, {"label": word}, {"queue": word}, {word: 1}],
         f"moderation/queue/{item.pk}/decide": [
             {"action": "approve", "version": 1} | field
             for field in ({"note": word}, {"reason": word}, {"labels": {word: True}}, {"version": word})
@@ -163,10 +167,12 @@ def test_api(client: Client, item: QueueItem, person: Callable[..., User], kind:
         "feedback": [{"prediction_id": word}, {"prediction_id": str(item.submission_id), "remark": word}],
         "moderate": [{"text": "a", name: word} for name in ("community", "author", "external_id")],
     }
-    for path, found in bodies.items():
-        for body in found:
+    for path, path_bodies in bodies.items():
+        for body in path_bodies:
             sent = json.dumps(body)
-            ask(client.post, f"/api/v1/{path}", sent, content_type="application/json", headers=headers)
+            check_request(
+                client.post, f"/api/v1/{path}", sent, content_type="application/json", headers=headers
+            )
 
 
 def test_error_message_names_the_nul_character(staff: Client) -> None:
@@ -181,4 +187,4 @@ def test_error_message_names_the_nul_character(staff: Client) -> None:
 def test_sign_in_with_nul_character(client: Client, db: None) -> None:
     for field in ("username", "password", "code", "next"):
         form = {"username": "ann", "password": "x", field: "a\0b"}
-        fine(client.post(reverse("admin:login"), form), field)
+        check_response(client.post(reverse("admin:login"), form), field)

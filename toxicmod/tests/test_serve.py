@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -19,13 +20,22 @@ import pytest
 from celery import Celery
 from django.conf import settings
 
-from toxicmod.testing.site import ROOT, free_port
+from toxicmod.testing.factories import csv_bytes, labeled_rows
+from toxicmod.testing.site import ROOT, free_port, manage
 
 START_SECONDS = 90
+TRAINING_SECONDS = 300
+CREATE_RUN = """
+from apps.core.permissions import SYSTEM
+from apps.training import actions
+from apps.training.models import Dataset
+actions.create_run(actor=SYSTEM, dataset=Dataset.objects.get(name="labeled"))
+"""
+RUNS = "SELECT status, step, error FROM training_trainingrun"
 
 
-class Served:
-    """A running `manage.py serve` with what it has printed."""
+class ServeProcess:
+    """A running `manage.py serve` and its output."""
 
     def __init__(self, data_dir: Path, port: int, **environment: str) -> None:
         data_dir.mkdir(exist_ok=True)
@@ -64,7 +74,7 @@ class Served:
         return self.process.wait(60)
 
 
-def _left_over(data_dir: Path) -> list[str]:
+def _remaining_processes(data_dir: Path) -> list[str]:
     """Return the command lines of processes that still belong to a served site."""
     lines = subprocess.run(
         ["ps", "-eo", "args"], capture_output=True, text=True, check=True
@@ -75,7 +85,7 @@ def _left_over(data_dir: Path) -> list[str]:
 @pytest.mark.slow
 def test_serve_sets_up_stops_and_starts_again(tmp_path: Path) -> None:
     port = free_port()
-    first = Served(tmp_path, port)
+    first = ServeProcess(tmp_path, port)
     try:
         first.wait_until_ready()
         password = re.search(r"password (\S+) \(shown once\)", first.output())
@@ -86,9 +96,9 @@ def test_serve_sets_up_stops_and_starts_again(tmp_path: Path) -> None:
         assert first.predict(Authorization=f"Api-Key {secret[1]}")["is_toxic"] is True
     finally:
         first.stop()
-    assert not _left_over(tmp_path)
+    assert not _remaining_processes(tmp_path)
 
-    second = Served(tmp_path, port, API_KEY="chosen-key", ADMIN_PASSWORD="chosen-password")
+    second = ServeProcess(tmp_path, port, API_KEY="chosen-key", ADMIN_PASSWORD="chosen-password")
     try:
         second.wait_until_ready()
         assert "shown once" not in second.output()
@@ -96,13 +106,13 @@ def test_serve_sets_up_stops_and_starts_again(tmp_path: Path) -> None:
         assert second.predict(Authorization=f"Api-Key {secret[1]}")["model_version"] == 1
     finally:
         second.stop()
-    assert not _left_over(tmp_path)
+    assert not _remaining_processes(tmp_path)
 
 
 def test_serve_reports_port_in_use_in_one_line(tmp_path: Path) -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        served = Served(tmp_path, taken.getsockname()[1])
+        served = ServeProcess(tmp_path, taken.getsockname()[1])
         assert served.process.wait(60) == 1
     assert "Use another port: `PORT=8080 make run`" in served.output()
     assert "Traceback" not in served.output()
@@ -113,7 +123,7 @@ def test_serve_rejects_folder_in_use(tmp_path: Path) -> None:
     run.mkdir(parents=True)
     with (run / "serve.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        served = Served(tmp_path, free_port())
+        served = ServeProcess(tmp_path, free_port())
         assert served.process.wait(60) == 1
     assert "Another `make run` uses the folder" in served.output()
     assert "Traceback" not in served.output()
@@ -132,61 +142,89 @@ def test_serve_starts_again_after_kill_and_keeps_data_private(tmp_path: Path) ->
     for path in (data, data / "datasets", data / "datasets" / "old.csv"):
         path.chmod(0o777)
     port = free_port()
-    first = Served(tmp_path, port, API_KEY="chosen-key")
+    first = ServeProcess(tmp_path, port, API_KEY="chosen-key")
     try:
         first.wait_until_ready()
         assert first.predict(Authorization="Api-Key chosen-key")["is_toxic"] is True
         assert not _readable_by_others(data)
-        second = Served(tmp_path / "second", free_port(), DATA_DIR=str(data))
+        second = ServeProcess(tmp_path / "second", free_port(), DATA_DIR=str(data))
         assert second.process.wait(60) == 1
         assert "Another `make run` uses the folder" in second.output()
     finally:
         first.process.kill()
         first.process.wait()
-    again = Served(tmp_path, port)
+    again = ServeProcess(tmp_path, port)
     try:
         again.wait_until_ready()
         assert again.predict(Authorization="Api-Key chosen-key")["is_toxic"] is True
     finally:
         again.stop()
     assert not _readable_by_others(data)
-    assert not _left_over(tmp_path)
+    assert not _remaining_processes(tmp_path)
 
 
 def _memory_mb(pid: int) -> float:
     """Return the proportional set size of a process and all its descendants."""
     process = psutil.Process(pid)
     total = 0
-    for each in [process, *process.children(recursive=True)]:
+    for member in [process, *process.children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess):
-            total += each.memory_full_info().pss
+            total += member.memory_full_info().pss
     return total / 1e6
+
+
+def _run_training(data_dir: Path) -> None:
+    """Have the site's worker train a model on 3,000 comments; return once its gates are measured."""
+    csv = data_dir / "labeled.csv"
+    csv.write_bytes(csv_bytes(labeled_rows(3_000)))
+    env = os.environ | {"DATA_DIR": str(data_dir / "data")}
+    manage("import_dataset", str(csv), "--name", "labeled", env=env)
+    manage("shell", "-v0", "-c", CREATE_RUN, env=env)
+    database = f"file:{data_dir / 'data' / 'toxicmod.sqlite3'}?mode=ro"
+    end = time.monotonic() + TRAINING_SECONDS
+    with contextlib.closing(sqlite3.connect(database, uri=True, timeout=30)) as connection:
+        while not connection.execute("SELECT 1 FROM training_gatereport").fetchone():
+            assert time.monotonic() < end, connection.execute(RUNS).fetchall()
+            time.sleep(1)
+
+
+def _send_schedules(data_dir: Path) -> None:
+    """Have the workers run each scheduled task now."""
+    config = (data_dir / "data" / "run" / "valkey.conf").read_text()
+    port, password = (re.search(rf"{name} (\S+)", config)[1] for name in ("port", "requirepass"))
+    with Celery(broker=f"redis://:{password}@127.0.0.1:{port}/0") as broker:
+        for schedule in settings.CELERY_BEAT_SCHEDULE.values():
+            queue = settings.CELERY_TASK_ROUTES.get(schedule["task"], {"queue": "default"})["queue"]
+            broker.send_task(schedule["task"], queue=queue)
 
 
 @pytest.mark.slow
 def test_serve_needs_at_most_1_gb(tmp_path: Path) -> None:
-    """The bound holds after batches of 1,000 comments, and while each schedule runs in its worker."""
-    served = Served(tmp_path, free_port(), API_KEY="chosen-key")
-    highest = 0.0
-    try:
-        served.wait_until_ready()
+    """The bound holds after batches and while schedules run, before a training and after it."""
+    served = ServeProcess(tmp_path, free_port(), API_KEY="chosen-key")
+
+    def use() -> float:
         texts = [f"You are comment number {number}, thank you" for number in range(1_000)]
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda _: served.post("/api/v1/predict", {"texts": texts}), range(32)))
-        config = (tmp_path / "data" / "run" / "valkey.conf").read_text()
-        port, password = (re.search(rf"{name} (\S+)", config)[1] for name in ("port", "requirepass"))
-        with Celery(broker=f"redis://:{password}@127.0.0.1:{port}/0") as broker:
-            for schedule in settings.CELERY_BEAT_SCHEDULE.values():
-                queue = settings.CELERY_TASK_ROUTES.get(schedule["task"], {"queue": "default"})["queue"]
-                broker.send_task(schedule["task"], queue=queue)
+        _send_schedules(tmp_path)
+        highest = 0.0
         end = time.monotonic() + 45
         while time.monotonic() < end:
             highest = max(highest, _memory_mb(served.process.pid))
             time.sleep(0.5)
+        return highest
+
+    try:
+        served.wait_until_ready()
+        before = use()
+        _run_training(tmp_path)
+        after = use()
     finally:
         served.stop()
     assert "Traceback" not in served.output()
-    assert 300 < highest <= 1_000
+    assert 300 < before <= 1_000
+    assert 300 < after <= 1_000
 
 
 def test_gunicorn_raises_soft_limit_of_file_descriptors() -> None:

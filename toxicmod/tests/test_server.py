@@ -1,4 +1,4 @@
-"""The connection's rejections, on a real uvicorn with an application that decides what it rejects."""
+"""Rejections of requests by the connection, in a real uvicorn with an application that rejects a path."""
 
 import asyncio
 import socket
@@ -15,11 +15,11 @@ from toxicmod.server import WebWorker
 from toxicmod.testing.site import free_port
 
 REJECTION = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 8\r\n\r\nrejected"
-SLOWLY = 0.3  # seconds
+DELAY = 0.3  # seconds
 
 
 class Application:
-    """Rejects requests for `/no`; answers others with their body, those for `/slow` slowly."""
+    """Rejects requests for `/no`; returns the body of others, for `/slow` after a delay."""
 
     def rejection(self, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
         return REJECTION if target == b"/no" else None
@@ -32,7 +32,7 @@ class Application:
     ) -> None:
         body = (await receive())["body"]
         if scope["path"] == "/slow":
-            await asyncio.sleep(SLOWLY)
+            await asyncio.sleep(DELAY)
         length = (b"content-length", b"%d" % len(body))
         await send({"type": "http.response.start", "status": 200, "headers": [length]})
         await send({"type": "http.response.body", "body": body})
@@ -77,7 +77,7 @@ def exchange(port: int, *parts: bytes, bodies: int) -> tuple[list[bytes], bool]:
             closed = connection.recv(1) == b""
         except TimeoutError:
             closed = False
-    return [each.partition(b"\r\n\r\n")[2] for each in received.split(b"HTTP/1.1 ")[1:]], closed
+    return [response.partition(b"\r\n\r\n")[2] for response in received.split(b"HTTP/1.1 ")[1:]], closed
 
 
 def test_rejected_request_leaves_connection_usable(port: int) -> None:

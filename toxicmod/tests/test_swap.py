@@ -32,15 +32,15 @@ def _versions(url: str) -> set[int]:
 def test_promotion_reaches_every_process_within_five_seconds(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    answers: list[tuple[float, set[int]]] = []
+    responses: list[tuple[float, set[int]]] = []
     failures: list[Exception] = []
     stop = threading.Event()
 
     def load(url: str) -> None:
         while not stop.is_set():
             try:
-                sent = time.monotonic()
-                answers.append((sent, _versions(url)))
+                start = time.monotonic()
+                responses.append((start, _versions(url)))
             except Exception as error:
                 failures.append(error)
 
@@ -48,9 +48,9 @@ def test_promotion_reaches_every_process_within_five_seconds(
         clients = [threading.Thread(target=load, args=(url,)) for _ in range(_CLIENTS)]
         for client in clients:
             client.start()
-        while not answers and not failures:
+        while not responses and not failures:
             time.sleep(0.1)
-        before = list(answers)
+        before = list(responses)
         new = int(manage("shell", "-v0", "-c", _REGISTER_AND_PROMOTE, env=env).strip().splitlines()[-1])
         promoted = time.monotonic()
         time.sleep(6)
@@ -59,8 +59,8 @@ def test_promotion_reaches_every_process_within_five_seconds(
             client.join()
 
     assert not failures
-    assert all(len(versions) == 1 for _, versions in answers)
+    assert all(len(versions) == 1 for _, versions in responses)
     assert all(versions == {1} for _, versions in before)
-    late = [versions for sent, versions in answers if sent > promoted + 5]
+    late = [versions for start, versions in responses if start > promoted + 5]
     assert late
     assert all(versions == {new} for versions in late)

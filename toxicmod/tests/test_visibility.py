@@ -1,7 +1,7 @@
-"""What a user may see: every admin page, staff URL, export and API list, by a user of one community.
+"""A user of one community sees only its rows: on admin pages and staff pages, in exports and in API lists.
 
-Two communities hold the same kinds of rows. Everything of the other community carries `MARKER`, which must
-appear nowhere. A new model in the admin needs a row in `VISIBLE` or `GLOBAL`; every URL is walked.
+Two communities have the same kinds of rows. All texts of the other community contain `MARKER`, which must not
+appear. A new model in the admin needs an entry in `VISIBLE` or `GLOBAL`. The test requests every URL.
 """
 
 import json
@@ -67,11 +67,11 @@ VISIBLE: dict[str, Callable[[], QuerySet[Any]]] = {
     "moderation.appeal": lambda: Appeal.objects.filter(item__community=HERE),
     "moderation.delivery": lambda: Delivery.objects.filter(decision__submission__community=HERE),
     "moderation.bulkjob": lambda: BulkJob.objects.filter(filter__community=HERE),
-    # Alerts compare figures of all communities, except those of the machinery.
+    # Alerts compare metrics of all communities, except technical ones.
     "monitoring.alert": lambda: Alert.objects.filter(metric="error_share"),
     "monitoring.notification": lambda: Notification.objects.filter(alert__metric="error_share"),
 }
-# Tables of which every row is the site's: users, keys, models and their training hold no comment.
+# Tables that belong to the whole site: users, keys, models and their training contain no comments.
 GLOBAL = {
     "auth.group",
     "accounts.user",
@@ -91,7 +91,7 @@ GLOBAL = {
     "training.trainingrun",
     "training.gatereport",
 }
-# What parts of URLs stand behind that name no row of a community: see `GLOBAL`.
+# Parts of URLs before an argument that identifies no row of a community; see `GLOBAL`.
 SITE_KINDS = {
     "user", "trainingrun", "model", "monitoring", "appeal", "signing", "key", "<int:pk>", "admin", "r",
     "<path:content_type_id>",
@@ -99,7 +99,7 @@ SITE_KINDS = {
 
 
 def fill(community: str, marker: str, key: APIKey, people: dict[str, User]) -> dict[str, Any]:
-    """Put one of everything into a community; every text carries the marker."""
+    """Create rows of each kind in a community, with the marker in every text."""
     lead, root, other = people["lead"], people["root"], people["other"]
     rules = [
         {"label": "insult", "title": f"Insults {marker}", "review_from": 0.6, "reason": f"reason {marker}"},
@@ -116,7 +116,7 @@ def fill(community: str, marker: str, key: APIKey, people: dict[str, User]) -> d
             author_ref=f"author-{marker}-{number}",
             external_id=f"external-{marker}-{number}",
             context={"title": f"title {marker}"},
-            client=key,
+            api_key=key,
             callback_url=f"https://platform.example/{marker}",
         )
 
@@ -138,7 +138,7 @@ def fill(community: str, marker: str, key: APIKey, people: dict[str, User]) -> d
     actions.appeal(token=token, text=f"appeal {marker}")
     Delivery.objects.filter(decision=decision).update(status=Delivery.Status.FAILED, error=f"error {marker}")
     give_feedback(prediction=waiting.prediction, is_right=False, remark=f"remark {marker}")
-    actions.moderate(text=f"threat=0.99 {marker}", community=community, client=key)
+    actions.moderate(text=f"threat=0.99 {marker}", community=community, api_key=key)
     job, _ = actions.preview_bulk(
         user=lead,
         filter={"label": "insult", "community": community},
@@ -162,7 +162,7 @@ def fill(community: str, marker: str, key: APIKey, people: dict[str, User]) -> d
 
 
 class World:
-    """Both communities, the user of one of them, and a browser and an API key of that user."""
+    """Two communities, a user with access to one of them, and that user's client and API key."""
 
     def __init__(self, key: APIKey, make: Callable[..., User]) -> None:
         people = {"lead": make("lead", "lead"), "root": User.objects.create_superuser("root")}
@@ -173,12 +173,12 @@ class World:
         User.objects.filter(pk=self.user.pk).update(is_staff=True)
         self.user = User.objects.get(pk=self.user.pk)
         restrict_to_communities(self.user, HERE)
-        self._beside()
+        self._create_site_rows()
         self.client = Client()
         self.client.force_login(self.user, backend=BACKEND)
         self.secret = create_api_key(actor=SYSTEM, name="limited", acts_as=self.user)[1]
 
-    def _beside(self) -> None:
+    def _create_site_rows(self) -> None:
         champion = ModelVersion.objects.get(alias=Alias.CHAMPION)
         challenger = ModelVersion.objects.create(
             number=champion.number + 1, alias=Alias.CHALLENGER, recipe="two_level", sha256="1" * 64,
@@ -214,8 +214,8 @@ class World:
         self.here |= site
         self.there |= site
 
-    def ask(self, method: str, url: str, **extra: Any) -> HttpResponse:
-        """Make a request whose changes are undone; nothing of the other community may be in the answer."""
+    def request(self, method: str, url: str, **extra: Any) -> HttpResponse:
+        """Send a request, roll its changes back, and check that the response shows no other community."""
         if url.startswith("/api/"):
             extra["headers"] = {"Authorization": f"Api-Key {self.secret}"}
             if method == "post":
@@ -233,18 +233,18 @@ class World:
 
 
 @pytest.fixture
-def world(model: Any, policy: Policy, client_key: APIKey, person: Callable[..., User]) -> World:
-    return World(client_key, person)
+def world(model: Any, policy: Policy, platform_key: APIKey, person: Callable[..., User]) -> World:
+    return World(platform_key, person)
 
 
 def registered() -> list[type[Model]]:
-    return [each for each in apps.get_models() if admin.site.is_registered(each)]
+    return [model for model in apps.get_models() if admin.site.is_registered(model)]
 
 
 def names_of(endpoint: Endpoint) -> set[str]:
-    """Return the kinds of rows that a URL names."""
+    """Return the kinds of rows that a URL identifies."""
     parts = endpoint.path.split("/")
-    return {parts[at - 1].rstrip("s") for at, part in enumerate(parts) if "<" in part}
+    return {parts[index - 1].rstrip("s") for index, part in enumerate(parts) if "<" in part}
 
 
 def test_every_alert_metric_is_classified() -> None:
@@ -256,7 +256,7 @@ def test_every_alert_metric_is_classified() -> None:
 
 
 def test_every_model_of_the_admin_is_classified() -> None:
-    assert {each._meta.label_lower for each in registered()} == {*VISIBLE, *GLOBAL}
+    assert {model._meta.label_lower for model in registered()} == {*VISIBLE, *GLOBAL}
     assert not GLOBAL & set(VISIBLE)
 
 
@@ -265,33 +265,33 @@ def test_admin_lists_pages_and_searches_hold_no_other_community(world: World) ->
         label = kind._meta.label_lower
         base = f"admin:{label.replace('.', '_')}"
         for query in ("", "?_facets=True", "?all="):
-            response = world.ask("get", reverse(f"{base}_changelist") + query)
+            response = world.request("get", reverse(f"{base}_changelist") + query)
         rows = response.context["cl"].result_count
         expected = VISIBLE[label]() if label in VISIBLE else kind._default_manager.all()
         assert rows == expected.count(), label
         if label not in VISIBLE:
             for row in kind._default_manager.all():
-                world.ask("get", reverse(f"{base}_change", args=[row.pk]))
-                world.ask("get", reverse(f"{base}_delete", args=[row.pk]))
-                world.ask("get", reverse(f"{base}_history", args=[row.pk]))
+                world.request("get", reverse(f"{base}_change", args=[row.pk]))
+                world.request("get", reverse(f"{base}_delete", args=[row.pk]))
+                world.request("get", reverse(f"{base}_history", args=[row.pk]))
             continue
         assert expected.exists(), label
         for row in expected[:1]:
-            assert world.ask("get", reverse(f"{base}_change", args=[row.pk])).status_code == 200, label
+            assert world.request("get", reverse(f"{base}_change", args=[row.pk])).status_code == 200, label
         hidden = kind._default_manager.exclude(pk__in=expected.values("pk"))
         assert hidden.exists(), label
         for row in hidden:
             for page in ("change", "history", "delete"):
-                response = world.ask("get", reverse(f"{base}_{page}", args=[row.pk]))
-                # The admin answers what it does not find by leading to its first page.
+                response = world.request("get", reverse(f"{base}_{page}", args=[row.pk]))
+                # The admin redirects to its first page if it does not find a row.
                 assert response.status_code in (302, 403, 404), (label, page)
                 assert response.get("Location", "/admin/") == "/admin/", (label, page)
             words = [row.pk, *(getattr(row, name) for name in ("external_id", "ref") if hasattr(row, name))]
             for word in filter(None, words):
                 url = f"{reverse(f'{base}_changelist')}?{urlencode({'q': word})}"
                 if admin.site.get_model_admin(kind).search_fields:
-                    found = world.client.get(url).context["cl"]
-                    assert found.result_count == 0, (label, word)
+                    changelist = world.client.get(url).context["cl"]
+                    assert changelist.result_count == 0, (label, word)
 
 
 def test_autocomplete_and_links_hold_no_other_community(world: World) -> None:
@@ -304,7 +304,7 @@ def test_autocomplete_and_links_hold_no_other_community(world: World) -> None:
                     "field_name": field.name,
                     "term": "",
                 }
-                world.ask("get", f"{reverse('admin:autocomplete')}?{urlencode(query)}")
+                world.request("get", f"{reverse('admin:autocomplete')}?{urlencode(query)}")
 
 
 def staff_endpoints() -> Iterator[Endpoint]:
@@ -317,25 +317,25 @@ def staff_endpoints() -> Iterator[Endpoint]:
 
 
 def test_no_url_shows_another_community(world: World) -> None:
-    problems, walked = [], 0
+    problems, requested = [], 0
     for endpoint in staff_endpoints():
         here, there = build_url(endpoint, world.here), build_url(endpoint, world.there)
-        names_a_row = here != there
-        assert names_a_row == bool(names_of(endpoint) - SITE_KINDS), f"{endpoint}: which row does it name?"
+        identifies_row = here != there
+        assert identifies_row == bool(names_of(endpoint) - SITE_KINDS), f"{endpoint}: which row does it name?"
         for method in ("get", "post"):
             bodies: list[dict[str, str]] = [{"action": "approve", "version": "1"}]
-            if names_a_row and method == "post":
+            if identifies_row and method == "post":
                 bodies += [{"do": do, "reason": "x", "typed": "1"} for do in ("cancel", "activate", "save")]
             for body in bodies:
-                status = world.ask(method, there, data=body).status_code
-                if names_a_row and status not in (403, 404, 405):
+                status = world.request(method, there, data=body).status_code
+                if identifies_row and status not in (403, 404, 405):
                     problems.append((method, there, body, status))
-        if names_a_row and endpoint.name != "v1:prediction":  # each key has its own predictions
-            walked += 1
-            if not {world.ask(method, here).status_code for method in ("get", "post")} - {403, 404, 405}:
+        if identifies_row and endpoint.name != "v1:prediction":  # each key has its own predictions
+            requested += 1
+            if not {world.request(method, here).status_code for method in ("get", "post")} - {403, 404, 405}:
                 problems.append((here, "is not there either"))
     assert not problems
-    assert walked >= 15
+    assert requested >= 15
 
 
 @pytest.mark.parametrize("word", ["author", "external", "item", "predictions"])
@@ -352,9 +352,9 @@ def test_search_is_not_crowded_out_by_other_communities(world: World, person: Ca
         create_queue_item(
             f"insult=0.7 {MARKER} number {number}", community=f"{MARKER}-{number}", author_ref="ours"
         )
-    mine = create_queue_item("insult=0.7 ours", community=HERE, author_ref="ours")
+    visible_item = create_queue_item("insult=0.7 ours", community=HERE, author_ref="ours")
     response = world.client.get(reverse("admin:moderation_search"), {"q": "ours"})
-    assert response["Location"] == reverse("admin:moderation_item", args=[mine.pk])
+    assert response["Location"] == reverse("admin:moderation_item", args=[visible_item.pk])
 
 
 def test_counts_cover_only_the_users_communities(world: World) -> None:
@@ -369,15 +369,15 @@ def test_counts_cover_only_the_users_communities(world: World) -> None:
         if name not in ("mine", "overdue"):
             assert count == queue.count(), name
     assert world.client.get(reverse("admin:moderation_quality")).context["appeals"]["open"] == appeals
-    figures = world.client.get(
+    statistics = world.client.get(
         "/api/v1/moderation/stats", headers={"Authorization": f"Api-Key {world.secret}"}
     ).json()
-    assert figures["appeals"]["open"] == appeals
-    assert {view["view"]: view["count"] for view in figures["views"]}["all"] == items.count()
+    assert statistics["appeals"]["open"] == appeals
+    assert {view["view"]: view["count"] for view in statistics["views"]}["all"] == items.count()
     listed = world.client.get(
         "/api/v1/moderation/queue", headers={"Authorization": f"Api-Key {world.secret}"}
     ).json()["results"]
-    assert {each["id"] for each in listed} == set(items.values_list("pk", flat=True))
+    assert {row["id"] for row in listed} == set(items.values_list("pk", flat=True))
     export = world.client.get(reverse("admin:moderation_decisions_csv") + "?automatic=on").getvalue().decode()
     assert len(export.splitlines()) == 1 + Decision.objects.filter(submission__community=HERE).count()
     jobs = world.client.get(reverse("admin:moderation_bulk")).context["jobs"]
@@ -400,18 +400,20 @@ def test_bulk_job_of_all_communities_needs_access_to_all(world: World) -> None:
     everywhere, _ = actions.preview_bulk(
         user=lead, filter={"label": "insult"}, action=Decision.Action.APPROVE
     )
-    own, _ = actions.preview_bulk(user=world.user, filter={"label": "insult"}, action=Decision.Action.APPROVE)
-    for job, status in ((everywhere, 404), (own, 200)):
+    limited_job, _ = actions.preview_bulk(
+        user=world.user, filter={"label": "insult"}, action=Decision.Action.APPROVE
+    )
+    for job, status in ((everywhere, 404), (limited_job, 200)):
         assert world.client.get(reverse("admin:moderation_job", args=[job.pk])).status_code == status
     with pytest.raises(ModerationError, match="no such job"):
         actions.cancel_bulk(job_id=everywhere.pk, user=world.user)
     everywhere.refresh_from_db()
     assert everywhere.status == "draft"
-    assert own.count == QueueItem.objects.filter(community=HERE, status="open", kind="review").count()
+    assert limited_job.count == QueueItem.objects.filter(community=HERE, status="open", kind="review").count()
 
 
 def rollups(version: ModelVersion) -> None:
-    """An hour in which the other community had a thousand times as much of everything."""
+    """Create the rollup of an hour in which the other community has a thousand times the counts."""
     hour = start_of_hour(timezone.now())
     for community, weight in ((HERE, 3), (MARKER, 3_000), (None, 3_003)):
         HourlyRollup.objects.create(
@@ -430,7 +432,7 @@ def test_dashboard_and_downloads_hold_no_other_community(world: World, panel: st
         texts.append(world.client.get(f"/monitoring/{panel}.csv?window=24h{community}").content.decode())
         body = callback_body(f"?panel={panel}&window=24h{community}", "")
         content = world.client.post(CALLBACK, body, content_type="application/json").json()
-        assert [each["label"] for each in content["response"]["community"]["options"]] == [HERE]
+        assert [option["label"] for option in content["response"]["community"]["options"]] == [HERE]
         texts.append(json.dumps(content["response"]["content"]))
     waiting = QueueItem.objects.filter(status="open").count()
     for text in texts:
@@ -440,7 +442,7 @@ def test_dashboard_and_downloads_hold_no_other_community(world: World, panel: st
 
 
 class Blind:
-    """A rejection that waits for a second review by somebody who may do everything but is no superuser."""
+    """A rejection with an open second review, and a reviewer with every permission who is no superuser."""
 
     def __init__(self, key: APIKey, make: Callable[..., User]) -> None:
         Policy.objects.update(second_review_share=1)
@@ -449,9 +451,9 @@ class Blind:
         User.objects.update(is_staff=True)
         self.second = User.objects.get(pk=self.second.pk)
         self.original = create_queue_item(
-            "insult=0.7 first", client=key, callback_url="https://platform.example/hook"
+            "insult=0.7 first", api_key=key, callback_url="https://platform.example/hook"
         )
-        self.sibling = create_queue_item("insult=0.8 another by the same author", client=key)
+        self.sibling = create_queue_item("insult=0.8 another by the same author", api_key=key)
         held = actions.claim(item_id=self.original.pk, user=self.first)
         self.decision = actions.decide(
             item_id=held.pk,
@@ -470,10 +472,10 @@ class Blind:
         client.force_login(user, backend=BACKEND)
         return client
 
-    def what_is_seen(self, user: User, secret: str = "") -> dict[str, Any]:
-        """Return what each list, search, page and export tells the user of the first decision."""
+    def shows_decision(self, user: User, secret: str = "") -> dict[str, Any]:
+        """Return for each list, search, page and export whether it shows the user the first decision."""
         client, base = self.browser(user), "/admin/moderation/"
-        item = reverse("admin:moderation_item", args=[self.original.pk])
+        item_page = reverse("admin:moderation_item", args=[self.original.pk])
         sibling = client.get(reverse("admin:moderation_item", args=[self.sibling.pk])).context
         seen: dict[str, Any] = {
             "list of decisions": client.get(f"{base}decision/").context["cl"].result_count
@@ -486,16 +488,16 @@ class Blind:
             "list of decided items": client.get(f"{base}queueitem/?status=rejected")
             .context["cl"]
             .result_count,
-            "item's page": client.get(item).status_code == 200,
+            "item's page": client.get(item_page).status_code == 200,
             "author's decisions": len(sibling["author_decisions"]),
             "author's strikes": sibling["strikes"],
             "search": len(
                 [
-                    found
-                    for found in client.get(reverse("admin:moderation_search"), {"q": "troll"}).context[
+                    item
+                    for item in client.get(reverse("admin:moderation_search"), {"q": "troll"}).context[
                         "items"
                     ]
-                    if found.status != "open"
+                    if item.status != "open"
                 ]
             ),
         }
@@ -525,12 +527,12 @@ class Blind:
 
 
 @pytest.fixture
-def blind(model: Any, policy: Policy, client_key: APIKey, person: Callable[..., User]) -> Blind:
-    return Blind(client_key, person)
+def blind(model: Any, policy: Policy, platform_key: APIKey, person: Callable[..., User]) -> Blind:
+    return Blind(platform_key, person)
 
 
 def test_first_decision_is_hidden_until_the_second_review_is_decided(blind: Blind) -> None:
-    seen = blind.what_is_seen(blind.second, blind.secret)
+    seen = blind.shows_decision(blind.second, blind.secret)
     assert not any(seen.values()), seen
     card = blind.browser(blind.second).get(reverse("admin:moderation_item", args=[blind.review.pk]))
     assert MARKER not in card.content.decode()
@@ -547,17 +549,17 @@ def test_first_decision_is_hidden_until_the_second_review_is_decided(blind: Blin
     actions.decide(
         item_id=held.pk, version=held.version, user=blind.second, action=Decision.Action.APPROVE, labels=[]
     )
-    seen = blind.what_is_seen(blind.second, blind.secret)
+    seen = blind.shows_decision(blind.second, blind.secret)
     assert all(seen.values()), seen
 
 
 def test_superusers_see_everything(blind: Blind) -> None:
-    seen = blind.what_is_seen(User.objects.create_superuser("root"))
+    seen = blind.shows_decision(User.objects.create_superuser("root"))
     assert all(seen.values()), seen
 
 
 def test_first_reviewer_sees_own_decision(blind: Blind) -> None:
-    seen = blind.what_is_seen(blind.first)
+    seen = blind.shows_decision(blind.first)
     assert all(seen.values()), seen
 
 

@@ -1,4 +1,4 @@
-"""The pages as gunicorn and whitenoise send them: size, compression, caching and headers."""
+"""The responses of a real site: size, compression, caching and headers."""
 
 import os
 import re
@@ -36,11 +36,11 @@ def _get(url: str, **headers: str) -> tuple[HTTPMessage, bytes]:
 def test_first_visit_is_below_100_kilobytes_without_layout_shift(
     chromium: Browser, url: str, path: str
 ) -> None:
-    figures = measure(chromium, url, path)
-    assert figures.kilobytes < 100
-    assert figures.requests <= 6
-    assert figures.layout_shift < 0.1
-    assert figures.elements < 800
+    metrics = measure(chromium, url, path)
+    assert metrics.kilobytes < 100
+    assert metrics.requests <= 6
+    assert metrics.layout_shift < 0.1
+    assert metrics.elements < 800
 
 
 def test_static_files_are_hashed_compressed_and_immutable(url: str) -> None:

@@ -3,16 +3,20 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import requests
 
 from apps.api.perspective.attributes import label_of
-from apps.api.perspective.comparison import ComparisonError, Row
+from apps.api.perspective.comparison import ScoredRow
+from apps.api.perspective.exceptions import ComparisonError
+from apps.core.retries import back_off
 
 PRODUCTION = ("TOXICITY", "SEVERE_TOXICITY", "IDENTITY_ATTACK", "INSULT", "PROFANITY", "THREAT")
 _MAX_ATTEMPTS = 6
+_FIRST_WAIT, _LONGEST_WAIT = timedelta(seconds=1), timedelta(minutes=1)
 
 
 class PerspectiveClient:
@@ -27,7 +31,7 @@ class PerspectiveClient:
         self._session = requests.Session()
         self.rejected = 0  # comments
 
-    def add_scores(self, rows: Iterable[Row], save: Path | None) -> Iterator[Row]:
+    def add_scores(self, rows: Iterable[ScoredRow], save: Path | None) -> Iterator[ScoredRow]:
         """Yield the rows; request scores for rows without scores, and leave out those that can't be scored.
 
         Args:
@@ -44,7 +48,7 @@ class PerspectiveClient:
                 if save:
                     with save.open("a", encoding="utf-8") as file:
                         file.write(json.dumps({"text": row.text, **scores}, ensure_ascii=False) + "\n")
-                yield Row(row.text, scores)
+                yield ScoredRow(row.text, scores)
             else:
                 self.rejected += 1
 
@@ -55,7 +59,7 @@ class PerspectiveClient:
             "languages": ["en"],
             "doNotStore": True,
         }
-        for attempt in range(_MAX_ATTEMPTS):
+        for attempt in range(1, _MAX_ATTEMPTS + 1):
             time.sleep(max(0.0, self._next_request - time.monotonic()))
             self._next_request = time.monotonic() + self._pause
             try:
@@ -78,8 +82,9 @@ class PerspectiveClient:
                     return None  # the comment is empty or too long
                 if response.status_code not in (429, 500, 502, 503, 504):
                     raise ComparisonError(f"{self._url} returned {response.status_code}: {reason}")
-            self._log(f"{self._url}: {reason}; trying again in {2**attempt} s.")
-            time.sleep(2**attempt)
+            wait = back_off(attempt, first=_FIRST_WAIT, longest=_LONGEST_WAIT).total_seconds()
+            self._log(f"{self._url}: {reason}; trying again in {wait:.0f} s.")
+            time.sleep(wait)
         raise ComparisonError(f"{self._url} did not respond: {reason}. Start again with the file of --save.")
 
 

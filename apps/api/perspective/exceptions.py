@@ -1,10 +1,10 @@
-"""Error responses of the Perspective API, with the messages that its clients look for."""
+"""Error responses of the Perspective API with the messages that its clients look for, and other errors."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from apps.accounts.models import APIKey
-from apps.api.problems import shorten
+from apps.api.problems import RETRY_SECONDS, shorten
 from apps.core.exceptions import ToxicmodError
 
 SERVICE = "commentanalyzer.googleapis.com"
@@ -38,6 +38,10 @@ class PerspectiveError(Exception):
         self.body: dict[str, Any] = {"error": {"code": code, "message": message, "status": status}}
         if details:
             self.body["error"]["details"] = list(details)
+
+
+class ComparisonError(ToxicmodError):
+    """The file with past scores, or the service, can't be used; the message says why."""
 
 
 def invalid_argument(
@@ -176,7 +180,9 @@ def not_found() -> PerspectiveError:
 
 def unavailable() -> PerspectiveError:
     """Return the error while no model is in service or the database fails; nothing was stored."""
-    return PerspectiveError(503, "UNAVAILABLE", "The service is currently unavailable.", retry_after=5)
+    return PerspectiveError(
+        503, "UNAVAILABLE", "The service is currently unavailable.", retry_after=RETRY_SECONDS
+    )
 
 
 def internal() -> PerspectiveError:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import redis
+from celery import Celery
 from celery.signals import worker_process_shutdown, worker_shutdown
 from celery.utils.dispatch import Signal
 from kombu.exceptions import OperationalError
@@ -20,6 +21,15 @@ from apps.core import enqueue as module
 from apps.core.enqueue import enqueue, flush
 
 ROOT = Path(__file__).resolve().parents[3]
+app = Celery("tests", set_as_current=False)
+
+
+@app.task(name="deliver")
+def deliver(delivery_id: int) -> None: ...
+
+
+@app.task(name="build")
+def build(name: str, base_id: int | None) -> None: ...
 
 
 class Broker:
@@ -56,38 +66,38 @@ def test_enqueue_returns_at_once_while_the_broker_hangs(broker: Broker) -> None:
     broker.may_respond.clear()
     start = time.monotonic()
     for number in range(20):
-        enqueue("apps.moderation.tasks.deliver", number)
+        enqueue(deliver, number)
     assert time.monotonic() - start < 0.5
     assert not flush(0.05)
     broker.may_respond.set()
     assert flush(5)
-    assert broker.published == [("apps.moderation.tasks.deliver", (number,)) for number in range(20)]
+    assert broker.published == [("deliver", (number,)) for number in range(20)]
 
 
 def test_enqueue_publishes_once_a_broker_that_was_down_returns(broker: Broker) -> None:
     broker.is_up = False
-    enqueue("apps.training.tasks.build_dataset", "decisions", None)
+    enqueue(build, "decisions", None)
     assert not flush(0.1)
     broker.is_up = True
     assert flush(5)
-    assert broker.published == [("apps.training.tasks.build_dataset", ("decisions", None))]
+    assert broker.published == [("build", ("decisions", None))]
 
 
 def test_enqueue_discards_expired_and_excess_tasks(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_WAITING", 3)
     broker.is_up = False
-    enqueue("late", expires=0.01)
+    enqueue(deliver, 0, expires=0.01)
     for number in range(5):
-        enqueue("kept", number)
+        enqueue(build, "kept", number)
     time.sleep(0.1)
     broker.is_up = True
     assert flush(5)
-    assert broker.published == [("kept", (0,)), ("kept", (1,))]
+    assert broker.published == [("build", ("kept", 0)), ("build", ("kept", 1))]
 
 
 def test_enqueue_in_forked_process_does_not_publish_tasks_of_parent(broker: Broker) -> None:
     broker.may_respond.clear()
-    enqueue("parent")
+    enqueue(deliver, 0)
     process = os.fork()
     if process == 0:  # the child process: its assertions would not reach pytest
         is_empty = not module._publisher._messages and module._publisher._thread is None
@@ -99,18 +109,19 @@ def test_enqueue_in_forked_process_does_not_publish_tasks_of_parent(broker: Brok
 def test_worker_publishes_its_tasks_before_it_ends(broker: Broker, ending: Signal) -> None:
     """The trainer's process ends after each task, and the tasks that it has enqueued must not be lost."""
     broker.may_respond.clear()
-    enqueue("apps.training.tasks.measure_gates", 1)
+    enqueue(deliver, 1)
     threading.Timer(0.2, broker.may_respond.set).start()
     ending.send(sender=None)
-    assert broker.published == [("apps.training.tasks.measure_gates", (1,))]
+    assert broker.published == [("deliver", (1,))]
 
 
 _SCRIPT = """
 import time, django
 django.setup()
 from apps.core.enqueue import enqueue
+from apps.moderation.tasks import deliver_due
 start = time.monotonic()
-enqueue("apps.moderation.tasks.deliver_due")
+enqueue(deliver_due)
 print(time.monotonic() - start)
 """
 

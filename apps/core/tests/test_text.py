@@ -2,7 +2,7 @@
 
 import pytest
 
-from apps.core.text import escape_formula, format_number, is_storable, pluralize
+from apps.core.text import escape_formula, format_duration, format_number, is_storable, pluralize
 
 
 def test_pluralize() -> None:
@@ -23,6 +23,18 @@ def test_escape_formula_of_other_cell(cell: object, text: str) -> None:
 @pytest.mark.parametrize(("text", "storable"), [("é\n", True), ("a\0", False), ("\ud83d", False)])
 def test_is_storable(text: str, storable: bool) -> None:
     assert is_storable(text) is storable
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59.6, "60 s"), (90, "2 min"), (7_200, "2 h"), (200_000, "2 d"), (None, "–")],
+)
+def test_format_duration(seconds: float | None, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+def test_format_duration_with_digits() -> None:
+    assert format_duration(200_000, digits=1) == "2.3 d"
 
 
 @pytest.mark.parametrize(

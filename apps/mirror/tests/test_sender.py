@@ -80,12 +80,12 @@ def scan_table() -> list[dict[str, Any]]:
 def test_flush_copies_each_record_once(table: Any, model: ModelVersion, policy: Policy, ann: User) -> None:
     feedback, decision = store_feedback_and_decision(ann)
     store_predictions("threat=0.000012345678901 a", "toxic=1 b", community="c", external_ids=["x", "y"])
-    assert ChangeLogEntry.objects.lag().count == ChangeLogEntry.objects.count() == 5
+    assert ChangeLogEntry.objects.replication_lag().count == ChangeLogEntry.objects.count() == 5
     assert find_differences()
 
     assert flush() == 5
 
-    assert ChangeLogEntry.objects.lag() == ReplicationLag(0, 0.0)
+    assert ChangeLogEntry.objects.replication_lag() == ReplicationLag(0, 0.0)
     assert not find_differences()
     assert len(scan_table()) == 5
     partition = [item for item in scan_table() if item["prediction"]["S"] == str(decision.submission_id)]

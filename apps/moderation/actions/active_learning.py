@@ -3,6 +3,7 @@
 import random
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from uuid import UUID
 
 import numpy as np
@@ -12,15 +13,15 @@ from django.db.models import Exists, F, OuterRef, QuerySet
 from django.utils import timezone
 
 from apps.classifier.normalise import normalise
-from apps.classifier.scorer import Scorer
 from apps.classifier.selection import Reason, Selection, select
 from apps.moderation import triage
+from apps.moderation.actions.policies import active_policy
 from apps.moderation.actions.queue import enqueue_item
 from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Policy, QueueItem, Submission
 from apps.predictions.models import Prediction
 from apps.registry import serving
-from apps.registry.models import Alias, ModelArtifact
+from apps.registry.models import Alias, ModelVersion
 
 CANDIDATES = 10_000
 TRAFFIC = timedelta(days=7)
@@ -113,36 +114,27 @@ def _candidates(since: datetime) -> QuerySet[Prediction, tuple[UUID, datetime, s
 
 def _select(texts: Sequence[str], count: int) -> list[Selection]:
     scorer = serving.current().scorer
-    challenger = (
-        ModelArtifact.objects.filter(version__alias=Alias.CHALLENGER).select_related("version").first()
-    )
+    challenger = ModelVersion.objects.with_alias(Alias.CHALLENGER)
     return select(
         scorer.score_many(texts),
         scorer.thresholds,
         count=count,
         keys=np.array([triage.minhash(normalise(text)[0]) for text in texts], dtype=np.int64),
-        other=_scores(challenger, texts) if challenger else None,
+        other=challenger.load_scorer().score_many(texts) if challenger else None,
         seed=random.getrandbits(32),
     )
 
 
-def _scores(artifact: ModelArtifact, texts: Sequence[str]) -> np.ndarray:
-    return Scorer.load(artifact.artifact(), expected_sha256=artifact.version.sha256).score_many(texts)
-
-
 def _enqueue(selections: Mapping[UUID, Selection]) -> list[QueueItem]:
     submissions = Submission.objects.select_related("prediction", "policy", "author").in_bulk(selections)
-    policies: dict[str, Policy | None] = {}
+    policy_of = cache(active_policy)
     items = []
     for pk, prediction in Prediction.objects.in_bulk(selections).items():
         selection, community = selections[pk], prediction.community
-        if community not in policies:
-            policies[community] = Policy.objects.active_for(community)
-        policy = policies[community]
-        assert policy is not None  # the default policy is locked
+        policy = policy_of(community)
         submission = submissions.get(pk) or Submission.objects.create(
             prediction=prediction,
-            client_id=prediction.client_id,
+            api_key_id=prediction.api_key_id,
             community=community,
             policy=policy,
             outcome=Submission.Outcome.NOT_MODERATED,
@@ -156,7 +148,7 @@ def _enqueue(selections: Mapping[UUID, Selection]) -> list[QueueItem]:
                 submission=submission,
                 policy=policy,
                 kind=QueueItem.Kind.AUDIT if is_random else QueueItem.Kind.ACTIVE_LEARNING,
-                label=triage.nearest_label(prediction.probabilities, list(policy.rules.all())),
+                label=triage.nearest_label(prediction.probabilities, policy),
                 chance=audit_share + (1 - audit_share) * selection.probability if is_random else 1.0,
                 selection_reason="" if is_random else selection.reason.value,
             )

@@ -2,11 +2,10 @@
 
 from django.core import signing
 from django.db import IntegrityError, transaction
-from django.db.models import F
 
 from apps.accounts.models import APIKey
-from apps.moderation import selectors, triage, webhooks
-from apps.moderation.actions.queue import enqueue_item
+from apps.moderation import selectors, webhooks
+from apps.moderation.actions.queue import decided_label, enqueue_item, withdraw
 from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Appeal, Decision, QueueItem
 
@@ -29,13 +28,13 @@ def appeal(*, token: str, text: str = "") -> Appeal:
     return _appeal(Decision.objects.filter(pk=decision_id).first(), text)
 
 
-def appeal_for(*, decision_id: int, client: APIKey, text: str = "") -> Appeal:
+def appeal_for(*, decision_id: int, api_key: APIKey, text: str = "") -> Appeal:
     """Lodge an appeal that a platform forwards for the author, as in `appeal`.
 
     Raises:
         ModerationError: the decision is not on a comment of this API key, or it can't be appealed.
     """
-    return _appeal(Decision.objects.filter(pk=decision_id, submission__client=client).first(), text)
+    return _appeal(Decision.objects.filter(pk=decision_id, submission__api_key=api_key).first(), text)
 
 
 @transaction.atomic
@@ -51,16 +50,12 @@ def _appeal(decision: Decision | None, text: str) -> Appeal:
     decision = rejection
     submission = decision.submission
     # The reviewer of the appeal sees the decision, so a blind second review is no longer possible.
-    QueueItem.objects.open().filter(submission=submission, kind=QueueItem.Kind.SECOND).update(
-        status=QueueItem.Status.WITHDRAWN, lease_by=None, lease_until=None, version=F("version") + 1
-    )
-    rules = [rule for rule in decision.policy.rules.all() if rule.label]
-    label = decision.rule.label if decision.rule else ""
+    withdraw(QueueItem.objects.filter(submission=submission, kind=QueueItem.Kind.SECOND))
     item = enqueue_item(
         submission=submission,
         policy=decision.policy,
         kind=QueueItem.Kind.APPEAL,
-        label=label or triage.nearest_label(submission.prediction.probabilities, rules),
+        label=decided_label(decision),
         excluded_reviewer=decision.by,
     )
     try:

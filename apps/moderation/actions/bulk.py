@@ -5,18 +5,20 @@ Celery undoes a job as a whole as well.
 
 from typing import TypedDict
 
-from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
 
 from apps.accounts.models import User
+from apps.accounts.permissions import require
+from apps.core.enqueue import enqueue
+from apps.core.exceptions import PermissionDeniedError
 from apps.core.text import pluralize
+from apps.moderation import tasks
 from apps.moderation.actions.decisions import decide_locked, lock_available, undo
-from apps.moderation.actions.enqueue import enqueue
 from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import BulkJob, Decision, PolicyRule, QueueItem, QueueItemQuerySet
-from apps.moderation.permissions import decidable_by, require
+from apps.moderation.permissions import decidable_by
 from apps.moderation.selectors import visible
 
 SAMPLE = 20
@@ -64,7 +66,7 @@ def preview_bulk(
     """Store a job as a draft, with its exact count; return it with a random sample of its items.
 
     Raises:
-        PermissionDenied: the user may not decide in bulk.
+        PermissionDeniedError: the user may not decide in bulk.
         ModerationError: the filter or the action is wrong, or a rejection has no reason.
     """
     require(user, "moderation.bulk_decide")
@@ -90,7 +92,7 @@ def sample_bulk(*, user: User, filter: BulkFilter) -> list[QueueItem]:
     """Return a random sample of the items that the filter selects.
 
     Raises:
-        PermissionDenied: the user may not decide in bulk.
+        PermissionDeniedError: the user may not decide in bulk.
         ModerationError: the filter is wrong.
     """
     require(user, "moderation.bulk_decide")
@@ -107,7 +109,7 @@ def start_bulk(*, job_id: int, user: User, typed_count: int) -> BulkJob:
     """Confirm a job by typing its count, and enqueue it.
 
     Raises:
-        PermissionDenied: the user may not decide in bulk.
+        PermissionDeniedError: the user may not decide in bulk.
         ModerationError: the user has no such job, it was started before, or the count is wrong.
     """
     job = _lock_own_job(job_id, user)
@@ -118,7 +120,7 @@ def start_bulk(*, job_id: int, user: User, typed_count: int) -> BulkJob:
         raise ModerationError(f"You typed {typed_count}, but the job has {items}. Nothing was done.")
     job.status, job.confirmed_at = BulkJob.Status.QUEUED, timezone.now()
     job.save(update_fields=["status", "confirmed_at"])
-    enqueue("run_bulk", job.pk)
+    enqueue(tasks.run_bulk, job.pk)
     return job
 
 
@@ -127,7 +129,7 @@ def cancel_bulk(*, job_id: int, user: User) -> BulkJob:
     """Cancel a job after the current batch. Its decisions remain until the job is undone.
 
     Raises:
-        PermissionDenied: the user may not decide in bulk.
+        PermissionDeniedError: the user may not decide in bulk.
         ModerationError: there is no such job, or the user may not see it.
     """
     require(user, "moderation.bulk_decide")
@@ -155,7 +157,7 @@ def undo_bulk(*, job_id: int, user: User, typed_count: int) -> BulkJob:
     Decisions that cannot be undone remain, and the job lists them.
 
     Raises:
-        PermissionDenied: the user may not decide in bulk, or is no lead and the job is another user's.
+        PermissionDeniedError: the user may not decide in bulk, or is no lead and the job is another user's.
         ModerationError: there is no such job, it has not ended, it was undone before, or the count is wrong.
     """
     require(user, "moderation.bulk_decide")
@@ -173,7 +175,7 @@ def undo_bulk(*, job_id: int, user: User, typed_count: int) -> BulkJob:
         raise ModerationError(f"You typed {typed_count}, but the job made {decisions}. Nothing was done.")
     job.status, job.undone_by, job.finished_at = BulkJob.Status.UNDOING, user, None
     job.save(update_fields=["status", "undone_by", "finished_at"])
-    enqueue("run_bulk", job.pk)
+    enqueue(tasks.run_bulk, job.pk)
     return job
 
 
@@ -236,7 +238,7 @@ def _undo_batch(job_id: int) -> bool:
         try:
             undo(decision_id=pk, user=job.undone_by, lease=False, job=job)
             job.undone += 1
-        except (ModerationError, PermissionDenied) as error:
+        except (ModerationError, PermissionDeniedError) as error:
             if len(job.not_undone) < _MAX_NOT_UNDONE:
                 job.not_undone.append({"item": item_id, "reason": str(error)})
     if batch:
@@ -261,4 +263,4 @@ def resume_bulk_jobs() -> None:
     """Enqueue the unfinished jobs again, in case a message or a worker was lost."""
     active = (BulkJob.Status.QUEUED, BulkJob.Status.RUNNING, BulkJob.Status.UNDOING)
     for job_id in BulkJob.objects.filter(status__in=active).values_list("pk", flat=True):
-        enqueue("run_bulk", job_id)
+        enqueue(tasks.run_bulk, job_id)

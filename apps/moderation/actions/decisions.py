@@ -4,14 +4,15 @@ import random
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any, TypedDict, Unpack
 
-from django.core.exceptions import PermissionDenied
 from django.db import transaction
-from django.db.models import F
 from django.utils import timezone
 
 from apps.accounts.models import APIKey, User
+from apps.accounts.permissions import require
 from apps.classifier.labels import LABELS
+from apps.core.exceptions import PermissionDeniedError
 from apps.moderation import webhooks
 from apps.moderation.actions import deliveries
 from apps.moderation.actions.leases import (
@@ -23,7 +24,7 @@ from apps.moderation.actions.leases import (
     require_not_leased,
     require_unchanged,
 )
-from apps.moderation.actions.queue import enqueue_second_review, rerank
+from apps.moderation.actions.queue import enqueue_second_review, rerank, withdraw
 from apps.moderation.exceptions import ModerationError, StaleError
 from apps.moderation.models import (
     Appeal,
@@ -36,7 +37,7 @@ from apps.moderation.models import (
     QueueItemQuerySet,
     Strike,
 )
-from apps.moderation.permissions import decidable_by, require
+from apps.moderation.permissions import decidable_by
 from apps.predictions.models import pack_labels
 
 UNDO = timedelta(seconds=10)
@@ -56,30 +57,35 @@ class DecisionResult:
     delivery: Delivery | None
 
 
+class Details(TypedDict, total=False):
+    """What a moderator states with a decision.
+
+    Attributes:
+        labels: the labels that apply, an empty list if none applies, or None if the moderator set none.
+        rule: the reason for a rejection, a rule of the item's policy.
+        note: private, never sent.
+        seconds: the time that the decision took; by default since the lease began.
+        api_key: the API key of the request.
+    """
+
+    labels: Iterable[str] | None
+    rule: PolicyRule | None
+    note: str
+    seconds: float | None
+    api_key: APIKey | None
+
+
 @transaction.atomic
 def decide(
-    *,
-    item_id: int,
-    version: int,
-    user: User,
-    action: Decision.Action,
-    labels: Iterable[str] | None = None,
-    rule: PolicyRule | None = None,
-    note: str = "",
-    seconds: float | None = None,
-    client: APIKey | None = None,
+    *, item_id: int, version: int, user: User, action: Decision.Action, **details: Unpack[Details]
 ) -> DecisionResult:
     """Decide an item. The webhook is sent ten seconds later, unless the decision is undone.
 
     Args:
         version: the item's version that the user saw. Changes of the lease since then don't matter.
-        labels: the labels that apply, an empty list if none applies, or None if the moderator set none.
-        rule: the reason for a rejection, a rule of the item's policy.
-        seconds: the time that the decision took; by default since the lease began.
-        client: the API key of the request.
 
     Raises:
-        PermissionDenied: the user may not decide it.
+        PermissionDeniedError: the user may not decide it.
         StaleError: it was decided since the user saw it, or another moderator has leased it.
         ModerationError: there is no such item, the action is a reversal, the rule is missing or of another
             policy, or a label is unknown.
@@ -87,9 +93,7 @@ def decide(
     item = lock_item(item_id)
     require_available(item=item, user=user)
     require_unchanged(item, user, version, timezone.now())
-    return decide_locked(
-        item, user=user, action=action, labels=labels, rule=rule, note=note, seconds=seconds, client=client
-    )
+    return decide_locked(item, user=user, action=action, **details)
 
 
 def _pack_labels(labels: Iterable[str] | None) -> int | None:
@@ -106,13 +110,9 @@ def decide_locked(
     *,
     user: User,
     action: Decision.Action,
-    labels: Iterable[str] | None = None,
-    rule: PolicyRule | None = None,
-    note: str = "",
-    seconds: float | None = None,
-    client: APIKey | None = None,
     job: BulkJob | None = None,
     applied_from: Decision | None = None,
+    **details: Unpack[Details],
 ) -> DecisionResult:
     """Decide an open item that the caller has locked.
 
@@ -123,32 +123,27 @@ def decide_locked(
     Raises:
         ModerationError: as in `decide`.
     """
-    action = Decision.Action(action)
+    action, rule, seconds = Decision.Action(action), details.get("rule"), details.get("seconds")
     if action == Decision.Action.REVERSE:
         raise ModerationError("A decision is reversed by undoing it.")
     if action == Decision.Action.REJECT and (rule is None or rule.policy_id != item.policy_id):
         raise ModerationError(f"Choose a reason of the policy {item.policy}: the author receives it.")
-    mask = _pack_labels(labels)
+    mask = _pack_labels(details.get("labels"))
     if item.is_blind and action == Decision.Action.REJECT and mask is None:
         raise ModerationError("In a blind review, tick the labels that apply, or “None of these”.")
     now = timezone.now()
     if seconds is None and item.lease_by_id == user.pk and item.lease_until:
         seconds = (now - (item.lease_until - LEASE)).total_seconds()
     previous = None if item.is_blind else item.submission.current_decision()
-    decision = Decision.objects.create(
-        submission=item.submission,
-        item=item,
-        item_version=item.version,
-        author=item.submission.author,
+    decision = _create_decision(
+        item,
         action=action,
         corrected_mask=mask,
         rule=rule if action == Decision.Action.REJECT else None,
-        note=note,
-        model_version=item.prediction.model_version,
-        policy=item.policy,
+        note=details.get("note", ""),
         seconds=None if seconds is None else min(max(seconds, 0.0), 3_600.0),
         by=user,
-        client=client,
+        api_key=details.get("api_key"),
         job=job,
         applied_from=applied_from,
         created_at=now,
@@ -167,6 +162,18 @@ def decide_locked(
                 _sample_second_review(item, user)
     item.save()
     return DecisionResult(decision, item, delivery)
+
+
+def _create_decision(item: QueueItem, **fields: Any) -> Decision:
+    return Decision.objects.create(
+        submission=item.submission,
+        item=item,
+        item_version=item.version,
+        author=item.submission.author,
+        model_version=item.prediction.model_version,
+        policy=item.policy,
+        **fields,
+    )
 
 
 def _sample_second_review(item: QueueItem, user: User) -> None:
@@ -216,7 +223,7 @@ def _create_delivery(decision: Decision, event: Delivery.Event, *, wait: timedel
         return None
     return deliveries.create_delivery(
         decision=decision,
-        client_id=submission.client_id,
+        api_key_id=submission.api_key_id,
         event=event,
         url=submission.callback_url,
         payload=webhooks.payload(decision, event),
@@ -243,7 +250,7 @@ def undo(
         applied_from: the undo of a similar decision that is applied to this one as well.
 
     Raises:
-        PermissionDenied: the decision is another user's, and the user is no lead.
+        PermissionDeniedError: the decision is another user's, and the user is no lead.
         StaleError: it is not the item's last decision, or another moderator has leased the item.
         ModerationError: there is no such decision, it was automatic, or its author has appealed.
     """
@@ -253,35 +260,14 @@ def undo(
     item = lock_item(decision.item_id)
     require(user, "moderation.decide_queueitem", community=item.community)
     if decision.by_id != user.pk and not user.has_perm("moderation.decide_escalated"):
-        raise PermissionDenied(f"Only {decision.actor} or a lead can undo this decision.")
+        raise PermissionDeniedError(f"Only {decision.actor} or a lead can undo this decision.")
     if decision.action == Decision.Action.REVERSE:
         raise ModerationError("This is an undo itself: decide the item again instead.")
-    now = timezone.now()
-    newest = item.last_decision()
-    if newest is None or newest.pk != decision.pk:
-        reversal = Decision.objects.filter(reverses=decision).select_related("by").first()
-        if reversal is not None:
-            actor = "You" if reversal.by_id == user.pk else reversal.actor
-            raise StaleError(f"{actor} undid this decision {describe_age(reversal.created_at, now)}.", item)
-        handled = f" {describe_decision(newest, user, now)}" if newest else ""
-        raise StaleError(f"This is no longer the last decision on item {item.pk}.{handled}", item)
-    require_not_leased(item, user, now)
-    if Appeal.objects.filter(decision=decision).exists():
-        raise ModerationError("It is too late to undo this: the author has appealed, and the appeal decides.")
-    current = item.submission.current_decision()
-    if current and current.pk > decision.pk and not item.is_blind:
-        raise StaleError(
-            f"It is too late to undo this: {current.actor} has decided the comment again since.", item
-        )
-    reversal = Decision.objects.create(
-        submission=item.submission,
-        item=item,
-        item_version=item.version,
-        author=item.submission.author,
+    _require_undoable(decision, item, user)
+    reversal = _create_decision(
+        item,
         action=Decision.Action.REVERSE,
         reverses=decision,
-        model_version=item.prediction.model_version,
-        policy=item.policy,
         by=user,
         job=job,
         applied_from=applied_from,
@@ -299,15 +285,34 @@ def undo(
     item.lease_by, item.lease_until = (user, now + LEASE) if may_lease else (None, None)
     item.version += 1
     item.save()
-    QueueItem.objects.open().filter(original=item).update(
-        status=QueueItem.Status.WITHDRAWN, lease_by=None, lease_until=None, version=F("version") + 1
-    )
+    withdraw(QueueItem.objects.filter(original=item))
     Appeal.objects.filter(outcome=decision).update(status=Appeal.Status.OPEN, outcome=None, resolved_at=None)
     delivery = None
     if decision.action in _FINAL and not item.is_blind:
         _update_strikes(item, now)
         delivery = _send_correction(decision, reversal)
     return DecisionResult(reversal, item, delivery)
+
+
+def _require_undoable(decision: Decision, item: QueueItem, user: User) -> None:
+    """Raise an error if something that happened since the decision prevents its undo."""
+    now = timezone.now()
+    newest = item.last_decision()
+    if newest is None or newest.pk != decision.pk:
+        reversal = Decision.objects.filter(reverses=decision).select_related("by").first()
+        if reversal is not None:
+            actor = "You" if reversal.by_id == user.pk else reversal.actor
+            raise StaleError(f"{actor} undid this decision {describe_age(reversal.created_at, now)}.", item)
+        handled = f" {describe_decision(newest, user, now)}" if newest else ""
+        raise StaleError(f"This is no longer the last decision on item {item.pk}.{handled}", item)
+    require_not_leased(item, user, now)
+    if Appeal.objects.filter(decision=decision).exists():
+        raise ModerationError("It is too late to undo this: the author has appealed, and the appeal decides.")
+    current = item.submission.current_decision()
+    if current and current.pk > decision.pk and not item.is_blind:
+        raise StaleError(
+            f"It is too late to undo this: {current.actor} has decided the comment again since.", item
+        )
 
 
 @transaction.atomic
@@ -318,14 +323,14 @@ def undo_cluster(*, decision_id: int, user: User) -> tuple[list[DecisionResult],
         The reversals, and the id and the reason of each similar item whose decision could not be undone.
 
     Raises:
-        PermissionDenied, StaleError, ModerationError: as in `undo`; nothing was undone.
+        PermissionDeniedError, StaleError, ModerationError: as in `undo`; nothing was undone.
     """
     undone, failed = [undo(decision_id=decision_id, user=user)], []
     applied = Decision.objects.filter(applied_from=decision_id, reversal=None).order_by("pk")
     for pk, item_id in applied.values_list("pk", "item"):
         try:
             undone.append(undo(decision_id=pk, user=user, lease=False, applied_from=undone[0].decision))
-        except (ModerationError, PermissionDenied) as error:
+        except (ModerationError, PermissionDeniedError) as error:
             failed.append((item_id, str(error)))
     return undone, failed
 
@@ -354,12 +359,8 @@ def decide_cluster(
     version: int,
     user: User,
     action: Decision.Action,
-    labels: Iterable[str] | None = None,
-    rule: PolicyRule | None = None,
-    note: str = "",
-    seconds: float | None = None,
-    client: APIKey | None = None,
     similar: Collection[int] | None = None,
+    **details: Unpack[Details],
 ) -> list[DecisionResult]:
     """Decide an item and the similar open items, at most 200; each gets its own decision.
 
@@ -370,43 +371,24 @@ def decide_cluster(
         similar: the ids of the similar items that the user has seen; None for all of them.
 
     Raises:
-        PermissionDenied, StaleError, ModerationError: as in `decide`; nothing was decided.
+        PermissionDeniedError, StaleError, ModerationError: as in `decide`; nothing was decided.
     """
     if Decision.Action(action) not in _FINAL:
         raise ModerationError("Similar items can be approved or rejected together.")
-    labels = None if labels is None else list(labels)
-    first = decide(
-        item_id=item_id,
-        version=version,
-        user=user,
-        action=action,
-        labels=labels,
-        rule=rule,
-        note=note,
-        seconds=seconds,
-        client=client,
-    )
+    if (labels := details.get("labels")) is not None:
+        details["labels"] = list(labels)
+    first = decide(item_id=item_id, version=version, user=user, action=action, **details)
     if first.item.is_blind:
         return [first]
     items = QueueItem.objects.filter(pk__in=first.item.similar().values("pk"), policy=first.item.policy_id)
     if similar is not None:
         items = items.filter(pk__in=similar)
-    locked = lock_available(items, user=user, limit=CLUSTER_LIMIT - 1)
+    details["seconds"] = 0.0
     return [
         first,
         *(
-            decide_locked(
-                item,
-                user=user,
-                action=action,
-                labels=labels,
-                rule=rule,
-                note=note,
-                client=client,
-                seconds=0.0,
-                applied_from=first.decision,
-            )
-            for item in locked
+            decide_locked(item, user=user, action=action, applied_from=first.decision, **details)
+            for item in lock_available(items, user=user, limit=CLUSTER_LIMIT - 1)
         ),
     ]
 
@@ -415,7 +397,7 @@ def lock_available(items: QueueItemQuerySet, *, user: User, limit: int) -> list[
     """Lock and return the open items, by id, that the user may decide and no other user has leased."""
     try:
         available = decidable_by(user, items.open()).free(user)
-    except PermissionDenied:
+    except PermissionDeniedError:
         return []
     locked = (
         available.order_by("pk")

@@ -17,11 +17,12 @@ from django.db.models import Exists, Min, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from apps.accounts.models import User
+from apps.accounts.permissions import require
+from apps.core.enqueue import enqueue
 from apps.core.retries import back_off
-from apps.moderation.actions.enqueue import enqueue
+from apps.moderation import tasks
 from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Decision, Delivery
-from apps.moderation.permissions import require
 from apps.webhooks import retries, signing
 from apps.webhooks.models import Endpoint
 from apps.webhooks.retries import Attempt
@@ -29,7 +30,7 @@ from apps.webhooks.transport import DEADLINE_SECONDS
 
 PAUSE_AFTER = 3  # failures in a row
 MAX_PAUSE = timedelta(minutes=5)
-MAX_BUSY_PER_CLIENT = 4  # endpoints at a time, so that one platform can't occupy every worker
+MAX_BUSY_PER_API_KEY = 4  # endpoints at a time, so that one platform can't occupy every worker
 PROBE_WITH_OTHERS_AFTER = timedelta(hours=2)
 MAX_RESEND = 1_000
 _BATCH_SECONDS = 20.0  # then the worker continues with another endpoint
@@ -41,7 +42,7 @@ _LEASE_DURATION = timedelta(seconds=6 * DEADLINE_SECONDS)
 def create_delivery(
     *,
     decision: Decision,
-    client_id: int | None,
+    api_key_id: int | None,
     event: Delivery.Event,
     url: str,
     payload: dict[str, Any],
@@ -50,12 +51,12 @@ def create_delivery(
     """Put a webhook into the outbox, to be sent after `wait`."""
     parts = urlsplit(url)
     endpoint, _ = Endpoint.objects.get_or_create(
-        client_id=client_id, origin=f"{parts.scheme}://{parts.netloc.lower()}"
+        api_key_id=api_key_id, origin=f"{parts.scheme}://{parts.netloc.lower()}"
     )
     send_after = timezone.now() + wait
     delivery = Delivery.objects.create(
         decision=decision,
-        client_id=client_id,
+        api_key_id=api_key_id,
         endpoint=endpoint,
         event=event,
         url=url,
@@ -63,7 +64,7 @@ def create_delivery(
         send_after=send_after,
         retry_until=send_after + retries.GIVE_UP_AFTER,
     )
-    enqueue("deliver", str(delivery.pk), countdown=wait.total_seconds() + 0.5)
+    enqueue(tasks.deliver, str(delivery.pk), countdown=wait.total_seconds() + 0.5)
     return delivery
 
 
@@ -90,7 +91,7 @@ def deliver_endpoint(
     with _lease(endpoint_id) as lease:
         while lease and (limit is None or len(attempted) < limit):
             if time.monotonic() >= end:
-                enqueue("deliver_endpoint", endpoint_id)
+                enqueue(tasks.deliver_endpoint, endpoint_id)
                 break
             delivery = _send_next(lease)
             if delivery is None:
@@ -152,10 +153,10 @@ class _Lease:
 
 @contextmanager
 def _lease(endpoint_id: int) -> Iterator[_Lease | None]:
-    client = Endpoint.objects.filter(pk=endpoint_id).values("client")
-    busy = Endpoint.objects.filter(client__in=client, busy_until__gt=timezone.now())
+    api_key = Endpoint.objects.filter(pk=endpoint_id).values("api_key")
+    busy = Endpoint.objects.filter(api_key__in=api_key, busy_until__gt=timezone.now())
     lease = _Lease(endpoint_id)
-    is_acquired = busy.count() < MAX_BUSY_PER_CLIENT and lease.acquire()
+    is_acquired = busy.count() < MAX_BUSY_PER_API_KEY and lease.acquire()
     try:
         yield lease if is_acquired else None
     finally:
@@ -178,7 +179,7 @@ def _send_next(lease: _Lease, delivery_id: str | None = None) -> Delivery | None
                 attempt=delivery.attempts,
                 url=delivery.url,
                 payload=delivery.payload,
-                client=delivery.client,
+                api_key=delivery.api_key,
             )
         ),
     )
@@ -195,7 +196,7 @@ def _claim_delivery(endpoint: Endpoint, delivery_id: str | None) -> Delivery | N
     )
     due = (
         Delivery.objects.select_for_update(skip_locked=True, of=("self",))
-        .select_related("client")
+        .select_related("api_key")
         .filter(_due(now), ~Exists(earlier), endpoint=endpoint, status__in=Delivery.UNFINISHED)
         .order_by("pk")
     )
@@ -281,7 +282,7 @@ def resend(*, delivery_id: str, user: User) -> Delivery:
     """Send a failed delivery again.
 
     Raises:
-        PermissionDenied: the user may not.
+        PermissionDeniedError: the user may not.
         ModerationError: it has not failed, or the platform has received a later decision on the comment.
     """
     delivery = Delivery.objects.select_for_update().filter(pk=delivery_id).first()
@@ -304,7 +305,7 @@ def resend(*, delivery_id: str, user: User) -> Delivery:
     delivery.save(
         update_fields=["status", "attempts", "send_after", "retry_until", "error", "response_status"]
     )
-    enqueue("deliver", str(delivery.pk))
+    enqueue(tasks.deliver, str(delivery.pk))
     return delivery
 
 
@@ -312,7 +313,7 @@ def resend_all(*, deliveries: QuerySet[Delivery], user: User) -> int:
     """Send failed deliveries again, except outdated ones; return how many.
 
     Raises:
-        PermissionDenied: the user may not.
+        PermissionDeniedError: the user may not.
     """
     require(user, "moderation.resend_delivery")
     count = 0

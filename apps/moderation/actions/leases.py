@@ -89,7 +89,7 @@ def require_available(*, item: QueueItem, user: User) -> None:
     """Check that the user can decide the item now.
 
     Raises:
-        PermissionDenied: the user may not decide it.
+        PermissionDeniedError: the user may not decide it.
         StaleError: it was decided, or another moderator has leased it.
     """
     require_item(user, item)
@@ -111,7 +111,7 @@ def claim(*, item_id: int, user: User) -> QueueItem:
     """Lease an item for ten minutes, or renew the user's own lease, which keeps the version.
 
     Raises:
-        PermissionDenied: the user may not decide it.
+        PermissionDeniedError: the user may not decide it.
         StaleError: it was decided, or another moderator has leased it.
         ModerationError: there is no such item.
     """
@@ -134,7 +134,7 @@ def claim_next(
         view: one of `models.VIEWS`.
 
     Raises:
-        PermissionDenied: the user may not decide at all.
+        PermissionDeniedError: the user may not decide at all.
         ValueError: there is no such view.
     """
     now = timezone.now()
@@ -178,7 +178,7 @@ def skip(*, item_id: int, user: User, reason: str = "") -> QueueItem:
     """Leave an item to other moderators: `claim_next` does not offer it to the user for a day.
 
     Raises:
-        PermissionDenied, ModerationError: as in `claim`.
+        PermissionDeniedError, ModerationError: as in `claim`.
     """
     item = lock_item(item_id)
     require_item(user, item)

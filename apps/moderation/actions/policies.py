@@ -98,6 +98,18 @@ DEFAULT_RULES: tuple[dict[str, Any], ...] = (
 )
 
 
+def active_policy(community: str) -> Policy:
+    """Return the policy in force in a community.
+
+    Raises:
+        ModerationError: there is none.
+    """
+    policy = Policy.objects.active_for(community)
+    if policy is None:
+        raise ModerationError("No policy is active: run `manage.py install_default_policy`.")
+    return policy
+
+
 def _next_version(community: str) -> int:
     # The unique constraint on community and version rejects the second of two concurrent drafts.
     return (Policy.objects.filter(community=community).aggregate(last=Max("version"))["last"] or 0) + 1
@@ -135,7 +147,7 @@ def draft_policy(
         fields: fields of `Policy`, such as `audit_share`.
 
     Raises:
-        PermissionDenied: the user may not manage this community's policy.
+        PermissionDeniedError: the user may not manage this community's policy.
         ValidationError: a threshold, share or label is wrong.
     """
     require_policy(user, community)
@@ -155,7 +167,7 @@ def edit_draft(
     """Edit a draft, or draft the next version of a policy that was activated; return the draft.
 
     Raises:
-        PermissionDenied, ValidationError: as in `draft_policy`.
+        PermissionDeniedError, ValidationError: as in `draft_policy`.
     """
     policy = Policy.objects.select_for_update().get(pk=policy.pk)
     if policy.status != Policy.Status.DRAFT:
@@ -175,7 +187,7 @@ def activate_policy(*, policy: Policy, user: User, reason: str) -> Policy:
     """Activate a draft or an earlier version, and retire the community's active policy.
 
     Raises:
-        PermissionDenied: the user may not manage this community's policy.
+        PermissionDeniedError: the user may not manage this community's policy.
         ModerationError: no reason was given, or the policy is active already.
     """
     require_policy(user, policy.community)

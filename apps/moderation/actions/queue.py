@@ -3,12 +3,13 @@
 import hashlib
 from dataclasses import asdict
 
+from django.db.models import F
 from django.utils import timezone
 
 from apps.accounts.models import User
 from apps.classifier.normalise import normalise
 from apps.moderation import triage
-from apps.moderation.models import Policy, QueueItem, Submission
+from apps.moderation.models import Decision, Policy, QueueItem, QueueItemQuerySet, Submission
 
 
 def enqueue_item(
@@ -95,6 +96,19 @@ def enqueue_second_review(item: QueueItem, user: User) -> None:
         excluded_reviewer=user,
         created_at=now,
         **asdict(rank) | {"author_risk": item.author_risk},
+    )
+
+
+def decided_label(decision: Decision) -> str:
+    """Return the label of the decision's rule, or else the label that is nearest to its threshold."""
+    rule_label = decision.rule.label if decision.rule else ""
+    return rule_label or triage.nearest_label(decision.submission.prediction.probabilities, decision.policy)
+
+
+def withdraw(items: QueueItemQuerySet) -> None:
+    """Withdraw the open ones of the items, and end their leases."""
+    items.open().update(
+        status=QueueItem.Status.WITHDRAWN, lease_by=None, lease_until=None, version=F("version") + 1
     )
 
 

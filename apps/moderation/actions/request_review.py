@@ -3,11 +3,12 @@
 from django.db import transaction
 
 from apps.accounts.models import User
+from apps.accounts.permissions import require
 from apps.moderation import triage
-from apps.moderation.actions.queue import enqueue_item
+from apps.moderation.actions.policies import active_policy
+from apps.moderation.actions.queue import decided_label, enqueue_item
 from apps.moderation.exceptions import ModerationError
-from apps.moderation.models import Decision, Policy, QueueItem, Submission
-from apps.moderation.permissions import require
+from apps.moderation.models import Decision, QueueItem, Submission
 from apps.predictions.models import Prediction
 
 
@@ -18,7 +19,7 @@ def request_review(*, prediction: Prediction, by: User) -> QueueItem | None:
     A comment that was only scored gets a submission without a callback URL.
 
     Raises:
-        PermissionDenied: the user may not see the queue of this community.
+        PermissionDeniedError: the user may not see the queue of this community.
         ModerationError: no policy is active.
     """
     require(by, "moderation.view_queueitem", community=prediction.community)
@@ -26,13 +27,11 @@ def request_review(*, prediction: Prediction, by: User) -> QueueItem | None:
     is_locked = Prediction.objects.select_for_update().filter(pk=prediction.pk, text__isnull=False).exists()
     if not is_locked or QueueItem.objects.filter(submission=prediction.pk).exists():
         return None
-    policy = Policy.objects.active_for(prediction.community)
-    if policy is None:
-        raise ModerationError("No policy is active: run `manage.py install_default_policy`.")
+    policy = active_policy(prediction.community)
     verdict = triage.apply_policy(probabilities=prediction.probabilities, policy=policy)
     submission = Submission.objects.filter(pk=prediction.pk).first() or Submission.objects.create(
         prediction=prediction,
-        client=prediction.client,
+        api_key=prediction.api_key,
         community=prediction.community,
         policy=policy,
         outcome=Submission.Outcome.HUMAN_REVIEW,
@@ -57,7 +56,7 @@ def send_to_review(*, decision: Decision, by: User) -> QueueItem | None:
         The new queue item, or None if the comment is in the queue already or has been decided since.
 
     Raises:
-        PermissionDenied: the user may not decide items of this community.
+        PermissionDeniedError: the user may not decide items of this community.
         ModerationError: the decision is not automatic, or the text of the comment is not stored.
     """
     submission = decision.submission
@@ -72,12 +71,10 @@ def send_to_review(*, decision: Decision, by: User) -> QueueItem | None:
     is_waiting = submission.items.open().exclude(kind=QueueItem.Kind.SECOND).exists()
     if current is None or current.pk != decision.pk or is_waiting:
         return None
-    rules = list(decision.policy.rules.all())
     return enqueue_item(
         submission=submission,
         policy=decision.policy,
         kind=QueueItem.Kind.REVIEW,
-        label=(decision.rule and decision.rule.label)
-        or triage.nearest_label(prediction.probabilities, rules),
+        label=decided_label(decision),
         requested_by=by,
     )

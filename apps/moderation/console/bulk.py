@@ -9,12 +9,13 @@ from django.shortcuts import redirect
 from django.template.loader import render_to_string
 
 from apps.accounts.models import User
+from apps.accounts.permissions import get_user, require
 from apps.moderation import actions, saved_views, statistics
 from apps.moderation.console.forms import BulkActionForm, BulkForm
-from apps.moderation.console.views import console_view, get_user, is_fetch, render_page
+from apps.moderation.console.views import console_view, is_fetch, render_page
 from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import BulkJob, Decision, Policy, PolicyRule
-from apps.moderation.permissions import decidable_by, require
+from apps.moderation.permissions import decidable_by
 from apps.moderation.selectors import communities_for, visible
 
 BINS = 20

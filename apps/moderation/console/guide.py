@@ -2,9 +2,9 @@
 
 from django.http import HttpRequest, HttpResponse
 
+from apps.accounts.permissions import get_user, require
 from apps.moderation.actions import LEASE, UNDO
-from apps.moderation.console.views import console_view, get_user, render_page
-from apps.moderation.permissions import require
+from apps.moderation.console.views import console_view, render_page
 
 
 @console_view()

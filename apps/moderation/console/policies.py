@@ -8,12 +8,13 @@ from django.shortcuts import redirect
 from django.template.loader import render_to_string
 
 from apps.accounts.models import User
+from apps.accounts.permissions import get_user, require
 from apps.moderation import actions
 from apps.moderation.console.forms import PolicyForm, RuleForm, RuleFormSet
-from apps.moderation.console.views import console_view, get_user, is_fetch, render_page
+from apps.moderation.console.views import console_view, is_fetch, render_page
 from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Policy
-from apps.moderation.permissions import may_manage_policy, require
+from apps.moderation.permissions import may_manage_policy
 from apps.moderation.selectors import communities_for, visible
 from apps.moderation.simulator import Simulation, simulate
 

@@ -3,12 +3,11 @@
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 
-from apps.accounts.permissions import in_communities_of
+from apps.accounts.permissions import get_user, in_communities_of, require
 from apps.moderation import actions, statistics
 from apps.moderation.console.forms import PreferenceForm
-from apps.moderation.console.views import console_view, get_user, render_page
+from apps.moderation.console.views import console_view, render_page
 from apps.moderation.models import Decision, Preference
-from apps.moderation.permissions import require
 
 DAYS = 30
 _LAST_DECISIONS = 20

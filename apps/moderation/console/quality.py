@@ -5,12 +5,11 @@ from datetime import timedelta
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.utils import timezone
 
-from apps.accounts.permissions import communities_of
+from apps.accounts.permissions import communities_of, get_user, require
 from apps.moderation import exports, statistics
-from apps.moderation.console.views import console_view, get_user, render_page
+from apps.moderation.console.views import console_view, render_page
 from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Decision
-from apps.moderation.permissions import require
 from apps.moderation.selectors import visible
 
 EXPORT_DAYS = 30
@@ -71,8 +70,4 @@ def statement(request: HttpRequest, pk: int) -> HttpResponse:
     if decision is None:
         raise Http404
     require(user, "moderation.export_decision", community=decision.submission.community)
-    try:
-        content = exports.statement_of_reasons(decision)
-    except ValueError as error:
-        raise ModerationError(str(error)) from error
-    return JsonResponse(content, json_dumps_params={"indent": 2})
+    return JsonResponse(exports.statement_of_reasons(decision), json_dumps_params={"indent": 2})

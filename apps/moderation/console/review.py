@@ -10,6 +10,7 @@ from django.template.loader import render_to_string
 from django.urls import reverse
 
 from apps.accounts.models import User
+from apps.accounts.permissions import get_user, require
 from apps.moderation import actions, availability, saved_views, selectors
 from apps.moderation.console.forms import DecideForm, NextItemForm, PresenceForm, ReleaseForm
 from apps.moderation.console.review_context import (
@@ -22,9 +23,9 @@ from apps.moderation.console.review_context import (
     similar_context,
     surroundings_context,
 )
-from apps.moderation.console.views import console_view, get_user, is_fetch, render_page
+from apps.moderation.console.views import console_view, is_fetch, render_page
 from apps.moderation.models import VIEWS, Decision, Preference, QueueItem
-from apps.moderation.permissions import require, visible_item, visible_to
+from apps.moderation.permissions import visible_item, visible_to
 
 _MAX_NAMED_ITEMS = 10
 
@@ -201,8 +202,7 @@ def release_and_next(request: HttpRequest, pk: int) -> HttpResponse:
     user, view = get_user(request), _get_view(request)
     visible_item(user, pk)
     current = actions.release(item_id=pk, user=user)
-    items = availability.takeable(user, view).filter(priority__lte=current.priority).exclude(pk=pk)
-    following = items.by_priority().first()
+    following = availability.takeable(user, view).after(current).by_priority().first()
     return redirect(item_url(following, view) if following else queue_url(view))
 
 

@@ -6,9 +6,10 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 
 from apps.accounts.models import User
+from apps.accounts.permissions import get_user
 from apps.moderation import selectors
 from apps.moderation.console.review_context import item_url
-from apps.moderation.console.views import console_view, get_user, render_page
+from apps.moderation.console.views import console_view, render_page
 from apps.moderation.models import Author, QueueItem, Submission
 from apps.moderation.permissions import visible_to
 

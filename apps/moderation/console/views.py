@@ -9,17 +9,12 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonRespons
 from django.shortcuts import render
 from django.views.decorators.http import require_http_methods
 
-from apps.accounts.models import User
-from apps.moderation.exceptions import ModerationError, StaleError
+from apps.accounts.permissions import get_user
+from apps.core.exceptions import ToxicmodError
+from apps.moderation.exceptions import StaleError
 from apps.moderation.models import Preference
 
 View = Callable[..., HttpResponseBase]
-
-
-def get_user(request: HttpRequest) -> User:
-    """Return the signed-in user. `admin_view` rejects anonymous requests before a console view runs."""
-    assert isinstance(request.user, User)
-    return request.user
 
 
 def is_fetch(request: HttpRequest) -> bool:
@@ -64,12 +59,15 @@ def console_view(*methods: str) -> Callable[[View], View]:
             try:
                 return view(request, *args, **kwargs)
             except StaleError as error:
-                return _render_error(request, 409, "Your change was not saved", str(error), item=error.item)
+                is_change = request.method == "POST"
+                title = "Your change was not saved" if is_change else "This item is not available"
+                return _render_error(request, 409, title, str(error), item=error.item)
             except PermissionDenied as error:
                 message = str(error) or "You don't have permission to do this."
                 return _render_error(request, 403, "Permission denied", message)
-            except ModerationError as error:
-                return _render_error(request, 422, "This is not possible", str(error))
+            except ToxicmodError as error:
+                status = error.status if error.status >= 500 else 422
+                return _render_error(request, status, "This is not possible", str(error))
             except ValidationError as error:
                 return _render_error(request, 422, "This is not possible", " ".join(error.messages))
 

@@ -8,21 +8,21 @@ from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 
 from apps.accounts.models import APIKey, User
+from apps.accounts.permissions import get_user, require
 from apps.moderation import actions
 from apps.moderation.actions.deliveries import PAUSE_AFTER
 from apps.moderation.console.forms import RotateForm, TestWebhookForm
-from apps.moderation.console.views import console_view, get_user, render_page
-from apps.moderation.exceptions import ModerationError
+from apps.moderation.console.views import console_view, render_page
 from apps.moderation.models import Delivery
-from apps.moderation.permissions import require
 from apps.moderation.selectors import visible
 from apps.webhooks import actions as signing_actions
 from apps.webhooks import signing as signatures
-from apps.webhooks.actions import MANAGE_KEYS, Actor
+from apps.webhooks.actions import MANAGE_KEYS_PERMISSION
 from apps.webhooks.examples import examples
 from apps.webhooks.exceptions import WebhookError
 from apps.webhooks.models import Endpoint, SigningKey
@@ -30,6 +30,8 @@ from apps.webhooks.retries import Attempt
 from apps.webhooks.transport import DEADLINE_SECONDS
 
 _NEW_KEY = "new_signing_key"  # in the session: id of a key whose secret was not shown yet
+_TEST = "test_webhook"  # in the session: result of a test that was not shown yet
+_TEST_RESULT = ("error", "status", "excerpt", "seconds")
 _MAX_FAILED = 100
 _MAX_RETRIED = 20
 _MAX_PAUSED = 20
@@ -41,7 +43,7 @@ def visible_deliveries(user: User) -> QuerySet[Delivery]:
     """Return the deliveries that the user may see.
 
     Raises:
-        PermissionDenied: the user may not see deliveries.
+        PermissionDeniedError: the user may not see deliveries.
     """
     require(user, "moderation.view_delivery")
     return visible(user, Delivery.objects.all())
@@ -52,7 +54,7 @@ def webhooks(request: HttpRequest) -> HttpResponse:
     """Show failed and retried deliveries, and which platforms' webhooks are signed."""
     user = get_user(request)
     deliveries = visible_deliveries(user)
-    rows = deliveries.select_related("client", "decision", "endpoint").order_by("-id")
+    rows = deliveries.select_related("api_key", "decision", "endpoint").order_by("-id")
     failed = rows.filter(status=Delivery.Status.FAILED)
     retried = rows.filter(status__in=Delivery.UNFINISHED).exclude(error="")
     unfinished = deliveries.filter(status__in=Delivery.UNFINISHED)
@@ -69,13 +71,13 @@ def webhooks(request: HttpRequest) -> HttpResponse:
         )[:_MAX_PAUSED],
         "pause_after": PAUSE_AFTER,
         "may_resend": user.has_perm("moderation.resend_delivery"),
-        "api_keys": _api_keys() if user.has_perm(MANAGE_KEYS) else [],
+        "api_keys": _api_keys() if user.has_perm(MANAGE_KEYS_PERMISSION) else [],
     }
     return render_page(request, "webhooks", context, section="webhooks")
 
 
 def _api_keys() -> QuerySet[APIKey]:
-    active = SigningKey.objects.active().filter(client=OuterRef("pk")).order_by().values("client")
+    active = SigningKey.objects.active().filter(api_key=OuterRef("pk")).order_by().values("api_key")
     count = Subquery(active.annotate(count=Count("pk")).values("count"))
     return APIKey.objects.active().annotate(signing_keys=Coalesce(count, 0))
 
@@ -96,35 +98,38 @@ def resend_all(request: HttpRequest) -> HttpResponse:
     return redirect("admin:moderation_webhooks")
 
 
-def _api_key_and_actor(request: HttpRequest, pk: int) -> tuple[APIKey, Actor]:
-    """Return the platform's API key, and the user as the actor of changes to its signing keys.
+def _api_key_and_user(request: HttpRequest, pk: int) -> tuple[APIKey, User]:
+    """Return the platform's API key, and the user, who may manage its signing keys.
 
     Raises:
-        PermissionDenied: the user may not manage signing keys.
+        PermissionDeniedError: the user may not manage signing keys.
         Http404: there is no such API key.
     """
-    actor = Actor.for_user(get_user(request))
+    user = get_user(request)
+    require(user, MANAGE_KEYS_PERMISSION)
     api_key = APIKey.objects.filter(pk=pk).first()
     if api_key is None:
         raise Http404
-    return api_key, actor
+    return api_key, user
 
 
 @console_view()
 @never_cache
 def signing(request: HttpRequest, pk: int) -> HttpResponse:
     """Show a platform's signing keys, and once the secret of the key that this session just created."""
-    api_key, _ = _api_key_and_actor(request, pk)
+    api_key, _ = _api_key_and_user(request, pk)
     context: dict[str, Any] = {}
-    new_key = SigningKey.objects.filter(client=api_key, key_id=request.session.pop(_NEW_KEY, "")).first()
+    if attempt := request.session.pop(f"{_TEST} {pk}", None):
+        context |= {"attempt": Attempt(**attempt["result"]), "test_url": attempt["url"]}
+    new_key = SigningKey.objects.filter(api_key=api_key, key_id=request.session.pop(_NEW_KEY, "")).first()
     if new_key:
-        context = {"secret_key": new_key, "secret": signatures.secret_of(new_key)}
+        context |= {"secret_key": new_key, "secret": signatures.secret_of(new_key)}
     return _signing_page(request, api_key, context)
 
 
 def _signing_page(request: HttpRequest, api_key: APIKey, context: dict[str, Any]) -> HttpResponse:
-    keys = SigningKey.objects.filter(client=api_key)[:_MAX_KEYS]
-    newest = visible(get_user(request), Delivery.objects.filter(client=api_key)).order_by("-pk").first()
+    keys = SigningKey.objects.filter(api_key=api_key)[:_MAX_KEYS]
+    newest = visible(get_user(request), Delivery.objects.filter(api_key=api_key)).order_by("-pk").first()
     shared = {
         "title": f"Webhooks of {api_key.name}",
         "api_key": api_key,
@@ -142,21 +147,21 @@ def _signing_page(request: HttpRequest, api_key: APIKey, context: dict[str, Any]
 @console_view("POST")
 def rotate_signing_key(request: HttpRequest, pk: int) -> HttpResponse:
     """Create or rotate a platform's secret; the page of the redirect shows it once."""
-    api_key, actor = _api_key_and_actor(request, pk)
+    api_key, user = _api_key_and_user(request, pk)
     form = RotateForm(request.POST)
     if not form.is_valid():
         raise form.to_error()
     hours = form.cleaned_data["overlap_hours"]
     try:
         key, _ = signing_actions.rotate_signing_key(
-            client=api_key,
-            actor=actor,
+            api_key=api_key,
+            actor=user,
             overlap=signing_actions.DEFAULT_OVERLAP if hours is None else timedelta(hours=hours),
         )
-    except WebhookError as error:
+    except WebhookError:
         if _NEW_KEY in request.session.load():  # a double click: the secret was not shown yet
             return redirect("admin:moderation_signing", pk)
-        raise ModerationError(str(error)) from error
+        raise
     request.session[_NEW_KEY] = key.key_id
     return redirect("admin:moderation_signing", pk)
 
@@ -164,24 +169,20 @@ def rotate_signing_key(request: HttpRequest, pk: int) -> HttpResponse:
 @console_view("POST")
 def end_signing_key(request: HttpRequest, pk: int, key_id: str) -> HttpResponse:
     """Deactivate one of two active secrets."""
-    api_key, actor = _api_key_and_actor(request, pk)
-    try:
-        signing_actions.end_signing_key(client=api_key, key_id=key_id, actor=actor)
-    except WebhookError as error:
-        raise ModerationError(str(error)) from error
+    api_key, user = _api_key_and_user(request, pk)
+    signing_actions.end_signing_key(api_key=api_key, key_id=key_id, actor=user)
     return redirect("admin:moderation_signing", pk)
 
 
 @console_view("POST")
 def test_webhook(request: HttpRequest, pk: int) -> HttpResponse:
-    """Send a test webhook and show the receiver's response."""
-    api_key, actor = _api_key_and_actor(request, pk)
+    """Send a test webhook; the page of the redirect shows the receiver's response once."""
+    api_key, user = _api_key_and_user(request, pk)
     form = TestWebhookForm(request.POST)
     if not form.is_valid():
         raise form.to_error()
     url = form.cleaned_data["url"]
-    try:
-        attempt: Attempt = signing_actions.send_test(client=api_key, url=url, actor=actor)
-    except WebhookError as error:
-        raise ModerationError(str(error)) from error
-    return _signing_page(request, api_key, {"attempt": attempt, "test_url": url})
+    attempt = signing_actions.send_test(api_key=api_key, url=url, actor=user)
+    result = {name: getattr(attempt, name) for name in _TEST_RESULT}
+    request.session[f"{_TEST} {pk}"] = {"url": url, "result": result}
+    return redirect(reverse("admin:moderation_signing", args=[pk]) + "#test")

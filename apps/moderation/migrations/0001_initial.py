@@ -76,7 +76,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('item_version', models.PositiveIntegerField(help_text="The item's version that was decided on.", null=True)),
                 ('action', models.CharField(choices=[('approve', 'Approve'), ('reject', 'Reject'), ('escalate', 'Escalate'), ('reverse', 'Reverse')], max_length=8)),
-                ('corrected_mask', models.PositiveSmallIntegerField(help_text='The labels that the moderator says are true.', null=True)),
+                ('corrected_mask', models.PositiveSmallIntegerField(help_text='The labels that apply, according to the moderator.', null=True)),
                 ('note', models.TextField(blank=True, help_text='Private, never sent.', max_length=2000)),
                 ('seconds', models.FloatField(help_text='From claim to decision.', null=True)),
                 ('automatic', models.BooleanField(default=False)),
@@ -84,7 +84,7 @@ class Migration(migrations.Migration):
                 ('applied_from', models.ForeignKey(help_text='The decision on a similar comment that was applied to this one as well.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='applied', to='moderation.decision')),
                 ('author', models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='moderation.author')),
                 ('by', models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('client', models.ForeignKey(help_text='The API key of the request.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.apikey')),
+                ('api_key', models.ForeignKey(help_text='The API key of the request.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.apikey', verbose_name='API key')),
                 ('job', models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='decisions', to='moderation.bulkjob')),
                 ('model_version', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='registry.modelversion')),
                 ('reverses', models.OneToOneField(help_text='The decision that this one undoes.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='reversal', to='moderation.decision')),
@@ -265,7 +265,7 @@ class Migration(migrations.Migration):
                 ('is_example', models.BooleanField(default=False)),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
                 ('author', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, to='moderation.author')),
-                ('client', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.apikey')),
+                ('api_key', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.apikey', verbose_name='API key')),
                 ('policy', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='moderation.policy')),
             ],
             options={
@@ -297,7 +297,7 @@ class Migration(migrations.Migration):
                 ('error', models.CharField(blank=True, max_length=300)),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
                 ('delivered_at', models.DateTimeField(null=True)),
-                ('client', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.apikey')),
+                ('api_key', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.apikey', verbose_name='API key')),
                 ('decision', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='deliveries', to='moderation.decision')),
                 ('endpoint', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='webhooks.endpoint')),
             ],
@@ -370,11 +370,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='submission',
-            constraint=models.UniqueConstraint(condition=models.Q(models.Q(('external_id', ''), _negated=True), ('client__isnull', False), ('retry_key__isnull', True)), fields=('client', 'external_id'), name='moderation_one_answer_per_external_id', violation_error_message='This external ID of this API key has been answered already.'),
+            constraint=models.UniqueConstraint(condition=models.Q(models.Q(('external_id', ''), _negated=True), ('api_key__isnull', False), ('retry_key__isnull', True)), fields=('api_key', 'external_id'), name='moderation_one_submission_per_external_id', violation_error_message='This external ID of this API key has been used already.'),
         ),
         migrations.AddConstraint(
             model_name='submission',
-            constraint=models.UniqueConstraint(condition=models.Q(models.Q(('external_id', ''), _negated=True), ('client__isnull', True), ('retry_key__isnull', True)), fields=('external_id',), name='moderation_one_anonymous_answer', violation_error_message='This external ID has been answered already.'),
+            constraint=models.UniqueConstraint(condition=models.Q(models.Q(('external_id', ''), _negated=True), ('api_key__isnull', True), ('retry_key__isnull', True)), fields=('external_id',), name='moderation_one_anonymous_submission', violation_error_message='This external ID has been used already.'),
         ),
         migrations.AddIndex(
             model_name='queueitem',
@@ -434,7 +434,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='queueitem',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('lease_by__isnull', True), ('lease_until__isnull', True)), models.Q(('lease_by__isnull', False), ('lease_until__isnull', False), ('status', 'open')), _connector='OR'), name='moderation_lease_is_whole', violation_error_message='A lease names a moderator and an end, and only an open item has one.'),
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('lease_by__isnull', True), ('lease_until__isnull', True)), models.Q(('lease_by__isnull', False), ('lease_until__isnull', False), ('status', 'open')), _connector='OR'), name='moderation_lease_is_complete', violation_error_message='A lease names a moderator and an end, and only an open item has one.'),
         ),
         migrations.AddConstraint(
             model_name='queueitem',
@@ -478,14 +478,14 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='decision',
-            constraint=models.UniqueConstraint(condition=models.Q(('item__isnull', False), models.Q(('action', 'reverse'), _negated=True)), fields=('item', 'item_version'), name='moderation_an_item_is_decided_once', violation_error_message='This version of the item has been decided already.'),
+            constraint=models.UniqueConstraint(condition=models.Q(('item__isnull', False), models.Q(('action', 'reverse'), _negated=True)), fields=('item', 'item_version'), name='moderation_one_decision_per_version', violation_error_message='This version of the item has been decided already.'),
         ),
         migrations.AddConstraint(
             model_name='decision',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('automatic', True), ('by__isnull', True), ('item__isnull', True)), models.Q(('automatic', False), ('by__isnull', False), ('item__isnull', False), ('item_version__isnull', False)), _connector='OR'), name='moderation_decided_by_somebody', violation_error_message='A decision is either automatic or made by a user on an item.'),
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('automatic', True), ('by__isnull', True), ('item__isnull', True)), models.Q(('automatic', False), ('by__isnull', False), ('item__isnull', False), ('item_version__isnull', False)), _connector='OR'), name='moderation_decision_has_actor', violation_error_message='A decision is either automatic or made by a user on an item.'),
         ),
         migrations.AddConstraint(
             model_name='decision',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('action', 'reverse'), ('reverses__isnull', False)), models.Q(models.Q(('action', 'reverse'), _negated=True), ('reverses__isnull', True)), _connector='OR'), name='moderation_reversal_names_its_decision', violation_error_message='A reversal, and no other decision, names the decision that it reverses.'),
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('action', 'reverse'), ('reverses__isnull', False)), models.Q(models.Q(('action', 'reverse'), _negated=True), ('reverses__isnull', True)), _connector='OR'), name='moderation_reversal_has_decision', violation_error_message='A reversal, and no other decision, names the decision that it reverses.'),
         ),
     ]

@@ -15,6 +15,8 @@ from apps.predictions.models import unpack_labels
 
 
 class DecisionQuerySet(AppendOnlyQuerySet):
+    """Queries of decisions: which of them are in force, and who made them."""
+
     def effective(self) -> "DecisionQuerySet":
         """Return the decisions that are neither reversals nor reversed."""
         return self.filter(reverses=None, reversal=None)
@@ -34,10 +36,10 @@ class DecisionQuerySet(AppendOnlyQuerySet):
     def with_state(self) -> "DecisionQuerySet":
         """Add `open_item`, the comment's open queue item, and `superseded_by`, the action decided later."""
         items = QueueItem.objects.open().filter(submission=OuterRef("submission"))
-        later = Decision.objects.filter(submission=OuterRef("submission"), pk__gt=OuterRef("pk")).in_force()
+        newer = Decision.objects.filter(submission=OuterRef("submission"), pk__gt=OuterRef("pk")).in_force()
         return self.annotate(
             open_item=Subquery(items.exclude(kind=QueueItem.Kind.SECOND).order_by("pk").values("pk")[:1]),
-            superseded_by=Subquery(later.order_by("-pk").values("action")[:1]),
+            superseded_by=Subquery(newer.order_by("-pk").values("action")[:1]),
         )
 
 
@@ -65,7 +67,7 @@ class Decision(AppendOnly):
         help_text="The decision that this one undoes.",
     )
     corrected_mask = models.PositiveSmallIntegerField(
-        null=True, help_text="The labels that the moderator says are true."
+        null=True, help_text="The labels that apply, according to the moderator."
     )
     rule = models.ForeignKey(
         PolicyRule, null=True, on_delete=models.PROTECT, related_name="+", db_index=False
@@ -76,8 +78,9 @@ class Decision(AppendOnly):
     seconds = models.FloatField(null=True, help_text="From claim to decision.")
     automatic = models.BooleanField(default=False)
     by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+", db_index=False)
-    client = models.ForeignKey(
+    api_key = models.ForeignKey(
         "accounts.APIKey",
+        verbose_name="API key",
         null=True,
         on_delete=models.PROTECT,
         related_name="+",
@@ -104,19 +107,19 @@ class Decision(AppendOnly):
             models.UniqueConstraint(
                 fields=["item", "item_version"],
                 condition=Q(item__isnull=False) & ~Q(action="reverse"),
-                name="moderation_an_item_is_decided_once",
+                name="moderation_one_decision_per_version",
                 violation_error_message="This version of the item has been decided already.",
             ),
             models.CheckConstraint(
                 condition=Q(automatic=True, by__isnull=True, item__isnull=True)
                 | Q(automatic=False, by__isnull=False, item__isnull=False, item_version__isnull=False),
-                name="moderation_decided_by_somebody",
+                name="moderation_decision_has_actor",
                 violation_error_message="A decision is either automatic or made by a user on an item.",
             ),
             models.CheckConstraint(
                 condition=Q(action="reverse", reverses__isnull=False)
                 | (~Q(action="reverse") & Q(reverses__isnull=True)),
-                name="moderation_reversal_names_its_decision",
+                name="moderation_reversal_has_decision",
                 violation_error_message="A reversal, and no other decision, names the decision that "
                 "it reverses.",
             ),
@@ -183,6 +186,8 @@ _PAST_TENSE = {
 
 
 class AutomaticDecisionManager(models.Manager.from_queryset(DecisionQuerySet)):  # type: ignore[misc]
+    """The manager of the proxy model `AutomaticDecision`."""
+
     def get_queryset(self) -> DecisionQuerySet:
         """Return the decisions that the policy made automatically."""
         return super().get_queryset().filter(automatic=True)
@@ -201,6 +206,8 @@ class AutomaticDecision(Decision):
 
 
 class StrikeQuerySet(models.QuerySet["Strike"]):
+    """Queries of strikes that count against an author."""
+
     def active(self, now: datetime | None = None) -> "StrikeQuerySet":
         """Return the strikes that have neither expired nor been lifted."""
         return self.filter(lifted_at=None, expires_at__gt=now or timezone.now())

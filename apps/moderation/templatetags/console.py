@@ -6,6 +6,7 @@ from django import template
 from django.utils import timezone
 from django.utils.safestring import SafeString
 
+from apps.core.text import format_duration
 from apps.moderation.console import comment
 
 register = template.Library()
@@ -13,14 +14,8 @@ register = template.Library()
 
 @register.filter
 def age(moment: datetime | None) -> str:
-    """Return the time since a moment in its largest unit: `40 s`, `5 min`, `3 h`, `2 d`."""
-    if moment is None:
-        return ""
-    seconds = max((timezone.now() - moment).total_seconds(), 0)
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+    """Return the time since a moment in its largest unit, see `format_duration`."""
+    return "" if moment is None else format_duration(max((timezone.now() - moment).total_seconds(), 0))
 
 
 @register.filter

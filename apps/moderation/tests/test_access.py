@@ -27,7 +27,7 @@ def test_new_user_sees_no_community(model: Any, policy: Policy, person: Callable
     assert visible_to(new).count() == 0
     assert actions.claim_next(user=new) is None
     assert {view.count for view in saved_views.view_counts(new)} == {0}
-    with pytest.raises(PermissionDenied, match="no access to this community"):
+    with pytest.raises(PermissionDenied, match="do not have access to this community"):
         require(new, "moderation.view_queueitem", community="news")
 
 

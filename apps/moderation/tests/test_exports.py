@@ -10,6 +10,7 @@ from django.core.management import CommandError, call_command
 
 from apps.accounts.models import APIKey, User
 from apps.moderation import actions, exports
+from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Decision, Policy, PolicyRule, QueueItem
 from apps.registry.models import ModelVersion
 from toxicmod.testing.factories import create_queue_item, decide_item
@@ -28,7 +29,7 @@ def test_decisions_csv(model: ModelVersion, policy: Policy, ann: User) -> None:
 
 
 def test_statement_of_reasons(
-    item: QueueItem, ann: User, model: ModelVersion, policy: Policy, client_key: APIKey
+    item: QueueItem, ann: User, model: ModelVersion, policy: Policy, platform_key: APIKey
 ) -> None:
     statement = exports.statement_of_reasons(decide_item(item, ann).decision)
     assert statement["decision_ground"] == "DECISION_GROUND_INCOMPATIBLE_CONTENT"
@@ -39,7 +40,7 @@ def test_statement_of_reasons(
     automatic = actions.moderate(text="threat=0.99").submission.decisions.get()
     assert exports.statement_of_reasons(automatic)["automated_decision"] == "AUTOMATED_DECISION_FULLY"
     approval = actions.moderate(text="fine").submission.decisions.get()
-    with pytest.raises(ValueError, match="rejection"):
+    with pytest.raises(ModerationError, match="rejection"):
         exports.statement_of_reasons(approval)
 
 

@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from apps.accounts.models import User
 from apps.accounts.permissions import require
+from apps.core.retries import back_off
 from apps.monitoring.failures import describe
 from apps.monitoring.models import Alert, AlertRule, Notification
 from apps.webhooks import actions as webhooks
@@ -23,7 +24,7 @@ from apps.webhooks.retries import Attempt
 
 logger = logging.getLogger(__name__)
 
-_FIRST_RETRY = timedelta(minutes=1)
+_FIRST_RETRY, _LONGEST_RETRY = timedelta(minutes=1), timedelta(hours=2)
 _BATCH = 20
 
 
@@ -69,18 +70,19 @@ def send_test_webhook(*, rule: AlertRule, user: User) -> Attempt:
         PermissionDeniedError: the user may not change alert rules.
         WebhookError: the rule has no URL, or too many tests are being sent.
     """
-    require(user, "monitoring.change_alertrule")
+    permission = "monitoring.change_alertrule"
+    require(user, permission)
     if not rule.webhook_url:
         raise WebhookError(f"The rule “{rule.name}” has no webhook URL. Enter one and save the rule.")
     return webhooks.send_test(
-        client=rule.webhook_api_key, url=rule.webhook_url, actor=webhooks.Actor(user.get_username())
+        api_key=rule.webhook_api_key, url=rule.webhook_url, actor=user, permission=permission
     )
 
 
 def _send(notification: Notification) -> bool:
     # The process that moves `send_after` makes this attempt. If it dies, the next attempt is due then.
     now = timezone.now()
-    retry_at = now + _FIRST_RETRY * 2**notification.attempts
+    retry_at = now + back_off(notification.attempts + 1, first=_FIRST_RETRY, longest=_LONGEST_RETRY)
     unclaimed = Notification.objects.filter(pk=notification.pk, sent_at=None, attempts=notification.attempts)
     if not unclaimed.update(attempts=notification.attempts + 1, send_after=retry_at):
         return False
@@ -128,7 +130,7 @@ def _send_webhook(notification: Notification) -> Attempt:
             attempt=notification.attempts,
             url=rule.webhook_url,
             payload=_payload(notification),
-            client=rule.webhook_api_key,
+            api_key=rule.webhook_api_key,
         )
     )
 

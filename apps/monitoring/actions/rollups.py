@@ -10,6 +10,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from apps.core.leases import Lease
+from apps.core.retries import back_off
 from apps.monitoring.exceptions import IncompleteRollupError
 from apps.monitoring.failures import describe
 from apps.monitoring.models import HourlyRollup, IncompleteHour, RequestMinute, RollupProgress
@@ -106,17 +107,10 @@ def _roll_up_hour(
         incomplete.delete()
         return None
     attempts = 1 + (incomplete.values_list("attempts", flat=True).first() or 0)
-    delay = min(_FIRST_RETRY * 2 ** min(attempts, 16), RECOUNT_EVERY)
+    wait = back_off(attempts, first=_FIRST_RETRY, longest=RECOUNT_EVERY)
+    fields = {"skipped": skipped, "error": error, "attempts": attempts, "retry_at": now + wait}
     IncompleteHour.objects.update_or_create(
-        origin=origin.name,
-        hour=hour,
-        defaults={"skipped": skipped, "error": error, "attempts": attempts, "retry_at": now + delay},
-        create_defaults={
-            "skipped": skipped,
-            "error": error,
-            "first_failed_at": now,
-            "retry_at": now + _FIRST_RETRY,
-        },
+        origin=origin.name, hour=hour, defaults=fields, create_defaults=fields | {"first_failed_at": now}
     )
     return error
 

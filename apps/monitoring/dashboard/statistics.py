@@ -1,14 +1,13 @@
 """Statistics of the dashboard's panels, and how values are written."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 
-from apps.core.statistics import wilson
-from apps.monitoring.dashboard.charts import Values
-from apps.monitoring.drift import Z_95
-
-Interval = tuple[float, float, float]  # value, lower and upper end of the 95 % interval
+from apps.core import text
+from apps.core.statistics import Interval, weighted_rate
+from apps.monitoring.dashboard.charts import Series, Values
 
 
 @dataclass(frozen=True)
@@ -18,24 +17,6 @@ class Rates:
     accuracy: Interval | None
     precision: Interval | None
     recall: Interval | None
-
-
-def weighted_rate(hits: float, total: float, squares: float) -> Interval | None:
-    """Return a weighted rate with its 95 % interval, or None without observations.
-
-    The effective number of observations is Kish's: the square of the sum of weights over the sum of squared
-    weights.
-
-    Args:
-        hits: sum of the weights of the hits.
-        total: sum of all weights.
-        squares: sum of all squared weights.
-    """
-    if not total:
-        return None
-    rate, effective = float(hits / total), float(total * total / squares)
-    interval = wilson(rate * effective, effective, z=Z_95)
-    return None if interval is None else (rate, *interval)
 
 
 def rate(hits: float, total: float) -> Interval | None:
@@ -75,10 +56,15 @@ def percentile(counts: np.ndarray, edges: np.ndarray, fraction: float) -> float 
     return float(edges[index] * (edges[index + 1] / edges[index]) ** position)
 
 
-def percentiles(counts: np.ndarray, edges: np.ndarray, fraction: float, unit: float) -> Values:
-    """Return a percentile of each histogram, in multiples of `unit`."""
-    values = [percentile(row, edges, fraction) for row in counts]
-    return [None if value is None else value / unit for value in values]
+def percentile_lines(
+    times: list[datetime], counts: np.ndarray, edges: np.ndarray, *percents: int, unit: float
+) -> list[Series]:
+    """Return a line for each percentile of histograms (times, bins), in multiples of `unit`."""
+    lines = []
+    for percent in percents:
+        values = (percentile(row, edges, percent / 100) for row in counts)
+        lines.append(Series(f"p{percent}", times, [value and value / unit for value in values]))
+    return lines
 
 
 def ratios(numerators: np.ndarray, denominators: np.ndarray) -> Values:
@@ -100,10 +86,5 @@ def format_milliseconds(microseconds: float | None) -> str:
 
 
 def format_duration(seconds: float | None) -> str:
-    """Return a duration in days, hours, minutes or seconds, or a dash for None."""
-    if seconds is None:
-        return "–"
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"
+    """Return a duration with one decimal place, see `apps.core.text.format_duration`."""
+    return text.format_duration(seconds, digits=1)

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from apps.classifier.labels import LABELS
 from apps.moderation import actions as moderation
 from apps.moderation.models import Decision, Delivery, Policy
 from apps.monitoring.dashboard import PANELS, Filters
-from apps.monitoring.dashboard.statistics import confusion_rates, percentile, weighted_rate
+from apps.monitoring.dashboard.statistics import confusion_rates, percentile
 from apps.monitoring.models import Baseline, HourlyRollup, RequestMinute
 from apps.monitoring.rollups.hours import start_of_hour
 from apps.registry.models import Alias, ModelVersion, Promotion
@@ -123,8 +124,8 @@ def graphs(component: Any) -> dict[str, Any]:
         return {}
     props = component.get("props", {})
     if "data-plot" in props:
-        figures = [child["props"]["figure"] for child in props["children"] if child["type"] == "Graph"]
-        return {props["data-plot"]: figures[0]} if figures else {}
+        plots = [child["props"]["figure"] for child in props["children"] if child["type"] == "Graph"]
+        return {props["data-plot"]: plots[0]} if plots else {}
     return graphs(props.get("children"))
 
 
@@ -284,6 +285,35 @@ def test_traffic_panel_marks_promotions(engineer: Client, champion: ModelVersion
     assert len(drawn["latency"]["layout"]["shapes"]) == Promotion.objects.count()
 
 
+def test_quality_panel_compares_the_versions_of_a_quick_rollback(champion: ModelVersion) -> None:
+    other = ModelVersion.objects.create(
+        number=2, alias=Alias.CHALLENGER, recipe="two_level", sha256="1" * 64, manifest={}
+    )
+    now = start_of_hour(timezone.now())
+    for hours, version, flagged in ((30, champion, 10), (2, other, 90), (0, champion, 10)):
+        HourlyRollup.objects.create(
+            hour=now - timedelta(hours=hours),
+            version=version,
+            source="api",
+            overall=True,
+            requests=100,
+            flagged=[flagged] * 6,
+        )
+    for hours, version, replaced in ((3, other, champion), (1, champion, other)):
+        Promotion.objects.create(
+            kind="promote",
+            version=version,
+            replaced=replaced,
+            actor="a",
+            reason="b",
+            created_at=now - timedelta(hours=hours),
+        )
+    plots = {plot.key: plot for plot in PANELS["quality"][1](Filters("24h")).plots}
+    before, after = plots["flag rate, promotion"].series
+    assert (before.name, set(before.y)) == ("v2, week before", {0.9})
+    assert (after.name, set(after.y)) == ("v1, week after", {0.1})
+
+
 def test_download_escapes_formulas(engineer: Client, champion: ModelVersion) -> None:
     create_rollups(champion)
     HourlyRollup.objects.filter(community="a").update(community="=cmd()")
@@ -292,13 +322,7 @@ def test_download_escapes_formulas(engineer: Client, champion: ModelVersion) -> 
     assert engineer.get("/monitoring/nothing.csv").status_code == 404
 
 
-def test_weighted_rate_uses_effective_sample_size() -> None:
-    assert weighted_rate(8, 10, 10) == pytest.approx(
-        (0.8, 0.4902, 0.9433), abs=1e-3
-    )  # Wilson's own, unweighted
-    interval = weighted_rate(80, 100, 1000)  # ten cases of weight ten
-    assert interval == pytest.approx((0.8, 0.4902, 0.9433), abs=1e-3)
-    assert weighted_rate(0, 0, 0) is None
+def test_confusion_rates() -> None:
     confusion = np.zeros((10, 2, 2, 2))
     confusion[9, 1, 1], confusion[9, 1, 0], confusion[0, 0, 1] = (8, 8), (2, 2), (2, 2)
     rates = confusion_rates(confusion)

@@ -11,9 +11,10 @@ from django.test import Client
 from django.utils import timezone
 
 from apps.accounts.models import APIKey, User
+from apps.core.permissions import SYSTEM
 from apps.monitoring import actions, tasks
 from apps.monitoring.models import AlertRule, HourlyRollup, Notification
-from apps.webhooks.actions import Actor, rotate_signing_key
+from apps.webhooks.actions import rotate_signing_key
 from toxicmod.testing.receivers import Receiver
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -38,7 +39,7 @@ def test_send_due_notifications_signs_and_retries_webhook(
     rule: AlertRule, traffic: Callable[..., HourlyRollup], api_key: tuple[APIKey, str], receiver: Receiver
 ) -> None:
     AlertRule.objects.update(emails="", webhook_url=receiver.url, webhook_api_key=api_key[0])
-    _, secret = rotate_signing_key(client=api_key[0], actor=Actor("ann"))
+    _, secret = rotate_signing_key(api_key=api_key[0], actor=SYSTEM)
     traffic(hour=timezone.now(), requests=1_000, errors=500)
     actions.evaluate_rules()
     for status, expected in ((500, "responded 500"), (503, "responded 503"), (204, "")):

@@ -84,7 +84,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('outcome', models.CharField(choices=[('completed', 'Completed: promoted to champion'), ('finished', 'Finished: a person decides about the promotion'), ('rolled_back', 'Rolled back: it violated a guardrail'), ('withdrawn', 'Withdrawn')], max_length=11)),
-                ('actor', models.CharField(max_length=150)),
+                ('actor', models.CharField(help_text='The user name, or the name of the system actor.', max_length=150)),
                 ('reason', models.TextField()),
                 ('guardrails', models.JSONField(default=list, help_text='Each guardrail with its figure, bound and result.')),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now)),

@@ -4,11 +4,10 @@ from typing import Any
 
 from apps.accounts.permissions import Actor, require
 from apps.classifier.evaluation import evaluate
-from apps.classifier.scorer import Scorer
+from apps.core.enqueue import enqueue
 from apps.registry.actions import PROMOTE_PERMISSION
 from apps.registry.models import Alias, ModelVersion
-from apps.training import datasets, gates
-from apps.training.actions.runs import enqueue_task
+from apps.training import datasets, gates, tasks
 from apps.training.models import Dataset, GateReport, TrainingRun
 
 
@@ -26,7 +25,7 @@ def evaluate_version(
     """
     rows = datasets.read(dataset.path, clean_weight=dataset.clean_weight)
     if all_rows:
-        scorer = Scorer.load(version.modelartifact.artifact(), expected_sha256=version.sha256)
+        scorer = version.load_scorer()
     else:
         rows = rows.take(rows.split()[1])
         scorer = gates.load_evaluation_model(version)
@@ -41,7 +40,7 @@ def enqueue_gates(*, actor: Actor, version: ModelVersion) -> None:
         PermissionDeniedError: the actor may not promote.
     """
     require(actor, PROMOTE_PERMISSION)
-    enqueue_task("measure_gates", version.pk, expires=3_600)
+    enqueue(tasks.measure_gates, version.pk)
 
 
 def measure_gates(*, version: ModelVersion) -> GateReport:

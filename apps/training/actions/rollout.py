@@ -6,11 +6,10 @@ from apps.accounts.permissions import Actor
 from apps.core.permissions import SystemActor
 from apps.registry import actions as registry
 from apps.registry.exceptions import RegistryError
-from apps.registry.gates import describe
+from apps.registry.gates import Gate, describe
 from apps.registry.models import Canary, CanaryEnd, ModelVersion, Promotion
-from apps.training.exceptions import GateError
 from apps.training.guardrails import measure_guardrails
-from apps.training.models import Gate, GateReport
+from apps.training.models import GateReport
 
 logger = logging.getLogger(__name__)
 
@@ -25,62 +24,31 @@ def promote(*, actor: Actor, version: ModelVersion, reason: str, force: bool = F
     A report about another champion, data set or day does not count: measure the gates again.
 
     Raises:
-        PermissionDeniedError: the actor may not promote, or may not force.
-        RegistryError: the reason is missing, the version is the champion, or a gate failed or was not
-            measured.
-        ArtifactError: the version's artifact is damaged.
+        PermissionDeniedError, RegistryError, ArtifactError: as in `registry.promote`.
+        GateError: a gate failed or was not measured.
     """
-    gates = _check_gates(version, reason, force)
     return registry.promote(
-        actor=actor,
-        version=version,
-        reason=reason,
-        gates=gates,
-        forced=not all(gate["passed"] for gate in gates),
+        actor=actor, version=version, reason=reason, gates=_current_gates(version), force=force
     )
 
 
 def start_canary(
-    *,
-    actor: Actor,
-    version: ModelVersion,
-    share: float,
-    reason: str,
-    force: bool = False,
+    *, actor: Actor, version: ModelVersion, share: float, reason: str, force: bool = False
 ) -> Canary:
     """Let a version serve a share of the requests if its gates pass, or if it is forced.
 
     Raises:
-        PermissionDeniedError, RegistryError, ArtifactError: as in `promote` and `registry.start_canary`.
+        PermissionDeniedError, RegistryError, ArtifactError: as in `registry.start_canary`.
+        GateError: a gate failed or was not measured.
     """
-    gates = _check_gates(version, reason, force)
     return registry.start_canary(
-        actor=actor,
-        version=version,
-        share=share,
-        reason=reason,
-        gates=gates,
-        forced=not all(gate["passed"] for gate in gates),
+        actor=actor, version=version, share=share, reason=reason, gates=_current_gates(version), force=force
     )
 
 
-def _check_gates(version: ModelVersion, reason: str, force: bool) -> list[Gate]:
-    """Return the gates of a version.
-
-    Raises:
-        GateError: a gate failed, and the request is not forced.
-    """
-    if not reason.strip():
-        raise RegistryError("Give a reason: it is kept with the promotion.")
+def _current_gates(version: ModelVersion) -> list[Gate]:
     report = GateReport.objects.current(version)
-    gates: list[Gate] = report.gates if report else [NOT_MEASURED]
-    failed = [describe(gate) for gate in gates if not gate["passed"]]
-    if failed and not force:
-        raise GateError(
-            f"{version} fails its gates: {'; '.join(failed)}. Override the gates only for a good reason.",
-            gates,
-        )
-    return gates
+    return report.gates if report else [NOT_MEASURED]
 
 
 def check_canary() -> CanaryEnd | None:

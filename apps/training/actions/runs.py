@@ -2,7 +2,6 @@
 
 import logging
 from datetime import timedelta
-from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -12,7 +11,7 @@ from apps.accounts.permissions import Actor, require, user_or_none
 from apps.classifier.config import RECIPES
 from apps.core.enqueue import enqueue
 from apps.core.permissions import SYSTEM
-from apps.training import labels
+from apps.training import labels, tasks
 from apps.training.actions.datasets import build_dataset
 from apps.training.exceptions import TrainingError
 from apps.training.models import Dataset, TrainingRun
@@ -46,7 +45,7 @@ def enqueue_run(run: TrainingRun) -> None:
 
     If the message is lost, or arrives while another run is trained, `recover_runs` sends it again.
     """
-    enqueue_task("train_model", run.pk)
+    enqueue(tasks.train_model, run.pk, expires=60)
 
 
 def enqueue_build(*, actor: Actor, name: str, base: Dataset | None) -> None:
@@ -56,17 +55,12 @@ def enqueue_build(*, actor: Actor, name: str, base: Dataset | None) -> None:
         PermissionDeniedError: the actor may not build data sets.
     """
     require(actor, BUILD_PERMISSION)
-    enqueue_task("build_dataset", name, base and base.pk, expires=3_600)
+    enqueue(tasks.build_dataset, name, base and base.pk)
 
 
 def request_run(*, trigger: str) -> None:
     """Have a worker retrain on the labels so far, see `retrain`. Alerts call it."""
-    enqueue_task("retrain", trigger, expires=3_600)
-
-
-def enqueue_task(task: str, *args: Any, expires: int = 60) -> None:
-    """Enqueue a task of this app once the transaction has been committed."""
-    enqueue(f"apps.training.tasks.{task}", *args, expires=expires)
+    enqueue(tasks.retrain, trigger)
 
 
 @transaction.atomic
@@ -100,11 +94,11 @@ def recover_runs() -> TrainingRun | None:
         The run that was enqueued, or None if one is running or none is queued.
     """
     deadline = timezone.now() - HEARTBEAT_TIMEOUT
-    for lost in TrainingRun.objects.running().filter(heartbeat_at__lt=deadline):
+    for lost_run in TrainingRun.objects.running().filter(heartbeat_at__lt=deadline):
         with transaction.atomic():
             if (
                 not TrainingRun.objects.running()
-                .filter(pk=lost.pk, heartbeat_at__lt=deadline)
+                .filter(pk=lost_run.pk, heartbeat_at__lt=deadline)
                 .update(
                     status=TrainingRun.Status.FAILED,
                     error="The worker was lost: killed, out of memory, or its machine went down.",
@@ -112,14 +106,14 @@ def recover_runs() -> TrainingRun | None:
                 )
             ):
                 continue
-            logger.error("The worker of run %d was lost", lost.pk)
-            if lost.retry_of_id is None:
+            logger.error("The worker of run %d was lost", lost_run.pk)
+            if lost_run.retry_of_id is None:
                 TrainingRun.objects.create(
-                    dataset=lost.dataset,
-                    recipe=lost.recipe,
-                    seed=lost.seed,
-                    created_by=lost.created_by,
-                    retry_of=lost,
+                    dataset=lost_run.dataset,
+                    recipe=lost_run.recipe,
+                    seed=lost_run.seed,
+                    created_by=lost_run.created_by,
+                    retry_of=lost_run,
                 )
     if TrainingRun.objects.running().exists():
         return None

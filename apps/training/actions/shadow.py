@@ -9,7 +9,6 @@ from django.utils import timezone
 from apps.accounts.models import User
 from apps.accounts.permissions import require
 from apps.classifier.labels import LABELS
-from apps.classifier.scorer import Scorer
 from apps.moderation import actions as moderation
 from apps.predictions.models import Prediction, pack_labels
 from apps.registry.actions import PROMOTE_PERMISSION
@@ -46,7 +45,7 @@ def score_in_shadow() -> int:
     texts = dict(Prediction.objects.filter(pk__in=pending).values_list("pk", "text"))
     if not texts:
         return 0
-    scorer = Scorer.load(challenger.modelartifact.artifact(), expected_sha256=challenger.sha256)
+    scorer = challenger.load_scorer()
     scores = scorer.score_many([text or "" for text in texts.values()])
     ShadowScore.objects.bulk_create(
         [

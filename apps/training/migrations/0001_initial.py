@@ -94,9 +94,9 @@ class Migration(migrations.Migration):
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
                 ('finished_at', models.DateTimeField(null=True)),
                 ('created_by', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('dataset', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to='training.dataset')),
+                ('dataset', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to='training.dataset', verbose_name='data set')),
                 ('retry_of', models.OneToOneField(help_text='The run whose worker was lost.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='retry', to='training.trainingrun')),
-                ('version', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='registry.modelversion')),
+                ('version', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='registry.modelversion', verbose_name='model version')),
             ],
             options={
                 'ordering': ('-created_at', '-pk'),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import Task
 from django.core.management import CommandError, call_command
 
 from apps.classifier.config import TrainingConfig
@@ -14,6 +15,7 @@ from apps.classifier.scorer import Scorer
 from apps.core.permissions import SYSTEM
 from apps.registry import tracking
 from apps.registry.models import Alias, EvaluationArtifact, ModelVersion
+from apps.registry.tasks import sync_tracking
 from apps.training import actions, tasks
 from apps.training.actions import training
 from apps.training.exceptions import SourceError, TrainingError
@@ -67,9 +69,9 @@ def test_train_and_promote_real_comments(
     logged = client.get_run(run.mlflow_run_id)
     assert set(logged.data.params) >= PARAMETERS
     assert logged.data.params["seed"] == "3"
-    figures = {f"{metric}/{label}" for metric in METRICS - {"precision", "f1"} for label in (*LABELS, "mean")}
-    figures |= {f"{measure}_auc/worst_group" for measure in ("subgroup", "bpsn", "bnsp")}
-    assert set(logged.data.metrics) >= figures | {"training_seconds", "peak_memory_mb"}
+    names = {f"{metric}/{label}" for metric in METRICS - {"precision", "f1"} for label in (*LABELS, "mean")}
+    names |= {f"{measure}_auc/worst_group" for measure in ("subgroup", "bpsn", "bnsp")}
+    assert set(logged.data.metrics) >= names | {"training_seconds", "peak_memory_mb"}
     assert logged.inputs.dataset_inputs[0].dataset.name == "real v1"
     assert logged.inputs.dataset_inputs[0].dataset.digest == run.dataset.sha256[:32]
     files = {file.path for file in client.list_artifacts(run.mlflow_run_id)}
@@ -142,14 +144,14 @@ def test_train_too_few_rows(db: None, tmp_path: Path) -> None:
 
 def test_train_model_task_delivered_twice(small: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[int] = []
-    enqueued: list[str] = []
+    enqueued: list[Task] = []
     monkeypatch.setattr(training, "_train", lambda run, step: trained.append(run.pk))
     monkeypatch.setattr(tasks, "enqueue", lambda task, *args, **options: enqueued.append(task))
     run = actions.create_run(actor=SYSTEM, dataset=small)
     tasks.train_model(run.pk)
     tasks.train_model(run.pk)
     assert trained == [run.pk]
-    assert "apps.registry.tasks.sync_tracking" in enqueued
+    assert sync_tracking in enqueued
 
 
 def test_train_model_invalid_arguments(small: Dataset) -> None:

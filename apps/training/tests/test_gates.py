@@ -18,12 +18,11 @@ from apps.predictions import actions as predictions
 from apps.predictions.models import Prediction
 from apps.registry import actions as registry
 from apps.registry import tracking
-from apps.registry.exceptions import RegistryError
-from apps.registry.gates import describe
+from apps.registry.exceptions import GateError, RegistryError
+from apps.registry.gates import Gate, describe
 from apps.registry.models import EvaluationArtifact, ModelArtifact, ModelVersion, Promotion
 from apps.training import actions, datasets, gates
-from apps.training.exceptions import GateError
-from apps.training.models import Dataset, Gate, GateReport
+from apps.training.models import Dataset, GateReport
 from toxicmod.testing.factories import measure_and_promote
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
@@ -71,11 +70,11 @@ def test_promote_model_equal_version(equal_version: ModelVersion, dataset: Datas
 def test_label_gates_loss_beyond_bound_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """A large PR-AUC loss fails even if its interval, on few rows, reaches the bound."""
     rows = datasets.Rows(texts=[""] * 4, labels=np.zeros((4, 6), np.uint8), weights=None)
-    found = {
+    intervals = {
         "threat": {"roc_auc": (-0.001, -0.003, 0.001), "pr_auc": (-0.1384, -0.30, 0.02)},
         "insult": {"roc_auc": (-0.005, -0.009, 0.002), "pr_auc": (-0.02, -0.025, -0.015)},
     }
-    monkeypatch.setattr(gates, "paired_bootstrap", lambda *args, **options: found)
+    monkeypatch.setattr(gates, "paired_bootstrap", lambda *args, **options: intervals)
     differences = list(gates._label_gates(rows, np.zeros((4, 6)), np.zeros((4, 6))))
     assert [gate["passed"] for gate in differences] == [True, False, True, False]
     assert "must be at least -0.0500" in describe(differences[1])

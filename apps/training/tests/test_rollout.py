@@ -9,10 +9,10 @@ from apps.core.permissions import SYSTEM
 from apps.predictions.models import Prediction
 from apps.registry import actions as registry
 from apps.registry import tracking
+from apps.registry.exceptions import GateError
 from apps.registry.models import Alias, Canary, CanaryEnd, CanaryFailure, ModelVersion, Promotion
 from apps.training import actions, tasks
 from apps.training.actions.rollout import CANARY_CHECK
-from apps.training.exceptions import GateError
 from apps.training.models import Dataset
 from toxicmod.testing.factories import register_copy
 
@@ -75,7 +75,7 @@ def test_check_canary_ends_forced_canary_without_promotion(
     monkeypatch.setattr(tasks, "enqueue", lambda *args, **options: None)
     gates = [{"name": "mean ROC-AUC", "figure": 0.5, "bound": 0.9, "passed": False}]
     canary = registry.start_canary(
-        version=register_copy(champion), share=0.5, reason="a trial", actor=SYSTEM, gates=gates, forced=True
+        version=register_copy(champion), share=0.5, reason="a trial", actor=SYSTEM, gates=gates, force=True
     )
     traffic(canary.champion, 1_500)
     traffic(canary.version, 1_000)

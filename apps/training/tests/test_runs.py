@@ -17,11 +17,12 @@ from apps.core.permissions import SYSTEM
 from apps.predictions import actions as predictions
 from apps.predictions.models import Prediction
 from apps.registry import tracking
+from apps.registry.gates import Gate
 from apps.registry.models import ModelVersion
 from apps.training import actions, gates, tasks
 from apps.training.actions import runs, training
 from apps.training.exceptions import TrainingBusyError
-from apps.training.models import Dataset, Gate, TrainingRun
+from apps.training.models import Dataset, TrainingRun
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 Status = TrainingRun.Status
@@ -77,7 +78,7 @@ def test_train_cancelled_run_registers_nothing(
     def log(*args: Any) -> Any:
         if at == "the end":
             assert actions.cancel_run(actor=engineer, run=run)
-        return tracking.Logged("")
+        return tracking.LoggedRun("")
 
     def progress(step: str, fraction: float) -> None:
         if at == "a step":
@@ -113,7 +114,7 @@ def test_train_interrupted_run_is_queued_again(
         for number, handler in zip((signal.SIGINT, signal.SIGTERM), handlers, strict=True):
             signal.signal(number, handler)
     assert enqueued == [run.pk] * 3
-    monkeypatch.setattr(training, "_log_to_mlflow", lambda *args: tracking.Logged(""))
+    monkeypatch.setattr(training, "_log_to_mlflow", lambda *args: tracking.LoggedRun(""))
     assert actions.train(run=run).status == Status.SUCCEEDED
 
 
@@ -173,9 +174,9 @@ def test_retrain_creates_one_run_for_each_trigger(
     dataset: Dataset, enqueued: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     messages: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(runs, "enqueue_task", lambda *message, **options: messages.append(message))
+    monkeypatch.setattr(runs, "enqueue", lambda *message, **options: messages.append(message))
     actions.request_run(trigger="alert 12")
-    assert messages == [("retrain", "alert 12")]
+    assert messages == [(tasks.retrain, "alert 12")]
     tasks.retrain("alert 12")
     assert "no labels to learn from" in caplog.text
     (prediction,), _ = predictions.score(texts=["you walnut"], source=Prediction.Source.API)

@@ -5,6 +5,7 @@ import io
 import threading
 import zipfile
 from collections.abc import Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -191,7 +192,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setattr(sources, "RETRY_SECONDS", 0)
+    monkeypatch.setattr(sources, "FIRST_WAIT", timedelta(0))
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -220,7 +221,7 @@ def test_fetch_http_errors(address: str, path: str, message: str) -> None:
 
 
 def test_fetch_invalid_sources(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "RETRY_SECONDS", 0)
+    monkeypatch.setattr(sources, "FIRST_WAIT", timedelta(0))
     with pytest.raises(SourceError, match=r"could not be downloaded \(ConnectionError\), 3 times"):
         actions.import_dataset(source="http://127.0.0.1:9/x.csv", name="n")
     with pytest.raises(SourceError, match="not a valid address"):

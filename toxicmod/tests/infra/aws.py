@@ -1,4 +1,4 @@
-"""An AWS to apply Terraform against: moto's server, with the gaps closed that the AWS provider falls into.
+"""An AWS to apply Terraform against: moto's server, with the missing features that the AWS provider needs.
 
 `python -m toxicmod.tests.infra.aws PORT` serves it on this machine until it is interrupted.
 """
@@ -28,7 +28,7 @@ _update_parameters = DBParameterGroup.update_parameters
 
 
 def _create_replication_group(self: Any, **wanted: Any) -> Any:
-    """Heed NumCacheClusters, and let the members be there as clusters: the provider reads the first one."""
+    """Respect NumCacheClusters, and create the members as clusters: the provider reads the first one."""
     wanted["replicas_per_node_group"] = (wanted["num_cache_clusters"] or 1) - 1
     group = _create_group(self, **wanted)
     for name in group.member_clusters:
@@ -76,39 +76,43 @@ def _delete_cache_subnet_group(self: Any) -> ActionResult:
 
 
 def _rule_description(self: Any) -> str | None:
-    """Tell what a rule for a security group says of itself, not only one for addresses."""
+    """Return the description of a rule for a security group, not only of one for addresses."""
     return self.ip_range.get("Description") or self.source_group.get("Description")
 
 
 def _update_parameters_by_user(self: Any, new_parameters: Any) -> None:
-    """Mark parameters as set by the user: the provider asks for those."""
+    """Mark parameters as set by the user, because the provider reads only those."""
     _update_parameters(self, [parameter | {"Source": "user"} for parameter in new_parameters])
 
 
 def _create_budget_with_tags(self: Any) -> str:
     """Keep a budget's tags, which moto drops."""
-    answer = _create_budget(self)
+    response = _create_budget(self)
     budget = self._get_param("Budget")["BudgetName"]
     self.backend.budgets[self._get_param("AccountId")][budget].tags = self._get_param("ResourceTags")
-    return answer
+    return response
 
 
 def _list_budget_tags(self: Any) -> str:
-    """Tell a budget's tags by its ARN."""
+    """Return a budget's tags by its ARN."""
     _, _, _, _, account, path = self._get_param("ResourceARN").split(":")
     return json.dumps({"ResourceTags": self.backend.budgets[account][path.partition("/")[2]].tags})
 
 
 def _describe_subscribers(self: Any) -> str:
-    """Say who is told when a budget is spent, which moto keeps but never tells."""
+    """Return the subscribers of a budget's notification, which moto stores but does not return."""
     budget = self.backend.budgets[self._get_param("AccountId")][self._get_param("BudgetName")]
     wanted = self._get_param("Notification")
-    found = [each.subscribers for each in budget.notifications if wanted.items() <= each.details.items()]
-    return json.dumps({"Subscribers": found[0]})
+    subscribers = next(
+        notification.subscribers
+        for notification in budget.notifications
+        if wanted.items() <= notification.details.items()
+    )
+    return json.dumps({"Subscribers": subscribers})
 
 
-def close_gaps() -> None:
-    """Patch moto in this process."""
+def add_missing_features() -> None:
+    """Add the missing features to moto in this process."""
     elasticache.ElastiCacheBackend.create_replication_group = _create_replication_group
     elasticache.ElastiCacheBackend.delete_replication_group = _delete_replication_group
     ElastiCacheResponse.delete_cache_subnet_group = _delete_cache_subnet_group
@@ -141,5 +145,5 @@ def serve() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    close_gaps()
+    add_missing_features()
     main(["--host", "127.0.0.1", "--port", sys.argv[1]])

@@ -1,7 +1,7 @@
-"""The image: built by buildah, without an engine, and run as it is meant to be: no root, a read-only root.
+"""The image: buildah builds it, and it runs as an ordinary user with a read-only file system.
 
-Its base is a Debian made on the spot, its wheels are those that pip fetches here. It takes root, buildah
-and debootstrap; elsewhere the test is skipped.
+The test creates the base, a Debian, with debootstrap and downloads the wheels with pip. It needs root,
+buildah and debootstrap, and is skipped without them.
 """
 
 import json
@@ -30,7 +30,7 @@ class Buildah:
         self.storage = [f"--root={folder / 'store'}", f"--runroot={folder / 'run'}", "--storage-driver=vfs"]
 
     def __call__(self, *arguments: str) -> str:
-        """Run a command; return what it printed, fail with all it said."""
+        """Run a command and return its output; fail with the output and the errors."""
         command = ["buildah", *self.storage, *arguments]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -57,7 +57,7 @@ def debian(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what requirements.txt names; Debian's Python is older than some markers think."""
+    """A folder with the packages of requirements.txt; Debian's older Python needs one more."""
     folder = tmp_path_factory.mktemp("wheels")
     wanted = ["-r", str(ROOT / "requirements.txt"), "async-timeout"]
     subprocess.run([sys.executable, "-m", "pip", "download", "-q", "-d", folder, *wanted], check=True)
@@ -68,7 +68,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def image(
     debian: Path, wheels: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Path, dict]]:
-    """The built image's root, read-only but for /data and /tmp, and its settings."""
+    """The root folder of the image, read-only except /data and /tmp, and the image's settings."""
     folder = tmp_path_factory.mktemp("buildah")
     buildah = Buildah(folder)
     container = buildah("from", "scratch")
@@ -95,7 +95,7 @@ def image(
 
 
 def _run(image: tuple[Path, dict], command: list[str], **environment: str) -> list[str]:
-    """Return the command that runs another in the image, as its user, with its environment alone."""
+    """Return a command that runs `command` in the image, as its user and with its environment only."""
     root, described = image
     variables = [*described["Env"], *(f"{name}={value}" for name, value in environment.items())]
     inside = ["sh", "-c", 'cd "$0" && exec "$@"', described["WorkingDir"], *command]
@@ -109,12 +109,13 @@ def test_image_runs_as_one_user_and_reports_health(image: tuple[Path, dict]) -> 
     assert described["Healthcheck"]["Test"][0] == "CMD"
     assert not list((root / "srv/toxicmod").rglob("tests"))
     command = _run(
-        image, ["sh", "-c", "id -u; touch /srv/toxicmod/x /opt/venv/x || touch /tmp/x /data/x && echo kept"]
+        image,
+        ["sh", "-c", "id -u; touch /srv/toxicmod/x /opt/venv/x || touch /tmp/x /data/x && echo read-only"],
     )
-    assert subprocess.run(command, capture_output=True, text=True).stdout.split() == [str(USER), "kept"]
+    assert subprocess.run(command, capture_output=True, text=True).stdout.split() == [str(USER), "read-only"]
 
 
-def test_container_answers_predict(image: tuple[Path, dict]) -> None:
+def test_container_responds_to_predict(image: tuple[Path, dict]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     for arguments in (
@@ -139,8 +140,8 @@ def test_container_answers_predict(image: tuple[Path, dict]) -> None:
                 json.dumps({"text": "You are a stupid idiot."}).encode(),
                 {"Content-Type": "application/json"},
             )
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                assert json.load(answer)["labels"]["toxic"] is True
+            with urllib.request.urlopen(request, timeout=30) as response:
+                assert json.load(response)["labels"]["toxic"] is True
         finally:
             site.terminate()
 

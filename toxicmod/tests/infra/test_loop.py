@@ -49,18 +49,18 @@ def test_learning_loop_improves_the_model(tmp_path: Path) -> None:
                 text=True,
             )
             try:
-                said = []
+                output = []
                 assert driver.stdin is not None
                 assert driver.stdout is not None
                 for line in driver.stdout:
-                    said.append(line)
+                    output.append(line)
                     if line == "MLFLOW\n":
                         mlflow.start()
                         mlflow.wait()
                         driver.stdin.write("up\n")
                         driver.stdin.flush()
-                print("".join(said))
-                assert driver.wait() == 0, "".join(said) + (tmp_path / "worker.log").read_text()[-3000:]
+                print("".join(output))
+                assert driver.wait() == 0, "".join(output) + (tmp_path / "worker.log").read_text()[-3000:]
             finally:
                 driver.kill()
                 driver.communicate()

@@ -1,4 +1,4 @@
-"""The mirror with workers that are killed, throttled and disconnected: both sides are equal at the end."""
+"""The mirror equals the database after its workers were killed, throttled and disconnected."""
 
 import os
 import signal
@@ -19,20 +19,21 @@ from toxicmod.testing.site import ROOT, manage
 pytestmark = pytest.mark.slow
 
 COMMENTS = 400
-SPEAK = f"""
+CREATE_RECORDS = f"""
 from apps.moderation import actions
 from apps.predictions.actions import give_feedback, score
 from apps.predictions.models import Prediction
 actions.install_default_policy()
-made, _ = score(texts=[f"comment {{number}}" for number in range({COMMENTS})], source=Prediction.Source.API)
-for prediction in made[:40]:
+texts = [f"comment {{number}}" for number in range({COMMENTS})]
+predictions, _ = score(texts=texts, source=Prediction.Source.API)
+for prediction in predictions[:40]:
     give_feedback(prediction=prediction, is_right=True)
 for number in range(20):
     actions.moderate(text=f"A fine day, number {{number}}")
 """
 
 
-class Place:
+class MirrorSite:
     """A site without web processes, and the proxy to its AWS."""
 
     def __init__(self, folder: Path, database: str, broker: str, proxy: aws.FaultProxy) -> None:
@@ -87,18 +88,18 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+def mirror_site(tmp_path: Path) -> Iterator[MirrorSite]:
     with (
         servers.postgres() as database,
         servers.redis() as broker,
         aws.moto() as moto_url,
         aws.fault_proxy(moto_url) as proxy,
     ):
-        yield Place(tmp_path, database, broker, proxy)
+        yield MirrorSite(tmp_path, database, broker, proxy)
 
 
 class Faults:
-    """What befalls the calls, by their number, from the moment on when it is set."""
+    """The faults of calls, by their number since the faults were set."""
 
     def __init__(self, plan: Callable[[int], str | None]) -> None:
         self.plan, self.count, self.lock = plan, 0, threading.Lock()
@@ -111,25 +112,25 @@ class Faults:
             return self.plan(self.count)
 
 
-def test_mirror_is_complete_after_kills_throttling_and_outages(place: Place) -> None:
-    manage("shell", "-v0", "-c", SPEAK, env=place.env)
+def test_mirror_is_complete_after_kills_throttling_and_outages(mirror_site: MirrorSite) -> None:
+    manage("shell", "-v0", "-c", CREATE_RECORDS, env=mirror_site.env)
     records = sum(
-        place.one(f"SELECT count(*) FROM {table}")
+        mirror_site.one(f"SELECT count(*) FROM {table}")
         for table in ("predictions_prediction", "predictions_feedback", "moderation_decision")
     )
-    assert place.waiting() == records == COMMENTS + 40 + 2 * 20
+    assert mirror_site.waiting() == records == COMMENTS + 40 + 2 * 20
 
-    # Every call takes its time, so that the worker is killed in the middle of a batch.
+    # Calls are slow, so that the worker is killed in the middle of a batch.
     slow = Faults(lambda number: time.sleep(0.1))  # type: ignore[func-returns-value]
-    place.proxy.fault = slow
-    with place.worker() as worker:
-        place.wait_for(lambda: slow.count > 240, 300)
+    mirror_site.proxy.fault = slow
+    with mirror_site.worker() as worker:
+        mirror_site.wait_for(lambda: slow.count > 240, 300)
         os.killpg(worker.pid, signal.SIGKILL)
         worker.wait()
-    assert 0 < place.waiting() < records
+    assert 0 < mirror_site.waiting() < records
 
-    # What a silent minute does.
-    with psycopg.connect(place.database) as connection:
+    # As if the lease had expired after a minute.
+    with psycopg.connect(mirror_site.database) as connection:
         connection.execute("UPDATE mirror_mirrorstate SET lease_expires_at = now(), retry_at = NULL")
     bad = Faults(
         lambda number: (
@@ -140,13 +141,13 @@ def test_mirror_is_complete_after_kills_throttling_and_outages(place: Place) -> 
             else None
         )
     )
-    place.proxy.fault = bad
-    with place.worker():
-        place.wait_for(lambda: bad.count >= 20, 300)
-        manage("shell", "-v0", "-c", SPEAK, env=place.env)  # the site goes on
-        place.wait_for(lambda: place.waiting() == 0, 300)
+    mirror_site.proxy.fault = bad
+    with mirror_site.worker():
+        mirror_site.wait_for(lambda: bad.count >= 20, 300)
+        manage("shell", "-v0", "-c", CREATE_RECORDS, env=mirror_site.env)  # more records meanwhile
+        mirror_site.wait_for(lambda: mirror_site.waiting() == 0, 300)
         # The sender stores its result only after the last entry has left the change log.
-        place.wait_for(lambda: place.one("SELECT failures FROM mirror_mirrorstate") == 0, 10)
-    told = manage("mirror", "--verify", env=place.env)
-    assert f"Both sides are equal: {2 * records} records" in told
-    assert "0 records are pending" in told
+        mirror_site.wait_for(lambda: mirror_site.one("SELECT failures FROM mirror_mirrorstate") == 0, 10)
+    output = manage("mirror", "--verify", env=mirror_site.env)
+    assert f"Both sides are equal: {2 * records} records" in output
+    assert "0 records are pending" in output

@@ -54,7 +54,7 @@ def test_spark_scores_equal_the_sites(champion: ModelVersion, settings: Any, tmp
     parts = list((tmp_path / "scores").glob("part-*.json"))
     assert len(parts) > 1
     rows = [json.loads(line) for part in parts for line in part.read_text().splitlines()]
-    found = np.array(
+    scores = np.array(
         [[row[label] for label in LABELS] for row in sorted(rows, key=lambda row: row["number"])]
     )
-    assert np.allclose(found, Scorer.load(champion.modelartifact.artifact()).score_many(texts), atol=1e-12)
+    assert np.allclose(scores, Scorer.load(champion.modelartifact.artifact()).score_many(texts), atol=1e-12)

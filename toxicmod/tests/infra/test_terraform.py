@@ -59,7 +59,7 @@ class Terraform:
         self.environment = environment
 
     def run(self, *arguments: str, expect: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
-        """Run it; fail with all that it said when it exits otherwise than expected."""
+        """Run Terraform; fail with its output if its exit code is not the expected one."""
         done = subprocess.run(
             ["terraform", *arguments],
             cwd=self.folder,
@@ -80,8 +80,8 @@ def _provider_mirror() -> Path | None:
     ]
     command = ["find", "/", "-xdev", "(", *elsewhere[1:], ")", "-prune", "-o"]
     command += ["-type", "f", "-name", "terraform-provider-aws_*", "-print"]
-    found = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    for path in map(Path, found.stdout.split()):
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    for path in map(Path, result.stdout.split()):
         for folder in path.parents:
             if folder.name.startswith("registry."):
                 return folder.parent
@@ -179,11 +179,11 @@ def test_terraform_tests_pass(terraform: Terraform) -> None:
 def test_variables_reject_invalid_values(cloud: tuple[Terraform, list[str]]) -> None:
     terraform, arguments = cloud
     nonsense = [f"-var={name}={value}" for name, value in NONSENSE.items()]
-    said = terraform.run("plan", "-lock=false", *arguments, *nonsense, expect=(1,)).stdout
-    assert said.count("Invalid value for variable") == len(NONSENSE)
+    output = terraform.run("plan", "-lock=false", *arguments, *nonsense, expect=(1,)).stdout
+    assert output.count("Invalid value for variable") == len(NONSENSE)
     risky = ["-var-file=environments/production.tfvars", "-var=protected=false"]
-    said = terraform.run("plan", "-lock=false", *arguments, *risky, expect=(1,)).stdout
-    assert said.count("Invalid value for variable") == 1
+    output = terraform.run("plan", "-lock=false", *arguments, *risky, expect=(1,)).stdout
+    assert output.count("Invalid value for variable") == 1
 
 
 def test_scanner_reports_no_unexplained_finding() -> None:

@@ -1,4 +1,4 @@
-"""The people of the week: staff, moderators in a browser, and the platforms' webhook receiver."""
+"""The users of the simulated site: staff, moderators in a browser, and the platforms' webhook receiver."""
 
 import contextlib
 import hashlib
@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 
 from apps.classifier.labels import LABELS
 from toxicmod.testing.browser import SIZES
-from toxicmod.tests.week.site import PASSWORD, Site, Tally
+from toxicmod.tests.week.site import PASSWORD, RequestCounts, Site
 from toxicmod.tests.week.traffic import COMMUNITIES, Client, Perspective, Platform
 
 CONSOLE = "/admin/moderation/queueitem/console/"
@@ -28,9 +28,9 @@ ROLES = {
     "ann": "moderator", "ben": "moderator", "pat": "moderator", LIMITED: "moderator",
     "lea": "lead", "eli": "engineer", "vic": "viewer",
 }  # fmt: skip
-SLOW = 0.5  # seconds that a decision is on its way, as on a train
+DECISION_DELAY = 0.5  # seconds, as with a slow network
 MAX_SKEW = 300  # seconds
-_HIRE = """
+_CREATE_USERS = """
 import json
 from django.contrib.auth.models import Group
 from apps.accounts.actions import create_api_key
@@ -58,7 +58,7 @@ print(json.dumps(keys))
 
 @dataclass
 class Receipt:
-    """A webhook that came in."""
+    """A webhook that the receiver got."""
 
     delivery: str
     event: str
@@ -69,9 +69,11 @@ class Receipt:
 
 @dataclass
 class Receiver:
-    """The platforms' end of the webhooks: verifies every signature and can be down.
+    """The webhook receiver of all platforms, which verifies every signature and can be down.
 
-    `secrets` are the signing keys that the platform knows, by their ids.
+    Attributes:
+        secrets: the signing keys that the platform knows, by id.
+        gone: the paths that respond with 410.
     """
 
     site: Site
@@ -82,14 +84,14 @@ class Receiver:
     gone: set[str] = field(default_factory=set)
     url: str = ""
 
-    def take(self, path: str, headers: Any, body: bytes) -> tuple[int, dict[str, str]]:
-        """Return the status and the headers of the answer."""
+    def receive(self, path: str, headers: Any, body: bytes) -> tuple[int, dict[str, str]]:
+        """Return the status and the headers of the response."""
         now = self.site.clock.now()
         payload = json.loads(body)
-        status, answer = 204, {}
+        status, response_headers = 204, {}
         if self.down_until and now < self.down_until:
             status = 503
-            answer["Retry-After"] = str(round((self.down_until - now).total_seconds()))
+            response_headers["Retry-After"] = str(round((self.down_until - now).total_seconds()))
         elif path in self.gone:
             status = 410
         elif path != "/alerts" and (fault := self.verify(headers.get("Webhook-Signature", ""), body)):
@@ -98,10 +100,10 @@ class Receiver:
         self.receipts.append(
             Receipt(headers.get("Webhook-Id", ""), payload.get("event", ""), payload, now, status)
         )
-        return status, answer
+        return status, response_headers
 
     def verify(self, signature: str, body: bytes) -> str:
-        """Return what is wrong with a signature, or nothing: as the documentation tells platforms to."""
+        """Verify a signature as the documentation describes; return the error, or an empty string."""
         parts = dict(part.strip().partition("=")[::2] for part in signature.split(","))
         timestamp = parts.pop("t", "")
         if not timestamp.isdecimal() or abs(self.site.clock.time() - int(timestamp)) > MAX_SKEW:
@@ -113,21 +115,21 @@ class Receiver:
         return f"no key that the platform knows signed it: {signature!r}, known are {sorted(self.secrets)}"
 
     def accepted(self) -> list[Receipt]:
-        """Return what was taken."""
+        """Return the receipts with status 204."""
         return [receipt for receipt in self.receipts if receipt.status == 204]
 
 
 @contextlib.contextmanager
 def receiver(site: Site) -> Iterator[Receiver]:
     """Run the receiver of the platforms' webhooks."""
-    found = Receiver(site)
+    hooks = Receiver(site)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            status, headers = found.take(self.path, self.headers, body)
+            status, headers = hooks.receive(self.path, self.headers, body)
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
@@ -141,22 +143,22 @@ def receiver(site: Site) -> Iterator[Receiver]:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        found.url = f"http://127.0.0.1:{server.server_port}"
-        yield found
+        hooks.url = f"http://127.0.0.1:{server.server_port}"
+        yield hooks
         server.shutdown()
         thread.join()
 
 
 class Staff(Client):
-    """Somebody with an account, who opens pages and sends forms."""
+    """A user with an account, who opens pages and sends forms."""
 
-    def __init__(self, site: Site, name: str, tally: Tally, address: str) -> None:
-        super().__init__(site.url, address, tally)
+    def __init__(self, site: Site, name: str, request_counts: RequestCounts, address: str) -> None:
+        super().__init__(site.url, address, request_counts)
         self.name = name
         self.sign_in()
 
     def sign_in(self) -> None:
-        """Sign in, as every morning."""
+        """Sign in again."""
         self.session.cookies.clear()
         form = {"username": self.name, "password": PASSWORD, "next": "/admin/"}
         self.post("/admin/login/", form)
@@ -168,20 +170,20 @@ class Staff(Client):
     def send(
         self, path: str, form: dict[str, Any], *, page: str | None = None, expect: int | tuple[int, ...] = 302
     ) -> requests.Response:
-        """Send a form from a page, by default that of the same path; return the answer."""
+        """Send a form from a page, by default that of the same path; return the response."""
         html = self.get(page or path)
-        found = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', html)
-        assert found, f"{page or path} has no form"
-        return self.call("POST", path, data=form | {"csrfmiddlewaretoken": found[1]}, expect=expect)
+        token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', html)
+        assert token, f"{page or path} has no form"
+        return self.call("POST", path, data=form | {"csrfmiddlewaretoken": token[1]}, expect=expect)
 
     def post(self, path: str, form: dict[str, Any], **options: Any) -> str:
-        """Send a form as `send` does; return where the answer leads to."""
+        """Send a form as `send` does; return the target of the redirect."""
         return self.send(path, form, **options).headers.get("Location", "")
 
 
 @dataclass
 class Intent:
-    """What a moderator did to an item, and whether it was taken back."""
+    """A moderator's action on an item, and whether it was undone."""
 
     by: str
     item: int
@@ -190,29 +192,31 @@ class Intent:
 
 
 class ApiModerator(Platform):
-    """A moderator whose own app works on the queue through the API."""
+    """A moderator who works on the queue through the API."""
 
-    def __init__(self, site: Site, name: str, tally: Tally, secret: str, intents: list[Intent]) -> None:
-        super().__init__(site.url, tally, secret=secret, address="203.0.113.7")
+    def __init__(
+        self, site: Site, name: str, request_counts: RequestCounts, secret: str, intents: list[Intent]
+    ) -> None:
+        super().__init__(site.url, request_counts, secret=secret, address="203.0.113.7")
         self.name, self.intents = name, intents
 
     def work(
         self, count: int, *, queue: str | None = None, escalate_every: int = 0, undo_every: int = 0
     ) -> int:
-        """Decide what is most pressing, by what the comments say; return how many there were."""
+        """Decide the items with the highest priority by their words; return the number of decisions."""
         for number in range(1, count + 1):
             item = self.api(
-                "POST", "moderation/queue/claim", {"priority": queue} if queue else {}, expect=(200, 204)
+                "POST", "moderation/queue/claim", {"queue": queue} if queue else {}, expect=(200, 204)
             )
             if item is None:
                 return number - 1
             self.decide(item, escalate=bool(escalate_every) and number % escalate_every == 0)
             if undo_every and number % undo_every == 0:
-                self._undo_and_decide_anew()
+                self._undo_and_decide_again()
         return count
 
     def decide(self, item: dict[str, Any], *, escalate: bool = False, action: str = "") -> None:
-        """Decide an item that is held."""
+        """Decide a leased item."""
         labels = labels_of(item["text"])
         action = action or ("escalate" if escalate else "reject" if labels else "approve")
         body: dict[str, Any] = {
@@ -222,11 +226,11 @@ class ApiModerator(Platform):
         }
         if action != "escalate":
             body["labels"] = dict.fromkeys(labels, True)
-        decided = self.api("POST", f"moderation/queue/{item['id']}/decide", body)
+        decision = self.api("POST", f"moderation/queue/{item['id']}/decide", body)
         self.intents.append(Intent(self.name, item["id"], action))
-        self._last = decided
+        self._last = decision
 
-    def _undo_and_decide_anew(self) -> None:
+    def _undo_and_decide_again(self) -> None:
         intent = self.intents[-1]
         if intent.action == "escalate":
             return
@@ -237,22 +241,22 @@ class ApiModerator(Platform):
 
 
 def labels_of(text: str) -> tuple[str, ...]:
-    """Return what a sensible person sees in a comment of this week."""
+    """Return the labels that apply to a comment of `traffic`."""
     lower = text.lower()
-    found = []
+    labels = []
     if any(word in lower for word in ("kill you", "hurt you")):
-        found = ["toxic", "threat"]
+        labels = ["toxic", "threat"]
     elif any(word in lower for word in ("filthy", "disgusting")):
-        found = ["toxic", "insult", "identity_hate"]
+        labels = ["toxic", "insult", "identity_hate"]
     elif any(word in lower for word in ("fuck", "bullshit")):
-        found = ["toxic", "obscene"]
+        labels = ["toxic", "obscene"]
     elif any(word in lower for word in ("idiot", "moron", "loser")):
-        found = ["toxic", "insult"]
-    return tuple(found)
+        labels = ["toxic", "insult"]
+    return tuple(labels)
 
 
 class ModeratorBrowser:
-    """A moderator at the console in a browser, whose decisions are answered slowly."""
+    """A moderator at the console in a browser, with a slow network."""
 
     def __init__(
         self, browser: Browser, site: Site, name: str, intents: list[Intent], *, width: int = 1440
@@ -268,7 +272,7 @@ class ModeratorBrowser:
             is_mobile=self.is_phone,
             reduced_motion="reduce",
             locale="en-GB",
-            # The proxy's say. Chromium takes this address for a secure one, so the cookies are sent.
+            # As a proxy sends them. Chromium treats 127.0.0.1 as secure, so it sends the cookies.
             extra_http_headers={"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.8"},
         )
         self.context.set_default_timeout(60_000)
@@ -279,11 +283,13 @@ class ModeratorBrowser:
             " constructor(...a) { a.length ? super(...a) : super(real() + offset); }"
             " static now() { return real() + offset; } }; }"
         )
-        self.context.route(re.compile(r"/(decide|undo)/$"), self._slowly)
-        self.context.on("response", lambda answer: site.tally.add(urlsplit(answer.url).path, answer.status))
+        self.context.route(re.compile(r"/(decide|undo)/$"), self._delay)
+        self.context.on(
+            "response", lambda response: site.request_counts.add(urlsplit(response.url).path, response.status)
+        )
         self.page: Page = self.context.new_page()
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("console", self._note_error)
+        self.page.on("console", self._record_error)
         self.page.goto(f"/admin/login/?next={CONSOLE}")
         self.page.fill("#id_username", name)
         self.page.fill("#id_password", PASSWORD)
@@ -291,40 +297,42 @@ class ModeratorBrowser:
         self.page.wait_for_url(f"**{CONSOLE}**")
         self.ready()
 
-    def _note_error(self, said: ConsoleMessage) -> None:
-        # Another moderator was faster: the page says so.
-        if said.type == "error" and "409 (Conflict)" not in said.text:
-            self.errors.append(said.text)
+    def _record_error(self, message: ConsoleMessage) -> None:
+        # Another moderator has decided the item first, and the page shows it.
+        if message.type == "error" and "409 (Conflict)" not in message.text:
+            self.errors.append(message.text)
 
-    def _slowly(self, route: Route) -> None:
-        self.page.wait_for_timeout(SLOW * 1000)
+    def _delay(self, route: Route) -> None:
+        self.page.wait_for_timeout(DECISION_DELAY * 1000)
         route.continue_()
 
     def item(self) -> int | None:
-        """Return the number of the item that is shown, or None where there is none."""
+        """Return the number of the item that the page shows, or None."""
         item = self.page.evaluate("document.querySelector('#centre')?.dataset.item")
         return int(item) if item else None
 
     def ready(self) -> None:
-        """Wait until the decisions are stored and the next item is in hand."""
+        """Wait until the decisions are stored and the next item is prefetched."""
         self.page.locator("#last-decision", has_text="Saving").wait_for(state="hidden")
         self.page.wait_for_load_state("networkidle")
 
     def _text(self) -> str:
         comment = self.page.locator("#comment > .text")
-        self.page.wait_for_timeout(550)  # no click or deciding key counts right after an item is drawn
+        self.page.wait_for_timeout(550)  # the page ignores decisions right after an item is shown
         if not comment.is_visible():
             self.page.locator("#comment > summary").click()
         return comment.inner_text()
 
     def decide(self, action: str | None = None) -> Intent | None:
-        """Read the comment and decide it; return what was decided, None where nothing is left."""
+        """Read the comment and decide it; return the action, or None if no item is left."""
         while True:
             item = self.item()
             if item is None:
                 return None
             text = self._text()
-            self.page.wait_for_load_state("networkidle")  # the item is reserved now, or held by another
+            self.page.wait_for_load_state(
+                "networkidle"
+            )  # the item is leased now, by this or another moderator
             if not self.page.locator(".notice", has_text="View only").count():
                 break
             self._continue(item)
@@ -338,9 +346,9 @@ class ModeratorBrowser:
         return intent
 
     def _continue(self, item: int) -> None:
-        """Leave an item that another moderator holds."""
+        """Leave an item that another moderator has leased."""
         if self.is_phone:
-            self.page.locator(".later").first.tap()
+            self.page.locator(".release").first.tap()
         else:
             self.page.keyboard.press("j")
         self.page.wait_for_function(
@@ -348,12 +356,12 @@ class ModeratorBrowser:
         )
 
     def _tick(self, labels: tuple[str, ...]) -> None:
-        """Say which labels are true; in a blind review also that none is."""
+        """Tick the labels that apply; in a blind review also “None of these”."""
         for label in labels:
             box = self.page.locator(f"input[name=labels][value={label}]")
             if not box.is_checked():
                 if self.is_phone:
-                    box.dispatch_event("click")  # wherever the page was scrolled to
+                    box.dispatch_event("click")  # works at every scroll position
                 else:
                     self.page.keyboard.press(str(LABELS.index(label) + 1))
         if not labels and self.page.locator("[name=none]").count():
@@ -378,29 +386,29 @@ class ModeratorBrowser:
             self.page.keyboard.press("4")
             self.page.keyboard.press("Enter")
 
-    def moved_on(self, intent: Intent) -> None:
+    def wait_for_next(self, intent: Intent) -> None:
         """Wait until another item is shown, or none."""
         self.page.wait_for_function(
             "item => document.querySelector('#centre')?.dataset.item != item", arg=str(intent.item)
         )
 
     def undo(self, intent: Intent) -> None:
-        """Press U right after a decision, while its answer is on its way; wait for the item to come back."""
+        """Press U right after a decision, while its request is pending; wait until the item reappears."""
         self.page.keyboard.press("u")
         intent.undone = True
-        with contextlib.suppress(TimeoutError):  # the checks say what was undone instead
+        with contextlib.suppress(TimeoutError):  # the checks report which decision was undone
             self.page.locator("#status-message", has_text="Undone").wait_for(timeout=15_000)
         self.ready()
 
     def close(self) -> None:
-        """Go home."""
+        """Close the browser."""
         self.ready()
         self.context.close()
 
 
 @dataclass
 class Cast:
-    """Everybody."""
+    """All users of the site."""
 
     intents: list[Intent]
     platforms: dict[str, Platform]
@@ -410,27 +418,36 @@ class Cast:
     receiver: Receiver
 
 
-def hire(site: Site, hooks: Receiver) -> Cast:
-    """Give everybody an account, a role and a key."""
+def create_cast(site: Site, hooks: Receiver) -> Cast:
+    """Create accounts, roles and API keys for all users."""
     constants = {
         "ROLES": ROLES, "LIMITED": LIMITED, "LIMITED_TO": LIMITED_TO, "COMMUNITIES": COMMUNITIES,
         "PASSWORD": PASSWORD, "HOOK": hooks.url,
     }  # fmt: skip
-    script = "".join(f"{name} = {value!r}\n" for name, value in constants.items()) + _HIRE
+    script = "".join(f"{name} = {value!r}\n" for name, value in constants.items()) + _CREATE_USERS
     keys = json.loads(site.manage("shell", "-v0", "-c", script).splitlines()[-1])
-    tally = site.tally
+    request_counts = site.request_counts
     intents: list[Intent] = []
     addresses = (f"203.0.113.{number}" for number in range(20, 99))
     return Cast(
         intents=intents,
         platforms={
             name: Platform(
-                site.url, tally, secret=keys[name], address=next(addresses), callback=f"{hooks.url}/{name}"
+                site.url,
+                request_counts,
+                secret=keys[name],
+                address=next(addresses),
+                callback=f"{hooks.url}/{name}",
             )
             for name in COMMUNITIES
         },
-        perspective=Perspective(site.url, tally, secret=keys["perspective"], address=next(addresses)),
-        apps={name: ApiModerator(site, name, tally, keys[name], intents) for name in ("ann", "ben", "lea")},
-        staff={name: Staff(site, name, tally, next(addresses)) for name in ("root", *ROLES)},
+        perspective=Perspective(
+            site.url, request_counts, secret=keys["perspective"], address=next(addresses)
+        ),
+        apps={
+            name: ApiModerator(site, name, request_counts, keys[name], intents)
+            for name in ("ann", "ben", "lea")
+        },
+        staff={name: Staff(site, name, request_counts, next(addresses)) for name in ("root", *ROLES)},
         receiver=hooks,
     )

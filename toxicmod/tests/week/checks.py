@@ -1,6 +1,6 @@
-"""What must hold at the end of each day: every number on every page is the one that the database gives.
+"""The checks at the end of each day: each number on each page equals the one in the database.
 
-The queries here are written for the test, in plain SQL, and share nothing with the product but its tables.
+The queries are plain SQL written for the test, so they share only the tables with the product.
 """
 
 import csv
@@ -32,8 +32,7 @@ CAP = 5_000  # rows that the largest lists count
 DIGITS = {"precision": 2, "recall": 2, "f1": 2, "pr_auc": 3, "roc_auc": 3, "brier": 4, "ece": 4}
 UNIQUE = ("hint", "key_id", "mlflow_version")  # short columns that differ in each row
 DETAILS = 12  # rows of each kind of record that are opened a day
-# Of these figures a computation of their own would repeat the product's: the numbers they are made from,
-# scores, lengths and decisions, are checked.
+# These are not computed again, because that would repeat the product's code. Their inputs are checked.
 NOT_COMPUTED = {
     ("predicted", "psi"), ("predicted", "jensen-shannon"), ("predicted", "js"), ("predicted", "scores"),
     ("predicted", "unknown n-grams"), ("predicted", "changed words"),
@@ -41,22 +40,22 @@ NOT_COMPUTED = {
 # Lines above INFO that the scenario itself provokes.
 EXPLAINED = (
     ("SecurityWarning", "where tests run as root, so do the workers"),
-    ("Forbidden", "the limited moderator tries pages that are not hers"),
-    (f"Not Found: {CONSOLE}item/", "the limited moderator tries an item that is not hers"),
-    ("Substantial drift from", "Celery's workers meet messages from before the clock was moved on"),
+    ("Forbidden", "the limited moderator requests pages without permission"),
+    (f"Not Found: {CONSOLE}item/", "the limited moderator requests an item of another community"),
+    ("Substantial drift from", "Celery's workers receive messages from before the clock was moved"),
 )
 
 
 @dataclass
 class Findings:
-    """What was found wrong."""
+    """Errors that the checks found."""
 
     day: int
     wrong: list[str] = field(default_factory=list)
     compared: Counter[str] = field(default_factory=Counter)
 
     def equal(self, page: str, number: str, shown: Any, expected: Any, *, within: float = 0.0) -> None:
-        """Compare a number on a page with the one that the database gives."""
+        """Compare a number on a page with the database."""
         self.compared[page] += 1
         if isinstance(shown, float | int) and isinstance(expected, float | int):
             bound = max(within, 5e-6 * max(abs(shown), abs(expected)))  # downloads have six digits
@@ -67,7 +66,7 @@ class Findings:
         self.wrong.append(f"day {self.day} | {page} | {number} | shown {shown!r} | expected {expected!r}")
 
     def true(self, page: str, what: str, holds: object) -> None:
-        """Note what should hold on a page."""
+        """Record a check of a page."""
         self.compared[page] += 1
         if not holds:
             self.wrong.append(f"day {self.day} | {page} | {what}")
@@ -80,7 +79,7 @@ def text_of(page: str) -> str:
 
 
 def figures_of(page: str) -> dict[str, str]:
-    """Return the definition lists of a page: each term with what stands beside it."""
+    """Return the values of a page's definition lists, by term."""
     pairs = re.findall(r"(?s)<dt[^>]*>(.*?)</dt>\s*<dd[^>]*>(.*?)</dd>", page)
     return {text_of(term): text_of(value) for term, value in pairs}
 
@@ -97,18 +96,18 @@ def tables_of(page: str) -> list[list[list[str]]]:
 
 
 def percent(share: float | None, digits: int = 0) -> str:
-    """Return a share as the console writes it."""
+    """Format a fraction as the console does."""
     return "–" if share is None else f"{100 * share:.{digits}f} %"
 
 
 def wilson(hits: float, total: float, squares: float) -> tuple[float, float, float] | None:
-    """Return a weighted share with its 95 % interval (Wilson 1927; cases as Kish 1965 counts them)."""
+    """Return a weighted fraction with its 95 % interval (Wilson 1927; effective sample size of Kish 1965)."""
     if not total:
         return None
     share, cases = hits / total, total**2 / squares
     centre = (share + Z**2 / (2 * cases)) / (1 + Z**2 / cases)
-    half = Z / (1 + Z**2 / cases) * math.sqrt(share * (1 - share) / cases + Z**2 / (4 * cases**2))
-    return share, max(0.0, centre - half), min(1.0, centre + half)
+    margin = Z / (1 + Z**2 / cases) * math.sqrt(share * (1 - share) / cases + Z**2 / (4 * cases**2))
+    return share, max(0.0, centre - margin), min(1.0, centre + margin)
 
 
 def percentile(
@@ -122,24 +121,24 @@ def percentile(
         for value in values
     )
     total, before = bins.total(), 0
-    for place in sorted(bins):
-        if before + bins[place] >= share * total:
-            part = (share * total - before) / bins[place]
-            return first * 10 ** ((place + part) * width)
-        before += bins[place]
+    for index in sorted(bins):
+        if before + bins[index] >= share * total:
+            part = (share * total - before) / bins[index]
+            return first * 10 ** ((index + part) * width)
+        before += bins[index]
     return None
 
 
-def stated(action: str, said: int | None, rule: str | None) -> dict[int, bool]:
-    """Return what a decision says of which label: ticks speak of all, a bare rejection of its reason."""
-    if said is not None or action == "approve":
-        return {bit: bool((said or 0) >> bit & 1) for bit in range(len(LABELS))}
+def stated(action: str, mask: int | None, rule: str | None) -> dict[int, bool]:
+    """Return which labels a decision states as true or false: all if ticked, else that of its reason."""
+    if mask is not None or action == "approve":
+        return {bit: bool((mask or 0) >> bit & 1) for bit in range(len(LABELS))}
     return {LABELS.index(rule): True} if rule else {}
 
 
 @dataclass(frozen=True)
 class Part:
-    """The part of the traffic that a panel is asked about, as the page's query string and as SQL."""
+    """A filter of a panel, as the page's query string and as SQL."""
 
     end: datetime
     window: str = "7d"
@@ -152,9 +151,9 @@ class Part:
 
     @property
     def query(self) -> str:
-        found = f"?window={self.window}"
-        found += "" if self.community is None else f"&community={self.community}"
-        return found + (f"&source={self.source}" if self.source else "")
+        query = f"?window={self.window}"
+        query += "" if self.community is None else f"&community={self.community}"
+        return query + (f"&source={self.source}" if self.source else "")
 
     @property
     def where(self) -> str:
@@ -178,7 +177,7 @@ class Day:
     def all(self) -> Findings:
         """Make every check."""
         for check in (
-            self.calls, self.console, self.my_pages, self.quality, self.policies, self.bulk, self.model_page,
+            self.calls, self.console, self.profiles, self.quality, self.policies, self.bulk, self.model_page,
             self.results, self.api, self.challenger, self.roles, self.webhooks, self.mail, self.export,
             self.intents, self.admin, self.limited_moderator, self.schedules, self.logs, self.dashboard,
             self.metrics,
@@ -197,7 +196,7 @@ class Day:
     def one(self, query: str, *parameters: Any) -> Any:
         return self.site.one(query, *parameters)
 
-    # The machinery
+    # Schedules and logs
 
     def schedules(self) -> None:
         """Every schedule ran today, and each run succeeded."""
@@ -231,17 +230,17 @@ class Day:
         self.seen["lines"] = len(self.site.lines)
 
     def calls(self) -> None:
-        """Every call that was answered was counted, under its source."""
+        """Every request that got a response was counted under its source."""
         counted = {
-            row.source: (row.requests, row.refused, row.errors)
+            row.source: (row.requests, row.rejected, row.errors)
             for row in self.rows(
-                "SELECT source, sum(requests)::int AS requests, sum(client_errors)::int AS refused,"
+                "SELECT source, sum(requests)::int AS requests, sum(client_errors)::int AS rejected,"
                 " sum(errors)::int AS errors FROM monitoring_requestminute GROUP BY source"
             )
         }
-        for source, calls in self.site.tally.calls.items():
-            expected = (calls, self.site.tally.refused[source], 0)
-            self.findings.equal("calls", f"{source}: calls, refused, failed", counted.get(source), expected)
+        for source, calls in self.site.request_counts.calls.items():
+            expected = (calls, self.site.request_counts.rejected[source], 0)
+            self.findings.equal("calls", f"{source}: calls, rejected, failed", counted.get(source), expected)
 
     # The dashboard
 
@@ -267,9 +266,9 @@ class Day:
         self, name: str, part: Part | None = None
     ) -> tuple[dict[str, str], dict[tuple[str, str], list[Any]]]:
         """Return a panel's stats, and its plots' series as (x, y, low, high), from its download."""
-        answer = self.lea.get(f"/monitoring/{name}.csv{part.query if part else ''}")
+        response = self.lea.get(f"/monitoring/{name}.csv{part.query if part else ''}")
         stats, series = {}, defaultdict(list)
-        for plot, title, x, y, low, high in list(csv.reader(io.StringIO(answer)))[1:]:
+        for plot, title, x, y, low, high in list(csv.reader(io.StringIO(response)))[1:]:
             if plot == "stats":
                 stats[title] = y
             else:
@@ -277,12 +276,12 @@ class Day:
         return stats, series
 
     def _sentences(self, name: str, part: Part | None = None) -> str:
-        """Return all that a panel says in words, as Dash draws it."""
+        """Return the text of a panel, as Dash renders it."""
         query = f"{part.query if part else '?window=7d'}&panel={name}"
-        answer = self.lea.call(
+        response = self.lea.call(
             "POST", CALLBACK, data=callback_body(query), headers={"Content-Type": "application/json"}
         ).json()
-        return " ".join(_strings(answer["response"]["content"]["children"]))
+        return " ".join(_strings(response["response"]["content"]["children"]))
 
     def _series(
         self, page: str, part: Part, series: dict[tuple[str, str], list[Any]], plot: str, title: str,
@@ -298,9 +297,9 @@ class Day:
             self.findings.equal(page, f"{plot}, {title}, {hour:%a %H:00}", y, wanted, within=within)
 
     def _by_hour(self, query: str, part: Part, *parameters: Any) -> dict[datetime, Any]:
-        """Return what a query counts, by hour; it names the moment `at` and joins the predictions `p`."""
-        found = self.rows(query.format(where=part.where), *parameters, part.begin, part.end)
-        return {row[0]: row[1] for row in found}
+        """Return a query's values by hour. It has placeholders for the condition and two times."""
+        rows = self.rows(query.format(where=part.where), *parameters, part.begin, part.end)
+        return {row[0]: row[1] for row in rows}
 
     def _traffic(self, part: Part) -> None:
         page = f"dashboard, traffic {part.query}"
@@ -323,8 +322,8 @@ class Day:
                 self._series(page, part, series, plot, title, dict(expected))
             shown = {
                 title
-                for found, title in series
-                if found == plot and any(y for _, y, *_ in series[found, title])
+                for series_plot, title in series
+                if series_plot == plot and any(y for _, y, *_ in series[series_plot, title])
             }
             self.findings.equal(page, f"{plot}: names", shown, set(counts))
         latencies: dict[datetime, list[int]] = defaultdict(list)
@@ -333,8 +332,8 @@ class Day:
         for title, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
             expected = {
                 hour: value / 1_000
-                for hour, each in latencies.items()
-                if (value := percentile(each, share, per_decade=10, first=10, last=1e7))
+                for hour, values in latencies.items()
+                if (value := percentile(values, share, per_decade=10, first=10, last=1e7))
             }
             self._series(page, part, series, "latency", title, expected, within=1e-3, empty=None)
         if part.community is None:
@@ -355,13 +354,13 @@ class Day:
         page = f"dashboard, predictions {part.query}"
         _, series = self._panel("predictions", part)
         for bit, name in enumerate(NAMES):
-            found = self._by_hour(
+            expected = self._by_hour(
                 f"SELECT date_trunc('hour', p.created_at), avg((p.label_mask >> {bit}) & 1)::float8"
                 " FROM predictions_prediction p WHERE {where} AND p.created_at >= %s AND p.created_at < %s"
                 " GROUP BY 1",
                 part,
             )
-            self._series(page, part, series, "flag rate", name, found, empty=None)
+            self._series(page, part, series, "flag rate", name, expected, empty=None)
         counts, flagged = self.rows(
             "SELECT count(*), count(*) FILTER (WHERE label_mask > 0) AS flagged FROM predictions_prediction p"
             f" WHERE {part.where} AND created_at >= %s AND created_at < %s", part.begin, part.end,
@@ -383,14 +382,14 @@ class Day:
         )  # fmt: skip
         shown = series.get(("lengths", "this window"))
         if shown:
-            for place, (_, y, _, _) in enumerate(shown):
-                wanted = lengths[place] / lengths.total() if lengths[place] else None
-                self.findings.equal(page, f"lengths, bin {place}", y, wanted, within=1e-9)
+            for index, (_, y, _, _) in enumerate(shown):
+                wanted = lengths[index] / lengths.total() if lengths[index] else None
+                self.findings.equal(page, f"lengths, bin {index}", y, wanted, within=1e-9)
 
     def _verdicts(self, part: Part) -> np.ndarray:
-        """What moderators said of items that policy or chance drew: (label, predicted, true, w and w²)."""
+        """Return the moderators' labels of reviews and audits: (label, predicted, true, sums of w and w²)."""
         rows = self.rows(
-            "SELECT d.action, d.corrected_mask AS said, u.label AS rule, i.sampling_chance AS chance,"
+            "SELECT d.action, d.corrected_mask AS mask, u.label AS rule, i.sampling_chance AS chance,"
             " p.label_mask AS predicted FROM moderation_decision d"
             " JOIN moderation_queueitem i ON i.id = d.item_id"
             " JOIN predictions_prediction p ON p.id = d.submission_id"
@@ -401,15 +400,15 @@ class Day:
             part.begin,
             part.end,
         )
-        found = np.zeros((6, 2, 2, 2))
+        counts = np.zeros((6, 2, 2, 2))
         for row in rows:
             weight = 1 / row.chance
-            for bit, true in stated(row.action, row.said, row.rule).items():
-                found[bit, row.predicted >> bit & 1, int(true)] += (weight, weight**2)
-        return found
+            for bit, true in stated(row.action, row.mask, row.rule).items():
+                counts[bit, row.predicted >> bit & 1, int(true)] += (weight, weight**2)
+        return counts
 
-    def _said(self, part: Part) -> tuple[np.ndarray, int, int]:
-        """What feedback says, in the same form; and how often it says right and wrong."""
+    def _feedback(self, part: Part) -> tuple[np.ndarray, int, int]:
+        """Return the labels of feedback in the same form, and the numbers of right and wrong results."""
         rows = self.rows(
             "SELECT f.is_right, f.true_mask, f.known_mask, p.label_mask AS predicted FROM"
             " predictions_feedback f"
@@ -417,22 +416,22 @@ class Day:
             " AND f.created_at >= %s AND f.created_at < %s",
             part.begin, part.end,
         )  # fmt: skip
-        found = np.zeros((6, 2, 2, 2))
+        counts = np.zeros((6, 2, 2, 2))
         for row in rows:
             true, known = row.true_mask, 63 if row.known_mask is None else row.known_mask
             if true is None and row.is_right:
                 true, known = row.predicted, 63
             for bit in range(6) if true is not None else ():
                 if known >> bit & 1:
-                    found[bit, row.predicted >> bit & 1, true >> bit & 1] += 1
+                    counts[bit, row.predicted >> bit & 1, true >> bit & 1] += 1
         good = sum(row.is_right for row in rows)
-        return found, good, len(rows) - good
+        return counts, good, len(rows) - good
 
     def _quality(self, part: Part) -> None:
         page = f"dashboard, quality {part.query}"
         _, series = self._panel("quality", part)
-        said, good, bad = self._said(part)
-        for plot, counts in (("by moderators", self._verdicts(part)), ("by feedback", said)):
+        feedback, good, bad = self._feedback(part)
+        for plot, counts in (("by moderators", self._verdicts(part)), ("by feedback", feedback)):
             for title, of in (
                 ("accuracy", lambda c: (c[0, 0] + c[1, 1], c.sum(axis=(0, 1)))),
                 ("precision", lambda c: (c[1, 1], c[1].sum(axis=0))),
@@ -485,10 +484,14 @@ class Day:
             self.findings.true(
                 page, f"says not: {count:,} {verb}; it says {words[:300]}", f"{count:,} {verb}" in words
             )
-        taken_back = 100 * sum(reversed_.values()) / sum(decided.values()) if decided else None
+        undone_percent = 100 * sum(reversed_.values()) / sum(decided.values()) if decided else None
         shown = stats.get("Undone", "")
         wanted = (
-            "–" if taken_back is None else f"{taken_back:.3g} %" if taken_back < 1 else f"{taken_back:.1f} %"
+            "–"
+            if undone_percent is None
+            else f"{undone_percent:.3g} %"
+            if undone_percent < 1
+            else f"{undone_percent:.1f} %"
         )
         self.findings.equal(page, "Undone", shown, wanted)
         backlog, expected_open = depth, {}
@@ -512,8 +515,8 @@ class Day:
         for title, share in (("p50", 0.5), ("p95", 0.95)):
             expected = {
                 hour: value / 60
-                for hour, each in by_hour.items()
-                if (value := percentile(each, share, per_decade=5, first=1, last=1e7))
+                for hour, values in by_hour.items()
+                if (value := percentile(values, share, per_decade=5, first=1, last=1e7))
             }
             self._series(page, part, series, "time to decision", title, expected, within=0.01, empty=None)
         kappas = self._kappas(part.community)
@@ -535,10 +538,10 @@ class Day:
                 "SELECT count(*), count(*) FILTER (WHERE label_mask > 0) AS flagged FROM ("
                 "  SELECT text, label_mask, row_number() OVER ("
                 "    PARTITION BY floor(extract(epoch FROM created_at) / 360) ORDER BY created_at, id) AS"
-                " place"
+                " number"
                 "  FROM predictions_prediction WHERE text IS NOT NULL AND created_at >= %s AND created_at <"
                 " %s"
-                ") AS sampled WHERE place <= 30 AND text ~* %s",
+                ") AS sampled WHERE number <= 30 AND text ~* %s",
                 part.begin, part.end, pattern,
             )[0]  # fmt: skip
             shown = next(
@@ -604,7 +607,7 @@ class Day:
         )  # fmt: skip
 
     def console(self) -> None:
-        """The saved views' counts, of a lead, of a moderator and of one who sees one community only."""
+        """Check the sizes of the views of a lead, a moderator and a moderator with one community."""
         for name in ("lea", "ann", LIMITED):
             page = f"console of {name}"
             shown = self._views(self.cast.staff[name])
@@ -640,33 +643,34 @@ class Day:
                 )
 
     def _views(self, staff: Staff) -> dict[str, str]:
-        answer = staff.call("GET", f"{CONSOLE}?view=all", expect=(200, 302))
-        page = answer.text if answer.status_code == 200 else staff.get(answer.headers["Location"])
-        found = re.findall(
+        response = staff.call("GET", f"{CONSOLE}?view=all", expect=(200, 302))
+        page = response.text if response.status_code == 200 else staff.get(response.headers["Location"])
+        pairs = re.findall(
             r'(?s)\?view=(\w+)"[^>]*>(?:(?!</a>).)*?<span class="count"[^>]*>(.*?)</span>', page
         )
-        return {view: text_of(count) for view, count in found}
+        return {view: text_of(count) for view, count in pairs}
 
-    def my_pages(self) -> None:
-        """Each moderator's own figures."""
+    def profiles(self) -> None:
+        """The statistics on the moderators' profile pages."""
         since = self.site.clock.now() - timedelta(days=30)
         for name in ("ann", "ben", "lea", LIMITED, "pat"):
-            page = f"my page of {name}"
+            page = f"profile of {name}"
             shown = figures_of(self.cast.staff[name].get(f"{CONSOLE}profile/"))
-            own = self._own(name, since)
-            self.findings.equal(page, "decisions", _first(shown, "Decisions"), str(own.decisions))
-            self.findings.equal(page, "approved", _first(shown, "Approved"), str(own.approved))
-            self.findings.equal(page, "rejected", _first(shown, "Rejected"), str(own.rejected))
-            self.findings.equal(page, "escalated", _first(shown, "Escalated"), str(own.escalated))
-            mean = "–" if not own.seconds else f"{own.seconds:.0f} s"
+            row = self._statistics_of(name, since)
+            self.findings.equal(page, "decisions", _first(shown, "Decisions"), str(row.decisions))
+            self.findings.equal(page, "approved", _first(shown, "Approved"), str(row.approved))
+            self.findings.equal(page, "rejected", _first(shown, "Rejected"), str(row.rejected))
+            self.findings.equal(page, "escalated", _first(shown, "Escalated"), str(row.escalated))
+            mean = "–" if not row.seconds else f"{row.seconds:.0f} s"
             self.findings.true(
                 page, f"mean time: shown {_first(shown, 'Mean time')}, expected {mean}",
-                _close(_first(shown, "Mean time"), own.seconds),
+                _close(_first(shown, "Mean time"), row.seconds),
             )  # fmt: skip
-            rate = percent(own.overturned / own.decisions if own.decisions else None, 1)
-            self.findings.equal(page, "overturned", _first(shown, "Overturned"), f"{rate} {own.overturned}")
+            rate = percent(row.overturned / row.kept if row.kept else None, 1)
+            self.findings.equal(page, "overturned", _first(shown, "Overturned"), f"{rate} {row.overturned}")
             severe = self.one(
-                "SELECT count(*) FROM moderation_decision d JOIN accounts_user u ON u.id = d.by_id"
+                "SELECT count(DISTINCT i.id) FROM moderation_decision d"
+                " JOIN accounts_user u ON u.id = d.by_id"
                 " JOIN moderation_queueitem i ON i.id = d.item_id WHERE u.username = %s AND d.action <>"
                 " 'reverse'"
                 " AND i.severity >= 0.5 AND d.created_at >= %s",
@@ -674,28 +678,29 @@ class Day:
             )  # fmt: skip
             self.findings.equal(page, "severe", (_first(shown, "Severe") or "").split()[0], str(severe))
 
-    def _own(self, name: str, since: datetime) -> Any:
+    def _statistics_of(self, name: str, since: datetime) -> Any:
         return self.rows(
-            "SELECT count(*) AS decisions, count(*) FILTER (WHERE action = 'approve') AS approved,"
-            " count(*) FILTER (WHERE action = 'reject') AS rejected,"
-            " count(*) FILTER (WHERE action = 'escalate') AS escalated,"
-            " avg(seconds) FILTER (WHERE seconds > 0) AS seconds,"
+            "SELECT count(*) FILTER (WHERE r.id IS NULL) AS decisions,"
+            " count(*) FILTER (WHERE r.id IS NULL AND d.action = 'approve') AS approved,"
+            " count(*) FILTER (WHERE r.id IS NULL AND d.action = 'reject') AS rejected,"
+            " count(*) FILTER (WHERE r.id IS NULL AND d.action = 'escalate') AS escalated,"
+            " avg(d.seconds) FILTER (WHERE r.id IS NULL AND d.seconds > 0) AS seconds,"
+            " count(*) FILTER (WHERE r.id IS NULL OR r.by_id <> d.by_id) AS kept,"
             " count(*) FILTER (WHERE EXISTS (SELECT 1 FROM moderation_appeal a WHERE a.decision_id = d.id))"
             " AS appealed,"
             " count(*) FILTER (WHERE EXISTS (SELECT 1 FROM moderation_appeal a WHERE a.decision_id = d.id"
-            " AND a.status = 'overturned') OR EXISTS (SELECT 1 FROM moderation_decision r WHERE"
-            " r.reverses_id = d.id"
-            " AND r.by_id <> d.by_id)) AS overturned"
+            " AND a.status = 'overturned') OR r.by_id <> d.by_id) AS overturned"
             " FROM moderation_decision d JOIN accounts_user u ON u.id = d.by_id"
-            " WHERE u.username = %s AND action <> 'reverse' AND d.created_at >= %s",
+            " LEFT JOIN moderation_decision r ON r.reverses_id = d.id"
+            " WHERE u.username = %s AND d.action <> 'reverse' AND d.created_at >= %s",
             name, since,
         )[0]  # fmt: skip
 
     def _kappas(self, community: str | None = None) -> dict[str, tuple[float | None, int, int]]:
         """Cohen's kappa of first and second reviews by label, with how many agree of how many."""
         rows = self.rows(
-            "SELECT one.action, one.corrected_mask AS said, r1.label AS rule,"
-            " two.action AS action2, two.corrected_mask AS said2, r2.label AS rule2"
+            "SELECT one.action, one.corrected_mask AS mask, r1.label AS rule,"
+            " two.action AS action2, two.corrected_mask AS mask2, r2.label AS rule2"
             " FROM moderation_decision two"
             " JOIN moderation_queueitem i ON i.id = two.item_id AND i.kind = 'second'"
             " JOIN moderation_decision one ON one.item_id = i.original_id"
@@ -707,12 +712,12 @@ class Day:
             community,
             community,
         )
-        found = {}
+        kappas = {}
         for bit, label in enumerate(LABELS):
             pairs: Counter[tuple[bool, bool]] = Counter()
             for row in rows:
-                one = stated(row.action, row.said, row.rule)
-                two = stated(row.action2, row.said2, row.rule2)
+                one = stated(row.action, row.mask, row.rule)
+                two = stated(row.action2, row.mask2, row.rule2)
                 if bit in one and bit in two:
                     pairs[one[bit], two[bit]] += 1
             total, agreed = pairs.total(), pairs[False, False] + pairs[True, True]
@@ -722,8 +727,8 @@ class Day:
                 second = (pairs[False, True] + pairs[True, True]) / total
                 chance = first * second + (1 - first) * (1 - second)
                 kappa = None if chance == 1 else (agreed / total - chance) / (1 - chance)
-            found[label] = (kappa, agreed, total)
-        return found
+            kappas[label] = (kappa, agreed, total)
+        return kappas
 
     def quality(self) -> None:
         """Appeals, and how far second reviews agree."""
@@ -743,7 +748,7 @@ class Day:
             self.findings.equal("quality", f"kappa of {label}", got, expected)
 
     def policies(self) -> None:
-        """What the simulator says of the policy that is in force."""
+        """The simulation of the active default policy."""
         policy = self.one("SELECT id FROM moderation_policy WHERE community = '' AND status = 'active'")
         rules = self.rows(
             "SELECT label, review_from, reject_from FROM moderation_policyrule WHERE policy_id = %s", policy
@@ -758,13 +763,13 @@ class Day:
             or "FALSE"
             for bound in ("review_from", "reject_from")
         }
-        own = "SELECT community FROM moderation_policy WHERE status = 'active' AND community <> ''"
+        communities = "SELECT community FROM moderation_policy WHERE status = 'active' AND community <> ''"
         count, rejected, reviewed = self.rows(
             f"SELECT count(*), count(*) FILTER (WHERE {reached['reject_from']}) AS rejected,"
             f" count(*) FILTER (WHERE NOT ({reached['reject_from']}) AND ({reached['review_from']})) AS"
             " reviewed"
-            f" FROM (SELECT * FROM predictions_prediction WHERE community NOT IN ({own}) ORDER BY id DESC"
-            " LIMIT 10000) p"
+            f" FROM (SELECT * FROM predictions_prediction WHERE community NOT IN ({communities}) ORDER BY id"
+            " DESC LIMIT 10000) p"
         )[0]
         shown = figures_of(page)
         if count:
@@ -788,12 +793,12 @@ class Day:
             )
         )
         shown = [int(row[1]) for table in tables_of(page) for row in table if len(row) == 2 and "–" in row[0]]
-        self.findings.equal("bulk", "histogram", shown, [bins[place] for place in range(20)])
+        self.findings.equal("bulk", "histogram", shown, [bins[index] for index in range(20)])
 
     # Public pages and APIs
 
     def model_page(self) -> None:
-        """The versions' history and their figures."""
+        """The history of the versions and their metrics."""
         visitor = self.cast.staff["vic"]
         page = visitor.get("/model")
         champion = self.rows("SELECT number, metrics FROM registry_modelversion WHERE alias = 'champion'")[0]
@@ -803,11 +808,11 @@ class Day:
         names = {label: label.replace("_", " ") for label in LABELS} | {"severe_toxic": "severely toxic"}
         rows = {row[0].lower(): row for row in next(iter(tables_of(page)), [])}
         for label in LABELS:
-            figures = champion.metrics.get(label)
-            if not isinstance(figures, dict):
+            metrics = champion.metrics.get(label)
+            if not isinstance(metrics, dict):
                 continue
             expected = [
-                "–" if figures.get(name) is None else f"{figures[name]:.{digits}f}"
+                "–" if metrics.get(name) is None else f"{metrics[name]:.{digits}f}"
                 for name, digits in DIGITS.items()
             ]
             self.findings.equal("model page", names[label], (rows.get(names[label]) or [])[2:9], expected)
@@ -854,10 +859,10 @@ class Day:
             " WHERE created_at >= %s",
             since,
         )[0]
-        said = self.one("SELECT count(*) FROM predictions_feedback WHERE created_at >= %s", since)
+        feedback = self.one("SELECT count(*) FROM predictions_feedback WHERE created_at >= %s", since)
         champion = self.one("SELECT number FROM registry_modelversion WHERE alias = 'champion'")
         for name, expected in (
-            ("predictions", count), ("toxic", toxic), ("feedback", said), ("model_version", champion)
+            ("predictions", count), ("toxic", toxic), ("feedback", feedback), ("model_version", champion)
         ):  # fmt: skip
             self.findings.equal("API stats", name, shown[name], expected)
         shown = app.api("GET", "moderation/stats")
@@ -870,13 +875,13 @@ class Day:
         for status, value in shown["appeals"].items():
             expected = self.one("SELECT count(*) FROM moderation_appeal WHERE status = %s", status)
             self.findings.equal("API moderation/stats", f"appeals {status}", value, expected)
-        own = self._own("ann", now - timedelta(days=30))
+        row = self._statistics_of("ann", now - timedelta(days=30))
         for name, expected in (
-            ("decisions", own.decisions),
-            ("appealed", own.appealed),
-            ("overturned", own.overturned),
+            ("decisions", row.decisions),
+            ("appealed", row.appealed),
+            ("overturned", row.overturned),
         ):
-            self.findings.equal("API moderation/stats", f"own {name}", shown["own"][name], expected)
+            self.findings.equal("API moderation/stats", f"own {name}", shown["moderator"][name], expected)
         models = {model["version"]: model["alias"] for model in app.api("GET", "models")}
         expected_models = {
             row.number: row.alias for row in self.rows("SELECT number, alias FROM registry_modelversion")
@@ -885,7 +890,7 @@ class Day:
         for name, platform in self.cast.platforms.items():
             for row in self.rows(
                 "SELECT p.id, p.text, p.label_mask, p.community FROM predictions_prediction p"
-                " JOIN accounts_apikey k ON k.id = p.client_id WHERE k.name = %s ORDER BY p.id DESC LIMIT 2",
+                " JOIN accounts_apikey k ON k.id = p.api_key_id WHERE k.name = %s ORDER BY p.id DESC LIMIT 2",
                 f"{name}-platform",
             ):
                 record = platform.api("GET", f"predictions/{row.id}")
@@ -899,13 +904,13 @@ class Day:
                 )
 
     def metrics(self) -> None:
-        """What Prometheus reads."""
-        self.site.settle()  # what was called a moment ago is counted in the database, too
-        answer = self.cast.staff["vic"].call(
+        """The metrics for Prometheus."""
+        self.site.settle()  # so that all requests are counted in the database
+        response = self.cast.staff["vic"].call(
             "GET", "/metrics", headers={"Authorization": f"Bearer {METRICS_TOKEN}"}
         )
         shown: dict[str, float] = {}
-        for line in answer.text.splitlines():
+        for line in response.text.splitlines():
             if line and not line.startswith("#"):
                 name, _, value = line.rpartition(" ")
                 shown[name] = float(value)
@@ -914,17 +919,17 @@ class Day:
             self.findings.equal(
                 "/metrics",
                 f"queue {queue}",
-                shown.get(f'toxicmod_queue_items{{lane="{queue}"}}', 0.0),
+                shown.get(f'toxicmod_queue_items{{queue="{queue}"}}', 0.0),
                 expected,
             )
         for name, query in (
             ("toxicmod_model_version", "SELECT number FROM registry_modelversion WHERE alias = 'champion'"),
             (
-                "toxicmod_webhooks_waiting",
+                "toxicmod_webhooks_pending",
                 "SELECT count(*) FROM moderation_delivery WHERE status IN ('pending', 'sending')",
             ),
             (
-                "toxicmod_webhooks_given_up",
+                "toxicmod_webhooks_failed",
                 "SELECT count(*) FROM moderation_delivery WHERE status = 'failed'",
             ),
             ("toxicmod_alerts_open", "SELECT count(*) FROM monitoring_alert WHERE closed_at IS NULL"),
@@ -937,7 +942,7 @@ class Day:
             name for name, value in shown.items() if name.startswith("toxicmod_schedule_failing") and value
         ]
         self.findings.equal("/metrics", "failing schedules", failing, [])
-        for source, calls in self.site.tally.calls.items():
+        for source, calls in self.site.request_counts.calls.items():
             total = sum(
                 value for name, value in shown.items()
                 if name.startswith("toxicmod_requests_total{") and f'source="{source}"' in name
@@ -947,7 +952,7 @@ class Day:
             self.findings.equal("/metrics", f"seconds of {source}", count, float(calls))
 
     def challenger(self) -> None:
-        """The canary's or the challenger's figures."""
+        """The numbers of the canary or the challenger."""
         page = self.lea.get("/admin/training/trainingrun/challenger/")
         words = text_of(page)
         canary = self.rows(
@@ -984,23 +989,23 @@ class Day:
     # Webhooks, mail and exports
 
     def webhooks(self) -> None:
-        """Every platform knows what holds of its comments; every signature was right."""
+        """Every platform got the current outcome of its comments, with valid signatures."""
         receiver = self.cast.receiver
         self.findings.equal("webhooks", "faults of signatures", receiver.faults, [])
-        told: dict[str, Any] = {}
+        outcomes: dict[str, Any] = {}
         events = Counter(
             receipt.delivery for receipt in receiver.accepted() if "decision_id" in receipt.payload
         )
         for receipt in receiver.accepted():
             if "decision_id" in receipt.payload:
-                told[receipt.payload["prediction_id"]] = receipt.payload["outcome"]
+                outcomes[receipt.payload["prediction_id"]] = receipt.payload["outcome"]
         self.findings.equal("webhooks", "sent twice", {key: n for key, n in events.items() if n > 1}, {})
         for row in self.rows(
             "SELECT s.prediction_id::text AS id, (SELECT d.action FROM moderation_decision d LEFT JOIN"
             " moderation_queueitem i ON i.id = d.item_id WHERE d.submission_id = s.prediction_id"
             " AND d.action IN ('approve', 'reject') AND (i.kind IS NULL OR i.kind <> 'second')"
             " AND NOT EXISTS (SELECT 1 FROM moderation_decision r WHERE r.reverses_id = d.id)"
-            " ORDER BY d.id DESC LIMIT 1) AS holds FROM moderation_submission s WHERE s.callback_url <> ''"
+            " ORDER BY d.id DESC LIMIT 1) AS current FROM moderation_submission s WHERE s.callback_url <> ''"
             " AND EXISTS (SELECT 1 FROM moderation_delivery v JOIN moderation_decision d ON d.id ="
             " v.decision_id"
             "   WHERE d.submission_id = s.prediction_id AND v.status = 'delivered')"
@@ -1009,7 +1014,7 @@ class Day:
             "   WHERE d.submission_id = s.prediction_id AND v.status IN ('pending', 'sending', 'failed'))"
         ):
             self.findings.equal(
-                "webhooks", f"told of {row.id}", told.get(row.id), row.holds or "human_review"
+                "webhooks", f"outcome of {row.id}", outcomes.get(row.id), row.current or "human_review"
             )
         delivered = self.one("SELECT count(*) FROM moderation_delivery WHERE status = 'delivered'")
         self.findings.equal("webhooks", "delivered", len(events), delivered)
@@ -1040,8 +1045,8 @@ class Day:
         self.findings.equal("mail", "notices that are late", late, 0)
 
     def export(self) -> None:
-        """The export has each decision with its labels, except those that the lead is yet to repeat blind."""
-        answer = self.lea.get(f"{CONSOLE}decisions.csv?days=30&automatic=on")
+        """The export has each decision with its labels, except those of open blind reviews."""
+        response = self.lea.get(f"{CONSOLE}decisions.csv?days=30&automatic=on")
         shown = {
             row["decision"]: (
                 row["action"],
@@ -1051,7 +1056,7 @@ class Day:
                 row["reverses"],
                 row["labels"],
             )
-            for row in csv.DictReader(io.StringIO(answer))
+            for row in csv.DictReader(io.StringIO(response))
         }
         expected = {}
         for row in self.rows(
@@ -1072,19 +1077,21 @@ class Day:
             self.findings.equal("export", f"decision {key}", shown[key], expected[key])
 
     def intents(self) -> None:
-        """What moderators did is what is stored, and each saw an item once."""
+        """The stored decisions are those that the moderators made."""
         for intent in self.cast.intents:
-            found = self.rows(
+            rows = self.rows(
                 "SELECT d.action, EXISTS (SELECT 1 FROM moderation_decision r WHERE r.reverses_id = d.id)"
                 " AS undone"
                 " FROM moderation_decision d JOIN accounts_user u ON u.id = d.by_id"
                 " WHERE u.username = %s AND d.item_id = %s AND d.action <> 'reverse' ORDER BY d.id",
                 intent.by, intent.item,
             )  # fmt: skip
-            mine = [each for each in self.cast.intents if (each.by, each.item) == (intent.by, intent.item)]
-            expected = [(each.action, each.undone) for each in mine]
-            stored = [(row.action, row.undone) for row in found]
-            if intent is mine[0]:
+            intents = [
+                other for other in self.cast.intents if (other.by, other.item) == (intent.by, intent.item)
+            ]
+            expected = [(other.action, other.undone) for other in intents]
+            stored = [(row.action, row.undone) for row in rows]
+            if intent is intents[0]:
                 self.findings.equal(
                     "decisions",
                     f"{intent.by} on item {intent.item}: action, whether undone",
@@ -1100,11 +1107,11 @@ class Day:
         models = sorted(set(re.findall(r'href="(/admin/(\w+)/(\w+)/)"', root.get("/admin/"))))
         self.findings.true("admin", f"only {len(models)} lists", len(models) > 15)
         for url, app, model in models:
-            answer = root.call("GET", url, expect=(200, 302, 403, 404, 500))
-            if answer.status_code != 200:
-                self.findings.true("admin", f"{url} answers {answer.status_code}", False)
+            response = root.call("GET", url, expect=(200, 302, 403, 404, 500))
+            if response.status_code != 200:
+                self.findings.true("admin", f"{url} responds {response.status_code}", False)
                 continue
-            count = re.search(r'(?s)class="paginator"[^>]*>(.*?)</(?:p|nav|div)>', answer.text)
+            count = re.search(r'(?s)class="paginator"[^>]*>(.*?)</(?:p|nav|div)>', response.text)
             table = f"{app}_{model}"
             exists = self.one("SELECT count(*) FROM information_schema.tables WHERE table_name = %s", table)
             if count and exists:
@@ -1144,26 +1151,26 @@ class Day:
         fresh = [row for row in rows if row.kind not in opened][:DETAILS]
         for row in fresh:
             opened.add(row.kind)
-            answer = root.call("GET", f"{url}{row.key}/change/", expect=(200, 302, 403, 404, 500))
-            self.findings.equal("admin", f"{url}{row.key}/change/ {row.kind}", answer.status_code, 200)
+            response = root.call("GET", f"{url}{row.key}/change/", expect=(200, 302, 403, 404, 500))
+            self.findings.equal("admin", f"{url}{row.key}/change/ {row.kind}", response.status_code, 200)
 
     def roles(self) -> None:
-        """Each list that somebody is offered opens."""
+        """Each list that the admin offers to a user opens."""
         for name in ("lea", "eli", "vic", "ann"):
             staff = self.cast.staff[name]
             for url in sorted(set(re.findall(r'href="(/admin/\w+/\w+/)"', staff.get("/admin/")))):
-                answer = staff.call("GET", url, expect=(200, 302, 403, 404, 500))
-                self.findings.equal(f"admin of {name}", url, answer.status_code, 200)
+                response = staff.call("GET", url, expect=(200, 302, 403, 404, 500))
+                self.findings.equal(f"admin of {name}", url, response.status_code, 200)
 
     def limited_moderator(self) -> None:
-        """A moderator of one community meets nothing of the others, on no page."""
+        """No page shows a moderator of one community anything of the others."""
         gwen = self.cast.staff[LIMITED]
         models = sorted(set(re.findall(r'href="(/admin/\w+/\w+/)"', gwen.get("/admin/"))))
         self.findings.true("limited moderator", "sees no list", models)
         console = ("profile/", "quality/", "policies/", "webhooks/", "bulk/", "decisions.csv?automatic=on")
         pages = [
             *models,
-            *(f"{CONSOLE}{each}" for each in console),
+            *(f"{CONSOLE}{path}" for path in console),
             f"{CONSOLE}search/?q={HIDDEN[0]}-author-1",
             "/admin/",
             "/monitoring/",
@@ -1177,13 +1184,15 @@ class Day:
             pages += [f"{url}?p={number}" for number in range(2, min(max(last, default=1), 6) + 1)]
             pages += re.findall(rf'href="({re.escape(url)}[^"/]+/change/)', page)[:4]
         for path in pages:
-            answer = gwen.call("GET", html.unescape(path), expect=(200, 302, 403, 404))
+            response = gwen.call("GET", html.unescape(path), expect=(200, 302, 403, 404))
             hops = 0
-            while answer.status_code == 302 and hops < 3:
+            while response.status_code == 302 and hops < 3:
                 hops += 1
-                answer = gwen.call("GET", answer.headers["Location"], expect=(200, 302, 403, 404))
+                response = gwen.call("GET", response.headers["Location"], expect=(200, 302, 403, 404))
             for word in HIDDEN:
-                body = answer.text.replace(f"{HIDDEN[0]}-author-1", "") if "search" in path else answer.text
+                body = (
+                    response.text.replace(f"{HIDDEN[0]}-author-1", "") if "search" in path else response.text
+                )
                 self.findings.true("limited moderator", f"{path} shows “{word}”", word not in body)
         for table, url in (
             ("predictions_prediction", "/admin/predictions/prediction"),
@@ -1194,16 +1203,18 @@ class Day:
             row = self.rows(
                 f"SELECT id FROM {table} WHERE community = %s ORDER BY id DESC LIMIT 1", HIDDEN[0]
             )
-            for found in row:
-                path = f"{url}/{found.id}/" + ("change/" if "console" not in url else "")
-                answer = gwen.call("GET", path, expect=(200, 302, 403, 404))
+            for hidden in row:
+                path = f"{url}/{hidden.id}/" + ("change/" if "console" not in url else "")
+                response = gwen.call("GET", path, expect=(200, 302, 403, 404))
                 self.findings.true(
-                    "limited moderator", f"{path} answers {answer.status_code}", answer.status_code != 200
+                    "limited moderator",
+                    f"{path} responds {response.status_code}",
+                    response.status_code != 200,
                 )
 
 
 def awaits_second_review(name: str, submission: str) -> str:
-    """Return the condition that somebody may yet review a comment blind, who must not see its decisions."""
+    """Return the condition that a user may review a comment blind, and so must not see its decisions."""
     return (
         "EXISTS (SELECT 1 FROM moderation_queueitem b WHERE b.kind = 'second' AND b.status = 'open'"
         f" AND b.submission_id = {submission} AND b.excluded_reviewer_id IS DISTINCT FROM"
@@ -1226,31 +1237,31 @@ def _close(shown: str | None, seconds: float | None) -> bool:
 
 
 def _strings(node: Any) -> Iterator[str]:
-    """Yield what Dash's components say."""
+    """Yield the texts of Dash's components."""
     if isinstance(node, str):
         yield node
     elif isinstance(node, list):
-        for each in node:
-            yield from _strings(each)
+        for child in node:
+            yield from _strings(child)
     elif isinstance(node, dict):
         props = node.get("props", node)
         yield from _strings(props.get("children", []))
 
 
 def spans(age: timedelta | None) -> set[str]:
-    """Return how the dashboard may write a duration that was measured some seconds before."""
+    """Return the texts with which the dashboard may show a duration that was measured some seconds ago."""
     if age is None:
         return {"–"}
-    found = set()
+    texts = set()
     for second in range(-20, 3):
         seconds = max(age.total_seconds() + second, 0)
         for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
             if seconds >= size:
-                found.add(f"{seconds / size:.1f} {unit}")
+                texts.add(f"{seconds / size:.1f} {unit}")
                 break
         else:
-            found.add(f"{seconds:.0f} s")
-    return found
+            texts.add(f"{seconds:.0f} s")
+    return texts
 
 
 def _percent(probability: float) -> str:

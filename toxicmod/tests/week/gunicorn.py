@@ -1,6 +1,6 @@
-"""gunicorn's configuration of the week: the product's own, except that calls are counted twice a second.
+"""gunicorn's configuration for the week: the product's, except that requests are counted twice a second.
 
-The product writes them every ten seconds. A clock that is moved on by hours would make it forget them.
+The product writes the counts every ten seconds, and moving the clock by hours would lose them.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ globals().update({name: value for name, value in vars(product).items() if not na
 
 
 def post_worker_init(worker: Any) -> None:
-    """Count faster, then do as the product does."""
+    """Write the counts more often, then configure the worker as in the product."""
     from apps.monitoring import request_metrics
 
     request_metrics.WRITE_SECONDS = 0.5

@@ -1,4 +1,4 @@
-"""What happens on each day of the week."""
+"""The events of each day of the week."""
 
 import csv
 import itertools
@@ -13,7 +13,7 @@ from typing import Any
 from playwright.sync_api import Browser
 
 from apps.training.jigsaw import COLUMNS
-from toxicmod.tests.week.actors import CONSOLE, LIMITED, Cast, ModeratorBrowser, Receiver, hire
+from toxicmod.tests.week.actors import CONSOLE, LIMITED, Cast, ModeratorBrowser, Receiver, create_cast
 from toxicmod.tests.week.checks import Day, Findings
 from toxicmod.tests.week.site import Site
 from toxicmod.tests.week.traffic import COMMUNITIES, Comment, Visitor, Writers
@@ -21,48 +21,48 @@ from toxicmod.tests.week.traffic import COMMUNITIES, Comment, Visitor, Writers
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 ROWS = 800  # of a data set
 CHALLENGER = "/admin/training/trainingrun/challenger/"
-ENOUGH = 1_000  # comments that a canary scores before it is promoted
-TRAINED = 500  # statements from which on the site trains by itself
+CANARY_COMMENTS = 1_000  # comments that a canary scores before it is promoted
+LABELS_TO_TRAIN = 500  # the site trains automatically after this number of labels
 
 
 class Week:
-    """The site, everybody, and what they do from Monday to Sunday."""
+    """The site, its users, and their actions from Monday to Sunday."""
 
     def __init__(self, site: Site, browser: Browser, hooks: Receiver) -> None:
         self.site, self.browser = site, browser
         self.writers = Writers(seed=17)
-        # MLflow is told of the shipped model, which takes the trainer long.
+        # The trainer registers the base model with MLflow, which takes long.
         site.clock.forward(timedelta(minutes=6))
-        self.cast: Cast = hire(site, hooks)
+        self.cast: Cast = create_cast(site, hooks)
         self.began = site.clock.now()
         self.morning = self.began.replace(hour=6, minute=10, second=0, microsecond=0)
         self.seen: dict[str, Any] = {}
         self.day = 0
-        self.later: dict[str, str] = {}  # secrets that the receiver is given later
-        self.visitor = Visitor(site.url, "203.0.113.150", self.site.tally)
+        self.new_secrets: dict[str, str] = {}  # rotated secrets that the receiver gets in the evening
+        self.visitor = Visitor(site.url, "203.0.113.150", self.site.request_counts)
 
-    def live(self, name: str) -> Findings:
-        """Live through a day; return what its checks found."""
+    def run_day(self, name: str) -> Findings:
+        """Run a day and its checks; return the findings."""
         self.day += 1
-        assert DAYS[self.day - 1] == name, "the days come in their order"
+        assert DAYS[self.day - 1] == name, "the days must run in order"
         began = self.site.clock.now()
         for staff in self.cast.staff.values():
             staff.sign_in()
         getattr(self, f"_{name.lower()}")()
         self.morning += timedelta(days=1)
         self._until(self.morning)
-        self.site.forward(minutes=6, trainer=True)  # what the schedules of the morning did is counted
+        self.site.forward(minutes=6, trainer=True)  # so that the results of the schedules are counted
         return Day(self.site, self.cast, self.day, began, self.seen).all()
 
     def _until(self, moment: datetime) -> None:
-        left = (moment - self.site.clock.now()).total_seconds()
-        assert left > 0, f"it is after {moment}: this machine is too slow for a day"
-        self.site.forward(seconds=left)
+        remaining = (moment - self.site.clock.now()).total_seconds()
+        assert remaining > 0, f"it is after {moment}: this machine is too slow for a day"
+        self.site.forward(seconds=remaining)
 
     def _at(self, hour: int) -> None:
         self._until(self.morning.replace(hour=hour, minute=0))
 
-    # The days
+    # Days
 
     def _monday(self) -> None:
         self.sign_webhooks()
@@ -94,7 +94,7 @@ class Week:
         self.canary(force=True)
         self.site.wait(
             lambda: self._outcomes()[-1:] == ["rolled_back"],
-            lambda: f"the canary goes on: {self._outcomes()}",
+            lambda: f"the canary has not ended: {self._outcomes()}",
         )
         self.moderate()
         self._at(18)
@@ -113,15 +113,16 @@ class Week:
     def _friday(self) -> None:
         self._at(9)
         self.traffic()
-        self.statements()
-        self.learn()
+        self.give_feedback()
+        self.train_automatically()
         # A model of so few comments may treat one group worse by chance. Then a lead has to force the canary
         # and, once it has finished, the promotion.
         force = bool(self.gates())
         self.canary(force=force)
         outcome = "finished" if force else "completed"
         self.site.wait(
-            lambda: self._outcomes()[-1:] == [outcome], lambda: f"the canary goes on: {self._outcomes()}"
+            lambda: self._outcomes()[-1:] == [outcome],
+            lambda: f"the canary has not ended: {self._outcomes()}",
         )
         if force:
             self.force_promotion()
@@ -138,7 +139,7 @@ class Week:
         self.roll_back()
         self._at(13)
         self.moderate()
-        self.cast.receiver.secrets = self.later
+        self.cast.receiver.secrets = self.new_secrets
         self.bulk()
         self._at(18)
         self.traffic()
@@ -153,10 +154,10 @@ class Week:
         self.traffic()
         self.lead()
 
-    # What platforms and visitors do
+    # Platforms and visitors
 
     def traffic(self) -> None:
-        """Let some hundred comments come in, through every API."""
+        """Send some hundred comments through every API."""
         for community in COMMUNITIES:
             platform = self.cast.platforms[community]
             for path, count in (("predict_proba", 40), ("predict", 1), ("predict_proba", 1), ("predict", 8)):
@@ -179,13 +180,13 @@ class Week:
         self.visitor.call("GET", "/example", headers={"Accept": "application/json"})
 
     def raid(self) -> None:
-        """Let an angry crowd come: an alert opens."""
+        """Send many rude comments, so that an alert opens."""
         for community in COMMUNITIES:
             comments = self.writers.comments(150, community=community, rude=0.95)
             self.cast.platforms[community].predict(comments)
         before = self._alerts()
         self.site.forward(minutes=11)
-        for _ in range(5):  # an alert opens when its rule is broken at several looks
+        for _ in range(5):  # an alert opens after several evaluations of its rule
             if self._alerts() > before:
                 break
             self.site.forward(minutes=3)
@@ -198,30 +199,32 @@ class Week:
             " WHERE r.name = 'Many comments are flagged'"
         )
 
-    def statements(self) -> None:
-        """Have people say of many comments what is true, until the site has enough to learn from."""
+    def give_feedback(self) -> None:
+        """Give feedback with labels on many comments, until the site has enough to train a model."""
         last = self.site.one("SELECT max(created_at) FROM training_dataset")
-        said = self.site.one("SELECT count(*) FROM predictions_feedback WHERE created_at >= %s", last)
-        left = itertools.chain.from_iterable(
-            self._scored(community, 200) for community in itertools.cycle(COMMUNITIES)
+        count = self.site.one("SELECT count(*) FROM predictions_feedback WHERE created_at >= %s", last)
+        predictions = itertools.chain.from_iterable(
+            self._score(community, 200) for community in itertools.cycle(COMMUNITIES)
         )
         with ThreadPoolExecutor(4) as pool:
-            for _ in pool.map(self._say, itertools.islice(left, max(TRAINED + 20 - said, 0))):
+            for _ in pool.map(
+                self._confirm, itertools.islice(predictions, max(LABELS_TO_TRAIN + 20 - count, 0))
+            ):
                 pass
 
-    def _scored(self, community: str, count: int) -> list[tuple[str, str, Comment]]:
+    def _score(self, community: str, count: int) -> list[tuple[str, str, Comment]]:
         comments = self.writers.comments(count, community=community, rude=0.4)
         results = self.cast.platforms[community].predict(comments)
         return [(community, result["id"], comment) for comment, result in zip(comments, results, strict=True)]
 
-    def _say(self, said: tuple[str, str, Comment]) -> None:
-        community, prediction, comment = said
+    def _confirm(self, scored: tuple[str, str, Comment]) -> None:
+        community, prediction, comment = scored
         self.cast.platforms[community].feedback(prediction, comment, is_right=True)
 
-    # What moderators do
+    # Moderators
 
     def moderate(self, *, browser: bool = True) -> None:
-        """Work on the queue: two by their app at once, one at a desk and one on a phone."""
+        """Work on the queue: two moderators through the API, one with a keyboard and one on a phone."""
         failures: list[BaseException] = []
 
         def work(name: str) -> None:
@@ -241,29 +244,27 @@ class Week:
             self._in_the_browser()
 
     def _in_the_browser(self) -> None:
-        """Decide at a desk by key and on a phone by touch, with answers that are slow."""
-        desk = ModeratorBrowser(self.browser, self.site, LIMITED, self.cast.intents)
+        """Decide by keyboard and on a phone by touch, with slow responses."""
+        laptop = ModeratorBrowser(self.browser, self.site, LIMITED, self.cast.intents)
         phone = ModeratorBrowser(self.browser, self.site, "pat", self.cast.intents, width=390)
         for number in range(4):
-            intent = desk.decide()
+            intent = laptop.decide()
             assert intent is not None, f"too few comments of {LIMITED}'s community wait"
             if number == 2:
-                desk.undo(intent)
-                desk.decide()
-                desk.moved_on(intent)
+                laptop.undo(intent)
+                laptop.decide()
+                laptop.wait_for_next(intent)
             else:
-                desk.moved_on(intent)
-            if (tapped := phone.decide()) is not None:
-                phone.moved_on(tapped)
-        if (skipped := desk.decide("skip")) is not None:
-            desk.moved_on(skipped)
-        for each in (desk, phone):
-            each.close()
-            assert not each.errors, f"{each.name}'s browser: {each.errors}"
-            twice = {item for item in each.shown if each.shown.count(item) > 1} - self._undone()
-            assert not twice, (
-                f"{each.name} was shown decided items again: {twice}; in this order {each.shown}"
-            )
+                laptop.wait_for_next(intent)
+            if (phone_intent := phone.decide()) is not None:
+                phone.wait_for_next(phone_intent)
+        if (skipped := laptop.decide("skip")) is not None:
+            laptop.wait_for_next(skipped)
+        for device in (laptop, phone):
+            device.close()
+            assert not device.errors, f"{device.name}'s browser: {device.errors}"
+            twice = {item for item in device.shown if device.shown.count(item) > 1} - self._undone()
+            assert not twice, f"{device.name} saw decided items again: {twice}; in this order {device.shown}"
 
     def _undone(self) -> set[int]:
         return {intent.item for intent in self.cast.intents if intent.undone}
@@ -274,7 +275,7 @@ class Week:
             self.cast.apps["lea"].work(6, queue=queue)
 
     def appeal(self) -> None:
-        """Let authors object to what was decided: on the page, and through their platform."""
+        """Appeal some rejections, on the page and through the platform."""
         rejected = [
             receipt.payload
             for receipt in self.cast.receiver.receipts
@@ -287,20 +288,20 @@ class Week:
         for payload in rejected:
             if payload["decision_id"] in appealable[2:3]:
                 platform = self.cast.platforms[payload["community"]]
-                body = {"decision_id": payload["decision_id"], "text": "The author asks to look again."}
+                body = {"decision_id": payload["decision_id"], "text": "The author asks for another review."}
                 platform.api("POST", "appeals", body, expect=201)
 
     def _still_rejected(self, decisions: list[int]) -> list[int]:
-        found = self.site.rows(
+        decision_rows = self.site.rows(
             "SELECT d.id FROM moderation_decision d WHERE d.id = ANY(%s) AND d.action = 'reject'"
             " AND NOT EXISTS (SELECT 1 FROM moderation_decision o WHERE o.submission_id = d.submission_id"
             " AND o.id > d.id) ORDER BY d.id",
             decisions,
         )
-        return [row.id for row in found]
+        return [row.id for row in decision_rows]
 
     def bulk(self) -> None:
-        """Have a lead approve the comments that are least likely to be toxic, all at once."""
+        """Have a lead approve the comments that are least likely to be toxic, with a bulk job."""
         lea = self.cast.staff["lea"]
         form = {
             "label": "toxic",
@@ -326,14 +327,16 @@ class Week:
     # Webhooks
 
     def sign_webhooks(self) -> None:
-        """Have an administrator create the platforms' signing secrets, and a platform try them."""
+        """Have an administrator create the platforms' signing secrets, and send a test."""
         for community in COMMUNITIES:
             self._rotate(community)
         root = self.cast.staff["root"]
         before = len(self.cast.receiver.accepted())
         page = self._signing(COMMUNITIES[0])
         root.post(f"{page}test/", {"url": f"{self.cast.receiver.url}/test"}, page=page, expect=(200, 302))
-        assert len(self.cast.receiver.accepted()) == before + 1, f"no test came: {self.cast.receiver.faults}"
+        assert len(self.cast.receiver.accepted()) == before + 1, (
+            f"the receiver got no test: {self.cast.receiver.faults}"
+        )
 
     def _signing(self, community: str) -> str:
         """Return the page of a platform's signing secrets."""
@@ -341,11 +344,11 @@ class Week:
         return f"{CONSOLE}webhooks/signing/{client}/"
 
     def _rotate(self, community: str) -> tuple[str, str]:
-        """Create a secret, which is shown once; return its id and the secret. The receiver knows it now."""
+        """Create a secret, which is shown once; return its id and the secret. The receiver gets it."""
         page = self._signing(community)
         root = self.cast.staff["root"]
-        answer = root.send(f"{page}rotate/", {"overlap_hours": "24"}, page=page, expect=(200, 302))
-        html = answer.text if answer.status_code == 200 else root.get(answer.headers["Location"])
+        response = root.send(f"{page}rotate/", {"overlap_hours": "24"}, page=page, expect=(200, 302))
+        html = response.text if response.status_code == 200 else root.get(response.headers["Location"])
         shown = re.search(r"(?s)The secret of (\w+).*?<code class=\"secret\">(\w+)</code>", html)
         assert shown, f"{page} shows no secret"
         assert shown[2] not in root.get(page), f"{page} shows the secret twice"
@@ -353,46 +356,46 @@ class Week:
         return shown[1], shown[2]
 
     def rotate_keys(self) -> None:
-        """Rotate the platforms' secrets; the receiver goes on with the old ones until the evening."""
+        """Rotate the platforms' secrets; the receiver uses the old ones until the evening."""
         known = dict(self.cast.receiver.secrets)
         for community in COMMUNITIES:
             self._rotate(community)
-        self.later = self.cast.receiver.secrets
+        self.new_secrets = self.cast.receiver.secrets
         self.cast.receiver.secrets = known
 
     def receiver_is_down(self, meanwhile: Callable[[], None]) -> None:
-        """Let the platforms' receiver be down for an hour; it says so, and for how long."""
+        """Let the receiver respond with 503 and Retry-After for an hour."""
         receiver = self.cast.receiver
         receiver.down_until = self.site.clock.now() + timedelta(hours=1)
-        begun = len(receiver.receipts)
+        first = len(receiver.receipts)
         meanwhile()
         for _ in range(3):
             self.site.forward(minutes=18)
-        early = [receipt for receipt in receiver.receipts[begun:] if receipt.status == 503]
-        tries = {receipt.delivery: 0 for receipt in early}
+        early = [receipt for receipt in receiver.receipts[first:] if receipt.status == 503]
+        attempts = {receipt.delivery: 0 for receipt in early}
         for receipt in early:
-            tries[receipt.delivery] += 1
+            attempts[receipt.delivery] += 1
         self.site.forward(minutes=20)
         receiver.down_until = None
         assert early, "nothing was sent while the receiver was down"
-        again = {delivery: count for delivery, count in tries.items() if count > 1}
-        assert not again, f"tried again although the receiver said when to come back (Retry-After): {again}"
+        repeated = {delivery: count for delivery, count in attempts.items() if count > 1}
+        assert not repeated, f"retried before the time of Retry-After: {repeated}"
 
     def gone(self) -> None:
-        """Let one platform's receiver say that it is gone for good: it is asked once for each decision."""
+        """Let one platform's receiver respond with 410, after which no webhook may be retried."""
         community = COMMUNITIES[2]
         self.cast.receiver.gone.add(f"/{community}")
-        begun = len(self.cast.receiver.receipts)
+        first = len(self.cast.receiver.receipts)
         self.moderate(browser=False)
         self.site.forward(minutes=15)
         self.site.forward(minutes=30)
-        asked = [r.delivery for r in self.cast.receiver.receipts[begun:] if r.status == 410]
-        assert len(asked) == len(set(asked)), "a receiver that is gone (410) was asked again"
+        delivery_ids = [r.delivery for r in self.cast.receiver.receipts[first:] if r.status == 410]
+        assert len(delivery_ids) == len(set(delivery_ids)), "a webhook was retried after a 410"
 
     # Models
 
     def import_rows(self, what: str) -> None:
-        """Import labelled comments; the first time with their columns mixed up."""
+        """Import labelled comments; the first time with wrong labels."""
         path = self.site.folder / f"{what}.csv"
         with path.open("w", newline="") as file:
             rows = Writers(seed=3).rows(ROWS, mistaken=what == "mistaken")
@@ -406,19 +409,19 @@ class Week:
         form = {"dataset": dataset, "recipe": "two_level", "seed": "0"}
         eli.post("/admin/training/trainingrun/start/", form)
         self.site.settle()
-        self.trained()
+        self.check_training()
 
-    def learn(self) -> None:
-        """Wait until the schedule has found that enough was said, and a model has been trained on it."""
+    def train_automatically(self) -> None:
+        """Wait until the schedule has trained a model on the feedback."""
         query = "SELECT count(*) FROM training_trainingrun WHERE trigger IS NOT NULL"
         before = self.site.one(query)
         self.site.forward(minutes=16)
-        self.site.wait(lambda: self.site.one(query) > before, lambda: "nothing was learned")
+        self.site.wait(lambda: self.site.one(query) > before, lambda: "the schedule has trained no model")
         self.site.settle()
-        self.trained()
+        self.check_training()
 
-    def trained(self) -> None:
-        """See that the newest run succeeded, and wait until its model is measured at its gates."""
+    def check_training(self) -> None:
+        """Check that the newest run succeeded, and wait for its gate report."""
         run = self.site.rows(
             "SELECT status, error, version_id FROM training_trainingrun ORDER BY id DESC LIMIT 1"
         )[0]
@@ -431,13 +434,13 @@ class Week:
         )
 
     def gates(self) -> list[str]:
-        """Return the gates that the newest report says were failed."""
+        """Return the failed gates of the newest report."""
         gates = self.site.one("SELECT gates FROM training_gatereport ORDER BY id DESC LIMIT 1")
         return [json.dumps(gate) for gate in gates if not gate["passed"]]
 
     def canary(self, *, force: bool) -> None:
-        """Let the challenger serve half of the requests, until it has scored enough or was taken back."""
-        form: dict[str, Any] = {"reason": "to see how it does", "share": "50", "canary": "1"}
+        """Serve half of the requests with the challenger, until it has scored enough or is rolled back."""
+        form: dict[str, Any] = {"reason": "to test it", "share": "50", "canary": "1"}
         if force:
             form["force"] = "on"
         before = self._outcomes()
@@ -458,7 +461,7 @@ class Week:
                 served = self.site.one(
                     "SELECT count(*) FROM predictions_prediction WHERE model_version_id = %s", version[0].id
                 )
-                if self._outcomes() != before or served >= ENOUGH:
+                if self._outcomes() != before or served >= CANARY_COMMENTS:
                     return
 
     def _wait_for_processes(self) -> None:
@@ -469,7 +472,7 @@ class Week:
         return [row.outcome for row in self.site.rows("SELECT outcome FROM registry_canaryend ORDER BY id")]
 
     def roll_back(self) -> None:
-        """Have a lead go back to the champion before."""
+        """Have a lead roll back to the previous champion."""
         self.cast.staff["lea"].post(
             "/admin/training/trainingrun/roll-back/", {"reason": "to compare both once more"}
         )
@@ -478,14 +481,14 @@ class Week:
         self._wait_for_processes()
 
     def force_promotion(self) -> None:
-        """Have a lead promote the challenger, although it treats groups worse: it knows this site's words."""
+        """Have a lead promote the challenger, although its fairness gates fail."""
         form = {"reason": "It knows how people write here.", "share": "5", "promote": "1", "force": "on"}
         self.cast.staff["lea"].post(CHALLENGER, form)
         assert self.site.one("SELECT forced FROM registry_promotion ORDER BY id DESC LIMIT 1")
         self._wait_for_processes()
 
     def promote(self) -> None:
-        """Have a lead promote the model that was rolled back, now as a matter of course."""
+        """Have a lead promote the model that was rolled back."""
         number = self.site.one("SELECT number FROM registry_modelversion WHERE alias = 'previous'")
         before = self.site.one("SELECT count(*) FROM registry_promotion")
         self.site.manage("promote_model", f"v{number}", "--reason", "It was the better one.", "--force")

@@ -1,6 +1,6 @@
 """The site of the week: PostgreSQL, Valkey, MLflow, gunicorn, and the workers that `compose.yaml` names.
 
-All of it lives by one clock that the test moves on. What the processes log is kept and can be read.
+All processes use one clock, which the test moves. Their logs are kept.
 """
 
 import json
@@ -31,7 +31,7 @@ from toxicmod.testing.site import ROOT, free_port, manage, wait_until_answered
 PASSWORD = "correct horse battery staple"
 METRICS_TOKEN = "the week's token"
 START = (0, 6)  # Monday, 06:00 UTC
-PATIENCE = 600.0  # seconds of real time; a busy machine is slow, not wrong
+WAIT_SECONDS = 600.0  # real time, for a busy machine
 _SET_UP = """
 import json
 from django.conf import settings
@@ -63,21 +63,21 @@ class Line(NamedTuple):
 
 
 @dataclass
-class Tally:
-    """What the clients saw of the APIs whose calls are counted: calls and refusals by source."""
+class RequestCounts:
+    """The requests of the clients: all, and those rejected with a 4xx status, by source."""
 
     calls: Counter[str] = field(default_factory=Counter)
-    refused: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
 
     def add(self, path: str, status: int) -> None:
-        """Note a call that was answered."""
+        """Count a request that got a response."""
         if source := source_of(path):
             self.calls[source] += 1
-            self.refused[source] += 400 <= status < 500
+            self.rejected[source] += 400 <= status < 500
 
 
 def source_of(path: str) -> str | None:
-    """Return as which source the dashboard counts a call, or None where it does not."""
+    """Return the source under which the dashboard counts a request, or None."""
     path = path.partition("?")[0]
     if path.startswith("/api/v1/"):
         return "api"
@@ -89,18 +89,23 @@ def source_of(path: str) -> str | None:
 
 @dataclass
 class Process:
-    """A process of the site, and how much of its log was read."""
+    """A process of the site.
+
+    Attributes:
+        offset: the number of bytes of the log that were read.
+        level: the level of the last line; Celery's first lines have no format.
+    """
 
     name: str
     running: subprocess.Popen[bytes]
     log: Path
     offset: int = 0
-    level: str = "BANNER"  # of the line before; Celery's first lines are in no format
+    level: str = "BANNER"
 
 
 @dataclass
 class Tasks:
-    """What the workers logged of one task."""
+    """The ids of a task's messages in the logs of the workers."""
 
     received: set[str] = field(default_factory=set)
     succeeded: set[str] = field(default_factory=set)
@@ -121,12 +126,12 @@ class Site:
         self.tasks: dict[str, Tasks] = {}
         self.schedules: dict[str, float] = {}
         self.slow: set[str] = set()  # tasks of the trainer
-        self.tally = Tally()
+        self.request_counts = RequestCounts()
 
     # The database
 
     def rows(self, query: str, *parameters: Any) -> list[Any]:
-        """Return what a query finds."""
+        """Return the rows of a query."""
         return self.database.execute(query, parameters).fetchall()  # type: ignore[arg-type]
 
     def one(self, query: str, *parameters: Any) -> Any:
@@ -146,30 +151,30 @@ class Site:
             process.offset += len(whole)
             for line in whole.decode(errors="replace").splitlines():
                 if line.strip():
-                    self._take(process, parse(process.name, line))
+                    self._record(process, parse(process.name, line))
 
-    def _take(self, process: Process, line: Line) -> None:
+    def _record(self, process: Process, line: Line) -> None:
         if line.level == "PLAIN" and (process.level == "BANNER" or line.message.startswith("  ")):
-            line = line._replace(level=process.level)  # it belongs to the line before
+            line = line._replace(level=process.level)  # a continuation of the previous line
         process.level = line.level
         self.lines.append(line)
-        if found := _EXPIRED.match(line.message):  # the clock was moved on while it waited
-            self.tasks.setdefault(found["task"], Tasks()).received.discard(found["id"])
+        if match := _EXPIRED.match(line.message):  # the clock was moved while the task waited
+            self.tasks.setdefault(match["task"], Tasks()).received.discard(match["id"])
             return
-        if not line.logger.startswith("celery.") or not (found := _TASK.match(line.message)):
+        if not line.logger.startswith("celery.") or not (match := _TASK.match(line.message)):
             return
-        task = self.tasks.setdefault(found["task"], Tasks())
-        if found["what"] == "received":
-            task.received.add(found["id"])
+        task = self.tasks.setdefault(match["task"], Tasks())
+        if match["what"] == "received":
+            task.received.add(match["id"])
         else:
-            task.ended.add(found["id"])
-            if found["what"].startswith("succeeded"):
-                task.succeeded.add(found["id"])
+            task.ended.add(match["id"])
+            if match["what"].startswith("succeeded"):
+                task.succeeded.add(match["id"])
 
     # Time
 
     def forward(self, *, trainer: bool = False, **by: float) -> None:
-        """Move the clock on, and wait until the schedules that became due have run and nothing is left.
+        """Move the clock forward, and wait until the due schedules have run and the workers are idle.
 
         Args:
             trainer: wait also until the trainer's schedules have succeeded. A training delays these.
@@ -182,30 +187,32 @@ class Site:
         self.clock.forward(delta)
         due = {task for task, seconds in self.schedules.items() if seconds <= delta.total_seconds()}
 
-        def late() -> list[str]:
+        def missing() -> list[str]:
             return [
                 task
                 for task in due - self.slow
                 if not self.tasks.get(task, Tasks()).received - before.get(task, set())
             ]
 
-        def late_in_trainer() -> list[str]:
+        def missing_in_trainer() -> list[str]:
             return [
                 task
                 for task in due & self.slow
                 if not self.tasks.get(task, Tasks()).succeeded - before.get(task, set())
             ]
 
-        self.wait(lambda: not late(), lambda: f"after {delta} these schedules did not run: {late()}")
+        self.wait(lambda: not missing(), lambda: f"after {delta} these schedules did not run: {missing()}")
         self.settle()
         if trainer:
             self.wait(
-                lambda: not late_in_trainer(),
-                lambda: f"after {delta} these schedules of the trainer did not succeed: {late_in_trainer()}",
+                lambda: not missing_in_trainer(),
+                lambda: (
+                    f"after {delta} these schedules of the trainer did not succeed: {missing_in_trainer()}"
+                ),
             )
 
     def settle(self) -> None:
-        """Wait until the workers have done what was to be done by now."""
+        """Wait until the workers are idle and all requests are counted."""
         self.wait(self._is_settled, lambda: f"still busy: {self._busy()}")
 
     def _is_settled(self) -> bool:
@@ -214,7 +221,7 @@ class Site:
 
     def _busy(self) -> dict[str, Any]:
         # A webhook's message waits in the worker until the webhook is due.
-        going = {
+        running = {
             name: len(task.received - task.ended)
             for name, task in self.tasks.items()
             if task.received - task.ended and not name.endswith(".deliver") and name not in self.slow
@@ -232,32 +239,32 @@ class Site:
         )
         uncounted = {
             source: calls - counted.get(source, 0)
-            for source, calls in self.tally.calls.items()
+            for source, calls in self.request_counts.calls.items()
             if calls != counted.get(source, 0)
         }
         runs = self.one("SELECT count(*) FROM training_trainingrun WHERE status IN ('queued', 'running')")
         return {
-            "tasks": going,
+            "tasks": running,
             "queues": queues,
             "webhooks": due,
             "training runs": runs,
             "calls that are not counted": uncounted,
         }
 
-    def wait(self, condition: Any, complaint: Any, seconds: float = PATIENCE) -> Any:
-        """Return what the condition gives once it is true.
+    def wait(self, condition: Any, message: Any, seconds: float = WAIT_SECONDS) -> Any:
+        """Wait until the condition is true; return its value.
 
         Raises:
-            AssertionError: it is not within the time; `complaint()` says what is missing.
+            AssertionError: it is not true in time; the message contains `message()`.
         """
         end = time.monotonic() + seconds
         while True:
             self.read()
-            if found := condition():
-                return found
+            if value := condition():
+                return value
             for process in self.processes:
                 assert process.running.poll() is None, f"{process.name} ended: {self.tail(process)}"
-            assert time.monotonic() < end, f"{complaint()} ({seconds:.0f} s)"
+            assert time.monotonic() < end, f"{message()} ({seconds:.0f} s)"
             time.sleep(0.1)
 
     def tail(self, process: Process) -> str:
@@ -278,7 +285,7 @@ class Site:
         return process
 
     def stop(self) -> None:
-        """Stop every process, those that others wait for last."""
+        """Stop every process, in reverse order of their start."""
         for process in reversed(self.processes):
             process.running.send_signal(signal.SIGTERM)
         for process in reversed(self.processes):
@@ -296,21 +303,21 @@ class Site:
 
 
 def parse(process: str, line: str) -> Line:
-    """Return a line of a log; what is in nobody's format counts as an error, for it should not be there."""
+    """Parse a line of a log. A line in an unknown format has the level PLAIN."""
     if line.startswith("{"):
         try:
-            found = json.loads(line)
-            message = found["message"] + (f"\n{found['exc_info']}" if found.get("exc_info") else "")
-            return Line(process, found["levelname"], found["name"], message)
+            record = json.loads(line)
+            message = record["message"] + (f"\n{record['exc_info']}" if record.get("exc_info") else "")
+            return Line(process, record["levelname"], record["name"], message)
         except (ValueError, KeyError):
             pass
-    if match := re.match(r"\[[^\]]+\] \[\d+\] \[(\w+)\] (.*)", line):  # gunicorn's own
+    if match := re.match(r"\[[^\]]+\] \[\d+\] \[(\w+)\] (.*)", line):  # gunicorn's format
         return Line(process, match[1], "gunicorn", match[2])
     return Line(process, "PLAIN", "", line)
 
 
 def celery_commands() -> dict[str, list[str]]:
-    """Return what the services of `compose.yaml` that run Celery run, by name."""
+    """Return the commands of the services in `compose.yaml` that run Celery, by name."""
     services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
     commands = {name: str(service.get("command", "")).split() for name, service in services.items()}
     return {name: command for name, command in commands.items() if command[:1] == ["celery"]}
@@ -370,10 +377,10 @@ def week_site(folder: Path, *, environment: dict[str, str] | None = None) -> Ite
         )
         for name, command in celery_commands().items():
             options = ["--max-interval", "1", "--schedule", str(folder / "beat")] if "beat" in command else []
-            kept = [each for each in command[1:] if not each.startswith("/tmp")]
-            if "--schedule" in kept:
-                kept.remove("--schedule")
-            site.start(name, [sys.executable, "-m", "celery", *kept, *options])
+            arguments = [argument for argument in command[1:] if not argument.startswith("/tmp")]
+            if "--schedule" in arguments:
+                arguments.remove("--schedule")
+            site.start(name, [sys.executable, "-m", "celery", *arguments, *options])
         schedules, slow = json.loads(listed)
         site.schedules, site.slow = {task: float(seconds) for task, seconds in schedules}, set(slow)
         wait_until_answered(web.running, f"{site.url}/ready")

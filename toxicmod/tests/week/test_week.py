@@ -1,8 +1,7 @@
-"""A week in the life of one site: everybody at work, all schedules running, time moving on day by day.
+"""A simulated week of one site with all users and schedules, to find features that fail in combination.
 
-Features that work alone fail when they meet. So at the end of each day every number on every page must be
-the one that the database gives, no line above INFO may be unexplained, every schedule must have run, and
-every record must be readable by those who may see it and by nobody else.
+At the end of each day, the tests compare each number on each page with the database, check that the logs have
+no unexplained line above INFO, that every schedule has run, and that users see exactly what they may see.
 """
 
 from collections.abc import Iterator
@@ -18,13 +17,13 @@ from toxicmod.tests.week.site import week_site
 
 pytestmark = [
     pytest.mark.week,
-    pytest.mark.skipif(not HAS_COMPILER, reason="NO WEEK WAS LIVED: there is no gcc to build its clock"),
+    pytest.mark.skipif(not HAS_COMPILER, reason="NOT TESTED: THE WEEK; there is no gcc to build its clock"),
 ]
 
 
 @pytest.fixture(scope="module")
 def week(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Week]:
-    """The one site of all days."""
+    """The site, shared by all days."""
     folder: Path = tmp_path_factory.mktemp("week")
     with week_site(folder) as site, receiver(site) as hooks:
         yield Week(site, chromium, hooks)
@@ -32,5 +31,5 @@ def week(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.mark.parametrize("day", DAYS)
 def test_day(week: Week, day: str) -> None:
-    found = week.live(day)
-    assert not found.wrong, "\n".join([f"{len(found.wrong)} findings", *found.wrong[:60]])
+    findings = week.run_day(day)
+    assert not findings.wrong, "\n".join([f"{len(findings.wrong)} findings", *findings.wrong[:60]])

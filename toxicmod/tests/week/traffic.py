@@ -1,4 +1,4 @@
-"""What people write, made up from a seed, and the platforms that send it through every API."""
+"""Generated comments, and the clients that send them through every API."""
 
 import itertools
 import json
@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import requests
 
 from apps.classifier.labels import LABELS
-from toxicmod.tests.week.site import Tally
+from toxicmod.tests.week.site import RequestCounts
 
-# Each community's name stands in all that is written there: whoever may not see it must never meet the word.
+# The name of a community is part of all its comments, to detect comments on pages of users without access.
 COMMUNITIES = ("zinnia", "zugzwang", "saffron")
 _THINGS = {
     "zinnia": ("seedling", "compost heap", "greenhouse", "tomato plant", "flower bed", "lawn"),
@@ -54,7 +54,7 @@ TIMEOUT = 60
 
 
 class Comment(NamedTuple):
-    """A comment, and the labels that are true of it."""
+    """A comment with the labels that apply to it."""
 
     text: str
     community: str
@@ -67,7 +67,7 @@ class Comment(NamedTuple):
 
 
 class Writers:
-    """People who write: an endless stream of comments, the same for the same seed."""
+    """A generator of comments, deterministic for a seed."""
 
     def __init__(self, seed: int) -> None:
         self._chance = random.Random(seed)
@@ -106,7 +106,7 @@ class Writers:
         """Yield labelled comments as the rows of a data set.
 
         Args:
-            mistaken: somebody mixed the columns up: kind comments carry the labels.
+            mistaken: whether kind comments have the labels instead of rude ones.
         """
         for number in range(count):
             comment = self.comment(rude=0.4)
@@ -116,10 +116,10 @@ class Writers:
 
 
 class Client:
-    """Somebody who calls the site over HTTPS, through one proxy that says so."""
+    """A client that calls the site through one proxy with TLS."""
 
-    def __init__(self, url: str, address: str, tally: Tally) -> None:
-        self.url, self.tally = url, tally
+    def __init__(self, url: str, address: str, request_counts: RequestCounts) -> None:
+        self.url, self.request_counts = url, request_counts
         self.session = requests.Session()
         self.session.headers.update(
             {
@@ -130,38 +130,40 @@ class Client:
         )
 
     def call(self, method: str, path: str, *, expect: int | tuple[int, ...] = 200, **options: Any) -> Any:
-        """Make a request; return the answer.
+        """Send a request; return the response.
 
         Raises:
-            AssertionError: its status is another than expected.
+            AssertionError: its status is not the expected one.
         """
-        answer = self.session.request(
+        response = self.session.request(
             method, f"{self.url}{path}", timeout=TIMEOUT, allow_redirects=False, **options
         )
         for cookie in self.session.cookies:
-            cookie.secure = False  # between the proxy and the site there is no TLS
-        self.tally.add(path, answer.status_code)
-        wanted = (expect,) if isinstance(expect, int) else expect
-        assert answer.status_code in wanted, (
-            f"{method} {path}: {answer.status_code}, not {expect}: {answer.text[:600]}"
+            cookie.secure = False  # there is no TLS between the proxy and the site
+        self.request_counts.add(path, response.status_code)
+        expected = (expect,) if isinstance(expect, int) else expect
+        assert response.status_code in expected, (
+            f"{method} {path}: {response.status_code}, not {expect}: {response.text[:600]}"
         )
-        return answer
+        return response
 
 
 class Platform(Client):
-    """A platform with an API key: what its server does all day."""
+    """The server of a platform with an API key."""
 
-    def __init__(self, url: str, tally: Tally, *, secret: str, address: str, callback: str = "") -> None:
-        super().__init__(url, address, tally)
+    def __init__(
+        self, url: str, request_counts: RequestCounts, *, secret: str, address: str, callback: str = ""
+    ) -> None:
+        super().__init__(url, address, request_counts)
         self.secret, self.callback = secret, callback
         self.rejected: list[dict[str, Any]] = []
         self._number = itertools.count(1)
 
     def api(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
-        """Call the REST API; return the answer's JSON."""
+        """Call the REST API; return the response's JSON."""
         headers = {"Authorization": f"Api-Key {self.secret}"}
-        answer = self.call(method, f"/api/v1/{path}", json=body, headers=headers, **options)
-        return answer.json() if answer.content else None
+        response = self.call(method, f"/api/v1/{path}", json=body, headers=headers, **options)
+        return response.json() if response.content else None
 
     def predict(
         self, comments: list[Comment], *, path: str = "predict", **options: Any
@@ -171,14 +173,14 @@ class Platform(Client):
             body = {"text": comments[0].text, "external_id": self._external_id(comments[0])}
             return [self.api("POST", path, body | {"community": comments[0].community} | options)]
         body = {
-            "texts": [each.text for each in comments],
-            "external_ids": [self._external_id(each) for each in comments],
+            "texts": [comment.text for comment in comments],
+            "external_ids": [self._external_id(comment) for comment in comments],
             "community": comments[0].community,
         }
         return self.api("POST", path, body | options)["results"]
 
     def moderate(self, comment: Comment) -> dict[str, Any]:
-        """Ask whether a comment may stay."""
+        """Moderate a comment."""
         body = {
             "text": comment.text,
             "community": comment.community,
@@ -189,7 +191,7 @@ class Platform(Client):
         return self.api("POST", "moderate", body)
 
     def feedback(self, prediction: str, comment: Comment, *, is_right: bool) -> None:
-        """Say what is true of a comment that was scored."""
+        """Send feedback with the labels that apply."""
         labels = {label: label in comment.labels for label in LABELS}
         body = {"prediction_id": prediction, "is_right": is_right, "labels": labels}
         self.api("POST", "feedback", body, expect=201)
@@ -217,7 +219,7 @@ class Perspective(Platform):
         }
 
     def suggest(self, comment: Comment) -> None:
-        """Say how toxic a comment is."""
+        """Suggest a score for a comment."""
         score = {"summaryScore": {"value": float(comment.is_rude)}}
         body = {
             "comment": {"text": comment.text},
@@ -240,35 +242,35 @@ class Perspective(Platform):
                 f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}\r\n"
             )
         parts.append(f"--{boundary}--\r\n")
-        answer = self.call(
+        response = self.call(
             "POST",
             f"/batch?key={self.secret}",
             data="".join(parts).encode(),
             headers={"Content-Type": f'multipart/mixed; boundary="{boundary}"'},
         )
-        assert answer.text.count("HTTP/1.1 200 OK") == len(comments), answer.text[:600]
+        assert response.text.count("HTTP/1.1 200 OK") == len(comments), response.text[:600]
 
 
 class Visitor(Client):
-    """Somebody who tries the public pages, without an account."""
+    """A visitor of the public pages."""
 
     def token(self, html: str) -> str:
         """Return the token of a page's forms."""
         return html.split('name="csrfmiddlewaretoken" value="')[1].split('"')[0]
 
     def try_comment(self, comment: Comment, *, is_right: bool | None = None) -> str:
-        """Have a comment scored and stored, say whether the result is right; return the result's page."""
+        """Score and store a comment on the home page and give feedback; return the path of the result."""
         token = self.token(self.call("GET", "/").text)
         form = {"csrfmiddlewaretoken": token, "text": comment.text, "store": "on"}
         path = self.call("POST", "/", data=form, expect=302).headers["Location"]
         page = self.call("GET", path).text
         if is_right is not None:
-            said = {"csrfmiddlewaretoken": self.token(page), "is_right": str(int(is_right))}
-            self.call("POST", f"{path}/feedback", data=said, expect=302)
+            form = {"csrfmiddlewaretoken": self.token(page), "is_right": str(int(is_right))}
+            self.call("POST", f"{path}/feedback", data=form, expect=302)
         return path
 
     def appeal(self, url: str, text: str) -> None:
-        """Object to a decision on the page that its author was sent."""
+        """Appeal a decision on the page whose URL its author got."""
         path = url[url.index("/appeal/") :]
         page = self.call("GET", path).text
         form = {"csrfmiddlewaretoken": self.token(page), "text": text}

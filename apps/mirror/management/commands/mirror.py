@@ -90,6 +90,6 @@ Copying a record again changes nothing: a stored record remains as it is."""
         self.stdout.write(f"Both sides are equal: {records} records in {hours} hours.")
 
     def _write_lag(self) -> None:
-        lag = ChangeLogEntry.objects.lag()
-        oldest = f", the oldest for {lag.seconds:.0f} s" if lag.count else ""
-        self.stdout.write(f"{lag.count} records are pending{oldest}.")
+        replication_lag = ChangeLogEntry.objects.replication_lag()
+        oldest = f", the oldest for {replication_lag.seconds:.0f} s" if replication_lag.count else ""
+        self.stdout.write(f"{replication_lag.count} records are pending{oldest}.")

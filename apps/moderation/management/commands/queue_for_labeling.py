@@ -6,8 +6,6 @@ from typing import Any
 
 from apps.core.management import ProjectCommand
 from apps.moderation import actions
-from apps.moderation.exceptions import ModerationError
-from apps.registry.exceptions import NoModelError
 
 
 class Command(ProjectCommand):
@@ -17,7 +15,6 @@ It selects new comments on which the model is least certain, and those on which 
 disagree, without near-duplicates. A tenth is a random sample in the queue “Audit”. The schedule does the
 same once a day with LABELS_PER_DAY comments, unless this command has run that day."""
     examples = "  manage.py queue_for_labeling\n  manage.py queue_for_labeling --count 200"
-    expected_errors = (ModerationError, NoModelError)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--count", type=int, default=50, help="Number of comments (50).")

@@ -4,8 +4,6 @@ from typing import Any
 
 from apps.core.management import ProjectCommand
 from apps.moderation import actions
-from apps.moderation.exceptions import ModerationError
-from apps.registry.exceptions import NoModelError
 
 
 class Command(ProjectCommand):
@@ -13,7 +11,6 @@ class Command(ProjectCommand):
 
 Existing examples are not added again. `manage.py remove_examples` deletes them."""
     examples = "  manage.py seed_demo_queue"
-    expected_errors = (ModerationError, NoModelError)
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.stdout.write(f"Added {actions.seed_examples()} examples to the queue.")

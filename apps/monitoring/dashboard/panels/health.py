@@ -98,21 +98,7 @@ def health_panel(filters: Filters) -> Panel:
     # Requests are counted over all communities, so their number is not shown for a single one.
     if all_communities:
         stats.insert(0, Stat("Requests per minute", f"{per_minute:,.1f}", "last five minutes"))
-        times = list(minutes)
-        plots.append(
-            Plot(
-                "requests",
-                f"{pluralize(requests, 'request was', 'requests were')} answered in the last hour; "
-                f"{errors:,} failed."
-                if requests
-                else "No requests were counted in the last hour.",
-                [
-                    line("requests", times, (row.requests for row in minutes.values())),
-                    line("errors", times, (row.errors for row in minutes.values())),
-                ],
-                "per minute",
-            )
-        )
+        plots.append(_requests_plot(minutes, requests, errors))
     return Panel(
         "Is the system healthy?",
         f"Not entirely: {', '.join(problems)}."
@@ -121,4 +107,19 @@ def health_panel(filters: Filters) -> Panel:
         stats,
         plots,
         background,
+    )
+
+
+def _requests_plot(minutes: dict[datetime, _Requests], requests: int, errors: int) -> Plot:
+    times = list(minutes)
+    return Plot(
+        "requests",
+        f"{pluralize(requests, 'request was', 'requests were')} answered in the last hour; {errors:,} failed."
+        if requests
+        else "No requests were counted in the last hour.",
+        [
+            line("requests", times, (row.requests for row in minutes.values())),
+            line("errors", times, (row.errors for row in minutes.values())),
+        ],
+        "per minute",
     )

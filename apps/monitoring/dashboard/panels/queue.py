@@ -12,7 +12,7 @@ from apps.moderation.models import QueueItem
 from apps.monitoring import live_metrics
 from apps.monitoring.dashboard.charts import Kind, Panel, Plot, Series, Stat, line
 from apps.monitoring.dashboard.queries import DAY, LABEL_NAMES, Filters, load_rollups
-from apps.monitoring.dashboard.statistics import format_duration, format_percent, percentile, percentiles
+from apps.monitoring.dashboard.statistics import format_duration, format_percent, percentile, percentile_lines
 from apps.monitoring.models import DECISION_TIME_EDGES
 
 
@@ -34,12 +34,10 @@ def queue_panel(filters: Filters) -> Panel:
     forecast = [max(0.0, depth + per_step * number) for number in range(1, steps + 1)]
     forecast_times = [times[-1] + filters.step * number for number in range(1, steps + 1)]
     trend = "grows" if per_step > 0 else "shrinks" if per_step < 0 else "does not change"
-    decision_times, time_by_step = rollups.total("decision_times"), rollups.by_step("decision_times")
-    median, p95 = (percentile(decision_times, DECISION_TIME_EDGES, fraction) for fraction in (0.5, 0.95))
-    total = float(decided.sum())
-    agreement, _ = statistics.agreement(
-        communities=None if filters.community is None else [filters.community]
+    median, p95 = (
+        percentile(rollups.total("decision_times"), DECISION_TIME_EDGES, fraction) for fraction in (0.5, 0.95)
     )
+    total = float(decided.sum())
     return Panel(
         "Do moderators keep up?",
         f"{pluralize(depth, 'item is', 'items are')} open. In this window "
@@ -74,31 +72,27 @@ def queue_panel(filters: Filters) -> Panel:
                 "time to decision",
                 f"Half of the items were decided within {format_duration(median)}, 95 % within "
                 f"{format_duration(p95)}.",
-                [
-                    Series(
-                        name,
-                        times,
-                        percentiles(time_by_step, DECISION_TIME_EDGES, fraction, 60),
-                    )
-                    for name, fraction in (("p50", 0.5), ("p95", 0.95))
-                ],
+                percentile_lines(
+                    times, rollups.by_step("decision_times"), DECISION_TIME_EDGES, 50, 95, unit=60
+                ),
                 "minutes",
                 is_log=True,
             ),
-            Plot(
-                "agreement",
-                "Agreement of blind second reviews with the first: 1 is perfect agreement, 0 is chance.",
-                [
-                    Series(
-                        "Cohen's kappa, 90 days",
-                        LABEL_NAMES,
-                        [agreement[label].kappa for label in LABELS],
-                        Kind.POINTS,
-                    )
-                ],
-                "kappa",
-            ),
+            _agreement_plot(filters),
         ],
+    )
+
+
+def _agreement_plot(filters: Filters) -> Plot:
+    agreement, _ = statistics.agreement(
+        communities=None if filters.community is None else [filters.community]
+    )
+    kappas = [agreement[label].kappa for label in LABELS]
+    return Plot(
+        "agreement",
+        "Agreement of blind second reviews with the first: 1 is perfect agreement, 0 is chance.",
+        [Series("Cohen's kappa, 90 days", LABEL_NAMES, kappas, Kind.POINTS)],
+        "kappa",
     )
 
 

@@ -37,7 +37,6 @@ def system_panel(filters: Filters) -> Panel:
     disk = shutil.disk_usage(settings.DATA_DIR)
     free = disk.free / disk.total
     depths = live_metrics.broker_depths()
-    messages = sum((depths or {}).values())
     lag = live_metrics.mirror_lag()
     mirror_is_late = lag is not None and lag > MAX_MIRROR_LAG
     problems = [
@@ -82,22 +81,18 @@ def system_panel(filters: Filters) -> Panel:
             ),
             Stat("Disk", f"{free:.0%}", f"free of {disk.total / 2**30:.0f} GB", free < MIN_FREE_DISK),
         ],
-        [
-            Plot(
-                "broker",
-                "The broker does not respond, or is in memory."
-                if depths is None
-                else f"{pluralize(messages, 'message is', 'messages are')} waiting in the broker.",
-                [
-                    Series(
-                        "messages",
-                        list(depths or {}),
-                        [float(depth) for depth in (depths or {}).values()],
-                        Kind.BAR,
-                    )
-                ],
-                "messages",
-            )
-        ],
+        [_broker_plot(depths)],
         background,
+    )
+
+
+def _broker_plot(depths: dict[str, int] | None) -> Plot:
+    queues = depths or {}
+    return Plot(
+        "broker",
+        "The broker does not respond, or is in memory."
+        if depths is None
+        else f"{pluralize(sum(queues.values()), 'message is', 'messages are')} waiting in the broker.",
+        [Series("messages", list(queues), [float(depth) for depth in queues.values()], Kind.BAR)],
+        "messages",
     )

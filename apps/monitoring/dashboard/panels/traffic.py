@@ -10,7 +10,7 @@ from apps.core.text import pluralize
 from apps.moderation.models import Submission
 from apps.monitoring.dashboard.charts import Kind, Panel, Plot, Series, line
 from apps.monitoring.dashboard.queries import HOUR, Filters, filter_rollups, load_promotions, load_rollups
-from apps.monitoring.dashboard.statistics import format_milliseconds, percentile, percentiles
+from apps.monitoring.dashboard.statistics import format_milliseconds, percentile, percentile_lines
 from apps.monitoring.models import LATENCY_EDGES
 from apps.predictions.models import Prediction
 
@@ -61,10 +61,7 @@ def traffic_panel(filters: Filters) -> Panel:
                 "latency",
                 f"Median scoring time: {format_milliseconds(p50)}; "
                 f"99th percentile: {format_milliseconds(p99)}.",
-                [
-                    Series(name, filters.times, percentiles(latency, LATENCY_EDGES, fraction, 1000))
-                    for name, fraction in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
-                ],
+                percentile_lines(filters.times, latency, LATENCY_EDGES, 50, 95, 99, unit=1000),
                 "scoring time, ms",
                 is_log=True,
                 events=promotions,

@@ -8,9 +8,7 @@ from django.conf import settings
 from tqdm import tqdm
 
 from apps.core.management import ProjectCommand, parse_datetime
-from apps.mirror.exceptions import MirrorError
 from apps.monitoring import actions
-from apps.monitoring.exceptions import IncompleteRollupError
 from apps.monitoring.rollups.origins import ORIGINS
 
 
@@ -21,7 +19,6 @@ The scheduler does this every five minutes. A second run changes nothing."""
     examples = (
         "  manage.py roll_up\n  manage.py roll_up --since 2026-11-01\n  manage.py roll_up --from dynamodb"
     )
-    expected_errors = (MirrorError, IncompleteRollupError)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(

@@ -4,12 +4,11 @@ from argparse import ArgumentTypeError
 from datetime import datetime
 from typing import Any
 
-from django.core.management.base import CommandError, CommandParser
+from django.core.management.base import CommandParser
 from django.utils import timezone
 
-from apps.core.management import ProjectCommand
 from apps.training import actions, jigsaw, labels
-from apps.training.models import Dataset
+from apps.training.management.base import DatasetCommand, find_dataset
 
 
 def parse_day(value: str) -> datetime:
@@ -20,7 +19,7 @@ def parse_day(value: str) -> datetime:
         raise ArgumentTypeError(f"{value} is not a day: write it as 2026-01-31.") from None
 
 
-class Command(ProjectCommand):
+class Command(DatasetCommand):
     help = f"""Build a data set from moderators' decisions, users' feedback and scores that Perspective
     clients suggest.
 
@@ -49,21 +48,13 @@ comparable. The same records give the same data set, which is stored once."""
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        base = Dataset.objects.named(options["base"]) if options["base"] else None
-        if options["base"] and base is None:
-            known = ", ".join(map(str, Dataset.objects.filter(is_built=False)[:20]))
-            raise CommandError(
-                f"There is no data set {options['base']} (there are: {known or 'none: run import_dataset'})."
-            )
+        base = find_dataset(options["base"]) if options["base"] else None
         dataset, is_new = actions.build_dataset(name=options["name"], base=base, since=options["since"])
         if not is_new:
             self.stdout.write(f"{dataset} has the same rows: nothing was changed.")
             return
         for sentence in jigsaw.format_report(dataset.report):
             self.warn(f"Left out: {sentence}")
-        positives = ", ".join(f"{label} {count}" for label, count in dataset.positives.items())
-        self.stdout.write(
-            f"Built {dataset}: {dataset.rows} rows ({positives}), sha256 {dataset.sha256[:12]}."
-        )
+        self.write_summary("Built", dataset)
         self.stdout.write(f"Rows by origin: {dataset.source}")
         self.stdout.write(f"Next: manage.py train_model --dataset {dataset.name}")

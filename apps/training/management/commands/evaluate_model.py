@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from django.core.management.base import CommandError, CommandParser
+from django.core.management.base import CommandParser
 
 from apps.classifier.evaluation import format_metrics
 from apps.core.management import ProjectCommand
 from apps.registry.management.base import VERSION_HELP, find_version
 from apps.training import actions
-from apps.training.models import Dataset
+from apps.training.management.base import DATASET_HELP, find_dataset
 
 
 class Command(ProjectCommand):
@@ -22,18 +22,14 @@ By default the evaluation model, which was not trained on the held-out rows, is 
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("version", help=VERSION_HELP)
-        parser.add_argument(
-            "--dataset", required=True, help="The data set: name, or name:version for an older one."
-        )
+        parser.add_argument("--dataset", required=True, help=DATASET_HELP)
         parser.add_argument(
             "--all-rows", action="store_true", help="Evaluate the version itself, on every row."
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
         version = find_version(options["version"])
-        dataset = Dataset.objects.named(options["dataset"])
-        if dataset is None:
-            raise CommandError(f"There is no data set {options['dataset']}: import it with import_dataset.")
+        dataset = find_dataset(options["dataset"])
         metrics, rows = actions.evaluate_version(
             version=version, dataset=dataset, all_rows=options["all_rows"]
         )

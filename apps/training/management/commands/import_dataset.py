@@ -4,11 +4,11 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from apps.core.management import ProjectCommand
 from apps.training import actions, jigsaw
+from apps.training.management.base import DatasetCommand
 
 
-class Command(ProjectCommand):
+class Command(DatasetCommand):
     help = """Import labelled comments as a data set to train on.
 
 The source is a CSV file with the columns id, comment_text, toxic, severe_toxic, obscene, threat,
@@ -58,8 +58,5 @@ counted and listed by line. Importing the same rows again changes nothing."""
             self.warn(f"{left_out} rows were left out:")
             for sentence in jigsaw.format_report(dataset.report):
                 self.warn(f"  {sentence}")
-        positives = ", ".join(f"{label} {count}" for label, count in dataset.positives.items())
-        self.stdout.write(
-            f"Imported {dataset}: {dataset.rows} rows ({positives}), sha256 {dataset.sha256[:12]}."
-        )
+        self.write_summary("Imported", dataset)
         self.stdout.write(f"Next: manage.py train_model --dataset {dataset.name}")

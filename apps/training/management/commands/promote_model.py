@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from apps.core.management import get_operator
-from apps.registry.gates import describe, failures_first, summarize
+from apps.registry.gates import Gate, describe, failures_first, summarize
 from apps.registry.management.base import VERSION_HELP, ModelCommand, find_version
 from apps.training import actions
 
@@ -54,7 +54,7 @@ actor, the reason and the gates are stored with the promotion."""
         replaced = f", in place of {promotion.replaced}" if promotion.replaced else ""
         self._report(promotion.gates, f"{version} is the champion{replaced}", promotion.forced)
 
-    def _report(self, gates: list[dict[str, Any]], result: str, forced: bool) -> None:
+    def _report(self, gates: list[Gate], result: str, forced: bool) -> None:
         self.stdout.write(f"Gates: {summarize(gates)}.")
         for gate in failures_first(gates):
             self.stdout.write(describe(gate))

@@ -5,7 +5,6 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from apps.classifier.scorer import Scorer
 from apps.core.management import ProjectCommand
 from apps.registry.management.base import VERSION_HELP, find_version
 from apps.training import scoring
@@ -36,7 +35,7 @@ the labels whose threshold is reached. It does not contain the text. No predicti
 
     def handle(self, *args: Any, **options: Any) -> None:
         version = find_version(options["model"])
-        scorer = Scorer.load(version.modelartifact.artifact(), expected_sha256=version.sha256)
+        scorer = version.load_scorer()
         output = options["output"]
         is_jsonl = output is not None and output.suffix in (".jsonl", ".ndjson")
         count = scoring.score_file(

@@ -10,7 +10,7 @@ from apps.classifier.evaluation import format_metrics
 from apps.core.management import get_operator
 from apps.registry.management.base import ModelCommand
 from apps.training import actions
-from apps.training.models import Dataset
+from apps.training.management.base import DATASET_HELP, find_dataset
 
 
 class Command(ModelCommand):
@@ -27,9 +27,7 @@ The recipes `tfidf_baseline` and `tfidf_char_baseline` are recorded in MLflow fo
   mlflow ui --backend-store-uri sqlite:///.data/mlflow.sqlite3        to see the runs"""
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument(
-            "--dataset", required=True, help="The data set: name, or name:version for an older one."
-        )
+        parser.add_argument("--dataset", required=True, help=DATASET_HELP)
         parser.add_argument(
             "--recipe", choices=RECIPES, default=RECIPES[0], help="The recipe (default: two_level)."
         )
@@ -38,12 +36,11 @@ The recipes `tfidf_baseline` and `tfidf_char_baseline` are recorded in MLflow fo
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        dataset = Dataset.objects.named(options["dataset"])
-        if dataset is None:
-            known = ", ".join(map(str, Dataset.objects.all()[:20])) or "none: run import_dataset"
-            raise CommandError(f"There is no data set {options['dataset']} (there are: {known}).")
         run = actions.create_run(
-            actor=get_operator(), dataset=dataset, recipe=options["recipe"], seed=options["seed"]
+            actor=get_operator(),
+            dataset=find_dataset(options["dataset"]),
+            recipe=options["recipe"],
+            seed=options["seed"],
         )
         with tqdm(total=100, bar_format="{l_bar}{bar}| {elapsed}", disable=None) as bar:
 
