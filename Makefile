@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 JIGSAW_CSV ?= ../shared/data/jigsaw/train.csv.gz
 UV := $(BIN)/uv pip
-# uv is many times faster; where the index is one that only pip's own settings know, pip does it.
+# Install with uv, which is faster, or with pip if only pip's settings name the package index.
 INSTALL = $(UV) install -q --system-certs --python $(BIN)/python -r $(1) || $(BIN)/pip install -q --disable-pip-version-check -r $(1)
 
 .PHONY: run test test-all test-long test-week test-cloud test-infra audit bench lock fix clean
@@ -32,7 +32,7 @@ test: .venv/dev .venv/static
 # Everything that one machine without a cloud can check.
 test-all: test test-long test-week test-cloud
 
-# Browsers, faults, real processes; what measures time runs alone.
+# Tests with browsers, faults and real processes. Tests that measure time run alone.
 test-long: .venv/dev .venv/static
 	$(BIN)/pytest -n 2 --dist loadfile -m "(slow or browser) and not (alone or week)"
 	$(BIN)/python -m toxicmod.testing.servers $(BIN)/pytest -n 2 --dist loadfile -m "database and (slow or browser) and not (alone or week)"
@@ -42,18 +42,18 @@ test-long: .venv/dev .venv/static
 test-week: .venv/dev .venv/static
 	$(BIN)/pytest -m week toxicmod/tests/week
 
-# Terraform's stack and the mirror in DynamoDB, against an AWS of our own.
+# Terraform's stack and the mirror in DynamoDB, against a local AWS (moto).
 test-cloud: .venv/dev .venv/infra
 	$(BIN)/pytest -n 2 --dist loadfile toxicmod/tests/infra/test_terraform.py toxicmod/tests/infra/test_mirror_drills.py
 
-# The whole loop, Spark, Terraform, containers, Ansible and the mirror, for real and without a cloud.
-# What a machine lacks is skipped, loudly.
+# The learning loop, Spark, Terraform, containers, Ansible and the mirror on this machine, without a cloud.
+# pytest skips and reports the tests whose programs this machine lacks.
 test-infra: .venv/dev .venv/infra .venv/spark
 	$(BIN)/pytest toxicmod/tests/infra/test_*.py
 	@if [ -x ansible/tests/run ]; then ansible/tests/run; fi
 
 # Reports published vulnerabilities of the pinned packages; fails as well if the package index does not serve them.
-# The ignored one has no fix: python-ecdsa's signatures leak by their timing, but checkov, which needs it, signs nothing.
+# The ignored one has no fix: the timing of python-ecdsa's signatures reveals keys, but checkov signs nothing with it.
 AUDITED := requirements.txt requirements-dev.txt terraform/requirements.txt toxicmod/benchmarks/references/requirements.txt toxicmod/tests/infra/requirements.txt
 audit: .venv/dev
 	@status=0; for file in $(AUDITED); do echo "$$file"; \
@@ -71,7 +71,7 @@ bench: .venv/dev .venv/static .venv/references
 		$(BIN)/python manage.py seed_benchmark $(JIGSAW_CSV); $(BIN)/python manage.py bench_moderation; \
 		$(BIN)/python manage.py bench_monitoring'
 
-# Pins the requirements anew; the tests check that they are what the short lists say.
+# Pins the requirements again. A test compares them with requirements.in and requirements-dev.in.
 lock: .venv/dev
 	$(UV) compile -q --system-certs --universal --python-version 3.11 --custom-compile-command 'make lock' requirements.in -o requirements.txt
 	$(UV) compile -q --system-certs --universal --python-version 3.11 --custom-compile-command 'make lock' requirements-dev.in -c requirements.txt -o requirements-dev.txt
@@ -91,7 +91,7 @@ clean:
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q --disable-pip-version-check $$(grep '^uv==' requirements-dev.txt)
 
-# As pip does by itself. Where Python may write no bytecode, each start would compile all that it loads.
+# Compile as pip does. Otherwise every start would compile the modules where Python may not write bytecode.
 .venv/runtime: export UV_COMPILE_BYTECODE = 1
 .venv/runtime: .venv/bin/uv requirements.txt
 	$(call INSTALL,requirements.txt)
@@ -105,18 +105,18 @@ clean:
 	$(call INSTALL,requirements-dev.txt)
 	@touch $@
 
-# Spark is large: only where it is tested.
+# Spark is large, so it is installed only for its test.
 .venv/spark: .venv/dev toxicmod/tests/infra/requirements.txt
 	$(call INSTALL,toxicmod/tests/infra/requirements.txt)
 	@touch $@
 
-# What we are measured against has libraries of its own. By pip, which finds a build of torch without CUDA.
+# The reference implementations have libraries of their own. pip selects a build of torch without CUDA.
 .venv/references: .venv/bin/uv toxicmod/benchmarks/references/requirements.txt
 	$(PYTHON) -m venv $@
 	$@/bin/pip install -q --disable-pip-version-check -r toxicmod/benchmarks/references/requirements.txt
 	@touch $@
 
-# The scanner pins libraries that the site has newer: it lives by itself.
+# The scanner pins older versions of the site's libraries, so it has an environment of its own.
 .venv/infra: .venv/bin/uv terraform/requirements.txt
 	$(PYTHON) -m venv $@
 	$(UV) install -q --system-certs --python $@/bin/python -r terraform/requirements.txt || $@/bin/pip install -q --disable-pip-version-check -r terraform/requirements.txt

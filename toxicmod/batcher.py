@@ -2,17 +2,17 @@
 
 import asyncio
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, NamedTuple, TypeVar
 
 logger = logging.getLogger(__name__)
 
-MAX_ITEMS, MAX_WEIGHT = 32, 3 << 18  # of a batch
-MAX_QUEUE_DELAY_S, STANDING_QUEUE_S = 0.1, 0.25  # seconds
-TYPICAL_OF = 64  # items, over which times are averaged
+MAX_BATCH_ITEMS, MAX_BATCH_WEIGHT = 32, 3 << 18
+MAX_QUEUE_DELAY_S, STANDING_QUEUE_S = 0.1, 0.25
+AVERAGED_ITEMS = 64  # for the moving averages of durations
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,22 +32,25 @@ class Admission:
         self._empty_at = time.monotonic()
 
     def record(self, seconds: float, items: int, parallel: int = 1) -> None:
-        """Update the averages with the duration of a batch, of which `parallel` run at the same time."""
-        weight = min(items / TYPICAL_OF, 1)
+        """Update the averages with the duration of a batch, of which `parallel` run at the same time.
+
+        If two threads call it at the same time, one duration may be missing from the averages.
+        """
+        weight = min(items / AVERAGED_ITEMS, 1)
         self._batch_seconds += (seconds - self._batch_seconds) * weight
         self._seconds_per_item += (seconds / items / parallel - self._seconds_per_item) * weight
 
-    def accepts(self, waiting: int) -> bool:
-        """Return whether one more item may wait."""
+    def accepts(self, queue_length: int) -> bool:
+        """Return whether the queue accepts another item."""
         now = time.monotonic()
-        if not waiting:
+        if not queue_length:
             self._empty_at = now
-        if now - self._empty_at <= STANDING_QUEUE_S:
-            return True
-        return waiting * self._seconds_per_item < max(MAX_QUEUE_DELAY_S, 2 * self._batch_seconds)
+        is_burst = now - self._empty_at <= STANDING_QUEUE_S
+        max_delay = max(MAX_QUEUE_DELAY_S, 2 * self._batch_seconds)
+        return is_burst or queue_length * self._seconds_per_item < max_delay
 
 
-class _Waiting(NamedTuple, Generic[Item, Result]):
+class _QueuedItem(NamedTuple, Generic[Item, Result]):
     item: Item
     weight: int
     future: asyncio.Future[Result]
@@ -56,68 +59,61 @@ class _Waiting(NamedTuple, Generic[Item, Result]):
 class Batcher(Generic[Item, Result]):
     """Handles the waiting items as one batch, in separate threads, for an event loop that awaits the results.
 
-    Unlike the batchers of Triton, Ray Serve and BentoML, it does not wait for more items: a free thread takes
-    the items that have arrived during the previous batch, at most MAX_ITEMS items or a weight of about
-    MAX_WEIGHT. With two threads, one can compute while the other waits for the database.
+    Unlike the batchers of Triton, Ray Serve and BentoML, it does not wait for more items: an idle thread
+    takes the items that have arrived during the previous batch, at most MAX_BATCH_ITEMS items or a weight of
+    about MAX_BATCH_WEIGHT. With two threads, one can compute while the other waits for the database. Only the
+    thread of the event loop may call it.
     """
 
-    def __init__(self, answer: Callable[[Sequence[Item]], Sequence[Result]], threads: int = 1) -> None:
-        """Create a batcher; `answer` returns a result for each item, in order."""
-        self._answer, self._threads = answer, threads
+    def __init__(self, handler: Callable[[Sequence[Item]], Sequence[Result]], threads: int = 1) -> None:
+        """Create a batcher; `handler` returns a result for each item, in order."""
+        self._handler, self._threads = handler, threads
         self._admission = Admission()
-        self._waiting: deque[_Waiting[Item, Result]] = deque()
-        self._changed = threading.Condition()
-        self._unstarted = threads
+        self._queue: deque[_QueuedItem[Item, Result]] = deque()
+        # A stack, because the caches of the processor and of SQLite contain the data of the latest thread.
+        self._idle = [ThreadPoolExecutor(1) for _ in range(threads)]
+        self._tasks: dict[ThreadPoolExecutor, asyncio.Task[None]] = {}
 
     def accepts(self) -> bool:
         """Return whether one more item may wait. Call it before `submit`."""
-        return self._admission.accepts(len(self._waiting))
+        return self._admission.accepts(len(self._queue))
 
     async def submit(self, item: Item, weight: int = 0) -> Result:
         """Return the result for an item; raises the exception of its batch."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Result] = loop.create_future()
-        with self._changed:
-            self._waiting.append(_Waiting(item, weight, future))
-            self._changed.notify()
-        for _ in range(self._unstarted):
-            threading.Thread(target=self._run, args=[loop], daemon=True).start()
-        self._unstarted = 0
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._queue.append(_QueuedItem(item, weight, future))
+        if self._idle:
+            thread = self._idle.pop()
+            self._tasks[thread] = asyncio.create_task(self._handle_batches(thread))
         return await future
 
-    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        while True:
-            batch = self._take()
+    async def _handle_batches(self, thread: ThreadPoolExecutor) -> None:
+        """Handle batches in a thread until the queue is empty."""
+        loop = asyncio.get_running_loop()
+        while self._queue:
+            batch = self._take_batch()
             start = time.monotonic()
             results: Sequence[Result | Exception]
             try:
-                results = self._answer([each.item for each in batch])
+                results = await loop.run_in_executor(thread, self._handler, [queued.item for queued in batch])
             except Exception as error:
                 logger.exception("A batch of %d failed", len(batch))
                 results = [error] * len(batch)
-            with self._changed:
-                self._admission.record(time.monotonic() - start, len(batch), self._threads)
-            loop.call_soon_threadsafe(_resolve, batch, results)
-            del batch, results  # they may be large, and the next batch may be much later
+            self._admission.record(time.monotonic() - start, len(batch), self._threads)
+            for queued, result in zip(batch, results, strict=True):
+                if queued.future.done():  # the client has disconnected
+                    continue
+                if isinstance(result, Exception):
+                    queued.future.set_exception(result)
+                else:
+                    queued.future.set_result(result)
+            del batch, results  # they may be large
+        self._idle.append(thread)
 
-    def _take(self) -> list[_Waiting[Item, Result]]:
-        """Wait for items and return the next batch."""
-        with self._changed:
-            while not self._waiting:
-                self._changed.wait()
-            batch: list[_Waiting[Item, Result]] = []
-            weight = 0
-            while self._waiting and len(batch) < MAX_ITEMS and weight < MAX_WEIGHT:
-                batch.append(self._waiting.popleft())
-                weight += batch[-1].weight
-            return batch
-
-
-def _resolve(batch: Sequence[_Waiting[Item, Result]], results: Sequence[Result | Exception]) -> None:
-    for waiting, result in zip(batch, results, strict=True):
-        if waiting.future.done():
-            continue
-        if isinstance(result, Exception):
-            waiting.future.set_exception(result)
-        else:
-            waiting.future.set_result(result)
+    def _take_batch(self) -> list[_QueuedItem[Item, Result]]:
+        batch: list[_QueuedItem[Item, Result]] = []
+        weight = 0
+        while self._queue and len(batch) < MAX_BATCH_ITEMS and weight < MAX_BATCH_WEIGHT:
+            batch.append(self._queue.popleft())
+            weight += batch[-1].weight
+        return batch

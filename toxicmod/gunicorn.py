@@ -6,6 +6,7 @@ import resource
 import shutil
 import sys
 import tempfile
+from threading import Thread
 from typing import Any
 
 wsgi_app = "toxicmod.asgi:application"
@@ -35,6 +36,29 @@ _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 _limit = MAX_FILE_DESCRIPTORS if _hard == resource.RLIM_INFINITY else min(_hard, MAX_FILE_DESCRIPTORS)
 if _soft != resource.RLIM_INFINITY and _soft < _limit:
     resource.setrlimit(resource.RLIMIT_NOFILE, (_limit, _hard))
+
+
+def on_starting(server: Any) -> None:
+    """Load and compile everything that a request needs, before the fork and before the server listens."""
+    from django.db import connections
+    from django.urls import reverse
+
+    from apps.api.perspective import languages
+    from apps.classifier.scorer import warm
+    from apps.registry import serving
+    from apps.registry.exceptions import NoModelError
+
+    # Loading mostly decompresses data, which another core can do at the same time.
+    language_loader = Thread(target=languages.load)
+    language_loader.start()
+    try:
+        warm(serving.current().scorer)
+    except NoModelError as error:
+        server.log.warning("%s", error)
+    reverse("health")  # imports every view
+    language_loader.join()
+    languages.load()  # raises the exception if the thread failed
+    connections.close_all()
 
 
 def post_worker_init(worker: Any) -> None:

@@ -13,36 +13,33 @@ LINGER_SECONDS = 2.0
 
 
 class Connection(HttpToolsProtocol):
-    """A client's connection.
+    """A client's connection, which is closed if the client sends or reads too slowly.
 
-    While a request arrives or a response is read, MIN_BYTES have to pass in each CHECK_SECONDS, or all that
-    is left, else the connection is closed. uvicorn itself waits without end for anything but a next request.
+    While a request arrives or a response is sent, a client has to send or read MIN_BYTES, or everything that
+    is left, in each CHECK_SECONDS. uvicorn itself limits only the time between requests.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._head_bytes: int | None = 0  # of the current request; None after its headers
-        self._is_arriving = True  # a new connection has to send a request
-        self._checks = self._received = self._unsent = 0
-        self._is_last = self._is_rejected = False
+        self._is_arriving = self._is_in_head = True  # a new connection has to send a request
+        self._head_bytes = self._unsent = 0
+        self._received = MIN_BYTES  # bytes since the last check; a new request passes the first check
+        self._is_shut_down = self._is_rejected = False
         self._application: Any = self.app
         self._timer = self.loop.call_later(CHECK_SECONDS, self._check)
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
-        elif self.scheme == "http":  # without a buffer, uvloop would never resume a TLS transport
-            transport.set_write_buffer_limits(0)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._head_bytes is not None and self._head_bytes > MAX_HEAD_BYTES:
+        if self._is_in_head and self._head_bytes > MAX_HEAD_BYTES:
             self.send_400_response("The request's headers are too large.")
             return
         self._received += len(data)
-        if self._head_bytes is not None:
-            self._head_bytes += len(data)
+        self._head_bytes += len(data)
         super().data_received(data)
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -54,15 +51,17 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._head_bytes, self._is_arriving, self._checks = 0, True, 0
+        self._is_arriving = self._is_in_head = True
+        self._head_bytes, self._received = 0, MIN_BYTES
 
     def on_headers_complete(self) -> None:
-        self._head_bytes = None
+        self._is_in_head = False
         rejection = self._application.rejection(self.url, self.headers)
         self._is_rejected = rejection is not None
         if rejection is None:
             super().on_headers_complete()
-            self.cycle.keep_alive &= not self._is_last
+            self.cycle.keep_alive &= not self._is_shut_down
+            self._unsent = 0  # what is unsent at the next check may belong to a new response
         elif self.cycle is None or self.cycle.response_complete:
             head, separator, body = rejection.partition(b"\r\n\r\n")
             self.transport.write(head + separator + (b"" if self.parser.get_method() == b"HEAD" else body))
@@ -78,7 +77,7 @@ class Connection(HttpToolsProtocol):
         if not self._is_rejected:
             super().on_message_complete()
         elif self.cycle is None or self.cycle.response_complete:
-            if self.parser.should_keep_alive() and not self._is_last:
+            if self.parser.should_keep_alive() and not self._is_shut_down:
                 self.on_response_complete()
             else:
                 self.transport.close()
@@ -89,11 +88,10 @@ class Connection(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Close the connection after the current response, or after LINGER_SECONDS without a request."""
-        self._is_last = True
-        if self.cycle is None or self.cycle.response_complete:
-            self.loop.call_later(LINGER_SECONDS, self._close_if_idle)
-        else:
+        self._is_shut_down = True
+        if self.cycle is not None:
             self.cycle.keep_alive = False
+        self.loop.call_later(LINGER_SECONDS, self._close_if_idle)
 
     def _close_if_idle(self) -> None:
         if self.cycle is None or self.cycle.response_complete:
@@ -101,12 +99,11 @@ class Connection(HttpToolsProtocol):
 
     def _check(self) -> None:
         unsent = self.transport.get_write_buffer_size()
-        sends_slowly = self._is_arriving and self._checks > 0 and self._received < MIN_BYTES
-        reads_slowly = self._unsent > 0 and unsent > self._unsent - MIN_BYTES
+        sends_slowly = self._is_arriving and self._received < MIN_BYTES
+        reads_slowly = self._unsent > 0 and unsent > max(self._unsent - MIN_BYTES, 0)
         if (sends_slowly and not self.flow.read_paused) or reads_slowly:
             self.transport.abort()
             return
-        self._checks += 1
         self._received, self._unsent = 0, unsent
         self._timer = self.loop.call_later(CHECK_SECONDS, self._check)
 

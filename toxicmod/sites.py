@@ -17,6 +17,8 @@ from apps.pages.errors import too_many_sign_ins
 
 
 class ToxicmodAdminSite(AdminSite):
+    """The admin site, with two-factor authentication at the sign-in."""
+
     site_title = site_header = "toxicmod"
     login_form = SignInForm
 

@@ -77,6 +77,12 @@ class APIKeyAdmin(admin.ModelAdmin):
         url = reverse("admin:moderation_signing", args=[key.pk])
         return format_html('<a href="{}">Signing secret and test</a>', url)
 
+    def get_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        """Leave out the link to the signing secret for users who may not manage it."""
+        fields = super().get_fields(request, obj)
+        may_change = self.has_change_permission(request, obj)
+        return [field for field in fields if may_change or field != "webhooks"]
+
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 

@@ -58,6 +58,8 @@ def validate_scopes(value: object) -> None:
 
 
 class APIKeyQuerySet(models.QuerySet["APIKey"]):
+    """Queries of API keys by state and secret."""
+
     def active(self) -> "APIKeyQuerySet":
         """Return the keys that have not been revoked."""
         return self.filter(revoked_at=None)

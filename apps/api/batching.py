@@ -21,10 +21,7 @@ from apps.core.batches import map_groups
 
 Handler = Callable[[Sequence[HttpRequest]], list[HttpResponse]]
 _ANALYZE = "/v1alpha1/comments:analyze"
-_PREDICT: dict[str, type[v1.PredictView]] = {
-    "/api/v1/predict": v1.PredictView,
-    "/api/v1/predict_proba": v1.PredictProbaView,
-}
+_PREDICT = {"/api/v1/predict": v1.PredictView, "/api/v1/predict_proba": v1.PredictProbaView}
 BATCHABLE_PATHS = (_ANALYZE, *_PREDICT)
 security = SecurityMiddleware(lambda request: HttpResponse())  # for its hooks, which are called one by one
 
@@ -35,9 +32,8 @@ def prepare(scope: dict[str, Any], body: bytes) -> ASGIRequest | None:
     Django handles requests of other origins, because they need CORS headers. The scope must contain the
     length of the body.
     """
-    if scope["path"] not in BATCHABLE_PATHS or scope["method"] != "POST":
-        return None
-    if any(name == b"origin" for name, _ in scope["headers"]):
+    has_origin = any(name == b"origin" for name, _ in scope["headers"])
+    if scope["path"] not in BATCHABLE_PATHS or scope["method"] != "POST" or has_origin:
         return None
     try:
         return ASGIRequest(scope, io.BytesIO(body))

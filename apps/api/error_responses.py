@@ -1,4 +1,6 @@
-"""Error responses to requests that are rejected before Django handles them. `toxicmod.asgi` calls it."""
+"""Error responses to requests that do not reach a view. `toxicmod.asgi` calls it."""
+
+from functools import cache
 
 from django.http import HttpRequest, HttpResponse
 
@@ -16,13 +18,12 @@ def error_response(
 
     Args:
         source: the API, one of `Prediction.Source`; any other value stands for a page.
-        status: 400, 413, 415 or 503.
+        status: 400, 415, 500 or 503.
         retry_after: seconds after which the client may try again.
     """
     request = HttpRequest()
-    response: HttpResponse
     if source == Prediction.Source.PERSPECTIVE:
-        name = "UNAVAILABLE" if status == 503 else "INVALID_ARGUMENT"
+        name = {500: "INTERNAL", 503: "UNAVAILABLE"}.get(status, "INVALID_ARGUMENT")
         response = rendering.error_response(request, PerspectiveError(status, name, message))
     elif source == Prediction.Source.API:
         response = json_problem(request, status, message)
@@ -31,3 +32,11 @@ def error_response(
     if retry_after is not None:
         response["Retry-After"] = str(retry_after)
     return security.process_response(request, response)
+
+
+@cache
+def serialized_error(source: str | None, status: int, message: str, retry_after: int) -> bytes:
+    """Return the bytes of an error response, which a server can send without handling the request."""
+    response = error_response(source, status, message, retry_after)
+    response["Content-Length"] = str(len(response.content))
+    return f"HTTP/1.1 {status} {response.reason_phrase}\r\n".encode() + response.serialize()

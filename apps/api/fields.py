@@ -92,12 +92,12 @@ class CommentsField(BoundedListField):
 def _are_valid_comments(data: list[Any]) -> bool:
     """Return True only if all items are valid comments; False may be wrong for long comments."""
     try:
-        joined = "".join(data)
-        joined.encode()
+        concatenated = "".join(data)
+        concatenated.encode()
     except (TypeError, UnicodeEncodeError):
         return False
     max_length = settings.MAX_COMMENT_BYTES // 4  # a code point has at most four bytes
-    return "\0" not in joined and all(text.strip() and len(text) <= max_length for text in data)
+    return "\0" not in concatenated and all(text.strip() and len(text) <= max_length for text in data)
 
 
 @extend_schema_field(OpenApiTypes.BOOL)

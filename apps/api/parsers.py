@@ -30,6 +30,8 @@ _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.?)*+(?:"|\Z)|[,:\[{]', re.DOTALL)
 
 
 class TooLargeError(APIException):
+    """The body of a request has too many bytes."""
+
     status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
     default_detail = "The body is larger than {} bytes: send fewer comments at once."
     default_code = "too_large"

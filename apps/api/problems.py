@@ -25,6 +25,8 @@ MAX_MESSAGE, MAX_FIELD = 500, 200  # characters
 
 
 class UnavailableError(exceptions.APIException):
+    """A service that the request needs does not respond. The client should retry after `wait` seconds."""
+
     status_code = 503
     default_code = "unavailable"
     wait = RETRY_SECONDS

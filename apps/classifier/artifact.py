@@ -272,14 +272,14 @@ def unpack_arrays(model: ScorerArrays) -> dict[str, np.ndarray]:
 def _check_arrays(arrays: dict[str, np.ndarray]) -> None:
     """Raise ValueError unless every index that the compiled code follows is in bounds."""
     features, nodes, trees = (len(arrays[name]) for name in ("weights", "node_left", "roots"))
-    shapes = {
+    expected_arrays = {
         "weights": ((features, 8), np.int16),
         "roots": ((trees,), np.int32), "tree_end": ((LABEL_COUNT,), np.int32),
         **{name: ((nodes,), dtype) for name, dtype in _NODE_ARRAYS.items()},
         "node_value": ((nodes,), np.float64),
         **dict.fromkeys(("scale", "intercept", "base", "slope", "offset"), ((LABEL_COUNT,), np.float64)),
     }  # fmt: skip
-    for name, (shape, dtype) in shapes.items():
+    for name, (shape, dtype) in expected_arrays.items():
         array = arrays[name]
         if array.shape != shape or array.dtype != dtype:
             raise ValueError(f"{name} is {array.dtype}{array.shape}")

@@ -41,15 +41,15 @@ def augment(
     for rows, kind in zip(np.array_split(copied, len(kinds)), kinds, strict=True):
         copies += obfuscate([texts[i] for i in rows], kind, seed=config.seed + len(copies))
     sentences = training_sentences(config.seed)
-    used = np.flatnonzero(rng.random(len(sentences.texts)) < len(texts) / config.texts_for_all_sentences)
-    count = len(used)
+    selected = np.flatnonzero(rng.random(len(sentences.texts)) < len(texts) / config.texts_for_all_sentences)
+    count = len(selected)
     sentence_labels = np.zeros((count, LABEL_COUNT), np.int8)
-    sentence_labels[:, 0] = sentences.toxic[used]
+    sentence_labels[:, 0] = sentences.toxic[selected]
     only_toxic = (np.arange(LABEL_COUNT) == 0).astype(np.float32)
     row_cost = np.repeat(balanced[:, None], LABEL_COUNT, axis=1)
     row_weight = np.repeat(weight[:, None], LABEL_COUNT, axis=1)
     return AugmentedRows(
-        texts=[*texts, *copies, *(sentences.texts[i] for i in used)],
+        texts=[*texts, *copies, *(sentences.texts[i] for i in selected)],
         labels=np.concatenate([labels, labels[copied], sentence_labels]),
         cost=np.concatenate(
             [row_cost, row_cost[copied], np.tile(only_toxic * config.sentence_cost, (count, 1))]

@@ -114,7 +114,7 @@ class Scorer:
         return self._score(score_texts, "".join(texts), np.cumsum(lengths), int(lengths.max()))
 
     def _score(self, kernel: Callable[..., int], text: str, ends: np.ndarray, longest: int) -> np.ndarray:
-        out = np.empty((len(ends), LABEL_COUNT))
+        probabilities = np.empty((len(ends), LABEL_COUNT))
         state = self._state
         workspace = state.reserve(longest)
         start = state.reserve_stamps(len(text) + len(ends))
@@ -127,9 +127,9 @@ class Scorer:
             state.last_seen,
             start,
             state.inputs,
-            out,
+            probabilities,
         )
-        return out
+        return probabilities
 
     def explain(self, text: str) -> Explanation:
         """Return the exact contribution of each word to the logit of each label."""

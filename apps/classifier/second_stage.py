@@ -72,14 +72,14 @@ def fit_trees(inputs: np.ndarray, rows: AugmentedRows, part: np.ndarray, config:
     size_limit = max(20, len(inputs) // 200)
     highest = inputs[:, :LABEL_COUNT].max(axis=1)
     is_unlikely = (highest < np.quantile(highest, config.unlikely_quantile)) & ~rows.labels[part].any(axis=1)
-    kept = ~is_unlikely | (np.arange(len(inputs)) % config.unlikely_interval == 0)
+    is_selected = ~is_unlikely | (np.arange(len(inputs)) % config.unlikely_interval == 0)
     factors = np.where(is_unlikely, config.unlikely_interval, 1)
     quantiles = np.linspace(0, 1, config.max_bins)[1:-1]
-    edges = np.quantile(inputs[kept], quantiles, axis=0).T.astype(np.float32).copy()
+    edges = np.quantile(inputs[is_selected], quantiles, axis=0).T.astype(np.float32).copy()
     bins = _bin(inputs, edges)
     for label in range(LABEL_COUNT):
-        used = kept & (rows.weight[part, label] > 0)
-        y, weight = rows.labels[part, label][used], (rows.weight[part, label] * factors)[used]
+        rows_used = is_selected & (rows.weight[part, label] > 0)
+        y, weight = rows.labels[part, label][rows_used], (rows.weight[part, label] * factors)[rows_used]
         if min(y.sum(), len(y) - y.sum()) < config.min_positives:
             boosters.append(None)
             base[label] = logit((np.sum(weight * y) + 0.5) / (weight.sum() + 1))
@@ -97,7 +97,7 @@ def fit_trees(inputs: np.ndarray, rows: AugmentedRows, part: np.ndarray, config:
             early_stopping=False,
             random_state=config.seed,
         )
-        x = bins[used]
+        x = bins[rows_used]
         if label == 0:
             x[:, _OTHER_LABELS] = 0
         booster.fit(x, y, sample_weight=weight)

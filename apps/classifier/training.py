@@ -115,8 +115,8 @@ def _fit_two_level(
     for k, part in enumerate((half, ~half)):
         report("second stage", 0.6 + 0.1 * k)
         trees = fit_trees(inputs[~part], rows, ~part, config)
-        given = part[: len(texts)]
-        out_of_fold[given] = trees.logits(inputs[: len(texts)][given])
+        held_out = part[: len(texts)]
+        out_of_fold[held_out] = trees.logits(inputs[: len(texts)][held_out])
     report("second stage", 0.8)
     trees = fit_trees(inputs, rows, np.ones(len(inputs), bool), config)
     slope, offset = fit_calibration(out_of_fold, labels, weight, config)

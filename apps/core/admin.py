@@ -1,16 +1,49 @@
 """Base classes for the admin of every app."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial, update_wrapper
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.auth.models import PermissionsMixin
 from django.core.paginator import Paginator
 from django.db.models import FloatField, ForeignKey, Model, QuerySet, URLField
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils.functional import cached_property
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
 from apps.core.text import format_number
+
+
+def link(viewer: PermissionsMixin, name: str, text: str, *args: Any, **filters: Any) -> SafeString | str:
+    """Return a link to an admin page, or only the text if the viewer may not view that page.
+
+    Args:
+        name: the name of the page's URL, such as `training_dataset_change`.
+        filters: the query of a list.
+    """
+    app, model, _ = name.split("_")
+    if not viewer.has_perm(f"{app}.view_{model}"):
+        return text
+    return format_html(
+        '<a href="{}">{}</a>', reverse(f"admin:{name}", args=args, query=filters or None), text
+    )
+
+
+def viewer_display(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declare a column of a `ReadOnlyAdmin` that is called with the row and the user who views it.
+
+    Args:
+        options: those of `admin.display`.
+    """
+
+    def decorate(method: Any) -> Callable[..., Any]:
+        method.needs_viewer = True
+        return admin.display(**options)(method)
+
+    return decorate
 
 
 class LargeTablePaginator(Paginator):
@@ -66,13 +99,26 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         return False
 
     def get_list_display(self, request: HttpRequest) -> Any:
-        return self._format_numbers(super().get_list_display(request))
+        return self._bind_viewer(request, self._format_numbers(super().get_list_display(request)))
 
     def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
         fieldsets = super().get_fieldsets(request, obj)
         return [
-            (title, options | {"fields": self._unlink(request, self._format_numbers(options["fields"]))})
+            (title, options | {"fields": self._bind_viewer(request, self._unlink(request, fields))})
             for title, options in fieldsets
+            for fields in [self._format_numbers(options["fields"])]
+        ]
+
+    def _bind_viewer(self, request: HttpRequest, columns: list[Any]) -> list[Any]:
+        """Return the columns, those of `viewer_display` as functions of the row."""
+        methods: list[Any] = [
+            getattr(self, column, None) if isinstance(column, str) else None for column in columns
+        ]
+        return [
+            update_wrapper(partial(method, viewer=request.user), method)
+            if getattr(method, "needs_viewer", False)
+            else column
+            for column, method in zip(columns, methods, strict=True)
         ]
 
     def _unlink(self, request: HttpRequest, columns: list[Any]) -> list[Any]:

@@ -22,6 +22,8 @@ class ReplicationLag:
 
 
 class ChangeLogQuerySet(models.QuerySet["ChangeLogEntry"]):
+    """Queries of the change log."""
+
     def replication_lag(self) -> ReplicationLag:
         """Return how far the mirror lags behind."""
         row = self.aggregate(count=models.Count("pk"), oldest=models.Min("created_at"))

@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString
 from apps.accounts import admin as accounts_admin
 from apps.accounts.models import CommunityAccess, User
 from apps.accounts.permissions import communities_of, get_user, in_communities_of
-from apps.core.admin import LargeTablePaginator, ReadOnlyAdmin
+from apps.core.admin import LargeTablePaginator, ReadOnlyAdmin, viewer_display
 from apps.core.exceptions import PermissionDeniedError
 from apps.core.text import pluralize
 from apps.moderation import actions
@@ -51,9 +51,11 @@ class EvidenceAdmin(LimitedAdmin):
     list_per_page = 50
 
 
-def _to_item(item_id: int | None) -> SafeString | str:
+def _to_item(viewer: User, item_id: int | None) -> SafeString | str:
     if item_id is None:
         return "–"
+    if not viewer.has_perm("moderation.view_queueitem"):
+        return str(item_id)
     return format_html('<a href="{}">{}</a>', reverse("admin:moderation_item", args=[item_id]), item_id)
 
 
@@ -95,9 +97,9 @@ class QueueItemAdmin(EvidenceAdmin):
     def get_urls(self) -> list[URLPattern]:
         return [*console_urls(), *super().get_urls()]
 
-    @admin.display(description="console")
-    def in_console(self, item: QueueItem) -> SafeString | str:
-        return _to_item(item.pk)
+    @viewer_display(description="console")
+    def in_console(self, item: QueueItem, viewer: User) -> SafeString | str:
+        return _to_item(viewer, item.pk)
 
     @admin.display(description="label")
     def shown_label(self, item: QueueItem) -> str:
@@ -119,9 +121,9 @@ class DecisionAdmin(EvidenceAdmin):
     list_select_related = ("by", "rule", "policy")
     search_fields = ("id__exact",)
 
-    @admin.display(description="item")
-    def in_console(self, decision: Decision) -> SafeString | str:
-        return _to_item(decision.item_id)
+    @viewer_display(description="item")
+    def in_console(self, decision: Decision, viewer: User) -> SafeString | str:
+        return _to_item(viewer, decision.item_id)
 
 
 MAX_SENT_TO_REVIEW = 500
@@ -255,10 +257,10 @@ class AutomaticDecisionAdmin(EvidenceAdmin):
         text = decision.submission.text
         return comment.escape_text(text[:_EXCERPT] + ("…" if len(text) > _EXCERPT else "")) or "not stored"
 
-    @admin.display(description="state")
-    def state(self, decision: Any) -> SafeString | str:
+    @viewer_display(description="state")
+    def state(self, decision: Any, viewer: User) -> SafeString | str:
         if decision.open_item:
-            return format_html("In review: item {}", _to_item(decision.open_item))
+            return format_html("In review: item {}", _to_item(viewer, decision.open_item))
         if decision.superseded_by is None:
             return "In force"
         changed = decision.superseded_by != decision.action
@@ -296,9 +298,9 @@ class AppealAdmin(EvidenceAdmin):
     list_display = ("id", "status", "in_console", "created_at", "resolved_at")
     list_filter = ("status",)
 
-    @admin.display(description="item")
-    def in_console(self, appeal: Appeal) -> SafeString | str:
-        return _to_item(appeal.item_id)
+    @viewer_display(description="item")
+    def in_console(self, appeal: Appeal, viewer: User) -> SafeString | str:
+        return _to_item(viewer, appeal.item_id)
 
 
 @admin.register(Delivery)

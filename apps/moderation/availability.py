@@ -17,6 +17,8 @@ from apps.moderation.permissions import LEAD_QUEUES, decidable_by
 SKIP_DURATION = timedelta(days=1)
 _OFFER_SECONDS = 60
 _CANDIDATES = 100
+_ESCALATIONS = Decision.objects.filter(item=OuterRef("pk"), action="escalate", reversal=None)
+LAST_ESCALATED_BY = Subquery(_ESCALATIONS.order_by("-pk").values("by")[:1])
 
 
 class Obstacle(TextChoices):
@@ -40,10 +42,8 @@ def escalated_by(user: User, now: datetime | None = None) -> list[int]:
     """Return the ids of the items that the user escalated for another lead and has not leased again since."""
     if not user.has_perm("moderation.decide_escalated"):
         return []  # only leads are offered escalated items
-    escalations = Decision.objects.filter(item=OuterRef("pk"), action="escalate", reversal=None)
-    newest = Subquery(escalations.order_by("-pk").values("by")[:1])
     leased = QueueItem.objects.filter(lease_by=user, lease_until__gt=now or timezone.now())
-    items = QueueItem.objects.open().filter(queue=Queue.ESCALATED).alias(last_escalated_by=newest)
+    items = QueueItem.objects.open().filter(queue=Queue.ESCALATED).alias(last_escalated_by=LAST_ESCALATED_BY)
     items = items.filter(last_escalated_by=user.pk).exclude(pk__in=leased.values("pk"))
     return list(items.values_list("pk", flat=True))
 
@@ -117,7 +117,7 @@ def next_item(
     """
     items = takeable(user, view).exclude(pk__in=exclude)
     if after is not None:
-        items = items.filter(priority__lte=after.priority).exclude(pk=after.pk)
+        items = items.after(after)
     for pk in items.by_priority().values_list("pk", flat=True)[:_CANDIDATES]:
         if offer(pk, tab):
             return QueueItem.objects.with_related().get(pk=pk)

@@ -81,7 +81,12 @@ def _histogram(items: QueueItemQuerySet, bins: int) -> list[int]:
 
 @dataclass(frozen=True)
 class ModeratorStatistics:
-    """Statistics of one moderator, for that moderator only."""
+    """Statistics of one moderator, for that moderator only.
+
+    Attributes:
+        decisions: how many were not undone. `actions`, `mean_seconds` and `by_day` are about these, too.
+        overturned: how many were overturned on appeal, or undone by another user.
+    """
 
     decisions: int
     actions: dict[str, int]
@@ -89,11 +94,13 @@ class ModeratorStatistics:
     by_day: list[tuple[Any, int]]
     appealed: int
     overturned: int
+    undone_by_others: int
 
     @property
     def overturn_rate(self) -> float | None:
-        """The fraction of the decisions that were overturned on appeal or undone by another user."""
-        return self.overturned / self.decisions if self.decisions else None
+        """The fraction that was overturned of the decisions that the moderator did not undo."""
+        count = self.decisions + self.undone_by_others
+        return self.overturned / count if count else None
 
 
 def moderator_statistics(user: User, *, days: int = 30) -> ModeratorStatistics:
@@ -102,20 +109,20 @@ def moderator_statistics(user: User, *, days: int = 30) -> ModeratorStatistics:
     rows = Decision.objects.filter(by=user, created_at__gte=since).exclude(action=Decision.Action.REVERSE)
     decisions = in_communities_of(user, rows, "submission__community")
     actions = [action for action in Decision.Action if action != Decision.Action.REVERSE]
+    effective = Q(reversal=None)
+    undone_by_others = Q(reversal__isnull=False) & ~Q(reversal__by=user)
     totals = decisions.aggregate(
-        decisions=Count("pk"),
-        **{action.value: Count("pk", filter=Q(action=action)) for action in actions},
+        decisions=Count("pk", filter=effective),
+        **{action.value: Count("pk", filter=effective & Q(action=action)) for action in actions},
         # A decision that was applied with another one or by a bulk job took no time itself.
-        seconds=Avg("seconds", filter=Q(applied_from=None, job=None)),
+        seconds=Avg("seconds", filter=effective & Q(applied_from=None, job=None)),
         appealed=Count("appeal"),
-        overturned=Count(
-            "pk",
-            filter=Q(appeal__status=Appeal.Status.OVERTURNED)
-            | Q(reversal__isnull=False) & ~Q(reversal__by=user),
-        ),
+        overturned=Count("pk", filter=Q(appeal__status=Appeal.Status.OVERTURNED) | undone_by_others),
+        undone_by_others=Count("pk", filter=undone_by_others),
     )
     by_day = (
-        decisions.annotate(day=TruncDate("created_at"))
+        decisions.filter(effective)
+        .annotate(day=TruncDate("created_at"))
         .values_list("day")
         .annotate(Count("pk"))
         .order_by("day")
@@ -127,6 +134,7 @@ def moderator_statistics(user: User, *, days: int = 30) -> ModeratorStatistics:
         by_day=list(by_day),
         appealed=totals["appealed"],
         overturned=totals["overturned"],
+        undone_by_others=totals["undone_by_others"],
     )
 
 
@@ -250,7 +258,8 @@ def shift_exposure(user: User) -> ShiftExposure:
     severe = Decision.objects.filter(
         by=user, created_at__gte=timezone.now() - SHIFT, item__severity__gte=MIN_SEVERE
     ).exclude(action=Decision.Action.REVERSE)
-    return ShiftExposure(severe=severe.count(), limit=Preference.for_user(user).exposure_limit)
+    comments = severe.order_by().values("item").distinct().count()
+    return ShiftExposure(severe=comments, limit=Preference.for_user(user).exposure_limit)
 
 
 def appeal_counts(*, communities: list[str] | None = None, days: int = 90) -> dict[str, int]:

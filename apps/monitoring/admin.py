@@ -12,7 +12,8 @@ from apps.accounts.permissions import get_user
 from apps.core.admin import ReadOnlyAdmin
 from apps.monitoring import actions, selectors
 from apps.monitoring.models import Alert, AlertRule, IncompleteHour, Notification, ScheduledTask
-from apps.webhooks.exceptions import WebhookError
+from apps.webhooks.exceptions import InvalidEndpointError, WebhookError
+from apps.webhooks.transport import check_url
 
 MAX_TESTS = 3  # each may take ten seconds
 
@@ -21,8 +22,18 @@ class AlertRuleForm(forms.ModelForm):
     def clean(self) -> dict[str, Any]:
         data = super().clean() or {}
         if data.get("webhook_api_key") and not data.get("webhook_url"):
-            raise ValidationError({"webhook_url": "Enter the URL that receives the signed webhook."})
+            raise ValidationError({"webhook_url": "Enter the URL that receives the webhook."})
         return data
+
+    def clean_webhook_url(self) -> str:
+        """Reject a URL to which no webhook can be sent."""
+        url: str = self.cleaned_data["webhook_url"]
+        try:
+            if url:
+                check_url(url)
+        except InvalidEndpointError as error:
+            raise ValidationError(str(error)) from error
+        return url
 
 
 @admin.register(AlertRule)

@@ -125,7 +125,7 @@ def dispersion(*samples: np.ndarray) -> float:
     return max(1.0, statistic / freedom) if freedom > 0 else 1.0
 
 
-def merge_sparse_bins(reference: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
+def merge_sparse_bins(reference: np.ndarray, *samples: np.ndarray) -> list[np.ndarray]:
     """Merge neighbouring bins of samples (hours, bins) until each holds MIN_BIN_FRACTION of the reference."""
     totals = reference.sum(axis=0)
     minimum = MIN_BIN_FRACTION * totals.sum()
@@ -135,7 +135,7 @@ def merge_sparse_bins(reference: np.ndarray, *others: np.ndarray) -> list[np.nda
             starts.append(index)
             merged = 0.0
         merged += count
-    return [np.add.reduceat(counts, starts, axis=1) for counts in (reference, *others)]
+    return [np.add.reduceat(counts, starts, axis=1) for counts in (reference, *samples)]
 
 
 def detect_shift(reference: np.ndarray, current: np.ndarray, measure: Measure = Measure.PSI) -> Shift | None:

@@ -45,13 +45,13 @@ def dashboard_required(view: View, **options: Any) -> View:
 
 def dashboard_page(view: View) -> View:
     """Require the dashboard's permission for a page, and redirect visitors who are not signed in."""
-    guarded = dashboard_required(view)
+    protected_view = dashboard_required(view)
 
     @wraps(view)
     def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if not request.user.is_authenticated:
             return redirect_to_login(request.get_full_path())
-        return guarded(request, *args, **kwargs)
+        return protected_view(request, *args, **kwargs)
 
     return wrapper
 

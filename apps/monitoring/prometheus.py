@@ -36,10 +36,10 @@ def _counters(source: str, status: int) -> tuple[Counter, Histogram]:
     return _REQUESTS.labels(source, f"{status}xx"), _SECONDS.labels(source)
 
 
-def observe(source: str, status: int, seconds: float | None, times: int = 1) -> None:
-    """Count answered requests and their response time; see `request_metrics.RequestCounter.add`."""
+def observe(source: str, status: int, seconds: float | None) -> None:
+    """Count an answered request and its response time; see `request_metrics.RequestCounter.add`."""
     requests, histogram = _counters(source, status // 100)
-    requests.inc(times)
+    requests.inc()
     if seconds is not None:
         histogram.observe(seconds)
 
@@ -53,12 +53,12 @@ class DatabaseCollector(Collector):
                 *_queue(),
                 _gauge("toxicmod_model_version", "Number of the champion.", _champion()),
                 _gauge(
-                    "toxicmod_webhooks_waiting",
+                    "toxicmod_webhooks_pending",
                     "Webhooks to be sent.",
                     Delivery.objects.filter(status__in=["pending", "sending"]).count(),
                 ),
                 _gauge(
-                    "toxicmod_webhooks_given_up",
+                    "toxicmod_webhooks_failed",
                     "Webhooks that failed and were not sent again.",
                     Delivery.objects.filter(status=Delivery.Status.FAILED).count(),
                 ),
@@ -83,9 +83,9 @@ def _champion() -> int:
 
 
 def _queue() -> Iterator[GaugeMetricFamily]:
-    depth = GaugeMetricFamily("toxicmod_queue_items", "Open queue items.", labels=["lane"])
+    depth = GaugeMetricFamily("toxicmod_queue_items", "Open queue items.", labels=["queue"])
     age = GaugeMetricFamily(
-        "toxicmod_queue_oldest_seconds", "Age of the oldest open queue item.", labels=["lane"]
+        "toxicmod_queue_oldest_seconds", "Age of the oldest open queue item.", labels=["queue"]
     )
     now = timezone.now()
     queues = QueueItem.objects.filter(status=QueueItem.Status.OPEN).order_by().values_list("queue")

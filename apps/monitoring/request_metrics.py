@@ -55,22 +55,21 @@ class RequestCounter:
         self._lock = threading.Lock()
         self._process = f"{socket.gethostname()[:60]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
-    def add(self, source: str, status: int, seconds: float | None, now: float, times: int = 1) -> None:
-        """Count requests that were answered.
+    def add(self, source: str, status: int, seconds: float | None, now: float) -> None:
+        """Count a request that was answered.
 
         Args:
-            seconds: the response time; None for requests that were rejected unread.
+            seconds: the response time; None for a request that was rejected unread.
             now: seconds since the epoch.
-            times: the number of requests.
         """
         with self._lock:
             counts = self._counts.setdefault((int(now // 60), source), _MinuteCounts())
-            counts.requests += times
-            counts.client_errors += times * (400 <= status < 500)
-            counts.errors += times * (status >= 500)
+            counts.requests += 1
+            counts.client_errors += 400 <= status < 500
+            counts.errors += status >= 500
             if seconds is not None:
                 index = int((math.log10(max(seconds, 1e-6)) + 5) * 10)
-                counts.latency[min(max(index, 0), _BINS - 1)] += times
+                counts.latency[min(max(index, 0), _BINS - 1)] += 1
 
     def write(self, now: float) -> None:
         """Write the counts to the database, and discard those of minutes that have ended.
@@ -125,10 +124,12 @@ def start() -> None:
     threading.Thread(target=_counter.write_forever, name="request-metrics", daemon=True).start()
 
 
-def count(source: str, status: int, seconds: float | None, times: int = 1) -> None:
-    """Count requests for the dashboard and for Prometheus; see `RequestCounter.add`."""
-    add(source, status, seconds, time.time(), times)
-    prometheus.observe(source, status, seconds, times)
+def count(source: str | None, status: int, seconds: float | None) -> None:
+    """Count a request for the dashboard and for Prometheus; see `RequestCounter.add`."""
+    if source is None:
+        return
+    add(source, status, seconds, time.time())
+    prometheus.observe(source, status, seconds)
 
 
 class RequestMetricsMiddleware:

@@ -37,7 +37,7 @@ class Comment(NamedTuple):
     """
 
     text: str
-    client: APIKey | None = None
+    api_key: APIKey | None = None
     community: str = ""
     external_id: str = ""
     do_not_store: bool = False
@@ -73,7 +73,7 @@ def _build_rows(
         PredictionRow(
             id=uuid7(),
             created_at=now,
-            client_id=comment.client.pk if comment.client else None,
+            api_key_id=comment.api_key.pk if comment.api_key else None,
             source=source.value,
             community=comment.community,
             external_id=comment.external_id,
@@ -95,7 +95,7 @@ def score(
     *,
     texts: Sequence[str],
     source: Prediction.Source,
-    client: APIKey | None = None,
+    api_key: APIKey | None = None,
     community: str = "",
     external_ids: Sequence[str] = (),
     do_not_store: bool = False,
@@ -117,7 +117,7 @@ def score(
     """
     ids = external_ids or [""] * len(texts)
     comments = [
-        Comment(text, client, community, external_id, do_not_store)
+        Comment(text, api_key, community, external_id, do_not_store)
         for text, external_id in zip(texts, ids, strict=True)
     ]
     (result,) = score_batches(batches=[comments], source=source)
@@ -173,7 +173,7 @@ def give_feedback(
     true_labels: Sequence[str] | None = None,
     known_labels: Sequence[str] | None = None,
     remark: str = "",
-    client: APIKey | None = None,
+    api_key: APIKey | None = None,
     visitor: str = "",
 ) -> Feedback:
     """Store feedback on a prediction.
@@ -188,7 +188,7 @@ def give_feedback(
     """
     feedback = Feedback(
         prediction=prediction,
-        client=client,
+        api_key=api_key,
         is_right=is_right,
         true_mask=None if true_labels is None else pack_labels(label in true_labels for label in LABELS),
         known_mask=None if known_labels is None else pack_labels(label in known_labels for label in LABELS),

@@ -57,7 +57,7 @@ class LabelScores:
 class _Columns(NamedTuple):
     id: UUID
     created_at: datetime
-    client_id: int | None
+    api_key_id: int | None
     source: str
     community: str
     external_id: str
@@ -90,8 +90,9 @@ class Prediction(LabelScores, AppendOnly):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     created_at = models.DateTimeField(default=timezone.now, db_index=True)
-    client = models.ForeignKey(
+    api_key = models.ForeignKey(
         "accounts.APIKey",
+        verbose_name="API key",
         null=True,
         on_delete=models.PROTECT,
         related_name="+",
@@ -103,7 +104,7 @@ class Prediction(LabelScores, AppendOnly):
     external_id = models.CharField(
         "External ID", max_length=200, blank=True, help_text="The comment's ID on the platform."
     )
-    text = models.TextField(null=True, help_text="Empty if the client asked not to store it.")
+    text = models.TextField(null=True, help_text="Empty if the request asked not to store it.")
     text_hash = models.CharField(max_length=64, help_text="HMAC-SHA-256 of the text with the site's secret.")
     toxic = models.FloatField()
     severe_toxic = models.FloatField()
@@ -123,7 +124,7 @@ class Prediction(LabelScores, AppendOnly):
         ordering = ("-id",)
         indexes = [
             models.Index(
-                fields=["client", "external_id"],
+                fields=["api_key", "external_id"],
                 condition=~models.Q(external_id=""),
                 name="predictions_by_external_id",
             )
@@ -142,7 +143,9 @@ class Feedback(AppendOnly):
     """Feedback on a prediction, which may become a training label."""
 
     prediction = models.ForeignKey(Prediction, on_delete=models.PROTECT)
-    client = models.ForeignKey("accounts.APIKey", null=True, on_delete=models.PROTECT, related_name="+")
+    api_key = models.ForeignKey(
+        "accounts.APIKey", verbose_name="API key", null=True, on_delete=models.PROTECT, related_name="+"
+    )
     is_right = models.BooleanField(help_text="Whether the prediction was right.")
     true_mask = models.PositiveSmallIntegerField(
         null=True, help_text="Bit mask of the labels that apply, if they were stated."

@@ -1,4 +1,4 @@
-"""Model versions and promotions in the admin: evidence, read-only."""
+"""Model versions, promotions and canaries in the admin, read-only."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,8 +8,9 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from apps.accounts.models import User
 from apps.classifier.labels import LABELS
-from apps.core.admin import ReadOnlyAdmin
+from apps.core.admin import ReadOnlyAdmin, link, viewer_display
 from apps.registry import tracking
 from apps.registry.actions import PROMOTE_PERMISSION
 from apps.registry.gates import (
@@ -23,34 +24,27 @@ from apps.registry.gates import (
 from apps.registry.models import Canary, CanaryEnd, CanaryFailure, ModelVersion, Promotion
 
 
-def figures_table(figures: Mapping[str, Mapping[str, float | None]]) -> SafeString:
-    """Return figures as `evaluate` gives them as an HTML table: the labels in their order, then the mean."""
-    figures = {name: figures[name] for name in (*LABELS, "mean") if name in figures}
-    names = list(next(iter(figures.values()), {}))
+def metrics_by_label_table(metrics: Mapping[str, Mapping[str, float | None]]) -> SafeString:
+    """Return metrics as an HTML table: one row for each label, then the mean."""
+    metrics = {name: metrics[name] for name in (*LABELS, "mean") if name in metrics}
+    names = list(next(iter(metrics.values()), {}))
     head = format_html_join("", "<th>{}</th>", ((name,) for name in names))
     rows = (
         (label, format_html_join("", "<td>{}</td>", ((format_metric(row.get(name)),) for name in names)))
-        for label, row in figures.items()
+        for label, row in metrics.items()
     )
     body = format_html_join("", "<tr><th>{}</th>{}</tr>", rows)
-    return _wide("Figures", format_html("<table><tr><td></td>{}</tr>{}</table>", head, body))
+    return _wide("Metrics", format_html("<table><tr><td></td>{}</tr>{}</table>", head, body))
 
 
 def _wide(name: str, table: SafeString) -> SafeString:
-    """Return a table that can be scrolled sideways by keyboard, too."""
+    """Return the table in a container that the keyboard can scroll horizontally."""
     return format_html('<div class="wide" tabindex="0" role="group" aria-label="{}">{}</div>', name, table)
 
 
 def format_metric(value: float | None) -> str:
     """Return a metric with four decimals, or a dash for None."""
     return "–" if value is None else f"{value:.4f}"
-
-
-def link(name: str, text: str, *args: Any, **filters: Any) -> SafeString:
-    """Return a link to an admin page, filtered where it is a list."""
-    return format_html(
-        '<a href="{}">{}</a>', reverse(f"admin:{name}", args=args, query=filters or None), text
-    )
 
 
 def run_link(run_id: str) -> SafeString | str:
@@ -95,8 +89,8 @@ class ModelVersionAdmin(ReadOnlyAdmin):
 
     def changelist_view(self, request: Any, extra_context: dict[str, Any] | None = None) -> Any:
         pages = (("training_challenger", "The challenger"), ("training_roll_back", "Roll back"))
-        may = request.user.has_perm(PROMOTE_PERMISSION)
-        tools = [(reverse(f"admin:{name}"), text) for name, text in pages] if may else []
+        may_promote = request.user.has_perm(PROMOTE_PERMISSION)
+        tools = [(reverse(f"admin:{name}"), text) for name, text in pages] if may_promote else []
         return super().changelist_view(request, {"tools": tools} | (extra_context or {}))
 
     def get_queryset(self, request: Any) -> Any:
@@ -112,11 +106,11 @@ class ModelVersionAdmin(ReadOnlyAdmin):
 
     @admin.display(description="metrics on held-out rows")
     def metrics_table(self, version: ModelVersion) -> SafeString:
-        return figures_table(version.metrics)
+        return metrics_by_label_table(version.metrics)
 
     @admin.display(description="thresholds")
     def thresholds_table(self, version: ModelVersion) -> SafeString:
-        return figures_table({label: {"threshold": version.thresholds[label]} for label in LABELS})
+        return metrics_by_label_table({label: {"threshold": version.thresholds[label]} for label in LABELS})
 
     @admin.display(description="card")
     def card_text(self, version: ModelVersion) -> SafeString:
@@ -126,19 +120,26 @@ class ModelVersionAdmin(ReadOnlyAdmin):
     def mlflow_run(self, version: ModelVersion) -> SafeString | str:
         return run_link(version.mlflow_run_id)
 
-    # Runs, gates and predictions belong to layers above: their pages are known by name only.
-    @admin.display(description="training run")
-    def runs(self, version: ModelVersion) -> SafeString:
-        return link("training_trainingrun_changelist", "The run that made it", version__id__exact=version.pk)
-
-    @admin.display(description="gates")
-    def gates(self, version: ModelVersion) -> SafeString:
-        return link("training_gatereport_changelist", "What it showed at them", version__id__exact=version.pk)
-
-    @admin.display(description="predictions")
-    def predictions(self, version: ModelVersion) -> SafeString:
+    # Runs, gates and predictions belong to layers above: so only the names of their pages are known.
+    @viewer_display(description="training run")
+    def runs(self, version: ModelVersion, viewer: User) -> SafeString | str:
         return link(
-            "predictions_prediction_changelist", "What it predicted", model_version__id__exact=version.pk
+            viewer, "training_trainingrun_changelist", "Run of this version", version__id__exact=version.pk
+        )
+
+    @viewer_display(description="gates")
+    def gates(self, version: ModelVersion, viewer: User) -> SafeString | str:
+        return link(
+            viewer, "training_gatereport_changelist", "Gates of this version", version__id__exact=version.pk
+        )
+
+    @viewer_display(description="predictions")
+    def predictions(self, version: ModelVersion, viewer: User) -> SafeString | str:
+        return link(
+            viewer,
+            "predictions_prediction_changelist",
+            "Predictions of this version",
+            model_version__id__exact=version.pk,
         )
 
 
@@ -184,7 +185,7 @@ class CanaryFailureAdmin(ReadOnlyAdmin):
 
 
 def gates_table(gates: Iterable[Gate]) -> SafeString:
-    """Return gates, as promotions keep them, as a summary and an HTML table with the failures first."""
+    """Return a summary and an HTML table of gates, with the failed gates first."""
     gates = failures_first(gates)
     rows = (
         (

@@ -1,4 +1,4 @@
-"""Gates and guardrails, also in words for the admin, the command line and error messages."""
+"""Gates and guardrails, and their descriptions for the admin, the command line and error messages."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -10,7 +10,7 @@ class Rule(StrEnum):
 
     AT_LEAST = "at_least"
     AT_MOST = "at_most"
-    # For canaries, whose figures are looked at many times: only the whole interval beyond the bound fails.
+    # For canaries, which are checked repeatedly: a gate fails only if the whole interval is beyond the bound.
     INTERVAL_REACHES_AT_MOST = "interval_reaches_at_most"
     INTERVAL_REACHES_WITHIN = "interval_reaches_within"
 
@@ -58,15 +58,15 @@ def failures_first(gates: Iterable[Gate]) -> list[Gate]:
 
 def summarize(gates: Iterable[Gate]) -> str:
     """Return how many failed: `6 of 19 failed`, `All 19 passed`."""
-    verdicts = [bool(gate["passed"]) for gate in gates]
-    failed = verdicts.count(False)
-    if not verdicts:
+    results = [bool(gate["passed"]) for gate in gates]
+    failed = results.count(False)
+    if not results:
         return "Nothing was measured"
-    return f"{failed} of {len(verdicts)} failed" if failed else f"All {len(verdicts)} passed"
+    return f"{failed} of {len(results)} failed" if failed else f"All {len(results)} passed"
 
 
 def state_rule(gate: Gate) -> str:
-    """Return what the gate demands: `must be at least -0.0100`."""
+    """Return the rule of the gate: `must be at least -0.0100`."""
     if gate["bound"] is None:
         return "–"
     words = _WORDS[Rule(gate["rule"])] if gate.get("rule") else "bound {}"
@@ -75,7 +75,7 @@ def state_rule(gate: Gate) -> str:
 
 
 def state_measurement(gate: Gate) -> str:
-    """Return what was measured: `-0.1384 (interval -0.2000 to -0.0800)`."""
+    """Return the measured figure: `-0.1384 (interval -0.2000 to -0.0800)`."""
     if gate["figure"] is None:
         return "–" if gate["bound"] is None else "nothing"
     interval = " (interval {:.4f} to {:.4f})".format(*gate["interval"]) if gate.get("interval") else ""

@@ -22,6 +22,8 @@ class Alias(models.TextChoices):
 
 
 class ModelVersionQuerySet(models.QuerySet["ModelVersion"]):
+    """Queries of model versions by alias and name."""
+
     def with_alias(self, alias: Alias) -> "ModelVersion | None":
         """Return the version that holds the alias, or None."""
         return self.filter(alias=alias).first()
@@ -148,6 +150,8 @@ class Promotion(RoleChange):
 
 
 class CanaryQuerySet(AppendOnlyQuerySet):
+    """Queries of canaries."""
+
     def running(self) -> "Canary | None":
         """Return the canary that has not ended, or None."""
         running: Any = self.filter(end=None).select_related("version", "champion").first()

@@ -1,4 +1,4 @@
-"""What a Celery worker does of the registry."""
+"""Celery tasks of the model registry."""
 
 import logging
 
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 @shared_task(throws=(TrackingError,))
 def sync_tracking() -> None:
-    """Bring MLflow's aliases in step with ours; after an outage the schedule makes up for it."""
+    """Copy the aliases of model versions to MLflow. The schedule repeats it after an outage."""
     try:
         tracking.sync()
     except TrackingError as error:

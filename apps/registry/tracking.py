@@ -1,7 +1,7 @@
-"""The only door to MLflow: records training runs, and keeps its model registry in step with ours.
+"""Records training runs in MLflow and copies the aliases of model versions to its model registry.
 
-Our database decides what is served; MLflow is told. Functions import mlflow themselves: that takes seconds
-and 150 MB, which no web process should pay.
+No other module uses MLflow. The project's database decides which version is served. Functions import mlflow
+themselves, because the import takes seconds and 150 MB, which a web process does not need.
 """
 
 import importlib.metadata
@@ -39,7 +39,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class DataUsed:
-    """The data set of a run, as MLflow shows it."""
+    """The data set of a run: its name, the SHA-256 of its rows and where it came from."""
 
     name: str
     sha256: str
@@ -47,31 +47,31 @@ class DataUsed:
 
 
 @dataclass(frozen=True)
-class Logged:
-    """What MLflow calls a run and, where one was registered, its model version."""
+class LoggedRun:
+    """The IDs that MLflow gave to a run and, if a model was registered, to its version."""
 
     run_id: str
     model_version: str = ""
 
 
 def _tracked(function: Callable[P, R]) -> Callable[P, R]:
-    """Turn whatever MLflow and the stores behind it raise into a TrackingError."""
+    """Raise a `TrackingError` instead of any exception of MLflow and of the stores behind it."""
 
     @wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        # An outage shows as errors of MLflow, SQLAlchemy, requests or boto; none may cost a trained model.
+        # An outage raises errors of MLflow, SQLAlchemy, requests or boto. The trained model must be kept.
         except Exception as error:
             logger.debug("MLflow failed", exc_info=True)
             reason = str(error).partition("\n")[0][:300]
-            raise TrackingError(f"MLflow could not be reached or refused ({reason})") from error
+            raise TrackingError(f"MLflow could not be reached or rejected the request ({reason})") from error
 
     return wrapper
 
 
 def _mlflow() -> ModuleType:
-    """Import and set up MLflow: no telemetry, no chatter, no minutes of retries."""
+    """Import MLflow and configure it: no telemetry, only warnings in the log, two retries."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -85,20 +85,23 @@ def _mlflow() -> ModuleType:
 
 
 def _experiment(mlflow: ModuleType) -> str:
-    """Return the experiment's id; a tracking server decides itself where artifacts lie."""
-    found = mlflow.get_experiment_by_name(EXPERIMENT)
-    if found:
-        return found.experiment_id
-    served = settings.MLFLOW_TRACKING_URI.startswith("http")
-    return mlflow.create_experiment(EXPERIMENT, None if served else _location(settings.MLFLOW_ARTIFACTS))
+    """Return the experiment's ID, after creating it if it does not exist.
+
+    A tracking server decides itself where artifacts are stored.
+    """
+    experiment = mlflow.get_experiment_by_name(EXPERIMENT)
+    if experiment:
+        return experiment.experiment_id
+    has_server = settings.MLFLOW_TRACKING_URI.startswith("http")
+    return mlflow.create_experiment(EXPERIMENT, None if has_server else _location(settings.MLFLOW_ARTIFACTS))
 
 
-def _location(place: str) -> str:
-    return place if "://" in place else Path(place).resolve().as_uri()
+def _location(folder_or_url: str) -> str:
+    return folder_or_url if "://" in folder_or_url else Path(folder_or_url).resolve().as_uri()
 
 
 def run_url(run_id: str) -> str:
-    """Return a run's page on the tracking server, without credentials; empty where there is no server."""
+    """Return a run's page on the tracking server, without credentials; or "" without a server."""
     parts = urlsplit(settings.MLFLOW_TRACKING_URI)
     if not run_id or parts.scheme not in ("http", "https"):
         return ""
@@ -116,15 +119,17 @@ def log_run(
     artifact: Artifact | None = None,
     started: datetime | None = None,
     tags: Mapping[str, str] | None = None,
-) -> Logged:
-    """Record a finished run and, given an artifact, register it as a version of the model.
+) -> LoggedRun:
+    """Record a finished run and register its artifact, if there is one, as a version of the model.
 
     Args:
-        metrics: figures; a mapping by label, as `evaluate` gives, becomes `<metric>/<label>`.
+        metrics: numbers by metric, or by label and metric as `evaluate` returns them.
+        data: the data set that the run was trained on.
         report: a folder whose files become the run's artifacts.
+        started: when the run started; by default now.
 
     Raises:
-        TrackingError: MLflow could not be told, or only in part.
+        TrackingError: MLflow failed; it may have stored a part.
     """
     mlflow = _mlflow()
     client = mlflow.MlflowClient()
@@ -140,15 +145,15 @@ def log_run(
             mlflow.log_input(_dataset(data), context="training")
         if report:
             mlflow.log_artifacts(str(report))
-        return Logged(run_id, _log_model(mlflow, artifact) if artifact else "")
+        return LoggedRun(run_id, _log_model(mlflow, artifact) if artifact else "")
 
 
 def flatten(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Return figures by label as flat ones: `{"toxic": {"ece": 1}}` as `{"ece/toxic": 1}`, None left out."""
+    """Return metrics by label as one mapping without None: `{"toxic": {"ece": 1}}` as `{"ece/toxic": 1}`."""
     flat: dict[str, float] = {}
     for name, value in metrics.items():
         if isinstance(value, Mapping):
-            flat |= {f"{metric}/{name}": figure for metric, figure in value.items() if figure is not None}
+            flat |= {f"{metric}/{name}": number for metric, number in value.items() if number is not None}
         elif value is not None:
             flat[name] = value
     return flat
@@ -158,7 +163,7 @@ def _dataset(data: DataUsed) -> Any:
     from mlflow.data.code_dataset_source import CodeDatasetSource
     from mlflow.data.meta_dataset import MetaDataset
 
-    # MLflow's digest has room for 36 characters.
+    # MLflow's digest has at most 36 characters.
     source = CodeDatasetSource({"source": data.source, "sha256": data.sha256})
     return MetaDataset(source, name=data.name, digest=data.sha256[:32])  # type: ignore[abstract]
 
@@ -194,7 +199,7 @@ def _example() -> Any:
 
 
 def _code(folder: Path) -> Path:
-    """Lay out the classifier as the package `apps.classifier` with nothing else of the project in it."""
+    """Copy the classifier, without its tests, into a package `apps` of its own; return the package."""
     package = folder / "apps"
     source = Path(classifier.__file__).parent
     shutil.copytree(source, package / "classifier", ignore=shutil.ignore_patterns("tests", "__pycache__"))
@@ -204,10 +209,12 @@ def _code(folder: Path) -> Path:
 
 @_tracked
 def sync() -> None:
-    """Bring MLflow's aliases in step with ours, registering what it lacks. Doing it twice changes nothing.
+    """Copy the aliases of model versions to MLflow, after registering the versions that it lacks.
+
+    The function is idempotent.
 
     Raises:
-        TrackingError: MLflow could not be told; calling it again later makes up for it.
+        TrackingError: MLflow failed. A later call completes the copy.
     """
     mlflow = _mlflow()
     client = mlflow.MlflowClient()
@@ -226,7 +233,7 @@ def sync() -> None:
 
 
 def _publish(version: ModelVersion) -> None:
-    """Register a version that MLflow has not seen: the shipped one, or one trained during an outage."""
+    """Register a version that MLflow lacks: the shipped one, or one trained while MLflow was down."""
     with tempfile.TemporaryDirectory(prefix="toxicmod-") as folder:
         Path(folder, "MODEL_CARD.md").write_text(version.card)
         logged = log_run(

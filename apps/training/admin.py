@@ -1,4 +1,4 @@
-"""Data sets, training runs and gate reports in the admin, and the pages to start and watch runs."""
+"""Data sets, training runs and gate reports in the admin; pages to start a run and see its progress."""
 
 from typing import Any
 
@@ -14,18 +14,18 @@ from django.utils.safestring import SafeString
 from apps.accounts.models import User
 from apps.accounts.permissions import get_user, require
 from apps.classifier.labels import LABELS
-from apps.core.admin import ReadOnlyAdmin
+from apps.core.admin import ReadOnlyAdmin, link, viewer_display
 from apps.moderation.models import Decision
 from apps.moderation.selectors import visible
 from apps.registry import actions as registry
-from apps.registry.admin import GatesAdmin, figures_table, format_metric, link, run_link
+from apps.registry.admin import GatesAdmin, format_metric, metrics_by_label_table, run_link
 from apps.registry.gates import summarize
 from apps.training import actions, datasets, jigsaw, labels, views
 from apps.training.actions.runs import AUTOMATIC_DATASET, RUN_PERMISSION
 from apps.training.exceptions import SourceError, TrainingError
 from apps.training.forms import RunForm
 from apps.training.models import Dataset, GateReport, TrainingRun
-from apps.training.views import render_page
+from apps.training.views import pop_error, redirect_with_error, render_page
 
 SHOWN_DECISIONS = 200
 _IDS_PER_QUERY = 10_000
@@ -73,26 +73,18 @@ class DatasetAdmin(ReadOnlyAdmin):
             "", "{}<br>", ((sentence,) for sentence in jigsaw.format_report(dataset.report))
         )
 
-    def get_object(
-        self, request: HttpRequest, object_id: str, from_field: str | None = None
-    ) -> Dataset | None:
-        dataset = super().get_object(request, object_id, from_field)
-        if dataset is not None:
-            dataset.viewer = get_user(request)  # for `decisions`, which gets no request
-        return dataset
-
-    @admin.display(description="decisions")
-    def decisions(self, dataset: Dataset) -> SafeString | str:
+    @viewer_display(description="decisions")
+    def decisions(self, dataset: Dataset, viewer: User) -> SafeString | str:
         if not dataset.is_built:
             return "–"
         try:
             ids = datasets.read_ids(dataset.path, f"{labels.MODERATOR}-")
         except SourceError as error:
             return str(error)
-        viewer = dataset.viewer  # type: ignore[attr-defined]
         numbers = _visible_ids(viewer, [int(identifier.rpartition("-")[2]) for identifier in ids])
         links = (
-            (link("moderation_decision_change", str(number), number),) for number in numbers[:SHOWN_DECISIONS]
+            (link(viewer, "moderation_decision_change", str(number), number),)
+            for number in numbers[:SHOWN_DECISIONS]
         )
         more = len(numbers) - SHOWN_DECISIONS
         return format_html(
@@ -102,9 +94,9 @@ class DatasetAdmin(ReadOnlyAdmin):
             f" and {more} more" if more > 0 else "",
         )
 
-    @admin.display(description="training runs")
-    def runs(self, dataset: Dataset) -> SafeString:
-        return link("training_trainingrun_changelist", "Runs", dataset__id__exact=dataset.pk)
+    @viewer_display(description="training runs")
+    def runs(self, dataset: Dataset, viewer: User) -> SafeString | str:
+        return link(viewer, "training_trainingrun_changelist", "Runs", dataset__id__exact=dataset.pk)
 
 
 @admin.register(TrainingRun)
@@ -140,7 +132,7 @@ class TrainingRunAdmin(ReadOnlyAdmin):
             path("start/", view(self.start), name="training_trainingrun_start"),
             path("challenger/", view(views.challenger), name="training_challenger"),
             path("roll-back/", view(views.roll_back), name="training_roll_back"),
-            path("<int:pk>/watch/", view(self.watch), name="training_trainingrun_watch"),
+            path("<int:pk>/run/", view(self.run), name="training_trainingrun_run"),
             path("<int:pk>/progress/", view(self.progress), name="training_trainingrun_progress"),
             *super().get_urls(),
         ]
@@ -154,28 +146,28 @@ class TrainingRunAdmin(ReadOnlyAdmin):
             return render_page(
                 request, title, error="There is no data set. Import one with manage.py import_dataset."
             )
-        form, error_message = RunForm(request.POST or None), ""
+        error, fields = pop_error(request)
+        form = RunForm(request.POST or None, initial=fields)
         if request.method == "POST" and form.is_valid():
             try:
                 run = actions.create_run(actor=user, **form.cleaned_data)
-            except TrainingError as error:
-                error_message = str(error)
-            else:
-                actions.enqueue_run(run)
-                return redirect("admin:training_trainingrun_watch", run.pk)
-        return render_page(request, title, form=form, button="Start", error=error_message)
+            except TrainingError as failure:
+                return redirect_with_error(request, str(failure), form)
+            actions.enqueue_run(run)
+            return redirect("admin:training_trainingrun_run", run.pk)
+        return render_page(request, title, form=form, button="Start", error=error)
 
-    def watch(self, request: HttpRequest, pk: int) -> HttpResponse:
+    def run(self, request: HttpRequest, pk: int) -> HttpResponse:
         """Show the progress of a run; POST cancels it."""
         rows = TrainingRun.objects.with_result().select_related("dataset", "version")
         run = get_object_or_404(rows, pk=pk)
         if request.method == "POST":
             actions.cancel_run(actor=get_user(request), run=run)
-            return redirect("admin:training_trainingrun_watch", pk)
+            return redirect("admin:training_trainingrun_run", pk)
         self._require_view(request)
         is_unfinished = run.status in TrainingRun.UNFINISHED
         button = "Cancel run" if is_unfinished and request.user.has_perm(RUN_PERMISSION) else ""
-        result = self.result(run) if run.status == TrainingRun.Status.SUCCEEDED else ""
+        result = self.result(run, get_user(request)) if run.status == TrainingRun.Status.SUCCEEDED else ""
         return render_page(
             request,
             str(run),
@@ -203,8 +195,8 @@ class TrainingRunAdmin(ReadOnlyAdmin):
             }
         )
 
-    @admin.display(description="result")
-    def brief_result(self, run: Any) -> SafeString | str:
+    @viewer_display(description="result")
+    def brief_result(self, run: Any, viewer: User) -> SafeString | str:
         """Return the result of a run for the list."""
         if run.status != TrainingRun.Status.SUCCEEDED:
             return "–"
@@ -214,15 +206,15 @@ class TrainingRunAdmin(ReadOnlyAdmin):
         champion = format_metric((run.champion_metrics or {}).get("mean", {}).get("roc_auc"))
         return format_html(
             "{}<br>ROC-AUC {}<br>(champion v{}: {})<br>{}",
-            link("registry_modelversion_change", f"Model version {run.version}", run.version_id),
+            link(viewer, "registry_modelversion_change", f"Model version {run.version}", run.version_id),
             roc_auc,
             run.champion_number,
             champion,
-            self._gates(run),
+            self._gates(run, viewer),
         )
 
-    @admin.display(description="result")
-    def result(self, run: Any) -> SafeString | str:
+    @viewer_display(description="result")
+    def result(self, run: Any, viewer: User) -> SafeString | str:
         """Return the result of a run: the version, its metrics and the champion's, and its gates."""
         if run.status != TrainingRun.Status.SUCCEEDED:
             return "–"
@@ -230,7 +222,7 @@ class TrainingRunAdmin(ReadOnlyAdmin):
             of_model.get("mean", {}) for of_model in (run.metrics, run.champion_metrics or {})
         )
         is_champion = run.version is not None and run.version.number == run.champion_number
-        figures = ", ".join(
+        summary = ", ".join(
             f"{name} {format_metric(metrics.get(key))}"
             + (
                 ""
@@ -240,20 +232,20 @@ class TrainingRunAdmin(ReadOnlyAdmin):
             for name, key in (("ROC-AUC", "roc_auc"), ("PR-AUC", "pr_auc"), ("calibration error", "ece"))
         )
         if run.version is None:
-            return format_html("A baseline for comparison, no model version.<br>Mean {}.", figures)
+            return format_html("A baseline for comparison, no model version.<br>Mean {}.", summary)
         return format_html(
             "{}{}<br>Mean {}, each on the held-out rows of its data set.<br>{}",
-            link("registry_modelversion_change", f"Model version {run.version}", run.version_id),
+            link(viewer, "registry_modelversion_change", f"Model version {run.version}", run.version_id),
             ", the champion" if is_champion else "",
-            figures,
-            self._gates(run),
+            summary,
+            self._gates(run, viewer),
         )
 
-    def _gates(self, run: Any) -> SafeString | str:
+    def _gates(self, run: Any, viewer: User) -> SafeString | str:
         if run.gates is None:
             return "Gates: not measured yet"
         text = f"Gates: {summarize(run.gates)}"
-        return link("training_gatereport_changelist", text, version__id__exact=run.version_id)
+        return link(viewer, "training_gatereport_changelist", text, version__id__exact=run.version_id)
 
     @admin.display(description="MLflow run")
     def mlflow_run(self, run: TrainingRun) -> SafeString | str:
@@ -262,7 +254,7 @@ class TrainingRunAdmin(ReadOnlyAdmin):
 
     @admin.display(description="metrics on held-out rows")
     def metrics_table(self, run: TrainingRun) -> SafeString:
-        return figures_table(run.metrics)
+        return metrics_by_label_table(run.metrics)
 
 
 @admin.register(GateReport)

@@ -73,7 +73,7 @@ def run_gates(version: ModelVersion, champion: ModelVersion | None, dataset: Dat
         return [Gate(name="rows to evaluate on: import a data set", figure=None, bound=None, passed=False)]
     rows = datasets.read(dataset.path, clean_weight=dataset.clean_weight)
     rows = rows.take(rows.split()[1])
-    served = version.load_scorer()
+    served_scorer = version.load_scorer()
 
     def compute_metrics(scorer: Scorer, probabilities: np.ndarray) -> Metrics:
         return evaluate(rows.labels, probabilities, scorer.thresholds, rows.weights)
@@ -94,9 +94,11 @@ def run_gates(version: ModelVersion, champion: ModelVersion | None, dataset: Dat
         *_group_gates(candidate, baseline),
         _obfuscation_gate(candidate, baseline, rows),
         _at_most(
-            "median µs per comment", measure_latency_us(served, rows.texts[:LATENCY_TEXTS]), MAX_LATENCY_US
+            "median µs per comment",
+            measure_latency_us(served_scorer, rows.texts[:LATENCY_TEXTS]),
+            MAX_LATENCY_US,
         ),
-        *_flip_rate_gates(served, champion),
+        *_flip_rate_gates(served_scorer, champion),
     ]
 
 
@@ -144,10 +146,10 @@ def _obfuscation_gate(candidate: Scorer, baseline: Scorer | None, rows: Rows) ->
     obfuscated = [obfuscate(texts, kind) for kind in KINDS]
 
     def loss(scorer: Scorer) -> float:
-        original, *others = (
+        original, *permuted = (
             roc_auc_score(y, scorer.score_many(variant)[:, 0]) for variant in (texts, *obfuscated)
         )
-        return float(original - np.mean(others))
+        return float(original - np.mean(permuted))
 
     bound = MAX_OBFUSCATION_LOSS
     if baseline:
@@ -155,7 +157,7 @@ def _obfuscation_gate(candidate: Scorer, baseline: Scorer | None, rows: Rows) ->
     return _at_most(name, loss(candidate), bound)
 
 
-def _flip_rate_gates(served: Scorer, champion: ModelVersion | None) -> Iterator[Gate]:
+def _flip_rate_gates(served_scorer: Scorer, champion: ModelVersion | None) -> Iterator[Gate]:
     """Check the fraction of last week's comments for which the models disagree whether any label applies."""
     if champion is None:
         return
@@ -170,7 +172,7 @@ def _flip_rate_gates(served: Scorer, champion: ModelVersion | None) -> Iterator[
         return
     baseline = champion.load_scorer()
     candidate_flags, baseline_flags = (
-        (scorer.score_many(texts) >= scorer.thresholds).any(axis=1) for scorer in (served, baseline)
+        (scorer.score_many(texts) >= scorer.thresholds).any(axis=1) for scorer in (served_scorer, baseline)
     )
     flip_rate = float(np.mean(candidate_flags != baseline_flags))
     yield _at_most("flip rate on last week's traffic", flip_rate, MAX_FLIP_RATE)

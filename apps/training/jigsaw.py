@@ -62,12 +62,12 @@ class ImportReport:
 
 def format_report(problems: Mapping[str, Any]) -> list[str]:
     """Return one sentence for each kind of problem in `ImportReport.problems`."""
-    sentences = []
+    descriptions = []
     for kind, problem in problems.items():
         lines = ", ".join(map(str, problem["lines"]))
         more = ", …" if problem["rows"] > len(problem["lines"]) else ""
-        sentences.append(f"{kind}: {problem['rows']}" + (f" (line {lines}{more})" if lines else ""))
-    return sentences
+        descriptions.append(f"{kind}: {problem['rows']}" + (f" (line {lines}{more})" if lines else ""))
+    return descriptions
 
 
 class _SourceBytes(io.BufferedIOBase):

@@ -15,6 +15,8 @@ REPORT_VALIDITY = timedelta(days=1)
 
 
 class DatasetQuerySet(models.QuerySet["Dataset"]):
+    """Queries of data sets by name and age."""
+
     def named(self, name: str) -> "Dataset | None":
         """Return a data set by `name` (its newest version) or `name:version`, or None."""
         name, _, version = name.partition(":")
@@ -85,6 +87,8 @@ class Dataset(models.Model):
 
 
 class TrainingRunQuerySet(models.QuerySet["TrainingRun"]):
+    """Queries of training runs by state, and their results."""
+
     def running(self) -> "TrainingRunQuerySet":
         """Return the run that is being trained, if any."""
         return self.filter(status=TrainingRun.Status.RUNNING)
@@ -177,6 +181,8 @@ class TrainingRun(models.Model):
 
 
 class GateReportQuerySet(AppendOnlyQuerySet):
+    """Queries of gate reports."""
+
     def current(self, version: ModelVersion) -> "GateReport | None":
         """Return the version's newest report, or None if it is about another champion, data set or day."""
         since = timezone.now() - REPORT_VALIDITY

@@ -117,9 +117,11 @@ def _create_writer(out: IO[str], output_format: str) -> Write:
     if output_format == "jsonl":
 
         def write_json(names: Sequence[str], scores: np.ndarray, labels: Sequence[list[str]]) -> None:
-            for name, row, given in zip(names, scores.round(6).tolist(), labels, strict=True):
+            for name, row, label_names in zip(names, scores.round(6).tolist(), labels, strict=True):
                 probabilities = dict(zip(LABELS, row, strict=True))
-                out.write(json.dumps({"id": name, "probabilities": probabilities, "labels": given}) + "\n")
+                out.write(
+                    json.dumps({"id": name, "probabilities": probabilities, "labels": label_names}) + "\n"
+                )
 
         return write_json
     writer = csv.writer(out, lineterminator="\n")
@@ -127,8 +129,8 @@ def _create_writer(out: IO[str], output_format: str) -> Write:
 
     def write_rows(names: Sequence[str], scores: np.ndarray, labels: Sequence[list[str]]) -> None:
         writer.writerows(
-            [escape_formula(name), *(f"{score:.6f}" for score in row), " ".join(given)]
-            for name, row, given in zip(names, scores.tolist(), labels, strict=True)
+            [escape_formula(name), *(f"{score:.6f}" for score in row), " ".join(label_names)]
+            for name, row, label_names in zip(names, scores.tolist(), labels, strict=True)
         )
 
     return write_rows

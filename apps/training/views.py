@@ -7,11 +7,11 @@ from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
-from django.urls import reverse
 
 from apps.accounts.models import User
 from apps.accounts.permissions import communities_of, get_user, require
 from apps.classifier.artifact import ArtifactError
+from apps.core.admin import link
 from apps.core.text import pluralize
 from apps.moderation.exceptions import ModerationError
 from apps.registry import actions as registry
@@ -32,9 +32,22 @@ def render_page(
     request: HttpRequest, title: str, template: str = "training/page.html", **context: Any
 ) -> HttpResponse:
     """Return a page below the list of training runs."""
-    parent = {"parent": reverse("admin:training_trainingrun_changelist"), "parent_title": "Training runs"}
-    context |= admin.site.each_context(request) | parent | {"title": title}
+    parent = link(get_user(request), "training_trainingrun_changelist", "Training runs")
+    context |= admin.site.each_context(request) | {"parent": parent, "title": title}
     return TemplateResponse(request, template, context)
+
+
+def redirect_with_error(request: HttpRequest, error: str, form: forms.Form) -> HttpResponse:
+    """Redirect to the page of a form whose action failed, which shows the error and the fields again."""
+    fields = {name: form.data[name] for name in form.fields if name in form.data}
+    request.session[f"failed {request.path}"] = (error, fields)
+    return redirect(request.path)
+
+
+def pop_error(request: HttpRequest) -> tuple[str, dict[str, str]]:
+    """Return, once, the error and the fields that `redirect_with_error` stored for the page."""
+    error, fields = request.session.pop(f"failed {request.path}", ("", {}))
+    return error, fields
 
 
 def challenger(request: HttpRequest) -> HttpResponse:
@@ -48,24 +61,26 @@ def challenger(request: HttpRequest) -> HttpResponse:
         return render_page(request, "Challenger", error="There is no challenger. Train a model first.")
     comparison = shadow.compare(challenger=version, champion=champion, communities=communities_of(user))
     may_override = user.has_perm(registry.OVERRIDE_PERMISSION)
-    form: forms.Form = ReasonForm() if canary else RolloutForm()
-    error_message = ""
+    form_class = ReasonForm if canary else RolloutForm
+    error, fields = pop_error(request)
+    form: forms.Form = form_class(initial=fields)
     if request.method == "POST":
         if "measure" in request.POST:
             actions.enqueue_gates(actor=user, version=version)
             messages.success(request, "A worker is measuring the gates. Refresh this page in a minute.")
             return redirect("admin:training_challenger")
         if "label" not in request.POST:
-            form = ReasonForm(request.POST) if canary else RolloutForm(request.POST)
+            form = form_class(request.POST)
         if "label" in request.POST or form.is_valid():
             try:
                 messages.success(request, _carry_out(request.POST, user, version, form, comparison))
                 return redirect("admin:training_challenger")
             except GateError:
                 advice = "Tick “Override failed gates” and give a reason" if may_override else "Ask a lead"
-                error_message = f"{version} fails its gates. {advice} to continue anyway."
-            except _EXPECTED_ERRORS as error:
-                error_message = str(error)
+                message = f"{version} fails its gates. {advice} to continue anyway."
+                return redirect_with_error(request, message, form)
+            except _EXPECTED_ERRORS as failure:
+                return redirect_with_error(request, str(failure), form)
     if not may_override:
         form.fields.pop("force", None)
     report = GateReport.objects.current(version)
@@ -88,7 +103,7 @@ def challenger(request: HttpRequest) -> HttpResponse:
         comparison=comparison,
         can_request_labels=any(not disagreement.is_queued for disagreement in comparison.disagreements),
         form=form,
-        error=error_message,
+        error=error,
     )
 
 
@@ -102,14 +117,14 @@ def _carry_out(
     arguments: dict[str, Any] = {"actor": user, "reason": form.cleaned_data["reason"]}
     if "withdraw" in post:
         registry.end_canary(outcome=CanaryEnd.Outcome.WITHDRAWN, **arguments)
-        return f"{version} stops serving within 5 s."
+        return f"The canary is stopped: within 5 seconds {version} serves no requests."
     force = form.cleaned_data.get("force", False)
     if "canary" in post:
         share = form.cleaned_data["share"] / 100
         actions.start_canary(version=version, share=share, force=force, **arguments)
-        return f"{version} serves {share:.1%} of the requests within 5 s."
+        return f"The canary has started: within 5 seconds {version} serves {share:.1%} of the requests."
     actions.promote(version=version, force=force, **arguments)
-    return f"{version} is the champion and serves all requests within 5 s."
+    return f"{version} is the champion now: within 5 seconds it serves all requests."
 
 
 def roll_back(request: HttpRequest) -> HttpResponse:
@@ -119,14 +134,17 @@ def roll_back(request: HttpRequest) -> HttpResponse:
     previous = ModelVersion.objects.with_alias(Alias.PREVIOUS)
     if previous is None:
         return render_page(request, "Roll back", error="There is no previous champion to roll back to.")
-    form, error_message = ReasonForm(request.POST or None), ""
+    error, fields = pop_error(request)
+    form = ReasonForm(request.POST or None, initial=fields)
     if request.method == "POST" and form.is_valid():
         try:
             registry.rollback(actor=user, reason=form.cleaned_data["reason"])
-        except _EXPECTED_ERRORS as error:
-            error_message = str(error)
-        else:
-            messages.success(request, f"{previous} is the champion again and serves all requests within 5 s.")
-            return redirect("admin:registry_promotion_changelist")
+        except _EXPECTED_ERRORS as failure:
+            return redirect_with_error(request, str(failure), form)
+        messages.success(
+            request, f"{previous} is the champion again: within 5 seconds it serves all requests."
+        )
+        may_view = user.has_perm("registry.view_promotion")
+        return redirect("admin:registry_promotion_changelist" if may_view else "admin:index")
     title = f"Roll back to {previous}"
-    return render_page(request, title, form=form, button=title, error=error_message)
+    return render_page(request, title, form=form, button=title, error=error)

@@ -22,10 +22,10 @@ _MAX_TESTS = 2
 _tests = threading.BoundedSemaphore(_MAX_TESTS)
 
 
-def _require(actor: Actor | APIKey, permission: str, client: APIKey | None) -> str:
+def _require(actor: Actor | APIKey, permission: str, api_key: APIKey | None) -> str:
     """Check that a user has the permission, or that an API key manages its own webhooks; return the name."""
     if isinstance(actor, APIKey):
-        if actor != client or Scope.WEBHOOKS not in actor.scopes:
+        if actor != api_key or Scope.WEBHOOKS not in actor.scopes:
             raise PermissionDeniedError(
                 f"An API key needs the scope “{Scope.WEBHOOKS}” for its own webhooks."
             )
@@ -36,32 +36,32 @@ def _require(actor: Actor | APIKey, permission: str, client: APIKey | None) -> s
 
 @transaction.atomic
 def rotate_signing_key(
-    *, client: APIKey, actor: Actor | APIKey, overlap: timedelta = DEFAULT_OVERLAP
+    *, api_key: APIKey, actor: Actor | APIKey, overlap: timedelta = DEFAULT_OVERLAP
 ) -> tuple[SigningKey, str]:
-    """Create the client's first signing key, or a successor of its key; return it with its secret.
+    """Create the first signing key of an API key, or the successor of its key; return it with its secret.
 
-    The key before it signs as well until `overlap` is over, so that the receiver can be changed meanwhile.
+    The previous key stays active for the time `overlap`, so that the receiver can be changed meanwhile.
 
     Args:
-        actor: a user, the client itself, or an operator.
+        actor: a user, the API key itself, or an operator.
 
     Raises:
-        PermissionDeniedError: the actor may not manage the client's signing keys.
+        PermissionDeniedError: the actor may not manage the signing keys of the API key.
         WebhookError: two keys sign already, or the overlap is too long.
     """
-    name = _require(actor, MANAGE_KEYS_PERMISSION, client)
+    name = _require(actor, MANAGE_KEYS_PERMISSION, api_key)
     if not timedelta(0) <= overlap <= MAX_OVERLAP:
         raise WebhookError(f"The overlap may be 0 to {MAX_OVERLAP // timedelta(hours=1)} hours.")
-    APIKey.objects.select_for_update().get(pk=client.pk)
+    APIKey.objects.select_for_update().get(pk=api_key.pk)
     now = timezone.now()
-    active = list(SigningKey.objects.active(now).filter(client=client))
+    active = list(SigningKey.objects.active(now).filter(api_key=api_key))
     if len(active) > 1:
         raise WebhookError(
             f"A rotation is in progress: {active[1].key_id} signs until "
             f"{active[1].expires_at:%Y-%m-%d %H:%M} UTC. End one of the two secrets first."
         )
     key = SigningKey.objects.create(
-        client=client,
+        api_key=api_key,
         key_id=get_random_string(16, "abcdefghjkmnpqrstuvwxyz23456789"),
         created_at=now,
         created_by=name,
@@ -73,17 +73,17 @@ def rotate_signing_key(
 
 
 @transaction.atomic
-def end_signing_key(*, client: APIKey, key_id: str, actor: Actor | APIKey) -> SigningKey:
-    """Let one of two active keys sign no more; the other one signs on, even if it was to expire.
+def end_signing_key(*, api_key: APIKey, key_id: str, actor: Actor | APIKey) -> SigningKey:
+    """Deactivate one of two active keys. The other one stays active, even if it was to expire.
 
     Raises:
-        PermissionDeniedError: the actor may not manage the client's signing keys.
-        WebhookError: the client has no such active key, or no other one.
+        PermissionDeniedError: the actor may not manage the signing keys of the API key.
+        WebhookError: the API key has no such active signing key, or no other one.
     """
-    name = _require(actor, MANAGE_KEYS_PERMISSION, client)
-    APIKey.objects.select_for_update().get(pk=client.pk)
+    name = _require(actor, MANAGE_KEYS_PERMISSION, api_key)
+    APIKey.objects.select_for_update().get(pk=api_key.pk)
     now = timezone.now()
-    active = {key.key_id: key for key in SigningKey.objects.active(now).filter(client=client)}
+    active = {key.key_id: key for key in SigningKey.objects.active(now).filter(api_key=api_key)}
     key = active.pop(key_id, None)
     if key is None:
         raise WebhookError(f"There is no active signing secret {key_id}.")
@@ -99,21 +99,21 @@ def end_signing_key(*, client: APIKey, key_id: str, actor: Actor | APIKey) -> Si
 
 def send_test(
     *,
-    client: APIKey | None,
+    api_key: APIKey | None,
     url: str,
     actor: Actor | APIKey,
     permission: str = MANAGE_KEYS_PERMISSION,
 ) -> retries.Attempt:
-    """Send a webhook with the event `test` and return how it ended. It is signed like any other one.
+    """Send a webhook with the event `test`, signed like any other webhook, and return the result.
 
     Args:
-        permission: what a user needs to use this URL.
+        permission: the permission that a user needs for this URL.
 
     Raises:
-        PermissionDeniedError: the actor may not send a test to the client's receiver.
+        PermissionDeniedError: the actor may not send a test to the receiver of the API key.
         WebhookError: other tests are being sent.
     """
-    name = _require(actor, permission, client)
+    name = _require(actor, permission, api_key)
     if not _tests.acquire(blocking=False):
         raise WebhookError("Other test webhooks are being sent. Try again in some seconds.")
     try:
@@ -124,7 +124,7 @@ def send_test(
                 attempt=1,
                 url=url,
                 payload=payload,
-                client=client,
+                api_key=api_key,
                 always_read=True,
             )
         )

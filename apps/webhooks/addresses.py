@@ -87,7 +87,7 @@ _EMBEDDING = (ipaddress.IPv6Network("::ffff:0:0/96"), ipaddress.IPv6Network("64:
 def is_public(address: str) -> bool:
     """Return True if the address belongs to the public internet.
 
-    An IPv4 address that is mapped into IPv6 or reached by NAT64 is judged as IPv4. Those embedded by 6to4,
+    An IPv4 address that is mapped into IPv6 or reached by NAT64 is checked as IPv4. Those embedded by 6to4,
     Teredo and the deprecated IPv4-compatible form are in blocks that are never reachable.
 
     Args:

@@ -10,19 +10,19 @@ class WebhookError(ToxicmodError):
 
 
 class ExchangeError(ToxicmodError):
-    """There is no response from the receiver; the message says why."""
+    """The receiver sent no response; the message says why."""
 
     status = 502
 
 
 class InvalidEndpointError(ExchangeError):
-    """The URL is not one that webhooks may be sent to: trying it again is of no use."""
+    """Webhooks may not be sent to this URL. The error is permanent."""
 
     status = 400
 
 
 class NoResponseError(ExchangeError):
-    """The receiver can't be reached, or did not respond in time: this may pass."""
+    """The receiver can't be reached, or did not respond in time. The error may be temporary."""
 
 
 class ResponseTimeoutError(NoResponseError):

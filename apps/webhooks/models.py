@@ -1,4 +1,4 @@
-"""Signing keys of the platforms, and the receivers with the state of their circuit breaker."""
+"""Signing keys of platforms, and receivers with the state of their circuit breaker."""
 
 from datetime import datetime
 
@@ -8,16 +8,20 @@ from django.utils import timezone
 
 
 class SigningKeyQuerySet(models.QuerySet["SigningKey"]):
+    """Queries of signing keys."""
+
     def active(self, now: datetime | None = None) -> "SigningKeyQuerySet":
         """Return the keys that sign webhooks, the newest first."""
         return self.filter(Q(expires_at=None) | Q(expires_at__gt=now or timezone.now())).order_by("-pk")
 
 
 class SigningKey(models.Model):
-    """A key that signs a platform's webhooks. Its secret is derived from the site's, so no table holds it."""
+    """A key that signs a platform's webhooks. Its secret is derived from `SECRET_KEY` and not stored."""
 
     key_id = models.CharField(max_length=16, unique=True)
-    client = models.ForeignKey("accounts.APIKey", on_delete=models.CASCADE, related_name="+")
+    api_key = models.ForeignKey(
+        "accounts.APIKey", verbose_name="API key", on_delete=models.CASCADE, related_name="+"
+    )
     created_at = models.DateTimeField(default=timezone.now)
     created_by = models.CharField(max_length=150, blank=True, help_text="The user, API key or operator.")
     expires_at = models.DateTimeField(
@@ -42,20 +46,22 @@ class SigningKey(models.Model):
 class Endpoint(models.Model):
     """A receiver of webhooks: one platform's deliveries to one origin. One of them is sent at a time."""
 
-    client = models.ForeignKey("accounts.APIKey", null=True, on_delete=models.CASCADE, related_name="+")
+    api_key = models.ForeignKey(
+        "accounts.APIKey", verbose_name="API key", null=True, on_delete=models.CASCADE, related_name="+"
+    )
     origin = models.CharField(max_length=500, help_text="Scheme, host and port.")
     failures = models.PositiveIntegerField(default=0, help_text="In a row; a response resets them.")
     paused_until = models.DateTimeField(null=True, help_text="No delivery is tried before.")
     busy_until = models.DateTimeField(null=True, help_text="While a worker sends: when it is presumed dead.")
 
     class Meta:
-        ordering = ("client", "origin")
+        ordering = ("api_key", "origin")
         constraints = [
-            models.UniqueConstraint(fields=["client", "origin"], name="webhooks_one_endpoint"),
+            models.UniqueConstraint(fields=["api_key", "origin"], name="webhooks_one_endpoint"),
             models.UniqueConstraint(
                 fields=["origin"],
-                condition=Q(client=None),
-                name="webhooks_one_endpoint_without_client",
+                condition=Q(api_key=None),
+                name="webhooks_one_endpoint_without_api_key",
                 violation_error_message="There is an endpoint with this address already.",
             ),
         ]

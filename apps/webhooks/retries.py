@@ -1,4 +1,4 @@
-"""What to do after an attempt to send a webhook: whether to try again, and when."""
+"""Classifies the result of an attempt to send a webhook, and computes when to retry it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ FIRST_WAIT = timedelta(seconds=10)
 MAX_WAIT = timedelta(hours=1)
 MAX_RETRY_AFTER = timedelta(hours=6)
 GIVE_UP_AFTER = timedelta(days=3)
-# Client errors that may pass. Any other one, and any redirect, would be the response to each attempt.
+# Status codes of client errors that may be temporary. Other client errors and redirects are permanent.
 _TEMPORARY = {408, 409, 423, 425, 429}
-# Responses that say that the receiver as a whole can't take webhooks now, whichever one it was sent.
+# Status codes that say that the receiver can't process any webhook now.
 _OUTAGES = {408, 429, 502, 503, 504}
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """How an attempt to send a webhook ended."""
+    """The result of an attempt to send a webhook."""
 
     error: str = ""
     status: int | None = None
@@ -43,13 +43,14 @@ class Attempt:
         if self.status is None:
             return f"Not delivered. {self.error}"
         result = "Delivered." if self.is_delivered else "Not delivered."
-        said = f" It said: {self.excerpt.strip()[:200]}" if self.is_delivered and self.excerpt.strip() else ""
+        excerpt = self.excerpt.strip()[:200] if self.is_delivered else ""
         described = f"The receiver responded {self.status}." if self.is_delivered else self.error
-        return f"{result} {described}{said} It took {self.seconds:.2f} s."
+        quoted = f" It said: {excerpt}" if excerpt else ""
+        return f"{result} {described}{quoted} It took {self.seconds:.2f} s."
 
 
 def attempt(send: Callable[[], Response]) -> Attempt:
-    """Call `send` and return how it ended."""
+    """Call `send` and return the result; exchange errors become part of it."""
     try:
         response = send()
     except InvalidEndpointError as error:
@@ -87,7 +88,7 @@ def parse_retry_after(value: str, now: datetime | None = None) -> timedelta | No
     """
     value = value.strip()
     if value.isascii() and value.isdecimal():
-        # More digits than these are a number of seconds that is too large in any case.
+        # Ten digits or more exceed the maximum in any case.
         wait = timedelta(seconds=int(value)) if len(value) < 10 else MAX_RETRY_AFTER
     else:
         try:

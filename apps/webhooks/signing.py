@@ -1,4 +1,4 @@
-"""How webhooks are signed: see `README.md` beside this module for what a receiver has to do."""
+"""Signs and sends webhooks. `README.md` describes how a receiver verifies the signature."""
 
 import hashlib
 import hmac
@@ -15,7 +15,7 @@ from apps.webhooks.models import SigningKey
 
 
 def secret_of(key: SigningKey) -> str:
-    """Return the key's secret, hexadecimal, derived from the site's own."""
+    """Return the key's secret, hexadecimal, derived from the site's `SECRET_KEY`."""
     return salted_hmac("moderation.webhook", key.key_id, algorithm="sha256").hexdigest()
 
 
@@ -38,13 +38,13 @@ def send(
     attempt: int,
     url: str,
     payload: dict[str, Any],
-    client: APIKey | None,
+    api_key: APIKey | None,
     always_read: bool = False,
 ) -> transport.Response:
-    """Send a webhook, signed by the client's active keys if it has any.
+    """Send a webhook, signed by the active signing keys of the API key if it has any.
 
     Args:
-        delivery_id: what the receiver recognizes a repetition by.
+        delivery_id: the same in each attempt, so that the receiver can recognize a repetition.
         attempt: 1 for the first one.
 
     Raises:
@@ -57,7 +57,7 @@ def send(
         "Webhook-Id": delivery_id,
         "Webhook-Attempt": str(attempt),
     }
-    keys = list(SigningKey.objects.active().filter(client=client)) if client else []
+    keys = list(SigningKey.objects.active().filter(api_key=api_key)) if api_key else []
     if keys:
         headers["Webhook-Signature"] = sign(body, int(time.time()), keys)
     return transport.post(url=url, body=body, headers=headers, always_read=always_read)

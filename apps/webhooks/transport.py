@@ -1,8 +1,8 @@
-"""One HTTP exchange with a receiver that nobody trusts. Deliveries, alerts and test webhooks call `post`.
+"""One HTTP exchange with an untrusted receiver. Deliveries, alerts and test webhooks call `post`.
 
-Everything has one absolute deadline: DNS, connecting, TLS, sending and receiving. A receiver that sends a
-byte now and then gains nothing by it. The response's size is bounded, redirects are not followed, and the
-connection goes to an address that was checked, whatever the name resolves to a moment later.
+DNS, connecting, TLS, sending and receiving share one absolute deadline, so a receiver that sends its response
+slowly can't prolong the exchange. The response's size is bounded, redirects are not followed, and the
+connection goes to the address that was checked, even if the name resolves to another one later.
 """
 
 import http.client
@@ -29,14 +29,14 @@ DEADLINE_SECONDS = 10.0
 DNS_SECONDS = 5.0
 MAX_RESPONSE_BYTES = 65_536
 EXCERPT_BYTES = 1_024
-# Python can't stop a look-up that hangs; it ends when the system's resolver gives up.
+# Python can't cancel a look-up: it ends when the system's resolver times out.
 _MAX_LOOKUPS = 64
 _lookups = threading.BoundedSemaphore(_MAX_LOOKUPS)
 
 
 @dataclass(frozen=True)
 class Response:
-    """What the receiver responded."""
+    """The receiver's response, with the first bytes of its body and the duration of the exchange."""
 
     status: int
     retry_after: str
@@ -54,7 +54,7 @@ class _Target:
 
 
 class _TooLargeError(OSError):
-    """The response has more bytes than are read."""
+    """The response has more than `MAX_RESPONSE_BYTES`."""
 
 
 class _BoundedMixin:
@@ -173,12 +173,34 @@ def _parse(url: str) -> _Target:
     )
 
 
+def check_url(url: str) -> None:
+    """Check what can be checked without a DNS look-up: the form of the URL, and a host that is an address.
+
+    Raises:
+        InvalidEndpointError: `post` would raise it for this URL, whatever the DNS says.
+    """
+    target = _parse(url)
+    name = f".{target.host.rstrip('.').lower()}"
+    if not settings.WEBHOOK_ALLOW_PRIVATE and (
+        name.endswith(".localhost") or not all(map(is_public, _numeric_addresses(target.host)))
+    ):
+        raise _private_error()
+
+
+def _numeric_addresses(host: str) -> list[str]:
+    """Return the address that a host is, also in forms such as `127.1` or `0x7f000001`; none for a name."""
+    try:
+        return [str(info[4][0]) for info in socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)]
+    except (OSError, UnicodeError):
+        return []
+
+
 def _resolve(target: _Target, deadline: float) -> list[str]:
     """Return the host's addresses, all of them checked."""
-    found = _look_up(target.host, target.port, deadline)
-    if not settings.WEBHOOK_ALLOW_PRIVATE and not all(map(is_public, found)):
+    addresses = _look_up(target.host, target.port, deadline)
+    if not settings.WEBHOOK_ALLOW_PRIVATE and not all(map(is_public, addresses)):
         raise _private_error()
-    return found
+    return addresses
 
 
 def _private_error() -> InvalidEndpointError:
@@ -193,8 +215,8 @@ def _look_up(host: str, port: int, deadline: float) -> list[str]:
 
     def look_up() -> None:
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            answers.put(list(dict.fromkeys(str(info[4][0]) for info in found)))
+            entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            answers.put(list(dict.fromkeys(str(info[4][0]) for info in entries)))
         except (OSError, UnicodeError) as error:
             answers.put(error)
         finally:
@@ -211,7 +233,7 @@ def _look_up(host: str, port: int, deadline: float) -> list[str]:
 
 
 def _connect(target: _Target, addresses: list[str], deadline: float) -> socket.socket:
-    """Connect to the first address that answers; each gets an equal share of the time that is left."""
+    """Connect to the first address that accepts. The addresses get equal shares of the remaining time."""
     for number, address in enumerate(addresses):
         share = _time_left(deadline) / (len(addresses) - number)
         sock = _Socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
@@ -251,7 +273,7 @@ def _start_tls(sock: _Socket, target: _Target, deadline: float) -> _TLSSocket:
 
 
 def _read_excerpt(response: http.client.HTTPResponse) -> bytes:
-    """Return the first bytes of the body; what comes until the deadline, if that is less."""
+    """Return the first bytes of the body that are received before the deadline."""
     excerpt = b""
     try:
         while len(excerpt) < EXCERPT_BYTES:
@@ -260,5 +282,5 @@ def _read_excerpt(response: http.client.HTTPResponse) -> bytes:
                 break
             excerpt += part
     except (OSError, http.client.HTTPException):
-        pass  # the status has come: a body that breaks off changes nothing
+        pass  # the status is known: an incomplete body does not matter
     return excerpt

@@ -3,6 +3,8 @@
 
 // Milliseconds after an item is shown during which clicks on it and keys that decide it are ignored.
 const MIN_VIEW_TIME = 500;
+// Milliseconds after an ignored key in which the next key counts as its continuation, such as R and 1.
+const SEQUENCE_TIME = 2000;
 const PRESENCE_INTERVAL = 8000;
 const SIMULATION_DELAY = 200;
 const JOB_INTERVAL = 1000;
@@ -101,6 +103,7 @@ function startReview(page) {
   let shownNumber = 0;
   let presenceTimer = 0;
   let isBusy = false; // while the next item is loading, no key except U works
+  let ignoredKey = null; // the first key of a sequence that was ignored, and when
   let loading = Promise.resolve();
 
   const pendingDone = () => Promise.allSettled([...pending.values()].map((action) => action.done));
@@ -273,6 +276,7 @@ function startReview(page) {
     const action = {
       item,
       isSkip,
+      labels: [...selectAll("[name=labels]:checked")].map((box) => box.value),
       label: `${name} item ${item}`,
       link: { url: location.href.split("#")[0], text: `Open item ${item}.` },
       progress: `${describeAction(name, item)}. Saving…`,
@@ -380,6 +384,8 @@ function startReview(page) {
       if (!url) return showMessage("There is nothing to undo here. Your profile lists your last decisions.");
       const response = await fetchJson(url, formData());
       show(response);
+      // An escalation stores no labels, so the server cannot tick them again.
+      for (const label of action?.labels || []) select(`[name=labels][value=${label}]`).checked = true;
       showMessage(response.message);
     } catch (error) {
       showMessage(error.message, true);
@@ -438,6 +444,24 @@ function startReview(page) {
 
   const isJustShown = () => Date.now() - shownAt < MIN_VIEW_TIME;
 
+  // Returns whether to ignore a key that decides or ticks a label. The second of two quick presses was meant for
+  // the previous item. A digit after an ignored R would tick a label instead of choosing a reason, and a decision
+  // after an ignored digit would lack its label: that next key is ignored once, too.
+  function ignoresKey(name) {
+    const now = Date.now();
+    const isDigit = (key) => /\d/.test(key);
+    if (ignoredKey && now - ignoredKey.at > SEQUENCE_TIME) ignoredKey = null;
+    const previous = ignoredKey;
+    if (isBusy || isJustShown()) ignoredKey = { name: previous?.name || name, at: now };
+    else {
+      ignoredKey = null;
+      if (!previous || isDigit(previous.name) === isDigit(name)) return false;
+    }
+    const first = (previous?.name || name).toUpperCase();
+    showMessage(`The key ${first} was ignored, because the item had only just appeared. Press it again.`);
+    return true;
+  }
+
   // Ignores the second click of a double click, which was meant for the previous item, and clicks right after
   // an item is shown. The click event that a key causes has no detail.
   page.addEventListener(
@@ -490,6 +514,12 @@ function startReview(page) {
       event.preventDefault();
       toggleSimilar();
     }
+  });
+  // “None of these” and the labels exclude each other.
+  page.addEventListener("change", ({ target }) => {
+    if (!target.checked || !target.matches("[name=none], [name=labels]")) return;
+    for (const box of selectAll(target.name === "none" ? "[name=labels]" : "[name=none]"))
+      box.checked = false;
   });
   page.addEventListener(
     "toggle",
@@ -564,10 +594,9 @@ function startReview(page) {
     if (isTyping || event.repeat || activates) return;
     const name = key.length === 1 ? key.toLowerCase() : key;
     const shortcut = shortcuts[name];
-    if (!shortcut || (isBusy && shortcut !== undo)) return;
+    if (!shortcut) return;
     event.preventDefault();
-    // The second of two quick presses was meant for the previous item.
-    if (isJustShown() && decidingKeys.includes(name)) return;
+    if (decidingKeys.includes(name) ? ignoresKey(name) : isBusy && shortcut !== undo) return;
     shortcut();
   });
   window.addEventListener("popstate", async () => {

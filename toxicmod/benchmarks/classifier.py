@@ -143,8 +143,8 @@ def machine() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("csv", type=Path, help="a Jigsaw-format CSV, plain or .gz")
-    parser.add_argument("--recipes", nargs="+", default=RECIPES, choices=RECIPES, help="recipes to fit")
+    parser.add_argument("csv", type=Path, help="A CSV file with the columns of the Jigsaw data, also as .gz.")
+    parser.add_argument("--recipes", nargs="+", default=RECIPES, choices=RECIPES, help="The recipes to fit.")
     options = parser.parse_args(arguments)
     if not options.csv.exists():
         print(f"{options.csv} does not exist: give the path of a Jigsaw-format CSV.", file=sys.stderr)

@@ -23,7 +23,7 @@ BUDGET_MS = 150.0
 
 @dataclass(frozen=True)
 class Timing:
-    """How long something took, in milliseconds."""
+    """The number of runs of a read or an action, and percentiles of its milliseconds."""
 
     name: str
     runs: int
@@ -33,20 +33,25 @@ class Timing:
 
 def _time(name: str, work: Callable[[], object], runs: int) -> Timing:
     work()
-    took = []
+    milliseconds = []
     for _ in range(runs):
         start = time.perf_counter()
         work()
-        took.append((time.perf_counter() - start) * 1e3)
-    return _timing(name, took)
+        milliseconds.append((time.perf_counter() - start) * 1e3)
+    return _timing(name, milliseconds)
 
 
-def _timing(name: str, took: list[float]) -> Timing:
-    return Timing(name, len(took), float(np.percentile(took, 50)), float(np.percentile(took, 95)))
+def _timing(name: str, milliseconds: list[float]) -> Timing:
+    return Timing(
+        name,
+        len(milliseconds),
+        float(np.percentile(milliseconds, 50)),
+        float(np.percentile(milliseconds, 95)),
+    )
 
 
 def _card(user: User, items: list[int]) -> None:
-    """Read all that the console shows of one item."""
+    """Read everything that the console shows for one item."""
     item = QueueItem.objects.with_related().get(pk=random.choice(items))
     item.default_rule()
     saved_views.count_up_to(item.similar())
@@ -60,7 +65,7 @@ def _card(user: User, items: list[int]) -> None:
 
 def _work_time(user: User, runs: int) -> list[Timing]:
     """Time claiming, deciding and undoing; the items are unchanged afterwards."""
-    took: dict[str, list[float]] = {"claim the next": [], "decide": [], "undo": []}
+    milliseconds: dict[str, list[float]] = {"claim the next": [], "decide": [], "undo": []}
     for _ in range(runs):
         start = time.perf_counter()
         item = actions.claim_next(user=user)
@@ -72,25 +77,25 @@ def _work_time(user: User, runs: int) -> list[Timing]:
         done = time.perf_counter()
         undone = actions.undo(decision_id=decided.decision.pk, user=user)
         for name, seconds in zip(
-            took, (claimed - start, done - claimed, time.perf_counter() - done), strict=True
+            milliseconds, (claimed - start, done - claimed, time.perf_counter() - done), strict=True
         ):
-            took[name].append(seconds * 1e3)
+            milliseconds[name].append(seconds * 1e3)
         actions.release(item_id=undone.item.pk, user=user)
-    return [_timing(name, times) for name, times in took.items()]
+    return [_timing(name, times) for name, times in milliseconds.items()]
 
 
 def measure(runs: int = 100) -> list[Timing]:
-    """Time every read and action on the database as it is; what is decided is undone, a preview rolled back.
+    """Measure every read and action with the rows of the database, and undo the changes.
 
     Raises:
-        ModerationError: nobody may decide, or the queue is empty.
+        ModerationError: no user may decide, or the queue is empty.
     """
     user = User.objects.filter(groups__name="lead", is_active=True).order_by("pk").first()
     items = list(QueueItem.objects.open().order_by("pk").values_list("pk", flat=True)[:2_000])
     policy = Policy.objects.active_for("")
     if user is None or policy is None or not items:
         raise ModerationError(
-            "Run `manage.py seed_benchmark` first: the bench needs a lead, a policy and a queue."
+            "The benchmark needs a lead, a policy and a queue: run `manage.py seed_benchmark` first."
         )
     rules = actions.rules_of(policy)
     community = QueueItem.objects.open().values_list("community", flat=True)[0]
@@ -126,13 +131,13 @@ def measure(runs: int = 100) -> list[Timing]:
         _time("queue: one community", page_of(community=community), runs),
         _time("queue: label threat", page_of(label="threat"), runs),
         _time("counts of all views, uncached", counts, runs),
-        _time("one item with all around it", lambda: _card(user, items), runs),
+        _time("one item with its context", lambda: _card(user, items), runs),
         *_work_time(user, runs),
         _time("score histogram", lambda: statistics.histogram(user=user, label="insult"), runs),
         _time("bulk preview: exact count and sample", preview, min(runs, 20)),
         _time("own figures", lambda: statistics.moderator_statistics(user), runs),
         _time("agreement", statistics.agreement, runs),
-        _time("simulator, first look", simulate_cold, min(runs, 20)),
+        _time("simulator, first request", simulate_cold, min(runs, 20)),
         _time("simulator, moving a threshold", lambda: simulator.simulate(user=user, rules=rules), runs),
         _time("newest decisions", newest_decisions, runs),
     ]
@@ -153,17 +158,17 @@ PAGES = {
 
 
 def measure_pages(runs: int = 50) -> list[Timing]:
-    """Time the console's pages and the admin's big lists, from request to last byte, without a socket.
+    """Measure the console's pages and the largest lists of the admin, without a socket.
 
     Raises:
-        ModerationError: nobody may decide, or the queue is empty.
+        ModerationError: no user may decide, or the queue is empty.
     """
     user = User.objects.filter(groups__name="lead", is_active=True).order_by("pk").first()
     items = list(QueueItem.objects.open().order_by("-priority").values_list("pk", flat=True)[:2_000])
     policy = Policy.objects.active_for("")
     author = Author.objects.order_by("-pk").first()
     if user is None or policy is None or author is None or not items:
-        raise ModerationError("Run `manage.py seed_benchmark` first: the bench needs a lead and a queue.")
+        raise ModerationError("The benchmark needs a lead and a queue: run `manage.py seed_benchmark` first.")
     User.objects.filter(pk=user.pk).update(is_staff=True, is_superuser=False)
     client = Client()
     client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
@@ -192,7 +197,7 @@ def measure_pages(runs: int = 50) -> list[Timing]:
         )
         assert answer.status_code == 200, answer.content
 
-    def ahead() -> None:
+    def prefetch() -> None:
         data = {"tab": "bench", "exclude": random.choice(items)}
         client.post(reverse("admin:moderation_next"), data, headers=fetch)
 
@@ -200,7 +205,7 @@ def measure_pages(runs: int = 50) -> list[Timing]:
         *(_time(name, get(url), runs) for name, url in PAGES.items()),
         *(_time(f"review: {view}", get("admin:moderation_review", view=view), runs) for view in VIEWS),
         _time("an item", card, runs),
-        _time("the next item, ahead", ahead, runs),
+        _time("prefetch of the next item", prefetch, runs),
         _time("decide by key", decide, runs),
         _time(
             "bulk: a range of one label", get("admin:moderation_bulk", label="insult", score_from=0.5), runs
@@ -213,7 +218,7 @@ def measure_pages(runs: int = 50) -> list[Timing]:
 
 def table(timings: list[Timing]) -> str:
     """Return the timings as a Markdown table."""
-    lines = ["| what | runs | p50 ms | p95 ms | within 150 ms |", "|---|---:|---:|---:|---|"]
+    lines = ["| name | runs | p50 ms | p95 ms | within 150 ms |", "|---|---:|---:|---:|---|"]
     for timing in timings:
         verdict = "yes" if timing.p95 <= BUDGET_MS else "NO"
         lines.append(f"| {timing.name} | {timing.runs} | {timing.p50:.1f} | {timing.p95:.1f} | {verdict} |")

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from itertools import product
@@ -40,7 +40,8 @@ _ADD = f"""WITH made AS (
   FROM generate_series(0, %(count)s - 1) AS number
 ), added AS (
   INSERT INTO predictions_prediction (id, created_at, source, community, external_id, text, text_hash, toxic,
-    severe_toxic, obscene, threat, insult, identity_hate, label_mask, latency_us, client_id, model_version_id)
+    severe_toxic, obscene, threat, insult, identity_hate, label_mask, latency_us, api_key_id,
+    model_version_id)
   SELECT uuidv7(at - clock_timestamp()), at,
     CASE WHEN way < 0.8 THEN 'api' WHEN way < 0.95 THEN 'perspective' ELSE 'page' END,
     'community-' || floor(random() * 20), '', text, text_hash, toxic, severe_toxic, obscene, threat, insult,
@@ -48,7 +49,7 @@ _ADD = f"""WITH made AS (
   FROM made JOIN sample USING (place)
   RETURNING id, created_at, label_mask
 )
-INSERT INTO predictions_feedback (prediction_id, client_id, is_right, true_mask, known_mask, remark, visitor,
+INSERT INTO predictions_feedback (prediction_id, api_key_id, is_right, true_mask, known_mask, remark, visitor,
   created_at)
 SELECT id, NULL, label_mask = true_mask, true_mask, NULL, '', '', created_at
 FROM (SELECT *, CASE WHEN random() < 0.8 THEN label_mask ELSE label_mask # 1 END AS true_mask FROM added)
@@ -56,34 +57,34 @@ WHERE random() < {FEEDBACK_SHARE}"""
 
 
 class BenchError(Exception):
-    """The database does not hold what the bench needs; the message says what to do."""
+    """The database lacks rows that the benchmark needs; the message says what to do."""
 
 
-def require_room() -> None:
-    """Make sure that this is a database that `fill` can fill.
+def require_fillable_database() -> None:
+    """Check that `fill` can add rows to the database.
 
     Raises:
-        BenchError: it is no PostgreSQL of version 18, or holds no predictions to copy.
+        BenchError: the database is not PostgreSQL 18, or has no predictions to copy.
     """
     if connection.vendor != "postgresql" or connection.pg_version < 180_000:  # type: ignore[attr-defined]
-        raise BenchError("This fills a PostgreSQL 18, which makes UUIDs of version 7: set DATABASE_URL.")
+        raise BenchError("The benchmark needs PostgreSQL 18, which has `uuidv7`: set DATABASE_URL.")
     if not Prediction.objects.exists():
-        raise BenchError("Run `manage.py seed_benchmark` first: what it stores is copied.")
+        raise BenchError("There are no predictions to copy: run `manage.py seed_benchmark` first.")
 
 
 def fill(*, count: int) -> Iterator[datetime]:
-    """Add predictions until there are `count`, and feedback to one in a hundred; yield each day that is done.
+    """Add predictions until there are `count`, and feedback on one in a hundred; yield each finished day.
 
-    They are made in the database of the oldest ones stored, texts and scores, over the last 90 days.
+    The database copies texts and scores of the oldest predictions and spreads them over the last 90 days.
 
     Raises:
-        BenchError: see `require_room`.
+        BenchError: see `require_fillable_database`.
     """
-    require_room()
+    require_fillable_database()
     missing = count - Prediction.objects.count()
     begin = start_of_hour(datetime.now(UTC)) - timedelta(days=DAYS)
     with connection.cursor() as cursor:
-        # Every reference is made here: looking each of them up takes longer than adding the rows.
+        # Disable the checks of foreign keys, which take longer than the insert.
         cursor.execute("SET session_replication_role = replica; SET synchronous_commit = off")
         cursor.execute(_DRAW)
         for number in range(DAYS if missing > 0 else 0):
@@ -108,7 +109,7 @@ class Counting:
 
 
 def count_all() -> Counting:
-    """Count everything anew, and make sure that nothing is missing."""
+    """Delete the rollups, count all hours in a new process, and check that no prediction is missing."""
     HourlyRollup.objects.all().delete()
     RollupProgress.objects.all().delete()
     connection.close()
@@ -125,7 +126,7 @@ def count_all() -> Counting:
 
 
 def count_again() -> float:
-    """Return how many seconds a run takes that finds nothing new."""
+    """Return the seconds of a run without changed hours."""
     actions.roll_up()
     start = time.perf_counter()
     actions.roll_up()
@@ -133,7 +134,7 @@ def count_again() -> float:
 
 
 def sign_in() -> str:
-    """Return the session cookie of somebody who may see everything."""
+    """Return the session cookie of a superuser."""
     user, _ = User.objects.get_or_create(
         username="bench-monitoring", defaults={"is_staff": True, "is_superuser": True}
     )
@@ -144,7 +145,7 @@ def sign_in() -> str:
 
 @dataclass(frozen=True)
 class Timing:
-    """How long a panel's callbacks take, over all windows and kinds of filters, in milliseconds."""
+    """The milliseconds of a panel's callbacks, over all windows and kinds of filters."""
 
     panel: str
     runs: int
@@ -154,48 +155,53 @@ class Timing:
 
 
 def time_callbacks(url: str, cookie: str) -> list[Timing]:
-    """Ask a running site for every panel, in every window, of all traffic, of a source and of a community."""
+    """Request every panel from a running site: every window, for all traffic, a source and a community."""
     session = requests.Session()
     session.cookies.set("sessionid", cookie)
     community = HourlyRollup.objects.filter(overall=False).values_list("community", flat=True)[0]
     filters = ("", "&source=api", f"&community={community}")
     timings = []
     for panel in PANELS:
-        took, sizes = [], []
+        milliseconds, sizes = [], []
         for number, (window, filter_query) in product(range(-1, RUNS), product(WINDOWS, filters)):
             body = callback_body(f"?panel={panel}&window={window}{filter_query}")
             start = time.perf_counter()
             answer = session.post(
                 url + CALLBACK, body, headers={"Content-Type": "application/json"}, timeout=60
             )
-            if number >= 0:  # the first round warms the database
-                took.append((time.perf_counter() - start) * 1e3)
+            if number >= 0:  # the first round fills the database's cache
+                milliseconds.append((time.perf_counter() - start) * 1e3)
             answer.raise_for_status()
             sizes.append(len(answer.content))
-        p50, p95 = np.percentile(took, [50, 95])
-        timings.append(Timing(panel, len(took), float(p50), float(p95), max(sizes) / 1e3))
+        p50, p95 = np.percentile(milliseconds, [50, 95])
+        timings.append(Timing(panel, len(milliseconds), float(p50), float(p95), max(sizes) / 1e3))
     return timings
 
 
 def time_first_view(browser: Browser, url: str, cookie: str) -> list[float]:
-    """Return how many milliseconds each visit took until the first panel was drawn, with nothing cached."""
-    took = []
+    """Return the milliseconds from navigation to the first panel, for visits with an empty cache."""
+    milliseconds = []
     for _ in range(VISITS):
         context = browser.new_context(viewport={"width": 1440, "height": 900})
         context.add_cookies([{"name": "sessionid", "value": cookie, "url": url}])
         page = context.new_page()
         page.goto(url + PAGE, wait_until="commit")
-        drawn = page.wait_for_function(
+        elapsed = page.wait_for_function(
             "() => document.querySelector('.plots .main-svg, .plots .empty') && performance.now()"
         )
-        took.append(float(drawn.json_value()))
+        milliseconds.append(float(elapsed.json_value()))
         context.close()
-    return took
+    return milliseconds
+
+
+def _format(cell: object) -> str:
+    if isinstance(cell, str):
+        return cell
+    return f"{cell:,.1f}" if isinstance(cell, float) else f"{cell:,}"
 
 
 def table(rows: list[Timing] | list[Counting]) -> str:
-    """Return figures as a table."""
-    shown: Callable[[object], str] = lambda cell: f"{cell:,.1f}" if isinstance(cell, float) else f"{cell:,}"  # noqa: E731
-    cells = [[cell if isinstance(cell, str) else shown(cell) for cell in astuple(row)] for row in rows]
+    """Return the rows as a table."""
+    cells = [[_format(cell) for cell in astuple(row)] for row in rows]
     head = [field.name.replace("_", " ") for field in fields(rows[0])]
     return "\n".join("".join(f"{cell:>14}" for cell in row) for row in [head, *cells])

@@ -27,8 +27,8 @@ _MEASURE = """async () => {
 
 
 @dataclass(frozen=True)
-class PageFigures:
-    """One page on its first visit, with nothing cached; times are medians of five visits, in milliseconds."""
+class PageMetrics:
+    """Metrics of a page on visits with an empty cache: medians of five visits, times in milliseconds."""
 
     page: str
     ttfb_ms: float
@@ -40,35 +40,35 @@ class PageFigures:
     kilobytes: float
 
 
-def measure(browser: Browser, url: str, path: str) -> PageFigures:
+def measure(browser: Browser, url: str, path: str) -> PageMetrics:
     """Visit a page of a running site several times, each time with an empty cache."""
     visits = [_visit(browser, url, path) for _ in range(VISITS)]
-    middle = [sorted(figures)[VISITS // 2] for figures in zip(*visits, strict=True)]
-    ttfb, first, largest, shift, elements, requests, size = middle
-    return PageFigures(path, ttfb, first, largest, shift, int(elements), int(requests), size / 1000)
+    medians = [sorted(measurements)[VISITS // 2] for measurements in zip(*visits, strict=True)]
+    ttfb, first, largest, shift, elements, requests, size = medians
+    return PageMetrics(path, ttfb, first, largest, shift, int(elements), int(requests), size / 1000)
 
 
 def _visit(browser: Browser, url: str, path: str) -> tuple[float, ...]:
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     page = context.new_page()
-    # What goes over the wire: headers and compressed bodies, as the browser's network layer counts them.
+    # The transferred bytes, headers and compressed bodies, as the browser's network layer counts them.
     sizes: list[float] = []
     network = context.new_cdp_session(page)
     network.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
     network.send("Network.enable")
     page.goto(url + path, wait_until="networkidle")
-    figures = page.evaluate(_MEASURE)
+    measurements = page.evaluate(_MEASURE)
     context.close()
-    return (*figures, len(sizes), sum(sizes))
+    return (*measurements, len(sizes), sum(sizes))
 
 
 def table(browser: Browser, url: str) -> str:
-    """Return the figures of the public pages as a table."""
-    names = [field.name.replace("_", " ") for field in fields(PageFigures)]
+    """Return the metrics of the public pages as a table."""
+    names = [field.name.replace("_", " ") for field in fields(PageMetrics)]
     rows = [
         [
-            figure if isinstance(figure, str) else f"{figure:.4g}"
-            for figure in astuple(measure(browser, url, path))
+            value if isinstance(value, str) else f"{value:.4g}"
+            for value in astuple(measure(browser, url, path))
         ]
         for path in PATHS
     ]

@@ -1,4 +1,4 @@
-"""Fills a PostgreSQL with predictions and queue items of one month, from real comments."""
+"""Adds predictions and queue items of one month to a PostgreSQL, from real comments."""
 
 import csv
 import gzip
@@ -51,7 +51,7 @@ def read_comments(path: Path, count: int) -> list[str]:
 
 
 def _copy(rows: Iterable[models.Model], model: type[models.Model]) -> None:
-    """Insert rows with COPY, ten times faster than INSERT."""
+    """Insert rows with COPY."""
     fields = [field for field in model._meta.concrete_fields if field.column != "id" or model is Prediction]
     columns = ", ".join(connection.ops.quote_name(str(field.column)) for field in fields)
     with (
@@ -78,16 +78,16 @@ def _moderators() -> list[User]:
 
 @transaction.atomic
 def seed(*, path: Path, predictions: int, items: int, seed: int = 0) -> None:
-    """Fill a PostgreSQL with predictions and queue items made of the file's comments.
+    """Add predictions and queue items from the file's comments to a PostgreSQL.
 
-    A quarter of the items has been decided; as many comments again were approved by the policy.
+    A quarter of the items is decided. For each item, another comment is approved automatically.
 
     Raises:
-        ModerationError: the database is no PostgreSQL, there is no policy, or there are too few predictions.
+        ModerationError: the database is not PostgreSQL, there is no policy, or there are too few predictions.
         NoModelError: no model is in service.
     """
     if connection.vendor != "postgresql":
-        raise ModerationError("This fills a PostgreSQL: set DATABASE_URL.")
+        raise ModerationError("The benchmark needs PostgreSQL: set DATABASE_URL.")
     if predictions < 2 * items:
         raise ModerationError("There must be at least twice as many predictions as items.")
     policy = active_policy("")
@@ -99,11 +99,11 @@ def seed(*, path: Path, predictions: int, items: int, seed: int = 0) -> None:
     hashes = [text_hash(text) for text in texts]
     sketches = [triage.minhash(normalise(text)[0]) for text in texts]
     with connection.cursor() as cursor:
-        # Every reference is made here: looking each of them up takes longer than adding the rows.
+        # Disable the checks of foreign keys, which take longer than the insert.
         cursor.execute("SET LOCAL session_replication_role = replica")
-    # What is worth a look comes first, so that the queue holds what a queue holds.
+    # The fifth with the highest scores fills the queue, as a policy would.
     order = sorted(range(len(texts)), key=lambda row: -float(scores[row].max()))
-    worth = order[: max(len(order) // 5, 1)]
+    likely_items = order[: max(len(order) // 5, 1)]
     now = timezone.now()
     Author.objects.bulk_create(
         [
@@ -117,12 +117,12 @@ def seed(*, path: Path, predictions: int, items: int, seed: int = 0) -> None:
     for pk, community in Author.objects.filter(community__in=COMMUNITIES).values_list("pk", "community"):
         authors[community].append(pk)
     moderators = _moderators()
-    kept: list[tuple[Any, int, str, Any]] = []
+    submissions: list[tuple[Any, int, str, Any]] = []
 
     def scored() -> Iterator[Prediction]:
         for number in range(predictions):
             is_item = number >= predictions - items
-            row = chance.choice(worth) if is_item else chance.randrange(len(texts))
+            row = chance.choice(likely_items) if is_item else chance.randrange(len(texts))
             community = chance.choice(COMMUNITIES)
             prediction = Prediction(
                 id=uuid7(),
@@ -137,15 +137,15 @@ def seed(*, path: Path, predictions: int, items: int, seed: int = 0) -> None:
                 **dict(zip(LABELS, scores[row].tolist(), strict=True)),
             )
             if number >= predictions - 2 * items:
-                kept.append((prediction.pk, row, community, prediction.created_at))
+                submissions.append((prediction.pk, row, community, prediction.created_at))
             yield prediction
 
     _copy(scored(), Prediction)
-    judged = [
+    verdicts = [
         triage.apply_policy(probabilities=dict(zip(LABELS, row.tolist(), strict=True)), policy=policy)
         for row in scores
     ]
-    writers = [chance.choice(authors[community]) for _, _, community, _ in kept]
+    writers = [chance.choice(authors[community]) for _, _, community, _ in submissions]
     _copy(
         (
             Submission(
@@ -154,17 +154,17 @@ def seed(*, path: Path, predictions: int, items: int, seed: int = 0) -> None:
                 author_id=writer,
                 policy=policy,
                 outcome="approve" if number < items else "human_review",
-                reasons=judged[row].reasons if number >= items else [],
+                reasons=verdicts[row].reasons if number >= items else [],
                 created_at=created_at,
             )
             for number, ((pk, row, community, created_at), writer) in enumerate(
-                zip(kept, writers, strict=True)
+                zip(submissions, writers, strict=True)
             )
         ),
         Submission,
     )
-    _copy(_items(kept[items:], scores, judged, sketches, policy, now, chance), QueueItem)
-    # Read whole: while COPY runs, its connection answers nothing else.
+    _copy(_items(submissions[items:], scores, verdicts, sketches, policy, now, chance), QueueItem)
+    # Read all rows first, because a connection processes no other query while COPY runs.
     decided = list(
         QueueItem.objects.exclude(status="open").values_list(
             "pk", "submission", "submission__author", "status", "decided_at"
@@ -182,7 +182,7 @@ def seed(*, path: Path, predictions: int, items: int, seed: int = 0) -> None:
                 policy=policy,
                 created_at=created_at,
             )
-            for (pk, _, _, created_at), writer in islice(zip(kept, writers, strict=True), items)
+            for (pk, _, _, created_at), writer in islice(zip(submissions, writers, strict=True), items)
         ),
         Decision,
     )
@@ -208,15 +208,15 @@ def seed(*, path: Path, predictions: int, items: int, seed: int = 0) -> None:
 
 
 def _items(
-    kept: Sequence[tuple[Any, int, str, Any]],
+    submissions: Sequence[tuple[Any, int, str, Any]],
     scores: Any,
-    judged: Sequence[triage.Verdict],
+    verdicts: Sequence[triage.Verdict],
     sketches: Sequence[tuple[int, int]],
     policy: Policy,
     now: Any,
     chance: random.Random,
 ) -> Iterator[QueueItem]:
-    for pk, row, community, created_at in kept:
+    for pk, row, community, created_at in submissions:
         kind = QueueItem.Kind.AUDIT if chance.random() < 0.1 else QueueItem.Kind.REVIEW
         probabilities = dict(zip(LABELS, scores[row].tolist(), strict=True))
         rank = triage.rank(
@@ -227,7 +227,7 @@ def _items(
             now=created_at,
         )
         is_open = chance.random() < OPEN_SHARE
-        label = judged[row].label
+        label = verdicts[row].label
         yield QueueItem(
             submission_id=pk,
             policy=policy,
@@ -254,6 +254,6 @@ def _items(
 
 
 def analyse() -> None:
-    """Let PostgreSQL look at what was put in, as it would by itself within minutes."""
+    """Update the statistics of PostgreSQL, as autovacuum would within minutes."""
     with connection.cursor() as cursor:
         cursor.execute("VACUUM ANALYZE")

@@ -69,6 +69,8 @@ def _wait(connection: psycopg.Connection[Any], generator: Any, *args: Any, **opt
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
+    """A connection to PostgreSQL that is not attempted while the server is known to be down."""
+
     def get_new_connection(self, conn_params: dict[str, Any]) -> psycopg.Connection[Any]:
         outage.require_attempt()
         started = time.monotonic()

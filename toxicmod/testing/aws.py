@@ -80,7 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.server.fault(self.headers.get("X-Amz-Target", "").rpartition(".")[2])
         if fault not in (None, "cut", "lost"):
             answer = json.dumps({"__type": f"com.amazonaws.dynamodb.v20120810#{fault}", "message": fault})
-            return self._answer(400, {"Content-Type": "application/x-amz-json-1.0"}, answer.encode())
+            return self._respond(400, {"Content-Type": "application/x-amz-json-1.0"}, answer.encode())
         if fault != "cut":
             connection = http.client.HTTPConnection(self.server.target, timeout=30)
             connection.request(self.command, self.path, body, dict(self.headers))
@@ -91,11 +91,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
             return None
-        return self._answer(response.status, dict(response.getheaders()), content)
+        return self._respond(response.status, dict(response.getheaders()), content)
 
     do_GET = do_PUT = do_HEAD = do_DELETE = do_POST  # noqa: N815  (names that http.server calls)
 
-    def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
+    def _respond(self, status: int, headers: dict[str, str], content: bytes) -> None:
         self.send_response(status)
         for name, value in headers.items():
             if name.lower() not in ("content-length", "connection", "date", "server", "transfer-encoding"):

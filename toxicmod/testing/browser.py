@@ -25,14 +25,14 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-TIMEOUT = 20_000  # milliseconds: a busy machine is slow, not wrong
+TIMEOUT = 20_000  # milliseconds, enough for a busy machine
 SIZES = {390: 844, 1440: 900}
-LOOKS = [(width, theme) for width in SIZES for theme in ("light", "dark")]
+APPEARANCES = [(width, theme) for width in SIZES for theme in ("light", "dark")]
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
 def chromium_path() -> str | None:
-    """Return where Chromium is: the environment variable CHROMIUM, else what the PATH finds, else None."""
+    """Return the path of Chromium from the environment variable CHROMIUM or from the PATH, or None."""
     return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
@@ -41,7 +41,7 @@ def chromium() -> Iterator[Browser]:
     """Run Chromium with an empty profile.
 
     Raises:
-        RuntimeError: there is none on this machine.
+        RuntimeError: there is no Chromium on this machine.
     """
     path = chromium_path()
     if path is None:
@@ -63,7 +63,7 @@ class Visit:
 
     page: Page
     host: str
-    look: str
+    appearance: str
     errors: list[str] = field(default_factory=list)
     foreign_requests: list[str] = field(default_factory=list)
 
@@ -99,8 +99,8 @@ def new_page(
     Args:
         url: the site, e.g. `live_server.url`; paths given to `page.goto` are relative to it.
         width: in CSS pixels.
-        theme: `light` or `dark`, as the system would prefer.
-        user: who is signed in; needs the test's own database (`live_server`).
+        theme: the preferred colour scheme, `light` or `dark`.
+        user: the user to sign in; the site has to use the test's database (`live_server`).
     """
     context = browser.new_context(
         base_url=url,
@@ -120,16 +120,16 @@ def new_page(
     return Visit(page, urlsplit(url).netloc, f"{width}-{theme}")
 
 
-def violations(page: Page, *, but: tuple[str, ...] = (), **options: Any) -> list[str]:
-    """Return what axe-core finds against WCAG 2.2 AA, one line for each rule and element.
+def violations(page: Page, *, exclude: tuple[str, ...] = (), **options: Any) -> list[str]:
+    """Return the violations of WCAG 2.2 AA that axe-core reports, one line for each rule and element.
 
     Args:
-        but: selectors of markup of libraries, which is not checked.
+        exclude: selectors of elements that are not checked, because libraries create them.
     """
-    # Loading style sheets anew, as axe does for one rule, is what the content security policy forbids.
-    settled = {"runOnly": {"type": "tag", "values": WCAG}, "preload": False}
-    context = {"exclude": [[selector] for selector in but]} if but else None
-    results = Axe().run(page, context, options=settled | options)
+    # Without preload axe does not fetch style sheets, which the content security policy forbids.
+    defaults = {"runOnly": {"type": "tag", "values": WCAG}, "preload": False}
+    context = {"exclude": [[selector] for selector in exclude]} if exclude else None
+    results = Axe().run(page, context, options=defaults | options)
     return [
         f"{violation['id']}: {violation['help']} at {node['target']}: {node.get('failureSummary', '')}"
         for violation in results.response["violations"]
@@ -143,18 +143,18 @@ def overflow(page: Page) -> int:
 
 
 def screenshot(visit: Visit, name: str) -> None:
-    """Save what the page looks like in the folder that the environment variable SCREENSHOTS names."""
+    """Save a screenshot in the folder of the environment variable SCREENSHOTS, if it is set."""
     folder = os.environ.get("SCREENSHOTS")
     if folder:
-        visit.page.screenshot(path=Path(folder, f"{name}-{visit.look}.png"), full_page=True)
+        visit.page.screenshot(path=Path(folder, f"{name}-{visit.appearance}.png"), full_page=True)
 
 
 def assert_sound(visit: Visit, name: str, **options: Any) -> None:
     """Fail if the page scrolls sideways, violates WCAG 2.2 AA, logs an error or calls another host.
 
     Args:
-        name: of the screenshot; see `screenshot`.
-        options: of axe-core.
+        name: the name of the screenshot, see `screenshot`.
+        options: see `violations`.
     """
     screenshot(visit, name)
     assert overflow(visit.page) <= 0

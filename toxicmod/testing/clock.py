@@ -1,6 +1,6 @@
 """A clock for tests that moves a server's time: a preloaded library adds the seconds in a file to real time.
 
-Monotonic clocks and everything that waits by them go on as they are.
+Monotonic clocks, and waiting by them, do not change.
 """
 
 import os
@@ -77,13 +77,13 @@ class Clock:
         self._seconds = 0
 
     def set(self, seconds: int) -> None:
-        """Put the clock so many seconds ahead of real time, or behind it."""
+        """Set the difference to real time in seconds; negative values are in the past."""
         self._seconds = seconds
         with self._step.open("r+b", buffering=0) as file:
             file.write(seconds.to_bytes(8, "little", signed=True))
 
     def forward(self, by: timedelta) -> None:
-        """Move the clock on."""
+        """Move the clock forward."""
         self.set(self._seconds + round(by.total_seconds()))
 
     def time(self) -> float:

@@ -57,7 +57,7 @@ PAGES: dict[str, tuple[str, str]] = {
     "admin:training_trainingrun_start": ("get", "ea"),
     "admin:training_challenger": ("get", "lea"),
     "admin:training_roll_back": ("get", "lea"),
-    "admin:training_trainingrun_watch": ("get", "lea"),
+    "admin:training_trainingrun_run": ("get", "lea"),
     "admin:training_trainingrun_progress": ("get", "lea"),
     "admin:app_list": ("get", STAFF),
     "admin/(?P<url>.*)$": ("get", STAFF),

@@ -103,7 +103,7 @@ def decide_item(
 
 
 def create_prediction(version: ModelVersion, at: datetime, **fields: Any) -> Prediction:
-    """Create a prediction with low scores, except for the labels and fields that are given."""
+    """Create a prediction with low scores; `fields` overrides scores and fields."""
     scores = dict.fromkeys(LABELS, 0.01) | {label: fields.pop(label) for label in LABELS if label in fields}
     return Prediction.objects.create(
         **{
@@ -194,13 +194,13 @@ def create_rollups(version: ModelVersion, days: int = 3) -> None:
 
 
 def create_monitoring_records(champion: ModelVersion) -> None:
-    """Create what the dashboard shows besides rollups: shadow scores, drift, an alert, a late mirror."""
+    """Create what the dashboard reads besides rollups: shadow scores, drift, an alert, the mirror's lag."""
     challenger = ModelVersion.objects.create(
         number=champion.number + 1, alias=Alias.CHALLENGER, recipe="two_level", sha256="1" * 64, manifest={}
     )
     scores = dict.fromkeys(LABELS, 0.1)
     for number in range(20):
-        made = Prediction.objects.create(
+        prediction = Prediction.objects.create(
             source="api",
             text="kind",
             label_mask=int(number < 8),
@@ -208,7 +208,9 @@ def create_monitoring_records(champion: ModelVersion) -> None:
             latency_us=1,
             **scores,
         )
-        ShadowScore.objects.create(prediction=made, version=challenger, label_mask=int(number < 4), **scores)
+        ShadowScore.objects.create(
+            prediction=prediction, version=challenger, label_mask=int(number < 4), **scores
+        )
     DomainCheck.objects.create(
         version=champion, baseline_name="rows of made-up v1", comments=2_000, auc=0.71, low=0.68, high=0.74,
         phrases=[["no cap", 0.001, 0.04, 9.0], ["skibidi", 0.0, 0.02, 7.0], ["regards", 0.03, 0.01, -5.0]],
@@ -219,9 +221,9 @@ def create_monitoring_records(champion: ModelVersion) -> None:
     )
     MirrorState.objects.create()
     ChangeLogEntry.objects.create(kind="prediction", key="1", created_at=timezone.now() - timedelta(hours=2))
-    then = timezone.now() - timedelta(hours=10)
+    promoted_at = timezone.now() - timedelta(hours=10)
     Promotion.objects.create(
-        kind="promote", version=champion, replaced=champion, actor="a", reason="b", created_at=then
+        kind="promote", version=champion, replaced=champion, actor="a", reason="b", created_at=promoted_at
     )
 
 

@@ -46,7 +46,7 @@ from toxicmod.testing import servers
 from toxicmod.testing.factories import AUTOMATIC_REMOVAL, ROLES, StubScorer, create_queue_item
 from toxicmod.testing.receivers import Receiver, running_receiver
 
-# What an example takes depends on who else is at work.
+# The time that an example takes depends on the load of the machine.
 hypothesis.settings.register_profile("toxicmod", hypothesis.settings(), deadline=None)
 hypothesis.settings.load_profile("toxicmod")
 
@@ -68,19 +68,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    """Forget that an earlier test has seen the database down, before the fixtures connect to it."""
+    """Reset the database outage that an earlier test has recorded, before the fixtures connect."""
     postgresql.outage.end()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_teardown() -> None:
-    """Forget that the test itself has seen the database down, before the fixtures clean up."""
+    """Reset the database outage that the test has recorded, before the fixtures clean up."""
     postgresql.outage.end()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _plain_static_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Serve static files under their own names, so that tests need no collected ones."""
+    """Serve static files under their original names, so that tests do not need `collectstatic`."""
     plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     storages = settings.STORAGES | {"staticfiles": plain}
     with override_settings(STORAGES=storages, STATIC_ROOT=tmp_path_factory.mktemp("static")):
@@ -99,7 +99,7 @@ def django_db_modify_db_settings(
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
-    """Give the test database its champion once."""
+    """Install the base model in the test database once."""
     with django_db_blocker.unblock():
         install_base_model()
 
@@ -121,14 +121,14 @@ def frozen_time() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _own_cache() -> None:
-    """Begin each test without what another has left in the cache."""
+def _clear_cache() -> None:
+    """Clear the cache before each test."""
     cache.clear()
 
 
 @pytest.fixture(autouse=True)
-def _own_champion(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Begin each test that has a database with the champion in service that this database holds."""
+def _load_champion(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load the champion of the test database before each test that uses the database."""
     monkeypatch.setattr(serving._server, "_checked_at", float("-inf"))
     if request.node.get_closest_marker("django_db") or "db" in request.fixturenames:
         request.getfixturevalue("champion")
@@ -136,15 +136,15 @@ def _own_champion(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture(autouse=True)
-def _nobody_known() -> None:
-    """Begin each test with no key looked up and a rate limiter that has seen nobody."""
+def _clear_api_key_caches() -> None:
+    """Clear the cached API keys and rate limits before each test."""
     accounts._cache.clear()
     rate_limiter.cache_clear()
 
 
 @pytest.fixture
 def champion(db: None) -> ModelVersion:
-    """The champion, installed again where a transactional test had emptied the database."""
+    """The champion, installed again if a transactional test has emptied the database."""
     install_base_model()
     version = ModelVersion.objects.with_alias(Alias.CHAMPION)
     assert version is not None
@@ -153,13 +153,13 @@ def champion(db: None) -> ModelVersion:
 
 @pytest.fixture
 def api_key(db: None) -> tuple[APIKey, str]:
-    """A key with every scope, and its secret."""
+    """An API key with every scope, and its secret."""
     return create_api_key(actor=SYSTEM, name="test")
 
 
 @pytest.fixture
 def auth(api_key: tuple[APIKey, str]) -> dict[str, Any]:
-    """The headers of a request that is made with the key."""
+    """The headers of a request with the API key."""
     return {"headers": {"Authorization": f"Api-Key {api_key[1]}"}}
 
 
@@ -191,7 +191,7 @@ def aws(_moto: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[aws_server.Faul
         for name, value in aws_server.ENVIRONMENT.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps the first credentials it found
+        monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # a session keeps its first credentials
         yield proxy
 
 
@@ -213,11 +213,11 @@ def bucket_of(aws: aws_server.FaultProxy) -> Callable[[str], Any]:
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    """Headless Chromium; the test is skipped where there is none."""
+    """Headless Chromium; the test is skipped if there is no Chromium."""
     if browsers.chromium_path() is None:
         pytest.skip("NO BROWSER TEST RAN: there is no Chromium here (`apt-get install chromium`)")
     with pytest.MonkeyPatch.context() as patch:
-        # Playwright runs an event loop in this thread, which Django would take for asynchronous code.
+        # Playwright runs an event loop in this thread, so Django would reject synchronous queries.
         patch.setitem(os.environ, "DJANGO_ALLOW_ASYNC_UNSAFE", "true")
         with browsers.chromium() as browser:
             yield browser
@@ -236,13 +236,13 @@ def visit(
         return visits[-1]
 
     yield open_page
-    for opened in visits:
-        opened.page.context.close()
+    for visited in visits:
+        visited.page.context.close()
 
 
 @pytest.fixture
 def model(db: None, monkeypatch: pytest.MonkeyPatch) -> ModelVersion:
-    """A champion whose scores are written in the text; see `StubScorer`."""
+    """A champion that takes its scores from the text; see `StubScorer`."""
     version = ModelVersion.objects.with_alias(Alias.CHAMPION) or ModelVersion.objects.create(
         number=1, alias=Alias.CHAMPION, recipe="test", sha256="0" * 64, manifest={"thresholds": {}}
     )
@@ -253,7 +253,7 @@ def model(db: None, monkeypatch: pytest.MonkeyPatch) -> ModelVersion:
 
 @pytest.fixture
 def policy(db: None) -> Policy:
-    """The default policy with automatic removal and without chance: no audits, no second reviews."""
+    """The default policy with automatic removal, without random audits and second reviews."""
     moderation.install_default_policy()
     for label, threshold in AUTOMATIC_REMOVAL.items():
         PolicyRule.objects.filter(label=label).update(reject_from=threshold)
@@ -265,7 +265,7 @@ def policy(db: None) -> Policy:
 
 @pytest.fixture
 def person(db: None) -> Callable[..., User]:
-    """Make a user of a role."""
+    """Create a user with a role."""
     create_roles()
 
     def make(name: str, role: str = "moderator", *, all_communities: bool = True) -> User:
@@ -295,22 +295,22 @@ def lea(person: Callable[..., User]) -> User:
 
 
 @pytest.fixture
-def client_key(db: None) -> APIKey:
-    """A platform's key."""
+def platform_key(db: None) -> APIKey:
+    """The API key of a platform."""
     return create_api_key(actor=SYSTEM, name="platform")[0]
 
 
 @pytest.fixture
-def item(model: ModelVersion, policy: Policy, client_key: APIKey) -> QueueItem:
-    """A comment that waits for a moderator and whose platform wants to hear of it."""
+def item(model: ModelVersion, policy: Policy, platform_key: APIKey) -> QueueItem:
+    """An open queue item whose platform gets a webhook about the decision."""
     return create_queue_item(
-        "insult=0.7 you fool", client=client_key, callback_url="https://platform.example/hook"
+        "insult=0.7 you fool", api_key=platform_key, callback_url="https://platform.example/hook"
     )
 
 
 @pytest.fixture
 def receiver(settings: Settings) -> Iterator[Receiver]:
-    """A receiver on 127.0.0.1, which webhooks may reach."""
+    """A webhook receiver on 127.0.0.1, an address that the setting allows."""
     settings.WEBHOOK_ALLOW_PRIVATE = True
     with running_receiver() as server:
         yield server
@@ -318,13 +318,13 @@ def receiver(settings: Settings) -> Iterator[Receiver]:
 
 @pytest.fixture(scope="session")
 def mlflow_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One store for all tests: MLflow takes seconds to make its tables."""
+    """The folder of one store for all tests, because MLflow takes seconds to create its tables."""
     return tmp_path_factory.mktemp("mlflow")
 
 
 @pytest.fixture
 def mlflow_store(settings: Any, mlflow_folder: Path) -> str:
-    """Let MLflow write to a SQLite store; returns its URI."""
+    """Configure MLflow with a SQLite store and return its URI."""
     settings.MLFLOW_TRACKING_URI = f"sqlite:///{mlflow_folder / 'mlflow.sqlite3'}"
     settings.MLFLOW_ARTIFACTS = str(mlflow_folder / "artifacts")
     return settings.MLFLOW_TRACKING_URI
@@ -332,13 +332,13 @@ def mlflow_store(settings: Any, mlflow_folder: Path) -> str:
 
 @pytest.fixture
 def mlflow_outage(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nobody answer where MLflow should be."""
+    """Configure MLflow with an address where nothing responds."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     settings.MLFLOW_TRACKING_URI = "http://127.0.0.1:9"
 
 
 @pytest.fixture
-def site_data(item: QueueItem, client_key: APIKey, person: Callable[..., User]) -> dict[str, Any]:
+def site_data(item: QueueItem, platform_key: APIKey, person: Callable[..., User]) -> dict[str, Any]:
     """Return one row of each model, a user of each role and a key of each scope."""
     people = {letter: person(role, role) for letter, role in ROLES.items()}
     User.objects.exclude(username="").update(is_staff=True)
@@ -353,11 +353,11 @@ def site_data(item: QueueItem, client_key: APIKey, person: Callable[..., User]) 
     ).decision
     token = webhooks.appeal_token(decided)
     moderation.appeal(token=token)
-    rotate_signing_key(client=client_key, actor=people["a"])
+    rotate_signing_key(api_key=platform_key, actor=people["a"])
     job, _ = moderation.preview_bulk(
         user=people["l"], filter={"label": "insult", "score_from": 0.5}, action=Decision.Action.APPROVE
     )
-    moderation.moderate(text="insult=0.99 you fool")  # which the policy rejects by itself
+    moderation.moderate(text="insult=0.99 you fool")  # the policy rejects it automatically
     prediction = item.prediction
     give_feedback(prediction=prediction, is_right=True)
     champion = ModelVersion.objects.get(alias="champion")
@@ -380,7 +380,7 @@ def site_data(item: QueueItem, client_key: APIKey, person: Callable[..., User]) 
     Notification.objects.create(
         alert=alert, event="alert.opened", channel="email", send_after=alert.opened_at
     )
-    waiting = create_queue_item("insult=0.7 you other fool", client=client_key)
+    open_item = create_queue_item("insult=0.7 you other fool", api_key=platform_key)
     keys = {
         scope: create_api_key(actor=SYSTEM, name=scope, scopes=[scope], acts_as=people["m"])[1]
         for scope in Scope.values
@@ -388,13 +388,13 @@ def site_data(item: QueueItem, client_key: APIKey, person: Callable[..., User]) 
     return {
         "people": people,
         "secrets": keys,
-        "signing": client_key.pk,
+        "signing": platform_key.pk,
         "decision": decided.pk,
         "policies": Policy.objects.active_for("").pk,  # type: ignore[union-attr]
         "webhooks": decided.deliveries.get().pk,
         "bulk": job.pk,
-        "item": waiting.pk,
-        "queue": waiting.pk,
+        "item": open_item.pk,
+        "queue": open_item.pk,
         "trainingrun": run.pk,
         "predictions": prediction.pk,
         "r": prediction.pk,

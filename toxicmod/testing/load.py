@@ -24,11 +24,11 @@ _MAKE_KEY = (
 
 
 class Load(NamedTuple):
-    """What a client saw: milliseconds of each answer, answers a second, milliseconds of each 503."""
+    """The result of a load: milliseconds of each response, responses per second, milliseconds of each 503."""
 
     milliseconds: np.ndarray
     rate: float
-    refused: np.ndarray
+    rejected: np.ndarray
 
     def __str__(self) -> str:
         p50, p99 = np.percentile(self.milliseconds, [50, 99])
@@ -39,8 +39,8 @@ class Load(NamedTuple):
         return float(np.percentile(self.milliseconds, 99))
 
 
-class RefusedError(Exception):
-    """The server answered something else than 200."""
+class UnexpectedResponseError(Exception):
+    """The server responded with an unexpected status."""
 
 
 def post(url: str, body: bytes) -> bytes:
@@ -58,21 +58,23 @@ def load(
     seconds: float,
     rate: float | None = None,
     connections: int = CONNECTIONS,
-    may_refuse: bool = False,
+    may_reject: bool = False,
     warm_up: float = 0.0,
 ) -> Load:
-    """Send requests over kept connections: as fast as answers come, or at random times at a mean rate.
+    """Send requests over persistent connections: at random times at a mean rate, or as fast as possible.
 
-    At a rate, a call's time counts from when it was due, so that a stalled server is not spared the calls
-    that a waiting client would have made.
+    With a rate, the time of a request counts from when it was due. A stalled server therefore delays the
+    requests that it would otherwise have prevented (coordinated omission).
 
     Args:
-        warm_up: seconds at the start whose calls are made but not reported.
+        rate: requests per second; None to send each request after the response to the previous one.
+        may_reject: accept responses with the status 503.
+        warm_up: seconds at the start that are not reported.
 
     Raises:
-        RefusedError: an answer is neither a 200 nor, where the server may refuse, a 503.
+        UnexpectedResponseError: the status of a response is not 200, nor 503 if `may_reject`.
     """
-    return asyncio.run(_load(url, requests, seconds, rate, connections, may_refuse, warm_up))
+    return asyncio.run(_load(url, requests, seconds, rate, connections, may_reject, warm_up))
 
 
 async def _load(
@@ -81,12 +83,12 @@ async def _load(
     seconds: float,
     rate: float | None,
     connections: int,
-    may_refuse: bool,
+    may_reject: bool,
     warm_up: float,
 ) -> Load:
     split = urlsplit(url)
     milliseconds: list[float] = []
-    refused: list[float] = []
+    rejected: list[float] = []
     start = time.perf_counter()
     due = start
     reported, end = start + warm_up, start + seconds
@@ -112,33 +114,33 @@ async def _load(
                 if head.startswith(b"HTTP/1.1 200"):
                     if at >= reported:
                         milliseconds.append(passed)
-                elif may_refuse and head.startswith(b"HTTP/1.1 503"):
+                elif may_reject and head.startswith(b"HTTP/1.1 503"):
                     if at >= reported:
-                        refused.append(passed)
+                        rejected.append(passed)
                     if b"\r\nconnection: close" in head.lower():
                         writer.close()
                         reader, writer = await asyncio.open_connection(split.hostname, split.port)
                 else:
-                    raise RefusedError(answer.decode())
+                    raise UnexpectedResponseError(answer.decode())
         finally:
             writer.close()
 
     await asyncio.gather(*[client(next_due) for _ in range(connections)])
-    rate_seen = len(milliseconds) / (time.perf_counter() - reported)
-    return Load(np.array(milliseconds), rate_seen, np.array(refused))
+    measured_rate = len(milliseconds) / (time.perf_counter() - reported)
+    return Load(np.array(milliseconds), measured_rate, np.array(rejected))
 
 
 @contextmanager
 def site_on_one_core(database: str) -> Iterator[tuple[str, dict[str, str], str]]:
     """Run gunicorn with one worker on the first core, and put this process on the others.
 
-    Database and Redis may use any core: their time is not the server's.
+    The database and Redis may use any core, so their time does not count as the server's.
 
     Args:
         database: "sqlite" or "postgres".
 
     Yields:
-        The site's URL, its environment, and the secret of a key without a limit.
+        The site's URL, its environment, and the secret of an API key without a rate limit.
     """
     cores = sorted(os.sched_getaffinity(0))
     with ExitStack() as stack:
@@ -148,7 +150,7 @@ def site_on_one_core(database: str) -> Iterator[tuple[str, dict[str, str], str]]
         if database == "postgres":
             environment["DATABASE_URL"] = stack.enter_context(servers.postgres())
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        os.sched_setaffinity(0, cores[:1])  # a child inherits the core on which it is started
+        os.sched_setaffinity(0, cores[:1])  # a child process inherits the affinity
         url, env = stack.enter_context(site(Path(folder), **environment))
         os.sched_setaffinity(0, cores[1:])
         yield url, env, manage("shell", "-v0", "-c", _MAKE_KEY, env=env).split()[-1]

@@ -1,6 +1,7 @@
-"""One round of the learning loop on the servers that `test_loop` starts; `test_loop` runs this module.
+"""One round of the learning loop: decisions, training, shadow evaluation, promotion, rollback.
 
-Moderators meet an insult that no model knows, "walnut"; the model that learns from them knows it.
+`test_loop` starts the servers and runs this module. Moderators reject an insult that the first model does not
+know, "walnut". The model that is trained on their decisions has to recognise it.
 """
 
 import csv
@@ -73,14 +74,14 @@ class Loop:
             {result["model_version"] for result in results},
         )
 
-    def wait(self, condition: Callable[[], Any], what: str, seconds: float = 240) -> Any:
+    def wait(self, condition: Callable[[], Any], description: str, seconds: float = 240) -> Any:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if result := condition():
                 return result
             time.sleep(0.1)
         runs_now = list(TrainingRun.objects.values_list("pk", "status", "step", "error"))
-        raise AssertionError(f"not within {seconds} s: {what}; the runs are {runs_now}")
+        raise AssertionError(f"not within {seconds} s: {description}; the runs are {runs_now}")
 
     def serves(self, version: ModelVersion, promoted: float) -> None:
         self.wait(lambda: self.flagged(["hello there"])[1] == {version.number}, f"{version} serves", 5)
@@ -99,15 +100,15 @@ class Loop:
 
 
 def promote(version: ModelVersion, lead: User) -> float:
-    """Promote over the gates that so few rows fail; a gate that failed is recorded as overridden."""
+    """Promote a version and override the gates that fail because there are few rows."""
     report = GateReport.objects.current(version)
     assert report is not None
     failed = [gate["name"] for gate in report.gates if not gate["passed"]]
     if failed:
         with pytest.raises(GateError):
             training.promote(version=version, reason="without force", actor=lead)
-    made = training.promote(version=version, reason="a drill", actor=lead, force=True)
-    assert (made.forced, made.gates) == (bool(failed), report.gates)
+    promotion = training.promote(version=version, reason="a drill", actor=lead, force=True)
+    assert (promotion.forced, promotion.gates) == (bool(failed), report.gates)
     return time.monotonic()
 
 
@@ -117,7 +118,7 @@ def main() -> None:
     first = ModelVersion.objects.get(alias=Alias.CHAMPION)
     lead = User.objects.create_superuser("lea")
     moderation.install_default_policy()
-    # Every comment that the policy lets pass is looked at by a moderator.
+    # Moderators review every comment.
     Policy.objects.update(audit_share=1, reject_audit_share=0, second_review_share=0)
 
     path = Path(settings.DATA_DIR, "ours.csv")
@@ -127,17 +128,17 @@ def main() -> None:
     run = training.create_run(actor=lead, dataset=base)
     training.enqueue_run(run)
     trained = loop.succeeded(run)
-    # MLflow was not up yet: the model is there all the same, and MLflow hears of it later.
+    # MLflow does not run yet. The model is stored and copied to MLflow later.
     assert (trained.mlflow_version, run.mlflow_run_id) == ("", "")
     loop.log(f"{trained} is trained while MLflow is down")
     loop.serves(trained, promote(trained, lead))
 
-    walnuts, others = new_insults(DECIDED // 2, seed=1), plain(DECIDED - DECIDED // 2, seed=77)
+    walnuts, plain_texts = new_insults(DECIDED // 2, seed=1), plain(DECIDED - DECIDED // 2, seed=77)
     before, _ = loop.flagged(new_insults(100, seed=2))
     assert before < 0.2, before
-    for text in walnuts + others:
+    for text in walnuts + plain_texts:
         loop.post("/api/v1/moderate", {"text": text, "author": "troll"})
-    loop.log(f"{len(walnuts + others)} comments came in")
+    loop.log(f"{len(walnuts + plain_texts)} comments came in")
     while item := moderation.claim_next(user=lead):
         rude = "walnut" in item.submission.text
         moderation.decide(
@@ -199,7 +200,7 @@ def main() -> None:
     assert after > 0.8, after
     assert false_alarms < 0.1, false_alarms
 
-    registry.rollback(reason="to see that it works", actor=lead)
+    registry.rollback(reason="to test the rollback", actor=lead)
     loop.serves(trained, time.monotonic())
     assert loop.flagged(new_insults(100, seed=4))[0] < 0.2
     sync_tracking.delay()

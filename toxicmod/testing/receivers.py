@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Receiver(ThreadingHTTPServer):
-    """A platform that records what it is sent and responds with `status`, `headers` and `body`."""
+    """A platform that records its requests and responds with `status`, `headers` and `body`."""
 
     def __init__(self) -> None:
         self.status = 200
@@ -99,7 +99,7 @@ def raw_server(serve: Callable[[socket.socket], None], tls: ssl.SSLContext | Non
 
 
 def read_request(connection: socket.socket) -> None:
-    """Read a request whose body is `{}`, or what comes before the sender falls silent."""
+    """Read a request whose body is `{}`; stop if the connection is closed."""
     request = b""
     while not request.endswith(b"{}"):
         part = connection.recv(65_536)
@@ -110,13 +110,13 @@ def read_request(connection: socket.socket) -> None:
 
 def drip(head: bytes, pause: float = 0.05, count: int = 100_000) -> Callable[[socket.socket], None]:
     """Return a `serve` that reads the request, sends `head`, and then a byte every `pause` seconds."""
-    silence = threading.Event()
+    pausing = threading.Event()
 
     def serve(connection: socket.socket) -> None:
         connection.recv(65_536)
         connection.sendall(head)
         for _ in range(count):
             connection.sendall(b"a")
-            silence.wait(pause)
+            pausing.wait(pause)
 
     return serve

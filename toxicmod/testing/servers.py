@@ -36,14 +36,14 @@ def postgres() -> Iterator[str]:
 @contextmanager
 def redis() -> Iterator[str]:
     """Run a fresh Redis-protocol server; yield its URL."""
-    # By itself it looks for a port from the same one on, as its neighbour does at the same moment.
+    # The library's search for a port is a race between test processes, because all begin at the same port.
     with ValkeyServer(port=free_port()) as server:
         yield f"{server.connection_url}/0"
 
 
 @contextmanager
 def bucket(name: str) -> Iterator[dict[str, str]]:
-    """Run an S3 with one bucket; yield the environment that leads to it."""
+    """Run an S3 with one bucket; yield the environment variables that select it."""
     server = ThreadedMotoServer(port=0)
     server.start()
     try:
@@ -67,12 +67,12 @@ def bucket(name: str) -> Iterator[dict[str, str]]:
 
 
 class MLflow:
-    """`mlflow server` as in production: records in PostgreSQL, artifacts in S3, a password before both."""
+    """`mlflow server` as in production: records in PostgreSQL, artifacts in S3, access with a password."""
 
     USER, PASSWORD = "toxicmod", "a long test password"
 
-    def __init__(self, folder: Path, database: str, place: str, env: Mapping[str, str]) -> None:
-        self.folder, self.place = folder, place
+    def __init__(self, folder: Path, database: str, artifacts: str, env: Mapping[str, str]) -> None:
+        self.folder, self.artifacts = folder, artifacts
         self.database = database.replace("postgresql://", "postgresql+psycopg://")
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -91,10 +91,10 @@ class MLflow:
         self.process: subprocess.Popen | None = None
 
     def start(self) -> None:
-        """Start the server without waiting for it: that takes it ten seconds and more."""
+        """Start the server without waiting until it responds, which takes ten seconds or more."""
         command = [
             sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--port", str(self.port),
-            "--workers", "1", "--backend-store-uri", self.database, "--artifacts-destination", self.place,
+            "--workers", "1", "--backend-store-uri", self.database, "--artifacts-destination", self.artifacts,
         ]  # fmt: skip
         with (self.folder / "mlflow.log").open("a") as log:
             self.process = subprocess.Popen(
@@ -102,7 +102,7 @@ class MLflow:
             )
 
     def wait(self) -> None:
-        """Return once the server answers."""
+        """Wait until the server responds."""
         end = time.monotonic() + 300
         while time.monotonic() < end and self.process is not None and self.process.poll() is None:
             try:
@@ -125,6 +125,6 @@ if __name__ == "__main__":
         environment = os.environ | {
             "DATABASE_URL": database_url,
             "REDIS_URL": redis_url,
-            "ANONYMOUS_RATE_PER_MINUTE": "1000000",  # one Redis counts for every test
+            "ANONYMOUS_RATE_PER_MINUTE": "1000000",  # all tests share one Redis
         }
         sys.exit(subprocess.call(sys.argv[1:], env=environment))

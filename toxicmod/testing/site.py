@@ -17,7 +17,7 @@ PID = "gunicorn.pid"
 
 
 def free_port() -> int:
-    """Return a port that nothing listens on."""
+    """Return a port on which no process listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return server.getsockname()[1]
 
@@ -45,7 +45,7 @@ def site(
     env |= environment
     manage("migrate", env=env)
     manage("install_base_model", env=env)
-    env["PORT"] = str(free_port())  # at the last moment: others look for one, too
+    env["PORT"] = str(free_port())  # as late as possible, because other tests look for a port too
     with gunicorn(env, file_descriptors) as (url, _):
         yield url, env
 
@@ -54,11 +54,11 @@ def site(
 def gunicorn(
     env: Mapping[str, str], file_descriptors: int | None = None
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Run gunicorn in the environment of a site; yield its URL and its first process.
+    """Run gunicorn in the environment of a site; yield its URL and its main process.
 
     Args:
-        env: Environment, which has to name PORT and DATA_DIR.
-        file_descriptors: Soft and hard limit for each process, or None for the limits of the caller.
+        env: the environment, with PORT and DATA_DIR.
+        file_descriptors: soft and hard limit of each process; None to inherit the limits.
     """
     pid = Path(env["DATA_DIR"]) / PID
     command = [sys.executable, "-m", "gunicorn", "--config", "python:toxicmod.gunicorn", "--pid", str(pid)]
@@ -73,17 +73,17 @@ def gunicorn(
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(40)  # itself it waits for 30 s for a worker that has missed the signal
+            process.wait(40)  # gunicorn waits 30 s for a worker that has missed the signal
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
 
 def wait_until_answered(process: subprocess.Popen[bytes], url: str) -> None:
-    """Ask until the server answers with a 200.
+    """Wait until the server responds with 200.
 
     Raises:
-        RuntimeError: it ended, or did not do so within a minute.
+        RuntimeError: the server ended, or did not respond with 200 within a minute.
     """
     end = time.monotonic() + 60
     while time.monotonic() < end:
@@ -94,4 +94,4 @@ def wait_until_answered(process: subprocess.Popen[bytes], url: str) -> None:
                 return
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.05)
-    raise RuntimeError(f"{url} was not answered within 60 s")
+    raise RuntimeError(f"{url} did not respond with 200 within 60 s")

@@ -58,7 +58,7 @@ def records(champion: ModelVersion) -> dict[type[Model], Model]:
     """One row of each kind of evidence."""
     key, _ = create_api_key(actor=SYSTEM, name="forum")
     text = "<script>alert(1)</script> \u202e hostile"
-    (prediction,), _ = score(texts=[text], source=Prediction.Source.API, client=key)
+    (prediction,), _ = score(texts=[text], source=Prediction.Source.API, api_key=key)
     feedback = give_feedback(prediction=prediction, is_right=False, remark="<img src=x onerror=alert(1)>")
     dataset = Dataset.objects.create(
         name="ours", version=1, sha256="0" * 64, source="ours.csv", rows=2, labelled=1, positives={"toxic": 1}

@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 import tarfile
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +122,42 @@ def test_image_and_release_exclude_tests_and_benchmarks() -> None:
         names = release_archive.getnames()
     assert "toxicmod/settings.py" in names
     assert not [name for name in names if "/tests/" in name or name.startswith(tuple(excluded))]
+
+
+# Issue 18 limits the code that serves requests. Docstrings, comments and blank lines do not count.
+_SERVER_FILES = (
+    "toxicmod/asgi.py",
+    "toxicmod/batcher.py",
+    "toxicmod/server.py",
+    "apps/api/batching.py",
+    "apps/api/error_responses.py",
+)
+_MAX_SERVER_LINES = 400
+_NO_CODE = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+}
+
+
+def _code_lines(source: str) -> int:
+    docstrings: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0]
+            if ast.get_docstring(node) is not None:
+                docstrings.update(range(first.lineno, (first.end_lineno or first.lineno) + 1))
+    code: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in _NO_CODE:
+            code.update(range(token.start[0], token.end[0] + 1))
+    return len(code - docstrings)
+
+
+def test_code_that_serves_is_at_most_400_lines() -> None:
+    assert _code_lines('"""Docstring."""\n\n# Comment\nx = (\n    1\n)\n') == 3
+    lines = {name: _code_lines((ROOT / name).read_text()) for name in _SERVER_FILES}
+    assert sum(lines.values()) <= _MAX_SERVER_LINES, lines

@@ -1,5 +1,6 @@
 """The batcher and Django give equal responses to equal requests."""
 
+import asyncio
 import gzip
 import itertools
 import json
@@ -14,16 +15,22 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
+from threading import Event
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import urlsplit
 
 import pytest
 import requests
+from django.http import HttpResponse
 
+from apps.api import batching
 from apps.api.error_responses import error_response
 from apps.api.perspective.exceptions import unavailable
 from apps.api.perspective.rendering import CONTENT_TYPE
 from apps.monitoring import request_metrics
+from toxicmod import asgi
+from toxicmod.asgi import Application, DjangoThreads
 from toxicmod.testing.site import ROOT, manage, site
 
 ANALYZE, PREDICT, PROBA = "/v1alpha1/comments:analyze", "/api/v1/predict", "/api/v1/predict_proba"
@@ -223,10 +230,71 @@ def test_mixed_requests_get_responses_and_are_stored_once(served: ServedSite) ->
     assert len(stored) == len(mixed_load.stored), "a comment was stored whose client got no 200"
 
 
+def test_failed_batch_gets_500_in_format_of_its_api_and_is_counted() -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"{}"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": PREDICT,
+        "query_string": b"",
+        "scheme": "http",
+        "client": ("127.0.0.1", 1_024),
+        "server": ("localhost", 80),
+        "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
+    }
+    with (
+        patch.object(batching, "handle_batch", side_effect=RuntimeError("a bug")),
+        patch.object(request_metrics, "count") as count,
+    ):
+        asyncio.run(Application()(scope, receive, send))
+    start, body = sent
+    assert start["status"] == 500
+    assert (b"Content-Type", b"application/problem+json") in start["headers"]
+    assert json.loads(body["body"])["status"] == 500
+    assert count.call_args.args[:2] == ("api", 500)
+
+
+def test_django_threads_forget_request_that_was_cancelled_in_the_queue() -> None:
+    released = Event()
+
+    def block(environ: dict[str, Any], start_response: Any) -> Any:
+        released.wait(5)
+        start_response("200 OK", [])
+        return HttpResponse("Good day")
+
+    async def send(message: dict[str, Any]) -> None:
+        pass
+
+    async def main() -> None:
+        threads = DjangoThreads(1)
+        scopes = [
+            {"type": "http", "method": "GET", "path": "/", "query_string": b"", "http_version": "1.1"}
+            for _ in range(2)
+        ]
+        first, second = (asyncio.create_task(threads.handle(scope, [], send)) for scope in scopes)
+        await asyncio.sleep(0.05)
+        assert len(threads._queue) == 1
+        second.cancel()
+        await asyncio.sleep(0.01)
+        assert not threads._queue
+        released.set()
+        await first
+
+    with patch.object(asgi, "django", block):
+        asyncio.run(main())
+
+
 def test_server_uses_no_private_names_of_uvicorn() -> None:
     names = ("asgi", "batcher", "server", "gunicorn")
     source = "\n".join((ROOT / "toxicmod" / f"{name}.py").read_text() for name in names)
-    defined = re.findall(r"(?:def|class) (_\w+)|self\.(_\w+)(?:,|:? [^=]*=)", source)
+    defined = re.findall(r"(?:def|class) (_\w+)|self\.(_\w+)(?:,|:? [^=\n]*=)", source)
     used = set(re.findall(r"[\w)\]]\.(_[a-z]\w*)", source))
     assert used
     assert used <= {name for pair in defined for name in pair}

@@ -234,7 +234,7 @@ def test_batched_requests_use_their_own_api_keys(served: Site) -> None:
         with closing(sqlite3.connect(Path(env["DATA_DIR"], "toxicmod.sqlite3"))) as database:
             of_keys = database.execute(
                 "SELECT review_perspective, count(*), count(s.prediction_id) FROM predictions_prediction p"
-                " JOIN accounts_apikey k ON k.id = p.client_id"
+                " JOIN accounts_apikey k ON k.id = p.api_key_id"
                 " LEFT JOIN moderation_submission s ON s.prediction_id = p.id GROUP BY 1 ORDER BY 1"
             ).fetchall()
             assert of_keys == [(0, 5, 0), (1, 5, 5)]

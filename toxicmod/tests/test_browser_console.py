@@ -14,7 +14,7 @@ from apps.moderation import actions, webhooks
 from apps.moderation.models import BulkJob, Decision, Delivery, Policy, QueueItem, Skip
 from apps.moderation.roles import create_roles
 from apps.registry.models import ModelVersion
-from toxicmod.testing.browser import LOOKS, Visit, assert_sound, overflow
+from toxicmod.testing.browser import APPEARANCES, Visit, assert_sound, overflow
 from toxicmod.testing.factories import HOSTILE_TEXT
 
 CONSOLE = "/admin/moderation/queueitem/console/"
@@ -122,12 +122,17 @@ def test_decide_and_undo_by_keyboard(queue: list[QueueItem], visit: Callable[...
     second.refresh_from_db()
     assert second.status == "open"
     assert Delivery.objects.get(decision=decision).status == "cancelled"
+    expect(page.locator("[name=labels]:checked")).to_have_attribute("value", "severe_toxic")
     wait_until_settled(page)
 
     page.keyboard.press("e")
     expect(page.locator("#last-decision .decision")).to_have_text("Escalated")
     second.refresh_from_db()
     assert second.queue == "escalated"
+    wait_until_settled(page)
+    page.keyboard.press("u")
+    page.wait_for_url(f"**/item/{second.pk}/")
+    expect(page.locator("[name=labels]:checked")).to_have_attribute("value", "severe_toxic")
     assert_sound(opened, "console-decided")
 
 
@@ -468,6 +473,88 @@ def test_second_key_press_decides_no_unseen_item(
     assert Decision.objects.filter(item=second, action="approve").exists()
 
 
+def test_key_after_an_ignored_one_is_ignored_with_a_message(
+    queue: list[QueueItem], visit: Callable[..., Visit]
+) -> None:
+    page = visit(CONSOLE, user=moderator("ann")).page
+    wait_until_settled(page)
+    page.evaluate(
+        """() => {
+          window.messages = [];
+          const status = document.getElementById("status-message");
+          new MutationObserver(() => messages.push(status.textContent)).observe(status, { childList: true });
+          const press = (key) => document.body.dispatchEvent(
+            new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+          new MutationObserver((changes, observer) => {
+            observer.disconnect();
+            press("r");  // ignored: the item has just appeared
+            const { now } = Date, later = now() + 600;
+            Date.now = () => later;
+            press("1");  // would tick a label, but means a reason
+            press("1");
+            Date.now = now;
+          }).observe(document.querySelector("#review"), { childList: true });
+          press("a");
+        }"""
+    )
+    expect(page.locator("[name=labels]:checked")).to_have_count(1)
+    expect(page.locator("#last-decision .decision")).to_have_text("Approved")
+    assert any("The key R was ignored" in message for message in page.evaluate("messages"))
+    expect(page.locator("#reasons")).to_be_hidden()
+    wait_until_settled(page)
+    page.keyboard.press("r")
+    expect(page.locator("#reasons")).to_be_visible()
+    page.keyboard.press("1")
+    expect(page.locator("#reasons :checked")).to_have_count(1)
+
+
+def test_labels_and_none_exclude_each_other(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
+    Policy.objects.update(second_review_share=1.0)
+    ben, ann = moderator("ben"), moderator("ann")
+    held = actions.claim(item_id=queue[0].pk, user=ben)
+    actions.decide(item_id=held.pk, version=held.version, user=ben, action=Decision.Action.APPROVE)
+    page = visit(f"{CONSOLE}?view=second", user=ann).page
+    wait_until_settled(page)
+    ticked = page.locator("[form=decide]:checked")
+    for key, values in (("1", ["toxic"]), ("2", ["toxic", "severe_toxic"]), ("0", ["on"]), ("5", ["insult"])):
+        page.keyboard.press(key)
+        expect(ticked).to_have_count(len(values))
+        assert [box.get_attribute("value") or "on" for box in ticked.all()] == values
+
+
+def test_viewer_moves_with_the_keys(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
+    page = visit(CONSOLE, user=moderator("val", "viewer")).page
+    shown = [get_item(page)]
+    for _ in range(3):
+        page.keyboard.press("j")
+        page.wait_for_url(lambda url: f"/item/{shown[-1].pk}/" not in url)
+        page.wait_for_load_state("networkidle")
+        shown.append(get_item(page))
+    assert {item.pk for item in shown} == {item.pk for item in queue}
+    page.keyboard.press("k")
+    page.wait_for_url(f"**/item/{shown[2].pk}/")
+
+
+def test_small_page_hides_neither_buttons_nor_navigation(
+    queue: list[QueueItem], visit: Callable[..., Visit]
+) -> None:
+    page = visit(CONSOLE, user=moderator("lea", "lead"), width=390).page
+    wait_until_settled(page)
+    page.evaluate("document.getElementById('status-message').textContent = 'A message. '.repeat(20)")
+    reachable = """(element) => {
+      const box = element.getBoundingClientRect();
+      const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
+      return element.contains(document.elementFromPoint(x, y));
+    }"""
+    buttons = page.locator(".action-bar button:visible").all()
+    assert len(buttons) >= 5
+    assert all(button.evaluate(reachable) for button in buttons)
+    page.evaluate("document.getElementById('status-message').textContent = ''")
+    links = page.locator(".console-nav a").all()
+    assert [link.text_content() for link in links][-1] == "Help"
+    assert all(link.evaluate(reachable) for link in links)
+
+
 @pytest.mark.parametrize("key", ["a", "Enter"])
 def test_held_key_decides_one_item(queue: list[QueueItem], visit: Callable[..., Visit], key: str) -> None:
     page = visit(CONSOLE, user=moderator("ann")).page
@@ -652,7 +739,7 @@ def test_appeal(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
     assert_sound(opened, "console-appeal")
 
 
-@pytest.mark.parametrize(("width", "theme"), LOOKS)
+@pytest.mark.parametrize(("width", "theme"), APPEARANCES)
 def test_hostile_comments_are_escaped(
     policy: Policy, visit: Callable[..., Visit], width: int, theme: str
 ) -> None:
@@ -670,7 +757,7 @@ def test_hostile_comments_are_escaped(
         assert_sound(opened, "console-hostile")
 
 
-@pytest.mark.parametrize(("width", "theme"), LOOKS)
+@pytest.mark.parametrize(("width", "theme"), APPEARANCES)
 def test_pages_pass_all_checks(
     queue: list[QueueItem], policy: Policy, visit: Callable[..., Visit], width: int, theme: str
 ) -> None:

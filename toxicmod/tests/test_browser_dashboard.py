@@ -14,7 +14,7 @@ from apps.monitoring import schedules
 from apps.monitoring.dashboard import PANELS
 from apps.monitoring.models import IncompleteHour, RollupProgress
 from apps.registry.models import ModelVersion
-from toxicmod.testing.browser import LOOKS, Visit, overflow, screenshot, violations
+from toxicmod.testing.browser import APPEARANCES, Visit, overflow, screenshot, violations
 from toxicmod.testing.factories import create_monitoring_records, create_rollups
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 DASH = ("#panel", "#window", ".dash-dropdown-focus-target")
 
 
-@pytest.mark.parametrize(("width", "theme"), LOOKS)
+@pytest.mark.parametrize(("width", "theme"), APPEARANCES)
 def test_panels_are_drawn(
     visit: Callable[..., Visit], champion: ModelVersion, width: int, theme: str
 ) -> None:
@@ -48,12 +48,12 @@ def test_panels_are_drawn(
                 assert inner["y"] + inner["height"] <= outer["y"] + outer["height"]
         screenshot(opened, f"dashboard-{panel}")
         assert overflow(page) <= 0
-        assert violations(page, but=DASH) == []
+        assert violations(page, exclude=DASH) == []
     assert opened.errors == []
     assert opened.foreign_requests == []
 
 
-@pytest.mark.parametrize(("width", "theme"), LOOKS)
+@pytest.mark.parametrize(("width", "theme"), APPEARANCES)
 def test_late_data_are_marked(
     visit: Callable[..., Visit], champion: ModelVersion, width: int, theme: str
 ) -> None:
@@ -78,7 +78,7 @@ def test_late_data_are_marked(
         expect(page.locator(".problems")).to_contain_text("could not be counted and will be retried")
         screenshot(opened, f"late-{panel}")
         assert overflow(page) <= 0
-        assert violations(page, but=DASH) == []
+        assert violations(page, exclude=DASH) == []
     RollupProgress.objects.update(counted_until=now)
     IncompleteHour.objects.all().delete()
     page.goto("/monitoring/?panel=traffic")

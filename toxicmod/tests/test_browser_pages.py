@@ -14,10 +14,10 @@ from apps.moderation.models import Appeal, Decision, Policy, PolicyRule
 from apps.moderation.webhooks import appeal_token
 from apps.predictions.models import Feedback, Prediction
 from apps.registry.models import ModelVersion
-from toxicmod.testing.browser import LOOKS, Visit, assert_sound, overflow
+from toxicmod.testing.browser import APPEARANCES, Visit, assert_sound, overflow
 
 Open = Callable[..., Visit]
-looks = pytest.mark.parametrize(("width", "theme"), LOOKS)
+looks = pytest.mark.parametrize(("width", "theme"), APPEARANCES)
 TOXIC_COMMENT = "You are a stupid idiot and nobody likes you.\nGo back to your cave."
 HOSTILE = (
     '<script>window.hacked = 1</script><img src=x onerror="window.hacked = 1">'
@@ -223,7 +223,7 @@ def test_error_pages(visit: Open, path: str, width: int, theme: str) -> None:
 
 @pytest.mark.parametrize(
     ("width", "theme", "javascript"),
-    [*((width, theme, True) for width, theme in LOOKS), (390, "dark", False)],
+    [*((width, theme, True) for width, theme in APPEARANCES), (390, "dark", False)],
 )
 def test_hostile_text_is_harmless(
     visit: Open, policy: Policy, width: int, theme: str, javascript: bool

@@ -17,7 +17,7 @@ from apps.registry.gates import Gate
 from apps.registry.models import Alias, ModelVersion
 from apps.training.actions import create_run, score_in_shadow
 from apps.training.models import Dataset, GateReport, TrainingRun
-from toxicmod.testing.browser import LOOKS, Visit, assert_sound
+from toxicmod.testing.browser import APPEARANCES, Visit, assert_sound
 from toxicmod.testing.factories import register_copy
 
 # Django's inline tables have a header without text, and scroll by touch only where the window is narrow.
@@ -33,7 +33,7 @@ def test_watch_updates_progress(visit: Callable[..., Visit]) -> None:
         name="ours", version=1, sha256="0" * 64, source="ours.csv", rows=2, labelled=1, positives={"toxic": 1}
     )
     run = create_run(actor=SYSTEM, dataset=dataset)
-    page = visit(f"{RUNS}{run.pk}/watch/", user=User.objects.create_superuser("root"), width=390).page
+    page = visit(f"{RUNS}{run.pk}/run/", user=User.objects.create_superuser("root"), width=390).page
     expect(page.locator("#run-status")).to_have_text("Queued")
     TrainingRun.objects.update(status="running", step="fit on 2 rows", progress=0.5)
     expect(page.locator("#run-step")).to_have_text("fit on 2 rows", timeout=10_000)
@@ -43,7 +43,7 @@ def test_watch_updates_progress(visit: Callable[..., Visit]) -> None:
     expect(page.get_by_text("Cancel run")).to_have_count(0)
 
 
-@pytest.mark.parametrize(("width", "theme"), LOOKS)
+@pytest.mark.parametrize(("width", "theme"), APPEARANCES)
 def test_training_pages_pass_all_checks(
     visit: Callable[..., Visit], width: int, theme: str, settings: Any
 ) -> None:
@@ -70,11 +70,11 @@ def test_training_pages_pass_all_checks(
     expect(page.get_by_text("greater than or equal to 0")).to_be_visible()
     assert_sound(visited, "start-wrong")
     run = create_run(actor=SYSTEM, dataset=dataset)
-    check_page(f"{RUNS}{run.pk}/watch/", "run-queued")
+    check_page(f"{RUNS}{run.pk}/run/", "run-queued")
     TrainingRun.objects.update(status="running", step="fit on 2 rows", progress=0.5)
-    check_page(f"{RUNS}{run.pk}/watch/", "run-running")
+    check_page(f"{RUNS}{run.pk}/run/", "run-running")
     TrainingRun.objects.update(status="failed", error="The disk is full.", metrics=champion.metrics)
-    check_page(f"{RUNS}{run.pk}/watch/", "run-failed")
+    check_page(f"{RUNS}{run.pk}/run/", "run-failed")
     check_page(f"{RUNS}{run.pk}/change/", "run")
     check_page(RUNS, "runs")
 
@@ -106,7 +106,7 @@ def test_training_pages_pass_all_checks(
     page.fill("#id_reason", "Learned from October’s decisions")
     page.check("#id_force")
     promote.click()
-    expect(page.get_by_text("is the champion and serves all requests")).to_be_visible()
+    expect(page.get_by_text("is the champion now: within 5 seconds it serves all requests")).to_be_visible()
     check_page(f"{RUNS}roll-back/", "roll-back")
     page.fill("#id_reason", "Too strict on sarcasm")
     page.get_by_role("button", name="Roll back to").click()
@@ -114,7 +114,7 @@ def test_training_pages_pass_all_checks(
     assert_sound(visited, "promotions")
 
 
-@pytest.mark.parametrize(("width", "theme"), LOOKS)
+@pytest.mark.parametrize(("width", "theme"), APPEARANCES)
 def test_active_learning_pages_pass_all_checks(visit: Callable[..., Visit], width: int, theme: str) -> None:
     create_roles()
     moderation.install_default_policy()

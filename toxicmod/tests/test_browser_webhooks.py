@@ -14,7 +14,7 @@ from apps.accounts.models import APIKey, User
 from apps.moderation.models import Delivery, QueueItem
 from apps.moderation.roles import create_roles
 from apps.webhooks.models import Endpoint, SigningKey
-from toxicmod.testing.browser import LOOKS, Visit, assert_sound
+from toxicmod.testing.browser import APPEARANCES, Visit, assert_sound
 from toxicmod.testing.factories import decide_item
 from toxicmod.testing.receivers import Receiver
 
@@ -32,10 +32,10 @@ def admin(db: None) -> User:
     return user
 
 
-@pytest.mark.parametrize(("width", "theme"), LOOKS)
+@pytest.mark.parametrize(("width", "theme"), APPEARANCES)
 def test_webhook_pages_in_every_state(
     item: QueueItem,
-    client_key: APIKey,
+    platform_key: APIKey,
     admin: User,
     visit: Callable[..., Visit],
     width: int,
@@ -62,14 +62,14 @@ def test_webhook_pages_in_every_state(
 
 @pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (390, "dark")])
 def test_signing_secret_create_test_and_rotate(
-    client_key: APIKey,
+    platform_key: APIKey,
     receiver: Receiver,
     admin: User,
     visit: Callable[..., Visit],
     width: int,
     theme: str,
 ) -> None:
-    opened = visit(f"{WEBHOOKS}signing/{client_key.pk}/", user=admin, width=width, theme=theme)
+    opened = visit(f"{WEBHOOKS}signing/{platform_key.pk}/", user=admin, width=width, theme=theme)
     page = opened.page
     page.get_by_role("button", name="Create secret").click()
     expect(page.locator(".secret")).to_have_text(re.compile("^[0-9a-f]{64}$"))
@@ -87,7 +87,7 @@ def test_signing_secret_create_test_and_rotate(
     # Two quick clicks rotate once: the second one is rejected, and the old secret remains active.
     page.get_by_role("button", name="Rotate secret").dblclick()
     expect(page.locator(".secret").or_(page.get_by_text("A rotation is in progress"))).to_be_visible()
-    page.goto(f"{WEBHOOKS}signing/{client_key.pk}/")
+    page.goto(f"{WEBHOOKS}signing/{platform_key.pk}/")
     expect(page.get_by_role("button", name="End now")).to_have_count(2)
     assert SigningKey.objects.active().count() == 2
     page.get_by_role("button", name="End now").last.click()

@@ -59,10 +59,10 @@ def test_overload_rejects_excess_requests_and_keeps_latency(path: str) -> None:
                 seconds=8,
                 rate=4 * full.rate,
                 connections=24 * CONNECTIONS,
-                may_refuse=True,
+                may_reject=True,
                 warm_up=2,  # the first quarter of a second counts as a burst, whose requests all wait
             )
-            after = load(target, requests(target), seconds=10, rate=full.rate / 2, may_refuse=True)
+            after = load(target, requests(target), seconds=10, rate=full.rate / 2, may_reject=True)
             time.sleep(WRITE_SECONDS + 1)
             with closing(sqlite3.connect(Path(env["DATA_DIR"], "toxicmod.sqlite3"))) as database:
                 (counted,) = database.execute(
@@ -74,16 +74,16 @@ def test_overload_rejects_excess_requests_and_keeps_latency(path: str) -> None:
     # In a new thread, because browser tests leave an event loop in this one.
     with ThreadPoolExecutor(1) as pool:
         full, over, after, counted = pool.submit(measure).result()
-    rejection_p99 = np.percentile(over.refused, 99)
+    rejection_p99 = np.percentile(over.rejected, 99)
     print(
-        f"full: {full}\nover: {over}, {len(over.refused)} rejected, p99 {rejection_p99:.0f} ms\n"
+        f"full: {full}\nover: {over}, {len(over.rejected)} rejected, p99 {rejection_p99:.0f} ms\n"
         f"after: {after}"
     )
-    assert len(over.refused) > len(over.milliseconds)
+    assert len(over.rejected) > len(over.milliseconds)
     assert over.rate > 0.6 * full.rate
     assert np.median(over.milliseconds) < full.p99 + 150
     assert rejection_p99 < 50
-    assert counted >= len(over.refused), "the dashboard counts rejections"
+    assert counted >= len(over.rejected), "the dashboard counts rejections"
     # Requests after the overload get responses, within the first second.
-    assert not len(after.refused)
+    assert not len(after.rejected)
     assert after.p99 < full.p99 + 250

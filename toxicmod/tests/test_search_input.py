@@ -152,13 +152,13 @@ def test_api(client: Client, item: QueueItem, person: Callable[..., User], kind:
         cursors = [
             base64.b64encode(f"{start}{word}".encode()).decode() for start in ("", "p=", "o=", "r=1&p=")
         ]
-        for name in ("status", "priority", "label", "community", "mine", "cursor"):
+        for name in ("status", "queue", "label", "community", "mine", "cursor"):
             for value in [word, *(cursors if name == "cursor" else [])]:
                 check_request(
                     client.get, f"/api/v1/moderation/queue?{urlencode({name: value})}", headers=headers
                 )
     bodies: dict[str, list[dict[str, Any]]] = {
-        "moderation/queue/claim": [{"community": word}, {"label": word}, {"priority": word}, {word: 1}],
+        "moderation/queue/claim": [{"community": word}, {"label": word}, {"queue": word}, {word: 1}],
         f"moderation/queue/{item.pk}/decide": [
             {"action": "approve", "version": 1} | field
             for field in ({"note": word}, {"reason": word}, {"labels": {word: True}}, {"version": word})

@@ -116,7 +116,7 @@ def fill(community: str, marker: str, key: APIKey, people: dict[str, User]) -> d
             author_ref=f"author-{marker}-{number}",
             external_id=f"external-{marker}-{number}",
             context={"title": f"title {marker}"},
-            client=key,
+            api_key=key,
             callback_url=f"https://platform.example/{marker}",
         )
 
@@ -138,7 +138,7 @@ def fill(community: str, marker: str, key: APIKey, people: dict[str, User]) -> d
     actions.appeal(token=token, text=f"appeal {marker}")
     Delivery.objects.filter(decision=decision).update(status=Delivery.Status.FAILED, error=f"error {marker}")
     give_feedback(prediction=waiting.prediction, is_right=False, remark=f"remark {marker}")
-    actions.moderate(text=f"threat=0.99 {marker}", community=community, client=key)
+    actions.moderate(text=f"threat=0.99 {marker}", community=community, api_key=key)
     job, _ = actions.preview_bulk(
         user=lead,
         filter={"label": "insult", "community": community},
@@ -233,8 +233,8 @@ class World:
 
 
 @pytest.fixture
-def world(model: Any, policy: Policy, client_key: APIKey, person: Callable[..., User]) -> World:
-    return World(client_key, person)
+def world(model: Any, policy: Policy, platform_key: APIKey, person: Callable[..., User]) -> World:
+    return World(platform_key, person)
 
 
 def registered() -> list[type[Model]]:
@@ -451,9 +451,9 @@ class Blind:
         User.objects.update(is_staff=True)
         self.second = User.objects.get(pk=self.second.pk)
         self.original = create_queue_item(
-            "insult=0.7 first", client=key, callback_url="https://platform.example/hook"
+            "insult=0.7 first", api_key=key, callback_url="https://platform.example/hook"
         )
-        self.sibling = create_queue_item("insult=0.8 another by the same author", client=key)
+        self.sibling = create_queue_item("insult=0.8 another by the same author", api_key=key)
         held = actions.claim(item_id=self.original.pk, user=self.first)
         self.decision = actions.decide(
             item_id=held.pk,
@@ -527,8 +527,8 @@ class Blind:
 
 
 @pytest.fixture
-def blind(model: Any, policy: Policy, client_key: APIKey, person: Callable[..., User]) -> Blind:
-    return Blind(client_key, person)
+def blind(model: Any, policy: Policy, platform_key: APIKey, person: Callable[..., User]) -> Blind:
+    return Blind(platform_key, person)
 
 
 def test_first_decision_is_hidden_until_the_second_review_is_decided(blind: Blind) -> None:

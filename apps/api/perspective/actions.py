@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 _SOURCE = Prediction.Source.PERSPECTIVE
 _TEXT_TYPES = ("PLAIN_TEXT", "TEXT_TYPE_UNSPECIFIED")
 _TRUE_FROM = 0.5  # a suggested score of at least this says that the label is true
-MAX_LANGUAGES, MAX_LANGUAGE_TAG = 20, 35  # RFC 5646, section 4.4.1, recommends room for 35 characters
+MAX_LANGUAGES, MAX_LANGUAGE_TAG = 20, 35  # RFC 5646, section 4.4.1, recommends to support 35 characters
 MAX_COMMUNITY, MAX_TOKEN, MAX_REMARK = 100, 200, 2_000  # characters that are stored
 
 
@@ -159,8 +159,8 @@ def build_response(request: AnalyzeRequest, prediction: LabelScores) -> dict[str
     probabilities = prediction.probabilities
     spans = [(0, utf16_length(request.text), probabilities)]
     if request.sentences:
-        served = serving.route(prediction.text_hash)
-        scores = served.scorer.score_many([sentence for _, _, sentence in request.sentences], threads=1)
+        loaded_model = serving.route(prediction.text_hash)
+        scores = loaded_model.scorer.score_many([sentence for _, _, sentence in request.sentences], threads=1)
         spans += [
             (begin, end, dict(zip(LABELS, row, strict=True)))
             for (begin, end, _), row in zip(request.sentences, scores.tolist(), strict=True)
@@ -202,12 +202,12 @@ def _to_comment(request: AnalyzeRequest) -> predictions.Comment:
 
 def _moderate(comment: predictions.Comment) -> LabelScores | Exception | None:
     """Apply the policy to a comment; return None if its API key doesn't ask for it, or on a policy error."""
-    if comment.client is None or not comment.client.review_perspective or comment.do_not_store:
+    if comment.api_key is None or not comment.api_key.review_perspective or comment.do_not_store:
         return None
     try:
         return moderation.moderate(
             text=comment.text,
-            client=comment.client,
+            api_key=comment.api_key,
             community=comment.community,
             external_id=comment.external_id,
             is_shared_id=True,
@@ -257,13 +257,13 @@ def suggest(message: dict[str, Any], key: APIKey | None) -> dict[str, Any]:
         (prediction,), _ = predictions.score(
             texts=[text],
             source=_SOURCE,
-            client=key,
+            api_key=key,
             community=message.get("communityId", "")[:MAX_COMMUNITY],
             external_ids=[token[:MAX_TOKEN]],
         )
         predictions.give_feedback(
             prediction=prediction,
-            client=key,
+            api_key=key,
             is_right=all(prediction.labels[label] == is_true for label, is_true in labels.items()),
             true_labels=[label for label, is_true in labels.items() if is_true],
             known_labels=list(labels),

@@ -10,7 +10,7 @@ from typing import Any
 import requests
 
 from apps.api.perspective.attributes import label_of
-from apps.api.perspective.comparison import Row
+from apps.api.perspective.comparison import ScoredRow
 from apps.api.perspective.exceptions import ComparisonError
 from apps.core.retries import back_off
 
@@ -31,7 +31,7 @@ class PerspectiveClient:
         self._session = requests.Session()
         self.rejected = 0  # comments
 
-    def add_scores(self, rows: Iterable[Row], save: Path | None) -> Iterator[Row]:
+    def add_scores(self, rows: Iterable[ScoredRow], save: Path | None) -> Iterator[ScoredRow]:
         """Yield the rows; request scores for rows without scores, and leave out those that can't be scored.
 
         Args:
@@ -48,7 +48,7 @@ class PerspectiveClient:
                 if save:
                     with save.open("a", encoding="utf-8") as file:
                         file.write(json.dumps({"text": row.text, **scores}, ensure_ascii=False) + "\n")
-                yield Row(row.text, scores)
+                yield ScoredRow(row.text, scores)
             else:
                 self.rejected += 1
 

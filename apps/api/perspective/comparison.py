@@ -25,7 +25,7 @@ BATCH = 500
 _MAX_POINTS = 5_000  # in a scatter plot
 
 
-class Row(NamedTuple):
+class ScoredRow(NamedTuple):
     """A comment and its past Perspective scores by attribute; attributes may be missing."""
 
     text: str
@@ -66,7 +66,7 @@ class Comparison(NamedTuple):
         return float(np.mean((self.perspective >= self.threshold) == (self.toxicmod >= self.suggested)))
 
 
-def read(path: Path, text_column: str | None = None) -> Iterator[Row]:
+def read(path: Path, text_column: str | None = None) -> Iterator[ScoredRow]:
     """Yield the rows of a CSV file with a header, or of a JSONL file (.jsonl, .ndjson), one at a time.
 
     A column or member with the name of an attribute, in any case, contains its score. A JSON object may also
@@ -106,7 +106,7 @@ def _json_lines(path: Path, lines: Iterable[str]) -> Iterator[Mapping[str, objec
             yield record
 
 
-def _row(record: Mapping[str, object], text_column: str | None, location: str) -> Row:
+def _row(record: Mapping[str, object], text_column: str | None, location: str) -> ScoredRow:
     names = [text_column] if text_column else TEXT_COLUMNS
     text = next((record[name] for name in names if record.get(name) is not None), None)
     if isinstance(text, Mapping):  # a request's `comment`
@@ -126,7 +126,7 @@ def _row(record: Mapping[str, object], text_column: str | None, location: str) -
     for name, value in values.items():
         if label_of(name) is not None and value not in (None, ""):
             scores[name] = _score(value, f"{location}, {name}")
-    return Row(text, scores)
+    return ScoredRow(text, scores)
 
 
 def _score(value: object, location: str) -> float:
@@ -139,14 +139,14 @@ def _score(value: object, location: str) -> float:
     return number
 
 
-def score_rows(rows: Iterable[Row], scorer: Scorer) -> Iterator[tuple[Row, np.ndarray]]:
+def score_rows(rows: Iterable[ScoredRow], scorer: Scorer) -> Iterator[tuple[ScoredRow, np.ndarray]]:
     """Yield each row with the model's probabilities, (6,) float64; score BATCH comments at a time."""
     remaining = iter(rows)
     while batch := list(islice(remaining, BATCH)):
         yield from zip(batch, scorer.score_many([row.text for row in batch]), strict=True)
 
 
-def compare(scored: Iterable[tuple[Row, np.ndarray]], threshold: float) -> list[Comparison]:
+def compare(scored: Iterable[tuple[ScoredRow, np.ndarray]], threshold: float) -> list[Comparison]:
     """Return a comparison for each attribute, in Perspective's order.
 
     Args:

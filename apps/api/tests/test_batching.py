@@ -97,13 +97,13 @@ def test_handle_batch_returns_response_of_django(
         monkeypatch.setattr(v1_views.PredictView, "build_response", lambda *args: 1 / 0)
     data = b"{" if body is None else json.dumps(body).encode()
     scope = scope_of(path, **headers)
-    (own,) = batch((scope, data))
+    (response,) = batch((scope, data))
     expected = by_django(scope, data)
-    assert own is not None
-    assert (own.status_code, expected.status_code) == (status, status)
-    assert _ID.sub(b"", own.content) == _ID.sub(b"", expected.content)
-    assert own.items() - {("Content-Length", expected.get("Content-Length"))} <= expected.items()
-    assert {"Content-Type", "X-Content-Type-Options"} <= set(own.headers)
+    assert response is not None
+    assert (response.status_code, expected.status_code) == (status, status)
+    assert _ID.sub(b"", response.content) == _ID.sub(b"", expected.content)
+    assert response.items() - {("Content-Length", expected.get("Content-Length"))} <= expected.items()
+    assert {"Content-Type", "X-Content-Type-Options"} <= set(response.headers)
 
 
 def test_handle_batch_isolates_failed_request(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,11 @@ def test_handle_batch_isolates_failed_request(monkeypatch: pytest.MonkeyPatch) -
         calls = [
             (scope_of(path), json.dumps(body).encode()) for path, body in zip(paths, bodies, strict=True)
         ]
-        return [(each.status_code, json.loads(each.content)) for each in batch(*calls) if each is not None]
+        return [
+            (response.status_code, json.loads(response.content))
+            for response in batch(*calls)
+            if response is not None
+        ]
 
     (one, first), (two, second), (three, third), (four, fourth) = answers()
     assert [one, two, three, four] == [200, 400, 200, 200]
@@ -184,9 +188,9 @@ def test_can_batch_retries_failed_lookup_once_a_second(
     now = time.monotonic() + accounts.LOOKUP_SECONDS
     with (
         patch.object(time, "monotonic", return_value=now),
-        patch.object(APIKey.objects, "for_secret", side_effect=OperationalError) as asked,
+        patch.object(APIKey.objects, "for_secret", side_effect=OperationalError) as lookup,
     ):
         assert batch(*[call] * 5) == [None] * 5
-    assert asked.call_count == 1
+    assert lookup.call_count == 1
     with patch.object(time, "monotonic", return_value=now + accounts.LOOKUP_SECONDS):
         assert batch(call) != [None]

@@ -1,4 +1,4 @@
-"""Google's batch format: what is echoed, what is refused, and how long hostile bodies take."""
+"""Google's batch format: what is echoed, what is rejected, and how long hostile bodies take."""
 
 import gc
 import time
@@ -23,7 +23,7 @@ from toxicmod.testing.perspective import ANALYZE_LINE, analyze_json, batch_part,
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 
-def refusal(response: Any, code: int) -> str:
+def assert_rejected(response: Any, code: int) -> str:
     assert response.status_code == code, response.content[:500]
     error = response.json()["error"]
     assert error["code"] == code
@@ -47,7 +47,7 @@ def test_batch_returns_response_for_each_part(client: Client, api_key: tuple[API
     assert [name for name, _, _ in results] == [f"<response-id + {n}>" for n in range(1, 6)]
     assert [status for _, status, _ in results] == [200, 400, 200, 404, 404]
     assert Prediction.objects.get().text == "ünïcode 😀 idiot"
-    assert Prediction.objects.get().client == api_key[0]
+    assert Prediction.objects.get().api_key == api_key[0]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ BASE = "5f4ab1f1-2a7c-4b1e-9c8f-d02c1a0b7f55"
 def test_batch_unfolds_content_id(client: Client, end: str, sent: str, echoed: str) -> None:
     body = batch_part(sent.format(end="\r\n"), analyze_json("Good day"), line=ANALYZE_LINE) + "--b--\r\n"
     response = send_batch(client, body.replace("\r\n", end))
-    assert [each[:2] for each in batch_responses(response)] == [(echoed, 200)]
+    assert [part[:2] for part in batch_responses(response)] == [(echoed, 200)]
 
 
 @pytest.mark.parametrize(
@@ -143,11 +143,11 @@ def test_batch_isolates_invalid_content_type(client: Client) -> None:
 def test_batch_checks_key_before_parsing(client: Client, header: str) -> None:
     name, _, value = header.partition(": ")
     with patch.object(batches, "_split", side_effect=AssertionError):
-        assert "API key not valid" in refusal(
+        assert "API key not valid" in assert_rejected(
             send_batch(client, batch_part("<a>", analyze_json("a")), **{name: value}), 400
         )
     with patch.object(batches, "_split", side_effect=AssertionError):
-        assert "API key not valid" in refusal(send_batch(client, b"", "/batch?key=wrong"), 400)
+        assert "API key not valid" in assert_rejected(send_batch(client, b"", "/batch?key=wrong"), 400)
 
 
 def test_batch_checks_quota_before_parsing(client: Client) -> None:
@@ -157,7 +157,7 @@ def test_batch_checks_quota_before_parsing(client: Client) -> None:
     assert Counter(status for _, status, _ in first) == {200: 2, 429: 1}
     with patch.object(batches, "_split", side_effect=AssertionError):
         response = send_batch(client, body, **{"X-Goog-Api-Key": secret})
-    assert "Quota exceeded" in refusal(response, 429)
+    assert "Quota exceeded" in assert_rejected(response, 429)
     assert int(response["Retry-After"]) > 0
 
 
@@ -165,7 +165,7 @@ def test_batch_rejects_anonymous_request(client: Client, settings: Settings) -> 
     settings.ANONYMOUS_API = False
     body = batch_part("<a>", analyze_json("a")) + batch_part("<b>", analyze_json("b")) + "--b--"
     with patch.object(batches.views, "analyze_batch", side_effect=AssertionError):
-        assert "unregistered callers" in refusal(send_batch(client, body), 403)
+        assert "unregistered callers" in assert_rejected(send_batch(client, body), 403)
 
 
 def test_batch_rejects_anonymous_request_beyond_quota(client: Client, settings: Settings) -> None:
@@ -173,12 +173,12 @@ def test_batch_rejects_anonymous_request_beyond_quota(client: Client, settings: 
     body = "".join(batch_part(f"<{n}>", analyze_json("a")) for n in range(3)) + "--b--"
     assert Counter(status for _, status, _ in batch_responses(send_batch(client, body))) == {200: 2, 429: 1}
     with patch.object(batches.views, "analyze_batch", side_effect=AssertionError):
-        assert "Quota exceeded" in refusal(send_batch(client, body), 429)
+        assert "Quota exceeded" in assert_rejected(send_batch(client, body), 429)
     _, secret = create_api_key(actor=SYSTEM, name="paying")
     line = f"POST /v1alpha1/comments:analyze?key={secret} HTTP/1.1"
     assert [
-        each[1]
-        for each in batch_responses(send_batch(client, batch_part("<a>", analyze_json("a"), line) + "--b--"))
+        part[1]
+        for part in batch_responses(send_batch(client, batch_part("<a>", analyze_json("a"), line) + "--b--"))
     ] == [200]
 
 
@@ -201,10 +201,10 @@ def test_batch_part_inherits_key(client: Client, api_key: tuple[APIKey, str]) ->
         ("/batch", {"Authorization": f"Bearer {api_key[1]}"}),
         (f"/batch?key={api_key[1]}", {}),
     ):
-        assert [each[1] for each in batch_responses(send_batch(client, f"{body}--b--", path, **headers))] == [
+        assert [part[1] for part in batch_responses(send_batch(client, f"{body}--b--", path, **headers))] == [
             200
         ] * 3
-    assert Counter(Prediction.objects.values_list("text", "client")) == {
+    assert Counter(Prediction.objects.values_list("text", "api_key")) == {
         ("outer", api_key[0].pk): 3,
         ("inner", other.pk): 6,
     }
@@ -304,7 +304,7 @@ def test_batch_hostile_body_takes_bounded_time(
 )
 def test_batch_rejects_broken_format(client: Client, body: bytes, reason: str) -> None:
     good = b"" if not body else batch_part("<a>", analyze_json("good")).encode()
-    assert reason in refusal(send_batch(client, good + body), 400)
+    assert reason in assert_rejected(send_batch(client, good + body), 400)
     assert not Prediction.objects.exists()
 
 
@@ -323,17 +323,19 @@ def test_batch_looks_up_unknown_key_once(client: Client) -> None:
     ) as queries:
         results = batch_responses(send_batch(client, lines(3)))
     assert len(queries) <= 3
-    assert {each[2]["error"]["message"] for each in results} == {
+    assert {part[2]["error"]["message"] for part in results} == {
         "API key not valid. Please pass a valid API key."
     }
-    assert f"more than {MAX_BATCH_KEYS}" in refusal(send_batch(client, lines(MAX_BATCH_KEYS + 1)), 400)
+    assert f"more than {MAX_BATCH_KEYS}" in assert_rejected(
+        send_batch(client, lines(MAX_BATCH_KEYS + 1)), 400
+    )
 
 
 def test_batch_keeps_line_that_resembles_delimiter(client: Client) -> None:
     text = "first\n--bc\n--b-\n --b\n--B\n--b c"
     body = batch_part("<a>", analyze_json(text)) + "--b--"
     raw = body.replace("Content-Type: application/json", "Content-Type: text/plain\r\nX: \r\n --bc")
-    assert [each[1] for each in batch_responses(send_batch(client, raw))] == [200]
+    assert [part[1] for part in batch_responses(send_batch(client, raw))] == [200]
     assert Prediction.objects.get().text == text
     lines = b"--b\n\nGET / HTTP/1.1\n\n--bc\n--b-\n--b x\n --b\n--b--"
     assert len(batch_responses(send_batch(client, lines))) == 1
@@ -348,7 +350,7 @@ def test_batch_ignores_preamble_and_epilogue(client: Client, begin: bytes, end: 
         + batch_part("<b>", analyze_json("two")).encode()
         + end
     )
-    assert [each[1] for each in batch_responses(send_batch(client, body))] == [200, 200]
+    assert [part[1] for part in batch_responses(send_batch(client, body))] == [200, 200]
 
 
 def test_batch_limits_span_scores(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

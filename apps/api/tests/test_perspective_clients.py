@@ -106,10 +106,10 @@ def test_google_api_python_client_by_its_discovery_url(
         static_discovery=False,
     )
     request.addfinalizer(client.close)
-    asked = {"comment": {"text": RUDE}, "requestedAttributes": {"TOXICITY": {}, "INSULT": {}}}
-    answer = client.comments().analyze(body=asked).execute()
+    request = {"comment": {"text": RUDE}, "requestedAttributes": {"TOXICITY": {}, "INSULT": {}}}
+    answer = client.comments().analyze(body=request).execute()
     assert answer["attributeScores"]["TOXICITY"]["summaryScore"]["value"] > 0.5
-    assert Prediction.objects.get().client.name == "client"
+    assert Prediction.objects.get().api_key.name == "client"
     suggested = {
         "comment": {"text": RUDE},
         "attributeScores": {"TOXICITY": {"summaryScore": {"value": 1}}},
@@ -123,7 +123,7 @@ def test_google_api_python_client_by_its_discovery_url(
     with pytest.raises(
         HttpError, match="Attribute TOXICITY does not support request languages: id"
     ) as caught:
-        client.comments().analyze(body=asked | {"languages": ["id"]}).execute()
+        client.comments().analyze(body=request | {"languages": ["id"]}).execute()
     assert "LANGUAGE_NOT_SUPPORTED_BY_ATTRIBUTE" in str(caught.value)
 
 
@@ -152,8 +152,8 @@ def test_google_api_python_client_in_batches(
     batch = client.new_batch_http_request(callback=keep)
     texts = {"rude": f"😀 {RUDE}", "kind": KIND, "empty": ""}
     for request_id, text in texts.items():
-        asked = {"comment": {"text": text}, "requestedAttributes": {"TOXICITY": {}}}
-        batch.add(client.comments().analyze(body=asked), request_id=request_id)
+        request = {"comment": {"text": text}, "requestedAttributes": {"TOXICITY": {}}}
+        batch.add(client.comments().analyze(body=request), request_id=request_id)
     batch.execute()
     assert list(answers) == list(texts)
     scores = {
@@ -180,8 +180,8 @@ def test_google_api_python_client_in_batches_with_long_ids(
     )
     ids = [f"{number}{'a' * (length - 1)}" for number in range(3)] + ["ü +\n<id>" * length]
     for request_id in ids:
-        asked = {"comment": {"text": f"{RUDE} {request_id[0]}"}, "requestedAttributes": {"TOXICITY": {}}}
-        batch.add(client.comments().analyze(body=asked), request_id=request_id)
+        request = {"comment": {"text": f"{RUDE} {request_id[0]}"}, "requestedAttributes": {"TOXICITY": {}}}
+        batch.add(client.comments().analyze(body=request), request_id=request_id)
     batch.execute()
     assert list(answers) == ids
     assert all(answer["attributeScores"]["TOXICITY"]["summaryScore"] for answer in answers.values())
@@ -251,15 +251,15 @@ const Perspective = require('perspective-api-client');
 const client = new Perspective({apiKey: process.env.KEY});
 (async () => {
   const answer = await client.analyze(process.env.TEXT, {attributes: ['toxicity', 'insult']});
-  const refusal = await client.analyze(process.env.TEXT, {attributes: ['flirtation']})
+  const error = await client.analyze(process.env.TEXT, {attributes: ['flirtation']})
     .catch(error => error.message);
-  console.log(JSON.stringify({answer, refusal}));
+  console.log(JSON.stringify({answer, error}));
 })();
 """
-    told = run_node(script, node_modules, tls_port, certificates[1], KEY=key, TEXT=RUDE)
-    assert told["answer"]["attributeScores"]["TOXICITY"]["summaryScore"]["value"] > 0.5
-    assert set(told["answer"]["attributeScores"]) == {"TOXICITY", "INSULT"}
-    assert told["refusal"] == "Unknown requested attribute: FLIRTATION"
+    output = run_node(script, node_modules, tls_port, certificates[1], KEY=key, TEXT=RUDE)
+    assert output["answer"]["attributeScores"]["TOXICITY"]["summaryScore"]["value"] > 0.5
+    assert set(output["answer"]["attributeScores"]) == {"TOXICITY", "INSULT"}
+    assert output["error"] == "Unknown requested attribute: FLIRTATION"
     assert Prediction.objects.get().text is None  # it asks not to store by itself
 
 
@@ -276,6 +276,6 @@ const {google} = require('googleapis');
   console.log(JSON.stringify(answer.data));
 })();
 """
-    told = run_node(script, node_modules, tls_port, certificates[1], KEY=key, TEXT=RUDE)
-    assert told["attributeScores"]["TOXICITY"]["summaryScore"]["value"] > 0.5
+    output = run_node(script, node_modules, tls_port, certificates[1], KEY=key, TEXT=RUDE)
+    assert output["attributeScores"]["TOXICITY"]["summaryScore"]["value"] > 0.5
     assert Prediction.objects.get().text == RUDE

@@ -43,8 +43,8 @@ def past(tmp_path: Path, champion: ModelVersion) -> Path:
 
 
 def test_compare_same_ranking_correlates_fully(past: Path) -> None:
-    told = run(past, "--threshold", "0.36")
-    lines = {line.split()[0]: line.split() for line in told.splitlines()}
+    output = run(past, "--threshold", "0.36")
+    lines = {line.split()[0]: line.split() for line in output.splitlines()}
     assert lines["TOXICITY"][1:3] == [str(len(COMMENTS)), "1.000"]
     assert lines["TOXICITY"][3] == lines["TOXICITY"][5]
     assert lines["TOXICITY"][6] == "100.00%"
@@ -118,9 +118,9 @@ def test_compare_requests_missing_scores(
     path.write_text("text\n" + "".join(f'"{text}"\n' for text in [*COMMENTS[:5], ""]))
     _, secret = create_api_key(actor=SYSTEM, name="upstream")
     monkeypatch.setenv("PERSPECTIVE_API_KEY", secret)
-    told = run(path, "--url", live_server.url, "--per-second", "1000", "--save", saved)
-    assert "1 comments were rejected" in told
-    assert [line.split()[2] for line in told.splitlines() if line.startswith("TOXICITY")] == ["1.000"]
+    output = run(path, "--url", live_server.url, "--per-second", "1000", "--save", saved)
+    assert "1 comments were rejected" in output
+    assert [line.split()[2] for line in output.splitlines() if line.startswith("TOXICITY")] == ["1.000"]
     assert Prediction.objects.filter(text=None).count() == 5
     assert [row.text for row in comparison.read(saved)] == list(COMMENTS[:5])
     monkeypatch.setenv("PERSPECTIVE_API_KEY", "wrong")

@@ -100,7 +100,7 @@ def test_token_is_scoped_to_key_and_interface(client: Client, path: str) -> None
     assert (
         post_json(client, analyze_request(clientToken="c-77"), f"{ANALYZE}?key={secret}").status_code == 200
     )
-    assert QueueItem.objects.filter(submission__client=other).count() == 2
+    assert QueueItem.objects.filter(submission__api_key=other).count() == 2
 
 
 @pytest.mark.parametrize(

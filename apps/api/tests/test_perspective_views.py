@@ -60,11 +60,11 @@ def service(error_type: str, **more: Any) -> list[dict[str, Any]]:
 
 
 def test_analyze_matches_recorded_response(client: Client) -> None:
-    asked = (
+    request = (
         b'{"comment":{"text":"what kind of idiot name is foo?"},"languages":["en"],'
         b'"requestedAttributes":{"TOXICITY":{}},"doNotStore":true}'
     )
-    response = post_json(client, asked, f"{ANALYZE}?prettyPrint=false")
+    response = post_json(client, request, f"{ANALYZE}?prettyPrint=false")
     assert response["Content-Type"] == "application/json; charset=UTF-8"
     value = response.json()["attributeScores"]["TOXICITY"]["summaryScore"]["value"]
     score = f'{{"value":{value!r},"type":"PROBABILITY"}}'
@@ -77,13 +77,13 @@ def test_analyze_matches_recorded_response(client: Client) -> None:
 
 
 def test_suggestscore_matches_recorded_response(client: Client) -> None:
-    asked = {
+    request = {
         "comment": {"text": "I loved it"},
         "attributeScores": {"TOXICITY": {"summaryScore": {"value": 0}}},
         "communityId": "/forum/movies",
         "clientToken": "c-1",
     }
-    response = post_json(client, asked, f"{SUGGEST}?prettyPrint=false")
+    response = post_json(client, request, f"{SUGGEST}?prettyPrint=false")
     assert response.content == b'{"clientToken":"c-1","detectedLanguages":["en"]}'
 
 
@@ -237,7 +237,7 @@ def test_get_secret_reads_query_and_headers(
         1,
     ):
         assert post_json(client, analyze_request(), ANALYZE + query, headers=headers).status_code == 200
-        assert Prediction.objects.filter(client=key).count() == number
+        assert Prediction.objects.filter(api_key=key).count() == number
     key.refresh_from_db()
     assert key.last_used_at is not None
 
@@ -377,13 +377,13 @@ def test_analyze_accepts_proto3_json(client: Client) -> None:
 
 
 def test_analyze_score_threshold_omits_scores(client: Client) -> None:
-    asked = analyze_request(
+    request = analyze_request(
         "You idiot. Thank you for the soup.", "TOXICITY", "THREAT", "INSULT", spanAnnotations=True
     )
-    everything = post_json(client, asked).json()["attributeScores"]
+    everything = post_json(client, request).json()["attributeScores"]
     for name, threshold in (("TOXICITY", 0), ("THREAT", 0.99), ("INSULT", 0.05)):
-        asked["requestedAttributes"][name] = {"scoreThreshold": threshold}
-    answered = post_json(client, asked).json()["attributeScores"]
+        request["requestedAttributes"][name] = {"scoreThreshold": threshold}
+    answered = post_json(client, request).json()["attributeScores"]
     assert answered["TOXICITY"] == everything["TOXICITY"]
     assert "THREAT" not in answered
     for span in answered["INSULT"]["spanScores"]:
@@ -471,16 +471,16 @@ def test_detect_agrees_with_py3langid() -> None:
 
 
 def test_analyze_stores_prediction(client: Client, api_key: tuple[APIKey, str]) -> None:
-    asked = analyze_request(
+    request = analyze_request(
         IDIOT,
         communityId="c" * 300,
         clientToken="comment:7",
         sessionId="s",
         context={"entries": {"text": "x"}},
     )
-    body = post_json(client, asked, f"{ANALYZE}?key={api_key[1]}").json()
+    body = post_json(client, request, f"{ANALYZE}?key={api_key[1]}").json()
     stored = Prediction.objects.get()
-    assert (stored.source, stored.text, stored.client, stored.community) == (
+    assert (stored.source, stored.text, stored.api_key, stored.community) == (
         "perspective",
         IDIOT,
         api_key[0],
@@ -530,7 +530,7 @@ def test_analyze_applies_policy_for_review_perspective_key(client: Client) -> No
     answer = post_json(client, analyze_request(communityId="cats"), path)
     item = QueueItem.objects.get(submission__community="cats")
     stored = item.submission.prediction
-    assert (stored.text, stored.source, stored.client.name) == (IDIOT, "perspective", "reviewed")
+    assert (stored.text, stored.source, stored.api_key.name) == (IDIOT, "perspective", "reviewed")
     assert answer.json()["attributeScores"]["TOXICITY"]["summaryScore"]["value"] == pytest.approx(
         stored.toxic
     )
@@ -539,7 +539,7 @@ def test_analyze_applies_policy_for_review_perspective_key(client: Client) -> No
 
 
 def test_suggestscore_stores_feedback_on_named_labels(client: Client, api_key: tuple[APIKey, str]) -> None:
-    asked = {
+    request = {
         "comment": {"text": IDIOT},
         "context": {"entries": [{"text": "{}"}]},
         "attributeScores": {
@@ -551,7 +551,7 @@ def test_suggestscore_stores_feedback_on_named_labels(client: Client, api_key: t
         "communityId": "Coral:https://example.org",
         "clientToken": "comment:17",
     }
-    response = post_json(client, asked, f"{SUGGEST}?key={api_key[1]}")
+    response = post_json(client, request, f"{SUGGEST}?key={api_key[1]}")
     assert response.json() == {
         "clientToken": "comment:17",
         "detectedLanguages": ["en"],
@@ -560,7 +560,7 @@ def test_suggestscore_stores_feedback_on_named_labels(client: Client, api_key: t
     feedback = Feedback.objects.get()
     assert feedback.true_labels == {"toxic": True, "threat": False}
     assert feedback.is_right
-    assert feedback.client == api_key[0]
+    assert feedback.api_key == api_key[0]
     stored = feedback.prediction
     assert (stored.text, stored.external_id, stored.community) == (
         IDIOT,

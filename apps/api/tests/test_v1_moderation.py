@@ -107,6 +107,10 @@ def test_appeal_with_token_of_rejection(platform: Caller) -> None:
         ({"text": "a", "context": {"mood": "bad"}}, "context.mood"),
         ({"text": "a", "callback_url": "not a url"}, "callback_url"),
         ({"text": "a", "callback_url": "javascript:alert(1)"}, "callback_url"),
+        ({"text": "a", "callback_url": "http://localhost:8000/hook"}, "callback_url"),
+        ({"text": "a", "callback_url": "https://10.0.0.7/hook"}, "callback_url"),
+        ({"text": "a", "callback_url": "https://[::1]/hook"}, "callback_url"),
+        ({"text": "a", "callback_url": "ftp://platform.example/hook"}, "callback_url"),
         ({"text": "a", "external_id": "x" * 201}, "external_id"),
     ],
 )
@@ -122,8 +126,8 @@ def test_moderate_callback_url_needs_api_key(client: Client, platform: Caller) -
 
 def test_moderate_without_policy_names_command(client: Client, model: ModelVersion) -> None:
     Policy.objects.all().delete()
-    caller = Caller(client, create_api_key(actor=SYSTEM, name="platform")[1])
-    assert "install_default_policy" in caller.post("moderate", {"text": "fine"}, 400)["detail"]
+    platform = Caller(client, create_api_key(actor=SYSTEM, name="platform")[1])
+    assert "install_default_policy" in platform.post("moderate", {"text": "fine"}, 400)["detail"]
 
 
 def test_queue_actions_are_those_of_the_moderator(as_ann: Caller, as_ben: Caller, ann: User) -> None:
@@ -142,12 +146,12 @@ def test_queue_actions_are_those_of_the_moderator(as_ann: Caller, as_ben: Caller
         item.default_rule().reason,
     )  # type: ignore[union-attr]
     decision = Decision.objects.get(pk=decided["id"])
-    assert (decision.by, decision.client.name) == (ann, "ann's")  # type: ignore[union-attr]
+    assert (decision.by, decision.api_key.name) == (ann, "ann's")  # type: ignore[union-attr]
     lost = as_ben.post(f"moderation/queue/{item.pk}/decide", {"action": "approve", "version": 2}, 409)
     assert "Already handled by ann: rejected 0 s ago" in lost["detail"]
     again = {"action": "approve", "version": claimed["version"]}
-    own = as_ann.post(f"moderation/queue/{item.pk}/decide", again, 409)
-    assert "You rejected this 0 s ago" in own["detail"]
+    response = as_ann.post(f"moderation/queue/{item.pk}/decide", again, 409)
+    assert "You rejected this 0 s ago" in response["detail"]
     undo = f"moderation/decisions/{decided['id']}/undo"
     assert "Only ann or a lead" in as_ben.post(undo, status=403)["detail"]
     undone = as_ann.post(undo)
@@ -225,17 +229,21 @@ def test_queue_filters_and_pages(as_ann: Caller) -> None:
         page = as_ann.get(page["next"])
     assert len(seen) == len(set(seen)) == 121
     assert len(as_ann.get("moderation/queue?label=threat")["results"]) == 1
-    assert len(as_ann.get("moderation/queue?community=news&priority=urgent")["results"]) == 1
+    assert len(as_ann.get("moderation/queue?community=news&queue=urgent")["results"]) == 1
     assert as_ann.get("moderation/queue?status=rejected")["results"] == []
     assert as_ann.get("moderation/queue?mine=true")["results"] == []
-    as_ann.get("moderation/queue?priority=whatever", 400)
+    as_ann.get("moderation/queue?queue=unknown", 400)
     as_ann.get("moderation/queue?colour=red", 400)
     as_ann.get("moderation/queue?cursor=forged", 404)
 
 
-def test_queue_query_count(as_ann: Caller, django_assert_max_num_queries: DjangoAssertNumQueries) -> None:
+def test_queue_query_count(
+    as_ann: Caller, ann: User, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
     for number in range(30):
         create_queue_item(f"insult=0.7 number {number}", author_ref=f"author {number}")
+    for item in QueueItem.objects.all()[:5]:
+        decide_item(item, ann, "escalate")
     as_ann.get("moderation/queue")
     with django_assert_max_num_queries(7):
         as_ann.get("moderation/queue")
@@ -251,7 +259,17 @@ def test_queue_item_blind_review_hides_scores(as_ann: Caller, as_ben: Caller) ->
     blind = as_ben.post("moderation/queue/claim")
     assert blind["kind"] == "second"
     assert (blind["score"], blind["label"], blind["probabilities"]) == (None, None, None)
-    assert "insult" not in blind["why_first"]
+    assert "insult" not in blind["priority_explanation"]
+
+
+def test_queue_says_you_to_the_moderator_who_escalated(as_ann: Caller, as_ben: Caller) -> None:
+    item = create_queue_item("insult=0.7 you")
+    claimed = as_ann.post(f"moderation/queue/{item.pk}/claim")
+    as_ann.post(f"moderation/queue/{item.pk}/decide", {"action": "escalate", "version": claimed["version"]})
+    for platform, escalated_by in ((as_ann, "you"), (as_ben, "a colleague")):
+        expected = f"Escalated by {escalated_by} · "
+        assert platform.get(f"moderation/queue/{item.pk}")["priority_explanation"].startswith(expected)
+        assert platform.get("moderation/queue")["results"][0]["priority_explanation"].startswith(expected)
 
 
 def test_queue_hides_restricted_communities(as_ann: Caller, ann: User) -> None:
@@ -273,9 +291,11 @@ def test_queue_rejects_keys_without_moderator_or_scope(
         ([Scope.PREDICT], person("max"), 403),
         ([Scope.MODERATE], person("val", "viewer"), 200),
     ):
-        caller = Caller(client, create_api_key(actor=SYSTEM, name="k", scopes=list(scopes), acts_as=user)[1])
-        caller.get("moderation/queue", status)
-        caller.post(f"moderation/queue/{item.pk}/claim", status=403)
+        platform = Caller(
+            client, create_api_key(actor=SYSTEM, name="k", scopes=list(scopes), acts_as=user)[1]
+        )
+        platform.get("moderation/queue", status)
+        platform.post(f"moderation/queue/{item.pk}/claim", status=403)
     assert not Decision.objects.exists()
 
 
@@ -284,11 +304,11 @@ def test_moderation_stats(as_ann: Caller) -> None:
     claimed = as_ann.post(f"moderation/queue/{item.pk}/claim")
     as_ann.post(f"moderation/queue/{item.pk}/decide", {"action": "approve", "version": claimed["version"]})
     create_queue_item("threat=0.9")
-    figures = as_ann.get("moderation/stats")
-    counts = {view["view"]: view["count"] for view in figures["views"]}
+    stats = as_ann.get("moderation/stats")
+    counts = {view["view"]: view["count"] for view in stats["views"]}
     assert (counts["all"], counts["urgent"], counts["mine"]) == (1, 1, 0)
-    assert figures["own"]["actions"] == {"approve": 1, "reject": 0, "escalate": 0}
-    assert figures["appeals"]["open"] == 0
+    assert stats["moderator"]["actions"] == {"approve": 1, "reject": 0, "escalate": 0}
+    assert stats["appeals"]["open"] == 0
 
 
 def test_decision_creates_webhook(platform: Caller, as_ann: Caller) -> None:
@@ -302,7 +322,7 @@ def test_decision_creates_webhook(platform: Caller, as_ann: Caller) -> None:
     )
     delivery = Delivery.objects.get()
     assert delivery.payload["external_id"] == "9"
-    assert delivery.client == APIKey.objects.get(name="platform")
+    assert delivery.api_key == APIKey.objects.get(name="platform")
     appeal = platform.post("appeals", {"decision_id": delivery.decision_id}, 201)
     assert appeal["decision_id"] == delivery.decision_id
     assert actions.due_endpoints() == []

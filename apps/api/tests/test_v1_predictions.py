@@ -85,12 +85,12 @@ def test_predict_texts_keeps_order_and_inserts_once(
 
 
 def test_predict_stores_response(client: Client, api_key: tuple[APIKey, str], auth: dict[str, Any]) -> None:
-    asked = {"text": RUDE, "external_id": "c-17", "community": "cats"}
-    body = post(client, "predict_proba", asked, **auth).json()
+    request = {"text": RUDE, "external_id": "c-17", "community": "cats"}
+    body = post(client, "predict_proba", request, **auth).json()
     stored = Prediction.objects.get(pk=body["id"])
     assert stored.pk.version == 7
     assert (stored.text, stored.external_id, stored.community) == (RUDE, "c-17", "cats")
-    assert stored.client == api_key[0]
+    assert stored.api_key == api_key[0]
     assert stored.source == "api"
     assert stored.probabilities == body["probabilities"]
     assert stored.labels == body["labels"]
@@ -111,16 +111,16 @@ def test_predict_do_not_store_omits_text(client: Client) -> None:
 
 def test_explain_sums_to_logit(client: Client) -> None:
     body = post(client, "predict_proba", {"text": RUDE, "explain": True}).json()
-    told = body["explanation"]
+    explanation = body["explanation"]
     for label in LABELS:
-        spans = sum(span["contributions"][label] for span in told["spans"])
-        logit = told["intercept"][label] + spans + told["adjustment"][label]
-        assert logit == pytest.approx(told["logit"][label], abs=1e-6)
-        assert 1 / (1 + np.exp(-told["logit"][label])) == pytest.approx(
+        spans = sum(span["contributions"][label] for span in explanation["spans"])
+        logit = explanation["intercept"][label] + spans + explanation["adjustment"][label]
+        assert logit == pytest.approx(explanation["logit"][label], abs=1e-6)
+        assert 1 / (1 + np.exp(-explanation["logit"][label])) == pytest.approx(
             body["probabilities"][label], abs=1e-6
         )
-    telling = max(told["spans"], key=lambda span: span["contributions"]["toxic"])
-    assert RUDE[telling["begin"] : telling["end"]].strip().lower() in RUDE.lower()
+    top_span = max(explanation["spans"], key=lambda span: span["contributions"]["toxic"])
+    assert RUDE[top_span["begin"] : top_span["end"]].strip().lower() in RUDE.lower()
 
 
 @pytest.mark.parametrize(
@@ -209,20 +209,20 @@ def test_predict_any_json_returns_result_or_problem(client: Client, path: str, b
 
 def test_feedback_is_stored(client: Client) -> None:
     prediction_id = post(client, "predict", {"text": RUDE}).json()["id"]
-    said = {
+    data = {
         "prediction_id": prediction_id,
         "is_right": False,
         "labels": {"insult": True, "toxic": True, "threat": False},
         "remark": "mild",
     }
-    response = post(client, "feedback", said)
+    response = post(client, "feedback", data)
     assert response.status_code == 201
     assert response.json()["labels"] == {label: label in ("toxic", "insult") for label in LABELS}
     stored = Feedback.objects.get()
     assert str(stored.prediction_id) == prediction_id
     assert (stored.is_right, stored.remark) == (False, "mild")
-    del said["labels"]
-    assert post(client, "feedback", said).json()["labels"] is None
+    del data["labels"]
+    assert post(client, "feedback", data).json()["labels"] is None
 
 
 @pytest.mark.parametrize(
@@ -244,14 +244,14 @@ def test_feedback_invalid_field_is_rejected(client: Client, change: dict[str, An
 
 
 def test_prediction_of_other_key_is_not_found(client: Client, auth: dict[str, Any]) -> None:
-    mine = post(client, "predict", {"text": KIND}, **auth).json()["id"]
+    prediction_id = post(client, "predict", {"text": KIND}, **auth).json()["id"]
     _, secret = create_api_key(actor=SYSTEM, name="another")
     other = {"headers": {"Authorization": f"Api-Key {secret}"}}
-    assert client.get(f"/api/v1/predictions/{mine}", **auth).status_code == 200
-    assert_problem(client.get(f"/api/v1/predictions/{mine}", **other), 404)
-    assert_problem(client.get(f"/api/v1/predictions/{mine}"), 404)
-    said = post(client, "feedback", {"prediction_id": mine, "is_right": True}, **other)
-    assert assert_problem(said, 404)["detail"] == "There is no such prediction."
+    assert client.get(f"/api/v1/predictions/{prediction_id}", **auth).status_code == 200
+    assert_problem(client.get(f"/api/v1/predictions/{prediction_id}", **other), 404)
+    assert_problem(client.get(f"/api/v1/predictions/{prediction_id}"), 404)
+    response = post(client, "feedback", {"prediction_id": prediction_id, "is_right": True}, **other)
+    assert assert_problem(response, 404)["detail"] == "There is no such prediction."
 
 
 def test_authentication_of_api_keys(

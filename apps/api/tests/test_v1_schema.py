@@ -35,12 +35,12 @@ def test_schema_describes_responses_to_generated_requests(
     Policy.objects.update(audit_share=1)
     moderator = User.objects.create_superuser("root")
     key, secret = create_api_key(actor=SYSTEM, name="fuzzer", rate_per_minute=10**9, acts_as=moderator)
-    item = moderate(text="Good morning to all of you.", client=key).item
+    item = moderate(text="Good morning to all of you.", api_key=key).item
     assert item is not None
-    found = CONFIG.format(item=item.pk, prediction=item.submission_id)
-    (tmp_path / "schemathesis.toml").write_text(found)
+    config = CONFIG.format(item=item.pk, prediction=item.submission_id)
+    (tmp_path / "schemathesis.toml").write_text(config)
     program = Path(sys.executable).with_name("schemathesis")
-    asked = ["run", f"{live_server.url}/api/v1/schema", "--header", f"Authorization: Api-Key {secret}"]
-    chosen = ["--checks", CHECKS, "--max-examples", "5", "--seed", "1", "--continue-on-failure"]
-    done = subprocess.run([program, *asked, *chosen], cwd=tmp_path, capture_output=True, text=True)
+    arguments = ["run", f"{live_server.url}/api/v1/schema", "--header", f"Authorization: Api-Key {secret}"]
+    options = ["--checks", CHECKS, "--max-examples", "5", "--seed", "1", "--continue-on-failure"]
+    done = subprocess.run([program, *arguments, *options], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

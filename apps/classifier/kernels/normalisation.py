@@ -163,7 +163,7 @@ def normalise_codes(codes: np.ndarray, table: CodepointTable, workspace: Workspa
         The length of `workspace.normalised` and the number of words.
     """
     codepoints, offsets, surface = workspace.codepoints, workspace.offsets, workspace.surface
-    out, out_offsets = workspace.normalised, workspace.normalised_offsets
+    normalised, normalised_offsets = workspace.normalised, workspace.normalised_offsets
     word_begin, word_end = workspace.word_begin, workspace.word_end
     surface[:] = 0
     n = _map_codepoints(codes, table, codepoints, offsets, surface)
@@ -179,8 +179,8 @@ def normalise_codes(codes: np.ndarray, table: CodepointTable, workspace: Workspa
         if j == i:
             code = codepoints[i] & CODE
             ends_sentence = cls == NEWLINE or code in (_EXCLAMATION, _QUESTION, _FULL_STOP)
-            if ends_sentence and o > 0 and out[o - 1] == _BLANK:
-                out[o - 1] = _LINE_FEED
+            if ends_sentence and o > 0 and normalised[o - 1] == _BLANK:
+                normalised[o - 1] = _LINE_FEED
                 surface[SurfaceCount.SENTENCES] += 1
             i += 1
             continue
@@ -206,30 +206,31 @@ def normalise_codes(codes: np.ndarray, table: CodepointTable, workspace: Workspa
                 elif not is_number and code < 128 and LEET[code]:
                     code = np.int64(LEET[code])
                     surface[SurfaceCount.OBFUSCATIONS] += 1
-            repeats = o > begin and out[o - 1] == code
+            repeats = o > begin and normalised[o - 1] == code
             if repeats and (
-                (code < 128 and SINGLE[code]) or (o > begin + 1 and out[o - 2] == code and cls == LETTER)
+                (code < 128 and SINGLE[code])
+                or (o > begin + 1 and normalised[o - 2] == code and cls == LETTER)
             ):
                 surface[SurfaceCount.REPEATS] += 1
                 continue
             if o - begin == MAX_WORD:
-                out[o], out_offsets[o] = _BLANK, offsets[k]
-                word_begin[words], word_end[words] = out_offsets[begin], offsets[k]
+                normalised[o], normalised_offsets[o] = _BLANK, offsets[k]
+                word_begin[words], word_end[words] = normalised_offsets[begin], offsets[k]
                 words += 1
                 o += 1
                 begin = o
-            out[o], out_offsets[o] = code, offsets[k]
+            normalised[o], normalised_offsets[o] = code, offsets[k]
             o += 1
         if o > begin:
             surface[SurfaceCount.LONGEST_WORD] = max(surface[SurfaceCount.LONGEST_WORD], o - begin)
             end = offsets[j - 1] + 1
-            word_begin[words], word_end[words] = out_offsets[begin], end
-            out[o], out_offsets[o] = _BLANK, min(end, offsets[j]) if j < n else end
+            word_begin[words], word_end[words] = normalised_offsets[begin], end
+            normalised[o], normalised_offsets[o] = _BLANK, min(end, offsets[j]) if j < n else end
             words += 1
             o += 1
         i = j
-    if o > 0 and out[o - 1] == _BLANK:
-        out[o - 1] = _LINE_FEED
+    if o > 0 and normalised[o - 1] == _BLANK:
+        normalised[o - 1] = _LINE_FEED
         surface[SurfaceCount.SENTENCES] += 1
     surface[SurfaceCount.WORDS] = words
     return o, words

@@ -133,8 +133,8 @@ def _child(node: np.uint32, inputs: np.ndarray, nodes: np.ndarray, thresholds: n
 
 
 @njit(nogil=True, cache=True)
-def final_logits(inputs: np.ndarray, model: ScorerArrays, out: np.ndarray) -> None:
-    """Write the calibrated logits of the second stage into `out` (labels,)."""
+def final_logits(inputs: np.ndarray, model: ScorerArrays, logits: np.ndarray) -> None:
+    """Write the calibrated logits of the second stage into `logits` (labels,)."""
     nodes, thresholds, values = model.nodes, model.nodes.view(np.float32), model.node_value
     tree = 0
     for label in range(LABEL_COUNT):
@@ -145,7 +145,7 @@ def final_logits(inputs: np.ndarray, model: ScorerArrays, out: np.ndarray) -> No
                 node = _child(node, inputs, nodes, thresholds)
             total += values[node]
             tree += 1
-        out[label] = model.slope[label] * total + model.offset[label]
+        logits[label] = model.slope[label] * total + model.offset[label]
 
 
 @njit(nogil=True, cache=True)
@@ -179,9 +179,9 @@ def score_texts(
     last_seen: np.ndarray,
     stamp: int,
     inputs: np.ndarray,
-    out: np.ndarray,
+    probabilities: np.ndarray,
 ) -> int:
-    """Write the calibrated probabilities of texts into `out` (n, labels).
+    """Write the calibrated probabilities of texts into `probabilities` (n, labels).
 
     Args:
         codes: Code points of the texts, one after the other.
@@ -195,9 +195,9 @@ def score_texts(
     for i in range(len(ends)):
         stamp = stacking_features(codes[begin : ends[i]], table, workspace, model, last_seen, stamp, inputs)
         begin = ends[i]
-        final_logits(inputs, model, out[i])
+        final_logits(inputs, model, probabilities[i])
         for label in range(LABEL_COUNT):
-            out[i, label] = 1 / (1 + np.exp(-out[i, label]))
+            probabilities[i, label] = 1 / (1 + np.exp(-probabilities[i, label]))
     return stamp
 
 
@@ -211,13 +211,13 @@ def score_text(
     last_seen: np.ndarray,
     stamp: int,
     inputs: np.ndarray,
-    out: np.ndarray,
+    probabilities: np.ndarray,
 ) -> int:
     """Do what `score_texts` does, but hold the GIL.
 
     A thread that has released the GIL may wait up to `sys.getswitchinterval()` (5 ms) to get it back.
     """
-    return score_texts(codes, ends, table, workspace, model, last_seen, stamp, inputs, out)
+    return score_texts(codes, ends, table, workspace, model, last_seen, stamp, inputs, probabilities)
 
 
 @njit(nogil=True, cache=True)
@@ -227,9 +227,9 @@ def word_contributions(
     workspace: Workspace,
     model: ScorerArrays,
     occurrences: np.ndarray,
-    out: np.ndarray,
+    contributions: np.ndarray,
 ) -> int:
-    """Write what each word adds to the text's linear logits into `out` (words, labels).
+    """Write what each word adds to the text's linear logits into `contributions` (words, labels).
 
     A feature's contribution is shared equally by its occurrences, that of a pair of words by both words.
 
@@ -250,7 +250,7 @@ def word_contributions(
             distinct += occurrences[feature] == 0
             occurrences[feature] += 1
     scale = 1 / np.sqrt(max(distinct, 1))
-    out[:words] = 0
+    contributions[:words] = 0
     k, sentence, first = 0, 0, 0
     for w in range(words):
         if w == workspace.sentence_end[sentence]:
@@ -266,6 +266,6 @@ def word_contributions(
                 share = model.weights[feature, label] * model.scale[label] * scale / occurrences[feature]
                 if is_pair:
                     share /= 2
-                    out[w - 1, label] += share
-                out[w, label] += share
+                    contributions[w - 1, label] += share
+                contributions[w, label] += share
     return words

@@ -154,10 +154,10 @@ def test_load_unknown_members(artifact: Artifact) -> None:
 def test_load_encrypted_member(artifact: Artifact) -> None:
     weights = bytearray(artifact.weights)
     for signature, offset in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
-        at = 0
-        while (at := weights.find(signature, at)) >= 0:
-            weights[at + offset] |= 1
-            at += 4
+        position = 0
+        while (position := weights.find(signature, position)) >= 0:
+            weights[position + offset] |= 1
+            position += 4
     assert_rejected(sign(artifact, bytes(weights)))
 
 

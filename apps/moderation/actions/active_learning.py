@@ -134,7 +134,7 @@ def _enqueue(selections: Mapping[UUID, Selection]) -> list[QueueItem]:
         policy = policy_of(community)
         submission = submissions.get(pk) or Submission.objects.create(
             prediction=prediction,
-            client_id=prediction.client_id,
+            api_key_id=prediction.api_key_id,
             community=community,
             policy=policy,
             outcome=Submission.Outcome.NOT_MODERATED,

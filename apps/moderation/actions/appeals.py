@@ -28,13 +28,13 @@ def appeal(*, token: str, text: str = "") -> Appeal:
     return _appeal(Decision.objects.filter(pk=decision_id).first(), text)
 
 
-def appeal_for(*, decision_id: int, client: APIKey, text: str = "") -> Appeal:
+def appeal_for(*, decision_id: int, api_key: APIKey, text: str = "") -> Appeal:
     """Lodge an appeal that a platform forwards for the author, as in `appeal`.
 
     Raises:
         ModerationError: the decision is not on a comment of this API key, or it can't be appealed.
     """
-    return _appeal(Decision.objects.filter(pk=decision_id, submission__client=client).first(), text)
+    return _appeal(Decision.objects.filter(pk=decision_id, submission__api_key=api_key).first(), text)
 
 
 @transaction.atomic

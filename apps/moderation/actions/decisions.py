@@ -65,14 +65,14 @@ class Details(TypedDict, total=False):
         rule: the reason for a rejection, a rule of the item's policy.
         note: private, never sent.
         seconds: the time that the decision took; by default since the lease began.
-        client: the API key of the request.
+        api_key: the API key of the request.
     """
 
     labels: Iterable[str] | None
     rule: PolicyRule | None
     note: str
     seconds: float | None
-    client: APIKey | None
+    api_key: APIKey | None
 
 
 @transaction.atomic
@@ -143,7 +143,7 @@ def decide_locked(
         note=details.get("note", ""),
         seconds=None if seconds is None else min(max(seconds, 0.0), 3_600.0),
         by=user,
-        client=details.get("client"),
+        api_key=details.get("api_key"),
         job=job,
         applied_from=applied_from,
         created_at=now,
@@ -223,7 +223,7 @@ def _create_delivery(decision: Decision, event: Delivery.Event, *, wait: timedel
         return None
     return deliveries.create_delivery(
         decision=decision,
-        client_id=submission.client_id,
+        api_key_id=submission.api_key_id,
         event=event,
         url=submission.callback_url,
         payload=webhooks.payload(decision, event),

@@ -30,7 +30,7 @@ from apps.webhooks.transport import DEADLINE_SECONDS
 
 PAUSE_AFTER = 3  # failures in a row
 MAX_PAUSE = timedelta(minutes=5)
-MAX_BUSY_PER_CLIENT = 4  # endpoints at a time, so that one platform can't occupy every worker
+MAX_BUSY_PER_API_KEY = 4  # endpoints at a time, so that one platform can't occupy every worker
 PROBE_WITH_OTHERS_AFTER = timedelta(hours=2)
 MAX_RESEND = 1_000
 _BATCH_SECONDS = 20.0  # then the worker continues with another endpoint
@@ -42,7 +42,7 @@ _LEASE_DURATION = timedelta(seconds=6 * DEADLINE_SECONDS)
 def create_delivery(
     *,
     decision: Decision,
-    client_id: int | None,
+    api_key_id: int | None,
     event: Delivery.Event,
     url: str,
     payload: dict[str, Any],
@@ -51,12 +51,12 @@ def create_delivery(
     """Put a webhook into the outbox, to be sent after `wait`."""
     parts = urlsplit(url)
     endpoint, _ = Endpoint.objects.get_or_create(
-        client_id=client_id, origin=f"{parts.scheme}://{parts.netloc.lower()}"
+        api_key_id=api_key_id, origin=f"{parts.scheme}://{parts.netloc.lower()}"
     )
     send_after = timezone.now() + wait
     delivery = Delivery.objects.create(
         decision=decision,
-        client_id=client_id,
+        api_key_id=api_key_id,
         endpoint=endpoint,
         event=event,
         url=url,
@@ -153,10 +153,10 @@ class _Lease:
 
 @contextmanager
 def _lease(endpoint_id: int) -> Iterator[_Lease | None]:
-    client = Endpoint.objects.filter(pk=endpoint_id).values("client")
-    busy = Endpoint.objects.filter(client__in=client, busy_until__gt=timezone.now())
+    api_key = Endpoint.objects.filter(pk=endpoint_id).values("api_key")
+    busy = Endpoint.objects.filter(api_key__in=api_key, busy_until__gt=timezone.now())
     lease = _Lease(endpoint_id)
-    is_acquired = busy.count() < MAX_BUSY_PER_CLIENT and lease.acquire()
+    is_acquired = busy.count() < MAX_BUSY_PER_API_KEY and lease.acquire()
     try:
         yield lease if is_acquired else None
     finally:
@@ -179,7 +179,7 @@ def _send_next(lease: _Lease, delivery_id: str | None = None) -> Delivery | None
                 attempt=delivery.attempts,
                 url=delivery.url,
                 payload=delivery.payload,
-                client=delivery.client,
+                api_key=delivery.api_key,
             )
         ),
     )
@@ -196,7 +196,7 @@ def _claim_delivery(endpoint: Endpoint, delivery_id: str | None) -> Delivery | N
     )
     due = (
         Delivery.objects.select_for_update(skip_locked=True, of=("self",))
-        .select_related("client")
+        .select_related("api_key")
         .filter(_due(now), ~Exists(earlier), endpoint=endpoint, status__in=Delivery.UNFINISHED)
         .order_by("pk")
     )

@@ -36,7 +36,7 @@ class ModerationResult:
 def moderate(
     *,
     text: str,
-    client: APIKey | None = None,
+    api_key: APIKey | None = None,
     community: str = "",
     author_ref: str = "",
     external_id: str = "",
@@ -59,12 +59,12 @@ def moderate(
         ModerationError: no policy is active.
         ConflictError: another comment has this external ID.
     """
-    retry_keys = _retry_keys(text, client, community, external_id) if is_shared_id and external_id else []
+    retry_keys = _retry_keys(text, api_key, community, external_id) if is_shared_id and external_id else []
 
     def find_earlier() -> ModerationResult | None:
         if retry_keys:
             return _earlier_retry(retry_keys)
-        return _earlier(text, client, external_id) if external_id else None
+        return _earlier(text, api_key, external_id) if external_id else None
 
     if result := find_earlier():
         return result
@@ -72,7 +72,7 @@ def moderate(
         with transaction.atomic():
             return _moderate(
                 text=text,
-                client=client,
+                api_key=api_key,
                 community=community,
                 author_ref=author_ref,
                 external_id=external_id,
@@ -89,9 +89,9 @@ def moderate(
         raise
 
 
-def _retry_keys(text: str, client: APIKey | None, community: str, external_id: str) -> list[str]:
+def _retry_keys(text: str, api_key: APIKey | None, community: str, external_id: str) -> list[str]:
     """Return the comment's retry keys of today and yesterday."""
-    content = [client and client.pk, community, external_id, predictions.text_hash(text)]
+    content = [api_key and api_key.pk, community, external_id, predictions.text_hash(text)]
     today = timezone.now().date()
     return [
         hashlib.sha256(json.dumps([*content, str(day)]).encode()).hexdigest()
@@ -106,10 +106,10 @@ def _earlier_retry(retry_keys: Sequence[str]) -> ModerationResult | None:
     return _repeat(submission) if submission else None
 
 
-def _earlier(text: str, client: APIKey | None, external_id: str) -> ModerationResult | None:
+def _earlier(text: str, api_key: APIKey | None, external_id: str) -> ModerationResult | None:
     submission = (
         Submission.objects.select_related("prediction")
-        .filter(client=client, external_id=external_id, retry_key=None)
+        .filter(api_key=api_key, external_id=external_id, retry_key=None)
         .first()
     )
     if submission is None:
@@ -126,7 +126,7 @@ def _repeat(submission: Submission) -> ModerationResult:
 def _moderate(
     *,
     text: str,
-    client: APIKey | None,
+    api_key: APIKey | None,
     community: str,
     author_ref: str,
     external_id: str,
@@ -138,7 +138,7 @@ def _moderate(
 ) -> ModerationResult:
     policy = active_policy(community)
     scored, _ = predictions.score(
-        texts=[text], source=source, client=client, community=community, external_ids=[external_id]
+        texts=[text], source=source, api_key=api_key, community=community, external_ids=[external_id]
     )
     prediction = scored[0]
     verdict = triage.apply_policy(probabilities=prediction.probabilities, policy=policy)
@@ -146,7 +146,7 @@ def _moderate(
     author = Author.objects.get_or_create(community=community, ref=author_ref)[0] if author_ref else None
     submission = Submission.objects.create(
         prediction=prediction,
-        client=client,
+        api_key=api_key,
         external_id=external_id,
         retry_key=retry_key,
         community=community,

@@ -31,7 +31,7 @@ def request_review(*, prediction: Prediction, by: User) -> QueueItem | None:
     verdict = triage.apply_policy(probabilities=prediction.probabilities, policy=policy)
     submission = Submission.objects.filter(pk=prediction.pk).first() or Submission.objects.create(
         prediction=prediction,
-        client=prediction.client,
+        api_key=prediction.api_key,
         community=prediction.community,
         policy=policy,
         outcome=Submission.Outcome.HUMAN_REVIEW,

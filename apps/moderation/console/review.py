@@ -202,8 +202,7 @@ def release_and_next(request: HttpRequest, pk: int) -> HttpResponse:
     user, view = get_user(request), _get_view(request)
     visible_item(user, pk)
     current = actions.release(item_id=pk, user=user)
-    items = availability.takeable(user, view).filter(priority__lte=current.priority).exclude(pk=pk)
-    following = items.by_priority().first()
+    following = availability.takeable(user, view).after(current).by_priority().first()
     return redirect(item_url(following, view) if following else queue_url(view))
 
 

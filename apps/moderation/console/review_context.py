@@ -84,11 +84,18 @@ def surroundings_context(
         "view": view,
         "views": saved_views.view_counts(user),
         "next_items": list(items.by_priority()[:NEXT_ITEMS]),
+        "next_url": queue_url(view) if item is None or is_moderator else _following_url(user, view, item),
         "is_moderator": is_moderator,
         "no_community": NO_COMMUNITY if communities_of(user) == [] else "",
         "shift": statistics.shift_exposure(user),
         "item": item,
     } | _newest_decision_context(user, view)
+
+
+def _following_url(user: User, view: str, item: QueueItem) -> str:
+    """Return the URL of the item after this one for a user who only reads, at the end that of the first."""
+    following = visible_to(user).in_view(view, user).after(item).by_priority().first()
+    return item_url(following, view) if following else queue_url(view)
 
 
 def _newest_decision_context(user: User, view: str) -> dict[str, Any]:
@@ -128,6 +135,7 @@ def item_context(user: User, item: QueueItem, view: str, problem: str = "") -> d
     similar_count = 0
     if can_decide and not is_blind:
         similar_count = _similar_items(user, item)[: actions.CLUSTER_LIMIT - 1].count()
+    undone = _undone_decision(user, item) if can_decide else None
     history = [] if is_blind else _history(user, item)
     decisions = [event["decision"].pk for event in history if _is_decision_on(item, event)]
     return {
@@ -138,7 +146,9 @@ def item_context(user: User, item: QueueItem, view: str, problem: str = "") -> d
         "has_lease": can_decide and item.lease_by_id == user.pk and item.is_leased,
         "is_blind": is_blind,
         "comment": comment.render(item),
-        "label_rows": _label_rows(item),
+        "label_rows": _label_rows(item, undone),
+        "is_none_ticked": is_blind and undone is not None and undone.corrected_mask == 0,
+        "note": undone.note if undone else "",
         "rules": list(item.policy.rules.all()),
         "similar_count": similar_count,
         "author": author,
@@ -157,7 +167,16 @@ def _is_decision_on(item: QueueItem, event: dict[str, Any]) -> bool:
     return "decision" in event and event["decision"].item_id == item.pk
 
 
-def _label_rows(item: QueueItem) -> list[dict[str, Any]]:
+def _undone_decision(user: User, item: QueueItem) -> Decision | None:
+    """Return the user's last decision on the item if the user has undone it; the form contains it again."""
+    last = item.last_decision()
+    if last is None or last.reverses is None or {last.by_id, last.reverses.by_id} != {user.pk}:
+        return None
+    return last.reverses
+
+
+def _label_rows(item: QueueItem, undone: Decision | None) -> list[dict[str, Any]]:
+    ticked = (undone.labels if undone else None) or {}
     rules = {rule.label: rule for rule in item.policy.rules.all()}
     probabilities = item.prediction.probabilities
     rows = []
@@ -172,6 +191,7 @@ def _label_rows(item: QueueItem) -> list[dict[str, Any]]:
                 "review_from": rule.review_from if rule else None,
                 "reject_from": rule.reject_from if rule else None,
                 "is_main": label == item.label,
+                "is_ticked": ticked.get(label, False),
             }
         )
     return rows

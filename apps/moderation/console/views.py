@@ -59,7 +59,9 @@ def console_view(*methods: str) -> Callable[[View], View]:
             try:
                 return view(request, *args, **kwargs)
             except StaleError as error:
-                return _render_error(request, 409, "Your change was not saved", str(error), item=error.item)
+                is_change = request.method == "POST"
+                title = "Your change was not saved" if is_change else "This item is not available"
+                return _render_error(request, 409, title, str(error), item=error.item)
             except PermissionDenied as error:
                 message = str(error) or "You don't have permission to do this."
                 return _render_error(request, 403, "Permission denied", message)

@@ -8,6 +8,7 @@ from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 
@@ -25,9 +26,12 @@ from apps.webhooks.actions import MANAGE_KEYS_PERMISSION
 from apps.webhooks.examples import examples
 from apps.webhooks.exceptions import WebhookError
 from apps.webhooks.models import Endpoint, SigningKey
+from apps.webhooks.retries import Attempt
 from apps.webhooks.transport import DEADLINE_SECONDS
 
 _NEW_KEY = "new_signing_key"  # in the session: id of a key whose secret was not shown yet
+_TEST = "test_webhook"  # in the session: result of a test that was not shown yet
+_TEST_RESULT = ("error", "status", "excerpt", "seconds")
 _MAX_FAILED = 100
 _MAX_RETRIED = 20
 _MAX_PAUSED = 20
@@ -50,7 +54,7 @@ def webhooks(request: HttpRequest) -> HttpResponse:
     """Show failed and retried deliveries, and which platforms' webhooks are signed."""
     user = get_user(request)
     deliveries = visible_deliveries(user)
-    rows = deliveries.select_related("client", "decision", "endpoint").order_by("-id")
+    rows = deliveries.select_related("api_key", "decision", "endpoint").order_by("-id")
     failed = rows.filter(status=Delivery.Status.FAILED)
     retried = rows.filter(status__in=Delivery.UNFINISHED).exclude(error="")
     unfinished = deliveries.filter(status__in=Delivery.UNFINISHED)
@@ -73,7 +77,7 @@ def webhooks(request: HttpRequest) -> HttpResponse:
 
 
 def _api_keys() -> QuerySet[APIKey]:
-    active = SigningKey.objects.active().filter(client=OuterRef("pk")).order_by().values("client")
+    active = SigningKey.objects.active().filter(api_key=OuterRef("pk")).order_by().values("api_key")
     count = Subquery(active.annotate(count=Count("pk")).values("count"))
     return APIKey.objects.active().annotate(signing_keys=Coalesce(count, 0))
 
@@ -115,15 +119,17 @@ def signing(request: HttpRequest, pk: int) -> HttpResponse:
     """Show a platform's signing keys, and once the secret of the key that this session just created."""
     api_key, _ = _api_key_and_user(request, pk)
     context: dict[str, Any] = {}
-    new_key = SigningKey.objects.filter(client=api_key, key_id=request.session.pop(_NEW_KEY, "")).first()
+    if attempt := request.session.pop(f"{_TEST} {pk}", None):
+        context |= {"attempt": Attempt(**attempt["result"]), "test_url": attempt["url"]}
+    new_key = SigningKey.objects.filter(api_key=api_key, key_id=request.session.pop(_NEW_KEY, "")).first()
     if new_key:
-        context = {"secret_key": new_key, "secret": signatures.secret_of(new_key)}
+        context |= {"secret_key": new_key, "secret": signatures.secret_of(new_key)}
     return _signing_page(request, api_key, context)
 
 
 def _signing_page(request: HttpRequest, api_key: APIKey, context: dict[str, Any]) -> HttpResponse:
-    keys = SigningKey.objects.filter(client=api_key)[:_MAX_KEYS]
-    newest = visible(get_user(request), Delivery.objects.filter(client=api_key)).order_by("-pk").first()
+    keys = SigningKey.objects.filter(api_key=api_key)[:_MAX_KEYS]
+    newest = visible(get_user(request), Delivery.objects.filter(api_key=api_key)).order_by("-pk").first()
     shared = {
         "title": f"Webhooks of {api_key.name}",
         "api_key": api_key,
@@ -148,7 +154,7 @@ def rotate_signing_key(request: HttpRequest, pk: int) -> HttpResponse:
     hours = form.cleaned_data["overlap_hours"]
     try:
         key, _ = signing_actions.rotate_signing_key(
-            client=api_key,
+            api_key=api_key,
             actor=user,
             overlap=signing_actions.DEFAULT_OVERLAP if hours is None else timedelta(hours=hours),
         )
@@ -164,17 +170,19 @@ def rotate_signing_key(request: HttpRequest, pk: int) -> HttpResponse:
 def end_signing_key(request: HttpRequest, pk: int, key_id: str) -> HttpResponse:
     """Deactivate one of two active secrets."""
     api_key, user = _api_key_and_user(request, pk)
-    signing_actions.end_signing_key(client=api_key, key_id=key_id, actor=user)
+    signing_actions.end_signing_key(api_key=api_key, key_id=key_id, actor=user)
     return redirect("admin:moderation_signing", pk)
 
 
 @console_view("POST")
 def test_webhook(request: HttpRequest, pk: int) -> HttpResponse:
-    """Send a test webhook and show the receiver's response."""
+    """Send a test webhook; the page of the redirect shows the receiver's response once."""
     api_key, user = _api_key_and_user(request, pk)
     form = TestWebhookForm(request.POST)
     if not form.is_valid():
         raise form.to_error()
     url = form.cleaned_data["url"]
-    attempt = signing_actions.send_test(client=api_key, url=url, actor=user)
-    return _signing_page(request, api_key, {"attempt": attempt, "test_url": url})
+    attempt = signing_actions.send_test(api_key=api_key, url=url, actor=user)
+    result = {name: getattr(attempt, name) for name in _TEST_RESULT}
+    request.session[f"{_TEST} {pk}"] = {"url": url, "result": result}
+    return redirect(reverse("admin:moderation_signing", args=[pk]) + "#test")

@@ -84,7 +84,7 @@ class Migration(migrations.Migration):
                 ('applied_from', models.ForeignKey(help_text='The decision on a similar comment that was applied to this one as well.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='applied', to='moderation.decision')),
                 ('author', models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='moderation.author')),
                 ('by', models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('client', models.ForeignKey(help_text='The API key of the request.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.apikey', verbose_name='API key')),
+                ('api_key', models.ForeignKey(help_text='The API key of the request.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.apikey', verbose_name='API key')),
                 ('job', models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='decisions', to='moderation.bulkjob')),
                 ('model_version', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='registry.modelversion')),
                 ('reverses', models.OneToOneField(help_text='The decision that this one undoes.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='reversal', to='moderation.decision')),
@@ -265,7 +265,7 @@ class Migration(migrations.Migration):
                 ('is_example', models.BooleanField(default=False)),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
                 ('author', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, to='moderation.author')),
-                ('client', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.apikey', verbose_name='API key')),
+                ('api_key', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.apikey', verbose_name='API key')),
                 ('policy', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='moderation.policy')),
             ],
             options={
@@ -297,7 +297,7 @@ class Migration(migrations.Migration):
                 ('error', models.CharField(blank=True, max_length=300)),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
                 ('delivered_at', models.DateTimeField(null=True)),
-                ('client', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.apikey', verbose_name='API key')),
+                ('api_key', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.apikey', verbose_name='API key')),
                 ('decision', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='deliveries', to='moderation.decision')),
                 ('endpoint', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='webhooks.endpoint')),
             ],
@@ -370,11 +370,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='submission',
-            constraint=models.UniqueConstraint(condition=models.Q(models.Q(('external_id', ''), _negated=True), ('client__isnull', False), ('retry_key__isnull', True)), fields=('client', 'external_id'), name='moderation_one_submission_per_external_id', violation_error_message='This external ID of this API key has been used already.'),
+            constraint=models.UniqueConstraint(condition=models.Q(models.Q(('external_id', ''), _negated=True), ('api_key__isnull', False), ('retry_key__isnull', True)), fields=('api_key', 'external_id'), name='moderation_one_submission_per_external_id', violation_error_message='This external ID of this API key has been used already.'),
         ),
         migrations.AddConstraint(
             model_name='submission',
-            constraint=models.UniqueConstraint(condition=models.Q(models.Q(('external_id', ''), _negated=True), ('client__isnull', True), ('retry_key__isnull', True)), fields=('external_id',), name='moderation_one_anonymous_submission', violation_error_message='This external ID has been used already.'),
+            constraint=models.UniqueConstraint(condition=models.Q(models.Q(('external_id', ''), _negated=True), ('api_key__isnull', True), ('retry_key__isnull', True)), fields=('external_id',), name='moderation_one_anonymous_submission', violation_error_message='This external ID has been used already.'),
         ),
         migrations.AddIndex(
             model_name='queueitem',

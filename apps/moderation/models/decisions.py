@@ -15,6 +15,8 @@ from apps.predictions.models import unpack_labels
 
 
 class DecisionQuerySet(AppendOnlyQuerySet):
+    """Queries of decisions: which of them are in force, and who made them."""
+
     def effective(self) -> "DecisionQuerySet":
         """Return the decisions that are neither reversals nor reversed."""
         return self.filter(reverses=None, reversal=None)
@@ -76,7 +78,7 @@ class Decision(AppendOnly):
     seconds = models.FloatField(null=True, help_text="From claim to decision.")
     automatic = models.BooleanField(default=False)
     by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+", db_index=False)
-    client = models.ForeignKey(
+    api_key = models.ForeignKey(
         "accounts.APIKey",
         verbose_name="API key",
         null=True,
@@ -184,6 +186,8 @@ _PAST_TENSE = {
 
 
 class AutomaticDecisionManager(models.Manager.from_queryset(DecisionQuerySet)):  # type: ignore[misc]
+    """The manager of the proxy model `AutomaticDecision`."""
+
     def get_queryset(self) -> DecisionQuerySet:
         """Return the decisions that the policy made automatically."""
         return super().get_queryset().filter(automatic=True)
@@ -202,6 +206,8 @@ class AutomaticDecision(Decision):
 
 
 class StrikeQuerySet(models.QuerySet["Strike"]):
+    """Queries of strikes that count against an author."""
+
     def active(self, now: datetime | None = None) -> "StrikeQuerySet":
         """Return the strikes that have neither expired nor been lifted."""
         return self.filter(lifted_at=None, expires_at__gt=now or timezone.now())

@@ -30,7 +30,7 @@ class Delivery(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     decision = models.ForeignKey(Decision, on_delete=models.PROTECT, related_name="deliveries")
-    client = models.ForeignKey(
+    api_key = models.ForeignKey(
         "accounts.APIKey", verbose_name="API key", null=True, on_delete=models.PROTECT, related_name="+"
     )
     endpoint = models.ForeignKey(Endpoint, on_delete=models.PROTECT, related_name="+", db_index=False)

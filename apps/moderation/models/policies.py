@@ -13,6 +13,8 @@ LABEL_CHOICES = [(label, label.replace("_", " ")) for label in LABELS]
 
 
 class PolicyQuerySet(models.QuerySet["Policy"]):
+    """Queries of policies by community and permission."""
+
     def active_for(self, community: str) -> "Policy | None":
         """Return the active policy of a community with its rules; by default the one of all communities."""
         policies = self.filter(status=Policy.Status.ACTIVE, community__in={community, ""})

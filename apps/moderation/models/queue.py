@@ -41,6 +41,8 @@ VIEWS = ("all", "mine", "overdue", *Queue.values)
 
 
 class QueueItemQuerySet(models.QuerySet["QueueItem"]):
+    """Queries of queue items by state, lease and saved view."""
+
     def open(self) -> "QueueItemQuerySet":
         """Return the items that wait for a decision."""
         return self.filter(status=QueueItem.Status.OPEN)
@@ -71,6 +73,11 @@ class QueueItemQuerySet(models.QuerySet["QueueItem"]):
     def by_priority(self) -> "QueueItemQuerySet":
         """Return the items, the one with the highest priority first."""
         return self.order_by("-priority", "-pk")
+
+    def after(self, item: "QueueItem") -> "QueueItemQuerySet":
+        """Return the items that follow an item in the order of `by_priority`."""
+        items = self.filter(priority__lte=item.priority)
+        return items.exclude(priority=item.priority, pk__gte=item.pk)
 
     def with_related(self) -> "QueueItemQuerySet":
         """Return the items with the related rows that a list row or the review page shows, in one query."""
@@ -282,6 +289,10 @@ class QueueItem(models.Model):
         return f"{line[0].upper()}{line[1:]}"
 
     def _last_escalated_by(self) -> int | None:
+        """Return the id of the user who escalated the item last; lists annotate it as `escalated_by`."""
+        annotated: int | None = getattr(self, "escalated_by", None)
+        if annotated is not None:
+            return annotated
         escalations = self.decisions.filter(action="escalate", reversal=None).order_by("-pk")
         return escalations.values_list("by", flat=True).first()
 

@@ -50,7 +50,7 @@ class Submission(AppendOnly):
     prediction = models.OneToOneField(
         Prediction, primary_key=True, on_delete=models.PROTECT, related_name="+"
     )
-    client = models.ForeignKey(
+    api_key = models.ForeignKey(
         "accounts.APIKey", verbose_name="API key", null=True, on_delete=models.PROTECT, related_name="+"
     )
     external_id = models.CharField("External ID", max_length=200, blank=True)
@@ -79,14 +79,14 @@ class Submission(AppendOnly):
         ordering = ("-pk",)
         constraints = [
             models.UniqueConstraint(
-                fields=["client", "external_id"],
-                condition=~Q(external_id="") & Q(client__isnull=False, retry_key__isnull=True),
+                fields=["api_key", "external_id"],
+                condition=~Q(external_id="") & Q(api_key__isnull=False, retry_key__isnull=True),
                 name="moderation_one_submission_per_external_id",
                 violation_error_message="This external ID of this API key has been used already.",
             ),
             models.UniqueConstraint(
                 fields=["external_id"],
-                condition=~Q(external_id="") & Q(client__isnull=True, retry_key__isnull=True),
+                condition=~Q(external_id="") & Q(api_key__isnull=True, retry_key__isnull=True),
                 name="moderation_one_anonymous_submission",
                 violation_error_message="This external ID has been used already.",
             ),

@@ -80,15 +80,15 @@ def test_moderate_without_policy_stores_nothing(model: ModelVersion) -> None:
 
 
 def test_moderate_with_same_external_id_returns_first_result(
-    model: ModelVersion, policy: Policy, client_key: APIKey
+    model: ModelVersion, policy: Policy, platform_key: APIKey
 ) -> None:
-    first = actions.moderate(text="threat=0.5", client=client_key, external_id="7")
-    again = actions.moderate(text="threat=0.5", client=client_key, external_id="7")
+    first = actions.moderate(text="threat=0.5", api_key=platform_key, external_id="7")
+    again = actions.moderate(text="threat=0.5", api_key=platform_key, external_id="7")
     assert again.is_repeat
     assert again.submission == first.submission
     assert again.item == first.item
     with pytest.raises(ConflictError, match="7"):
-        actions.moderate(text="other", client=client_key, external_id="7")
+        actions.moderate(text="other", api_key=platform_key, external_id="7")
     assert not actions.moderate(text="other", external_id="7").is_repeat
     assert Submission.objects.count() == 2
 
@@ -246,10 +246,10 @@ def test_undo_of_escalation_restores_queue_and_priority(item: QueueItem, ann: Us
 
 
 def test_decide_audit_overrules_automatic_decision_until_undo(
-    model: ModelVersion, policy: Policy, ann: User, monkeypatch: pytest.MonkeyPatch, client_key: APIKey
+    model: ModelVersion, policy: Policy, ann: User, monkeypatch: pytest.MonkeyPatch, platform_key: APIKey
 ) -> None:
     Policy.objects.update(reject_audit_share=1)
-    item = create_queue_item("threat=0.99", client=client_key, callback_url="https://platform.example/")
+    item = create_queue_item("threat=0.99", api_key=platform_key, callback_url="https://platform.example/")
     author = item.submission.author
     assert author is not None
     assert author.active_strikes() == 3
@@ -264,10 +264,10 @@ def test_decide_audit_overrules_automatic_decision_until_undo(
 
 
 def test_decide_audit_that_confirms_sends_no_webhook(
-    model: ModelVersion, policy: Policy, ann: User, client_key: APIKey
+    model: ModelVersion, policy: Policy, ann: User, platform_key: APIKey
 ) -> None:
     Policy.objects.update(reject_audit_share=1)
-    item = create_queue_item("threat=0.99", client=client_key, callback_url="https://platform.example/")
+    item = create_queue_item("threat=0.99", api_key=platform_key, callback_url="https://platform.example/")
     assert decide_item(item, ann).delivery is None
     assert Strike.objects.count() == 1
 

@@ -58,14 +58,14 @@ def test_upheld_appeal_adds_no_strike(item: QueueItem, ann: User, lea: User) -> 
     assert item.submission.author.active_strikes() == 1
 
 
-def test_appeal_for_automatic_rejection(model: ModelVersion, policy: Policy, client_key: APIKey) -> None:
-    submission = actions.moderate(text="threat=0.99", client=client_key).submission
+def test_appeal_for_automatic_rejection(model: ModelVersion, policy: Policy, platform_key: APIKey) -> None:
+    submission = actions.moderate(text="threat=0.99", api_key=platform_key).submission
     decision = Decision.objects.get(submission=submission)
-    assert actions.appeal_for(decision_id=decision.pk, client=client_key).item.excluded_reviewer is None
+    assert actions.appeal_for(decision_id=decision.pk, api_key=platform_key).item.excluded_reviewer is None
 
 
 def test_appeal_requires_valid_token_and_rejection_in_force(
-    item: QueueItem, ann: User, client_key: APIKey
+    item: QueueItem, ann: User, platform_key: APIKey
 ) -> None:
     approval = decide_item(item, ann, "approve").decision
     with pytest.raises(ModerationError, match="not valid"):
@@ -73,23 +73,23 @@ def test_appeal_requires_valid_token_and_rejection_in_force(
     with pytest.raises(ModerationError, match="rejection"):
         actions.appeal(token=webhooks.appeal_token(approval))
     with pytest.raises(ModerationError, match="no such decision"):
-        actions.appeal_for(decision_id=0, client=client_key)
+        actions.appeal_for(decision_id=0, api_key=platform_key)
     rejected = decide_item(create_queue_item("insult=0.7 other"), ann).decision
     with pytest.raises(ModerationError, match="no such decision"):
-        actions.appeal_for(decision_id=rejected.pk, client=client_key)
+        actions.appeal_for(decision_id=rejected.pk, api_key=platform_key)
     actions.undo(decision_id=rejected.pk, user=ann)
     with pytest.raises(ModerationError, match="in force"):
         actions.appeal(token=webhooks.appeal_token(rejected))
 
 
 def test_appeal_of_confirmed_rejection_is_about_newer_decision(
-    model: ModelVersion, policy: Policy, client_key: APIKey, lea: User
+    model: ModelVersion, policy: Policy, platform_key: APIKey, lea: User
 ) -> None:
-    automatic = actions.moderate(text="threat=0.99", client=client_key).submission.decisions.get()
+    automatic = actions.moderate(text="threat=0.99", api_key=platform_key).submission.decisions.get()
     item = actions.send_to_review(decision=automatic, by=lea)
     assert item is not None
     confirmed = decide_item(item, lea).decision
-    appeal = actions.appeal_for(decision_id=automatic.pk, client=client_key)
+    appeal = actions.appeal_for(decision_id=automatic.pk, api_key=platform_key)
     assert appeal.decision == confirmed
     assert appeal.item.excluded_reviewer == lea
     for token in (webhooks.appeal_token(automatic), webhooks.appeal_token(confirmed)):

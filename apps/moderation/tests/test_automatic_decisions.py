@@ -86,9 +86,9 @@ def test_send_to_review_concurrently_queues_once(
 
 
 def test_changed_decision_sends_webhook_and_lifts_strikes(
-    model: ModelVersion, policy: Policy, ann: User, client_key: APIKey
+    model: ModelVersion, policy: Policy, ann: User, platform_key: APIKey
 ) -> None:
-    decision = reject_automatically(client=client_key, callback_url="https://platform.example/hook")
+    decision = reject_automatically(api_key=platform_key, callback_url="https://platform.example/hook")
     assert Strike.objects.active().count() == 1
     item = actions.send_to_review(decision=decision, by=ann)
     assert item is not None
@@ -107,9 +107,9 @@ def test_changed_decision_sends_webhook_and_lifts_strikes(
 
 
 def test_confirmed_decision_sends_no_webhook(
-    model: ModelVersion, policy: Policy, ann: User, client_key: APIKey
+    model: ModelVersion, policy: Policy, ann: User, platform_key: APIKey
 ) -> None:
-    decision = reject_automatically(client=client_key, callback_url="https://platform.example/hook")
+    decision = reject_automatically(api_key=platform_key, callback_url="https://platform.example/hook")
     item = actions.send_to_review(decision=decision, by=ann)
     assert item is not None
     held = actions.claim(item_id=item.pk, user=ann)

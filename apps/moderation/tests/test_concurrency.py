@@ -112,12 +112,12 @@ def test_claim_of_same_item_by_concurrent_moderators(
 
 
 def test_moderate_concurrently_with_same_external_id(
-    model: ModelVersion, policy: Policy, client_key: APIKey, threads: ThreadPoolExecutor
+    model: ModelVersion, policy: Policy, platform_key: APIKey, threads: ThreadPoolExecutor
 ) -> None:
     def send(_: int) -> actions.ModerationResult:
         try:
             return actions.moderate(
-                text="insult=0.7 you", client=client_key, author_ref="troll", external_id="7"
+                text="insult=0.7 you", api_key=platform_key, author_ref="troll", external_id="7"
             )
         finally:
             connection.close()

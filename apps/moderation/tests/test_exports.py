@@ -29,7 +29,7 @@ def test_decisions_csv(model: ModelVersion, policy: Policy, ann: User) -> None:
 
 
 def test_statement_of_reasons(
-    item: QueueItem, ann: User, model: ModelVersion, policy: Policy, client_key: APIKey
+    item: QueueItem, ann: User, model: ModelVersion, policy: Policy, platform_key: APIKey
 ) -> None:
     statement = exports.statement_of_reasons(decide_item(item, ann).decision)
     assert statement["decision_ground"] == "DECISION_GROUND_INCOMPATIBLE_CONTENT"

@@ -117,12 +117,17 @@ def test_moderator_statistics(model: ModelVersion, policy: Policy, ann: User, le
     actions.undo(decision_id=first.pk, user=lea)
     result = statistics.moderator_statistics(ann)
     assert (result.decisions, result.mean_seconds, result.overturned, result.overturn_rate) == (
-        2,
-        15.0,
+        1,
+        20.0,
         1,
         0.5,
     )
-    assert result.by_day == [(timezone.now().date(), 2)]
+    assert result.actions == {"approve": 1, "reject": 0, "escalate": 0}
+    assert result.by_day == [(timezone.now().date(), 1)]
+    actions.release(item_id=first.item.pk, user=lea)
+    second = decide_item(first.item, ann, seconds=40.0).decision
+    actions.undo(decision_id=second.pk, user=ann)
+    assert statistics.moderator_statistics(ann) == result
 
 
 def test_mean_seconds_counts_zero_but_no_applied_decision(
@@ -146,6 +151,10 @@ def test_shift_exposure_suggests_break_at_limit(model: ModelVersion, policy: Pol
     decide_item(create_queue_item("threat=0.9 two"), ann)
     shift = statistics.shift_exposure(ann)
     assert (shift.severe, shift.limit, shift.suggests_break) == (2, 2, True)
+    again = Decision.objects.latest("pk")
+    actions.undo(decision_id=again.pk, user=ann)
+    decide_item(again.item, ann)
+    assert statistics.shift_exposure(ann).severe == 2  # comments, not decisions
     preference = Preference.for_user(ann)
     assert (preference.masked, preference.greyscale, preference.exposure_limit) == (True, True, 2)
     with pytest.raises(ValidationError, match="volume"):

@@ -69,8 +69,8 @@ def run_schedule() -> list[Delivery]:
     ]
 
 
-def reject(text: str, user: User, client: APIKey, url: str) -> Delivery:
-    delivery = decide_item(create_queue_item(text, client=client, callback_url=url), user).delivery
+def reject(text: str, user: User, api_key: APIKey, url: str) -> Delivery:
+    delivery = decide_item(create_queue_item(text, api_key=api_key, callback_url=url), user).delivery
     assert delivery is not None
     return delivery
 
@@ -80,10 +80,10 @@ def received_ids(receiver: Receiver) -> list[str]:
 
 
 def test_deliver_signs_with_both_keys(
-    delivery: Delivery, receiver: Receiver, client_key: APIKey, person: Callable[..., User]
+    delivery: Delivery, receiver: Receiver, platform_key: APIKey, person: Callable[..., User]
 ) -> None:
     actor = person("ada", "administrator")
-    secrets = dict(rotate_signing_key(client=client_key, actor=actor) for _ in range(2))
+    secrets = dict(rotate_signing_key(api_key=platform_key, actor=actor) for _ in range(2))
     actions.deliver(delivery_id=str(delivery.pk))
     headers, body, path = receiver.got[0]
     assert path == "/hook?platform=1"
@@ -138,14 +138,14 @@ def test_deliver_fails_after_permanent_failure(delivery: Delivery, receiver: Rec
 @pytest.mark.parametrize("value", ["120", "date"])
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_applies_to_whole_endpoint(
-    delivery: Delivery, receiver: Receiver, ann: User, client_key: APIKey, value: str, status: int
+    delivery: Delivery, receiver: Receiver, ann: User, platform_key: APIKey, value: str, status: int
 ) -> None:
     if value == "date":
         value = f"{timezone.now() + timedelta(seconds=120):%a, %d %b %Y %H:%M:%S GMT}"
     receiver.status, receiver.headers = status, {"Retry-After": value}
     deliver_now(delivery)
     assert timedelta(seconds=110) < delivery.send_after - timezone.now() <= timedelta(seconds=120)
-    other = reject("insult=0.7 another fool", ann, client_key, receiver.url)
+    other = reject("insult=0.7 another fool", ann, platform_key, receiver.url)
     pass_time(timedelta(seconds=60))
     assert run_schedule() == []
     receiver.status, receiver.headers = 200, {}
@@ -196,14 +196,14 @@ def test_deliver_to_private_address_fails(item: QueueItem, ann: User) -> None:
 
 @pytest.mark.parametrize("status", [500, 503])
 def test_deliveries_after_outage_are_sent_once_in_order(
-    receiver: Receiver, ann: User, client_key: APIKey, item: QueueItem, status: int
+    receiver: Receiver, ann: User, platform_key: APIKey, item: QueueItem, status: int
 ) -> None:
     receiver.status = status
-    all_deliveries = [reject(f"insult=0.7 {n}", ann, client_key, receiver.url) for n in range(4)]
+    all_deliveries = [reject(f"insult=0.7 {n}", ann, platform_key, receiver.url) for n in range(4)]
     for minute in range(60):
         if minute % 10 == 0:
             text = f"insult=0.7 late fool {minute}"
-            all_deliveries.append(reject(text, ann, client_key, receiver.url))
+            all_deliveries.append(reject(text, ann, platform_key, receiver.url))
         pass_time(timedelta(minutes=1))
         run_schedule()
     assert len(receiver.got) < 60, "the endpoint was not paused"
@@ -217,9 +217,9 @@ def test_deliveries_after_outage_are_sent_once_in_order(
 
 
 def test_failing_delivery_delays_no_other(
-    receiver: Receiver, ann: User, client_key: APIKey, item: QueueItem, monkeypatch: pytest.MonkeyPatch
+    receiver: Receiver, ann: User, platform_key: APIKey, item: QueueItem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = reject("insult=0.7 fool", ann, client_key, receiver.url)
+    first = reject("insult=0.7 fool", ann, platform_key, receiver.url)
     real = signing.send
 
     def send(**options: object) -> object:
@@ -228,7 +228,7 @@ def test_failing_delivery_delays_no_other(
 
     monkeypatch.setattr(signing, "send", send)
     for number in range(5):
-        other = reject(f"insult=0.7 fool {number}", ann, client_key, receiver.url)
+        other = reject(f"insult=0.7 fool {number}", ann, platform_key, receiver.url)
         pass_time(timedelta(minutes=2))
         run_schedule()
         other.refresh_from_db()
@@ -238,9 +238,9 @@ def test_failing_delivery_delays_no_other(
 
 
 def test_three_failing_deliveries_delay_others_for_at_most_two_hours(
-    receiver: Receiver, ann: User, client_key: APIKey, item: QueueItem, monkeypatch: pytest.MonkeyPatch
+    receiver: Receiver, ann: User, platform_key: APIKey, item: QueueItem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failing = {str(reject(f"insult=0.7 fool {n}", ann, client_key, receiver.url).pk) for n in range(3)}
+    failing = {str(reject(f"insult=0.7 fool {n}", ann, platform_key, receiver.url).pk) for n in range(3)}
     real = signing.send
 
     def send(**options: object) -> object:
@@ -250,7 +250,7 @@ def test_three_failing_deliveries_delay_others_for_at_most_two_hours(
     monkeypatch.setattr(signing, "send", send)
     pass_time(timedelta(minutes=1))
     run_schedule()
-    other = reject("insult=0.7 another fool", ann, client_key, receiver.url)
+    other = reject("insult=0.7 another fool", ann, platform_key, receiver.url)
     for _ in range(26):
         pass_time(timedelta(minutes=5))
         run_schedule()
@@ -259,9 +259,9 @@ def test_three_failing_deliveries_delay_others_for_at_most_two_hours(
 
 
 def test_deliveries_about_one_comment_are_sent_in_order(
-    receiver: Receiver, ann: User, client_key: APIKey, item: QueueItem
+    receiver: Receiver, ann: User, platform_key: APIKey, item: QueueItem
 ) -> None:
-    delivery = reject("insult=0.7 fool", ann, client_key, receiver.url)
+    delivery = reject("insult=0.7 fool", ann, platform_key, receiver.url)
     receiver.status = 500
     deliver_now(delivery)
     undone = actions.undo(decision_id=delivery.decision_id, user=ann)
@@ -283,9 +283,9 @@ def test_deliveries_about_one_comment_are_sent_in_order(
 
 
 def test_resend_of_outdated_delivery(
-    receiver: Receiver, ann: User, client_key: APIKey, item: QueueItem, lea: User
+    receiver: Receiver, ann: User, platform_key: APIKey, item: QueueItem, lea: User
 ) -> None:
-    delivery = reject("insult=0.7 fool", ann, client_key, receiver.url)
+    delivery = reject("insult=0.7 fool", ann, platform_key, receiver.url)
     receiver.status = 400
     assert deliver_now(delivery).status == "failed"
     receiver.status = 200
@@ -297,9 +297,9 @@ def test_resend_of_outdated_delivery(
 
 
 def test_undo_before_sending_sends_nothing(
-    receiver: Receiver, ann: User, client_key: APIKey, item: QueueItem
+    receiver: Receiver, ann: User, platform_key: APIKey, item: QueueItem
 ) -> None:
-    delivery = reject("insult=0.7 fool", ann, client_key, receiver.url)
+    delivery = reject("insult=0.7 fool", ann, platform_key, receiver.url)
     # Also while the endpoint recovers from an outage.
     Endpoint.objects.update(failures=5)
     assert run_schedule() == []
@@ -339,15 +339,15 @@ def test_undo_while_delivery_is_being_sent(
 
 
 def test_endpoints_are_leased_and_limited_per_api_key(
-    delivery: Delivery, receiver: Receiver, ann: User, client_key: APIKey
+    delivery: Delivery, receiver: Receiver, ann: User, platform_key: APIKey
 ) -> None:
     soon = timezone.now() + timedelta(minutes=1)
     Endpoint.objects.update(busy_until=soon)
     assert actions.deliver(delivery_id=str(delivery.pk)) is None
     assert run_schedule() == []
     Endpoint.objects.update(busy_until=None)
-    for number in range(deliveries.MAX_BUSY_PER_CLIENT):
-        Endpoint.objects.create(client=client_key, origin=f"http://{number}.example", busy_until=soon)
+    for number in range(deliveries.MAX_BUSY_PER_API_KEY):
+        Endpoint.objects.create(api_key=platform_key, origin=f"http://{number}.example", busy_until=soon)
     assert run_schedule() == []
     Endpoint.objects.filter(origin="http://0.example").update(busy_until=timezone.now())
     assert len(run_schedule()) == 1
@@ -356,7 +356,7 @@ def test_endpoints_are_leased_and_limited_per_api_key(
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_slow_receivers_do_not_block_other_deliveries(
-    receiver: Receiver, ann: User, client_key: APIKey, item: QueueItem, monkeypatch: pytest.MonkeyPatch
+    receiver: Receiver, ann: User, platform_key: APIKey, item: QueueItem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There are two workers, two receivers that send single bytes slowly, and one that responds at once."""
     monkeypatch.setattr("apps.webhooks.transport.DEADLINE_SECONDS", 1.0)
@@ -365,8 +365,8 @@ def test_slow_receivers_do_not_block_other_deliveries(
     with raw_server(drip(head)) as first, raw_server(drip(head)) as second:
         for number in range(5):
             for port in (first, second):
-                reject(f"insult=0.7 slow {number} {port}", ann, client_key, f"http://127.0.0.1:{port}/")
-        good = [reject(f"insult=0.7 good {number}", ann, client_key, receiver.url) for number in range(5)]
+                reject(f"insult=0.7 slow {number} {port}", ann, platform_key, f"http://127.0.0.1:{port}/")
+        good = [reject(f"insult=0.7 good {number}", ann, platform_key, receiver.url) for number in range(5)]
         Delivery.objects.update(send_after=timezone.now())
         start = time.monotonic()
 

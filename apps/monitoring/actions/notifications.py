@@ -75,7 +75,7 @@ def send_test_webhook(*, rule: AlertRule, user: User) -> Attempt:
     if not rule.webhook_url:
         raise WebhookError(f"The rule “{rule.name}” has no webhook URL. Enter one and save the rule.")
     return webhooks.send_test(
-        client=rule.webhook_api_key, url=rule.webhook_url, actor=user, permission=permission
+        api_key=rule.webhook_api_key, url=rule.webhook_url, actor=user, permission=permission
     )
 
 
@@ -130,7 +130,7 @@ def _send_webhook(notification: Notification) -> Attempt:
             attempt=notification.attempts,
             url=rule.webhook_url,
             payload=_payload(notification),
-            client=rule.webhook_api_key,
+            api_key=rule.webhook_api_key,
         )
     )
 

@@ -109,6 +109,8 @@ SITE_METRICS = frozenset(
 
 
 class AlertQuerySet(models.QuerySet["Alert"]):
+    """Queries of alerts by subject and state."""
+
     def of_the_site(self) -> "AlertQuerySet":
         """Return the alerts about infrastructure, which reveal nothing about any community."""
         return self.filter(metric__in=SITE_METRICS)
@@ -175,6 +177,8 @@ class Alert(models.Model):
 
 
 class NotificationQuerySet(models.QuerySet["Notification"]):
+    """Queries of notifications to send."""
+
     def due(self, now: datetime) -> "NotificationQuerySet":
         """Return the notifications to be sent by now, the oldest first."""
         unsent = self.filter(sent_at=None, failed_at=None)

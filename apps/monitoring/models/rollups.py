@@ -25,6 +25,8 @@ IDENTITY_GROUPS = (
 
 
 class HourlyRollupQuerySet(models.QuerySet["HourlyRollup"]):
+    """Queries of rollups over all communities or of one."""
+
     def overall(self) -> "HourlyRollupQuerySet":
         """Return the rows that count all communities together."""
         return self.filter(overall=True)

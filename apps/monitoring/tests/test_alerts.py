@@ -70,10 +70,10 @@ def test_evaluate_rules_needs_enough_requests(rule: AlertRule, traffic: Callable
 
 
 def test_alert_open_twice_violates_constraint(rule: AlertRule) -> None:
-    figures = {"metric": rule.metric, "threshold": 0.01, "value": 1, "low": 1, "high": 1, "window_hours": 1}
-    Alert.objects.create(rule=rule, **figures)
+    values = {"metric": rule.metric, "threshold": 0.01, "value": 1, "low": 1, "high": 1, "window_hours": 1}
+    Alert.objects.create(rule=rule, **values)
     with pytest.raises(IntegrityError), transaction.atomic():
-        Alert.objects.create(rule=rule, **figures)
+        Alert.objects.create(rule=rule, **values)
 
 
 def test_evaluate_rules_respects_notification_interval_and_acknowledgement(

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -123,8 +124,8 @@ def graphs(component: Any) -> dict[str, Any]:
         return {}
     props = component.get("props", {})
     if "data-plot" in props:
-        figures = [child["props"]["figure"] for child in props["children"] if child["type"] == "Graph"]
-        return {props["data-plot"]: figures[0]} if figures else {}
+        plots = [child["props"]["figure"] for child in props["children"] if child["type"] == "Graph"]
+        return {props["data-plot"]: plots[0]} if plots else {}
     return graphs(props.get("children"))
 
 
@@ -282,6 +283,35 @@ def test_traffic_panel_marks_promotions(engineer: Client, champion: ModelVersion
     drawn = graphs(ask(engineer, "?panel=traffic&window=24h").json()["response"]["content"]["children"])
     assert "v1 promote" in [note["text"] for note in drawn["latency"]["layout"]["annotations"]]
     assert len(drawn["latency"]["layout"]["shapes"]) == Promotion.objects.count()
+
+
+def test_quality_panel_compares_the_versions_of_a_quick_rollback(champion: ModelVersion) -> None:
+    other = ModelVersion.objects.create(
+        number=2, alias=Alias.CHALLENGER, recipe="two_level", sha256="1" * 64, manifest={}
+    )
+    now = start_of_hour(timezone.now())
+    for hours, version, flagged in ((30, champion, 10), (2, other, 90), (0, champion, 10)):
+        HourlyRollup.objects.create(
+            hour=now - timedelta(hours=hours),
+            version=version,
+            source="api",
+            overall=True,
+            requests=100,
+            flagged=[flagged] * 6,
+        )
+    for hours, version, replaced in ((3, other, champion), (1, champion, other)):
+        Promotion.objects.create(
+            kind="promote",
+            version=version,
+            replaced=replaced,
+            actor="a",
+            reason="b",
+            created_at=now - timedelta(hours=hours),
+        )
+    plots = {plot.key: plot for plot in PANELS["quality"][1](Filters("24h")).plots}
+    before, after = plots["flag rate, promotion"].series
+    assert (before.name, set(before.y)) == ("v2, week before", {0.9})
+    assert (after.name, set(after.y)) == ("v1, week after", {0.1})
 
 
 def test_download_escapes_formulas(engineer: Client, champion: ModelVersion) -> None:

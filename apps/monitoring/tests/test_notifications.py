@@ -39,7 +39,7 @@ def test_send_due_notifications_signs_and_retries_webhook(
     rule: AlertRule, traffic: Callable[..., HourlyRollup], api_key: tuple[APIKey, str], receiver: Receiver
 ) -> None:
     AlertRule.objects.update(emails="", webhook_url=receiver.url, webhook_api_key=api_key[0])
-    _, secret = rotate_signing_key(client=api_key[0], actor=SYSTEM)
+    _, secret = rotate_signing_key(api_key=api_key[0], actor=SYSTEM)
     traffic(hour=timezone.now(), requests=1_000, errors=500)
     actions.evaluate_rules()
     for status, expected in ((500, "responded 500"), (503, "responded 503"), (204, "")):

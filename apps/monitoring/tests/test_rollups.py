@@ -272,14 +272,14 @@ def test_roll_up_counts_other_hours_when_one_fails(champion: ModelVersion, hour:
     assert failed.error.startswith("ValueError in apps/monitoring/tests/test_rollups.py, line ")
     RollupProgress.objects.update(recounted_at=now)
     assert actions.roll_up(origin=origin, now=now) == 1  # its retry is not due yet
-    later = now + timedelta(minutes=6)
+    retried_at = now + timedelta(minutes=6)
     with pytest.raises(IncompleteRollupError):
-        actions.roll_up(origin=origin, now=later)
+        actions.roll_up(origin=origin, now=retried_at)
     failed.refresh_from_db()
     assert failed.attempts == 2
-    assert timedelta(minutes=9) <= failed.retry_at - later <= timedelta(minutes=10)
+    assert timedelta(minutes=9) <= failed.retry_at - retried_at <= timedelta(minutes=10)
     origin.broken = None
-    actions.roll_up(origin=origin, now=later + timedelta(minutes=11))
+    actions.roll_up(origin=origin, now=retried_at + timedelta(minutes=11))
     assert not IncompleteHour.objects.exists()
     assert rows.get(hour=hour - HOUR).requests == 1
 

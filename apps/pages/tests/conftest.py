@@ -14,9 +14,9 @@ def policy(champion: ModelVersion) -> Policy:
     rules = PolicyRule.objects.filter(policy__community="")
     rules.exclude(label="").update(review_from=0.6, reject_from=None)
     rules.filter(label="threat").update(review_from=0.2, reject_from=0.95)
-    found = Policy.objects.active_for("")
-    assert found is not None
-    return found
+    active = Policy.objects.active_for("")
+    assert active is not None
+    return active
 
 
 @pytest.fixture

@@ -116,7 +116,7 @@ def test_split_into_segments_sums_the_occurrences_of_a_term(scorer: Scorer) -> N
         for segment in results.split_into_segments(text, explanation, [True, *[False] * 5])
         if segment.level
     )
-    shares = [
+    contributions = [
         span.contributions[0]
         for span in explanation.spans
         if text[span.begin : span.end] in ("idiot", "Idiot")
@@ -124,5 +124,5 @@ def test_split_into_segments_sums_the_occurrences_of_a_term(scorer: Scorer) -> N
     assert first.count == second.count == 2
     assert first.factors == second.factors
     assert np.log(next(factor.value for factor in first.factors if factor.name == "toxic")) == pytest.approx(
-        sum(shares)
+        sum(contributions)
     )

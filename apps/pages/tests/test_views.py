@@ -116,9 +116,9 @@ def test_live_stores_nothing(client: Client, policy: Policy) -> None:
 
 
 def test_example_as_page_or_json(client: Client, policy: Policy) -> None:
-    found = client.get("/example", headers={"Accept": "application/json"}).json()
-    assert found["text"]
-    assert found["source"] == "built-in"
+    example = client.get("/example", headers={"Accept": "application/json"}).json()
+    assert example["text"]
+    assert example["source"] == "built-in"
     assert (
         "This example comes with toxicmod"
         in client.get("/example", headers={"Accept": "text/html"}).content.decode()
@@ -148,8 +148,8 @@ def test_result_of_a_platform_is_not_found(client: Client, policy: Policy) -> No
 def test_feedback_is_stored_once_per_visitor(client: Client, policy: Policy) -> None:
     prediction, other = _score(client), _score(client)
     path = f"/r/{prediction.pk}/feedback"
-    said = {"is_right": "0", "labels": ["toxic", "insult"], "remark": "too harsh"}
-    assert client.post(path, said)["Location"] == f"/r/{prediction.pk}#feedback"
+    form = {"is_right": "0", "labels": ["toxic", "insult"], "remark": "too harsh"}
+    assert client.post(path, form)["Location"] == f"/r/{prediction.pk}#feedback"
     client.post(path, {"is_right": "1"})
     feedback = Feedback.objects.get()
     assert feedback.is_right is False
@@ -157,7 +157,7 @@ def test_feedback_is_stored_once_per_visitor(client: Client, policy: Policy) -> 
         ("severe_toxic", "obscene", "threat", "identity_hate"), False
     ) | {"toxic": True, "insult": True}
     assert (
-        "You said that this result is <strong>wrong</strong>"
+        "You rated this result as <strong>wrong</strong>"
         in client.get(f"/r/{prediction.pk}").content.decode()
     )
     Client().post(path, {"is_right": "1"})
@@ -168,7 +168,7 @@ def test_feedback_is_stored_once_per_visitor(client: Client, policy: Policy) -> 
 
 
 @pytest.mark.parametrize(
-    "said",
+    "form",
     [
         {},
         {"is_right": "perhaps"},
@@ -176,8 +176,8 @@ def test_feedback_is_stored_once_per_visitor(client: Client, policy: Policy) -> 
         {"is_right": "1", "labels": ["x"]},
     ],
 )
-def test_feedback_rejects_an_invalid_form(client: Client, policy: Policy, said: dict[str, Any]) -> None:
-    response = client.post(f"/r/{_score(client).pk}/feedback", said)
+def test_feedback_rejects_an_invalid_form(client: Client, policy: Policy, form: dict[str, Any]) -> None:
+    response = client.post(f"/r/{_score(client).pk}/feedback", form)
     assert response.status_code == 400
     assert 'role="alert"' in response.content.decode()
     assert not Feedback.objects.exists()

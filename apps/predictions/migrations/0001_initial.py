@@ -25,7 +25,7 @@ class Migration(migrations.Migration):
                 ('source', models.CharField(choices=[('api', 'REST API'), ('perspective', 'Perspective-compatible API'), ('page', 'Web page')], max_length=12)),
                 ('community', models.CharField(blank=True, max_length=100)),
                 ('external_id', models.CharField(blank=True, help_text="The comment's ID on the platform.", max_length=200, verbose_name='External ID')),
-                ('text', models.TextField(help_text='Empty if the client asked not to store it.', null=True)),
+                ('text', models.TextField(help_text='Empty if the request asked not to store it.', null=True)),
                 ('text_hash', models.CharField(help_text="HMAC-SHA-256 of the text with the site's secret.", max_length=64)),
                 ('toxic', models.FloatField()),
                 ('severe_toxic', models.FloatField()),
@@ -35,7 +35,7 @@ class Migration(migrations.Migration):
                 ('identity_hate', models.FloatField()),
                 ('label_mask', models.PositiveSmallIntegerField(help_text='Bit mask of the labels whose threshold was reached.')),
                 ('latency_us', models.PositiveIntegerField(help_text='The time to score the comment; in a batch the mean.', verbose_name='Latency (µs)')),
-                ('client', models.ForeignKey(db_index=False, help_text='Empty: anonymous.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.apikey')),
+                ('api_key', models.ForeignKey(db_index=False, help_text='Empty: anonymous.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.apikey', verbose_name='API key')),
                 ('model_version', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='registry.modelversion')),
             ],
             options={
@@ -53,7 +53,7 @@ class Migration(migrations.Migration):
                 ('remark', models.TextField(blank=True, max_length=2000)),
                 ('visitor', models.CharField(blank=True, editable=False, help_text='On the web pages, a random ID per result and visitor.', max_length=32)),
                 ('created_at', models.DateTimeField(db_index=True, default=django.utils.timezone.now)),
-                ('client', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.apikey')),
+                ('api_key', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.apikey', verbose_name='API key')),
                 ('prediction', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to='predictions.prediction')),
             ],
             options={
@@ -63,7 +63,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='prediction',
-            index=models.Index(condition=models.Q(('external_id', ''), _negated=True), fields=['client', 'external_id'], name='predictions_by_external_id'),
+            index=models.Index(condition=models.Q(('external_id', ''), _negated=True), fields=['api_key', 'external_id'], name='predictions_by_external_id'),
         ),
         migrations.AddConstraint(
             model_name='feedback',

@@ -1,4 +1,4 @@
-"""Scoring keeps a record; records are only added to."""
+"""Scoring stores predictions; feedback refers to them; both are append-only."""
 
 import hmac
 
@@ -28,8 +28,8 @@ def test_unpack_labels_inverts_pack_labels(flags: list[bool]) -> None:
 @pytest.mark.django_db
 def test_score_of_batch_equals_single_scores() -> None:
     texts = ["You stupid idiot", "A fine day", "ok", "x" * 20_000]
-    together = _score(*texts)
-    for text, prediction in zip(texts, together, strict=True):
+    batch = _score(*texts)
+    for text, prediction in zip(texts, batch, strict=True):
         assert _score(text)[0].probabilities == pytest.approx(prediction.probabilities, abs=1e-9)
         assert Prediction.objects.get(pk=prediction.pk).text == text
 
@@ -46,13 +46,13 @@ def test_from_row_equals_stored_instance() -> None:
 
 
 @pytest.mark.django_db
-def test_ids_are_ordered_by_time() -> None:
+def test_score_ids_follow_time() -> None:
     ids = [prediction.pk for _ in range(20) for prediction in _score("one", "two")]
     assert ids == sorted(ids)
 
 
 @pytest.mark.django_db
-def test_labels_follow_thresholds() -> None:
+def test_score_labels_follow_thresholds() -> None:
     served = serving.current()
     (prediction,) = _score("You stupid idiot")
     for label, threshold in zip(LABELS, served.scorer.thresholds, strict=True):
@@ -76,7 +76,7 @@ def test_append_only_rows_reject_changes(champion: ModelVersion) -> None:
 
 
 @pytest.mark.django_db
-def test_the_hash_depends_on_the_text_and_the_site(settings: object) -> None:
+def test_text_hash_depends_on_text_and_secret_key(settings: object) -> None:
     before = text_hash("a comment")
     key = settings.SECRET_KEY.encode()  # type: ignore[attr-defined]
     assert before == text_hash("a comment") == hmac.digest(key, b"a comment", "sha256").hex()
@@ -86,7 +86,7 @@ def test_the_hash_depends_on_the_text_and_the_site(settings: object) -> None:
 
 
 @pytest.mark.django_db
-def test_labels_that_were_not_spoken_of_stay_unknown() -> None:
+def test_give_feedback_leaves_unstated_labels_unknown() -> None:
     (prediction,) = _score("You stupid idiot")
     all_six = give_feedback(prediction=prediction, is_right=False, true_labels=["insult"])
     assert all_six.true_labels == {label: label == "insult" for label in LABELS}
@@ -98,7 +98,7 @@ def test_labels_that_were_not_spoken_of_stay_unknown() -> None:
 
 
 @pytest.mark.django_db
-def test_a_visitor_says_it_once() -> None:
+def test_give_feedback_rejects_second_of_visitor() -> None:
     (prediction,) = _score("A fine day")
     give_feedback(prediction=prediction, is_right=True, visitor="v1")
     with pytest.raises(FeedbackExistsError):

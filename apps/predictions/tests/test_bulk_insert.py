@@ -1,4 +1,4 @@
-"""What was answered is stored."""
+"""Predictions are stored before the response, also on errors of a batch or the connection."""
 
 import socket
 import time
@@ -35,12 +35,8 @@ def insert(row: PredictionRow) -> None:
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.database
 def test_score_returns_after_commit(champion: ModelVersion) -> None:
-    connection.ensure_connection()
-
     def score(number: int) -> bool:
         try:
-            if connection.vendor == "sqlite" and connection.is_in_memory_db():
-                return True  # threads can't share SQLite in memory; PostgreSQL runs this test in full
             (made,), _ = actions.score(texts=[f"comment {number}"], source=Prediction.Source.API)
             return Prediction.objects.filter(pk=made.pk).exists()
         finally:
@@ -48,24 +44,23 @@ def test_score_returns_after_commit(champion: ModelVersion) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(score, range(80)))
-    if connection.vendor != "sqlite":
-        assert Prediction.objects.count() == 80
+    assert Prediction.objects.count() == 80
 
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.database
 def test_score_batches_isolates_failed_batch(champion: ModelVersion) -> None:
     good, other = actions.Comment("Good morning"), actions.Comment("Good night", external_id="1")
-    unknown_client = actions.Comment("Good evening", client=APIKey(pk=999_999_999))
+    unknown_key = actions.Comment("Good evening", api_key=APIKey(pk=999_999_999))
     stored = actions.score_batches(
-        batches=[[good], [other, unknown_client], [other]], source=Prediction.Source.PERSPECTIVE
+        batches=[[good], [other, unknown_key], [other]], source=Prediction.Source.PERSPECTIVE
     )
     assert isinstance(stored[1], IntegrityError)
     assert [(row.text, row.external_id) for row in Prediction.objects.order_by("pk")] == [
         ("Good morning", ""),
         ("Good night", "1"),
     ]
-    rows = [row for each in stored if not isinstance(each, Exception) for row in each[0]]
+    rows = [row for result in stored if not isinstance(result, Exception) for row in result[0]]
     assert [row.id for row in rows] == list(Prediction.objects.order_by("pk").values_list("pk", flat=True))
 
 
@@ -78,8 +73,8 @@ def test_score_batches_stores_all_columns(champion: ModelVersion) -> None:
         actions.Comment("Good night", do_not_store=True),
     ]
     (one, two), (lone, *_) = (
-        actions.score_batches(batches=[asked], source=Prediction.Source.API)[0][0]  # type: ignore[index]
-        for asked in (comments, comments[:1])
+        actions.score_batches(batches=[batch], source=Prediction.Source.API)[0][0]  # type: ignore[index]
+        for batch in (comments, comments[:1])
     )
     for row in (one, two, lone):
         assert Prediction.objects.values_list(*PredictionRow._fields).get(pk=row.id) == row
@@ -113,9 +108,9 @@ def test_insert_batches_waits_once_for_silent_server(champion: ModelVersion) -> 
     if connection.vendor != "postgresql":
         pytest.skip("SQLite has no server to wait for; on PostgreSQL this test runs")
     connection.ensure_connection()
-    said = connection.connection.info.get_parameters()
+    parameters = connection.connection.info.get_parameters()
     limits = ("connect_timeout", "tcp_user_timeout", "keepalives_idle", "keepalives_interval")
-    assert [said[name] for name in limits] == ["3", "5000", "2", "1"]
+    assert [parameters[name] for name in limits] == ["3", "5000", "2", "1"]
     with socket.create_server(("127.0.0.1", 0)) as silent:
         options = connection.settings_dict["OPTIONS"] | {"host": "127.0.0.1", "connect_timeout": 2}
         where = {"PORT": silent.getsockname()[1], "HOST": "", "OPTIONS": options}
@@ -124,4 +119,4 @@ def test_insert_batches_waits_once_for_silent_server(champion: ModelVersion) -> 
         with patch.object(connection, "settings_dict", connection.settings_dict | where):
             errors = bulk_insert.insert_batches([[row(champion)] for _ in range(5)])
     assert {type(error) for error in errors} == {OperationalError}
-    assert 1 < time.monotonic() - began < 6, "each part has waited"
+    assert 1 < time.monotonic() - began < 6, "each batch waited"

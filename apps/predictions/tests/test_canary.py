@@ -1,4 +1,4 @@
-"""A canary serves its share of the requests, and stands aside where it fails."""
+"""A canary serves its share of the requests; the champion replaces it if it fails."""
 
 import pytest
 from django.core.exceptions import PermissionDenied
@@ -65,8 +65,8 @@ def test_route_sends_share_of_texts_to_canary(champion: ModelVersion) -> None:
 def test_score_uses_one_model_per_batch(champion: ModelVersion) -> None:
     start(register_copy(champion), share=0.5)
     made = [predictions.score(texts=TEXTS[n : n + 5], source=Prediction.Source.API)[0] for n in range(50)]
-    versions = [{each.model_version_id for each in batch} for batch in made]
-    assert all(len(each) == 1 for each in versions)
+    versions = [{prediction.model_version_id for prediction in batch} for batch in made]
+    assert all(len(numbers) == 1 for numbers in versions)
     assert len(set.union(*versions)) == 2
 
 
@@ -141,7 +141,7 @@ def test_start_canary_rejects_invalid_requests(champion: ModelVersion) -> None:
         actions.end_canary(outcome=CanaryEnd.Outcome.WITHDRAWN, reason="r", actor=ben)
 
 
-def test_the_database_holds_one_canary_and_its_share(champion: ModelVersion) -> None:
+def test_database_rejects_second_canary_and_invalid_share(champion: ModelVersion) -> None:
     version = register_copy(champion)
     for change in ({"alias": Alias.CANARY}, {"share": 0.1}, {"alias": Alias.CANARY, "share": 0.6}):
         with pytest.raises(IntegrityError), transaction.atomic():

@@ -1,4 +1,4 @@
-"""Versions, promotions and what refuses them."""
+"""Registration, promotion, rollback and export of versions."""
 
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def test_promote_rejects_invalid_requests(champion: ModelVersion) -> None:
 
 
 @pytest.mark.parametrize("part", ["manifest", "weights"])
-def test_a_damaged_artifact_is_refused_and_the_champion_stays(champion: ModelVersion, part: str) -> None:
+def test_promote_rejects_damaged_artifact(champion: ModelVersion, part: str) -> None:
     version = register_copy(champion)
     stored = ModelArtifact.objects.get(version=version)
     setattr(stored, part, bytes(getattr(stored, part))[:-100])
@@ -86,7 +86,7 @@ def test_a_damaged_artifact_is_refused_and_the_champion_stays(champion: ModelVer
     assert model.current().number == champion.number
 
 
-def test_a_damaged_artifact_is_not_registered(champion: ModelVersion) -> None:
+def test_register_version_rejects_damaged_artifact(champion: ModelVersion) -> None:
     artifact = champion.modelartifact.artifact()
     before = ModelVersion.objects.count()
     with pytest.raises(ArtifactError):
@@ -97,13 +97,13 @@ def test_a_damaged_artifact_is_not_registered(champion: ModelVersion) -> None:
 
 
 @pytest.mark.database
-def test_the_database_holds_one_champion(champion: ModelVersion) -> None:
+def test_database_rejects_second_champion(champion: ModelVersion) -> None:
     version = register_copy(champion)
     with pytest.raises(IntegrityError), transaction.atomic():
         ModelVersion.objects.filter(pk=version.pk).update(alias=Alias.CHAMPION)
 
 
-def test_promotions_are_append_only(champion: ModelVersion) -> None:
+def test_promotion_rejects_changes(champion: ModelVersion) -> None:
     promotion = promote_version(register_copy(champion))
     promotion.reason = "other"
     for change in (
@@ -116,20 +116,20 @@ def test_promotions_are_append_only(champion: ModelVersion) -> None:
             change()
 
 
-def test_the_base_model_is_installed_once(champion: ModelVersion) -> None:
+def test_install_base_model_twice(champion: ModelVersion) -> None:
     assert actions.install_base_model() is None
     call_command("install_base_model")
     assert ModelVersion.objects.count() == 1
 
 
-def test_versions_are_found_by_number_and_alias(champion: ModelVersion) -> None:
+def test_named_finds_number_and_alias(champion: ModelVersion) -> None:
     for name in (str(champion.number), f"v{champion.number}", f"V{champion.number}", "champion"):
         assert ModelVersion.objects.named(name) == champion
     for name in ("v99", "challenger", "", "v", "9" * 40):
         assert ModelVersion.objects.named(name) is None
 
 
-def test_the_commands(
+def test_registry_commands(
     champion: ModelVersion,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

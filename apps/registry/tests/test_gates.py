@@ -1,4 +1,4 @@
-"""Gates in words: what is shown agrees with the verdict."""
+"""Descriptions of gates agree with their results."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The model in service: swapped when the champion changes, kept when anything fails."""
+"""The loaded model is replaced when the champion changes, and kept if loading fails."""
 
 from unittest.mock import patch
 
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch, champion: ModelVersion) -> ModelServer:
-    """A process's serving model that looks for a new champion on every call."""
+    """A model server that checks for a new champion on every call."""
     monkeypatch.setattr("apps.registry.serving.CHECK_SECONDS", 0.0)
     return ModelServer()
 

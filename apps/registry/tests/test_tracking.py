@@ -1,4 +1,4 @@
-"""MLflow's registry follows ours, and its model runs without the project."""
+"""MLflow gets runs, versions and aliases; its copy of a model runs without the project."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def mlflow_aliases() -> dict[str, str]:
     return {alias: str(version) for alias, version in client.get_registered_model("toxicmod").aliases.items()}
 
 
-def test_aliases_follow_ours(champion: ModelVersion, mlflow_store: str) -> None:
+def test_sync_copies_aliases(champion: ModelVersion, mlflow_store: str) -> None:
     tracking.sync()
     champion.refresh_from_db()
     assert mlflow_aliases() == {"champion": champion.mlflow_version}
@@ -63,7 +63,7 @@ def test_aliases_follow_ours(champion: ModelVersion, mlflow_store: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_registered_model_loads_in_a_fresh_process_without_the_project(
+def test_sync_registers_model_that_loads_without_project(
     champion: ModelVersion, mlflow_store: str, tmp_path: Path
 ) -> None:
     tracking.sync()
@@ -83,10 +83,10 @@ def test_the_registered_model_loads_in_a_fresh_process_without_the_project(
     np.testing.assert_allclose(probabilities, expected, atol=1e-12)
 
 
-def test_an_outage_is_one_sentence_and_stops_nothing(
+def test_sync_outage_prevents_no_promotion(
     champion: ModelVersion, mlflow_outage: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(TrackingError, match="MLflow could not be reached or refused"):
+    with pytest.raises(TrackingError, match="MLflow could not be reached or rejected the request"):
         tracking.sync()
     actions.promote(version=register_copy(champion), reason="better", actor=SYSTEM)
     call_command("rollback_model", reason="worse")
@@ -96,7 +96,7 @@ def test_an_outage_is_one_sentence_and_stops_nothing(
     assert ModelVersion.objects.with_alias(Alias.CHAMPION) == champion
 
 
-def test_artifacts_go_to_s3_encrypted(
+def test_log_run_encrypts_artifacts_in_s3(
     mlflow_store: str, bucket_of: Any, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = bucket_of("artifacts")
@@ -111,14 +111,14 @@ def test_artifacts_go_to_s3_encrypted(
     assert head["ChecksumCRC32"]
 
 
-def test_figures_by_label_become_flat() -> None:
+def test_flatten_joins_metric_and_label() -> None:
     assert tracking.flatten({"toxic": {"ece": 0.1, "f1": None}, "seconds": 2, "none": None}) == {
         "ece/toxic": 0.1,
         "seconds": 2,
     }
 
 
-def test_a_web_process_imports_none_of_the_heavy_libraries() -> None:
+def test_web_process_imports_no_heavy_library() -> None:
     code = (
         "import sys, toxicmod.asgi, toxicmod.urls\n"
         "heavy = {'mlflow', 'sklearn', 'scipy.special', 'matplotlib', 'pandas', 'boto3'}\n"

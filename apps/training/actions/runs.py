@@ -94,11 +94,11 @@ def recover_runs() -> TrainingRun | None:
         The run that was enqueued, or None if one is running or none is queued.
     """
     deadline = timezone.now() - HEARTBEAT_TIMEOUT
-    for lost in TrainingRun.objects.running().filter(heartbeat_at__lt=deadline):
+    for lost_run in TrainingRun.objects.running().filter(heartbeat_at__lt=deadline):
         with transaction.atomic():
             if (
                 not TrainingRun.objects.running()
-                .filter(pk=lost.pk, heartbeat_at__lt=deadline)
+                .filter(pk=lost_run.pk, heartbeat_at__lt=deadline)
                 .update(
                     status=TrainingRun.Status.FAILED,
                     error="The worker was lost: killed, out of memory, or its machine went down.",
@@ -106,14 +106,14 @@ def recover_runs() -> TrainingRun | None:
                 )
             ):
                 continue
-            logger.error("The worker of run %d was lost", lost.pk)
-            if lost.retry_of_id is None:
+            logger.error("The worker of run %d was lost", lost_run.pk)
+            if lost_run.retry_of_id is None:
                 TrainingRun.objects.create(
-                    dataset=lost.dataset,
-                    recipe=lost.recipe,
-                    seed=lost.seed,
-                    created_by=lost.created_by,
-                    retry_of=lost,
+                    dataset=lost_run.dataset,
+                    recipe=lost_run.recipe,
+                    seed=lost_run.seed,
+                    created_by=lost_run.created_by,
+                    retry_of=lost_run,
                 )
     if TrainingRun.objects.running().exists():
         return None

@@ -186,14 +186,16 @@ def _train(run: TrainingRun, step: Progress) -> None:
         "git_commit": run.git_commit,
     }
 
-    evaluated, run.seconds = _fit(config, training_rows, step, 0.05, 0.45)
-    if isinstance(evaluated, TwoLevelModel):
-        thresholds = evaluated.thresholds
-        evaluation_model = evaluated.artifact(**metadata, purpose="evaluation", metrics={})
+    fitted, run.seconds = _fit(config, training_rows, step, 0.05, 0.45)
+    evaluation_model = None
+    if isinstance(fitted, TwoLevelModel):
+        thresholds = fitted.thresholds
+        evaluation_model = fitted.artifact(**metadata, purpose="evaluation", metrics={})
         probabilities = Scorer.load(evaluation_model).score_many(held_out.texts)
     else:
         thresholds = np.full(len(LABELS), BASELINE_THRESHOLD)
-        probabilities = evaluated.predict_proba(held_out.texts)
+        probabilities = fitted.predict_proba(held_out.texts)
+    del fitted  # frees its memory for the final model
     run.metrics = evaluate(held_out.labels, probabilities, thresholds, held_out.weights)
 
     with tempfile.TemporaryDirectory(prefix="toxicmod-") as folder_name:
@@ -201,7 +203,7 @@ def _train(run: TrainingRun, step: Progress) -> None:
         step("plots", 0.5)
         report.write_plots(folder, held_out.labels, probabilities, held_out.weights)
         artifact, card, worst_groups = None, "", {}
-        if isinstance(evaluated, TwoLevelModel):
+        if evaluation_model:
             final, run.seconds = _fit(config, rows, step, 0.55, 0.95)
             assert isinstance(final, TwoLevelModel)
             artifact = final.artifact(**metadata, metrics=run.metrics)
@@ -263,7 +265,7 @@ def _log_to_mlflow(
     training_rows: int,
     held_out_rows: int,
     worst_groups: dict[str, tuple[str, float]],
-) -> tracking.Logged:
+) -> tracking.LoggedRun:
     """Record the run in MLflow. If MLflow is down, the run and its model are stored without it."""
     try:
         return tracking.log_run(
@@ -288,7 +290,7 @@ def _log_to_mlflow(
         )
     except TrackingError as error:
         logger.warning("%s. The run and its model are stored without it.", error)
-        return tracking.Logged("")
+        return tracking.LoggedRun("")
 
 
 def get_git_commit() -> str:

@@ -69,9 +69,9 @@ def test_train_and_promote_real_comments(
     logged = client.get_run(run.mlflow_run_id)
     assert set(logged.data.params) >= PARAMETERS
     assert logged.data.params["seed"] == "3"
-    figures = {f"{metric}/{label}" for metric in METRICS - {"precision", "f1"} for label in (*LABELS, "mean")}
-    figures |= {f"{measure}_auc/worst_group" for measure in ("subgroup", "bpsn", "bnsp")}
-    assert set(logged.data.metrics) >= figures | {"training_seconds", "peak_memory_mb"}
+    names = {f"{metric}/{label}" for metric in METRICS - {"precision", "f1"} for label in (*LABELS, "mean")}
+    names |= {f"{measure}_auc/worst_group" for measure in ("subgroup", "bpsn", "bnsp")}
+    assert set(logged.data.metrics) >= names | {"training_seconds", "peak_memory_mb"}
     assert logged.inputs.dataset_inputs[0].dataset.name == "real v1"
     assert logged.inputs.dataset_inputs[0].dataset.digest == run.dataset.sha256[:32]
     files = {file.path for file in client.list_artifacts(run.mlflow_run_id)}

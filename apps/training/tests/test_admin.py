@@ -1,5 +1,6 @@
-"""The training pages of the admin: start, watch, cancel, build, promote, roll back."""
+"""The training pages of the admin: start, show, cancel, build, promote, roll back."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -47,7 +48,7 @@ def staff(person: Callable[..., User], client: Client) -> Callable[[str], Client
     return sign_in
 
 
-def test_start_watch_and_cancel_run(
+def test_start_show_and_cancel_run(
     staff: Callable[[str], Client], dataset: Dataset, enqueued: list[tuple]
 ) -> None:
     client = staff("engineer")
@@ -56,12 +57,12 @@ def test_start_watch_and_cancel_run(
     assert f'<option value="{dataset.pk}">made-up v1</option>' in form
     answer = client.post(f"{RUNS}start/", {"dataset": dataset.pk, "recipe": "two_level", "seed": 3})
     run = TrainingRun.objects.get()
-    assert answer.url == f"{RUNS}{run.pk}/watch/"
+    assert answer.url == f"{RUNS}{run.pk}/run/"
     assert enqueued == [(tasks.train_model, run.pk)]
     assert run.seed == 3
     assert run.created_by.username == "some engineer"
     TrainingRun.objects.update(status="running", step="fit", progress=0.5)
-    page = client.get(f"{RUNS}{run.pk}/watch/").text
+    page = client.get(f"{RUNS}{run.pk}/run/").text
     assert all(part in page for part in ("Running", 'value="0.500"', "fit", "Cancel run", "run.js"))
     assert client.get(f"{RUNS}{run.pk}/progress/").json() == {
         "status": "running",
@@ -69,7 +70,7 @@ def test_start_watch_and_cancel_run(
         "step": "fit",
         "progress": 0.5,
     }
-    page = client.post(f"{RUNS}{run.pk}/watch/", follow=True).text
+    page = client.post(f"{RUNS}{run.pk}/run/", follow=True).text
     assert "Cancelled by some engineer." in page
     assert "Cancel run" not in page
 
@@ -83,9 +84,9 @@ def test_training_pages_require_permission(
         == 403
     )
     run = actions.create_run(actor=SYSTEM, dataset=dataset)
-    assert client.get(f"{RUNS}{run.pk}/watch/").status_code == 403
+    assert client.get(f"{RUNS}{run.pk}/run/").status_code == 403
     assert client.get(f"{RUNS}{run.pk}/progress/").status_code == 403
-    assert client.post(f"{RUNS}{run.pk}/watch/").status_code == 403
+    assert client.post(f"{RUNS}{run.pk}/run/").status_code == 403
     assert client.get(CHALLENGER).status_code == client.get(f"{RUNS}roll-back/").status_code == 403
     User.objects.get(username="some moderator").user_permissions.add(
         Permission.objects.get(codename="view_trainingrun")
@@ -124,7 +125,13 @@ def test_challenger_lead_overrides_gates_and_rolls_back(
     assert all(part in page for part in ("mean ROC-AUC", "failed", "passed", "interval"))
     choice = {"share": "5", "promote": "1"}
     assert "This field is required" in client.post(CHALLENGER, choice | {"reason": " "}).text
-    assert "fails its gates" in client.post(CHALLENGER, choice | {"reason": "hope"}).text
+    assert "fails its gates" in client.post(CHALLENGER, choice | {"reason": "hope"}, follow=True).text
+    # The page shows the error and the fields after a redirect, so that Back sends nothing again.
+    answer = client.post(CHALLENGER, choice | {"reason": "hope", "share": "7"})
+    assert (answer.status_code, answer.url) == (302, CHALLENGER)
+    page = client.get(CHALLENGER).text
+    assert all(part in page for part in ('value="hope"', 'value="7"'))
+    assert 'value="hope"' not in client.get(CHALLENGER).text
     page = client.post(CHALLENGER, choice | {"reason": "a drill", "force": "on"}, follow=True).text
     assert "is the champion" in page
     promotion = Promotion.objects.first()
@@ -153,7 +160,7 @@ def test_challenger_engineer_starts_canary_and_promotes(
     canary = Canary.objects.get()
     assert (canary.share, canary.by.username) == (0.05, "some engineer")
     page = client.post(CHALLENGER, {"reason": "seen enough", "withdraw": "1"}, follow=True).text
-    assert "stops serving within 5 s" in page
+    assert "The canary is stopped: within 5 seconds v2 serves no requests." in page
     assert CanaryEnd.objects.get().reason == "seen enough"
     page = client.post(CHALLENGER, {"reason": "good", "share": "5", "promote": "1"}, follow=True).text
     assert "is the champion" in page
@@ -216,7 +223,7 @@ def test_run_shows_result(
         status="succeeded", version=equal_version, metrics=metrics, step=""
     )
     client = staff("engineer")
-    pages = (RUNS, f"{RUNS}{run.pk}/watch/", f"{RUNS}{run.pk}/change/")
+    pages = (RUNS, f"{RUNS}{run.pk}/run/", f"{RUNS}{run.pk}/change/")
     for page in pages:
         html = client.get(page).text
         assert f"/registry/modelversion/{equal_version.pk}/change/" in html
@@ -230,11 +237,48 @@ def test_run_shows_result(
         assert "6 of 19 failed" in client.get(page).text
     # A baseline is no model version.
     TrainingRun.objects.filter(pk=run.pk).update(version=None, recipe="tfidf_baseline")
-    assert "A baseline for comparison" in client.get(f"{RUNS}{run.pk}/watch/").text
+    assert "A baseline for comparison" in client.get(f"{RUNS}{run.pk}/run/").text
     TrainingRun.objects.filter(pk=run.pk).update(status="failed", error="Broken.")
-    html = client.get(f"{RUNS}{run.pk}/watch/").text
+    html = client.get(f"{RUNS}{run.pk}/run/").text
     assert "Broken." in html
     assert "ROC-AUC" not in html
+
+
+def test_admin_links_only_to_pages_that_the_user_may_view(
+    client: Client,
+    dataset: Dataset,
+    equal_version: ModelVersion,
+    champion: ModelVersion,
+) -> None:
+    run = actions.create_run(actor=SYSTEM, dataset=dataset)
+    TrainingRun.objects.filter(pk=run.pk).update(status="succeeded", version=equal_version)
+    report = GateReport.objects.create(version=equal_version, champion=champion, dataset=dataset, gates=[])
+    Promotion.objects.create(kind="promote", version=champion, replaced=equal_version, actor="a", reason="b")
+    pages = {
+        f"training.view_{name}": f"/admin/training/{name}/{row.pk}/change/"
+        for name, row in (("trainingrun", run), ("gatereport", report), ("dataset", dataset))
+    }
+    pages["registry.view_modelversion"] = f"/admin/registry/modelversion/{equal_version.pk}/change/"
+    pages["registry.view_promotion"] = (
+        f"/admin/registry/promotion/{Promotion.objects.latest('pk').pk}/change/"
+    )
+    root = User.objects.create_superuser("root")
+    for permission, page in pages.items():
+        app, codename = permission.split(".")
+        user = User.objects.create_user(codename, is_staff=True)
+        user.user_permissions.add(Permission.objects.get(content_type__app_label=app, codename=codename))
+        urls = {page, f"{page.rsplit('/', 3)[0]}/"}
+        if codename == "view_trainingrun":
+            urls.add(f"{RUNS}{run.pk}/run/")
+        for url in urls:
+            client.force_login(root)
+            assert client.get(url).status_code == 200
+            client.force_login(user)
+            answer = client.get(url)
+            assert answer.status_code == 200
+            content = answer.text[answer.text.index('id="content"') :]
+            for link in re.findall(r'href="(/admin/[^"?]+)', content):
+                assert client.get(link, follow=True).status_code == 200, (url, link)
 
 
 def test_challenger_shows_failed_gates_first(

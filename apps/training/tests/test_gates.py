@@ -70,11 +70,11 @@ def test_promote_model_equal_version(equal_version: ModelVersion, dataset: Datas
 def test_label_gates_loss_beyond_bound_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """A large PR-AUC loss fails even if its interval, on few rows, reaches the bound."""
     rows = datasets.Rows(texts=[""] * 4, labels=np.zeros((4, 6), np.uint8), weights=None)
-    found = {
+    intervals = {
         "threat": {"roc_auc": (-0.001, -0.003, 0.001), "pr_auc": (-0.1384, -0.30, 0.02)},
         "insult": {"roc_auc": (-0.005, -0.009, 0.002), "pr_auc": (-0.02, -0.025, -0.015)},
     }
-    monkeypatch.setattr(gates, "paired_bootstrap", lambda *args, **options: found)
+    monkeypatch.setattr(gates, "paired_bootstrap", lambda *args, **options: intervals)
     differences = list(gates._label_gates(rows, np.zeros((4, 6)), np.zeros((4, 6))))
     assert [gate["passed"] for gate in differences] == [True, False, True, False]
     assert "must be at least -0.0500" in describe(differences[1])

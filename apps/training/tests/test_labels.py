@@ -57,20 +57,20 @@ def test_read_comments_suggested_score(
     champion: ModelVersion, client: Client, api_key: tuple[APIKey, str]
 ) -> None:
     for text, value in (("what a lovely day it is", 0.9), ("you are an idiot and a moron", 0.1)):
-        asked = {
+        request = {
             "comment": {"text": text},
             "attributeScores": {"TOXICITY": {"summaryScore": {"value": value}}},
             "languages": ["en"],
         }
         path = f"/v1alpha1/comments:suggestscore?key={api_key[1]}"
-        assert client.post(path, json.dumps(asked), content_type="application/json").status_code == 200
+        assert client.post(path, json.dumps(request), content_type="application/json").status_code == 200
     rows = built()
     assert rows == {"what a lovely day it is": TOXIC, "you are an idiot and a moron": NONE}
     assert Dataset.objects.get().source == "perspective: 2"
 
 
 def test_resolve_labels_feedback(model: ModelVersion) -> None:
-    said: list[tuple[str, dict[str, Any], tuple[int, ...] | None]] = [
+    cases: list[tuple[str, dict[str, Any], tuple[int, ...] | None]] = [
         ("insult=0.9 right", {"is_right": True}, INSULT),
         ("insult=0.9 wrong", {"is_right": False}, None),
         ("insult=0.9 labels", {"is_right": False, "true_labels": ["threat"]}, THREAT),
@@ -96,10 +96,10 @@ def test_resolve_labels_feedback(model: ModelVersion) -> None:
             None,
         ),
     ]
-    for text, feedback, _ in said:
+    for text, feedback, _ in cases:
         predictions.give_feedback(prediction=scored(text), **feedback)
     scored("insult=0.9 nobody spoke of it")
-    assert built() == {text: labels for text, _, labels in said if labels is not None}
+    assert built() == {text: labels for text, _, labels in cases if labels is not None}
     dataset = Dataset.objects.get()
     assert dataset.source == "api: 6"
     assert dataset.report == {"feedback “wrong” without labels": {"rows": 1, "lines": []}}
@@ -258,10 +258,10 @@ def test_build_dataset_and_train_model(
     predictions.give_feedback(prediction=scored("insult=0.9 of the site"), is_right=True)
     predictions.give_feedback(prediction=scored("insult=0.9 wrong"), is_right=False)
     call_command("build_dataset", name="ours", base="small")
-    told = capsys.readouterr()
-    assert "Built ours v1: 201 rows" in told.out
-    assert "Rows by origin: api: 1, small v1: 200" in told.out
-    assert "Left out: feedback “wrong” without labels: 1\n" in told.err
+    output = capsys.readouterr()
+    assert "Built ours v1: 201 rows" in output.out
+    assert "Rows by origin: api: 1, small v1: 200" in output.out
+    assert "Left out: feedback “wrong” without labels: 1\n" in output.err
     call_command("build_dataset", name="ours", base="small")
     assert "has the same rows" in capsys.readouterr().out
     call_command("train_model", dataset="ours")

@@ -78,7 +78,7 @@ def test_train_cancelled_run_registers_nothing(
     def log(*args: Any) -> Any:
         if at == "the end":
             assert actions.cancel_run(actor=engineer, run=run)
-        return tracking.Logged("")
+        return tracking.LoggedRun("")
 
     def progress(step: str, fraction: float) -> None:
         if at == "a step":
@@ -114,7 +114,7 @@ def test_train_interrupted_run_is_queued_again(
         for number, handler in zip((signal.SIGINT, signal.SIGTERM), handlers, strict=True):
             signal.signal(number, handler)
     assert enqueued == [run.pk] * 3
-    monkeypatch.setattr(training, "_log_to_mlflow", lambda *args: tracking.Logged(""))
+    monkeypatch.setattr(training, "_log_to_mlflow", lambda *args: tracking.LoggedRun(""))
     assert actions.train(run=run).status == Status.SUCCEEDED
 
 

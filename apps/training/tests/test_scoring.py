@@ -71,7 +71,7 @@ def test_score_text_to_json_lines(scorer: Scorer, tmp_path: Path) -> None:
 def test_score_escapes_ids_and_omits_texts(champion: ModelVersion, tmp_path: Path, capsys: Any) -> None:
     source = tmp_path / "in.csv"
     ids = ["=cmd|' /C calc'!A0", "-1", "", "é-1", 'a "b", c', "two\r\nlines", '="x"', "＝1+1"]
-    source.write_bytes(csv_bytes([[each, "a secret"] for each in ids], header=["id", "body"]))
+    source.write_bytes(csv_bytes([[row_id, "a secret"] for row_id in ids], header=["id", "body"]))
     call_command("score", source, column="body")
     out = capsys.readouterr().out
     rows = list(csv.reader(io.StringIO(out, newline=""), strict=True))

@@ -16,8 +16,8 @@ function isAuthentic(body, header) {
   }
   const expected = createHmac("sha256", SECRET).update(`${timestamp}.`).update(body).digest();
   // During a rotation there are two signatures: one of them is made with your secret.
-  return [...entries.values()].some((found) => {
-    const signature = Buffer.from(found ?? "", "hex");
+  return [...entries.values()].some((received) => {
+    const signature = Buffer.from(received ?? "", "hex");
     return signature.length === expected.length && timingSafeEqual(signature, expected);
   });
 }

@@ -20,7 +20,7 @@ def is_authentic(body, header):
         return False
     expected = hmac.new(SECRET.encode(), timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
     # During a rotation there are two signatures: one of them is made with your secret.
-    return any(hmac.compare_digest(expected.encode(), found.encode()) for found in entries.values())
+    return any(hmac.compare_digest(expected.encode(), received.encode()) for received in entries.values())
 
 
 class Handler(BaseHTTPRequestHandler):

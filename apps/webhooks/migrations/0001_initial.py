@@ -23,7 +23,7 @@ class Migration(migrations.Migration):
                 ('created_by', models.CharField(blank=True, help_text='The user, API key or operator.', max_length=150)),
                 ('expires_at', models.DateTimeField(blank=True, help_text='Until when it signs beside its successor; empty: it has none.', null=True)),
                 ('expired_by', models.CharField(blank=True, help_text='Who replaced or ended it.', max_length=150)),
-                ('client', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='accounts.apikey')),
+                ('api_key', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='accounts.apikey', verbose_name='API key')),
             ],
             options={
                 'ordering': ('-pk',),
@@ -37,11 +37,11 @@ class Migration(migrations.Migration):
                 ('failures', models.PositiveIntegerField(default=0, help_text='In a row; a response resets them.')),
                 ('paused_until', models.DateTimeField(help_text='No delivery is tried before.', null=True)),
                 ('busy_until', models.DateTimeField(help_text='While a worker sends: when it is presumed dead.', null=True)),
-                ('client', models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='accounts.apikey')),
+                ('api_key', models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='accounts.apikey', verbose_name='API key')),
             ],
             options={
-                'ordering': ('client', 'origin'),
-                'constraints': [models.UniqueConstraint(fields=('client', 'origin'), name='webhooks_one_endpoint'), models.UniqueConstraint(condition=models.Q(('client', None)), fields=('origin',), name='webhooks_one_endpoint_without_client', violation_error_message='There is an endpoint with this address already.')],
+                'ordering': ('api_key', 'origin'),
+                'constraints': [models.UniqueConstraint(fields=('api_key', 'origin'), name='webhooks_one_endpoint'), models.UniqueConstraint(condition=models.Q(('api_key', None)), fields=('origin',), name='webhooks_one_endpoint_without_api_key', violation_error_message='There is an endpoint with this address already.')],
             },
         ),
     ]

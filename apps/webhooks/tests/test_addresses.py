@@ -129,7 +129,7 @@ def test_is_public_accepts(address: str) -> None:
     assert is_public(address)
 
 
-def test_every_block_that_the_standard_library_calls_private_is_rejected() -> None:
+def test_is_public_rejects_private_blocks_of_standard_library() -> None:
     """A newer Python may know of blocks that the tables lack."""
     for number in range(0, 1 << 16, 13):
         for address in (f"{number >> 8}.{number & 255}.7.7", f"{number:x}::7:7"):
@@ -137,6 +137,6 @@ def test_every_block_that_the_standard_library_calls_private_is_rejected() -> No
             assert (ip.is_global and not ip.is_multicast) or not is_public(address), address
 
 
-def test_the_tables_cover_every_address() -> None:
+def test_is_public_tables_cover_every_address() -> None:
     for table in addresses._TABLES.values():
         assert table[-1][:2] == (0, 0)

@@ -1,4 +1,4 @@
-"""The documented receivers, run against real webhooks."""
+"""The documented receivers verify real webhooks."""
 
 import os
 import shutil
@@ -42,7 +42,7 @@ def example(
 ) -> Iterator[tuple[str, SigningKey, Path]]:
     """A running example that knows the platform's secret: its URL, the key, and what it prints."""
     settings.WEBHOOK_ALLOW_PRIVATE = True
-    key, secret = rotate_signing_key(client=api_key[0], actor=ACTOR)
+    key, secret = rotate_signing_key(api_key=api_key[0], actor=ACTOR)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     log = tmp_path / "log"
@@ -68,25 +68,25 @@ def example(
             process.terminate()
 
 
-def test_an_example_verifies_webhooks(
+def test_example_accepts_signed_webhooks(
     example: tuple[str, SigningKey, Path], api_key: tuple[APIKey, str]
 ) -> None:
     url, key, log = example
-    client = api_key[0]
+    platform = api_key[0]
 
     def outcome() -> tuple[int | None, str]:
-        attempt = send_test(client=client, url=url, actor=ACTOR)
+        attempt = send_test(api_key=platform, url=url, actor=ACTOR)
         return attempt.status, attempt.excerpt
 
     assert outcome() == (200, "received")
-    rotate_signing_key(client=client, actor=ACTOR)
+    rotate_signing_key(api_key=platform, actor=ACTOR)
     assert outcome() == (200, "received"), "during the overlap both secrets sign"
-    end_signing_key(client=client, key_id=key.key_id, actor=ACTOR)
+    end_signing_key(api_key=platform, key_id=key.key_id, actor=ACTOR)
     assert outcome() == (401, "the signature is not right")
     assert log.read_text().count("received test") == 2
 
 
-def test_an_example_rejects_what_was_forged_or_replayed(example: tuple[str, SigningKey, Path]) -> None:
+def test_example_rejects_forged_and_replayed_webhooks(example: tuple[str, SigningKey, Path]) -> None:
     url, key, log = example
     now = int(time.time())
     body = b'{"event":"test"}'
@@ -120,7 +120,7 @@ def test_an_example_rejects_what_was_forged_or_replayed(example: tuple[str, Sign
     assert log.read_text().count("received test") == 1
 
 
-def test_the_documentation_shows_every_example() -> None:
+def test_documentation_shows_every_example() -> None:
     shown = dict(examples())
     files = {path.name for path in FOLDER.glob("receiver.*")}
     assert {"Python", "Node.js", "PHP"} == shown.keys()

@@ -1,4 +1,4 @@
-"""Which attempts are repeated, and when."""
+"""Classification of attempts and the time of retries."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -16,7 +16,7 @@ def respond(status: int, retry_after: str = "", excerpt: str = "") -> retries.At
     return attempt(lambda: Response(status, retry_after, excerpt, 0.1))
 
 
-def test_every_status_is_delivered_permanent_or_temporary() -> None:
+def test_attempt_classifies_every_status() -> None:
     kinds = {status: respond(status) for status in range(200, 600)}
     delivered = {status for status, kind in kinds.items() if kind.is_delivered}
     temporary = {status for status, kind in kinds.items() if not kind.is_delivered and not kind.is_permanent}
@@ -33,7 +33,7 @@ def test_every_status_is_delivered_permanent_or_temporary() -> None:
         (ResponseTimeoutError, False, True),
     ],
 )
-def test_attempt_without_a_response(error: type[Exception], is_permanent: bool, is_timeout: bool) -> None:
+def test_attempt_without_response(error: type[Exception], is_permanent: bool, is_timeout: bool) -> None:
     def fail() -> Response:
         raise error("why")
 
@@ -46,7 +46,7 @@ def test_attempt_without_a_response(error: type[Exception], is_permanent: bool, 
     )
 
 
-def test_the_reason_names_status_redirect_and_what_the_receiver_said() -> None:
+def test_attempt_error_contains_status_redirect_and_excerpt() -> None:
     assert respond(410).error == "The receiver responded 410 Gone."
     assert respond(599).error == "The receiver responded 599."
     assert "use the final URL" in respond(301).error
@@ -75,5 +75,5 @@ def test_the_reason_names_status_redirect_and_what_the_receiver_said() -> None:
     ],
 )
 def test_parse_retry_after(value: str, seconds: int | None) -> None:
-    found = parse_retry_after(value, NOW)
-    assert found == (None if seconds is None else timedelta(seconds=seconds))
+    retry_at = parse_retry_after(value, NOW)
+    assert retry_at == (None if seconds is None else timedelta(seconds=seconds))

@@ -42,7 +42,7 @@ def send(port: int, scheme: str = "http", host: str = "127.0.0.1", **options: An
     ],
 )
 @pytest.mark.usefixtures("private")
-def test_a_receiver_that_drips_its_head_is_left_at_the_deadline(head: bytes) -> None:
+def test_post_slow_headers_end_at_deadline(head: bytes) -> None:
     with raw_server(drip(head)) as port:
         start = time.monotonic()
         with pytest.raises(ResponseTimeoutError, match=r"0\.6 seconds"):
@@ -51,7 +51,7 @@ def test_a_receiver_that_drips_its_head_is_left_at_the_deadline(head: bytes) -> 
 
 
 @pytest.mark.usefixtures("private")
-def test_a_receiver_that_never_reads_is_left_at_the_deadline() -> None:
+def test_post_receiver_that_never_reads_ends_at_deadline() -> None:
     done = threading.Event()
     with raw_server(lambda connection: done.wait(20) and None) as port:
         start = time.monotonic()
@@ -64,7 +64,7 @@ def test_a_receiver_that_never_reads_is_left_at_the_deadline() -> None:
 
 
 @pytest.mark.usefixtures("private")
-def test_a_body_that_drips_changes_nothing_about_the_status() -> None:
+def test_post_slow_body_returns_status() -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nhello"
     with raw_server(drip(head)) as port:
         start = time.monotonic()
@@ -77,7 +77,7 @@ def test_a_body_that_drips_changes_nothing_about_the_status() -> None:
 
 
 @pytest.mark.usefixtures("private")
-def test_a_response_is_bounded() -> None:
+def test_post_limits_size_of_response() -> None:
     def flood(connection: socket.socket) -> None:
         read_request(connection)
         while True:
@@ -106,7 +106,7 @@ def test_a_response_is_bounded() -> None:
     "answer", [b"", b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 abc OK\r\n\r\n", b"\x16\x03\x01\x02\x00" * 50]
 )
 @pytest.mark.usefixtures("private")
-def test_what_is_not_http_is_no_response(answer: bytes) -> None:
+def test_post_response_that_is_not_http(answer: bytes) -> None:
     def serve(connection: socket.socket) -> None:
         read_request(connection)
         connection.sendall(answer)
@@ -117,20 +117,20 @@ def test_what_is_not_http_is_no_response(answer: bytes) -> None:
 
 
 @pytest.mark.usefixtures("private")
-def test_a_closed_port_is_no_response() -> None:
+def test_post_closed_port() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         with pytest.raises(NoResponseError, match="refused"):
             send(closed.getsockname()[1])
 
 
-def test_a_redirect_is_a_response(receiver: Receiver) -> None:
+def test_post_does_not_follow_redirect(receiver: Receiver) -> None:
     receiver.status = 302
     assert post(url=receiver.url, body=b"{}", headers={}).status == 302
     assert len(receiver.got) == 1
 
 
-def test_international_urls_are_encoded(receiver: Receiver) -> None:
+def test_post_encodes_international_url(receiver: Receiver) -> None:
     url = f"http://127.0.0.1:{receiver.server_port}/straße?q=ü b"
     assert post(url=url, body=b"{}", headers={}).status == 200
     assert receiver.got[0][2] == "/stra%C3%9Fe?q=%C3%BC%20b"
@@ -152,7 +152,7 @@ def tls_context(certificate: trustme.LeafCert) -> ssl.SSLContext:
 
 
 @pytest.mark.usefixtures("private")
-def test_tls_is_verified_and_has_the_same_deadline(certificate: trustme.LeafCert) -> None:
+def test_post_verifies_certificate_within_deadline(certificate: trustme.LeafCert) -> None:
     def respond(connection: socket.socket) -> None:
         read_request(connection)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
@@ -174,7 +174,7 @@ def test_tls_is_verified_and_has_the_same_deadline(certificate: trustme.LeafCert
         assert time.monotonic() - start < LATEST
 
 
-def test_a_resolver_that_hangs_is_left_at_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_post_hanging_resolver_ends_at_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
 
     def hang(*args: Any, **kwargs: Any) -> Any:
@@ -198,34 +198,74 @@ def answer_with(*addresses: str) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::127.0.0.1", "fec0::1", "3fff::1", "169.254.169.254"])
-def test_a_name_with_any_private_address_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_post_rejects_name_with_any_private_address(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", answer_with("93.184.216.34", address))
     with pytest.raises(InvalidEndpointError, match="public internet"):
         send(80, host="rebind.example")
 
 
-def test_the_address_that_was_connected_to_is_checked(
+@pytest.mark.parametrize(
+    ("host", "is_valid"),
+    [
+        ("platform.example", True),
+        ("localhost.example", True),
+        ("93.184.216.34", True),
+        ("[2606:4700::1111]", True),
+        ("localhost", False),
+        ("LocalHost.", False),
+        ("app.localhost", False),
+        ("127.0.0.1", False),
+        ("127.1", False),
+        ("2130706433", False),
+        ("0x7f.0.0.1", False),
+        ("10.0.0.7:8080", False),
+        ("[::1]", False),
+        ("[::ffff:192.168.1.1]", False),
+        ("user:secret@platform.example", False),
+    ],
+)
+def test_check_url_without_dns(
+    host: str, is_valid: bool, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get_address = socket.getaddrinfo
+
+    def numeric_only(*args: Any, flags: int = 0) -> Any:
+        assert flags & socket.AI_NUMERICHOST
+        return get_address(*args, flags=flags)
+
+    monkeypatch.setattr(socket, "getaddrinfo", numeric_only)
+    if is_valid:
+        transport.check_url(f"https://{host}/hook")
+        return
+    with pytest.raises(InvalidEndpointError):
+        transport.check_url(f"https://{host}/hook")
+    settings.WEBHOOK_ALLOW_PRIVATE = True
+    if "@" not in host:
+        transport.check_url(f"https://{host}/hook")
+
+
+def test_post_checks_address_after_connecting(
     receiver: Receiver, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even if the first check were deceived, nothing is sent."""
+    """The second check prevents sending if the first one was wrong."""
     settings.WEBHOOK_ALLOW_PRIVATE = False
     checked: list[str] = []
 
-    def deceived(address: str) -> bool:
+    def is_public_once(address: str) -> bool:
         checked.append(address)
         return len(checked) == 1
 
-    monkeypatch.setattr(transport, "is_public", deceived)
+    monkeypatch.setattr(transport, "is_public", is_public_once)
     with pytest.raises(InvalidEndpointError, match="public internet"):
         send(receiver.server_port)
     assert checked == ["127.0.0.1", "127.0.0.1"]
     assert receiver.got == []
 
 
-def test_a_name_is_resolved_once_and_the_next_address_is_tried(
+def test_post_resolves_once_and_tries_next_address(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name that resolves differently a moment later gains nothing."""
+    """A name that resolves to another address later (DNS rebinding) has no effect."""
     names: list[str] = []
 
     def resolve(host: str, port: int, **kwargs: Any) -> Any:
@@ -262,13 +302,13 @@ def test_a_name_is_resolved_once_and_the_next_address_is_tried(
         "",
     ],
 )
-def test_post_refuses_url(url: str) -> None:
+def test_post_rejects_url(url: str) -> None:
     with pytest.raises((InvalidEndpointError, NoResponseError)) as caught:
         post(url=url, body=b"", headers={}, seconds=5)
     assert isinstance(caught.value, InvalidEndpointError) or "resolved" in str(caught.value)
 
 
-def test_headers_can_not_be_smuggled_into_the_request(receiver: Receiver) -> None:
+def test_post_rejects_header_injection(receiver: Receiver) -> None:
     url = f"http://127.0.0.1:{receiver.server_port}/a\r\nX-Evil: 1"
     assert post(url=url, body=b"{}", headers={}).status == 200
     assert "X-Evil" not in receiver.got[0][0]

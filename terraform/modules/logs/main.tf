@@ -1,7 +1,7 @@
 locals {
   kinds = toset(["web", "worker", "mlflow"])
   # Metrics that CloudWatch reads from the JSON log lines of the workers.
-  figures = {
+  metrics = {
     queue_age  = "queue_age_seconds"
     mirror_lag = "mirror_lag_seconds"
   }
@@ -15,7 +15,7 @@ resource "aws_cloudwatch_log_group" "this" {
 }
 
 resource "aws_cloudwatch_log_metric_filter" "this" {
-  for_each       = local.figures
+  for_each       = local.metrics
   name           = each.key
   log_group_name = aws_cloudwatch_log_group.this["worker"].name
   pattern        = "{ $.${each.value} = * }"

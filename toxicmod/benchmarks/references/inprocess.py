@@ -18,7 +18,7 @@ torch.set_num_threads(1)
 
 
 class Bert(torch.nn.Module):
-    """BERT-base as a graph (Devlin et al. 2019), six outputs; weights are random: only its time counts."""
+    """BERT-base (Devlin et al. 2019) with six outputs and random weights, because only the time counts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ def bert() -> Callable[[str], Any]:
 
     @torch.inference_mode()
     def score(text: str) -> Any:
-        # About four word pieces to three words, and the two marks at the ends; splitting takes no time here.
+        # About four word pieces for three words, and two special tokens. Tokenizing is not measured.
         length = min(512, 2 + len(text.split()) * 4 // 3)
         return model(torch.randint(0, 30_522, (1, length)))
 
@@ -60,9 +60,9 @@ def median(score: Callable[[str], Any], texts: Sequence[str]) -> float:
 if __name__ == "__main__":
     with open(sys.argv[1]) as file:
         comments = json.load(file)
-    found = {
+    milliseconds = {
         "alt-profanity-check": median(lambda text: predict_prob([text]), comments),
         "BERT-base graph, random weights": median(bert(), comments[:50]),
     }
     names = ("alt-profanity-check", "scikit-learn", "torch", "fastapi", "uvicorn", "django", "gunicorn")
-    print(json.dumps({"milliseconds": found, "versions": {name: version(name) for name in names}}))
+    print(json.dumps({"milliseconds": milliseconds, "versions": {name: version(name) for name in names}}))

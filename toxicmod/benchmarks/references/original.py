@@ -28,9 +28,9 @@ class Comment(BaseModel):
     text: str
 
 
-def both(pipeline: Any, text: str) -> dict[str, dict[str, float]]:
+def predict_labels_and_probabilities(pipeline: Any, text: str) -> dict[str, dict[str, float]]:
     labels = pipeline.predict([text])[0]
-    probabilities = [each[0, 1] for each in pipeline.predict_proba([text])]
+    probabilities = [column[0, 1] for column in pipeline.predict_proba([text])]
     logging.info("predict_proba %s %s %s", text, labels, probabilities)
     return {
         "labels": dict(zip(LABELS, labels.tolist(), strict=True)),
@@ -40,18 +40,18 @@ def both(pipeline: Any, text: str) -> dict[str, dict[str, float]]:
 
 @app.post("/predict_proba")
 def predict_proba(comment: Comment) -> dict[str, dict[str, float]]:
-    return both(model, comment.text)
+    return predict_labels_and_probabilities(model, comment.text)
 
 
 @app.post("/loading")
 def loading(comment: Comment) -> dict[str, dict[str, float]]:
-    return both(joblib.load(os.environ["MODEL"]), comment.text)
+    return predict_labels_and_probabilities(joblib.load(os.environ["MODEL"]), comment.text)
 
 
 @app.post("/alone")
 def alone(comment: Comment) -> dict[str, float]:
-    """Half of it: the probabilities without the labels."""
-    probabilities = [each[0, 1] for each in model.predict_proba([comment.text])]
+    """Return the probabilities without the labels."""
+    probabilities = [column[0, 1] for column in model.predict_proba([comment.text])]
     logging.info("predict_proba %s %s", comment.text, probabilities)
     return dict(zip(LABELS, map(float, probabilities), strict=True))
 

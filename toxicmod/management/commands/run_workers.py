@@ -5,21 +5,34 @@ import os
 import signal
 import time
 from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
+from celery.beat import EmbeddedService
 from django.core.management import BaseCommand
 from django.db import connections
 
+from apps.classifier.normalise import normalise
 from toxicmod.celery import app
 from toxicmod.parent_death import end_with_parent
 
 # Webhooks wait for servers of others, so they run in threads and don't block other tasks. A training process
 # ends after each task, which frees the memory of scikit-learn and MLflow.
 WORKERS = {
-    "worker": "-Q default -c 2 --max-memory-per-child 230000 --beat",
+    "worker": "-Q default -c 2 --max-memory-per-child 320000",
     "webhooks": "-Q webhooks -P threads -c 8",
     "trainer": "-Q training -c 1 --max-tasks-per-child 1",
 }
+# Celery imports these modules when a worker starts, and they take 30 MB in each process that does.
+PRELOADED = (
+    "celery.apps.worker",
+    "celery.concurrency.prefork",
+    "celery.concurrency.thread",
+    "celery.worker.consumer",
+    "kombu.transport.redis",
+)
+# A thread of this worker, which does not fork, schedules tasks. A process for it would take 35 MB.
+SCHEDULING_WORKER = "webhooks"
 NICENESS = {"trainer": 10}
 # A training run takes too long to wait for: it is interrupted (Celery's cold shutdown) and starts again
 # later.
@@ -44,6 +57,9 @@ class Command(BaseCommand):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGALRM, self._kill)
         app.loader.import_default_modules()
+        for module in PRELOADED:
+            import_module(module)
+        normalise("warm")  # loads the compiler of Numba, which takes 50 MB in each process that does
         connections.close_all()
         gc.collect()
         gc.freeze()
@@ -69,10 +85,9 @@ class Command(BaseCommand):
             signal.signal(number, signal.SIG_DFL)
         end_with_parent()
         os.nice(NICENESS.get(name, 0))
-        arguments = WORKERS[name].split()
-        if "--beat" in arguments:
-            arguments += ["--schedule", self._schedule]
-        app.worker_main(["-q", "worker", "-l", "WARNING", "-n", f"{name}@%h", *arguments])
+        if name == SCHEDULING_WORKER:
+            EmbeddedService(app, thread=True, schedule_filename=self._schedule).start()
+        app.worker_main(["-q", "worker", "-l", "WARNING", "-n", f"{name}@%h", *WORKERS[name].split()])
         os._exit(0)
 
     def _stop(self, number: int, frame: Any) -> None:

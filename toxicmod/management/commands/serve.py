@@ -94,6 +94,9 @@ class Command(BaseCommand):
         os.environ["REDIS_URL"] = self._write_broker_config(run)
         # A web process takes about 90 MB, so with two of them the whole system takes less than 1 GB.
         os.environ.setdefault("WEB_CONCURRENCY", str(min(os.cpu_count() or 1, 2)))
+        # glibc keeps freed memory for each thread. With these settings it returns most of it.
+        os.environ.setdefault("MALLOC_ARENA_MAX", "2")
+        os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "131072")
         config = run / "supervisord.conf"
         programs = _CONFIG.format(
             run=run,

@@ -206,7 +206,7 @@ class ApiModerator(Platform):
         """Decide the items with the highest priority by their words; return the number of decisions."""
         for number in range(1, count + 1):
             item = self.api(
-                "POST", "moderation/queue/claim", {"priority": queue} if queue else {}, expect=(200, 204)
+                "POST", "moderation/queue/claim", {"queue": queue} if queue else {}, expect=(200, 204)
             )
             if item is None:
                 return number - 1

@@ -49,13 +49,13 @@ comment. Nothing is stored as a prediction."""
             raise CommandError("--threshold must be greater than 0 and at most 1.")
         if options["per_second"] <= 0:
             raise CommandError("--per-second must be greater than 0.")
-        served = serving.current()
+        loaded_model = serving.current()
         rows = comparison.read(path, options["text_column"])
         key = os.environ.get("PERSPECTIVE_API_KEY", "")
         client = PerspectiveClient(options["url"], key, options["per_second"], self.warn) if key else None
         if client:
             rows = client.add_scores(rows, options["save"])
-        scored = comparison.score_rows(rows, served.scorer)
+        scored = comparison.score_rows(rows, loaded_model.scorer)
         comparisons = comparison.compare(tqdm(scored, unit=" comments", disable=None), threshold)
         if client and client.rejected:
             self.warn(f"{client.rejected:,} comments were rejected by {options['url']} and are left out.")
@@ -77,6 +77,6 @@ comment. Nothing is stored as a prediction."""
         plot = options["plot"] or path.with_suffix(".png")
         comparison.plot(comparisons, plot)
         self.stdout.write(
-            f"At its threshold, model v{served.number} flags as many comments as Perspective at "
+            f"At its threshold, model v{loaded_model.number} flags as many comments as Perspective at "
             f"{threshold:g}. Plot: {plot}"
         )

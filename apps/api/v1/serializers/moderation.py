@@ -10,6 +10,8 @@ from apps.api.v1.serializers.predictions import OUTCOME_HELP, LabelsField, Proba
 from apps.classifier.labels import LABELS
 from apps.moderation import selectors
 from apps.moderation.models import Appeal, Decision, Queue, QueueItem, Submission
+from apps.webhooks.exceptions import InvalidEndpointError
+from apps.webhooks.transport import check_url
 
 
 class ContextRequest(StrictSerializer):
@@ -37,8 +39,18 @@ class ModerateRequest(StrictSerializer):
         default="",
         max_length=500,
         allow_blank=True,
-        help_text="The URL that gets a signed webhook when a moderator decides.",
+        help_text="The URL, on the public internet, that gets a webhook when a moderator decides. It is "
+        "signed if your API key has a signing secret.",
     )
+
+    def validate_callback_url(self, url: str) -> str:
+        """Reject a URL to which no webhook can be sent."""
+        try:
+            if url:
+                check_url(url)
+        except InvalidEndpointError as error:
+            raise serializers.ValidationError(str(error)) from error
+        return url
 
 
 class ReasonResult(serializers.Serializer):
@@ -67,7 +79,7 @@ class ModerateResult(serializers.Serializer):
 
 class QueueQuery(StrictSerializer):
     status = serializers.ChoiceField(choices=QueueItem.Status.choices, default=QueueItem.Status.OPEN)
-    priority = serializers.ChoiceField(choices=Queue.choices, required=False, help_text="The queue.")
+    queue = serializers.ChoiceField(choices=Queue.choices, required=False)
     label = serializers.ChoiceField(choices=LABELS, required=False)
     community = StringField(max_length=100, required=False, allow_blank=True)
     mine = serializers.BooleanField(default=False, help_text="Only items that the moderator holds.")
@@ -77,10 +89,10 @@ class QueueQuery(StrictSerializer):
 class QueueItemResult(serializers.ModelSerializer):
     """A queue item. In a blind second review, the fields that could bias the moderator are null."""
 
-    priority = serializers.CharField(source="queue")
+    queue = serializers.CharField()
     label = serializers.SerializerMethodField()
     score = serializers.SerializerMethodField()
-    why_first = serializers.CharField(source="priority_explanation")
+    priority_explanation = serializers.SerializerMethodField()
     is_overdue = serializers.BooleanField()
     text = serializers.CharField(source="submission.text")
     context = serializers.DictField(source="submission.context")
@@ -97,10 +109,10 @@ class QueueItemResult(serializers.ModelSerializer):
             "version",
             "status",
             "kind",
-            "priority",
+            "queue",
             "label",
             "score",
-            "why_first",
+            "priority_explanation",
             "community",
             "created_at",
             "due_at",
@@ -113,6 +125,9 @@ class QueueItemResult(serializers.ModelSerializer):
             "prediction_id",
             "probabilities",
         )
+
+    def get_priority_explanation(self, item: QueueItem) -> str:
+        return item.explain_priority(self.context["user"])
 
     def get_label(self, item: QueueItem) -> str | None:
         return None if item.is_blind else item.label
@@ -164,7 +179,7 @@ class QueuePage(serializers.Serializer):
 
 
 class ClaimNextRequest(StrictSerializer):
-    priority = serializers.ChoiceField(choices=Queue.choices, required=False)
+    queue = serializers.ChoiceField(choices=Queue.choices, required=False)
     community = StringField(max_length=100, required=False, allow_blank=True)
     label = serializers.ChoiceField(choices=LABELS, required=False)
 
@@ -268,7 +283,7 @@ class AppealCountsResult(serializers.Serializer):
     overturned = serializers.IntegerField()
 
 
-class OwnFiguresResult(serializers.Serializer):
+class ModeratorStatisticsResult(serializers.Serializer):
     decisions = serializers.IntegerField()
     actions = serializers.DictField(child=serializers.IntegerField())
     mean_seconds = serializers.FloatField(allow_null=True)
@@ -282,7 +297,7 @@ class ModerationStatsResult(serializers.Serializer):
 
     views = ViewCountResult(many=True)
     appeals = AppealCountsResult()
-    own = OwnFiguresResult()
+    moderator = ModeratorStatisticsResult()
 
 
 class AppealRequest(StrictSerializer):

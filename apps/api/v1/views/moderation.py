@@ -17,6 +17,7 @@ from apps.api.v1.serializers import moderation as s
 from apps.api.v1.views.predictions import PROBLEM, PROBLEMS
 from apps.core.exceptions import PermissionDeniedError
 from apps.moderation import actions, saved_views, statistics, webhooks
+from apps.moderation.availability import LAST_ESCALATED_BY
 from apps.moderation.models import Decision, PolicyRule, QueueItem, Submission
 from apps.moderation.permissions import visible_item, visible_to
 from apps.moderation.selectors import visible
@@ -57,11 +58,11 @@ class ModerateView(APIView):
         data = s.ModerateRequest.validated(request.data)
         if data["callback_url"] and request.auth is None:
             raise exceptions.ValidationError(
-                {"callback_url": ["Webhooks need an API key, which signs them."]}
+                {"callback_url": ["Webhooks need an API key: send one with the request."]}
             )
         result = actions.moderate(
             text=data["text"],
-            client=request.auth,
+            api_key=request.auth,
             community=data["community"],
             author_ref=data["author"],
             external_id=data["external_id"],
@@ -128,14 +129,16 @@ class QueueListView(QueueView):
         items = visible_to(user).filter(status=data["status"])
         if data["mine"]:
             items = items.filter(lease_by=user)
-        for name, column in (("priority", "queue"), ("label", "label"), ("community", "community")):
+        for name in ("queue", "label", "community"):
             if name in data:
-                items = items.filter(**{column: data[name]})
+                items = items.filter(**{name: data[name]})
         if data["status"] != QueueItem.Status.OPEN:
             self.ordering = ("-pk",)
         paginator = QueuePagination()
-        page = paginator.paginate_queryset(items.with_related(), request, view=self)
-        return paginator.get_paginated_response(s.QueueItemResult(page, many=True).data)
+        items = items.with_related().annotate(escalated_by=LAST_ESCALATED_BY)
+        page = paginator.paginate_queryset(items, request, view=self)
+        results = s.QueueItemResult(page, many=True, context={"user": user})
+        return paginator.get_paginated_response(results.data)
 
 
 class ClaimNextView(QueueView):
@@ -151,7 +154,7 @@ class ClaimNextView(QueueView):
         user = self.moderator()
         item = actions.claim_next(
             user=user,
-            view=data.get("priority", "all"),
+            view=data.get("queue", "all"),
             community=data.get("community"),
             label=data.get("label"),
         )
@@ -216,7 +219,7 @@ class DecideView(ItemActionView):
             "labels": data.get("labels"),
             "rule": self._rule(item, data),
             "note": data["note"],
-            "client": request.auth,
+            "api_key": request.auth,
         }
         if data["similar"]:
             results = actions.decide_cluster(**options)
@@ -267,7 +270,7 @@ class ModerationStatsView(QueueView):
         data = {
             "views": saved_views.view_counts(user),
             "appeals": statistics.appeal_counts(communities=communities_of(user)),
-            "own": statistics.moderator_statistics(user),
+            "moderator": statistics.moderator_statistics(user),
         }
         return Response(s.ModerationStatsResult(data).data)
 
@@ -290,6 +293,6 @@ class AppealsView(APIView):
             )
         else:
             appeal = actions.appeal_for(
-                decision_id=data["decision_id"], client=request.auth, text=data["text"]
+                decision_id=data["decision_id"], api_key=request.auth, text=data["text"]
             )
         return Response(s.AppealResult(appeal).data, status=201)

@@ -73,10 +73,10 @@ class PredictView(APIView):
         """
         self.data = data = self.request_serializer.validated(request.data)
         self.texts = data["texts"] if "texts" in data else [data["text"]]
-        client, community, do_not_store = request.auth, data["community"], data["do_not_store"]
+        api_key, community, do_not_store = request.auth, data["community"], data["do_not_store"]
         ids = data["external_ids"] or repeat("")
         return [
-            actions.Comment(text, client, community, external_id, do_not_store)
+            actions.Comment(text, api_key, community, external_id, do_not_store)
             for text, external_id in zip(self.texts, ids, strict=False)
         ]
 
@@ -84,11 +84,11 @@ class PredictView(APIView):
         """Return the response for the scored comments, or raise the exception that prevented scoring them."""
         if isinstance(scored, Exception):
             raise scored
-        rows, served = scored
-        results = [self.result(row, served.number) for row in rows]
+        rows, loaded_model = scored
+        results = [self.result(row, loaded_model.number) for row in rows]
         if self.data.get("explain"):
             for text, result in zip(self.texts, results, strict=True):
-                result["explanation"] = serialize_explanation(served.scorer.explain(text))
+                result["explanation"] = serialize_explanation(loaded_model.scorer.explain(text))
         return Response({"results": results} if "texts" in self.data else results[0])
 
     def result(self, row: PredictionRow, version: int) -> dict[str, Any]:
@@ -157,7 +157,7 @@ class PredictionView(APIView):
     @extend_schema(responses={200: s.PredictionRecord, **PROBLEMS})
     def get(self, request: Request, pk: str) -> Response:
         prediction = problems.get_or_404(
-            Prediction.objects.select_related("model_version"), pk=pk, client=request.auth
+            Prediction.objects.select_related("model_version"), pk=pk, api_key=request.auth
         )
         return Response(s.PredictionRecord(prediction).data)
 
@@ -171,14 +171,14 @@ class FeedbackView(APIView):
     def post(self, request: Request) -> Response:
         data = s.FeedbackRequest.validated(request.data)
         prediction = problems.get_or_404(
-            Prediction.objects.all(), pk=data["prediction_id"], client=request.auth
+            Prediction.objects.all(), pk=data["prediction_id"], api_key=request.auth
         )
         feedback = actions.give_feedback(
             prediction=prediction,
             is_right=data["is_right"],
             true_labels=data.get("labels"),
             remark=data["remark"],
-            client=request.auth,
+            api_key=request.auth,
         )
         return Response(s.FeedbackResult(feedback).data, status=201)
 

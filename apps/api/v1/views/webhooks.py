@@ -28,7 +28,7 @@ class SigningKeysView(WebhooksView):
 
     @extend_schema(responses={200: s.SigningKeyResult(many=True), **PROBLEMS}, operation_id="webhook_keys")
     def get(self, request: Request) -> Response:
-        keys = SigningKey.objects.active().filter(client=request.auth)
+        keys = SigningKey.objects.active().filter(api_key=request.auth)
         return Response(s.SigningKeyResult(keys, many=True).data)
 
     @extend_schema(
@@ -39,7 +39,7 @@ class SigningKeysView(WebhooksView):
     def post(self, request: Request) -> Response:
         data = s.RotateRequest.validated(request.data or {})
         key, secret = actions.rotate_signing_key(
-            client=request.auth,
+            api_key=request.auth,
             actor=request.auth,
             overlap=timedelta(hours=data["overlap_hours"]),
         )
@@ -52,9 +52,9 @@ class SigningKeyView(WebhooksView):
 
     @extend_schema(responses={204: None, **CONFLICTS}, operation_id="end_webhook_key")
     def delete(self, request: Request, key_id: str) -> Response:
-        if not SigningKey.objects.active().filter(client=request.auth, key_id=key_id).exists():
+        if not SigningKey.objects.active().filter(api_key=request.auth, key_id=key_id).exists():
             raise exceptions.NotFound("There is no such active key.")
-        actions.end_signing_key(client=request.auth, key_id=key_id, actor=request.auth)
+        actions.end_signing_key(api_key=request.auth, key_id=key_id, actor=request.auth)
         return Response(status=204)
 
 
@@ -68,11 +68,11 @@ class TestWebhookView(WebhooksView):
     )
     def post(self, request: Request) -> Response:
         data = s.TestWebhookRequest.validated(request.data)
-        attempt = actions.send_test(client=request.auth, url=data["url"], actor=request.auth)
+        attempt = actions.send_test(api_key=request.auth, url=data["url"], actor=request.auth)
         return Response(
             {
                 "is_delivered": attempt.is_delivered,
-                "is_signed": SigningKey.objects.active().filter(client=request.auth).exists(),
+                "is_signed": SigningKey.objects.active().filter(api_key=request.auth).exists(),
                 "status": attempt.status,
                 "seconds": round(attempt.seconds, 3),
                 "error": attempt.error,

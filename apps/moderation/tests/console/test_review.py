@@ -21,7 +21,7 @@ from apps.moderation.models import (
     Skip,
 )
 from toxicmod.testing.console import FETCH, console_url, decision_form, staff_client
-from toxicmod.testing.factories import HOSTILE_TEXT, create_queue_item, restrict_to_communities
+from toxicmod.testing.factories import HOSTILE_TEXT, create_queue_item, decide_item, restrict_to_communities
 
 
 def test_review_redirects_to_the_first_item(item: QueueItem, ann: User, moderator_client: Client) -> None:
@@ -426,6 +426,61 @@ def test_decide_requires_a_reason_for_a_rejection(item: QueueItem, moderator_cli
     assert moderator_client.post(console_url("decide", item.pk), {"action": "dance"}).status_code == 422
 
 
+def test_item_links_a_viewer_to_the_following_item(
+    model: Any, policy: Policy, person: Callable[..., User]
+) -> None:
+    items = [create_queue_item(f"threat=0.9 number {number}", author_ref="a") for number in range(3)]
+    QueueItem.objects.update(priority=1.0)  # equal: the newest comes first
+    viewer = staff_client(person("val", "viewer"))
+    url = viewer.get(console_url("review", view="urgent"))["Location"]
+    for item in reversed(items):
+        assert url == console_url("item", item.pk, view="urgent")
+        links = re.findall(r'class="next-link" href="([^"]+)"', viewer.get(url).content.decode())
+        url = links[0]
+    assert url == console_url("review", view="urgent")
+
+
+def test_release_and_next_passes_items_of_equal_priority(
+    model: Any, policy: Policy, moderator_client: Client
+) -> None:
+    items = [create_queue_item(f"threat=0.9 number {number}", author_ref="a") for number in range(3)]
+    QueueItem.objects.update(priority=1.0)
+    for item, following in ((items[2], items[1]), (items[1], items[0])):
+        answer = moderator_client.post(console_url("release_and_next", item.pk))
+        assert answer["Location"] == console_url("item", following.pk)
+
+
+@pytest.mark.parametrize("action", ["approve", "reject"])
+def test_undo_restores_the_labels_and_the_note_of_the_own_decision(
+    item: QueueItem, moderator_client: Client, lead_client: Client, action: str
+) -> None:
+    def form(client: Client) -> tuple[list[str], str]:
+        html = client.get(console_url("item", item.pk)).content.decode()
+        ticked = re.findall(r'name="labels" value="(\w+)"[^>]* checked', html)
+        return ticked, re.findall(r"<textarea[^>]*>(.*)</textarea>", html)[0]
+
+    fields = {"labels": ["obscene", "insult"], "note": "See <thread>"}
+    for client in (lead_client, moderator_client):
+        client.post(console_url("decide", item.pk), decision_form(item, action, **fields))
+        client.post(console_url("undo", Decision.objects.latest("pk").pk))
+        assert form(client) == (["obscene", "insult"], "See &lt;thread&gt;")
+        actions.release(item_id=item.pk, user=User.objects.get(pk=client.session["_auth_user_id"]))
+    assert form(lead_client) == ([], "")
+
+
+def test_undo_restores_none_of_these_in_a_blind_review(
+    item: QueueItem, ben: User, moderator_client: Client
+) -> None:
+    Policy.objects.update(second_review_share=1.0)
+    decide_item(item, ben)
+    second = QueueItem.objects.get(kind="second")
+    moderator_client.post(console_url("decide", second.pk), decision_form(second, "reject", none="on"))
+    moderator_client.post(console_url("undo", Decision.objects.latest("pk").pk))
+    html = moderator_client.get(console_url("item", second.pk)).content.decode()
+    assert re.search(r'name="none"[^>]* checked', html)
+    assert 'name="labels" value="insult" form="decide" aria-keyshortcuts="5">' in html
+
+
 def test_decide_late_does_not_reveal_the_first_decision(
     item: QueueItem, ann: User, ben: User, moderator_client: Client
 ) -> None:
@@ -445,6 +500,9 @@ def test_decide_late_does_not_reveal_the_first_decision(
         page = response.content.decode()
         assert response.status_code == 409
         assert "Another moderator has decided this item meanwhile." in page
+        is_change = response.wsgi_request.method == "POST"
+        assert ("Your change was not saved" in page) == is_change
+        assert ("This item is not available" in page) != is_change
         assert "ben" not in page
     QueueItem.objects.filter(pk=item.pk).update(community="elsewhere")
     ann.all_communities = False

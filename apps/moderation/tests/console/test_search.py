@@ -13,8 +13,8 @@ from toxicmod.testing.factories import create_queue_item
 
 
 @pytest.mark.parametrize("key", ["number", "external", "author", "prediction"])
-def test_search(model: Any, policy: Policy, client_key: Any, moderator_client: Client, key: str) -> None:
-    item = create_queue_item("insult=0.7", client=client_key, external_id="c-17", author_ref="hooligan")
+def test_search(model: Any, policy: Policy, platform_key: Any, moderator_client: Client, key: str) -> None:
+    item = create_queue_item("insult=0.7", api_key=platform_key, external_id="c-17", author_ref="hooligan")
     create_queue_item("insult=0.7", author_ref="other")
     queries = {"number": item.pk, "external": "c-17", "author": "hooligan", "prediction": item.submission_id}
     response = moderator_client.get(console_url("search", q=queries[key]))

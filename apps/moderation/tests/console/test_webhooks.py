@@ -86,9 +86,9 @@ def test_resend_all(delivery: Delivery, lead_client: Client, ann: User) -> None:
 
 
 def test_signing_shows_a_new_secret_once(
-    client_key: APIKey, administrator_client: Client, lead_client: Client
+    platform_key: APIKey, administrator_client: Client, lead_client: Client
 ) -> None:
-    page, rotate = console_url("signing", client_key.pk), console_url("rotate_signing_key", client_key.pk)
+    page, rotate = console_url("signing", platform_key.pk), console_url("rotate_signing_key", platform_key.pk)
     assert "not signed" in administrator_client.get(console_url("webhooks")).content.decode()
     assert "Signing secrets" not in lead_client.get(console_url("webhooks")).content.decode()
     assert lead_client.get(page).status_code == lead_client.post(rotate).status_code == 403
@@ -104,8 +104,8 @@ def test_signing_shows_a_new_secret_once(
     assert "two secrets" not in administrator_client.get(console_url("webhooks")).content.decode()
 
 
-def test_rotate_and_end_signing_key(client_key: APIKey, administrator_client: Client) -> None:
-    page, rotate = console_url("signing", client_key.pk), console_url("rotate_signing_key", client_key.pk)
+def test_rotate_and_end_signing_key(platform_key: APIKey, administrator_client: Client) -> None:
+    page, rotate = console_url("signing", platform_key.pk), console_url("rotate_signing_key", platform_key.pk)
     administrator_client.post(rotate)
     assert administrator_client.post(rotate, {"overlap_hours": "1"}).status_code == 302
     old = SigningKey.objects.last()
@@ -120,12 +120,12 @@ def test_rotate_and_end_signing_key(client_key: APIKey, administrator_client: Cl
     assert second_click.status_code == 422
     assert "A rotation is in progress" in second_click.content.decode()
     assert (
-        administrator_client.post(console_url("end_signing_key", client_key.pk, old.key_id)).status_code
+        administrator_client.post(console_url("end_signing_key", platform_key.pk, old.key_id)).status_code
         == 302
     )
     assert "Rotate secret" in administrator_client.get(page).content.decode()
     assert (
-        administrator_client.post(console_url("end_signing_key", client_key.pk, old.key_id)).status_code
+        administrator_client.post(console_url("end_signing_key", platform_key.pk, old.key_id)).status_code
         == 422
     )
     assert administrator_client.post(rotate, {"overlap_hours": "721"}).status_code == 422
@@ -133,31 +133,35 @@ def test_rotate_and_end_signing_key(client_key: APIKey, administrator_client: Cl
 
 
 def test_test_webhook_shows_the_response(
-    client_key: APIKey, administrator_client: Client, receiver: Receiver
+    platform_key: APIKey, administrator_client: Client, receiver: Receiver
 ) -> None:
-    send = console_url("test_webhook", client_key.pk)
+    send = console_url("test_webhook", platform_key.pk)
     receiver.body = b"<script>alert(1)</script>"
-    html = administrator_client.post(send, {"url": receiver.url}).content.decode()
+    html = administrator_client.post(send, {"url": receiver.url}, follow=True).content.decode()
     assert "Delivered." in html
     assert "<dd>200</dd>" in html
     assert "&lt;script&gt;alert(1)" in html
     assert "not signed: the platform has no secret" in html
+    signing = console_url("signing", platform_key.pk)
+    assert administrator_client.post(send, {"url": receiver.url})["Location"] == f"{signing}#test"
+    assert "Delivered." in administrator_client.get(signing).content.decode()
+    assert "Delivered." not in administrator_client.get(signing).content.decode()  # shown once
     receiver.status = 503
-    html = administrator_client.post(send, {"url": receiver.url}).content.decode()
+    html = administrator_client.post(send, {"url": receiver.url}, follow=True).content.decode()
     assert "Not delivered." in html
     assert "503 Service Unavailable" in html
     assert administrator_client.post(send, {"url": "nonsense:"}).status_code == 422
 
 
-def test_signing_documents_verification(client_key: APIKey, administrator_client: Client) -> None:
-    html = administrator_client.get(console_url("signing", client_key.pk)).content.decode()
+def test_signing_documents_verification(platform_key: APIKey, administrator_client: Client) -> None:
+    html = administrator_client.get(console_url("signing", platform_key.pk)).content.decode()
     for expected in ("Webhook-Signature", "hmac.compare_digest", "timingSafeEqual", "hash_equals"):
         assert expected in html
 
 
-def test_api_key_admin_links_to_signing(client_key: APIKey, administrator_client: Client) -> None:
-    page = administrator_client.get(reverse("admin:accounts_apikey_change", args=[client_key.pk]))
-    assert console_url("signing", client_key.pk) in page.content.decode()
+def test_api_key_admin_links_to_signing(platform_key: APIKey, administrator_client: Client) -> None:
+    page = administrator_client.get(reverse("admin:accounts_apikey_change", args=[platform_key.pk]))
+    assert console_url("signing", platform_key.pk) in page.content.decode()
     assert administrator_client.get(reverse("admin:accounts_apikey_add")).status_code == 200
 
 

@@ -42,7 +42,7 @@ def quality_panel(filters: Filters) -> Panel:
     feedback_rates = [confusion_rates(confusion) for confusion in by_feedback]
     return Panel(
         "Are the predictions right?",
-        _answer(int(by_moderators[0, ..., 0].sum()), moderator_rates),
+        _describe_rates(int(by_moderators[0, ..., 0].sum()), moderator_rates),
         plots=[
             _rates_plot(
                 "by moderators",
@@ -63,7 +63,7 @@ def quality_panel(filters: Filters) -> Panel:
     )
 
 
-def _answer(comments: int, rates: list[Rates]) -> str:
+def _describe_rates(comments: int, rates: list[Rates]) -> str:
     precisions = [
         (name, row.precision) for name, row in zip(LABEL_NAMES, rates, strict=True) if row.precision
     ]
@@ -190,24 +190,24 @@ def _confusions_of_both(challenger: ModelVersion, champion: ModelVersion) -> tup
 
 
 def _promotion_plots(filters: Filters) -> list[Plot]:
-    """Compare the week before with the week after the last promotion."""
+    """Compare the replaced version's week before the last promotion with its successor's week after."""
     promotion = (
         Promotion.objects.filter(replaced__isnull=False, created_at__lte=filters.end)
         .select_related("version", "replaced")
         .first()
     )
-    if promotion is None:
+    if promotion is None or promotion.replaced is None:
         return []
-    all_versions = Filters(filters.window, filters.community, filters.source)
     weeks = {}
-    for name, begin in (
-        (f"{promotion.replaced}, week before", promotion.created_at - WEEK),
-        (f"{promotion.version}, week after", promotion.created_at),
+    for version, name, begin in (
+        (promotion.replaced, "week before", promotion.created_at - WEEK),
+        (promotion.version, "week after", promotion.created_at),
     ):
+        of_version = Filters(filters.window, filters.community, filters.source, version.number)
         rollups = load_rollups(
-            all_versions, "requests", "flagged", "moderator_confusion", begin=begin, end=begin + WEEK
+            of_version, "requests", "flagged", "moderator_confusion", begin=begin, end=begin + WEEK
         )
-        weeks[name] = {field: rollups.total(field) for field in rollups.fields}
+        weeks[f"{version}, {name}"] = {field: rollups.total(field) for field in rollups.fields}
     promoted_at = f"{promotion.created_at:%d %B %H:%M}"
 
     def compare(value: Callable[[dict[str, Any], int], Any]) -> list[Series]:

@@ -11,8 +11,10 @@ from apps.registry.management.base import VERSION_HELP, find_version
 
 
 class Command(ProjectCommand):
-    help = """Write a model version to a folder: manifest.json, weights.npz and MODEL_CARD.md, and its
-evaluation twin in `evaluation/`. So apps/registry/base_model was made, which install_base_model reads."""
+    help = """Write a model version to a folder: manifest.json, weights.npz, MODEL_CARD.md, and the
+evaluation model in `evaluation/`.
+
+install_base_model reads such a folder: apps/registry/base_model."""
     examples = """  manage.py export_model champion backup/champion
   manage.py export_model v1 apps/registry/base_model"""
     expected_errors = (OSError,)
@@ -20,7 +22,7 @@ evaluation twin in `evaluation/`. So apps/registry/base_model was made, which in
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("version", help=VERSION_HELP)
         parser.add_argument(
-            "folder", type=Path, help="Where to; made if it isn't there, files in it are replaced."
+            "folder", type=Path, help="The folder; it is created, and files in it are replaced."
         )
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -7,9 +7,9 @@ from apps.registry import actions
 
 
 class Command(ProjectCommand):
-    help = """Install the model that comes with this release as champion, where there is no champion yet.
+    help = """Install the model that comes with this release as champion, if there is no champion yet.
 
-It can be run at every start: where a champion is in service, nothing happens."""
+It can be run at every start: it changes nothing if there is a champion."""
     examples = "  manage.py install_base_model"
 
     def handle(self, *args: Any, **options: Any) -> None:

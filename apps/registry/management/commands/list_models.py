@@ -9,7 +9,7 @@ COLUMNS = ("version", "alias", "recipe", "made", "ROC-AUC", "PR-AUC", "ECE", "ML
 
 
 class Command(ProjectCommand):
-    help = "List the model versions, newest first, with their mean figures on the rows held out in training."
+    help = "List the model versions, newest first, with the mean of their metrics on the held-out rows."
     examples = "  manage.py list_models"
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -25,13 +25,13 @@ class Command(ProjectCommand):
 
     def _row(self, version: ModelVersion) -> tuple[str, ...]:
         mean = version.metrics.get("mean", {})
-        figures = (mean.get(metric) for metric in ("roc_auc", "pr_auc", "ece"))
+        values = (mean.get(metric) for metric in ("roc_auc", "pr_auc", "ece"))
         return (
             str(version),
             version.alias or "",
             version.recipe,
             f"{version.created_at:%Y-%m-%d %H:%M}",
-            *("" if figure is None else f"{figure:.4f}" for figure in figures),
+            *("" if value is None else f"{value:.4f}" for value in values),
             version.mlflow_version,
             version.sha256[:12],
         )

@@ -16,7 +16,7 @@ The version that is rolled back becomes `previous`, so rolling back twice return
     examples = """  manage.py rollback_model --reason "Too many false alarms since this morning\""""
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--reason", required=True, help="Why; it is kept with the rollback.")
+        parser.add_argument("--reason", required=True, help="The reason; it is stored with the rollback.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         promotion = actions.rollback(reason=options["reason"], actor=get_operator())

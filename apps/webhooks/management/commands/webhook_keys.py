@@ -16,7 +16,7 @@ from apps.webhooks.models import SigningKey
 class Command(ProjectCommand):
     help = """Show the signing keys of a platform's webhooks, show or rotate its secret, or send a test.
 
-Whoever can run this command can read every secret: it needs the site's SECRET_KEY."""
+The command can read every secret, because it has the site's SECRET_KEY."""
     examples = (
         "  manage.py webhook_keys\n"
         "  manage.py webhook_keys news --rotate --overlap 48\n"
@@ -43,43 +43,43 @@ Whoever can run this command can read every secret: it needs the site's SECRET_K
         if options["platform"] is None:
             if any(options[name] for name in ("rotate", "show", "end", "test")):
                 raise CommandError("Name the platform: see `manage.py webhook_keys`.")
-            for client in APIKey.objects.active():
-                self._list(client)
+            for api_key in APIKey.objects.active():
+                self._list(api_key)
             return
-        client = _find_client(options["platform"])
+        api_key = _find_api_key(options["platform"])
         actor = SystemActor(f"{get_operator().name} (command line)"[:150])
         if options["rotate"]:
             overlap = timedelta(hours=options["overlap"])
-            key, secret = actions.rotate_signing_key(client=client, actor=actor, overlap=overlap)
+            key, secret = actions.rotate_signing_key(api_key=api_key, actor=actor, overlap=overlap)
             self.stdout.write(f"{key.key_id} {secret}")
         elif options["show"]:
-            for key in SigningKey.objects.active().filter(client=client):
+            for key in SigningKey.objects.active().filter(api_key=api_key):
                 self.stdout.write(f"{key.key_id} {signing.secret_of(key)}")
         elif options["end"]:
-            actions.end_signing_key(client=client, key_id=options["end"], actor=actor)
-            self.stdout.write(f"{options['end']} signs no more.")
+            actions.end_signing_key(api_key=api_key, key_id=options["end"], actor=actor)
+            self.stdout.write(f"{options['end']} does not sign any more.")
         elif options["test"]:
-            attempt = actions.send_test(client=client, url=options["test"], actor=actor)
+            attempt = actions.send_test(api_key=api_key, url=options["test"], actor=actor)
             if not attempt.is_delivered:
                 raise CommandError(attempt.sentence)
             self.stdout.write(attempt.sentence)
         else:
-            self._list(client)
+            self._list(api_key)
 
-    def _list(self, client: APIKey) -> None:
-        keys = SigningKey.objects.active().filter(client=client)
+    def _list(self, api_key: APIKey) -> None:
+        keys = SigningKey.objects.active().filter(api_key=api_key)
         states = [
             f"{key.key_id} until {key.expires_at:%Y-%m-%d %H:%M} UTC" if key.expires_at else key.key_id
             for key in keys
         ]
-        self.stdout.write(f"{client.pk} {client}: {', '.join(states) or 'not signed'}")
+        self.stdout.write(f"{api_key.pk} {api_key}: {', '.join(states) or 'not signed'}")
 
 
-def _find_client(name: str) -> APIKey:
-    found = APIKey.objects.active().filter(name=name)
-    if not found and name.isdecimal():
-        found = APIKey.objects.active().filter(pk=int(name))
-    if len(found) != 1:
-        how_many = "no" if not found else "more than one"
+def _find_api_key(name: str) -> APIKey:
+    keys = APIKey.objects.active().filter(name=name)
+    if not keys and name.isdecimal():
+        keys = APIKey.objects.active().filter(pk=int(name))
+    if len(keys) != 1:
+        how_many = "no" if not keys else "more than one"
         raise CommandError(f"There is {how_many} active API key {name}: see `manage.py webhook_keys`.")
-    return found[0]
+    return keys[0]

@@ -1,4 +1,4 @@
-"""Time the console's reads and actions."""
+"""`manage.py bench_moderation`: measure the console's reads, actions and pages."""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -10,7 +10,7 @@ from toxicmod.benchmarks import moderation as bench
 
 
 class Command(ProjectCommand):
-    help = """Time the console's reads, actions and pages on the database as it is and print a table.
+    help = """Measure the console's reads, actions and pages with the rows of the database, and print a table.
 
 Fill it with `manage.py seed_benchmark` first."""
     examples = "  manage.py bench_moderation\n  manage.py bench_moderation --runs 20"

@@ -1,4 +1,4 @@
-"""`manage.py bench_monitoring`: counting ten million predictions, and the dashboard with them."""
+"""`manage.py bench_monitoring`: measure rollups and dashboard with ten million predictions."""
 
 import tempfile
 from argparse import ArgumentParser
@@ -17,9 +17,9 @@ from toxicmod.testing.site import site
 
 
 class Command(ProjectCommand):
-    help = """Fill a PostgreSQL up to so many predictions, count them by the hour, and time the dashboard.
+    help = """Add predictions to a PostgreSQL, count them by the hour, and measure the dashboard.
 
-Run `manage.py seed_benchmark` first, and never on a database that is in use: what it adds is not removed."""
+Run `manage.py seed_benchmark` first, and never on a database that is in use: the rows are not removed."""
     examples = "  manage.py bench_monitoring\n  manage.py bench_monitoring --predictions 2000000"
     expected_errors = (bench.BenchError,)
 
@@ -34,8 +34,8 @@ Run `manage.py seed_benchmark` first, and never on a database that is in use: wh
                 step(options["predictions"])
 
     def _fill(self, count: int) -> None:
-        # A tenth first: what counting takes is to be seen growing, and its memory not to.
-        bench.require_room()
+        # A tenth first, to show that the time grows with the number of predictions and the memory does not.
+        bench.require_fillable_database()
         first = bench.count_all()
         for _ in tqdm(bench.fill(count=count), desc="Days", total=bench.DAYS, leave=False, disable=None):
             pass
@@ -59,7 +59,7 @@ Run `manage.py seed_benchmark` first, and never on a database that is in use: wh
             raise CommandError(str(error)) from error
         self.stdout.write(
             f"First view in a browser, nothing cached: median {np.median(views):,.0f} ms of "
-            f"{', '.join(f'{each:,.0f}' for each in views)} (budget {bench.FIRST_VIEW_MS:,.0f})"
+            f"{', '.join(f'{view:,.0f}' for view in views)} (budget {bench.FIRST_VIEW_MS:,.0f})"
         )
         self.stdout.write(bench.table(callbacks))
         self.stdout.write(f"Budget of a callback: {bench.CALLBACK_MS:,.0f} ms at the 95th percentile")

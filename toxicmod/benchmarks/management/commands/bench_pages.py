@@ -1,4 +1,4 @@
-"""`manage.py bench_pages`: how fast and how heavy the public pages are in a browser."""
+"""`manage.py bench_pages`: measure load time and size of the public pages."""
 
 import tempfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`manage.py bench_perspective`: how fast the Perspective-compatible endpoint answers on one core."""
+"""`manage.py bench_perspective`: measure the Perspective-compatible endpoint on one core."""
 
 import itertools
 import json
@@ -13,19 +13,19 @@ from django.core.management import BaseCommand, CommandError
 from apps.training.examples import COMMENTS
 from toxicmod.testing.load import load, post, site_on_one_core
 
-SATURATED_P99, HALF_P99 = 80.0, 16.0  # milliseconds, the targets
+SATURATED_P99, HALF_P99 = 80.0, 16.0  # the targets in milliseconds
 
 
 class Command(BaseCommand):
     help = (
         "Measure the Perspective-compatible endpoint against a real gunicorn with one worker on one core, "
-        "on SQLite and on PostgreSQL: at 32 saturating connections, then at half the rate they reached."
+        "on SQLite and on PostgreSQL: with 32 saturating connections, then at half of the measured rate."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement (10)")
+        parser.add_argument("--seconds", type=float, default=10.0, help="Seconds of each measurement (10).")
         parser.add_argument("--database", choices=["sqlite", "postgres", "both"], default="both")
-        parser.add_argument("--check", action="store_true", help="fail where a target is missed")
+        parser.add_argument("--check", action="store_true", help="Fail if a target is missed.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if len(os.sched_getaffinity(0)) < 2:

@@ -1,4 +1,4 @@
-"""`manage.py bench_references`: toxicmod beside what it is measured against, on the same cores."""
+"""`manage.py bench_references`: compare toxicmod with the reference implementations."""
 
 import csv
 import itertools
@@ -34,8 +34,8 @@ PYTHON = Path(".venv/references/bin/python")
 DATABASES = ("postgres", "sqlite")
 BATCH = 100
 FILE_ROWS = 1_000_000
-# Prints the peak of a command's memory, in kilobytes. By a process in between: a child of ours would start at
-# what we take ourselves.
+# Prints the peak memory of a command in kilobytes. A process in between starts the command, because a
+# child of this process would start with the memory of this process.
 _PEAK = """
 import resource, subprocess, sys
 subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
@@ -46,16 +46,20 @@ _ATTRIBUTES = ("TOXICITY", "SEVERE_TOXICITY", "IDENTITY_ATTACK", "INSULT", "PROF
 
 class Command(BaseCommand):
     help = (
-        "Measure toxicmod and its references in turn, several times, and print medians, spreads and ratios. "
-        "Servers have one process on one core, their clients another, and answer 32 connections."
+        "Measure toxicmod and the reference implementations in turn, several times, and print medians, "
+        "ranges and ratios. A server has one process on the first core. Its clients have 32 connections."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("csv", type=Path, help="a Jigsaw-format CSV, plain or .gz")
-        parser.add_argument("--python", type=Path, default=PYTHON, help=f"of the references ({PYTHON})")
-        parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement (5)")
-        parser.add_argument("--runs", type=int, default=3)
-        parser.add_argument("--rows", type=int, default=FILE_ROWS, help="of the file that is scored")
+        parser.add_argument("csv", type=Path, help="A CSV file with Jigsaw columns, also as .gz.")
+        parser.add_argument(
+            "--python", type=Path, default=PYTHON, help=f"Python of the references ({PYTHON})."
+        )
+        parser.add_argument("--seconds", type=float, default=5.0, help="Seconds of each measurement (5).")
+        parser.add_argument("--runs", type=int, default=3, help="Number of repetitions (3).")
+        parser.add_argument(
+            "--rows", type=int, default=FILE_ROWS, help="Rows of the scored file (1,000,000)."
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         if len(os.sched_getaffinity(0)) < 2:
@@ -65,7 +69,7 @@ class Command(BaseCommand):
         self.python, self.seconds = options["python"].absolute(), options["seconds"]
         texts, _ = read(options["csv"])
         self.texts = random.Random(0).sample(texts, min(20_000, len(texts)))
-        self.figures: dict[str, list[float]] = defaultdict(list)
+        self.measurements: dict[str, list[float]] = defaultdict(list)
         with tempfile.TemporaryDirectory() as folder:
             self.folder = Path(folder)
             self._in_process(texts)
@@ -82,7 +86,7 @@ class Command(BaseCommand):
                     self._toxicmod(database)
         self._print(options["runs"])
 
-    # What is measured
+    # Measurements
 
     def _in_process(self, texts: Sequence[str]) -> None:
         scorer = Scorer.load(Artifact.read(BASE_MODEL))
@@ -91,12 +95,12 @@ class Command(BaseCommand):
         for text in sample * 3:
             start = time.perf_counter()
             scorer.score(text)
-            self.figures["score, µs"].append((time.perf_counter() - start) * 1e6)
+            self.measurements["score, µs"].append((time.perf_counter() - start) * 1e6)
         for name, threads in (("one core", 1), ("all cores", None)):
             for _ in range(3):
                 start = time.perf_counter()
                 scorer.score_many(texts, threads=threads)
-                self.figures[f"score_many, {name}"].append(len(texts) / (time.perf_counter() - start))
+                self.measurements[f"score_many, {name}"].append(len(texts) / (time.perf_counter() - start))
         path = self.folder / "comments.json"
         path.write_text(json.dumps(sample))
         with _on_first_core():
@@ -106,14 +110,14 @@ class Command(BaseCommand):
         answer = json.loads(output)
         self.versions = answer["versions"]
         for name, milliseconds in answer["milliseconds"].items():
-            self.figures[f"{name}, µs"].append(milliseconds * 1e3)
+            self.measurements[f"{name}, µs"].append(milliseconds * 1e3)
 
     def _file(self, texts: Sequence[str], rows: int) -> None:
         path = self.folder / "comments.csv"
         env = os.environ | {"DATA_DIR": str(self.folder)}
         manage("migrate", env=env)
         manage("install_base_model", env=env)
-        took = {}
+        seconds = {}
         for count in (rows // 10, rows):
             with path.open("w", newline="") as file:
                 writer = csv.writer(file)
@@ -123,11 +127,11 @@ class Command(BaseCommand):
             score = ["manage.py", "score", str(path), "--output", str(self.folder / "scores.csv")]
             command = [sys.executable, "-c", _PEAK, sys.executable, *score]
             peak = subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
-            took[count] = time.perf_counter() - start
-            self.figures[f"file of {count:,}, comments/s"].append(count / took[count])
-            self.figures[f"file of {count:,}, MB"].append(int(peak) / 1024)
-        (less, begun), (more, ended) = took.items()
-        self.figures["file, comments/s once started"].append((more - less) / (ended - begun))
+            seconds[count] = time.perf_counter() - start
+            self.measurements[f"file of {count:,}, comments/s"].append(count / seconds[count])
+            self.measurements[f"file of {count:,}, MB"].append(int(peak) / 1024)
+        (less, begun), (more, ended) = seconds.items()
+        self.measurements["file, comments/s once started"].append((more - less) / (ended - begun))
 
     def _memory_and_start(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -136,11 +140,11 @@ class Command(BaseCommand):
             start = time.perf_counter()
             with gunicorn(env) as (url, process):
                 self._predict(url)
-                self.figures["cold start, s"].append(time.perf_counter() - start)
+                self.measurements["cold start, s"].append(time.perf_counter() - start)
                 load(url, self._single(f"{url}/api/v1/predict_proba"), seconds=5)
                 for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
                     for name in ("Rss", "Pss"):
-                        self.figures[f"worker {name}, MB"].append(_kilobytes(pid, name) / 1024)
+                        self.measurements[f"worker {name}, MB"].append(_kilobytes(pid, name) / 1024)
 
     def _predict(self, url: str) -> None:
         body = json.dumps({"text": self.texts[0]}).encode()
@@ -173,22 +177,22 @@ class Command(BaseCommand):
             rest = f"{url}/api/v1/predict_proba"
             self._loaded(f"{database} predict_proba", rest, self._single)
             batches = self._loaded(f"{database} batches", rest, self._batches)
-            self.figures[f"{database} batches, comments/s"].append(batches.rate * BATCH)
+            self.measurements[f"{database} batches, comments/s"].append(batches.rate * BATCH)
 
     def _loaded(self, name: str, url: str, requests: Callable[[str], Iterator[bytes]]) -> Load:
         load(url, requests(url), seconds=min(self.seconds, 2.0))
-        seen = load(url, requests(url), seconds=self.seconds)
-        self.figures[f"{name}, /s"].append(seen.rate)
-        self.figures[f"{name}, p99 ms"].append(seen.p99)
-        return seen
+        result = load(url, requests(url), seconds=self.seconds)
+        self.measurements[f"{name}, /s"].append(result.rate)
+        self.measurements[f"{name}, p99 ms"].append(result.p99)
+        return result
 
     def _at_half(
         self, name: str, url: str, requests: Callable[[str], Iterator[bytes]], saturated: Load
     ) -> None:
-        seen = load(url, requests(url), seconds=self.seconds, rate=saturated.rate / 2)
-        self.figures[f"{name}, half load, p99 ms"].append(seen.p99)
+        result = load(url, requests(url), seconds=self.seconds, rate=saturated.rate / 2)
+        self.measurements[f"{name}, half load, p99 ms"].append(result.p99)
 
-    # What is asked
+    # Requests
 
     def _single(self, url: str) -> Iterator[bytes]:
         for text in itertools.cycle(self.texts):
@@ -201,44 +205,49 @@ class Command(BaseCommand):
     def _analyze(self, url: str) -> Iterator[bytes]:
         wanted: dict[str, Any] = {name: {} for name in _ATTRIBUTES}
         for text in itertools.cycle(self.texts):
-            asked = {"comment": {"text": text}, "languages": ["en"], "requestedAttributes": wanted}
-            yield post(url, json.dumps(asked).encode())
+            request = {"comment": {"text": text}, "languages": ["en"], "requestedAttributes": wanted}
+            yield post(url, json.dumps(request).encode())
 
-    # What is printed
+    # Output
 
     def _print(self, runs: int) -> None:
         versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
         self.stdout.write(f"{machine()}; Python {platform.python_version()}; {versions}; {runs} runs")
-        for name, values in self.figures.items():
+        for name, values in self.measurements.items():
             low, high = min(values), max(values)
             self.stdout.write(f"{name:48} {self._median(name):12.4g}   {low:10.4g} to {high:.4g}")
         self.stdout.write("")
-        for what, one, other, target in self._ratios():
-            self.stdout.write(f"{what:76} {self._median(one) / self._median(other):8.3g}   target {target}")
+        for name, one, other, target in self._ratios():
+            self.stdout.write(f"{name:76} {self._median(one) / self._median(other):8.3g}   target {target}")
 
     def _median(self, name: str) -> float:
-        return float(np.median(self.figures[name]))
+        return float(np.median(self.measurements[name]))
 
     def _ratios(self) -> Iterator[tuple[str, str, str, str]]:
         reference = "original"
         for name in ("alt-profanity-check", "BERT-base graph, random weights"):
             yield f"one comment in the process: {name} takes times as long", f"{name}, µs", "score, µs", "–"
         for database in DATABASES:
-            ours = f"{database} analyze"
-            yield f"{ours}: times the original's requests/s", f"{ours}, /s", f"{reference}, /s", "10, aim 18"
+            product = f"{database} analyze"
+            yield (
+                f"{product}: times the original's requests/s",
+                f"{product}, /s",
+                f"{reference}, /s",
+                "10, aim 18",
+            )
             for other in ("without labels", "loading"):
                 yield (
-                    f"{ours}: times the original's, {other}",
-                    f"{ours}, /s",
+                    f"{product}: times the original's, {other}",
+                    f"{product}, /s",
                     f"{reference}, {other}, /s",
                     "–",
                 )
-            yield f"{ours}: share of the bare ceiling", f"{ours}, /s", "constant, /s", "–"
-            p99 = f"{ours}, p99 ms"
-            yield f"{ours}: the original's p99 is times as long", f"{reference}, p99 ms", p99, "7"
+            yield f"{product}: share of the bare ceiling", f"{product}, /s", "constant, /s", "–"
+            p99 = f"{product}, p99 ms"
+            yield f"{product}: the original's p99 is times as long", f"{reference}, p99 ms", p99, "7"
             batches = f"{database} batches, comments/s"
             yield f"{batches}: times the original's rate", batches, f"{reference}, /s", "80, aim 200"
-        rows = [name for name in self.figures if name.startswith("file of")]
+        rows = [name for name in self.measurements if name.startswith("file of")]
         for name in (rows[2], "file, comments/s once started"):
             yield f"{name}: share of the scorer's rate on all cores", name, "score_many, all cores", "0.8"
         yield f"memory: {rows[3]} over {rows[1]}", rows[3], rows[1], "1"
@@ -246,7 +255,7 @@ class Command(BaseCommand):
 
 @contextmanager
 def _on_first_core() -> Iterator[None]:
-    """Put this process on the first core, and so each child that it starts meanwhile."""
+    """Run this process, and the child processes that it starts, on the first core."""
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[:1])
     try:

@@ -1,4 +1,4 @@
-"""Fill a PostgreSQL for benches."""
+"""`manage.py seed_benchmark`: add predictions and queue items to a PostgreSQL for benchmarks."""
 
 from argparse import ArgumentParser
 from pathlib import Path
@@ -9,15 +9,15 @@ from toxicmod.benchmarks import seeding
 
 
 class Command(ProjectCommand):
-    help = """Fill a PostgreSQL with predictions and queue items made of real comments, for benches.
+    help = """Add predictions and queue items from real comments to a PostgreSQL, for benchmarks.
 
-Never run it on a database that is in use: what it adds looks real and is not removed."""
+Never run it on a database that is in use: the rows look real and are not removed."""
     examples = """  manage.py seed_benchmark train.csv.gz
   manage.py seed_benchmark train.csv --predictions 50000 --items 5000"""
     expected_errors = (OSError,)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("path", type=Path, help="A CSV file with a column comment_text, gzipped or not.")
+        parser.add_argument("path", type=Path, help="A CSV file with a column comment_text, also as .gz.")
         parser.add_argument("--predictions", type=int, default=1_000_000)
         parser.add_argument("--items", type=int, default=200_000)
 
