@@ -29,10 +29,10 @@ def run(*command: str | Path) -> None:
     Raises:
         subprocess.CalledProcessError: the command failed.
     """
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode:
-        print(done.stdout[-4000:], file=sys.stderr)
-        done.check_returncode()
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if result.returncode:
+        print(result.stdout[-4000:], file=sys.stderr)
+        result.check_returncode()
 
 
 def cached(name: str, key: str, make: Callable[[Path], None]) -> Path:

@@ -165,11 +165,11 @@ class Drill:
         command = ["ansible-playbook", "-i", "tests/inventory.yml", "-e", f"release_repository={self.source}"]
         log = self.folder / "ansible.log"
         with log.open("w") as out:
-            done = subprocess.run(
+            result = subprocess.run(
                 [*command, *options, *books], cwd=ROOT / "ansible", env=env, stdout=out, stderr=out
             )
         output = log.read_text()
-        assert (done.returncode != 0) == fails, f"{books}: {output[-5000:]}"
+        assert (result.returncode != 0) == fails, f"{books}: {output[-5000:]}"
         return sum(map(int, re.findall(r"changed=(\d+)", output))), output
 
     def boot(self) -> str:
@@ -380,9 +380,11 @@ class Drill:
     def lint(self) -> str:
         """ansible-lint with the production profile."""
         env = os.environ | {"PATH": f"{self.tools}:{os.environ['PATH']}", "NO_COLOR": "1"}
-        done = subprocess.run(["ansible-lint"], cwd=ROOT / "ansible", env=env, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-        return next(line for line in reversed(done.stderr.splitlines()) if "Passed" in line)
+        result = subprocess.run(
+            ["ansible-lint"], cwd=ROOT / "ansible", env=env, capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
+        return next(line for line in reversed(result.stderr.splitlines()) if "Passed" in line)
 
     def inventories(self) -> str:
         """The inventories of Terraform's outputs and of the example have all hosts."""

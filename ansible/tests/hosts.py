@@ -79,12 +79,12 @@ class Host:
         """
         options = "StrictHostKeyChecking=no UserKnownHostsFile=/dev/null LogLevel=ERROR ConnectTimeout=5"
         ssh = ["ssh", "-i", self.key, *(f"-o{option}" for option in options.split())]
-        done = subprocess.run(
+        result = subprocess.run(
             [*ssh, f"admin@{self.address}", command], input=text, capture_output=True, text=True
         )
-        if check and done.returncode:
-            raise AssertionError(f"{self.name}: {command}: {done.stderr[-2000:]}{done.stdout[-2000:]}")
-        return done.stdout
+        if check and result.returncode:
+            raise AssertionError(f"{self.name}: {command}: {result.stderr[-2000:]}{result.stdout[-2000:]}")
+        return result.stdout
 
     def wait(self, seconds: float = 120) -> None:
         """Wait until systemd has started all units.

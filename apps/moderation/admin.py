@@ -59,7 +59,7 @@ def _to_item(viewer: User, item_id: int | None) -> SafeString | str:
     return format_html('<a href="{}">{}</a>', reverse("admin:moderation_item", args=[item_id]), item_id)
 
 
-# Scores, and the first decision.
+# Fields that a blind review hides: scores, and the first decision.
 _HIDDEN_WHEN_BLIND = (
     "label",
     "score",

@@ -25,7 +25,7 @@ class SigningKey(models.Model):
     created_at = models.DateTimeField(default=timezone.now)
     created_by = models.CharField(max_length=150, blank=True, help_text="The user, API key or operator.")
     expires_at = models.DateTimeField(
-        null=True, blank=True, help_text="Until when it signs beside its successor; empty: it has none."
+        null=True, blank=True, help_text="The end of its use beside its successor. Empty if it has none."
     )
     expired_by = models.CharField(max_length=150, blank=True, help_text="Who replaced or ended it.")
 
@@ -50,9 +50,13 @@ class Endpoint(models.Model):
         "accounts.APIKey", verbose_name="API key", null=True, on_delete=models.CASCADE, related_name="+"
     )
     origin = models.CharField(max_length=500, help_text="Scheme, host and port.")
-    failures = models.PositiveIntegerField(default=0, help_text="In a row; a response resets them.")
-    paused_until = models.DateTimeField(null=True, help_text="No delivery is tried before.")
-    busy_until = models.DateTimeField(null=True, help_text="While a worker sends: when it is presumed dead.")
+    failures = models.PositiveIntegerField(
+        default=0, help_text="Consecutive failures; a response resets them."
+    )
+    paused_until = models.DateTimeField(null=True, help_text="No delivery is attempted before this time.")
+    busy_until = models.DateTimeField(
+        null=True, help_text="Set while a worker sends: when it counts as dead."
+    )
 
     class Meta:
         ordering = ("api_key", "origin")

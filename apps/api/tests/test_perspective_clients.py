@@ -32,7 +32,7 @@ HOST = "commentanalyzer.googleapis.com"
 RUDE = "You are a stupid idiot."
 KIND = "Thank you, that was kind of you."
 NODE_CLIENTS = ("perspective-api-client@3.1.0", "googleapis@178.0.0")
-# Stands in for DNS: connections to Perspective's host go to the test server, its certificate still checked.
+# Replaces DNS: connections to Perspective's host go to the test server. Certificates are still verified.
 NODE_DNS = """
 const tls = require('tls');
 const connect = tls.connect;
@@ -49,7 +49,7 @@ def key(champion: ModelVersion) -> str:
 
 @pytest.fixture
 def certificates(tmp_path: Path) -> tuple[trustme.CA, Path]:
-    """An authority of the test's own, and its certificate as a file."""
+    """A certificate authority for the test, and its certificate as a file."""
     authority, path = trustme.CA(), tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(path)
     return authority, path
@@ -220,11 +220,11 @@ def node_modules(pytestconfig: pytest.Config) -> Path:
     if not all((folder / "node_modules" / name.split("@")[0]).exists() for name in NODE_CLIENTS):
         install = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder)]
         try:
-            done = subprocess.run([*install, *NODE_CLIENTS], capture_output=True, text=True, timeout=300)
+            result = subprocess.run([*install, *NODE_CLIENTS], capture_output=True, text=True, timeout=300)
         except subprocess.TimeoutExpired:
             pytest.skip("NODE CLIENTS NOT TESTED: npm had not installed them within five minutes.")
-        if done.returncode:
-            pytest.skip(f"NODE CLIENTS NOT TESTED: npm could not install them: {done.stderr[-300:]}")
+        if result.returncode:
+            pytest.skip(f"NODE CLIENTS NOT TESTED: npm could not install them: {result.stderr[-300:]}")
     return folder
 
 
@@ -232,15 +232,15 @@ def run_node(script: str, folder: Path, port: int, authority: Path, **env: str) 
     dns = folder / "dns.cjs"
     dns.write_text(NODE_DNS)
     (folder / "script.cjs").write_text(script)
-    done = subprocess.run(
+    result = subprocess.run(
         ["node", "--require", str(dns), str(folder / "script.cjs")],
         capture_output=True,
         text=True,
         timeout=60,
         env=os.environ | {"TEST_PORT": str(port), "NODE_EXTRA_CA_CERTS": str(authority), **env},
     )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
 
 
 def test_perspective_api_client_of_node(
@@ -260,7 +260,7 @@ const client = new Perspective({apiKey: process.env.KEY});
     assert output["answer"]["attributeScores"]["TOXICITY"]["summaryScore"]["value"] > 0.5
     assert set(output["answer"]["attributeScores"]) == {"TOXICITY", "INSULT"}
     assert output["error"] == "Unknown requested attribute: FLIRTATION"
-    assert Prediction.objects.get().text is None  # it asks not to store by itself
+    assert Prediction.objects.get().text is None  # the client sends doNotStore by default
 
 
 def test_googleapis_of_node(

@@ -192,7 +192,7 @@ class Migration(migrations.Migration):
                 ('decided_at', models.DateTimeField(null=True)),
                 ('lease_until', models.DateTimeField(null=True)),
                 ('version', models.PositiveIntegerField(default=1, help_text='Increases with each change of the lease or the status.')),
-                ('excluded_reviewer', models.ForeignKey(help_text='Made the earlier decision, so must not decide this item.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
+                ('excluded_reviewer', models.ForeignKey(help_text='The user who made the earlier decision and must not decide this item.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
                 ('lease_by', models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
                 ('original', models.ForeignKey(help_text='The item that a second review repeats.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='moderation.queueitem')),
                 ('policy', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='moderation.policy')),

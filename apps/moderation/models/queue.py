@@ -144,7 +144,7 @@ class QueueItem(models.Model):
         null=True,
         on_delete=models.PROTECT,
         related_name="+",
-        help_text="Made the earlier decision, so must not decide this item.",
+        help_text="The user who made the earlier decision and must not decide this item.",
     )
     requested_by = models.ForeignKey(
         User,

@@ -89,12 +89,12 @@ sys.stdout.write(prometheus.generate_latest(registry).decode())
 
 def test_metrics_add_up_processes(tmp_path: Any) -> None:
     environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", _PROCESS], env=environment, capture_output=True, text=True, check=True
     )
-    assert _value(done.stdout, "toxicmod_requests_total", status="2xx") == 2
-    assert _value(done.stdout, "toxicmod_requests_total", status="5xx") == 1
-    assert _value(done.stdout, "toxicmod_request_seconds_count", source="api") == 3
+    assert _value(result.stdout, "toxicmod_requests_total", status="2xx") == 2
+    assert _value(result.stdout, "toxicmod_requests_total", status="5xx") == 1
+    assert _value(result.stdout, "toxicmod_request_seconds_count", source="api") == 3
 
 
 def test_observe_takes_microseconds() -> None:

@@ -57,7 +57,7 @@ def variant(champion: ModelVersion, **arrays: Any) -> Artifact:
 
 @pytest.fixture
 def reversed_version(champion: ModelVersion) -> ModelVersion:
-    """A version that takes polite comments for rude ones."""
+    """A version that scores polite comments as toxic and toxic ones as polite."""
     slope = champion.modelartifact.artifact().open()[1].slope
     return registry.register_version(artifact=variant(champion, slope=-slope), recipe="two_level", metrics={})
 

@@ -163,7 +163,7 @@ def test_import_dataset_unreadable_file(tmp_path: Path, content: bytes, message:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves the data set; its path says how."""
+    """Serves the data set. The path of the request selects how."""
 
     failures = 0
     authorization: str | None = None

@@ -21,7 +21,7 @@ class Migration(migrations.Migration):
                 ('key_id', models.CharField(max_length=16, unique=True)),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
                 ('created_by', models.CharField(blank=True, help_text='The user, API key or operator.', max_length=150)),
-                ('expires_at', models.DateTimeField(blank=True, help_text='Until when it signs beside its successor; empty: it has none.', null=True)),
+                ('expires_at', models.DateTimeField(blank=True, help_text='The end of its use beside its successor. Empty if it has none.', null=True)),
                 ('expired_by', models.CharField(blank=True, help_text='Who replaced or ended it.', max_length=150)),
                 ('api_key', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='accounts.apikey', verbose_name='API key')),
             ],
@@ -34,9 +34,9 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('origin', models.CharField(help_text='Scheme, host and port.', max_length=500)),
-                ('failures', models.PositiveIntegerField(default=0, help_text='In a row; a response resets them.')),
-                ('paused_until', models.DateTimeField(help_text='No delivery is tried before.', null=True)),
-                ('busy_until', models.DateTimeField(help_text='While a worker sends: when it is presumed dead.', null=True)),
+                ('failures', models.PositiveIntegerField(default=0, help_text='Consecutive failures; a response resets them.')),
+                ('paused_until', models.DateTimeField(help_text='No delivery is attempted before this time.', null=True)),
+                ('busy_until', models.DateTimeField(help_text='Set while a worker sends: when it counts as dead.', null=True)),
                 ('api_key', models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='accounts.apikey', verbose_name='API key')),
             ],
             options={

@@ -18,7 +18,7 @@ from apps.webhooks.transport import post
 from toxicmod.testing.receivers import Receiver, drip, raw_server, read_request
 
 SECONDS = 0.6
-# A busy machine may be late, but not by the time that these receivers would take.
+# On a busy machine the deadline may pass late, but long before these receivers would finish.
 LATEST = 8.0
 
 
@@ -52,15 +52,15 @@ def test_post_slow_headers_end_at_deadline(head: bytes) -> None:
 
 @pytest.mark.usefixtures("private")
 def test_post_receiver_that_never_reads_ends_at_deadline() -> None:
-    done = threading.Event()
-    with raw_server(lambda connection: done.wait(20) and None) as port:
+    test_ended = threading.Event()
+    with raw_server(lambda connection: test_ended.wait(20) and None) as port:
         start = time.monotonic()
         try:
             with pytest.raises(ResponseTimeoutError):
                 post(url=f"http://127.0.0.1:{port}/", body=b"x" * 50_000_000, headers={}, seconds=SECONDS)
             assert time.monotonic() - start < LATEST
         finally:
-            done.set()
+            test_ended.set()
 
 
 @pytest.mark.usefixtures("private")

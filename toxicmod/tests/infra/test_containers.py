@@ -32,9 +32,9 @@ class Buildah:
     def __call__(self, *arguments: str) -> str:
         """Run a command and return its output; fail with the output and the errors."""
         command = ["buildah", *self.storage, *arguments]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout.strip()
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout.strip()
 
 
 @pytest.fixture(scope="session")

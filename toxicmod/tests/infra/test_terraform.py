@@ -60,7 +60,7 @@ class Terraform:
 
     def run(self, *arguments: str, expect: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
         """Run Terraform; fail with its output if its exit code is not the expected one."""
-        done = subprocess.run(
+        result = subprocess.run(
             ["terraform", *arguments],
             cwd=self.folder,
             env=self.environment,
@@ -69,8 +69,8 @@ class Terraform:
             text=True,
             timeout=1200,
         )
-        assert done.returncode in expect, done.stdout
-        return done
+        assert result.returncode in expect, result.stdout
+        return result
 
 
 def _provider_mirror() -> Path | None:
@@ -114,9 +114,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def terraform(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Terraform:
     """Terraform without a state."""
     terraform = Terraform(tmp_path_factory.mktemp("plain") / "terraform", environment)
-    done = terraform.run("init", "-input=false", "-backend=false", expect=(0, 1))
-    if done.returncode:
-        pytest.skip(f"NO TERRAFORM TEST RAN: the AWS provider is not to be had here.\n{done.stdout}")
+    result = terraform.run("init", "-input=false", "-backend=false", expect=(0, 1))
+    if result.returncode:
+        pytest.skip(f"NO TERRAFORM TEST RAN: the AWS provider can't be installed here.\n{result.stdout}")
     return terraform
 
 
@@ -189,13 +189,13 @@ def test_variables_reject_invalid_values(cloud: tuple[Terraform, list[str]]) -> 
 def test_scanner_reports_no_unexplained_finding() -> None:
     if not SCANNER.exists():
         pytest.skip("NO SCAN RAN: checkov is not installed (`make .venv/infra`)")
-    done = subprocess.run(
+    result = subprocess.run(
         [SCANNER, "-d", SOURCE, "--config-file", SOURCE / ".checkov.yaml", "-o", "json", "--var-file",
          SOURCE / "environments/production.tfvars"],
         stdout=subprocess.PIPE,
         text=True,
     )  # fmt: skip
-    report = json.loads(done.stdout)
+    report = json.loads(result.stdout)
     failed = [f"{check['check_id']} {check['resource']}" for check in report["results"]["failed_checks"]]
     assert not failed
     assert report["summary"]["passed"] > 200
