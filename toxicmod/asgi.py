@@ -35,18 +35,18 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 # These paths have separate threads, so that a busy site does not seem to be down.
 MONITORING_PATHS = ("/health", "/ready", "/metrics")
-# How much of a body beyond the limit is read: a client reads the response only after it has sent all.
+# How many bytes beyond the limit are read: most clients read the response only after they have sent the body.
 MAX_DISCARDED_BYTES = 64 * 1024 * 1024
-# The weight of a request estimates its duration: its bytes, plus some for each comma, because a thousand
-# words may be a thousand comments.
+# The weight of a request estimates its duration, in bytes: its length, plus COMMA_WEIGHT for each comma,
+# because a thousand short words may be a thousand comments.
 MAX_SMALL_WEIGHT, COMMA_WEIGHT = 8_192, 64
-QUEUED_CHUNKS = 4_096  # of a response, while its client reads more slowly than Django writes
+QUEUED_CHUNKS = 4_096  # chunks of a response that wait while the client reads more slowly than Django writes
 RETRY_SECONDS, WARNING_SECONDS = 1, 60
 OVERLOADED = "The server is overloaded. Please try again in a moment."
 FAILED = "The server could not handle the request. Please try again."
 
 logger = logging.getLogger(__name__)
-WSGIMiddleware: Any = a2wsgi.WSGIMiddleware  # its types of messages are not the general ones used here
+WSGIMiddleware: Any = a2wsgi.WSGIMiddleware  # Any: a2wsgi has other types of messages than this module
 
 
 async def read_body(scope: Scope, receive: Receive) -> bytes | None:

@@ -134,5 +134,5 @@ class APIKey(models.Model):
 
     @property
     def is_authenticated(self) -> bool:
-        """Always True: Django and DRF read it of `request.user`, which is the key."""
+        """Always True. Django and DRF read it from `request.user`, which is an `APIKey` in API requests."""
         return True

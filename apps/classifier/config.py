@@ -7,10 +7,10 @@ RECIPES = ("two_level", "tfidf_baseline", "tfidf_char_baseline")
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """All that a fitted model depends on besides its data.
+    """All settings that a fitted model depends on, apart from its data.
 
-    `two_level` is the model that the product serves; the baselines are scikit-learn pipelines to compare it
-    with, which depend on the recipe only.
+    `two_level` is the model that the product serves. The baselines are scikit-learn pipelines for comparison;
+    they depend on the recipe only.
     """
 
     recipe: str = "two_level"
@@ -26,12 +26,12 @@ class TrainingConfig:
     label_cost: tuple[float, ...] = (2, 1, 1.5, 2, 1.5, 2)  # found by experiment
     solver_passes: int = 6
     solver_tolerance: float = 0.02
-    identity_prior: float = (
-        0.003  # variance of the weights for `toxic` of n-grams that name a group, times this
-    )
+    # Factor for the prior variance of the weights for `toxic` of n-grams that name an identity group.
+    identity_prior: float = 0.003
 
-    # Augmentation. The normaliser undoes the kinds of obfuscation that are not listed.
-    obfuscated_share: float = 0.2  # of the labelled texts that get an obfuscated copy; of the others half
+    # Augmentation. Fraction of the labelled texts that get an obfuscated copy; half of it for other texts.
+    obfuscated_share: float = 0.2
+    # The normaliser undoes the kinds of obfuscation that are not listed.
     obfuscations: tuple[str, ...] = (
         "masked", "masked", "masked", "swapped", "swapped", "leet", "repeated", "spaced",
     )  # fmt: skip
@@ -40,7 +40,7 @@ class TrainingConfig:
     sentence_cost: float = 1.0
     sentence_weight: float = 0.3
 
-    # Second stage. Of the texts that no label is likely for, every n-th is used, with n times its weight.
+    # Second stage. Of the texts for which no label is likely, every n-th is used, with n times its weight.
     unlikely_quantile: float = 0.7
     unlikely_interval: int = 4
     min_positives: int = 20  # and as many negatives, for a label to be fitted

@@ -7,7 +7,7 @@ import numpy as np
 from .labels import LABELS
 
 METRICS = ("roc_auc", "pr_auc", "precision", "recall", "f1", "brier", "ece")
-# The Jigsaw sample of this project has too few rows without labels, by this factor.
+# Weight of a row without labels: the Jigsaw sample of this project has too few such rows by this factor.
 CLEAN_WEIGHT = 1.87
 
 

@@ -16,7 +16,8 @@ from .kernels.layout import LABEL_COUNT, STACKING_NAMES, ScorerArrays
 from .kernels.scoring import MAX_DEPTH, stacking_features_of_texts
 from .normalise import table
 
-# The other labels learn groups by their names, which `toxic` must not, so its trees do not use their logits.
+# The other labels recognize groups by their names. The trees of `toxic` do not use their logits, so that the
+# name of a group does not make a comment toxic.
 _OTHER_LABELS = [k for k, name in enumerate(STACKING_NAMES) if name[-2:] in ("_1", "_2", "_3", "_4", "_5")]
 
 

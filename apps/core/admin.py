@@ -81,7 +81,7 @@ def _name_column(model: type[Model], name: str) -> Callable[[Model], str]:
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):
-    """Rows that serve as evidence: users with the view permission can read them, nobody can change them.
+    """A table that users with the view permission can read and that no user can change.
 
     Float fields have four significant digits here; the API and the exports have all of them.
     """

@@ -7,7 +7,7 @@ from django.core.exceptions import PermissionDenied
 
 
 class ToxicmodError(Exception):
-    """An action could not be carried out; the message says why and what to do, and names no interface.
+    """An action failed. The message says why and what to do, in terms that suit every interface.
 
     Attributes:
         status: the HTTP status that describes the error.

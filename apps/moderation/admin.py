@@ -1,4 +1,4 @@
-"""Moderation in the admin: the console's paths, read-only evidence, and who sees which community."""
+"""Moderation in the admin: the console's URLs, and read-only tables limited to the user's communities."""
 
 from collections import Counter
 from typing import Any
@@ -44,8 +44,8 @@ class LimitedAdmin(ReadOnlyAdmin):
         return visible(get_user(request), super().get_queryset(request))
 
 
-class EvidenceAdmin(LimitedAdmin):
-    """A table that is too large to count; users look rows up by ID."""
+class LargeTableAdmin(LimitedAdmin):
+    """A table that is too large to count its rows; users search for rows by ID."""
 
     paginator = LargeTablePaginator
     list_per_page = 50
@@ -77,7 +77,7 @@ def _is_blind(item: QueueItem) -> bool:
 
 
 @admin.register(QueueItem)
-class QueueItemAdmin(EvidenceAdmin):
+class QueueItemAdmin(LargeTableAdmin):
     list_display = (
         "id",
         "in_console",
@@ -115,7 +115,7 @@ class QueueItemAdmin(EvidenceAdmin):
 
 
 @admin.register(Decision)
-class DecisionAdmin(EvidenceAdmin):
+class DecisionAdmin(LargeTableAdmin):
     list_display = ("id", "created_at", "action", "actor", "in_console", "rule", "policy", "seconds")
     list_filter = ("automatic",)
     list_select_related = ("by", "rule", "policy")
@@ -180,7 +180,7 @@ class RuleFilter(admin.SimpleListFilter):
 
 
 @admin.register(AutomaticDecision)
-class AutomaticDecisionAdmin(EvidenceAdmin):
+class AutomaticDecisionAdmin(LargeTableAdmin):
     """The policy's decisions, with an action that sends their comments to human review."""
 
     list_display = ("id", "created_at", "outcome", "rule", "community", "comment", "state")
@@ -280,7 +280,7 @@ class PolicyAdmin(LimitedAdmin):
 
 
 @admin.register(Author)
-class AuthorAdmin(EvidenceAdmin):
+class AuthorAdmin(LargeTableAdmin):
     list_display = ("ref", "community", "created_at")
     ordering = ("-pk",)
     search_fields = ("ref__exact",)
@@ -288,13 +288,13 @@ class AuthorAdmin(EvidenceAdmin):
 
 
 @admin.register(Strike)
-class StrikeAdmin(EvidenceAdmin):
+class StrikeAdmin(LargeTableAdmin):
     list_display = ("id", "author", "points", "expires_at", "lifted_at")
     list_select_related = ("author",)
 
 
 @admin.register(Appeal)
-class AppealAdmin(EvidenceAdmin):
+class AppealAdmin(LargeTableAdmin):
     list_display = ("id", "status", "in_console", "created_at", "resolved_at")
     list_filter = ("status",)
 
@@ -304,14 +304,14 @@ class AppealAdmin(EvidenceAdmin):
 
 
 @admin.register(Delivery)
-class DeliveryAdmin(EvidenceAdmin):
+class DeliveryAdmin(LargeTableAdmin):
     list_display = ("id", "event", "status", "attempts", "response_status", "error", "created_at")
     list_filter = ("status",)
     search_fields = ("id__exact",)
 
 
 @admin.register(BulkJob)
-class BulkJobAdmin(EvidenceAdmin):
+class BulkJobAdmin(LargeTableAdmin):
     list_display = ("id", "action", "rule", "count", "done", "skipped", "status", "created_by", "created_at")
     list_select_related = ("rule", "created_by")
     list_filter = ("status",)

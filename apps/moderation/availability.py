@@ -21,7 +21,7 @@ _ESCALATIONS = Decision.objects.filter(item=OuterRef("pk"), action="escalate", r
 LAST_ESCALATED_BY = Subquery(_ESCALATIONS.order_by("-pk").values("by")[:1])
 
 
-class Obstacle(TextChoices):
+class UnavailableReason(TextChoices):
     """Why a user cannot take an open item that they can see."""
 
     LEASED = "leased", "reserved by others"
@@ -32,13 +32,13 @@ class Obstacle(TextChoices):
     ESCALATED = "escalated", "escalated by you"
 
 
-def skipped_by(user: User, now: datetime | None = None) -> list[int]:
+def skipped_ids(user: User, now: datetime | None = None) -> list[int]:
     """Return the ids of the items that the user skipped within the last day."""
     since = (now or timezone.now()) - SKIP_DURATION
     return list(Skip.objects.filter(by=user, created_at__gt=since).values_list("item", flat=True))
 
 
-def escalated_by(user: User, now: datetime | None = None) -> list[int]:
+def escalated_ids(user: User, now: datetime | None = None) -> list[int]:
     """Return the ids of the items that the user escalated for another lead and has not leased again since."""
     if not user.has_perm("moderation.decide_escalated"):
         return []  # only leads are offered escalated items
@@ -62,24 +62,24 @@ def takeable(
     """
     now = now or timezone.now()
     items = decidable_by(user, QueueItem.objects.in_view(view, user, now)).free(user, now)
-    excluded = skipped_by(user, now) + ([] if include_escalated else escalated_by(user, now))
+    excluded = skipped_ids(user, now) + ([] if include_escalated else escalated_ids(user, now))
     return items.exclude(pk__in=excluded)
 
 
-def obstacle(user: User, now: datetime) -> Case:
-    """Return an expression: the `Obstacle` that keeps the user from taking an item, or an empty string."""
+def unavailable_reason(user: User, now: datetime) -> Case:
+    """Return an expression: the `UnavailableReason` of an item for the user, or an empty string."""
     whens = []
     if not user.has_perm("moderation.decide_escalated"):
-        whens.append(When(queue__in=LEAD_QUEUES, then=Value(Obstacle.LEADS.value)))
-    whens.append(When(excluded_reviewer=user, then=Value(Obstacle.DECIDED_FIRST.value)))
+        whens.append(When(queue__in=LEAD_QUEUES, then=Value(UnavailableReason.LEADS.value)))
+    whens.append(When(excluded_reviewer=user, then=Value(UnavailableReason.DECIDED_FIRST.value)))
     if restricted := Policy.objects.restricted_for(user):
-        whens.append(When(policy__in=restricted, then=Value(Obstacle.POLICY.value)))
+        whens.append(When(policy__in=restricted, then=Value(UnavailableReason.POLICY.value)))
     is_leased = Q(lease_by__isnull=False, lease_until__gt=now) & ~Q(lease_by=user)
-    whens.append(When(is_leased, then=Value(Obstacle.LEASED.value)))
-    if skipped := skipped_by(user, now):
-        whens.append(When(pk__in=skipped, then=Value(Obstacle.SKIPPED.value)))
-    if escalated := escalated_by(user, now):
-        whens.append(When(pk__in=escalated, then=Value(Obstacle.ESCALATED.value)))
+    whens.append(When(is_leased, then=Value(UnavailableReason.LEASED.value)))
+    if skipped := skipped_ids(user, now):
+        whens.append(When(pk__in=skipped, then=Value(UnavailableReason.SKIPPED.value)))
+    if escalated := escalated_ids(user, now):
+        whens.append(When(pk__in=escalated, then=Value(UnavailableReason.ESCALATED.value)))
     return Case(*whens, default=Value(""), output_field=CharField())
 
 

@@ -12,7 +12,7 @@ from django.utils import timezone
 from apps.accounts.models import User
 from apps.accounts.permissions import access_key, communities_of
 from apps.core.text import pluralize
-from apps.moderation.availability import Obstacle, obstacle
+from apps.moderation.availability import UnavailableReason, unavailable_reason
 from apps.moderation.models import VIEWS, Policy, Queue, QueueItemQuerySet
 from apps.moderation.permissions import visible_to
 
@@ -29,7 +29,7 @@ class ViewCount:
         available: number of items that the user can take now.
         overdue: number of available items that are overdue.
         oldest: when the oldest available item arrived.
-        obstacles: number of the other items by `Obstacle`.
+        unavailable: number of the other items by `UnavailableReason`.
     """
 
     view: str
@@ -38,23 +38,25 @@ class ViewCount:
     available: int
     overdue: int
     oldest: datetime | None
-    obstacles: dict[str, int]
+    unavailable: dict[str, int]
 
     @property
     def count_text(self) -> str:
         """The number of available items, or why the items are unavailable."""
         if self.count > MAX_COUNT:
             return f"{MAX_COUNT:,}+"
-        if self.available or not self.obstacles:
+        if self.available or not self.unavailable:
             return f"{self.available:,}"
-        reason, count = max(self.obstacles.items(), key=lambda pair: pair[1])
-        return f"{count:,}, {Obstacle(reason).label}"
+        reason, count = max(self.unavailable.items(), key=lambda pair: pair[1])
+        return f"{count:,}, {UnavailableReason(reason).label}"
 
     @property
     def title_text(self) -> str:
-        """The number of available items and of each obstacle, for a tooltip."""
+        """The number of available items and of the items with each reason, for a tooltip."""
         parts = [f"{self.available:,} you can take"]
-        parts += [f"{count:,} {Obstacle(reason).label}" for reason, count in self.obstacles.items()]
+        parts += [
+            f"{count:,} {UnavailableReason(reason).label}" for reason, count in self.unavailable.items()
+        ]
         return "; ".join(parts)
 
 
@@ -78,7 +80,8 @@ def view_counts(user: User) -> list[ViewCount]:
     if counts is None:
         now = timezone.now()
         can_decide = user.has_perm("moderation.decide_queueitem")
-        rows = visible.annotate(obstacle=obstacle(user, now) if can_decide else Value(""))
+        reason = unavailable_reason(user, now) if can_decide else Value("")
+        rows = visible.annotate(unavailable_reason=reason)
         views = ("mine", *(view for view in VIEWS if view != "mine"))
         counts = [_view_count(view, rows.in_view(view, user, now), now) for view in views]
         cache.set(_counts_key(user), counts, _COUNT_SECONDS)
@@ -92,17 +95,17 @@ def invalidate_counts(user: User) -> None:
 
 def _view_count(view: str, items: QueueItemQuerySet, now: datetime) -> ViewCount:
     title = Queue(view).label if view in Queue.values else view.capitalize()
-    free = Q(obstacle="")
+    free = Q(unavailable_reason="")
     # The index on the deadline returns the overdue and the oldest items first.
     counts = items.order_by("due_at")[: MAX_COUNT + 1].aggregate(
         count=Count("pk"),
         available=Count("pk", filter=free),
         overdue=Count("pk", filter=free & Q(due_at__lt=now)),
         oldest=Min("created_at", filter=free),
-        **{reason.value: Count("pk", filter=Q(obstacle=reason)) for reason in Obstacle},
+        **{reason.value: Count("pk", filter=Q(unavailable_reason=reason)) for reason in UnavailableReason},
     )
-    obstacles = {reason.value: counts.pop(reason.value) for reason in Obstacle}
-    return ViewCount(view, title, **counts, obstacles={k: v for k, v in obstacles.items() if v})
+    unavailable = {reason.value: counts.pop(reason.value) for reason in UnavailableReason}
+    return ViewCount(view, title, **counts, unavailable={k: v for k, v in unavailable.items() if v})
 
 
 def explain_empty_view(user: User, view: str) -> list[str]:
@@ -116,8 +119,8 @@ def explain_empty_view(user: User, view: str) -> list[str]:
     if count.available:
         items = pluralize(count.available, "item is", "items are")
         sentences.append(f"{items} on the screen of another moderator, or on another of your tabs.")
-    for reason, number in count.obstacles.items():
-        sentences.append(_EXPLANATIONS[Obstacle(reason)](user, view, number))
+    for reason, number in count.unavailable.items():
+        sentences.append(_EXPLANATIONS[UnavailableReason(reason)](user, view, number))
     communities = communities_of(user)
     if communities:
         sentences.append(f"You see these communities only: {', '.join(sorted(communities))}.")
@@ -148,20 +151,20 @@ def _explain_policy(user: User, view: str, count: int) -> str:
     return f"{_items(count, 'is', 'are')} restricted by policy to: {', '.join(groups)}."
 
 
-_EXPLANATIONS: dict[Obstacle, Callable[[User, str, int], str]] = {
-    Obstacle.LEASED: _explain_leased,
-    Obstacle.LEADS: lambda user, view, count: (
+_EXPLANATIONS: dict[UnavailableReason, Callable[[User, str, int], str]] = {
+    UnavailableReason.LEASED: _explain_leased,
+    UnavailableReason.LEADS: lambda user, view, count: (
         f"{_items(count, 'waits', 'wait')} for a lead: appeals and escalated items are decided by leads only."
     ),
-    Obstacle.DECIDED_FIRST: lambda user, view, count: (
+    UnavailableReason.DECIDED_FIRST: lambda user, view, count: (
         f"{_items(count, 'needs', 'need')} another moderator: you decided the comment first."
     ),
-    Obstacle.POLICY: _explain_policy,
-    Obstacle.SKIPPED: lambda user, view, count: (
+    UnavailableReason.POLICY: _explain_policy,
+    UnavailableReason.SKIPPED: lambda user, view, count: (
         f"{_items(count, 'was', 'were')} skipped by you. "
         "For a day they are offered to others only; search for their numbers to open them."
     ),
-    Obstacle.ESCALATED: lambda user, view, count: (
+    UnavailableReason.ESCALATED: lambda user, view, count: (
         f"{_items(count, 'was', 'were')} escalated by you, for another lead to decide. "
         "If there is none, open them from the list of the Escalated view."
     ),

@@ -31,7 +31,7 @@ from apps.moderation.models import (
 MAX_COMMUNITIES = 1_000
 M = TypeVar("M", bound=Model)
 
-# The look-up of a row's community, and that of the comment whose decisions it reveals.
+# By model: the look-up of a row's community, and of the submission whose decisions the row shows.
 _LOOKUPS: dict[type[Model], tuple[str, str | None]] = {
     Submission: ("community", None),
     QueueItem: ("community", "submission"),
@@ -60,13 +60,15 @@ def visible(user: User, rows: QuerySet[M]) -> QuerySet[M]:
     rows = in_communities_of(user, rows, community)
     if submission is None or user.is_superuser or not user.has_perm("moderation.decide_queueitem"):
         return rows
-    reveals = Exists(
+    has_blind_review = Exists(
         QueueItem.objects.open()
         .filter(kind=QueueItem.Kind.SECOND, submission=OuterRef(submission))
         .exclude(excluded_reviewer=user)
     )
-    # An open item reveals nothing, and the queue's indexes hold open items only.
-    return rows.filter(Q(status=QueueItem.Status.OPEN) | ~reveals if rows.model is QueueItem else ~reveals)
+    if rows.model is QueueItem:
+        # An open item shows no decision. The queue's partial indexes contain open items only.
+        return rows.filter(Q(status=QueueItem.Status.OPEN) | ~has_blind_review)
+    return rows.filter(~has_blind_review)
 
 
 def _visible_jobs(user: User) -> Q:

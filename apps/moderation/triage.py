@@ -12,7 +12,7 @@ from rapidfuzz import fuzz, process
 from apps.moderation.models import MIN_SEVERE, Policy, PolicyRule, Queue, QueueItem, Submission
 
 # The severity of each label at a probability of 1.
-GRAVITY = {
+LABEL_SEVERITY = {
     "toxic": 0.4,
     "severe_toxic": 1.0,
     "obscene": 0.4,
@@ -110,11 +110,12 @@ def rank(
 ) -> Ranking:
     """Return the queue, priority and deadline of an item.
 
-    Severity is the highest product of a label's probability and gravity. Uncertainty decreases linearly from
-    1 at a threshold to 0 at a distance of 0.25. The priority is the score less the days from a fixed epoch to
-    the item's arrival, so a day of waiting counts as much as a severity of 1, without updates of the row.
+    Severity is the highest product of a label's probability and its LABEL_SEVERITY. Uncertainty decreases
+    linearly from 1 at a threshold to 0 at a distance of 0.25. The priority is the score minus the days from a
+    fixed epoch to the item's creation, so a day of waiting counts as much as a severity of 1, without updates
+    of the row.
     """
-    severity = max(GRAVITY[label] * probability for label, probability in probabilities.items())
+    severity = max(LABEL_SEVERITY[label] * probability for label, probability in probabilities.items())
     thresholds = [
         (rule.label, threshold)
         for rule in policy.rules.all()

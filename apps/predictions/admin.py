@@ -1,4 +1,4 @@
-"""Predictions and feedback in the admin: evidence, read-only."""
+"""Predictions and feedback in the admin: read-only."""
 
 from django.contrib import admin
 
@@ -9,10 +9,10 @@ from apps.predictions.models import Feedback, Prediction
 
 @admin.register(Prediction)
 class PredictionAdmin(CommunityAdmin):
-    """Scored comments. A user sees those that came with the name of a community that the user sees.
+    """Scored comments. A user sees the comments of the communities that the user has access to.
 
-    Comments that came without a community, among them those of the public pages, are seen by users who have
-    access to comments without a community.
+    Comments without a community, such as those of the public pages, need access to comments without a
+    community.
     """
 
     community_field = "community"

@@ -120,7 +120,7 @@ class ModelVersionAdmin(ReadOnlyAdmin):
     def mlflow_run(self, version: ModelVersion) -> SafeString | str:
         return run_link(version.mlflow_run_id)
 
-    # Runs, gates and predictions belong to layers above: so only the names of their pages are known.
+    # The apps of runs, gates and predictions import this app, so their pages are linked by URL name.
     @viewer_display(description="training run")
     def runs(self, version: ModelVersion, viewer: User) -> SafeString | str:
         return link(

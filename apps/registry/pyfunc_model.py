@@ -1,6 +1,6 @@
 """The registered model as MLflow loads it: this file, the classifier package beside it, and the artifact.
 
-It runs where nothing else of the project is: `mlflow models serve`, a Spark worker, a notebook.
+`mlflow models serve`, Spark workers and notebooks run it without the rest of the project.
 """
 
 from pathlib import Path
@@ -16,17 +16,24 @@ from apps.classifier.scorer import Scorer
 
 
 class ToxicityModel(PythonModel):
-    """A DataFrame with the column `text` in, one with six probabilities out, in the order of the rows."""
+    """The classifier as an MLflow model: a table of comments in, a table of probabilities out."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the artifact; raises ArtifactError when it isn't the one that was registered."""
+        """Load the artifact.
+
+        Raises:
+            ArtifactError: the artifact is not the one that was registered.
+        """
         artifact = Artifact.read(Path(context.artifacts["model"]))
         self.scorer = Scorer.load(artifact, expected_sha256=context.model_config["sha256"])
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Score the comments; a missing one is scored as an empty one."""
+        """Return the probabilities of the six labels for each row of the column `text`, in the same order.
+
+        A missing text is scored as an empty text.
+        """
         texts = model_input["text"].fillna("").astype(str).tolist()
         return pd.DataFrame(self.scorer.score_many(texts), columns=list(LABELS), index=model_input.index)
 

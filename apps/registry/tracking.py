@@ -30,7 +30,8 @@ logger = logging.getLogger(__name__)
 
 EXPERIMENT = REGISTERED_MODEL = "toxicmod"
 VERSION_TAG = "toxicmod.version"
-FACTS = ("dataset", "dataset_sha256", "git_commit")  # of a model's manifest
+# Keys of a model's manifest that are logged as parameters of its run.
+MANIFEST_PARAMS = ("dataset", "dataset_sha256", "git_commit")
 REQUIREMENTS = ("numpy", "numba", "pandas")
 EXAMPLE = ("Thanks for the quick answer, that helped.", "Shut up, you idiot.")
 P = ParamSpec("P")
@@ -199,7 +200,7 @@ def _example() -> Any:
 
 
 def _code(folder: Path) -> Path:
-    """Copy the classifier, without its tests, into a package `apps` of its own; return the package."""
+    """Copy the classifier, without its tests, into a new package `apps`; return the package."""
     package = folder / "apps"
     source = Path(classifier.__file__).parent
     shutil.copytree(source, package / "classifier", ignore=shutil.ignore_patterns("tests", "__pycache__"))
@@ -238,7 +239,8 @@ def _publish(version: ModelVersion) -> None:
         Path(folder, "MODEL_CARD.md").write_text(version.card)
         logged = log_run(
             name=f"{version.recipe} {version}",
-            params={"recipe": version.recipe} | {name: version.manifest.get(name) for name in FACTS},
+            params={"recipe": version.recipe}
+            | {name: version.manifest.get(name) for name in MANIFEST_PARAMS},
             metrics=version.metrics,
             report=Path(folder),
             artifact=version.modelartifact.artifact(),

@@ -183,7 +183,7 @@ appeal.
 ## Limits
 - It reads words, not meaning. It misjudges irony, quotations, negations and context; on HateCheck, which
   tests these, linear models of this kind are at chance level.
-- English only. Scores of other languages are low whatever the text says.
+- English only. Scores of other languages are low even if the text is toxic.
 - Bias: words that name a group raise the score if the data mentions that group mostly in insults. AUC of
   `toxic` for the worst group, in sentences from templates that training does not use: {worst}.
   It is lower for abuse in words that are neither in the data nor in the training sentences. Monitor the

@@ -177,7 +177,7 @@ def check_url(url: str) -> None:
     """Check what can be checked without a DNS look-up: the form of the URL, and a host that is an address.
 
     Raises:
-        InvalidEndpointError: `post` would raise it for this URL, whatever the DNS says.
+        InvalidEndpointError: `post` would reject this URL without a DNS look-up.
     """
     target = _parse(url)
     name = f".{target.host.rstrip('.').lower()}"

@@ -20,7 +20,7 @@ from apps.accounts.models import Scope
 from apps.mirror.codec import decode_item, encode_item
 from apps.mirror.replicated import REPLICATED_MODELS
 from apps.moderation import statistics
-from apps.moderation.availability import Obstacle
+from apps.moderation.availability import UnavailableReason
 from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import VIEWS, Appeal, Decision, QueueItem, Submission, decisions
 from apps.monitoring import actions, alert_metrics
@@ -37,8 +37,8 @@ from toxicmod.testing.endpoints import API_ENDPOINTS, ENDPOINTS, PAGES, build_ur
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 UNKNOWN = "other"
-# `Scope` is stored in lists, `Obstacle` is computed by queries.
-WITHOUT_FIELD = {Scope, Obstacle}
+# `Scope` is stored in lists, `UnavailableReason` is computed by queries.
+WITHOUT_FIELD = {Scope, UnavailableReason}
 # Tasks that take long or need MLflow; other tests cover them.
 NOT_RUN = {"apps.monitoring.tasks.refresh_baselines", "apps.registry.tasks.sync_tracking"}
 # Other columns that a row with this value must have, because of constraints.

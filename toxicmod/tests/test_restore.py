@@ -33,12 +33,12 @@ class Cluster:
             connection.execute("DROP DATABASE IF EXISTS live_restore")
             for name in self.previous():
                 connection.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
-            for role, options in (("keeper", ""), ("boss", "CREATEDB")):
+            for role, options in (("live_owner", ""), ("live_admin", "CREATEDB")):
                 connection.execute(f"DROP ROLE IF EXISTS {role}")
                 connection.execute(f"CREATE ROLE {role} LOGIN {options}")
-            connection.execute("GRANT keeper TO boss")
-            connection.execute("CREATE DATABASE live OWNER keeper")
-        with self.connect("live", "keeper") as connection:
+            connection.execute("GRANT live_owner TO live_admin")
+            connection.execute("CREATE DATABASE live OWNER live_owner")
+        with self.connect("live", "live_owner") as connection:
             for table, rows in TABLES.items():
                 connection.execute(f"CREATE TABLE {table} (id int PRIMARY KEY, text text)")
                 connection.execute(
@@ -69,7 +69,7 @@ class Cluster:
             "PGPORT": str(self.options.get("port", 5432)),
             "PGUSER": user,
             "PGDATABASE": "live",
-            "OWNER": "keeper",
+            "OWNER": "live_owner",
             "OWNER_PASSWORD": "",
             "FOLDER": str(self.folder),
             "COUNTS": str(ROLE / "files" / "counts.sql"),
@@ -89,13 +89,13 @@ class Cluster:
             input=script,
             text=True,
             cwd=self.folder,
-            env=self.environment("keeper"),
+            env=self.environment("live_owner"),
             check=True,
         )
 
     def run(self, action: str) -> subprocess.CompletedProcess[str]:
         command = [ROLE / "files" / "restore_database.sh", action, "live"]
-        return subprocess.run(command, env=self.environment("boss"), capture_output=True, text=True)
+        return subprocess.run(command, env=self.environment("live_admin"), capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def cluster(server: str, tmp_path: Path) -> Cluster:
     cluster = Cluster(server, tmp_path)
     cluster.back_up()
     # Changes since the backup. Only a successful restore discards them.
-    with cluster.connect("live", "keeper") as connection:
+    with cluster.connect("live", "live_owner") as connection:
         connection.execute("INSERT INTO policy VALUES (2, 'written after the backup')")
         connection.execute("DELETE FROM comment WHERE id <= 1000")
     return cluster
@@ -123,14 +123,14 @@ def test_whole_backup_is_restored_and_previous_database_kept(cluster: Cluster) -
     assert prepared.returncode == 0, prepared.stderr
     assert prepared.stdout == "live: 3 tables, 2301 rows, as in the backup\n"
     assert cluster.rows() == LIVE
-    with cluster.connect("live", "keeper"):  # the swap ends open sessions
+    with cluster.connect("live", "live_owner"):  # the swap ends open sessions
         swapped = cluster.run("swap")
     assert swapped.returncode == 0, swapped.stderr
     assert cluster.rows() == TABLES
     (previous,) = cluster.previous()
     assert previous in swapped.stdout
     assert cluster.rows(previous) == LIVE
-    with cluster.connect("live", "keeper") as connection:
+    with cluster.connect("live", "live_owner") as connection:
         connection.execute("CREATE TABLE new (id int)")  # the owner owns the restored tables
         connection.execute("ALTER TABLE comment ADD COLUMN more int")
 
@@ -195,7 +195,7 @@ def test_damaged_backup_changes_nothing(cluster: Cluster, damage: str) -> None:
 
 def test_scratch_database_that_changed_is_not_swapped(cluster: Cluster) -> None:
     assert cluster.run("prepare").returncode == 0
-    with cluster.connect("live_restore", "keeper") as connection:
+    with cluster.connect("live_restore", "live_owner") as connection:
         connection.execute("DELETE FROM decision")
     assert cluster.run("swap").returncode == 1
     assert cluster.rows() == LIVE

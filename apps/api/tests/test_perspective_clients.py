@@ -71,7 +71,7 @@ class TLSServerThread(LiveServerThread):
 def tls_port(
     key: str, certificates: tuple[trustme.CA, Path], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[int]:
-    """The port of a live server that is Perspective's host as far as TLS can tell."""
+    """The port of a live server whose TLS certificate is valid for Perspective's host name."""
     TLSServerThread.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificates[0].issue_cert(HOST).configure_cert(TLSServerThread.context)
     monkeypatch.setattr(testcases, "LiveServerThread", TLSServerThread)
@@ -84,7 +84,7 @@ def tls_port(
 def perspective_host(
     tls_port: int, certificates: tuple[trustme.CA, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Let the host name of Perspective lead to the test server, as a site's DNS would."""
+    """Resolve the host name of Perspective to the test server, as a site's DNS would."""
     resolve = socket.getaddrinfo
 
     def resolve_here(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:

@@ -522,7 +522,7 @@ def test_analyze_do_not_store_leaves_no_text(client: Client, caplog: pytest.LogC
 def test_analyze_applies_policy_for_review_perspective_key(client: Client) -> None:
     _, secret = create_api_key(actor=SYSTEM, name="reviewed", review_perspective=True)
     path = f"{ANALYZE}?key={secret}"
-    assert post_json(client, analyze_request(), path).status_code == 200  # no policy: scored all the same
+    assert post_json(client, analyze_request(), path).status_code == 200  # without a policy: scored only
     install_default_policy()
     policy = Policy.objects.active_for("")
     policy.rules.filter(label="toxic").update(reject_from=None, review_from=0.5)
@@ -534,7 +534,7 @@ def test_analyze_applies_policy_for_review_perspective_key(client: Client) -> No
     assert answer.json()["attributeScores"]["TOXICITY"]["summaryScore"]["value"] == pytest.approx(
         stored.toxic
     )
-    post_json(client, analyze_request(communityId="cats"))  # another caller's doesn't go there
+    post_json(client, analyze_request(communityId="cats"))  # without the key: no item
     assert QueueItem.objects.count() == 1
 
 
@@ -761,7 +761,7 @@ def test_views_any_json_returns_result_or_error(client: Client, path: str, body:
             assert (scores["spanScores"][0]["begin"], scores["spanScores"][0]["end"]) == (0, len(text) // 2)
             for span in scores["spanScores"]:
                 assert 0 <= span["begin"] < span["end"] <= len(text) // 2
-                for at in (span["begin"], span["end"]):  # never inside a pair
+                for at in (span["begin"], span["end"]):  # never between surrogates
                     before, after = text[2 * at - 2 : 2 * at], text[2 * at : 2 * at + 2]
                     assert not (is_high(before) and is_low(after))
 

@@ -15,7 +15,7 @@ from apps.moderation.models import Policy
 from apps.registry.models import ModelVersion
 
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
-# Ids of what there is: made-up ones find nothing.
+# Ids of existing rows, because generated ids would only return 404.
 CONFIG = """
 [[operations]]
 include-path-regex = "/moderation/queue/"
@@ -42,5 +42,5 @@ def test_schema_describes_responses_to_generated_requests(
     program = Path(sys.executable).with_name("schemathesis")
     arguments = ["run", f"{live_server.url}/api/v1/schema", "--header", f"Authorization: Api-Key {secret}"]
     options = ["--checks", CHECKS, "--max-examples", "5", "--seed", "1", "--continue-on-failure"]
-    done = subprocess.run([program, *arguments, *options], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = subprocess.run([program, *arguments, *options], cwd=tmp_path, capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout + process.stderr

@@ -181,7 +181,7 @@ class Migration(migrations.Migration):
                 ('severity', models.FloatField(help_text='From 0 to 1.')),
                 ('uncertainty', models.FloatField(help_text='From 0 to 1: how close the score is to a threshold.')),
                 ('author_risk', models.FloatField(help_text="From 0 to 1, from the author's strikes.")),
-                ('priority', models.FloatField(help_text="Score from severity, uncertainty and author risk, less the days from 2026-01-01 to the item's arrival. Waiting raises every item alike, so the order needs no updates.")),
+                ('priority', models.FloatField(help_text="Score from severity, uncertainty and author risk, minus the days from 2026-01-01 to the item's creation. Of two items with the same score, the older one comes first.")),
                 ('sampling_chance', models.FloatField(default=1.0, help_text='Probability with which a comment like it is sampled for review.')),
                 ('cluster', models.BigIntegerField(help_text='Near-duplicates have the same number.')),
                 ('minhash_a', models.BigIntegerField(help_text='First minimum hash of the pairs of words.')),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from apps.moderation.models.decisions import Decision
 
 OPEN = Q(status="open")
-# Below this probability no label is called possible, unless a rule of the policy was met.
+# If all probabilities are below this value and the policy has no matching rule, no label is likely.
 MIN_POSSIBLE = 0.2
 # From this severity on, an item is urgent and counts towards a moderator's exposure limit.
 MIN_SEVERE = 0.5
@@ -123,8 +123,8 @@ class QueueItem(models.Model):
     uncertainty = models.FloatField(help_text="From 0 to 1: how close the score is to a threshold.")
     author_risk = models.FloatField(help_text="From 0 to 1, from the author's strikes.")
     priority = models.FloatField(
-        help_text="Score from severity, uncertainty and author risk, less the days from 2026-01-01 to the "
-        "item's arrival. Waiting raises every item alike, so the order needs no updates."
+        help_text="Score from severity, uncertainty and author risk, minus the days from 2026-01-01 to the "
+        "item's creation. Of two items with the same score, the older one comes first."
     )
     sampling_chance = models.FloatField(
         default=1.0, help_text="Probability with which a comment like it is sampled for review."
@@ -331,7 +331,7 @@ class QueueItem(models.Model):
 
 
 class Skip(AppendOnly):
-    """A moderator left an item to the others."""
+    """A moderator skipped an item, so that other moderators decide it."""
 
     item = models.ForeignKey(QueueItem, on_delete=models.PROTECT, related_name="+")
     by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")

@@ -1,9 +1,10 @@
 """Comments that are queued for active learning."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
+import numpy as np
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import IntegrityError
@@ -14,13 +15,12 @@ from pytest_django import DjangoAssertNumQueries, Settings
 
 from apps.accounts.models import User
 from apps.moderation import actions, tasks, triage
-from apps.moderation.actions import active_learning
 from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Decision, Policy, Queue, QueueItem
 from apps.moderation.simulator import simulate
 from apps.predictions import actions as predictions
 from apps.predictions.models import Prediction
-from apps.registry.models import Alias, ModelArtifact, ModelVersion
+from apps.registry.models import Alias, ModelVersion
 from toxicmod.testing.factories import StubScorer, create_queue_item, decide_item
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -80,13 +80,16 @@ def test_queue_for_labeling_selects_disagreements_with_challenger(
     challenger = ModelVersion.objects.create(
         number=2, alias=Alias.CHALLENGER, recipe="test", sha256="1" * 64, manifest={"thresholds": {}}
     )
-    ModelArtifact.objects.create(version=challenger, manifest=b"{}", weights=b"")
 
-    def score_with_challenger(artifact: ModelArtifact, comments: list[str]) -> object:
-        assert artifact.version == challenger
-        return StubScorer().score_many([text.replace("toxic=0.05", "toxic=0.9") for text in comments])
+    class ChallengerScorer(StubScorer):
+        def score_many(self, texts: Sequence[str], threads: int | None = None) -> np.ndarray:
+            return super().score_many([text.replace("toxic=0.05", "toxic=0.9") for text in texts])
 
-    monkeypatch.setattr(active_learning, "_scores", score_with_challenger)
+    def load_scorer(version: ModelVersion) -> StubScorer:
+        assert version == challenger
+        return ChallengerScorer()
+
+    monkeypatch.setattr(ModelVersion, "load_scorer", load_scorer)
     score("toxic=0.05 harmless says one", "toxic=0.45 both unsure of this")
     first, second = actions.queue_for_labeling(count=2)
     assert {

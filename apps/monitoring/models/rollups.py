@@ -91,7 +91,7 @@ class HourlyRollup(models.Model):
     lengths = ArrayField(shape=(len(LENGTH_EDGES) - 1,))
     ngrams = ArrayField(shape=(2,))
     identity_groups = ArrayField(shape=(len(IDENTITY_GROUPS), 2), grows=True)
-    # Counts by name and not by position, so that a new outcome does not move the others.
+    # Counts by name, because the position of an outcome in an array changes when an outcome is added.
     outcomes: Any = models.JSONField(default=dict, help_text="Comments by the policy's outcome.")
     decision_times = ArrayField(shape=(len(DECISION_TIME_EDGES) - 1,))
     moderator_confusion = ArrayField(shape=(len(LABELS), CONFUSION_BINS, 2, 2, 2), dtype="<f8", grows=True)

@@ -329,16 +329,16 @@ def test_model_names_the_versions_in_use(
     html = client.get("/model").content.decode()
     assert "scores every comment" not in html
     assert f"Version {champion.number} scores 95% of the comments" in html
-    assert "scores the other 5% as a trial" in html
-    assert "5% of the comments, on trial:" in html
+    assert "scores the other 5% as a canary" in html
+    assert "5% of the comments, as a canary:" in html
     html = client.get(f"/model/v{version.number}").content.decode()
-    assert f"Version {version.number} is on trial and scores 5% of the comments" in html
+    assert f"Version {version.number} is a canary and scores 5% of the comments" in html
     end_canary(outcome=CanaryEnd.Outcome.FINISHED, reason="enough", actor=SYSTEM)
     monkeypatch.setattr(serving._server, "_checked_at", float("-inf"))
     assert "scores every comment" in client.get("/model").content.decode()
     html = client.get(f"/model/v{version.number}").content.decode()
     assert "is no longer in use" in html
-    assert "5% of the comments, on trial:" in html
+    assert "5% of the comments, as a canary:" in html
 
 
 def test_pages_query_count(

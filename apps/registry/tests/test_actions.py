@@ -77,7 +77,7 @@ def test_promote_rejects_damaged_artifact(champion: ModelVersion, part: str) -> 
     with pytest.raises(ArtifactError):
         promote_version(version)
     assert aliases()["champion"] == champion.number
-    # Even where it came to be champion, the model in hand stays in service.
+    # Even if the damaged version is the champion, the server keeps the model that it has loaded.
     model = serving.ModelServer()
     model.current()
     ModelVersion.objects.filter(pk=champion.pk).update(alias=None)

@@ -64,7 +64,7 @@ def reversed_version(champion: ModelVersion) -> ModelVersion:
 
 @pytest.fixture
 def equal_version(champion: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> ModelVersion:
-    """A version as good as the champion, where made-up comments don't speak of calibration."""
+    """A copy of the champion. No gate fails on calibration, which the generated comments do not test."""
     monkeypatch.setattr(gates, "MAX_CALIBRATION_ERROR", 1.0)
     EvaluationArtifact.objects.filter(version=champion).delete()
     return registry.register_version(artifact=variant(champion), recipe="two_level", metrics={})

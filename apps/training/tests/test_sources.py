@@ -187,7 +187,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(403 if path == "/secret" else 404)
 
     def log_message(self, *args: Any) -> None:
-        """Say nothing."""
+        """Keep requests out of the output of the tests."""
 
 
 @pytest.fixture

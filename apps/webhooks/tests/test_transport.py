@@ -166,7 +166,7 @@ def test_post_verifies_certificate_within_deadline(certificate: trustme.LeafCert
         with pytest.raises(ResponseTimeoutError):
             send(port, "https", "localhost")
         assert time.monotonic() - start < LATEST
-    # The handshake itself drips.
+    # The server sends the TLS handshake slowly.
     with raw_server(drip(b"\x16\x03\x03\x40\x00")) as port:
         start = time.monotonic()
         with pytest.raises(ResponseTimeoutError):

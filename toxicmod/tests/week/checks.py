@@ -623,14 +623,14 @@ class Day:
                 "   SELECT d.by_id FROM moderation_decision d"
                 "   LEFT JOIN moderation_decision r ON r.reverses_id = d.id"
                 "   WHERE d.item_id = i.id AND d.action = 'escalate' AND r.id IS NULL"
-                "   ORDER BY d.id DESC LIMIT 1) THEN 'escalated by you' ELSE '' END AS obstacle"
+                "   ORDER BY d.id DESC LIMIT 1) THEN 'escalated by you' ELSE '' END AS unavailable_reason"
                 " FROM moderation_queueitem i, accounts_user u"
                 " WHERE i.status = 'open' AND u.username = %s AND (%s OR i.community = %s)",
                 self.site.clock.now(), name == "lea", self.site.clock.now(),
                 self.site.clock.now() - timedelta(days=1), name, name != LIMITED, LIMITED_TO,
             ):  # fmt: skip
                 for view in ("all", row.queue, *(["overdue"] if row.overdue else [])):
-                    expected[view][row.obstacle] += 1
+                    expected[view][row.unavailable_reason] += 1
             for view in ("all", "overdue", *QUEUES):
                 counts = expected[view]
                 free = counts.pop("", 0)

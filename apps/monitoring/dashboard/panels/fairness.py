@@ -10,7 +10,7 @@ _MAX_SERIES = 5
 
 
 def fairness_panel(filters: Filters) -> Panel:
-    """Are identity groups treated alike?"""
+    """Return the panel Fairness: the bias audit, and flag rates by identity group."""
     audited = Baseline.objects.exclude(bias={}).select_related("version").order_by("-version__number").first()
     if audited:
         answer, plots = _audit(audited)

@@ -47,7 +47,7 @@ def _requests_by_minute(filters: Filters, since: datetime) -> dict[datetime, _Re
 
 
 def health_panel(filters: Filters) -> Panel:
-    """Is the system healthy?"""
+    """Return the panel Health: requests, errors, latency and the queue now."""
     now = timezone.now()
     minutes = _requests_by_minute(filters, now - 3 * HOUR)
     last_hour = [row for minute, row in minutes.items() if minute >= now - HOUR]

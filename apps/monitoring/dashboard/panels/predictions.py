@@ -24,7 +24,7 @@ _MIN_AUC = 0.6  # below, the two samples are practically the same
 
 
 def predictions_panel(filters: Filters) -> Panel:
-    """What do we predict, and has traffic drifted?"""
+    """Return the panel Predictions: flag rates, scores and drift."""
     rollups = load_rollups(filters, "requests", "any_flagged", "flagged", "scores", "lengths", "ngrams")
     promotions = load_promotions(filters)
     requests, flagged = rollups.by_step("requests"), rollups.by_step("flagged")

@@ -31,7 +31,7 @@ _DECISION_COLUMNS = (
 
 
 def quality_panel(filters: Filters) -> Panel:
-    """Are the predictions right?"""
+    """Return the panel Quality: precision and recall by moderators and by feedback."""
     rollups = load_rollups(
         filters, "moderator_confusion", "feedback_confusion", "feedback_right", "feedback_wrong"
     )

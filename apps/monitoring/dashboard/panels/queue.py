@@ -17,7 +17,7 @@ from apps.monitoring.models import DECISION_TIME_EDGES
 
 
 def queue_panel(filters: Filters) -> Panel:
-    """Do moderators keep up?"""
+    """Return the panel Queue: its size, the age of its items, and decisions over time."""
     rollups = load_rollups(
         filters, "queued", "approved", "rejected", "reversed", "escalations_reversed", "decision_times"
     )

@@ -20,7 +20,7 @@ MIN_FREE_DISK = 0.1
 
 
 def system_panel(filters: Filters) -> Panel:
-    """Does the infrastructure work?"""
+    """Return the panel System: processes, background work and webhooks."""
     now = timezone.now()
     recent = RequestMinute.objects.filter(minute__gte=now - timedelta(minutes=3))
     processes = recent.values("process").distinct().count()

@@ -16,7 +16,7 @@ from apps.predictions.models import Prediction
 
 
 def traffic_panel(filters: Filters) -> Panel:
-    """How much traffic is there, and how fast is it answered?"""
+    """Return the panel Traffic: scored comments by source and version, latency and errors."""
     rollups = load_rollups(filters, "requests", "errors", "latency")
     promotions = load_promotions(filters)
 

@@ -14,7 +14,7 @@ class Command(ProjectCommand):
     help = """Write a model version to a folder: manifest.json, weights.npz, MODEL_CARD.md, and the
 evaluation model in `evaluation/`.
 
-install_base_model reads such a folder: apps/registry/base_model."""
+install_base_model installs a folder of this format: apps/registry/base_model."""
     examples = """  manage.py export_model champion backup/champion
   manage.py export_model v1 apps/registry/base_model"""
     expected_errors = (OSError,)

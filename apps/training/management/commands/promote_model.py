@@ -11,12 +11,13 @@ from apps.training import actions
 
 
 class Command(ModelCommand):
-    help = """Make a model version the champion: every process serves it within five seconds, no restart.
+    help = """Make a model version the champion. Every process serves it within five seconds,
+without a restart.
 
 It must pass its gates, measured on the held-out rows of the newest data set: mean ROC-AUC, and each
 label's ROC-AUC and PR-AUC against the champion's; calibration; the worst group's BPSN and BNSP AUC;
-obfuscated spelling; time per comment; and the fraction of last week's comments that change sides. The
-actor, the reason and the gates are stored with the promotion."""
+obfuscated spelling; time per comment; and the fraction of last week's comments of which a label
+crosses its threshold. The actor, the reason and the gates are stored with the promotion."""
     examples = """  manage.py promote_model challenger --reason "Learned from October's decisions"
   manage.py promote_model challenger --canary 0.05 --reason "Try it on a twentieth of the requests first"
   manage.py promote_model v3 --reason "Catches the new slur; worth the loss elsewhere" --force"""
