@@ -1,7 +1,7 @@
 """Decisions as CSV and as statements of reasons."""
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from apps.core.text import escape_formula, percent
@@ -13,25 +13,37 @@ EEA = (
     *("AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GR", "HR", "HU", "IE"),
     *("IS", "IT", "LI", "LT", "LU", "LV", "MT", "NL", "NO", "PL", "PT", "RO", "SE", "SI", "SK"),
 )
-COLUMNS = (
-    "decision",
-    "decided_at",
-    "action",
-    "reverses",
-    "automatic",
-    "by",
-    "community",
-    "author",
-    "external_id",
-    "prediction",
-    "queue_item",
-    "labels",
-    "reason",
-    "note",
-    "seconds",
-    "model_version",
-    "policy",
-)
+
+
+def _author(decision: Decision) -> str:
+    author = decision.submission.author
+    return author.ref if author else ""
+
+
+def _labels(decision: Decision) -> str:
+    return " ".join(label for label, flag in (decision.labels or {}).items() if flag)
+
+
+# The cell of a decision in each column of the CSV file.
+COLUMNS: dict[str, Callable[[Decision], object]] = {
+    "decision": lambda decision: decision.pk,
+    "decided_at": lambda decision: decision.created_at.isoformat(),
+    "action": lambda decision: decision.action,
+    "reverses": lambda decision: decision.reverses_id,
+    "automatic": lambda decision: decision.automatic,
+    "by": lambda decision: decision.actor,
+    "community": lambda decision: decision.submission.community,
+    "author": _author,
+    "external_id": lambda decision: decision.submission.external_id,
+    "prediction": lambda decision: decision.submission_id,
+    "queue_item": lambda decision: decision.item_id,
+    "labels": _labels,
+    "reason": lambda decision: decision.reason,
+    "note": lambda decision: decision.note,
+    "seconds": lambda decision: "" if decision.seconds is None else f"{decision.seconds:.1f}",
+    "model_version": lambda decision: decision.model_version.number,
+    "policy": lambda decision: decision.policy,
+}
 
 
 class _Echo:
@@ -46,28 +58,7 @@ def decisions_csv(decisions: Iterable[Decision]) -> Iterator[str]:
     writer = csv.writer(_Echo())
     yield writer.writerow(COLUMNS)
     for decision in decisions:
-        labels = decision.labels
-        author = decision.submission.author
-        cells = (
-            decision.pk,
-            decision.created_at.isoformat(),
-            decision.action,
-            decision.reverses_id,
-            decision.automatic,
-            decision.actor,
-            decision.submission.community,
-            author.ref if author else "",
-            decision.submission.external_id,
-            decision.submission_id,
-            decision.item_id,
-            "" if labels is None else " ".join(label for label, flag in labels.items() if flag),
-            decision.reason,
-            decision.note,
-            "" if decision.seconds is None else f"{decision.seconds:.1f}",
-            decision.model_version.number,
-            decision.policy,
-        )
-        yield writer.writerow([escape_formula(cell) for cell in cells])
+        yield writer.writerow([escape_formula(cell(decision)) for cell in COLUMNS.values()])
 
 
 def statement_of_reasons(decision: Decision) -> dict[str, Any]:

@@ -304,7 +304,7 @@ function startReview(page) {
   // Decides the item in the background and shows the next one.
   async function decide(submitter) {
     if (isBusy) return;
-    const similar = similarIds();
+    const similar = ["approve", "reject"].includes(submitter.value) && similarIds();
     const action = send(submitter);
     dialog().close();
     showProgress(action.progress);
@@ -394,7 +394,7 @@ function startReview(page) {
     }
   }
 
-  // Shows on the buttons to how many comments the next decision will apply.
+  // Shows on the buttons to how many comments an approval or rejection will apply.
   function updateSimilarCount() {
     const count = similarIds() ? similarIds().split(",").length + 1 : 0;
     for (const label of selectAll(".similar-count")) label.textContent = count ? `all ${count} ` : "";
@@ -418,7 +418,7 @@ function startReview(page) {
       section.scrollIntoView({ block: "nearest" });
       updateSimilarCount();
       const comments = `${similar.count} similar comment${similar.count > 1 ? "s" : ""}`;
-      const message = `The decision will also apply to ${comments}.`;
+      const message = `An approval or rejection will also apply to ${comments}.`;
       showMessage(similar.count ? message : "No similar comment is open any more.");
     } catch (error) {
       showMessage(error.message, true);

@@ -714,6 +714,21 @@ def test_similar_comments_are_shown_before_the_decision(policy: Policy, visit: C
     assert QueueItem.objects.open().count() == 5
 
 
+def test_escalate_leaves_out_similar_comments(policy: Policy, visit: Callable[..., Visit]) -> None:
+    items = [
+        create_item("buy my very fine golden rings today you idiot", author_ref=f"a{n}") for n in range(3)
+    ]
+    page = visit(f"{CONSOLE}item/{items[0].pk}/", user=moderator("ann")).page
+    wait_until_settled(page)
+    page.keyboard.press("c")
+    expect(page.locator(".similar-list li")).to_have_count(2)
+    expect(page.locator("#similar")).to_contain_text("An escalation or a skip applies to item")
+    page.keyboard.press("e")
+    expect(page.locator("#status-message")).to_contain_text(f"Escalated item {items[0].pk}. U undoes it.")
+    assert get_item(page) in items[1:]
+    assert Decision.objects.get().item == items[0]
+
+
 def test_appeal(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
     ann = moderator("ann")
     item = actions.claim(item_id=queue[0].pk, user=ann)

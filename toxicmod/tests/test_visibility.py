@@ -379,6 +379,7 @@ def test_counts_cover_only_the_users_communities(world: World) -> None:
     ).json()["results"]
     assert {row["id"] for row in listed} == set(items.values_list("pk", flat=True))
     export = world.client.get(reverse("admin:moderation_decisions_csv") + "?automatic=on").getvalue().decode()
+    assert MARKER not in export
     assert len(export.splitlines()) == 1 + Decision.objects.filter(submission__community=HERE).count()
     jobs = world.client.get(reverse("admin:moderation_bulk")).context["jobs"]
     assert [job.pk for job in jobs] == [world.here["bulk"]]

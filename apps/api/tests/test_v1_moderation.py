@@ -181,6 +181,13 @@ def test_decide_similar_and_undo_similar(as_ann: Caller, ann: User) -> None:
     as_ann.post(f"moderation/decisions/{decided['id']}/undo", {"all": True}, 400)
 
 
+def test_escalate_leaves_out_similar_items(as_ann: Caller) -> None:
+    items = [create_queue_item("insult=0.7 the same words again") for _ in range(2)]
+    body = {"action": "escalate", "version": 1, "similar": True}
+    assert as_ann.post(f"moderation/queue/{items[0].pk}/decide", body)["decided"] == 1
+    assert QueueItem.objects.get(queue="escalated") == items[0]
+
+
 def test_undo_without_similar_keeps_other_decisions(as_ann: Caller) -> None:
     items = [create_queue_item("insult=0.7 the same words again") for _ in range(2)]
     body = {"action": "approve", "version": 1, "similar": True}

@@ -63,7 +63,7 @@ class Details(TypedDict, total=False):
     Attributes:
         labels: the labels that apply, an empty list if none applies, or None if the moderator set none.
         rule: the reason for a rejection, a rule of the item's policy.
-        note: private, never sent.
+        note: for moderators, never sent.
         seconds: the time that the decision took; by default since the lease began.
         api_key: the API key of the request.
     """
@@ -365,7 +365,7 @@ def decide_cluster(
     """Decide an item and the similar open items, at most 200; each gets its own decision.
 
     Items that another moderator has leased, that the user may not decide or that have another policy are
-    left out.
+    left out. An escalation applies to the item only.
 
     Args:
         similar: the ids of the similar items that the user has seen; None for all of them.
@@ -373,12 +373,10 @@ def decide_cluster(
     Raises:
         PermissionDeniedError, StaleError, ModerationError: as in `decide`; nothing was decided.
     """
-    if Decision.Action(action) not in _FINAL:
-        raise ModerationError("Similar items can be approved or rejected together.")
     if (labels := details.get("labels")) is not None:
         details["labels"] = list(labels)
     first = decide(item_id=item_id, version=version, user=user, action=action, **details)
-    if first.item.is_blind:
+    if first.item.is_blind or action not in _FINAL:
         return [first]
     items = QueueItem.objects.filter(pk__in=first.item.similar().values("pk"), policy=first.item.policy_id)
     if similar is not None:

@@ -79,7 +79,7 @@ class ReleaseForm(MessageForm):
 
 
 class DecideForm(MessageForm):
-    """A decision on an item, and on the similar items that were shown with it."""
+    """A decision on an item. An approval or rejection includes the similar items that were shown with it."""
 
     action = forms.ChoiceField(choices=[("approve", ""), ("reject", ""), ("escalate", "")])
     version = forms.IntegerField(min_value=1)
@@ -98,6 +98,8 @@ class DecideForm(MessageForm):
         data = super().clean() or {}
         if data.get("none") and data.get("labels"):
             raise forms.ValidationError("Tick labels or “None of these”, not both.")
+        if data.get("action") == "escalate":
+            data["similar"] = []
         return data
 
     def decision_arguments(self) -> dict[str, Any]:

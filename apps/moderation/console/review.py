@@ -122,7 +122,7 @@ def release(request: HttpRequest, pk: int) -> HttpResponse:
 
 @console_view()
 def similar(request: HttpRequest, pk: int) -> HttpResponse:
-    """Return the HTML of the similar comments to which the next decision will also apply."""
+    """Return the HTML of the similar comments to which an approval or rejection will also apply."""
     user = get_user(request)
     item = visible_item(user, pk)
     context = similar_context(user, item) | {"item": item, "view": _get_view(request)}
@@ -132,7 +132,7 @@ def similar(request: HttpRequest, pk: int) -> HttpResponse:
 
 @console_view("POST")
 def decide(request: HttpRequest, pk: int) -> HttpResponse:
-    """Approve, reject or escalate an item, and with it the similar comments that were shown."""
+    """Approve or reject an item and the similar comments that were shown, or escalate the item only."""
     user, view = get_user(request), _get_view(request)
     form = DecideForm(request.POST, item=visible_item(user, pk))
     if not form.is_valid():

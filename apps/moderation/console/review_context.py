@@ -47,7 +47,7 @@ def decision_problem(user: User, item: QueueItem) -> str:
 
 
 def similar_context(user: User, item: QueueItem) -> dict[str, Any]:
-    """Return the similar comments to which a decision on the item can also apply."""
+    """Return the similar comments to which an approval or rejection of the item can also apply."""
     rows = _similar_items(user, item).select_related("submission__prediction", "submission__author")
     return {"similar": list(rows.order_by("pk")[: actions.CLUSTER_LIMIT - 1])}
 

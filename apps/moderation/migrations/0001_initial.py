@@ -77,7 +77,7 @@ class Migration(migrations.Migration):
                 ('item_version', models.PositiveIntegerField(help_text="The item's version that was decided on.", null=True)),
                 ('action', models.CharField(choices=[('approve', 'Approve'), ('reject', 'Reject'), ('escalate', 'Escalate'), ('reverse', 'Reverse')], max_length=8)),
                 ('corrected_mask', models.PositiveSmallIntegerField(help_text='The labels that apply, according to the moderator.', null=True)),
-                ('note', models.TextField(blank=True, help_text='Private, never sent.', max_length=2000)),
+                ('note', models.TextField(blank=True, help_text='For moderators, never sent.', max_length=2000)),
                 ('seconds', models.FloatField(help_text='From claim to decision.', null=True)),
                 ('automatic', models.BooleanField(default=False)),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now)),

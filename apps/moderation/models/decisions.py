@@ -72,7 +72,7 @@ class Decision(AppendOnly):
     rule = models.ForeignKey(
         PolicyRule, null=True, on_delete=models.PROTECT, related_name="+", db_index=False
     )
-    note = models.TextField(blank=True, max_length=2_000, help_text="Private, never sent.")
+    note = models.TextField(blank=True, max_length=2_000, help_text="For moderators, never sent.")
     model_version = models.ForeignKey("registry.ModelVersion", on_delete=models.PROTECT, related_name="+")
     policy = models.ForeignKey(Policy, on_delete=models.PROTECT, related_name="+")
     seconds = models.FloatField(null=True, help_text="From claim to decision.")

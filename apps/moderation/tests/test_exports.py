@@ -19,13 +19,31 @@ pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 
 def test_decisions_csv(model: ModelVersion, policy: Policy, ann: User) -> None:
-    item = create_queue_item("insult=0.7", author_ref="=HYPERLINK(1)", community="news")
-    decide_item(item, ann, labels=["insult"], note="=cmd()")
-    rows = list(csv.DictReader(io.StringIO("".join(exports.decisions_csv(Decision.objects.all())))))
-    assert rows[0]["author"] == "'=HYPERLINK(1)"
-    assert rows[0]["note"] == "'=cmd()"
-    assert (rows[0]["by"], rows[0]["labels"], rows[0]["action"]) == ("ann", "insult", "reject")
-    assert set(rows[0]) == set(exports.COLUMNS)
+    item = create_queue_item(
+        "insult=0.7", author_ref="=HYPERLINK(1)", community="news", external_id="comment-9"
+    )
+    decision = decide_item(item, ann, labels=["insult", "toxic"], note="=cmd()", seconds=12.34).decision
+    (row,) = csv.DictReader(io.StringIO("".join(exports.decisions_csv(Decision.objects.all()))))
+    assert list(row.items()) == [
+        ("decision", str(decision.pk)),
+        ("decided_at", decision.created_at.isoformat()),
+        ("action", "reject"),
+        ("reverses", ""),
+        ("automatic", "False"),
+        ("by", "ann"),
+        ("community", "news"),
+        ("author", "'=HYPERLINK(1)"),
+        ("external_id", "comment-9"),
+        ("prediction", str(item.submission_id)),
+        ("queue_item", str(item.pk)),
+        ("labels", "toxic insult"),
+        ("reason", decision.reason),
+        ("note", "'=cmd()"),
+        ("seconds", "12.3"),
+        ("model_version", str(model.number)),
+        ("policy", str(policy)),
+    ]
+    assert decision.reason
 
 
 def test_statement_of_reasons(

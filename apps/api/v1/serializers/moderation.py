@@ -200,10 +200,14 @@ class DecideRequest(StrictSerializer):
         default="",
         allow_blank=True,
         max_length=2_000,
-        help_text="A private note, which is never sent to the platform.",
+        help_text="A note for moderators, which the history shows. It is never sent to the platform.",
     )
     seconds = serializers.FloatField(required=False, min_value=0, help_text="The duration of the review.")
-    similar = StrictBooleanField(default=False, help_text="Also decide similar open items, at most 200.")
+    similar = StrictBooleanField(
+        default=False,
+        help_text="Also approve or reject similar open items, at most 200. An escalation applies to the item "
+        "only.",
+    )
 
 
 class DecisionResult(serializers.ModelSerializer):

@@ -603,6 +603,23 @@ def test_similar_items_are_decided_and_undone_together(
     assert set(QueueItem.objects.filter(lease_by__isnull=False)) == {first, items[1]}
 
 
+def test_escalate_and_skip_leave_out_similar_items(
+    model: Any, policy: Policy, moderator_client: Client
+) -> None:
+    """The browser sends the similar comments that are shown with every action."""
+    items = [create_queue_item("insult=0.7 buy my fine rings today", author_ref=f"a{n}") for n in range(3)]
+    for item, view, message in zip(items, ("decide", "skip"), ("Escalated", "Skipped"), strict=False):
+        ids = ",".join(str(other.pk) for other in items if other != item)
+        form = decision_form(item, "escalate", similar=ids)
+        response = moderator_client.post(console_url(view, item.pk), form, headers=FETCH)
+        assert response.status_code == 200, response.content
+        assert response.json()["message"] == f"{message} item {item.pk}."
+        assert not response.json().get("notice")
+    assert Decision.objects.human().get().item == items[0]
+    assert QueueItem.objects.get(queue="escalated") == items[0]
+    assert Skip.objects.get().item == items[1]
+
+
 def test_last_decision_counts_similar_items(model: Any, policy: Policy, moderator_client: Client) -> None:
     items = [create_queue_item("insult=0.7 buy my fine rings today", author_ref=f"a{n}") for n in range(4)]
     first, *similar = items
