@@ -1,11 +1,13 @@
 """Interval estimates that several apps use."""
 
 import math
+from statistics import NormalDist
 
+Z_95 = NormalDist().inv_cdf(0.975)  # of a two-sided 95 % interval
 Interval = tuple[float, float, float]  # value, lower and upper end of the 95 % interval
 
 
-def wilson(successes: float, total: float, z: float = 1.96) -> tuple[float, float] | None:
+def wilson(successes: float, total: float, z: float = Z_95) -> tuple[float, float] | None:
     """Return the score interval of a proportion (Wilson 1927), or None without observations.
 
     Args:
