@@ -15,7 +15,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
-from apps.monitoring.drift import Z_95, Estimate
+from apps.core.statistics import Z_95
+from apps.monitoring.drift import Estimate
 
 MIN_TEXTS = 50
 MIN_COMMENTS = 5  # an n-gram in fewer comments is not a trend and may be a person's name

@@ -16,7 +16,6 @@ DRAWS = 200
 MIN_BIN_FRACTION = 0.01  # of the reference, in each bin that is compared
 MIN_SAMPLE = 50  # independent comments; smaller samples show a shift by chance too often
 MIN_EXPECTED_HITS = 5  # among independent comments: the rule of Cochran, Biometrics 10, 1954
-Z_95 = NormalDist().inv_cdf(0.975)
 Z_999 = NormalDist().inv_cdf(0.9995)
 
 
