@@ -92,7 +92,7 @@ class Command(BaseCommand):
             )
         self._create_credentials()
         os.environ["REDIS_URL"] = self._write_broker_config(run)
-        # A web process takes about 90 MB, so with two of them the whole system takes less than 1 GB.
+        # A web process takes about 90 MB at the start and up to 210 MB in use.
         os.environ.setdefault("WEB_CONCURRENCY", str(min(os.cpu_count() or 1, 2)))
         # glibc keeps freed memory for each thread. With these settings it returns most of it.
         os.environ.setdefault("MALLOC_ARENA_MAX", "2")
