@@ -115,6 +115,7 @@ def log_run(
     name: str,
     params: Mapping[str, Any],
     metrics: Mapping[str, Any],
+    curves: Mapping[str, Mapping[int, float]] | None = None,
     data: DataUsed | None = None,
     report: Path | None = None,
     artifact: Artifact | None = None,
@@ -125,6 +126,7 @@ def log_run(
 
     Args:
         metrics: numbers by metric, or by label and metric as `evaluate` returns them.
+        curves: numbers by metric and step, such as the loss during training.
         data: the data set that the run was trained on.
         report: a folder whose files become the run's artifacts.
         started: when the run started; by default now.
@@ -142,6 +144,9 @@ def log_run(
     with mlflow.start_run(run_id=run_id):
         mlflow.log_params(dict(params))
         mlflow.log_metrics(flatten(metrics))
+        for metric, curve in (curves or {}).items():
+            for step, value in curve.items():
+                mlflow.log_metric(metric, value, step=step)
         if data:
             mlflow.log_input(_dataset(data), context="training")
         if report:

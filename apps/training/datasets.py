@@ -232,6 +232,14 @@ def text_key(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(normalised, key=SPLIT_SEED, digest_size=8).digest(), "little")
 
 
+def is_in_benchmark(text: str) -> bool:
+    """Return whether `make bench` holds the text out: a tenth, by the first 300 characters."""
+    normalised = normalise(text[:300])[0]
+    codes = (normalised and f"{normalised}\n").encode("utf-32-le", "surrogatepass")
+    digest = hashlib.blake2b(codes, digest_size=16).digest()
+    return int.from_bytes(digest[:4], "big") / 2**32 < HELD_OUT
+
+
 def split(texts: Sequence[str], labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices of the rows to train on and of the held-out rows, a tenth of each stratum.
 

@@ -1,0 +1,152 @@
+"""The texts that an encoder is trained on. Some are generated: names, common words, groups, disguises."""
+
+import json
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from apps.classifier.bias_audit import training_sentences
+from apps.classifier.labels import LABELS
+from apps.classifier.obfuscation import KINDS, obfuscate
+
+UNKNOWN = -1
+MEANING_FOLDER = Path(__file__).parents[1] / "data" / "meaning"
+_EVERYDAY: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "everyday.json").read_text())
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Texts and their labels.
+
+    Attributes:
+        labels: (n, labels) int8: 1, 0, or `UNKNOWN` where the source does not judge the label.
+        languages: the language of each text, as an ISO 639-1 code.
+    """
+
+    texts: list[str]
+    labels: np.ndarray
+    languages: list[str]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: Iterable[int] | np.ndarray) -> "Examples":
+        """Return the examples with these indices."""
+        rows = np.asarray(list(rows), int)
+        return Examples([self.texts[k] for k in rows], self.labels[rows], [self.languages[k] for k in rows])
+
+    def sample(self, size: int, seed: int) -> "Examples":
+        """Return at most `size` examples, drawn at random."""
+        rows = np.random.default_rng(seed).permutation(len(self))[:size]
+        return self.take(np.sort(rows))
+
+    @property
+    def flagged(self) -> np.ndarray:
+        """(n,) bool: whether a label applies."""
+        return np.any(self.labels == 1, axis=1)
+
+
+def concatenate(parts: Sequence[Examples]) -> Examples:
+    """Return all examples, in the order of the parts."""
+    return Examples(
+        [text for part in parts for text in part.texts],
+        np.concatenate([np.zeros((0, len(LABELS)), np.int8), *(part.labels for part in parts)]),
+        [language for part in parts for language in part.languages],
+    )
+
+
+def disguised_copies(examples: Examples, size: int, seed: int) -> Examples:
+    """Return obfuscated copies of texts, as many of each kind, half of them flagged if possible."""
+    rng = np.random.default_rng(seed)
+    flagged, clean = (rng.permutation(np.flatnonzero(examples.flagged == value)) for value in (True, False))
+    rows = rng.permutation(np.concatenate([flagged[: size // 2], clean[: size // 2]]))
+    parts = []
+    for kind, members in zip(KINDS, np.array_split(rows, len(KINDS)), strict=True):
+        part = examples.take(members)
+        parts.append(Examples(obfuscate(part.texts, kind, seed=seed), part.labels, part.languages))
+    return concatenate(parts)
+
+
+def identity_sentences(size: int, seed: int) -> Examples:
+    """Return sentences that name groups, benign and toxic alike; of the toxic ones only `toxic` is known."""
+    sentences = training_sentences(seed)
+    labels = np.where(sentences.toxic[:, None] == 1, UNKNOWN, 0).repeat(len(LABELS), 1).astype(np.int8)
+    labels[:, 0] = sentences.toxic
+    return Examples(sentences.texts, labels, ["en"] * len(labels)).sample(size, seed)
+
+
+def everyday_sentences(words: dict[str, list[str]], names: list[str], size: int, seed: int) -> Examples:
+    """Return neutral sentences with common words and names, and common words alone; no label applies.
+
+    Args:
+        words: the common words of each language that are not rude.
+        names: first names and family names.
+    """
+    rng = random.Random(seed)
+    texts, languages = [], []
+    while len(texts) < size:
+        kind = rng.random()
+        if kind < 0.35:
+            language = "en"
+            text = rng.choice(_EVERYDAY["sentences"])
+            for slot, choices in _EVERYDAY["words"].items():
+                while f"{{{slot}}}" in text:
+                    text = text.replace(f"{{{slot}}}", rng.choice(choices), 1)
+        elif kind < 0.6:
+            language = rng.choice(list(_EVERYDAY["names"]))
+            text = rng.choice(_EVERYDAY["names"][language])
+        else:
+            language = "en" if kind < 0.85 else rng.choice(list(words))
+            templates = _EVERYDAY["mentions"].get(language, ["{word}"])
+            text = rng.choice(["{word}", "{word} {word}", "{word} {word} {word}", *templates])
+        while "{name}" in text:
+            text = text.replace("{name}", rng.choice(names), 1)
+        while "{word}" in text:
+            text = text.replace("{word}", rng.choice(words[language]), 1)
+        if rng.random() < 0.2:
+            text = text.lower()
+        elif rng.random() < 0.5:
+            text = text[0].upper() + text[1:]
+        texts.append(text)
+        languages.append(language)
+    return Examples(texts, np.zeros((size, len(LABELS)), np.int8), languages)
+
+
+def drop_rude_words(words: list[str], examples: Examples, *, limit: float = 0.5) -> list[str]:
+    """Return the words that at most `limit` of the examples with the word are flagged for, or at most one."""
+    wanted = set(words)
+    texts, flagged = dict.fromkeys(wanted, 0), dict.fromkeys(wanted, 0)
+    for text, is_flagged in zip(examples.texts, examples.flagged, strict=True):
+        for word in wanted.intersection(text.lower().replace("'", " ").split()):
+            texts[word] += 1
+            flagged[word] += bool(is_flagged)
+    return [word for word in words if flagged[word] < 2 or flagged[word] <= limit * texts[word]]
+
+
+def read_meaning(folder: Path = MEANING_FOLDER, *, part: str = "train") -> Examples:
+    """Return one part of the project's sentences that teach meaning, `train` or `test`."""
+    rows = [
+        json.loads(line)
+        for path in sorted(folder.glob("*.jsonl"))
+        for line in path.read_text().splitlines()
+        if line.strip()
+    ]
+    rows = [row for row in rows if row["part"] == part]
+    return Examples([row["text"] for row in rows], label_matrix(rows), [row["language"] for row in rows])
+
+
+def label_matrix(rows: Sequence[dict[str, Any]]) -> np.ndarray:
+    """Return the (n, labels) labels of JSON rows.
+
+    A row has a list `labels` of those that apply, or a key for each label that is known.
+    """
+    result = np.full((len(rows), len(LABELS)), UNKNOWN, np.int8)
+    for at, row in enumerate(rows):
+        applying = row.get("labels")
+        for column, label in enumerate(LABELS):
+            result[at, column] = row.get(label, UNKNOWN) if applying is None else label in applying
+    return result

@@ -1,0 +1,248 @@
+"""Trains the encoder from its base to the exported files. `manage.py train_encoder` calls it.
+
+It needs the libraries of apps/classifier/encoder_training/requirements.txt.
+"""
+
+import gzip
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import numpy as np
+import onnxruntime
+import torch
+from sklearn.metrics import roc_auc_score
+from tokenizers import Tokenizer
+
+from apps.classifier.encoder_training.config import EncoderConfig, Progress
+from apps.classifier.encoder_training.examples import Examples, concatenate
+from apps.classifier.encoder_training.export import export
+from apps.classifier.encoder_training.fitting import Texts, find_device, fit
+from apps.classifier.encoder_training.network import Encoder
+from apps.classifier.encoder_training.vocabulary import cut_tokenizer, dump_tokenizer, select_pieces
+from apps.classifier.labels import LABELS
+from apps.training import encoder_data
+from apps.training.encoder_data import Source
+from apps.training.exceptions import TrainingError
+
+# Longer than `max_pieces` pieces of any text that a person wrote.
+MAX_CHARACTERS = 3_000
+TEXTS_PER_CALL = 1_000
+Report = Callable[[str, Progress | None], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A trained encoder, besides its files.
+
+    Attributes:
+        params: base, sources and settings, flat.
+        metrics: the ROC-AUC by source or language, and label.
+        losses: the mean loss by phase and batch.
+    """
+
+    params: dict[str, Any]
+    metrics: dict[str, dict[str, float]]
+    losses: dict[str, dict[int, float]]
+
+
+def train(
+    *, base: str, sources: list[Source], config: EncoderConfig, work: Path, output: Path, report: Report
+) -> Result:
+    """Train an encoder and export it.
+
+    Args:
+        base: a folder, or a name on the hub, of a model with BERT's architecture and a Unigram tokenizer.
+        sources: the data sets; the first phase uses those with all labels in English.
+        work: the folder of the checkpoints. An interrupted run continues if it is called again with the same
+            arguments.
+        output: the folder of the exported files, which are written after each phase.
+        report: called with the name of each step, and with the progress of a phase.
+
+    Raises:
+        TrainingError: the folder `work` belongs to a run with other settings or data.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    description = {
+        "base": base,
+        "sources": [{"name": source.name, "sha256": source.sha256} for source in sources],
+        "config": json.loads(json.dumps(asdict(config))),
+    }
+    _check_same_run(work / "run.json", description)
+    folder = Path(base) if Path(base).is_dir() else Path(huggingface_hub.snapshot_download(base))
+    parts = {source.name: encoder_data.split(source.examples) for source in sources}
+    training = [source.take(parts[source.name]["train"]) for source in sources]
+
+    report("Cutting the vocabulary", None)
+    kept, tokenizer = _cut_vocabulary(folder, training, config, work)
+    encode = _encoder_of_texts(tokenizer, config.max_pieces)
+    pad = Tokenizer.from_str(tokenizer).token_to_id("<pad>")
+    torch.manual_seed(config.seed)
+    model = Encoder(folder, kept, config.layers, config.dropout).to(find_device())
+    training_texts: set[str] = set()
+    losses = _Losses(work / "losses.json")
+    phases = 1 + config.mixtures
+    for number in range(1, phases + 1):
+        report(f"Preparing phase {number} of {phases}", None)
+        examples = _cached(
+            work / f"phase-{number}.json.gz", lambda number=number: _phase(training, config, number)
+        )
+        training_texts.update(examples.texts)
+        step = f"Phase {number} of {phases}"
+        fit(
+            model,
+            Texts(examples, encode, pad),
+            config,
+            checkpoint=work / f"phase-{number}.pt",
+            seed=config.seed + number,
+            report=lambda progress, number=number, step=step: (
+                losses.add(f"loss/phase {number}", progress),
+                report(step, progress),
+            ),
+        )
+        report("Exporting", None)
+        export(
+            model,
+            tokenizer,
+            output,
+            max_pieces=config.max_served_pieces,
+            training_texts=training_texts,
+            description={**description, "phases": number},
+        )
+    report("Evaluating", None)
+    held_out = [source.take(parts[source.name]["held_out"]) for source in sources]
+    params = {"base": base, **description["config"]}
+    params |= {f"sha256/{source.name}": source.sha256 for source in sources}
+    return Result(params, evaluate(output, held_out), losses.read())
+
+
+def _phase(training: list[Source], config: EncoderConfig, number: int) -> Examples:
+    if number == 1:
+        return encoder_data.english_phase(training, config)
+    return encoder_data.mixed_phase(training, config, number)
+
+
+class _Losses:
+    """The losses of a run, in a file that survives an interruption."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> dict[str, dict[int, float]]:
+        curves = json.loads(self._path.read_text()) if self._path.exists() else {}
+        return {name: {int(step): loss for step, loss in curve.items()} for name, curve in curves.items()}
+
+    def add(self, name: str, progress: Progress) -> None:
+        curves = self.read()
+        curves.setdefault(name, {})[progress.step] = progress.loss
+        self._path.write_text(json.dumps(curves))
+
+
+def _check_same_run(path: Path, description: Mapping[str, Any]) -> None:
+    if not path.exists():
+        path.write_text(json.dumps(description, indent=1))
+    elif json.loads(path.read_text()) != description:
+        raise TrainingError(
+            f"{path.parent} has the checkpoints of a run with other settings or data: give another "
+            "--work-dir, or delete it."
+        )
+
+
+def _cut_vocabulary(
+    folder: Path, training: list[Source], config: EncoderConfig, work: Path
+) -> tuple[list[int], str]:
+    """Return the ids of the kept pieces, and the content of the new `tokenizer.json`."""
+    kept_file = work / "kept.json"
+    original = json.loads((folder / "tokenizer.json").read_text())
+    if not kept_file.exists():
+        tokenizer = Tokenizer.from_str(json.dumps(original))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        counts: dict[str, Counter[int]] = {}
+        for name, texts, weights in encoder_data.vocabulary_sources(training):
+            counts[name] = Counter()
+            for start in range(0, len(texts), TEXTS_PER_CALL):
+                part = [text[:MAX_CHARACTERS] for text in texts[start : start + TEXTS_PER_CALL]]
+                for encoding, weight in zip(
+                    tokenizer.encode_batch(part, add_special_tokens=False), weights[start:], strict=False
+                ):
+                    for index in encoding.ids:
+                        counts[name][index] += weight
+        kept_file.write_text(json.dumps(select_pieces(original, counts, config.vocabulary)))
+    kept = json.loads(kept_file.read_text())
+    return kept, dump_tokenizer(cut_tokenizer(original, kept))
+
+
+def _encoder_of_texts(tokenizer: str, max_pieces: int) -> Callable[[list[str]], list[list[int]]]:
+    loaded = Tokenizer.from_str(tokenizer)
+    loaded.enable_truncation(max_pieces)
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        return [
+            encoding.ids
+            for start in range(0, len(texts), TEXTS_PER_CALL)
+            for encoding in loaded.encode_batch(
+                [text[:MAX_CHARACTERS] for text in texts[start : start + TEXTS_PER_CALL]]
+            )
+        ]
+
+    return encode
+
+
+def _cached(path: Path, build: Callable[[], Examples]) -> Examples:
+    """Return the examples in the file, which is written first if it does not exist."""
+    if not path.exists():
+        examples = build()
+        temporary = path.with_suffix(".tmp")
+        with gzip.open(temporary, "wt", encoding="utf-8") as file:
+            json.dump([examples.texts, examples.labels.tolist(), examples.languages], file)
+        temporary.replace(path)
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        texts, labels, languages = json.load(file)
+    return Examples(texts, np.array(labels, np.int8).reshape(len(texts), len(LABELS)), languages)
+
+
+def evaluate(folder: Path, sources: list[Source]) -> dict[str, dict[str, float]]:
+    """Return the ROC-AUC of the exported encoder for each label and source, and of `toxic` for each language.
+
+    Labels of which a source has fewer than ten positives or ten negatives are left out.
+    """
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    manifest = json.loads((folder / "manifest.json").read_text())
+    encode = _encoder_of_texts((folder / "tokenizer.json").read_text(), manifest["max_pieces"])
+    logits = []
+    for source in sources:
+        rows = np.zeros((len(source.examples), len(LABELS)), np.float32)
+        for at, ids in enumerate(encode(source.examples.texts)):
+            pieces = np.array([ids], np.int64)
+            (rows[at : at + 1],) = session.run(
+                None, {"input_ids": pieces, "attention_mask": np.ones_like(pieces)}
+            )
+        logits.append(rows)
+    result = {
+        source.name: _areas(source.examples.labels, rows)
+        for source, rows in zip(sources, logits, strict=True)
+    }
+    together = concatenate([source.examples for source in sources])
+    all_logits, languages = np.concatenate(logits), np.array(together.languages)
+    for language in sorted(set(together.languages)):
+        of_language = languages == language
+        if "toxic" in (areas := _areas(together.labels[of_language], all_logits[of_language])):
+            result[language] = {"toxic": areas["toxic"]}
+    return result
+
+
+def _areas(labels: np.ndarray, logits: np.ndarray, least: int = 10) -> dict[str, float]:
+    areas = {}
+    for column, label in enumerate(LABELS):
+        known = labels[:, column] >= 0
+        positives = int((labels[known, column] == 1).sum())
+        if positives >= least and known.sum() - positives >= least:
+            areas[label] = float(roc_auc_score(labels[known, column], logits[known, column]))
+    if len(areas) == len(LABELS):
+        areas["mean"] = float(np.mean(list(areas.values())))
+    return areas
