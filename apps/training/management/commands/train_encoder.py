@@ -28,8 +28,8 @@ called again with the same arguments.
 The output folder gets the encoder after each phase. Texts that data sets hold out are not
 trained on. Settings, losses and figures for each source and language are recorded in MLflow. Afterwards train
 the models again, because each is fitted to one encoder."""
-    examples = """  manage.py train_encoder --base intfloat/multilingual-e5-small --dataset jigsaw --files more
-  manage.py train_encoder --base e5 --dataset jigsaw --layers 0 3 6 9 --work-dir .data/small"""
+    examples = """  manage.py train_encoder --base intfloat/multilingual-e5-small --dataset jigsaw
+  manage.py train_encoder --base e5 --dataset jigsaw --files comments --layers 0 3 6 9"""
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--base", required=True, help="A folder, or a name on the Hugging Face hub.")
