@@ -18,7 +18,7 @@ from apps.classifier.encoder_training.examples import (
     UNKNOWN,
     Examples,
     concatenate,
-    disguised_copies,
+    obfuscated_copies,
     drop_rude_words,
     everyday_sentences,
     identity_sentences,
@@ -151,7 +151,7 @@ def english_phase(sources: Sequence[Source], config: EncoderConfig) -> Examples:
 
 
 def mixed_phase(sources: Sequence[Source], config: EncoderConfig, number: int) -> Examples:
-    """Return a later phase: rows of all sources, disguised copies and generated sentences.
+    """Return a later phase: rows of all sources, obfuscated copies and generated sentences.
 
     Args:
         number: of the phase. Each draws other rows at random.
@@ -173,7 +173,7 @@ def mixed_phase(sources: Sequence[Source], config: EncoderConfig, number: int) -
     return concatenate(
         [
             *rows,
-            disguised_copies(concatenate(rows), config.disguised_copies, seed),
+            obfuscated_copies(concatenate(rows), config.obfuscated_copies, seed),
             identity_sentences(config.identity_sentences, seed),
             everyday_sentences(words, common_names(NAMES, seed), config.everyday_sentences, seed),
             *[read_meaning()] * config.meaning_repeats,

@@ -35,7 +35,7 @@ class EncoderConfig:
     # A mixture, in rows.
     english_again: int = 6_000
     rows_per_source: int = 700
-    disguised_copies: int = 2_000
+    obfuscated_copies: int = 2_000
     identity_sentences: int = 2_000
     everyday_sentences: int = 3_000
     meaning_repeats: int = 3

@@ -1,4 +1,4 @@
-"""The texts that an encoder is trained on. Some are generated: names, common words, groups, disguises."""
+"""The texts that an encoder is trained on. Some are generated: names, common words, groups, obfuscated spelling."""
 
 import json
 import random
@@ -59,7 +59,7 @@ def concatenate(parts: Sequence[Examples]) -> Examples:
     )
 
 
-def disguised_copies(examples: Examples, size: int, seed: int) -> Examples:
+def obfuscated_copies(examples: Examples, size: int, seed: int) -> Examples:
     """Return obfuscated copies of texts, as many of each kind, half of them flagged if possible."""
     rng = np.random.default_rng(seed)
     flagged, clean = (rng.permutation(np.flatnonzero(examples.flagged == value)) for value in (True, False))

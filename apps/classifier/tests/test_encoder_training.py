@@ -12,7 +12,7 @@ from apps.classifier.encoder_training.examples import (
     UNKNOWN,
     Examples,
     concatenate,
-    disguised_copies,
+    obfuscated_copies,
     drop_rude_words,
     everyday_sentences,
     identity_sentences,
@@ -77,9 +77,9 @@ def test_label_matrix_distinguishes_unknown_from_no() -> None:
     assert label_matrix(rows).tolist() == [[1, UNKNOWN, UNKNOWN, 0, UNKNOWN, UNKNOWN], [0, 0, 0, 0, 1, 0]]
 
 
-def test_disguised_copies_keep_labels() -> None:
+def test_obfuscated_copies_keep_labels() -> None:
     examples = labelled(*[(f"Some longer words {k}", k % 2) for k in range(40)])
-    copies = disguised_copies(examples, 20, seed=0)
+    copies = obfuscated_copies(examples, 20, seed=0)
     assert len(copies) == 20
     assert copies.labels[:, 0].sum() == 10
     assert not set(copies.texts) <= set(examples.texts)
@@ -176,5 +176,5 @@ def test_fit_resumes_and_exported_graph_agrees(tmp_path: Path) -> None:
     with torch.inference_mode():
         expected = whole.eval()(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
     assert logits.dtype == np.float32
-    assert np.abs(logits - expected).max() < 0.3
+    assert np.abs(logits - expected).max() < 0.2
     assert logits[0, 0] > logits[1, 0]
