@@ -18,11 +18,11 @@ from apps.classifier.encoder_training.examples import (
     UNKNOWN,
     Examples,
     concatenate,
-    obfuscated_copies,
     drop_rude_words,
     everyday_sentences,
     identity_sentences,
     label_matrix,
+    obfuscated_copies,
     read_meaning,
 )
 from apps.training import datasets

@@ -5,7 +5,7 @@ It needs the libraries of apps/classifier/encoder_training/requirements.txt.
 
 import gzip
 import json
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +32,8 @@ from apps.training.exceptions import TrainingError
 # Longer than `max_pieces` pieces of any text that a person wrote.
 MAX_CHARACTERS = 3_000
 TEXTS_PER_CALL = 1_000
+LOSSES = "losses.json"
+PADDING = 1  # the id of XLM-R's <pad>
 Report = Callable[[str, Progress | None], None]
 
 
@@ -79,30 +81,27 @@ def train(
 
     report("Cutting the vocabulary", None)
     kept, tokenizer = _cut_vocabulary(folder, training, config, work)
-    encode = _encoder_of_texts(tokenizer, config.max_pieces)
-    pad = Tokenizer.from_str(tokenizer).token_to_id("<pad>")
     torch.manual_seed(config.seed)
     model = Encoder(folder, kept, config.layers, config.dropout).to(find_device())
+    encode = _encoder_of_texts(tokenizer, config.max_pieces)
     training_texts: set[str] = set()
-    losses = _Losses(work / "losses.json")
     phases = 1 + config.mixtures
     for number in range(1, phases + 1):
         report(f"Preparing phase {number} of {phases}", None)
-        examples = _cached(
-            work / f"phase-{number}.json.gz", lambda number=number: _phase(training, config, number)
-        )
+        examples = _phase_examples(work / f"phase-{number}.json.gz", training, config, number)
         training_texts.update(examples.texts)
-        step = f"Phase {number} of {phases}"
+
+        def report_phase(progress: Progress, number: int = number) -> None:
+            _add_loss(work / LOSSES, f"loss/phase {number}", progress)
+            report(f"Phase {number} of {phases}", progress)
+
         fit(
             model,
-            Texts(examples, encode, pad),
+            Texts(examples, encode, kept.index(PADDING)),
             config,
             checkpoint=work / f"phase-{number}.pt",
             seed=config.seed + number,
-            report=lambda progress, number=number, step=step: (
-                losses.add(f"loss/phase {number}", progress),
-                report(step, progress),
-            ),
+            report=report_phase,
         )
         report("Exporting", None)
         export(
@@ -117,29 +116,35 @@ def train(
     held_out = [source.take(parts[source.name]["held_out"]) for source in sources]
     params = {"base": base, **description["config"]}
     params |= {f"sha256/{source.name}": source.sha256 for source in sources}
-    return Result(params, evaluate(output, held_out), losses.read())
+    return Result(params, evaluate(output, held_out), _read_losses(work / LOSSES))
 
 
-def _phase(training: list[Source], config: EncoderConfig, number: int) -> Examples:
-    if number == 1:
-        return encoder_data.english_phase(training, config)
-    return encoder_data.mixed_phase(training, config, number)
+def _phase_examples(path: Path, training: list[Source], config: EncoderConfig, number: int) -> Examples:
+    """Return the examples of a phase from the file, which is written first if it does not exist."""
+    if not path.exists():
+        if number == 1:
+            examples = encoder_data.english_phase(training, config)
+        else:
+            examples = encoder_data.mixed_phase(training, config, number)
+        temporary = path.with_suffix(".tmp")
+        with gzip.open(temporary, "wt", encoding="utf-8") as file:
+            json.dump([examples.texts, examples.labels.tolist(), examples.languages], file)
+        temporary.replace(path)
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        texts, labels, languages = json.load(file)
+    return Examples(texts, np.array(labels, np.int8).reshape(len(texts), len(LABELS)), languages)
 
 
-class _Losses:
-    """The losses of a run, in a file that survives an interruption."""
+def _read_losses(path: Path) -> dict[str, dict[int, float]]:
+    curves = json.loads(path.read_text()) if path.exists() else {}
+    return {name: {int(step): loss for step, loss in curve.items()} for name, curve in curves.items()}
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
 
-    def read(self) -> dict[str, dict[int, float]]:
-        curves = json.loads(self._path.read_text()) if self._path.exists() else {}
-        return {name: {int(step): loss for step, loss in curve.items()} for name, curve in curves.items()}
-
-    def add(self, name: str, progress: Progress) -> None:
-        curves = self.read()
-        curves.setdefault(name, {})[progress.step] = progress.loss
-        self._path.write_text(json.dumps(curves))
+def _add_loss(path: Path, name: str, progress: Progress) -> None:
+    """Add a loss to the file, so that it survives an interruption."""
+    curves = _read_losses(path)
+    curves.setdefault(name, {})[progress.step] = progress.loss
+    path.write_text(json.dumps(curves))
 
 
 def _check_same_run(path: Path, description: Mapping[str, Any]) -> None:
@@ -162,9 +167,9 @@ def _cut_vocabulary(
         tokenizer = Tokenizer.from_str(json.dumps(original))
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        counts: dict[str, Counter[int]] = {}
+        counts: dict[str, dict[int, float]] = {}
         for name, texts, weights in encoder_data.vocabulary_sources(training):
-            counts[name] = Counter()
+            counts[name] = defaultdict(float)
             for start in range(0, len(texts), TEXTS_PER_CALL):
                 part = [text[:MAX_CHARACTERS] for text in texts[start : start + TEXTS_PER_CALL]]
                 for encoding, weight in zip(
@@ -191,19 +196,6 @@ def _encoder_of_texts(tokenizer: str, max_pieces: int) -> Callable[[list[str]], 
         ]
 
     return encode
-
-
-def _cached(path: Path, build: Callable[[], Examples]) -> Examples:
-    """Return the examples in the file, which is written first if it does not exist."""
-    if not path.exists():
-        examples = build()
-        temporary = path.with_suffix(".tmp")
-        with gzip.open(temporary, "wt", encoding="utf-8") as file:
-            json.dump([examples.texts, examples.labels.tolist(), examples.languages], file)
-        temporary.replace(path)
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        texts, labels, languages = json.load(file)
-    return Examples(texts, np.array(labels, np.int8).reshape(len(texts), len(LABELS)), languages)
 
 
 def evaluate(folder: Path, sources: list[Source]) -> dict[str, dict[str, float]]:

@@ -1,4 +1,4 @@
-"""The texts that an encoder is trained on. Some are generated: names, common words, groups, obfuscated spelling."""
+"""The texts that an encoder is trained on. Some are generated: names, common words, groups, obfuscation."""
 
 import json
 import random
@@ -87,7 +87,8 @@ def everyday_sentences(words: dict[str, list[str]], names: list[str], size: int,
         names: first names and family names.
     """
     rng = random.Random(seed)
-    texts, languages = [], []
+    texts: list[str] = []
+    languages: list[str] = []
     while len(texts) < size:
         kind = rng.random()
         if kind < 0.35:

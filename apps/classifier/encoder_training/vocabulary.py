@@ -5,12 +5,13 @@ Unigram segments a word into other pieces where a piece is missing, so every tex
 
 import copy
 import json
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 
-def select_pieces(tokenizer: Mapping[str, Any], counts: Mapping[str, Counter[int]], size: int) -> list[int]:
+def select_pieces(
+    tokenizer: Mapping[str, Any], counts: Mapping[str, Mapping[int, float]], size: int
+) -> list[int]:
     """Return the ids of the pieces to keep, in ascending order.
 
     Special tokens and single characters are kept first. The sources then take turns, and each adds its most
@@ -25,7 +26,7 @@ def select_pieces(tokenizer: Mapping[str, Any], counts: Mapping[str, Counter[int
     pieces = tokenizer["model"]["vocab"]
     kept = {token["id"] for token in tokenizer["added_tokens"] if token["id"] < len(pieces)}
     kept |= {index for index, (piece, _) in enumerate(pieces) if len(piece.removeprefix("▁")) <= 1}
-    ranked = [iter([index for index, _ in counter.most_common()]) for counter in counts.values()]
+    ranked = [iter(sorted(uses, key=uses.__getitem__, reverse=True)) for uses in counts.values()]
     while ranked and len(kept) < size:
         for source in list(ranked):
             index = next((index for index in source if index not in kept), None)

@@ -1,6 +1,5 @@
 """The vocabulary, the examples and the network of the encoder. The last needs PyTorch."""
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,11 @@ from apps.classifier.encoder_training.examples import (
     UNKNOWN,
     Examples,
     concatenate,
-    obfuscated_copies,
     drop_rude_words,
     everyday_sentences,
     identity_sentences,
     label_matrix,
+    obfuscated_copies,
     read_meaning,
 )
 from apps.classifier.encoder_training.vocabulary import cut_tokenizer, select_pieces
@@ -51,7 +50,7 @@ def labelled(*rows: tuple[str, int]) -> Examples:
 
 
 def test_select_pieces_keeps_characters_then_takes_turns(tokenizer: dict[str, Any]) -> None:
-    counts = {"x": Counter({8: 9, 7: 5}), "y": Counter({9: 1})}
+    counts = {"x": {8: 9, 7: 5}, "y": {9: 1}}
     kept = {size: [PIECES[index] for index in select_pieces(tokenizer, counts, size)] for size in (9, 10)}
     assert kept == {
         9: [*PIECES[:7], "ba", "<mask>"],

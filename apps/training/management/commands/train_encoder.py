@@ -67,12 +67,12 @@ the models again, because each is fitted to one encoder."""
             from apps.training import encoder_runs
         except ModuleNotFoundError as error:
             raise CommandError(f"{error.name} is not installed: pip install -r {REQUIREMENTS}") from None
-        settings_given = {
+        changes: dict[str, Any] = {
             field.name: tuple(value) if isinstance(value, list) else value
             for field in fields(EncoderConfig)
             if (value := options[field.name]) is not None
         }
-        config = replace(EncoderConfig(), **settings_given)
+        config = replace(EncoderConfig(), **changes)
         sources = [encoder_data.read_dataset(find_dataset(name)) for name in options["dataset"]]
         sources += [source for path in options["files"] for source in encoder_data.read_files(path)]
         started = datetime.now(UTC)
