@@ -54,7 +54,7 @@ test-infra: .venv/dev .venv/infra .venv/spark
 
 # Reports published vulnerabilities of the pinned packages; fails as well if the package index does not serve them.
 # The ignored one has no fix: the timing of python-ecdsa's signatures reveals keys, but checkov signs nothing with it.
-AUDITED := requirements.txt requirements-dev.txt terraform/requirements.txt toxicmod/benchmarks/references/requirements.txt toxicmod/tests/infra/requirements.txt
+AUDITED := requirements.txt requirements-dev.txt apps/classifier/encoder_training/requirements.txt terraform/requirements.txt toxicmod/benchmarks/references/requirements.txt toxicmod/tests/infra/requirements.txt
 audit: .venv/dev
 	@status=0; for file in $(AUDITED); do echo "$$file"; \
 		$(BIN)/pip-audit --strict --progress-spinner off --disable-pip --no-deps --ignore-vuln CVE-2024-23342 -r "$$file" || status=1; done; exit $$status
