@@ -22,8 +22,8 @@ from apps.classifier.encoder_training.examples import (
     everyday_sentences,
     identity_sentences,
     label_matrix,
+    meaning_sentences,
     obfuscated_copies,
-    read_meaning,
 )
 from apps.training import datasets
 from apps.training.exceptions import SourceError, TrainingError
@@ -176,7 +176,7 @@ def mixed_phase(sources: Sequence[Source], config: EncoderConfig, number: int) -
             obfuscated_copies(concatenate(rows), config.obfuscated_copies, seed),
             identity_sentences(config.identity_sentences, seed),
             everyday_sentences(words, common_names(NAMES, seed), config.everyday_sentences, seed),
-            *[read_meaning()] * config.meaning_repeats,
+            *[meaning_sentences()] * config.meaning_repeats,
         ]
     )
 

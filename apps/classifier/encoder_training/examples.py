@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from apps.classifier import meaning
 from apps.classifier.bias_audit import training_sentences
 from apps.classifier.labels import LABELS
 from apps.classifier.obfuscation import KINDS, obfuscate
 
 UNKNOWN = -1
-MEANING_FOLDER = Path(__file__).parents[1] / "data" / "meaning"
 _EVERYDAY: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "everyday.json").read_text())
 
 
@@ -128,16 +128,13 @@ def drop_rude_words(words: list[str], examples: Examples, *, limit: float = 0.5)
     return [word for word in words if flagged[word] < 2 or flagged[word] <= limit * texts[word]]
 
 
-def read_meaning(folder: Path = MEANING_FOLDER, *, part: str = "train") -> Examples:
-    """Return one part of the project's sentences that teach meaning, `train` or `test`."""
-    rows = [
-        json.loads(line)
-        for path in sorted(folder.glob("*.jsonl"))
-        for line in path.read_text().splitlines()
-        if line.strip()
-    ]
-    rows = [row for row in rows if row["part"] == part]
-    return Examples([row["text"] for row in rows], label_matrix(rows), [row["language"] for row in rows])
+def meaning_sentences() -> Examples:
+    """Return the training part of the project's contrast pairs."""
+    sentences = meaning.load("train")
+    labels = label_matrix([{"labels": sentence.labels} for sentence in sentences])
+    return Examples(
+        [sentence.text for sentence in sentences], labels, [sentence.language for sentence in sentences]
+    )
 
 
 def label_matrix(rows: Sequence[dict[str, Any]]) -> np.ndarray:

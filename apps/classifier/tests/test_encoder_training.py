@@ -15,11 +15,12 @@ from apps.classifier.encoder_training.examples import (
     everyday_sentences,
     identity_sentences,
     label_matrix,
+    meaning_sentences,
     obfuscated_copies,
-    read_meaning,
 )
 from apps.classifier.encoder_training.vocabulary import cut_tokenizer, select_pieces
 from apps.classifier.labels import LABELS
+from apps.classifier.meaning import load
 
 PIECES = ["<s>", "<pad>", "</s>", "<unk>", "▁", "a", "b", "▁ab", "ba", "▁bab", "<mask>"]
 
@@ -107,13 +108,11 @@ def test_drop_rude_words_by_their_texts() -> None:
     assert drop_rude_words(["idiot", "what", "day", "new"], examples) == ["what", "day", "new"]
 
 
-def test_read_meaning_reads_one_part(tmp_path: Path) -> None:
-    (tmp_path / "en.jsonl").write_text(
-        '{"text": "You are not stupid.", "language": "en", "part": "train", "labels": []}\n'
-        '{"text": "You are stupid.", "language": "en", "part": "test", "labels": ["toxic", "insult"]}\n'
-    )
-    assert read_meaning(tmp_path).texts == ["You are not stupid."]
-    assert read_meaning(tmp_path, part="test").labels.tolist() == [[1, 0, 0, 0, 1, 0]]
+def test_meaning_sentences_know_all_labels() -> None:
+    sentences = meaning_sentences()
+    assert len(sentences) == len(load("train"))
+    assert not np.any(sentences.labels == UNKNOWN)
+    assert 0.3 < sentences.flagged.mean() < 0.7
 
 
 def test_sample_and_concatenate_keep_rows_together() -> None:

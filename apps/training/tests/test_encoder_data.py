@@ -12,6 +12,8 @@ from django.core.management import CommandError, call_command
 from apps.classifier.encoder_training.config import EncoderConfig
 from apps.classifier.encoder_training.examples import UNKNOWN, Examples
 from apps.classifier.labels import LABELS
+from apps.classifier.scorer import Scorer
+from apps.registry.models import ModelVersion
 from apps.training import datasets, encoder_data
 from apps.training.encoder_data import Source
 from apps.training.exceptions import SourceError, TrainingError
@@ -69,6 +71,13 @@ def test_split_of_a_subset_trains_on_no_text_that_the_whole_holds_out() -> None:
     held_out = {examples.texts[row] for row in encoder_data.split(examples)["held_out"]}
     subset = examples.sample(700, seed=0)
     assert not held_out & {subset.texts[row] for row in encoder_data.split(subset)["train"]}
+
+
+def test_is_in_benchmark_agrees_with_the_scorers_key(champion: ModelVersion) -> None:
+    scorer = Scorer.load(champion.modelartifact.artifact())
+    texts = ["", "…", *(f"Comment number {k}. A second sentence!" for k in range(200))]
+    keys = [int.from_bytes(scorer.text_key(text[:300])[:4], "big") / 2**32 for text in texts]
+    assert [datasets.is_in_benchmark(text) for text in texts] == [key < 0.1 for key in keys]
 
 
 def test_english_phase_balances_flagged_and_clean_texts() -> None:
