@@ -5,10 +5,16 @@ from functools import cache
 from django.http import HttpRequest, HttpResponse
 
 from apps.api.batching import security
+from apps.api.openai.errors import json_error
 from apps.api.perspective import rendering
-from apps.api.perspective.exceptions import PerspectiveError
 from apps.api.problems import json_problem
 from apps.predictions.models import Prediction
+
+_FORMATS = {
+    Prediction.Source.API: json_problem,
+    Prediction.Source.OPENAI: json_error,
+    Prediction.Source.PERSPECTIVE: rendering.status_error,
+}
 
 
 def error_response(
@@ -22,11 +28,8 @@ def error_response(
         retry_after: seconds after which the client may try again.
     """
     request = HttpRequest()
-    if source == Prediction.Source.PERSPECTIVE:
-        name = {500: "INTERNAL", 503: "UNAVAILABLE"}.get(status, "INVALID_ARGUMENT")
-        response = rendering.error_response(request, PerspectiveError(status, name, message))
-    elif source == Prediction.Source.API:
-        response = json_problem(request, status, message)
+    if source in _FORMATS:
+        response = _FORMATS[source](request, status, message)
     else:
         response = HttpResponse(message, status=status, content_type="text/plain; charset=utf-8")
     if retry_after is not None:
