@@ -5,16 +5,7 @@ from functools import cache
 from django.http import HttpRequest, HttpResponse
 
 from apps.api.batching import security
-from apps.api.openai.errors import json_error
-from apps.api.perspective import rendering
-from apps.api.problems import json_problem
-from apps.predictions.models import Prediction
-
-_FORMATS = {
-    Prediction.Source.API: json_problem,
-    Prediction.Source.OPENAI: json_error,
-    Prediction.Source.PERSPECTIVE: rendering.status_error,
-}
+from apps.api.error_formats import api_error
 
 
 def error_response(
@@ -28,9 +19,8 @@ def error_response(
         retry_after: seconds after which the client may try again.
     """
     request = HttpRequest()
-    if source in _FORMATS:
-        response = _FORMATS[source](request, status, message)
-    else:
+    response = api_error(request, source, status, message)
+    if response is None:
         response = HttpResponse(message, status=status, content_type="text/plain; charset=utf-8")
     if retry_after is not None:
         response["Retry-After"] = str(retry_after)
