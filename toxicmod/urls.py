@@ -5,6 +5,7 @@ import sys
 from django.contrib import admin
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
+from django.template.loader import render_to_string
 from django.urls import include, path
 from django.views import defaults
 from django_otp.plugins.otp_static.models import StaticDevice
@@ -47,11 +48,16 @@ def _is_api(request: HttpRequest) -> bool:
     return request.path.startswith("/api/")
 
 
+def _error_page(request: HttpRequest, status: int) -> HttpResponse:
+    """Return an error page, rendered without the context processors, which could fail as well."""
+    return HttpResponse(render_to_string(f"{status}.html", {"request": request}), status=status)
+
+
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Return a response with status 400, as JSON below `/api/`."""
     if _is_api(request):
         return json_problem(request, 400, "The request is malformed.")
-    return defaults.bad_request(request, exception)
+    return _error_page(request, 400)
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -71,7 +77,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
         return response
     if _is_api(request):
         return json_problem(request, 500, "An unexpected error occurred and was logged. Please try again.")
-    return defaults.server_error(request)
+    return _error_page(request, 500)
 
 
 handler400 = bad_request
