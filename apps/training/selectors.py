@@ -25,15 +25,15 @@ def explain_state(run: TrainingRun) -> str:
 
 
 def _explain_wait(run: TrainingRun) -> str:
-    others = TrainingRun.objects.exclude(pk=run.pk)
-    if running := others.running().first():
+    other_runs = TrainingRun.objects.exclude(pk=run.pk)
+    if running := other_runs.running().first():
         return f"Waits for run {running.pk}, which is being trained."
     # A worker stops a cancelled run soon, but does not record when.
     since = timezone.now() - HEARTBEAT_TIMEOUT
-    stopping = others.filter(status=TrainingRun.Status.CANCELLED, heartbeat_at__isnull=False)
+    stopping = other_runs.filter(status=TrainingRun.Status.CANCELLED, heartbeat_at__isnull=False)
     if stopped := stopping.filter(finished_at__gt=since).order_by("-finished_at").first():
         return f"Waits for run {stopped.pk}, which is being stopped."
-    earlier = others.filter(status=TrainingRun.Status.QUEUED, created_at__lt=run.created_at)
+    earlier = other_runs.filter(status=TrainingRun.Status.QUEUED, created_at__lt=run.created_at)
     if first := earlier.order_by("created_at", "pk").first():
         return f"Waits for run {first.pk}, which was queued before it."
     return "Waits for a worker."

@@ -123,7 +123,7 @@ def _render_policy(
     user = get_user(request)
     # The name of a community from which no comment has come may be mistyped.
     is_unknown = bool(policy.community) and not Submission.objects.filter(community=policy.community).exists()
-    others = set(communities_for(user)) - {"", policy.community} if is_unknown else set()
+    other_communities = set(communities_for(user)) - {"", policy.community} if is_unknown else set()
     context = {
         "title": f"Policy {policy}",
         "policy": policy,
@@ -133,7 +133,7 @@ def _render_policy(
         "simulation": edited,
         "may_manage": may_manage_policy(user, policy.community),
         "is_unknown": is_unknown,
-        "other_communities": sorted(others),
+        "other_communities": sorted(other_communities),
     }
     return render_page(request, "policy", context, section="policies", status=status)
 
