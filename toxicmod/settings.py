@@ -389,7 +389,7 @@ STORAGES = {
 LANGUAGE_CODE = "en"
 USE_I18N = False
 USE_TZ = True
-DATETIME_FORMAT = "Y-m-d H:i"  # Django's default ends with a full stop, also within a sentence
+FORMAT_MODULE_PATH = ["toxicmod.formats"]
 TIME_ZONE = "UTC"
 
 SECURE_CONTENT_TYPE_NOSNIFF = True

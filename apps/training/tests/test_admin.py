@@ -75,6 +75,7 @@ def test_start_show_and_cancel_run(
         "status_display": "Running",
         "step": "fit",
         "progress": 0.5,
+        "explanation": "",
     }
     page = client.post(f"{RUNS}{run.pk}/run/", follow=True).text
     assert "Cancelled by some engineer." in page
