@@ -328,7 +328,9 @@ def test_run_page_explains_what_a_queued_run_waits_for(
     assert explanation() == ""
 
 
-def test_run_page_states_whether_an_interrupted_run_has_restarted(staff: Callable[[str], Client], dataset: Dataset) -> None:
+def test_run_page_states_whether_an_interrupted_run_has_restarted(
+    staff: Callable[[str], Client], dataset: Dataset
+) -> None:
     run = actions.create_run(actor=SYSTEM, dataset=dataset)
     TrainingRun.objects.filter(pk=run.pk).update(interruptions=1)
     client = staff("engineer")
