@@ -355,6 +355,7 @@ SPECTACULAR_SETTINGS = {
         "remove a comment."
     ),
     "VERSION": "1",
+    "SCHEMA_PATH_PREFIX": "/(api/)?v1",
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PUBLIC": True,
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],

@@ -34,6 +34,8 @@ def source_of(path: str) -> Prediction.Source | None:
         return Prediction.Source.API
     if path.startswith("/v1alpha1/") or path == "/batch":
         return Prediction.Source.PERSPECTIVE
+    if path.startswith("/v1/"):
+        return Prediction.Source.OPENAI
     return None if path.startswith(_UNCOUNTED_PATHS) else Prediction.Source.PAGE
 
 
@@ -103,13 +105,17 @@ class RequestCounter:
         with self._lock:
             self._counts = {key: counts for key, counts in self._counts.items() if key[0] >= minute - 1}
 
+    def try_to_write(self) -> None:
+        """Write the counts if the database responds, and close the connection."""
+        with contextlib.suppress(DatabaseError):
+            self.write(time.time())
+        connection.close()
+
     def write_forever(self) -> None:
         """Write the counts every ten seconds."""
         while True:
             time.sleep(WRITE_SECONDS)
-            with contextlib.suppress(DatabaseError):
-                self.write(time.time())
-            connection.close()
+            self.try_to_write()
 
 
 _counter = RequestCounter()
@@ -122,6 +128,11 @@ def start() -> None:
     _counter = RequestCounter()
     add = _counter.add
     threading.Thread(target=_counter.write_forever, name="request-metrics", daemon=True).start()
+
+
+def stop() -> None:
+    """Write the counts since the thread wrote last. Each worker calls this when it ends."""
+    _counter.try_to_write()
 
 
 def count(source: str | None, status: int, seconds: float | None) -> None:
