@@ -60,7 +60,7 @@ class Source:
 
     @property
     def has_all_labels(self) -> bool:
-        """Whether the source judges every label of every text in English."""
+        """Whether the source states every label of every text in English."""
         return set(self.examples.languages) == {"en"} and bool(np.all(self.examples.labels != UNKNOWN))
 
 
@@ -146,7 +146,7 @@ def english_phase(sources: Sequence[Source], config: EncoderConfig) -> Examples:
     """
     complete = [source.examples for source in sources if source.has_all_labels]
     if not complete:
-        raise TrainingError("No data set judges all six labels in English: give one, such as Jigsaw's.")
+        raise TrainingError("No data set states all six labels in English: give one, such as Jigsaw's.")
     return _balanced(concatenate(complete), config.english_rows, config.seed)
 
 

@@ -209,9 +209,9 @@ def evaluate(folder: Path, sources: list[Source]) -> dict[str, dict[str, float]]
     logits = []
     for source in sources:
         rows = np.zeros((len(source.examples), len(LABELS)), np.float32)
-        for at, ids in enumerate(encode(source.examples.texts)):
+        for number, ids in enumerate(encode(source.examples.texts)):
             pieces = np.array([ids], np.int64)
-            (rows[at : at + 1],) = session.run(
+            (rows[number : number + 1],) = session.run(
                 None, {"input_ids": pieces, "attention_mask": np.ones_like(pieces)}
             )
         logits.append(rows)
@@ -219,11 +219,11 @@ def evaluate(folder: Path, sources: list[Source]) -> dict[str, dict[str, float]]
         source.name: _areas(source.examples.labels, rows)
         for source, rows in zip(sources, logits, strict=True)
     }
-    together = concatenate([source.examples for source in sources])
-    all_logits, languages = np.concatenate(logits), np.array(together.languages)
-    for language in sorted(set(together.languages)):
+    all_examples = concatenate([source.examples for source in sources])
+    all_logits, languages = np.concatenate(logits), np.array(all_examples.languages)
+    for language in sorted(set(all_examples.languages)):
         of_language = languages == language
-        if "toxic" in (areas := _areas(together.labels[of_language], all_logits[of_language])):
+        if "toxic" in (areas := _areas(all_examples.labels[of_language], all_logits[of_language])):
             result[language] = {"toxic": areas["toxic"]}
     return result
 

@@ -23,7 +23,7 @@ class Examples:
     """Texts and their labels.
 
     Attributes:
-        labels: (n, labels) int8: 1, 0, or `UNKNOWN` where the source does not judge the label.
+        labels: (n, labels) int8: 1, 0, or `UNKNOWN` where the source does not state the label.
         languages: the language of each text, as an ISO 639-1 code.
     """
 
@@ -143,8 +143,8 @@ def label_matrix(rows: Sequence[dict[str, Any]]) -> np.ndarray:
     A row has a list `labels` of those that apply, or a key for each label that is known.
     """
     result = np.full((len(rows), len(LABELS)), UNKNOWN, np.int8)
-    for at, row in enumerate(rows):
+    for number, row in enumerate(rows):
         applying = row.get("labels")
         for column, label in enumerate(LABELS):
-            result[at, column] = row.get(label, UNKNOWN) if applying is None else label in applying
+            result[number, column] = row.get(label, UNKNOWN) if applying is None else label in applying
     return result

@@ -90,7 +90,7 @@ def _describe(path: Path) -> dict[str, Any]:
 
 
 def _export_plain(model: Encoder, path: Path, max_pieces: int) -> None:
-    model = copy.deepcopy(model).eval().cpu()
+    model = copy.deepcopy(model).train(False).cpu()
     embeddings = model.body.embeddings
     positions = embeddings.position_embeddings.weight.data[:max_pieces].clone()
     embeddings.position_embeddings = torch.nn.Embedding.from_pretrained(positions)

@@ -43,16 +43,16 @@ class Texts:
         for start in range(0, len(rows), batch_size * BATCHES_PER_CHUNK):
             chunk = rows[start : start + batch_size * BATCHES_PER_CHUNK]
             chunk = chunk[np.argsort(self.lengths[chunk], kind="stable")]
-            batches += [chunk[at : at + batch_size] for at in range(0, len(chunk), batch_size)]
+            batches += [chunk[begin : begin + batch_size] for begin in range(0, len(chunk), batch_size)]
         return [batches[k] for k in rng.permutation(len(batches))]
 
     def batch(self, rows: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the (n, pieces) ids of rows and their mask."""
         ids = torch.full((len(rows), int(self.lengths[rows].max())), self.pad, dtype=torch.long)
         mask = torch.zeros_like(ids)
-        for at, row in enumerate(rows):
-            ids[at, : self.lengths[row]] = torch.from_numpy(self.ids[row].astype(np.int64))
-            mask[at, : self.lengths[row]] = 1
+        for number, row in enumerate(rows):
+            ids[number, : self.lengths[row]] = torch.from_numpy(self.ids[row].astype(np.int64))
+            mask[number, : self.lengths[row]] = 1
         return ids.to(device), mask.to(device)
 
 
