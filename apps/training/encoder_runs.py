@@ -33,6 +33,7 @@ from apps.training.exceptions import TrainingError
 MAX_CHARACTERS = 3_000
 TEXTS_PER_CALL = 1_000
 LOSSES = "losses.json"
+MIN_ROWS = 10  # with a label, and without it, for its ROC-AUC
 PADDING = 1  # the id of XLM-R's <pad>
 Report = Callable[[str, Progress | None], None]
 
@@ -228,12 +229,12 @@ def evaluate(folder: Path, sources: list[Source]) -> dict[str, dict[str, float]]
     return result
 
 
-def _areas(labels: np.ndarray, logits: np.ndarray, least: int = 10) -> dict[str, float]:
+def _areas(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
     areas = {}
     for column, label in enumerate(LABELS):
         known = labels[:, column] >= 0
         positives = int((labels[known, column] == 1).sum())
-        if positives >= least and known.sum() - positives >= least:
+        if min(positives, known.sum() - positives) >= MIN_ROWS:
             areas[label] = float(roc_auc_score(labels[known, column], logits[known, column]))
     if len(areas) == len(LABELS):
         areas["mean"] = float(np.mean(list(areas.values())))
