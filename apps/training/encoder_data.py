@@ -29,8 +29,8 @@ from apps.training import datasets
 from apps.training.exceptions import SourceError, TrainingError
 from apps.training.models import Dataset
 
-# Fractions of the texts, by their hash. The second level is fitted on texts that the encoder was not trained
-# on, because it would trust logits of texts that the encoder knows too much.
+# Fractions of the texts, by their hash. A second level on top of the logits needs texts that the encoder was
+# not trained on.
 HELD_OUT = 0.115  # more than `datasets.HELD_OUT`, because that split is stratified
 SECOND_LEVEL = 0.25
 COMMON_WORDS = {"en": 10_000}

@@ -45,7 +45,7 @@ def export(
         tokenizer: the content of `tokenizer.json`.
         folder: is created if it does not exist.
         training_texts: the texts that trained the model. The file has the sorted `training_key` of each, so
-            that the second level is fitted on logits of texts that are new to the encoder.
+            that a model on top of the logits can be fitted on texts that are new to the encoder.
         max_pieces: the most pieces of a text that the encoder reads.
         description: what the manifest says besides the files: settings, data and figures.
     """

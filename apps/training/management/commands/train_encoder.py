@@ -1,4 +1,4 @@
-"""`manage.py train_encoder`: train the encoder, which all models share."""
+"""`manage.py train_encoder`: train a multilingual encoder."""
 
 from dataclasses import fields, replace
 from datetime import UTC, datetime
@@ -26,8 +26,8 @@ hours. An interrupted run continues from its last checkpoint, at most two minute
 called again with the same arguments.
 
 The output folder gets the encoder after each phase. Texts that data sets hold out are not
-trained on. Settings, losses and figures for each source and language are recorded in MLflow. Afterwards train
-the models again, because each is fitted to one encoder."""
+trained on. Settings, losses and figures for each source and language are recorded in MLflow. Scoring
+does not use the encoder yet."""
     examples = """  manage.py train_encoder --base intfloat/multilingual-e5-small --dataset jigsaw
   manage.py train_encoder --base e5 --dataset jigsaw --files comments --layers 0 3 6 9"""
 
