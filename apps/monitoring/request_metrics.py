@@ -36,6 +36,8 @@ def source_of(path: str) -> Prediction.Source | None:
         return Prediction.Source.PERSPECTIVE
     if path.startswith("/v1/"):
         return Prediction.Source.OPENAI
+    if path.startswith("/connectors/"):
+        return Prediction.Source.CONNECTOR
     return None if path.startswith(_UNCOUNTED_PATHS) else Prediction.Source.PAGE
 
 

@@ -43,7 +43,13 @@ from toxicmod.postgresql import base as postgresql
 from toxicmod.testing import aws as aws_server
 from toxicmod.testing import browser as browsers
 from toxicmod.testing import servers
-from toxicmod.testing.factories import AUTOMATIC_REMOVAL, ROLES, StubScorer, create_queue_item
+from toxicmod.testing.factories import (
+    AUTOMATIC_REMOVAL,
+    ROLES,
+    StubScorer,
+    connect_platform,
+    create_queue_item,
+)
 from toxicmod.testing.receivers import Receiver, running_receiver
 
 # The time that an example takes depends on the load of the machine.
@@ -381,6 +387,7 @@ def site_data(item: QueueItem, platform_key: APIKey, person: Callable[..., User]
         alert=alert, event="alert.opened", channel="email", send_after=alert.opened_at
     )
     open_item = create_queue_item("insult=0.7 you other fool", api_key=platform_key)
+    connection = connect_platform(decided)
     keys = {
         scope: create_api_key(actor=SYSTEM, name=scope, scopes=[scope], acts_as=people["m"])[1]
         for scope in Scope.values
@@ -396,6 +403,7 @@ def site_data(item: QueueItem, platform_key: APIKey, person: Callable[..., User]
         "item": open_item.pk,
         "queue": open_item.pk,
         "trainingrun": run.pk,
+        "connectors": connection.pk,
         "predictions": prediction.pk,
         "r": prediction.pk,
         "appeal": token,
