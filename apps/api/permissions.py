@@ -18,7 +18,7 @@ class HasScope(BasePermission):
         if request.auth is None:
             if settings.ANONYMOUS_API and getattr(view, "anonymous", True):
                 return True
-            scheme = request.authenticators[0].keywords[0]  # type: ignore[attr-defined]
+            scheme = request.authenticators[0].keywords[0]  # type: ignore[index, union-attr]
             raise NotAuthenticated(f"This server needs an API key: `Authorization: {scheme} YOUR-KEY`.")
         scope = view.scope  # type: ignore[attr-defined]  # a view without a scope is a defect
         if scope not in request.auth.scopes:  # type: ignore[union-attr]

@@ -40,7 +40,8 @@ const client = new OpenAI({apiKey: process.env.KEY, ...options});
   const image = {type: 'image_url', image_url: {url: 'https://example.org/a.png'}};
   const error = await client.moderations.create({input: [image]})
     .catch(({constructor: {name}, status, code, param}) => ({name, status, code, param}));
-  const wrong = await new OpenAI({apiKey: 'sk-wrong', ...options}).moderations.create({input: 'Hi'})
+  const stranger = new OpenAI({apiKey: process.env.KEY + 'x', ...options});
+  const wrong = await stranger.moderations.create({input: 'Hi'})
     .catch(error => error.constructor.name);
   console.log(JSON.stringify({answer, error, wrong}));
 })();
