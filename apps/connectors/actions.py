@@ -196,8 +196,10 @@ def send_actions(*, connection_id: str, seconds: float = _BATCH_SECONDS) -> int:
 def _attempt(action: PlatformAction) -> retries.Attempt:
     connection = action.comment.connection
     adapter = ADAPTERS.get(connection.platform)
-    if adapter is None:
-        return retries.Attempt(error="This version does not know the platform.", is_permanent=True)
+    if adapter is None or action.kind not in PlatformAction.Kind.values:
+        return retries.Attempt(
+            error="This version does not know the platform or the action.", is_permanent=True
+        )
     try:
         return retries.attempt(lambda: adapter.send(connection, _describe(action)))
     except CommentNotFoundError as error:

@@ -270,6 +270,15 @@ def test_outage_pauses_connection_and_keeps_order(
     assert receiver.methods == ["POST", "POST", "DELETE"]
 
 
+def test_action_of_another_version_fails(connected: Callable[[str], Connection], receiver: Receiver) -> None:
+    receive(connected("discourse"))
+    unknown_platform, unknown_kind = (PlatformAction.objects.get() for _ in range(2))
+    unknown_platform.comment.connection.platform = unknown_kind.kind = "other"
+    for action in (unknown_platform, unknown_kind):
+        assert actions._attempt(action).is_permanent
+    assert not receiver.got
+
+
 def test_private_address_is_not_sent_to(connect: Connect, moderator: User, settings: Settings) -> None:
     settings.WEBHOOK_ALLOW_PRIVATE = False
     connection = connect("discourse", token="token", base_url="http://127.0.0.1:9")
