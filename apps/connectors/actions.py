@@ -180,7 +180,12 @@ def send_actions(*, connection_id: str, seconds: float = _BATCH_SECONDS) -> int:
         return 0
     end, count = time.monotonic() + seconds, 0
     try:
-        while action := _due(timezone.now()).filter(comment__connection=connection_id).order_by("pk").first():
+        while (
+            action := _due(timezone.now())
+            .filter(comment__connection=UUID(connection_id))
+            .order_by("pk")
+            .first()
+        ):
             if time.monotonic() >= end:
                 enqueue(tasks.send_actions, connection_id)
                 break

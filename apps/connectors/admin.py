@@ -86,7 +86,7 @@ class ConnectionAdmin(admin.ModelAdmin):
         return self.readonly_fields if obj is None else ("platform", *self.readonly_fields)
 
     def get_form(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        form = super().get_form(request, *args, **kwargs)
+        form: Any = super().get_form(request, *args, **kwargs)
         form.user = get_user(request)
         return form
 
