@@ -5,6 +5,7 @@ import sys
 from django.contrib import admin
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
+from django.template.loader import render_to_string
 from django.urls import include, path
 from django.views import defaults
 from django_otp.plugins.otp_static.models import StaticDevice
@@ -55,11 +56,16 @@ def _api_error(request: HttpRequest, status: int, message: str) -> HttpResponse:
     return render(request, status, message)
 
 
+def _error_page(request: HttpRequest, status: int) -> HttpResponse:
+    """Return an error page, rendered without the context processors, which could fail as well."""
+    return HttpResponse(render_to_string(f"{status}.html", {"request": request}), status=status)
+
+
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Return a response with status 400, as JSON to an API."""
     if _is_api(request):
         return _api_error(request, 400, "The request is malformed.")
-    return defaults.bad_request(request, exception)
+    return _error_page(request, 400)
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -79,7 +85,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
         return response
     if _is_api(request):
         return _api_error(request, 500, "An unexpected error occurred and was logged. Please try again.")
-    return defaults.server_error(request)
+    return _error_page(request, 500)
 
 
 handler400 = bad_request

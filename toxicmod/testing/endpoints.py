@@ -29,6 +29,7 @@ PAGES: dict[str, tuple[str, str]] = {
     "admin:moderation_review": ("get", STAFF),
     "admin:moderation_item": ("get", STAFF),
     "admin:moderation_next": ("post", "mla"),
+    "admin:moderation_views": ("get", STAFF),
     "admin:moderation_claim": ("post", "mla"),
     "admin:moderation_release": ("post", "mla"),
     "admin:moderation_similar": ("get", "mla"),
