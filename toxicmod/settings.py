@@ -257,7 +257,7 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     },
     "expire-leases": {"task": "apps.moderation.tasks.expire_leases", "schedule": 30.0},
     "send-webhooks": {"task": "apps.moderation.tasks.deliver_due", "schedule": 5.0},
-    "send-platform-actions": {"task": "apps.connectors.tasks.send_due", "schedule": 5.0},
+    "send-platform-actions": {"task": "apps.connectors.tasks.enqueue_due", "schedule": 5.0},
     "flush-mirror": {
         "task": "apps.mirror.tasks.flush",
         "schedule": 5.0,

@@ -247,8 +247,8 @@ def resend(*, actor: Actor, actions: QuerySet[PlatformAction]) -> int:
         PermissionDeniedError: the actor may not change connections.
     """
     require(actor, "connectors.change_connection")
-    later = PlatformAction.objects.filter(comment=OuterRef("comment"), pk__gt=OuterRef("pk"))
-    failed = actions.filter(~Exists(later), status=PlatformAction.Status.FAILED)
+    newer = PlatformAction.objects.filter(comment=OuterRef("comment"), pk__gt=OuterRef("pk"))
+    failed = actions.filter(~Exists(newer), status=PlatformAction.Status.FAILED)
     now = timezone.now()
     return PlatformAction.objects.filter(pk__in=list(failed.values_list("pk", flat=True))).update(
         status=PlatformAction.Status.PENDING,

@@ -13,7 +13,7 @@ def send_actions(connection_id: str) -> None:
 
 
 @shared_task
-def send_due() -> None:
+def enqueue_due() -> None:
     """Create actions for new decisions, and enqueue the connections with actions that are due."""
     actions.create_due_actions()
     for connection_id in actions.due_connections():

@@ -76,14 +76,14 @@ def test_decision_goes_to_coral(
     connection = connected("coral")
     receive(connection)
     decide_item(QueueItem.objects.get(), moderator, action)
-    others = [
+    different = [
         CORAL_COMMENT | {"id": "other", "body": "Hi"},
         CORAL_COMMENT | {"id": "reply", "parent": None},
         CORAL_COMMENT | {"id": "elsewhere", "story": {"id": "story-2"}},
         CORAL_COMMENT | {"id": "deleted", "body": None},
     ]
     receiver.bodies = [
-        coral_page(*others, after="cursor"),
+        coral_page(*different, after="cursor"),
         coral_page(CORAL_COMMENT),
         graphql({mutation: {"comment": {"id": "comment-1", "status": "REJECTED"}}}),
     ]
@@ -294,7 +294,7 @@ def test_tasks_send_what_is_due(
 ) -> None:
     connection = connected("discourse")
     receive(connection)
-    tasks.send_due()
+    tasks.enqueue_due()
     assert actions.due_connections() == [connection.pk]
     tasks.send_actions(str(connection.pk))
     assert len(receiver.got) == 1
