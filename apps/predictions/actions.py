@@ -34,6 +34,7 @@ class Comment(NamedTuple):
     Attributes:
         external_id: the comment's ID on the platform.
         do_not_store: store the scores but not the text.
+        model: the model that scores it; None for the one in service.
     """
 
     text: str
@@ -41,6 +42,7 @@ class Comment(NamedTuple):
     community: str = ""
     external_id: str = ""
     do_not_store: bool = False
+    model: LoadedModel | None = None
 
 
 class BatchResult(NamedTuple):
@@ -139,7 +141,7 @@ def score_batches(
     """
     hashed = [(comments, [text_hash(comment.text) for comment in comments]) for comments in batches]
     scored = map_groups(
-        lambda batch: serving.route(batch[1][0]),
+        lambda batch: batch[0][0].model or serving.route(batch[1][0]),
         lambda model, group: map_isolated(
             partial(_score_batches, model, source), group, retry=lambda error: len(group) > 1
         ),

@@ -37,6 +37,7 @@ class LabelScores:
     __slots__ = ()
     text_hash: str
     label_mask: int
+    model_version_id: int
 
     @property
     def probabilities(self) -> dict[str, float]:

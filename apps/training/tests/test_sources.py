@@ -106,11 +106,13 @@ def test_import_dataset_strict(tmp_path: Path) -> None:
     [
         CSV,
         b"\xef\xbb\xbf" + CSV,
+        CSV.decode().encode("utf-16"),
+        b"sep=;\r\n" + csv_bytes(ROWS).replace(b",", b";"),
         gzip.compress(CSV),
         zipped(data=CSV),
         zipped(a=b"id,text\n", test=csv_bytes(ROWS[:1]), wikidata_train=CSV),
     ],
-    ids=["plain", "bom", "gzip", "zip", "zip with others"],
+    ids=["plain", "bom", "UTF-16", "semicolons", "gzip", "zip", "zip with others"],
 )
 def test_import_dataset_same_rows_in_other_formats(tmp_path: Path, content: bytes) -> None:
     dataset = imported(tmp_path, content)
@@ -135,7 +137,7 @@ def test_import_dataset_other_rows_are_next_version(tmp_path: Path) -> None:
     [
         (b"", "lacks the columns"),
         (b"id,comment_text,toxic\n1,x,0\n", "lacks the columns severe_toxic, obscene"),
-        (CSV.decode().encode("utf-16"), "lacks the columns"),
+        (CSV + b'last,"open,0,0,0,0,0,0\n', "Line 9: a quotation mark begins a cell that never ends"),
         (csv_bytes([]), "has no valid row"),
         (gzip.compress(CSV)[:-20], "damaged or unreadable archive"),
         (gzip.compress(CSV)[:20] + b"\0" * 50, "damaged or unreadable archive"),
@@ -146,7 +148,7 @@ def test_import_dataset_other_rows_are_next_version(tmp_path: Path) -> None:
     ids=[
         "empty",
         "too few columns",
-        "UTF-16",
+        "open quotation mark",
         "no rows",
         "cut gzip",
         "garbled gzip",
