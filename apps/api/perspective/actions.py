@@ -379,6 +379,8 @@ def suggest(message: dict[str, Any], key: APIKey | None) -> dict[str, Any]:
     if unsupported_languages:
         raise language_not_supported(next(iter(suggested)), unsupported_languages, bool(requested))
     unsupported = [attribute for attribute in suggested if label_of(attribute) is None]
+    if len(unsupported) == len(suggested):
+        raise unknown_attribute(unsupported[0])
     if unsupported and key is not None:
         count_unsupported(key.pk, unsupported)
     token = message.get("clientToken", "")
