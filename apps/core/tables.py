@@ -174,7 +174,7 @@ def _open_member(path: Path, raw: IO[bytes], member: str) -> Iterator[Lines]:
             sample = data.read(_SAMPLE)
             while sample[:2] == b"\x1f\x8b":  # a file may be compressed twice
                 data.seek(0)
-                data = gzip.GzipFile("", fileobj=data)
+                data = gzip.GzipFile("", "rb", fileobj=data)
                 sample = data.read(_SAMPLE)
         encoding = _find_encoding(path, sample)
         source = _SourceBytes(path, sample, data)
