@@ -7,7 +7,7 @@ import string
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -87,12 +87,10 @@ def _decompress(body: bytes, limit: int) -> bytes:
     """Return at most `limit` bytes of a decompressed body: gzip, zlib, or deflate without a header."""
     for window_bits in (zlib.MAX_WBITS | 32, -zlib.MAX_WBITS):
         stream = zlib.decompressobj(window_bits)
-        try:
+        with suppress(zlib.error):
             decompressed = stream.decompress(body, limit)
-        except zlib.error:
-            continue
-        if stream.eof or len(decompressed) == limit:
-            return decompressed
+            if stream.eof or len(decompressed) == limit:
+                return decompressed
     raise ParseError("The body is not what its Content-Encoding says.")
 
 
@@ -122,13 +120,9 @@ class DjangoThreads:
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        self._admission = Admission()
         self._queue: set[int] = set()  # the identities of the scopes that wait for a thread
+        self.admission = Admission(self._queue)  # ask it before `handle`
         self._middleware = WSGIMiddleware(self._run, workers=threads, send_queue_size=QUEUED_CHUNKS)
-
-    def accepts(self) -> bool:
-        """Return whether one more request may wait for a thread. Call it before the request is handled."""
-        return self._admission.accepts(len(self._queue))
 
     async def handle(self, scope: Scope, messages: list[dict[str, Any]], send: Send) -> None:
         """Handle a request, whose message with the body is removed from `messages`."""
@@ -150,7 +144,7 @@ class DjangoThreads:
             with closing(django(environ, start_response)) as response:
                 yield from response
         finally:
-            self._admission.record(time.monotonic() - start, 1, self._threads)
+            self.admission.record(time.monotonic() - start, 1, self._threads)
 
 
 class Application:
@@ -173,7 +167,7 @@ class Application:
         queue: DjangoThreads | Batcher[Any, Any] = self._django
         if path in batching.BATCHABLE_PATHS:
             queue = self._batcher(int(dict(headers).get(b"content-length", 0)))
-        if path in MONITORING_PATHS or queue.accepts():
+        if path in MONITORING_PATHS or queue.admission.accepts():
             return None
         source = request_metrics.source_of(path)
         request_metrics.count(source, 503, None)

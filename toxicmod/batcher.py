@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, NamedTuple, TypeVar
 
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 MAX_BATCH_ITEMS = 32
 MAX_BATCH_WEIGHT = 768 * 1024  # in the unit of the caller's weights: bytes for `toxicmod.asgi`
-MAX_QUEUE_DELAY_S, STANDING_QUEUE_S = 0.1, 0.25
+MAX_QUEUE_DELAY_S, STANDING_QUEUE_S = 0.05, 0.25
 AVERAGED_ITEMS = 64  # for the moving averages of durations
 
 Item = TypeVar("Item")
@@ -22,15 +22,16 @@ Result = TypeVar("Result")
 class Admission:
     """Decides which items a queue accepts when more items arrive than can be handled.
 
-    The queue accepts all items of a burst. If it has not been empty for STANDING_QUEUE_S seconds, it accepts
-    only items that wait for at most MAX_QUEUE_DELAY_S seconds or twice the duration of a batch, whichever is
-    longer. This is controlled delay (Nichols and Jacobson, 2012; for requests Maurer, "Fail at Scale", 2015).
+    The queue accepts all items of a burst. If it has not been empty for STANDING_QUEUE_S seconds, or has
+    rejected an item in this time, it accepts only items that wait for at most MAX_QUEUE_DELAY_S seconds or
+    twice the duration of a batch, whichever is longer. This is controlled delay (Nichols and Jacobson, 2012;
+    for requests Maurer, "Fail at Scale", 2015).
     """
 
-    def __init__(self) -> None:
-        self._batch_seconds = 0.0
-        self._seconds_per_item = 0.0
-        self._empty_at = time.monotonic()
+    def __init__(self, queue: Sized) -> None:
+        self._queue, self._arriving = queue, 0  # arriving: accepted, but not in the queue yet
+        self._batch_seconds = self._seconds_per_item = 0.0
+        self._empty_at, self._rejected_at = time.monotonic(), 0.0
 
     def record(self, seconds: float, items: int, parallel: int = 1) -> None:
         """Update the averages with the duration of a batch, of which `parallel` run at the same time.
@@ -41,14 +42,24 @@ class Admission:
         self._batch_seconds += (seconds - self._batch_seconds) * weight
         self._seconds_per_item += (seconds / items / parallel - self._seconds_per_item) * weight
 
-    def accepts(self, queue_length: int) -> bool:
-        """Return whether the queue accepts another item."""
+    def accepts(self) -> bool:
+        """Return whether the queue accepts another item, which has to be added in the loop's next iteration.
+
+        Items that were accepted in the same iteration are not in the queue yet, but they count. Only the
+        thread of the event loop may call it.
+        """
         now = time.monotonic()
-        if not queue_length:
+        length = len(self._queue) + self._arriving
+        if not length and now - self._rejected_at > STANDING_QUEUE_S:
             self._empty_at = now
-        is_burst = now - self._empty_at <= STANDING_QUEUE_S
         max_delay = max(MAX_QUEUE_DELAY_S, 2 * self._batch_seconds)
-        return is_burst or queue_length * self._seconds_per_item < max_delay
+        if now - self._empty_at > STANDING_QUEUE_S and length * self._seconds_per_item >= max_delay:
+            self._rejected_at = now
+            return False
+        if not self._arriving:
+            asyncio.get_running_loop().call_soon(setattr, self, "_arriving", 0)
+        self._arriving += 1
+        return True
 
 
 class _QueuedItem(NamedTuple, Generic[Item, Result]):
@@ -69,15 +80,11 @@ class Batcher(Generic[Item, Result]):
     def __init__(self, handler: Callable[[Sequence[Item]], Sequence[Result]], threads: int = 1) -> None:
         """Create a batcher; `handler` returns a result for each item, in order."""
         self._handler, self._threads = handler, threads
-        self._admission = Admission()
         self._queue: deque[_QueuedItem[Item, Result]] = deque()
+        self.admission = Admission(self._queue)  # ask it before `submit`
         # A stack, because the caches of the processor and of SQLite contain the data of the latest thread.
         self._idle = [ThreadPoolExecutor(1) for _ in range(threads)]
         self._tasks: dict[ThreadPoolExecutor, asyncio.Task[None]] = {}
-
-    def accepts(self) -> bool:
-        """Return whether one more item may wait. Call it before `submit`."""
-        return self._admission.accepts(len(self._queue))
 
     async def submit(self, item: Item, weight: int = 0) -> Result:
         """Return the result for an item; raises the exception of its batch."""
@@ -100,7 +107,7 @@ class Batcher(Generic[Item, Result]):
             except Exception as error:
                 logger.exception("A batch of %d failed", len(batch))
                 results = [error] * len(batch)
-            self._admission.record(time.monotonic() - start, len(batch), self._threads)
+            self.admission.record(time.monotonic() - start, len(batch), self._threads)
             for queued, result in zip(batch, results, strict=True):
                 if queued.future.done():  # the client has disconnected
                     continue

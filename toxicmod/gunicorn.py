@@ -4,6 +4,7 @@ import gc
 import os
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 from threading import Thread
@@ -64,14 +65,24 @@ def on_starting(server: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     """Configure the interpreter for the server, and start the thread that writes the worker's metrics.
 
-    The shorter switch interval lets a thread continue soon after it has waited for the database. The higher
-    threshold avoids several garbage collections per batch.
+    After its shutdown, uvicorn sends itself the signal again, which must not end the process before
+    `worker_exit`. The shorter switch interval lets a thread continue soon after it has waited for the
+    database. The higher threshold avoids several garbage collections per batch.
     """
     from apps.monitoring import request_metrics
 
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: sys.exit(0))
     sys.setswitchinterval(0.0001)
     gc.set_threshold(20_000)
     request_metrics.start()
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """Write the metrics of the last seconds."""
+    from apps.monitoring import request_metrics
+
+    request_metrics.stop()
 
 
 def when_ready(server: Any) -> None:

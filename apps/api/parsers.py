@@ -22,9 +22,9 @@ MAX_MEMORY_BYTES = 192 * 1024 * 1024  # measured for each endpoint by `test_requ
 MAX_TOKENS = 200_000  # a request with 1,000 comments and their ids has about 6,000
 MAX_DEPTH = 64
 MAX_DIGITS = 100  # in a number
-_COLLECT_AFTER_BYTES = 1024 * 1024
+_LARGE_BYTES, _COLLECT_AFTER_BYTES = 64 * 1024, 1024 * 1024
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
-_uncollected = 0  # bytes of the bodies read since the last garbage collection
+_uncollected = 0  # bytes of the large bodies read since the last garbage collection
 # A string, even an unterminated one, or a separator of values.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.?)*+(?:"|\Z)|[,:\[{]', re.DOTALL)
 
@@ -52,16 +52,17 @@ def read_body(stream: IO[bytes]) -> bytes:
     if len(body) > limit:
         raise TooLargeError(TooLargeError.default_detail.format(limit))
     global _uncollected
-    _uncollected += len(body)
+    if len(body) > _LARGE_BYTES:
+        _uncollected += len(body)
     return body
 
 
 def collect_garbage() -> None:
-    """Collect garbage if many bytes were read since the last collection. `toxicmod.asgi` calls it.
+    """Collect garbage if large bodies were read since the last collection. `toxicmod.asgi` calls it.
 
     Requests, serializers and exceptions of DRF form reference cycles, which keep the body and the parsed data
     in memory. Python counts objects, not bytes, so without this call a hundred requests of 800 KB take 700 MB
-    (`test_many_requests_take_bounded_memory`). `malloc_trim` returns the freed memory to the system.
+    (`test_many_requests_use_bounded_memory`). `malloc_trim` returns the freed memory to the system.
     """
     global _uncollected
     if _uncollected > _COLLECT_AFTER_BYTES:

@@ -107,13 +107,17 @@ class RequestCounter:
             self._counts = {key: counts for key, counts in self._counts.items() if key[0] >= minute - 1}
         attribute_counts.store_counts()
 
+    def try_to_write(self) -> None:
+        """Write the counts if the database responds, and close the connection."""
+        with contextlib.suppress(DatabaseError):
+            self.write(time.time())
+        connection.close()
+
     def write_forever(self) -> None:
         """Write the counts every ten seconds."""
         while True:
             time.sleep(WRITE_SECONDS)
-            with contextlib.suppress(DatabaseError):
-                self.write(time.time())
-            connection.close()
+            self.try_to_write()
 
 
 _counter = RequestCounter()
@@ -126,6 +130,11 @@ def start() -> None:
     _counter = RequestCounter()
     add = _counter.add
     threading.Thread(target=_counter.write_forever, name="request-metrics", daemon=True).start()
+
+
+def stop() -> None:
+    """Write the counts since the thread wrote last. Each worker calls this when it ends."""
+    _counter.try_to_write()
 
 
 def count(source: str | None, status: int, seconds: float | None) -> None:

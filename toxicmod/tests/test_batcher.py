@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from toxicmod.batcher import MAX_BATCH_ITEMS, Batcher
+from toxicmod.batcher import MAX_BATCH_ITEMS, MAX_QUEUE_DELAY_S, STANDING_QUEUE_S, Admission, Batcher
 
 
 def test_submit_handles_waiting_items_together() -> None:
@@ -74,3 +74,39 @@ def test_submit_ignores_result_of_cancelled_item() -> None:
         return await batcher.submit(2)
 
     assert asyncio.run(main()) == 2
+
+
+def test_admission_counts_items_accepted_in_the_same_iteration() -> None:
+    async def main() -> tuple[int, int]:
+        queue = [0]
+        admission = Admission(queue)
+        for _ in range(100):
+            admission.record(MAX_QUEUE_DELAY_S, 10)  # ten items are handled in the largest delay
+        await asyncio.sleep(STANDING_QUEUE_S + 0.05)
+        first = sum(admission.accepts() for _ in range(500))
+        queue.extend([0] * first)
+        await asyncio.sleep(0)
+        return first, sum(admission.accepts() for _ in range(500))
+
+    first, second = asyncio.run(main())
+    assert 9 <= first <= 25
+    assert second == 0
+
+
+def test_queue_that_is_empty_after_a_rejection_is_not_a_burst() -> None:
+    async def main() -> tuple[bool, int, int]:
+        queue = [0] * 1_000
+        admission = Admission(queue)
+        for _ in range(100):
+            admission.record(MAX_QUEUE_DELAY_S, 10)
+        await asyncio.sleep(STANDING_QUEUE_S + 0.05)
+        is_accepted = admission.accepts()
+        queue.clear()
+        during = sum(admission.accepts() for _ in range(500))
+        await asyncio.sleep(STANDING_QUEUE_S + 0.05)
+        return is_accepted, during, sum(admission.accepts() for _ in range(500))
+
+    is_accepted, during, afterwards = asyncio.run(main())
+    assert not is_accepted
+    assert 9 <= during <= 25
+    assert afterwards == 500

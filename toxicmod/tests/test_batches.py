@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import pytest
+import requests
 
 from toxicmod.testing.load import post
 from toxicmod.testing.site import PID, manage, site
@@ -279,3 +280,12 @@ def test_stopping_worker_finishes_requests_in_progress(tmp_path: Path) -> None:
         for client_connection in (alone, connection):
             assert client_connection.read()[0] == 200
             assert client_connection.is_closed()
+
+
+def test_counts_of_the_last_seconds_are_written_at_the_end(tmp_path: Path) -> None:
+    with site(tmp_path, WEB_CONCURRENCY="1") as (url, _):
+        for number in range(5):
+            requests.post(f"{url}{PATH}", json={"comment": {"text": f"comment {number}"}}, timeout=20)
+    with closing(sqlite3.connect(tmp_path / "toxicmod.sqlite3")) as database:
+        (counted,) = database.execute("SELECT sum(requests) FROM monitoring_requestminute").fetchone()
+    assert counted == 5
