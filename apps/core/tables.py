@@ -177,7 +177,7 @@ def _open_member(path: Path, raw: IO[bytes], member: str) -> Iterator[Lines]:
                 data = gzip.GzipFile("", "rb", fileobj=data)
                 sample = data.read(_SAMPLE)
         encoding = _find_encoding(path, sample)
-        source = _SourceBytes(path, sample, data)
+        source: Any = _SourceBytes(path, sample, data)
         yield Lines(io.TextIOWrapper(source, encoding=encoding, errors="surrogateescape", newline=""), raw)
 
 
@@ -192,8 +192,8 @@ def _find_encoding(path: Path, sample: bytes) -> str:
             return encoding
     # UTF-16 without a signature: every second byte of Latin text is 0.
     for first, encoding in ((0, "utf-16-be"), (1, "utf-16-le")):
-        zeros, others = sample[first::2], sample[1 - first :: 2]
-        if zeros.count(0) > len(zeros) / 2 and others.count(0) < len(others) / 20:
+        zeros, characters = sample[first::2], sample[1 - first :: 2]
+        if zeros.count(0) > len(zeros) / 2 and characters.count(0) < len(characters) / 20:
             return encoding
     decoder = codecs.getincrementaldecoder("utf-8")
     try:
@@ -208,8 +208,10 @@ def _find_encoding(path: Path, sample: bytes) -> str:
     if valid >= invalid or b"\0" in sample:
         return "utf-8"
     # A few words in one of Western Europe's languages are too short for statistics.
-    match = from_bytes(sample, cp_isolation=_LEGACY_ENCODINGS).best()
-    encoding = "cp1252" if invalid < len(sample) / 20 and _is_western(sample) else match and match.encoding
+    encoding = "cp1252"
+    if invalid > len(sample) / 20 or not _is_western(sample):
+        match = from_bytes(sample, cp_isolation=_LEGACY_ENCODINGS).best()
+        encoding = match.encoding if match else ""
     if not encoding:
         raise TableError(f"The encoding of {path.name} is unknown: save it as UTF-8 and use that file.")
     logger.warning(
@@ -230,7 +232,7 @@ def _list_names(names: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A row of a table: the line on which it begins (the first line is 1), and its cells or the problem."""
 
     line: int
@@ -281,7 +283,7 @@ class Table:
                 return folded.index(_fold_name(name))
         return None
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[TableRow]:
         """Yield the rows that are not empty.
 
         Raises:
@@ -298,7 +300,7 @@ class Table:
                         f"Line {line}: a quotation mark begins a cell that never ends. "
                         "Close it, or double it if it belongs to the text."
                     ) from None
-                yield Row(line, [], f"not valid CSV ({error})")
+                yield TableRow(line, [], f"not valid CSV ({error})")
                 continue
             if cells is None:
                 return
@@ -306,7 +308,7 @@ class Table:
                 continue
             if len(cells) > width and not any(cells[width:]):
                 cells = cells[:width]
-            yield Row(line, cells, "" if len(cells) == width else "wrong number of columns")
+            yield TableRow(line, cells, "" if len(cells) == width else "wrong number of columns")
 
 
 def _chain(first: str, lines: Iterator[str]) -> Iterator[str]:

@@ -60,7 +60,7 @@ def select_labels(requested: dict[str, Any], refuse_unsupported: bool) -> Select
         refuse_unsupported: raise an error for an attribute without a label.
 
     Raises:
-        PerspectiveError: there are too many attributes, one is refused, or its score type is not supported.
+        PerspectiveError: there are too many attributes, one is rejected, or its score type is not supported.
     """
     require_attribute_count(requested)
     labels, unsupported = {}, []

@@ -1,4 +1,4 @@
-"""Detects the language of a comment offline, and decides whether the model in service can judge it.
+"""Detects the language of a comment offline, and decides whether the model in service can score it.
 
 The model names the languages that it reads (`Scorer.languages`). A comment in another language gets
 Perspective's error for unsupported languages, because its scores would be wrong: an insult in German would
@@ -222,7 +222,7 @@ class Detection(NamedTuple):
 
     Attributes:
         language: ISO 639-1, or `und` for a script that the detector doesn't know.
-        is_supported: whether the model may judge the comment; False only if that is certain.
+        is_supported: whether the model may score the comment; False only if that is certain.
         readable_text: the part of the comment in the scripts of the model's languages.
     """
 

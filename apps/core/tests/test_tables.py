@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.core.tables import Row, Table, TableError, open_text
+from apps.core.tables import Table, TableError, TableRow, open_text
 
 ROWS = [
     ["1", "You are a stupid idiot"],
@@ -34,7 +34,7 @@ def zipped(**members: bytes) -> bytes:
     return data.getvalue()
 
 
-def read(tmp_path: Path, content: bytes, name: str = "in.csv") -> tuple[list[str], list[Row]]:
+def read(tmp_path: Path, content: bytes, name: str = "in.csv") -> tuple[list[str], list[TableRow]]:
     path = tmp_path / name
     path.write_bytes(content)
     with open_text(path) as lines:
