@@ -171,7 +171,7 @@ variable "protected" {
 }
 
 variable "monthly_budget" {
-  description = "US dollars per month. A forecast above the budget and 80 % of the budget cause an e-mail."
+  description = "US dollars per month. A forecast above the budget and 80% of the budget cause an e-mail."
   type        = number
 
   validation {

@@ -356,6 +356,7 @@ SPECTACULAR_SETTINGS = {
         "remove a comment."
     ),
     "VERSION": "1",
+    "SCHEMA_PATH_PREFIX": "/(api/)?v1",
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PUBLIC": True,
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
@@ -390,6 +391,7 @@ STORAGES = {
 LANGUAGE_CODE = "en"
 USE_I18N = False
 USE_TZ = True
+FORMAT_MODULE_PATH = ["toxicmod.formats"]
 TIME_ZONE = "UTC"
 
 SECURE_CONTENT_TYPE_NOSNIFF = True
@@ -421,16 +423,28 @@ if PRODUCTION:
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    """Remove the traceback from warnings, which Django logs for each rejected request."""
-    if record.levelno < logging.ERROR:
+    """Remove the traceback from what Django logs for each rejected request, which the client caused.
+
+    `django.security` logs such requests as errors, for example an unknown look-up in the URL of a list.
+    """
+    is_rejected = record.name == "django.request" and record.levelno < logging.ERROR
+    if is_rejected or record.name.startswith("django.security."):
         record.exc_info = record.exc_text = None
     return True
+
+
+def _is_no_requeued_message(record: logging.LogRecord) -> bool:
+    """Reject Kombu's warning that a stopping worker returned a message to its queue, where it belongs."""
+    return not str(record.msg).startswith("Requeuing undeliverable message")
 
 
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "filters": {"without_traceback": {"()": lambda: _without_traceback}},
+    "filters": {
+        "without_traceback": {"()": lambda: _without_traceback},
+        "no_requeued_message": {"()": lambda: _is_no_requeued_message},
+    },
     "formatters": {
         "console": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"},
         "json": {
@@ -442,9 +456,9 @@ LOGGING = {
         "console": {
             "class": "logging.StreamHandler",
             "formatter": "json" if PRODUCTION else "console",
+            "filters": ["without_traceback", "no_requeued_message"],
         }
     },
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
-    "loggers": {name: {"level": "WARNING"} for name in ("mlflow", "alembic", "matplotlib", "botocore")}
-    | {"django.request": {"filters": ["without_traceback"]}},
+    "loggers": {name: {"level": "WARNING"} for name in ("mlflow", "alembic", "matplotlib", "botocore")},
 }

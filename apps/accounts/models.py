@@ -9,6 +9,8 @@ from django.core.validators import MinValueValidator
 from django.db import models
 from django.utils import timezone
 
+from apps.core.text import name_community
+
 
 class User(AbstractUser):
     """A person who signs in: moderator, lead, engineer or administrator."""
@@ -33,7 +35,7 @@ class CommunityAccess(models.Model):
         constraints = [models.UniqueConstraint(fields=["user", "community"], name="accounts_one_access")]
 
     def __str__(self) -> str:
-        return f"{self.user} in {self.community or 'comments without a community'}"
+        return f"{self.user} in {name_community(self.community)}"
 
 
 class Scope(models.TextChoices):

@@ -1,4 +1,4 @@
-"""Authentication of `/api/v1/` by API keys: `Authorization: Api-Key SECRET`."""
+"""Authentication by API keys in the header `Authorization`, for the views of Django REST framework."""
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication
@@ -13,7 +13,7 @@ from apps.accounts.models import APIKey
 class APIKeyAuthentication(BaseAuthentication):
     """Finds the API key of a request; a request without the header is anonymous."""
 
-    keyword = "Api-Key"
+    keywords: tuple[str, ...] = ("Api-Key",)  # schemes of the header; messages name the first one
 
     def authenticate(self, request: Request) -> tuple[APIKey, APIKey] | None:
         """Return the key as `request.user` and as `request.auth`, or None for an anonymous request.
@@ -25,8 +25,8 @@ class APIKeyAuthentication(BaseAuthentication):
         keyword, _, secret = request.headers.get("Authorization", "").partition(" ")
         if not keyword:
             return None
-        if keyword.lower() != self.keyword.lower() or not secret.strip():
-            raise AuthenticationFailed("Send the key as `Authorization: Api-Key YOUR-KEY`.")
+        if keyword.lower() not in map(str.lower, self.keywords) or not secret.strip():
+            raise AuthenticationFailed(f"Send the key as `Authorization: {self.keywords[0]} YOUR-KEY`.")
         key = find_api_key(secret=secret.strip())
         if key is None:
             if (seconds := unknown_key_wait(request._request)) is not None:
@@ -36,7 +36,13 @@ class APIKeyAuthentication(BaseAuthentication):
         return key, key
 
     def authenticate_header(self, request: Request) -> str:
-        return self.keyword
+        return self.keywords[0]
+
+
+class BearerAuthentication(APIKeyAuthentication):
+    """Finds the API key that a client of another API sends as a bearer token."""
+
+    keywords = ("Bearer", "Api-Key")
 
 
 class APIKeyScheme(OpenApiAuthenticationExtension):
@@ -52,3 +58,13 @@ class APIKeyScheme(OpenApiAuthenticationExtension):
             "name": "Authorization",
             "description": "`Api-Key` followed by a space and the key.",
         }
+
+
+class BearerScheme(OpenApiAuthenticationExtension):
+    """The description of the bearer token in the OpenAPI document."""
+
+    target_class = BearerAuthentication
+    name = "API key as bearer token"
+
+    def get_security_definition(self, auto_schema: object) -> dict[str, str]:
+        return {"type": "http", "scheme": "bearer"}

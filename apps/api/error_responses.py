@@ -5,10 +5,7 @@ from functools import cache
 from django.http import HttpRequest, HttpResponse
 
 from apps.api.batching import security
-from apps.api.perspective import rendering
-from apps.api.perspective.exceptions import PerspectiveError
-from apps.api.problems import json_problem
-from apps.predictions.models import Prediction
+from apps.api.error_formats import api_error
 
 
 def error_response(
@@ -22,12 +19,8 @@ def error_response(
         retry_after: seconds after which the client may try again.
     """
     request = HttpRequest()
-    if source == Prediction.Source.PERSPECTIVE:
-        name = {500: "INTERNAL", 503: "UNAVAILABLE"}.get(status, "INVALID_ARGUMENT")
-        response = rendering.error_response(request, PerspectiveError(status, name, message))
-    elif source == Prediction.Source.API:
-        response = json_problem(request, status, message)
-    else:
+    response = api_error(request, source, status, message)
+    if response is None:
         response = HttpResponse(message, status=status, content_type="text/plain; charset=utf-8")
     if retry_after is not None:
         response["Retry-After"] = str(retry_after)

@@ -1,4 +1,4 @@
-"""Permissions of `/api/v1/`."""
+"""Permissions of the views of Django REST framework."""
 
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,8 @@ class HasScope(BasePermission):
         if request.auth is None:
             if settings.ANONYMOUS_API and getattr(view, "anonymous", True):
                 return True
-            raise NotAuthenticated("This server needs an API key: `Authorization: Api-Key YOUR-KEY`.")
+            scheme = request.authenticators[0].keywords[0]  # type: ignore[index, union-attr]
+            raise NotAuthenticated(f"This server needs an API key: `Authorization: {scheme} YOUR-KEY`.")
         scope = view.scope  # type: ignore[attr-defined]  # a view without a scope is a defect
         if scope not in request.auth.scopes:  # type: ignore[union-attr]
             raise PermissionDenied(f"This API key lacks the scope “{scope}”.")

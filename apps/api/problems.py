@@ -14,6 +14,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import exception_handler as drf_exception_handler
 
+from apps.core.database import describe_error
 from apps.core.exceptions import ToxicmodError
 
 logger = logging.getLogger(__name__)
@@ -64,8 +65,6 @@ def _flatten(detail: Any, path: str = "") -> Iterator[dict[str, str]]:
 
 
 def _to_api_exception(error: ToxicmodError) -> exceptions.APIException:
-    if error.status == 400:
-        return exceptions.ValidationError(str(error))
     if error.status == 503:
         return UnavailableError(str(error))
     exception = exceptions.APIException(str(error))
@@ -78,7 +77,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
     if isinstance(error, ToxicmodError):
         error = _to_api_exception(error)
     elif isinstance(error, DatabaseError):
-        logger.error("The database failed: %s", error.__class__.__name__)
+        logger.error("The database failed: %s", describe_error(error))
         error = UnavailableError("The database can't be reached. Nothing was stored; please try again.")
     elif isinstance(error, Http404):
         error = exceptions.NotFound(str(error) or None)
@@ -93,6 +92,8 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
         errors = list(islice(remaining, MAX_ERRORS))
         first = errors[0]
         detail = f"{first['field']}: {first['message']}" if first["field"] else first["message"]
+        # An error about the request as a whole is in `detail` only.
+        errors = [error for error in errors if error["field"]]
         if more := sum(1 for _ in remaining):
             detail += f" These are the first {MAX_ERRORS} errors; there are {more} more."
         response.data = problem(response.status_code, detail, errors)

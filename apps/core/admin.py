@@ -14,7 +14,7 @@ from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from apps.core.text import format_number
+from apps.core.text import format_number, name_community
 
 
 def link(viewer: PermissionsMixin, name: str, text: str, *args: Any, **filters: Any) -> SafeString | str:
@@ -68,6 +68,17 @@ def _number_column(model: type[Model], name: str) -> Callable[[Model], str]:
 
 
 @cache
+def _community_column(empty_community: str) -> Callable[[Any], str]:
+    """Return a column of the admin that names the row's community."""
+
+    @admin.display(description="community", ordering="community")
+    def community(row: Any) -> str:
+        return row.community or empty_community
+
+    return community
+
+
+@cache
 def _name_column(model: type[Model], name: str) -> Callable[[Model], str]:
     """Return a column of the admin that names a related object without a link to it."""
 
@@ -87,6 +98,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     """
 
     show_full_result_count = False
+    empty_community = name_community("")  # what the empty name of a community stands for
     formfield_overrides = {URLField: {"assume_scheme": "https"}}  # the default of Django 6; 5 warns without
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -99,14 +111,14 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         return False
 
     def get_list_display(self, request: HttpRequest) -> Any:
-        return self._bind_viewer(request, self._format_numbers(super().get_list_display(request)))
+        return self._bind_viewer(request, self._format_columns(super().get_list_display(request)))
 
     def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
         fieldsets = super().get_fieldsets(request, obj)
         return [
             (title, options | {"fields": self._bind_viewer(request, self._unlink(request, fields))})
             for title, options in fieldsets
-            for fields in [self._format_numbers(options["fields"])]
+            for fields in [self._format_columns(options["fields"])]
         ]
 
     def _bind_viewer(self, request: HttpRequest, columns: list[Any]) -> list[Any]:
@@ -136,10 +148,16 @@ class ReadOnlyAdmin(admin.ModelAdmin):
             for column in columns
         ]
 
-    def _format_numbers(self, columns: Any) -> list[Any]:
+    def _format_columns(self, columns: Any) -> list[Any]:
+        """Return the columns; those of numbers and of the community's name as functions of the row."""
         model: Any = self.model
-        floats = {field.name for field in model._meta.fields if isinstance(field, FloatField)}
-        return [
-            _number_column(model, column) if isinstance(column, str) and column in floats else column
-            for column in columns
-        ]
+        fields = {field.name: field for field in model._meta.fields}
+
+        def formatted(column: Any) -> Any:
+            field = fields.get(column) if isinstance(column, str) else None
+            if isinstance(field, FloatField):
+                return _number_column(model, column)
+            is_community = field is not None and column == "community"
+            return _community_column(self.empty_community) if is_community else column
+
+        return [formatted(column) for column in columns]

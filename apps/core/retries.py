@@ -5,7 +5,7 @@ from datetime import timedelta
 
 
 def back_off(failures: int, *, first: timedelta, longest: timedelta) -> timedelta:
-    """Return the wait after a number of consecutive failures: exponential, shortened at random by up to 10 %.
+    """Return the wait after a number of consecutive failures: exponential, shortened at random by up to 10%.
 
     Args:
         failures: 1 after the first failure.

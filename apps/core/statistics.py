@@ -3,8 +3,8 @@
 import math
 from statistics import NormalDist
 
-Z_95 = NormalDist().inv_cdf(0.975)  # of a two-sided 95 % interval
-Interval = tuple[float, float, float]  # value, lower and upper end of the 95 % interval
+Z_95 = NormalDist().inv_cdf(0.975)  # of a two-sided 95% interval
+Interval = tuple[float, float, float]  # value, lower and upper end of the 95% interval
 
 
 def wilson(successes: float, total: float, z: float = Z_95) -> tuple[float, float] | None:
@@ -12,7 +12,7 @@ def wilson(successes: float, total: float, z: float = Z_95) -> tuple[float, floa
 
     Args:
         total: the number of observations; the effective number where they are weighted or dependent.
-        z: the normal quantile of the confidence level, by default 95 %.
+        z: the normal quantile of the confidence level, by default 95%.
     """
     if total <= 0:
         return None
@@ -24,7 +24,7 @@ def wilson(successes: float, total: float, z: float = Z_95) -> tuple[float, floa
 
 
 def weighted_rate(hits: float, total: float, squares: float) -> Interval | None:
-    """Return a weighted rate with its 95 % interval, or None without observations.
+    """Return a weighted rate with its 95% interval, or None without observations.
 
     The effective number of observations is Kish's (1965): the square of the sum of weights over the sum of
     squared weights.

@@ -11,6 +11,11 @@ def pluralize(count: int, singular: str, plural: str = "") -> str:
     return f"1 {singular}" if count == 1 else f"{count:,} {plural or f'{singular}s'}"
 
 
+def name_community(community: str) -> str:
+    """Return a community's name, or `(no community)` for the empty name of comments without a community."""
+    return community or "(no community)"
+
+
 def format_number(value: float | None) -> str:
     """Return a number with four significant digits, or as a whole number from 1,000."""
     if value is None:

@@ -16,9 +16,10 @@ from apps.accounts.models import CommunityAccess, User
 from apps.accounts.permissions import communities_of, get_user, in_communities_of
 from apps.core.admin import LargeTablePaginator, ReadOnlyAdmin, viewer_display
 from apps.core.exceptions import PermissionDeniedError
-from apps.core.text import pluralize
+from apps.core.text import name_community, pluralize
 from apps.moderation import actions
 from apps.moderation.console import comment
+from apps.moderation.console.forms import CommunityField
 from apps.moderation.console.urls import console_urls
 from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import (
@@ -151,7 +152,7 @@ class CommunityFilter(admin.SimpleListFilter):
     parameter_name = "community"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name or "-", name or "none") for name in communities_for(get_user(request))]
+        return [(name or "-", name_community(name)) for name in communities_for(get_user(request))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
         if self.value() is None:
@@ -250,7 +251,7 @@ class AutomaticDecisionAdmin(LargeTableAdmin):
 
     @admin.display(description="community")
     def community(self, decision: Decision) -> str:
-        return decision.submission.community or "–"
+        return name_community(decision.submission.community)
 
     @admin.display(description="comment")
     def comment(self, decision: Decision) -> str:
@@ -269,6 +270,7 @@ class AutomaticDecisionAdmin(LargeTableAdmin):
 
 @admin.register(Policy)
 class PolicyAdmin(LimitedAdmin):
+    empty_community = "default"
     list_display = ("__str__", "in_console", "status", "activated_at", "activated_by", "reason")
     list_filter = ("status",)
     list_select_related = ("activated_by",)
@@ -317,18 +319,6 @@ class BulkJobAdmin(LargeTableAdmin):
     list_filter = ("status",)
 
 
-class CommunityField(forms.ChoiceField):
-    """A choice of `community_choices`; its value is the community's name."""
-
-    def clean(self, value: Any) -> str:
-        return super().clean(value).removeprefix("=")
-
-
-def community_choices(names: list[str]) -> list[tuple[str, str]]:
-    """Return choices whose values have a prefix, so that the empty community differs from no choice."""
-    return [(f"={name}", name or "(no community)") for name in names]
-
-
 class CommunityAccessInline(admin.TabularInline):
     """The communities that a user may see, chosen from those that exist and that the administrator sees."""
 
@@ -348,7 +338,8 @@ class CommunityAccessInline(admin.TabularInline):
         if db_field.name != "community":
             return super().formfield_for_dbfield(db_field, request, **kwargs)
         return CommunityField(
-            choices=[("", "---------"), *community_choices(communities_for(get_user(request)))],
+            communities=communities_for(get_user(request)),
+            empty_label="---------",
             help_text="A community appears here once a comment or a policy names it.",
         )
 

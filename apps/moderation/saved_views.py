@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from apps.accounts.models import User
 from apps.accounts.permissions import access_key, communities_of
-from apps.core.text import pluralize
+from apps.core.text import name_community, pluralize
 from apps.moderation.availability import UnavailableReason, unavailable_reason
 from apps.moderation.models import VIEWS, Policy, Queue, QueueItemQuerySet
 from apps.moderation.permissions import visible_to
@@ -123,7 +123,8 @@ def explain_empty_view(user: User, view: str) -> list[str]:
         sentences.append(_EXPLANATIONS[UnavailableReason(reason)](user, view, number))
     communities = communities_of(user)
     if communities:
-        sentences.append(f"You see these communities only: {', '.join(sorted(communities))}.")
+        names = ", ".join(name_community(name) for name in sorted(communities))
+        sentences.append(f"You see these communities only: {names}.")
     return sentences
 
 

@@ -24,7 +24,7 @@ _CACHE_SECONDS = 60
 
 @dataclass(frozen=True)
 class Estimate:
-    """A fraction with its 95 % interval; all three are None without observations."""
+    """A fraction with its 95% interval; all three are None without observations."""
 
     value: float | None
     low: float | None

@@ -153,10 +153,12 @@ def cohen_kappa(pairs: Counter[tuple[bool, bool]]) -> Agreement:
     agreed = pairs[True, True] + pairs[False, False]
     if not count:
         return Agreement(None, 0, 0)
-    first = (pairs[True, True] + pairs[True, False]) / count
-    second = (pairs[True, True] + pairs[False, True]) / count
-    chance = first * second + (1 - first) * (1 - second)
-    return Agreement(None if chance == 1 else (agreed / count - chance) / (1 - chance), agreed, count)
+    first = pairs[True, True] + pairs[True, False]
+    second = pairs[True, True] + pairs[False, True]
+    # Integers, all times count², so that agreement by chance is exactly 0.
+    chance = first * second + (count - first) * (count - second)
+    kappa = None if chance == count**2 else (agreed * count - chance) / (count**2 - chance)
+    return Agreement(kappa, agreed, count)
 
 
 def stated_labels(action: str, corrected: int | None, rule_label: str | None) -> tuple[int, int]:

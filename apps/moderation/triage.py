@@ -162,7 +162,7 @@ def minhash(normalised: str) -> tuple[int, int]:
 
 
 def most_similar(normalised: str, texts: Mapping[int, str]) -> int | None:
-    """Return the key of the text with the highest edit similarity, or None if none reaches 90 %."""
+    """Return the key of the text with the highest edit similarity, or None if none reaches 90%."""
     candidates = {key: text[:_MAX_COMPARED] for key, text in texts.items()}
     match = process.extractOne(
         normalised[:_MAX_COMPARED], candidates, scorer=fuzz.ratio, score_cutoff=_MIN_SIMILARITY

@@ -42,7 +42,7 @@ BANDS = {Measure.PSI: (0.1, 0.25), Measure.JENSEN_SHANNON: (0.1, 0.2)}
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its confidence interval, 95 % by default.
+    """A value with its confidence interval, 95% by default.
 
     Attributes:
         subjects: names of what the value counts, if it counts named things.
@@ -141,7 +141,7 @@ def detect_shift(reference: np.ndarray, current: np.ndarray, measure: Measure = 
     """Return the distance of `current` from `reference`, or None if one of the samples is too small.
 
     In large samples every difference is statistically significant, and most are too small to matter. The
-    test therefore asks how large the distance is: a shift is significant if its whole 95 % interval lies
+    test therefore asks how large the distance is: a shift is significant if its whole 95% interval lies
     beyond the first band. The interval is that of the basic bootstrap (Davison and Hinkley, "Bootstrap
     methods and their application", 1997, 5.2), which also corrects the bias that chance adds to a distance.
     The bootstrap draws samples that are smaller than the originals by the factor `dispersion`.
@@ -223,11 +223,11 @@ def fit_weekly_profile(counts: np.ndarray, hours: np.ndarray) -> WeeklyProfile |
 
 
 def rate_ratio(profile: WeeklyProfile, counts: np.ndarray, hours: np.ndarray) -> Estimate | None:
-    """Return the ratio of a rate to the rate that a weekly profile expects, with its 99.9 % interval.
+    """Return the ratio of a rate to the rate that a weekly profile expects, with its 99.9% interval.
 
     The interval is Wilson's (1927) with the number of independent comments, which is quasi-binomial: the
-    binomial variance times the dispersion. It is 99.9 % and not 95 % because alert rules are evaluated every
-    few minutes: at 95 %, one evaluation in forty would open a false alert.
+    binomial variance times the dispersion. It is 99.9% and not 95% because alert rules are evaluated every
+    few minutes: at 95%, one evaluation in forty would open a false alert.
 
     Args:
         profile: the expected rates.

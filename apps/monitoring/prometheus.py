@@ -4,6 +4,7 @@ Under gunicorn each process counts in its own file, and the process that answers
 (prometheus-client's multiprocess mode); see `toxicmod.gunicorn`.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from functools import cache
@@ -19,10 +20,13 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from apps.core.database import describe_error
 from apps.moderation.models import Delivery, QueueItem
 from apps.monitoring import freshness, live_metrics, schedules
 from apps.monitoring.models import Alert, IncompleteHour
 from apps.registry.models import Alias, ModelVersion
+
+logger = logging.getLogger(__name__)
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _REQUESTS = Counter(
@@ -67,7 +71,8 @@ class DatabaseCollector(Collector):
                 *_schedules(),
                 *_mirror(),
             ]
-        except DatabaseError:
+        except DatabaseError as error:
+            logger.error("The database failed: %s", describe_error(error))
             metrics = []
         yield from metrics
         yield _gauge("toxicmod_database_up", "Whether the database responds.", bool(metrics))

@@ -35,6 +35,8 @@ def source_of(path: str) -> Prediction.Source | None:
         return Prediction.Source.API
     if path.startswith("/v1alpha1/") or path == "/batch":
         return Prediction.Source.PERSPECTIVE
+    if path.startswith("/v1/"):
+        return Prediction.Source.OPENAI
     return None if path.startswith(_UNCOUNTED_PATHS) else Prediction.Source.PAGE
 
 

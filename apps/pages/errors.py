@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from apps.accounts.limits import anonymous_wait
+from apps.core.database import describe_error
 from apps.registry.exceptions import NoModelError
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def handle_unavailable(view: View) -> View:
         except NoModelError as error:
             logger.error("%s", error)
         except DatabaseError as error:
-            logger.error("The database failed: %s", error.__class__.__name__)
+            logger.error("The database failed: %s", describe_error(error))
         return unavailable(request)
 
     return wrapped

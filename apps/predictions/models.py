@@ -87,6 +87,7 @@ class Prediction(LabelScores, AppendOnly):
     class Source(models.TextChoices):
         API = "api", "REST API"
         PERSPECTIVE = "perspective", "Perspective-compatible API"
+        OPENAI = "openai", "OpenAI-compatible API"
         PAGE = "page", "Web page"
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)

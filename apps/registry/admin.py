@@ -163,7 +163,7 @@ class CanaryAdmin(GatesAdmin):
     @admin.display(description="ended")
     def ended(self, canary: Canary) -> str:
         end = getattr(canary, "end", None)
-        return f"{end.get_outcome_display()} ({end.reason})" if end else "–"
+        return f"{end.get_outcome_display()}. {end.reason}" if end else "–"
 
 
 @admin.register(CanaryEnd)

@@ -180,9 +180,9 @@ class CanaryEnd(RoleChange):
     """The end of a canary."""
 
     class Outcome(models.TextChoices):
-        COMPLETED = "completed", "Completed: promoted to champion"
-        FINISHED = "finished", "Finished: a person decides about the promotion"
-        ROLLED_BACK = "rolled_back", "Rolled back: it violated a guardrail"
+        COMPLETED = "completed", "Promoted to champion"
+        FINISHED = "finished", "Finished"
+        ROLLED_BACK = "rolled_back", "Rolled back"
         WITHDRAWN = "withdrawn", "Withdrawn"
 
     canary = models.OneToOneField(Canary, on_delete=models.PROTECT, related_name="end")

@@ -12,6 +12,7 @@ from django.db import DatabaseError
 
 from apps.classifier.artifact import ArtifactError
 from apps.classifier.scorer import Scorer
+from apps.core.database import describe_error
 from apps.registry.exceptions import NoModelError
 from apps.registry.models import Alias, CanaryFailure, ModelArtifact, ModelVersion
 
@@ -126,7 +127,7 @@ class ModelServer:
                 self._champion = self._load(self._champion, *champion[1:]) or self._champion
             self.canary = self._load_canary(*rows[Alias.CANARY]) if Alias.CANARY in rows else None
         except DatabaseError as error:
-            logger.warning("Could not check for a new champion: %s", error.__class__.__name__)
+            logger.warning("Could not check for a new champion: %s", describe_error(error))
         self._checked_at = time.monotonic()
 
     def _load_canary(self, share: float, version_id: int, number: int, sha256: str) -> CanaryRoute | None:

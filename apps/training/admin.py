@@ -20,7 +20,7 @@ from apps.moderation.selectors import visible
 from apps.registry import actions as registry
 from apps.registry.admin import GatesAdmin, format_metric, metrics_by_label_table, run_link
 from apps.registry.gates import summarize
-from apps.training import actions, datasets, jigsaw, labels, views
+from apps.training import actions, datasets, jigsaw, labels, selectors, views
 from apps.training.actions.runs import AUTOMATIC_DATASET, RUN_PERMISSION
 from apps.training.exceptions import SourceError, TrainingError
 from apps.training.forms import RunForm
@@ -174,6 +174,7 @@ class TrainingRunAdmin(ReadOnlyAdmin):
             run=run,
             is_unfinished=is_unfinished,
             button=button,
+            explanation=selectors.explain_state(run),
             error=run.error,
             result=result,
         )
@@ -192,6 +193,7 @@ class TrainingRunAdmin(ReadOnlyAdmin):
                 "status_display": run.get_status_display(),
                 "step": run.step,
                 "progress": run.progress,
+                "explanation": selectors.explain_state(run),
             }
         )
 

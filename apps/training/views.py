@@ -19,7 +19,7 @@ from apps.registry.admin import gates_table
 from apps.registry.exceptions import GateError, RegistryError
 from apps.registry.gates import summarize
 from apps.registry.models import Alias, Canary, CanaryEnd, ModelVersion
-from apps.training import actions, shadow
+from apps.training import actions, selectors, shadow
 from apps.training.actions.rollout import CANARY_COMMENTS
 from apps.training.forms import ReasonForm, RolloutForm
 from apps.training.guardrails import measure_guardrails
@@ -58,7 +58,10 @@ def challenger(request: HttpRequest) -> HttpResponse:
     version = canary.version if canary else ModelVersion.objects.with_alias(Alias.CHALLENGER)
     champion = ModelVersion.objects.with_alias(Alias.CHAMPION)
     if version is None or champion is None:
-        return render_page(request, "Challenger", error="There is no challenger. Train a model first.")
+        error = "There is no challenger. Train a model first."
+        return render_page(
+            request, "Challenger", "training/challenger.html", error=error, **_last_canary_context()
+        )
     comparison = shadow.compare(challenger=version, champion=champion, communities=communities_of(user))
     may_override = user.has_perm(registry.OVERRIDE_PERMISSION)
     form_class = ReasonForm if canary else RolloutForm
@@ -104,7 +107,18 @@ def challenger(request: HttpRequest) -> HttpResponse:
         can_request_labels=any(not disagreement.is_queued for disagreement in comparison.disagreements),
         form=form,
         error=error,
+        **_last_canary_context(),
     )
+
+
+def _last_canary_context() -> dict[str, Any]:
+    """Return the context that describes how the last canary ended."""
+    end = selectors.last_canary_end()
+    return {
+        "last_end": end,
+        "last_share": f"{end.canary.share:.1%}" if end else "",
+        "last_guardrails": gates_table(end.guardrails) if end and end.guardrails else "",
+    }
 
 
 def _carry_out(
@@ -124,7 +138,7 @@ def _carry_out(
         actions.start_canary(version=version, share=share, force=force, **arguments)
         return f"The canary has started: within 5 seconds {version} serves {share:.1%} of the requests."
     actions.promote(version=version, force=force, **arguments)
-    return f"{version} is the champion now: within 5 seconds it serves all requests."
+    return f"Model version {version} is the champion now: within 5 seconds it serves all requests."
 
 
 def roll_back(request: HttpRequest) -> HttpResponse:
@@ -142,7 +156,8 @@ def roll_back(request: HttpRequest) -> HttpResponse:
         except _EXPECTED_ERRORS as failure:
             return redirect_with_error(request, str(failure), form)
         messages.success(
-            request, f"{previous} is the champion again: within 5 seconds it serves all requests."
+            request,
+            f"Model version {previous} is the champion again: within 5 seconds it serves all requests.",
         )
         may_view = user.has_perm("registry.view_promotion")
         return redirect("admin:registry_promotion_changelist" if may_view else "admin:index")

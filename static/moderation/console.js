@@ -103,6 +103,7 @@ function startReview(page) {
   let shownNumber = 0;
   let presenceTimer = 0;
   let isBusy = false; // while the next item is loading, no key except U works
+  let viewsNumber = 0; // of the newest request for the sizes of the saved views
   let ignoredKey = null; // the first key of a sequence that was ignored, and when
   let loading = Promise.resolve();
 
@@ -152,6 +153,17 @@ function startReview(page) {
     leaseRequest = null;
   }
 
+  // Shows the sizes of the saved views after an action, which the page was rendered before.
+  async function updateViews() {
+    const number = ++viewsNumber;
+    try {
+      const { html } = await fetchJson(`${page.dataset.viewsUrl}?view=${page.dataset.view}`);
+      if (number === viewsNumber) select(".views").outerHTML = html;
+    } catch {
+      /* The next action tries again. */
+    }
+  }
+
   // Leases the item, because its text was revealed or a decision begins.
   function claim() {
     const centre = select("#centre");
@@ -161,11 +173,20 @@ function startReview(page) {
         if (centre !== select("#centre")) return;
         decideForm().version.value = lease.version;
         showLease(lease.lease_until);
+        updateViews();
       },
       (error) => {
         if (centre === select("#centre")) disableDecisions(error.message);
       },
     );
+  }
+
+  // A note that was typed stays in this tab until its decision is saved, for example when the page is reloaded.
+  const noteKey = () => `note-${document.getElementById("unsaved").dataset.user}-${itemId()}`;
+
+  function restoreNote() {
+    const stored = sessionStorage.getItem(noteKey());
+    if (stored !== null && select("#note")) select("#note").value = stored;
   }
 
   function showLease(until) {
@@ -198,6 +219,7 @@ function startReview(page) {
     }
     reportPresence(true);
     prefetchNext();
+    restoreNote();
     if (select("#comment")?.open) claim();
     updateSimilarCount();
   }
@@ -276,6 +298,7 @@ function startReview(page) {
     const action = {
       item,
       isSkip,
+      noteKey: noteKey(),
       labels: [...selectAll("[name=labels]:checked")].map((box) => box.value),
       label: `${name} item ${item}`,
       link: { url: location.href.split("#")[0], text: `Open item ${item}.` },
@@ -285,6 +308,7 @@ function startReview(page) {
       .then(
         (response) => {
           action.response = response;
+          sessionStorage.removeItem(action.noteKey);
           if (response.notice) addNotice(response.notice);
         },
         (error) => {
@@ -315,6 +339,7 @@ function startReview(page) {
     if (!isShown) return;
     showProgress(action.progress);
     await action.done;
+    updateViews();
     if (newestAction !== action) return;
     if (action.error) {
       showProgress("");
@@ -520,6 +545,9 @@ function startReview(page) {
     if (!target.checked || !target.matches("[name=none], [name=labels]")) return;
     for (const box of selectAll(target.name === "none" ? "[name=labels]" : "[name=none]"))
       box.checked = false;
+  });
+  page.addEventListener("input", ({ target }) => {
+    if (target.id === "note") sessionStorage.setItem(noteKey(), target.value);
   });
   page.addEventListener(
     "toggle",

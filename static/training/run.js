@@ -10,6 +10,7 @@ async function update() {
     document.getElementById("run-status").textContent = state.status_display;
     document.getElementById("run-progress").value = state.progress;
     document.getElementById("run-step").textContent = state.step;
+    document.getElementById("run-explanation").textContent = state.explanation;
     if (!unfinished.includes(state.status)) {
       clearInterval(timer);
       location.reload();

@@ -29,6 +29,7 @@ PAGES: dict[str, tuple[str, str]] = {
     "admin:moderation_review": ("get", STAFF),
     "admin:moderation_item": ("get", STAFF),
     "admin:moderation_next": ("post", "mla"),
+    "admin:moderation_views": ("get", STAFF),
     "admin:moderation_claim": ("post", "mla"),
     "admin:moderation_release": ("post", "mla"),
     "admin:moderation_similar": ("get", "mla"),
@@ -102,6 +103,8 @@ API_ENDPOINTS: dict[str, tuple[str, str]] = {
     "discovery/v1/apis/commentanalyzer/v1alpha1/rest": ("get", "all"),
     "batch": ("post", "all"),
     "^v1alpha1/": ("get", "all"),
+    "v1/moderations": ("post", "predict"),
+    "^v1/": ("get", "all"),
 }
 
 
@@ -139,7 +142,11 @@ def is_model_page(endpoint: Endpoint) -> bool:
 
 def build_url(endpoint: Endpoint, site_data: dict[str, Any]) -> str:
     """Return a URL of the endpoint; `site_data` has the primary keys of rows that exist."""
-    path = endpoint.path.replace("^v1alpha1/", "v1alpha1/other").replace("(?P<url>.*)$", "nothing-here/")
+    path = (
+        endpoint.path.replace("^v1alpha1/", "v1alpha1/other")
+        .replace("^v1/", "v1/other")
+        .replace("(?P<url>.*)$", "nothing-here/")
+    )
     path = re.sub(r"\^\(\?P<app_label>.*\)/\$", "moderation/", path)
     path = path.replace("<path:content_type_id>/<path:object_id>", "1/1").replace(
         "<id>", str(site_data["user"])

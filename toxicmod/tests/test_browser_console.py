@@ -74,6 +74,39 @@ def wait_until_settled(page: Page) -> None:
     page.wait_for_timeout(MIN_VIEW_TIME + 50)
 
 
+def test_counter_of_reserved_items_follows_each_action(
+    queue: list[QueueItem], visit: Callable[..., Visit]
+) -> None:
+    page = visit(CONSOLE, user=moderator("ann")).page
+    mine = page.locator(".views a", has_text="Mine").locator(".count")
+    wait_until_settled(page)
+    expect(mine).to_have_text("0")
+    page.keyboard.press("Space")
+    expect(mine).to_have_text("1")
+    page.keyboard.press("a")
+    expect(page.locator("#last-decision .decision")).to_have_text("Approved")
+    expect(mine).to_have_text("0")
+
+
+def test_typed_note_survives_a_reload_until_it_is_saved(
+    queue: list[QueueItem], visit: Callable[..., Visit]
+) -> None:
+    page = visit(CONSOLE, user=moderator("ann")).page
+    wait_until_settled(page)
+    first, note = get_item(page), page.locator("#note")
+    note.fill("Second warning")
+    page.reload()
+    wait_until_settled(page)
+    expect(note).to_have_value("Second warning")
+    page.keyboard.press("a")
+    expect(page.locator("#last-decision .decision")).to_have_text("Approved")
+    assert get_item(page).pk != first.pk
+    expect(note).to_have_value("")
+    assert Decision.objects.get(item=first).note == "Second warning"
+    page.goto(f"{page.url.split('/item/')[0]}/item/{first.pk}/")
+    assert page.evaluate("Object.keys(sessionStorage).filter((key) => key.startsWith('note-'))") == []
+
+
 def test_decide_and_undo_by_keyboard(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
     moderator("ann")
     opened = visit("/admin/")
@@ -794,10 +827,10 @@ def test_simulation_updates_while_sliders_move(
     queue: list[QueueItem], policy: Policy, visit: Callable[..., Visit]
 ) -> None:
     page = visit(f"{CONSOLE}policies/{policy.pk}/", user=moderator("lea", "lead")).page
-    expect(page.locator("#simulation")).to_contain_text("100.0 %")
+    expect(page.locator("#simulation")).to_contain_text("100.0%")
     for slider in page.locator(".slider").all():
         slider.fill("1")
-    expect(page.locator("#simulation dd").first).to_have_text("100.0 %")
+    expect(page.locator("#simulation dd").first).to_have_text("100.0%")
     page.get_by_role("button", name="Save as a draft").click()
     expect(page.locator("h1")).to_contain_text("default v2")
     page.fill("[name=reason]", "Quieter")

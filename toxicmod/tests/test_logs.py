@@ -28,13 +28,52 @@ for level in (logging.WARNING, logging.ERROR):
 
 
 def test_forbidden_page_is_logged_without_traceback() -> None:
-    environment = os.environ | {"DJANGO_SETTINGS_MODULE": "toxicmod.settings"}
-    command = [sys.executable, "-c", FORBIDDEN]
-    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    process = _run(FORBIDDEN)
     warning, error = process.stderr.split("ERROR")
     assert "Forbidden" in warning
     assert "Traceback" not in warning
     assert "Traceback" in error
+
+
+REJECTED = """
+import django
+django.setup()
+from django.test import RequestFactory
+from django.core.handlers.exception import response_for_exception
+from django.contrib.admin.exceptions import DisallowedModelAdminLookup
+
+request = RequestFactory().get("/admin/moderation/queueitem/?submission__community=x")
+error = DisallowedModelAdminLookup("Filtering by submission__community not allowed")
+print(response_for_exception(request, error).status_code)
+"""
+
+STOPPING = """
+import django
+django.setup()
+from kombu.transport.virtual import base
+
+base.logger.warning(base.W_NO_CONSUMERS, "default")
+base.logger.warning(base.RESTORING_FMT, 3)
+"""
+
+
+def _run(code: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"DJANGO_SETTINGS_MODULE": "toxicmod.settings"}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+
+
+def test_disallowed_lookup_is_logged_without_traceback() -> None:
+    process = _run(REJECTED)
+    assert process.stdout == "400\n"
+    assert "Filtering by submission__community not allowed" in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+def test_stopping_worker_does_not_log_requeued_message() -> None:
+    process = _run(STOPPING)
+    assert "Requeuing" not in process.stderr
+    assert "unacknowledged message(s)" in process.stderr
 
 
 def test_worker_log_line_is_json_with_fields_in_production(tmp_path: Path) -> None:

@@ -213,6 +213,7 @@ LARGEST = {
     "a batch of short comments": ("/api/v1/predict_proba", {"texts": ["a" * 8_000] * 1_000}),
     "explanations": ("/api/v1/predict_proba", {"texts": [COMMENT] * 10, "explain": True}),
     "too many explanations": ("/api/v1/predict_proba", {"texts": [COMMENT] * 400, "explain": True}),
+    "moderations": ("/v1/moderations", {"input": ["a" * 8_000] * 1_000}),
     "spans": ("/v1alpha1/comments:analyze", SPANS),
     "a batch of calls": ("/batch", parts({**SPANS, "spanAnnotations": False}, 300)),
     "a batch of calls for spans": ("/batch", parts(SPANS, 300)),
@@ -249,6 +250,7 @@ MANY = {
     "/api/v1/predict": {"texts": WORDS},
     "/api/v1/moderate": {"text": "Hello", "context": WORDS},
     "/api/v1/feedback": {"prediction_id": WORDS},
+    "/v1/moderations": {"input": WORDS},
     "/v1alpha1/comments:analyze": {"comment": {"text": "Hello"}, "languages": WORDS},
 }
 
@@ -286,7 +288,7 @@ def paths_of_pages(patterns: Sequence[Any], prefix: str = "") -> Iterator[str]:
         else:
             path = re.sub(r"<uuid:\w+>", "01a21138-66c6-7654-85ed-f83c5f552c16", path)
             path = re.sub(r"\(\?P<\w+>[^)]*\)|\([^)]*\)|<[^>]+>", "1", path)
-            if not path.startswith(("api/", "v1alpha1/", "batch", "discovery/", "static/")):
+            if not path.startswith(("api/", "v1/", "v1alpha1/", "batch", "discovery/", "static/")):
                 yield f"/{path}"
 
 

@@ -151,9 +151,9 @@ def _cut(dump: Path, share: float) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        "cut at 10 %",
-        "cut at 45 %",
-        "cut at 90 %",
+        "cut at 10%",
+        "cut at 45%",
+        "cut at 90%",
         "missing",
         "empty",
         "text",

@@ -151,6 +151,12 @@ def json_response(
     return HttpResponse(text, status=status, content_type=CONTENT_TYPE)
 
 
+def status_error(request: HttpRequest, status: int, message: str) -> HttpResponse:
+    """Return an error response for a request that no view of the API handles."""
+    name = {500: "INTERNAL", 503: "UNAVAILABLE"}.get(status, "INVALID_ARGUMENT")
+    return error_response(request, PerspectiveError(status, name, message))
+
+
 def error_response(request: HttpRequest, error: PerspectiveError) -> HttpResponse:
     """Return the response for an error."""
     response = json_response(request, error.body, error.code)

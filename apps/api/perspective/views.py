@@ -31,6 +31,7 @@ from apps.api.perspective.exceptions import (
 from apps.api.perspective.messages import DISCOVERY, parse
 from apps.api.perspective.rendering import CONTENT_TYPE, error_response, json_response
 from apps.core.batches import map_batch, map_each
+from apps.core.database import describe_error
 from apps.core.exceptions import ToxicmodError
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ def _handle_exception(request: HttpRequest, error: Exception) -> HttpResponse:
             logger.error("%s %s failed: %s", request.method, request.path, error)
         return error_response(request, from_error(error))
     if isinstance(error, DatabaseError):
-        logger.error("The database failed: %s", error.__class__.__name__)
+        logger.error("The database failed: %s", describe_error(error))
         return error_response(request, unavailable())
     # The message of an exception may quote the comment, its traceback does not.
     frames = "".join(traceback.format_tb(error.__traceback__))

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import socket
 import ssl
 import subprocess
@@ -31,7 +30,6 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.filterwarning
 HOST = "commentanalyzer.googleapis.com"
 RUDE = "You are a stupid idiot."
 KIND = "Thank you, that was kind of you."
-NODE_CLIENTS = ("perspective-api-client@3.1.0", "googleapis@178.0.0")
 # Replaces DNS: connections to Perspective's host go to the test server. Certificates are still verified.
 NODE_DNS = """
 const tls = require('tls');
@@ -208,24 +206,6 @@ def test_analyze_accepts_text_plain(key: str) -> None:
     )
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
     assert answer.json()["languages"] == ["en"]
-
-
-@pytest.fixture(scope="session")
-def node_modules(pytestconfig: pytest.Config) -> Path:
-    """The folder with the Node clients, installed once and kept in pytest's cache."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if not node or not npm:
-        pytest.skip("NODE CLIENTS NOT TESTED: node and npm are not installed.")
-    folder = pytestconfig.cache.mkdir("perspective-node-clients")
-    if not all((folder / "node_modules" / name.split("@")[0]).exists() for name in NODE_CLIENTS):
-        install = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder)]
-        try:
-            result = subprocess.run([*install, *NODE_CLIENTS], capture_output=True, text=True, timeout=300)
-        except subprocess.TimeoutExpired:
-            pytest.skip("NODE CLIENTS NOT TESTED: npm had not installed them within five minutes.")
-        if result.returncode:
-            pytest.skip(f"NODE CLIENTS NOT TESTED: npm could not install them: {result.stderr[-300:]}")
-    return folder
 
 
 def run_node(script: str, folder: Path, port: int, authority: Path, **env: str) -> Any:

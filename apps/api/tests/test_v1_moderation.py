@@ -95,7 +95,9 @@ def test_appeal_with_token_of_rejection(platform: Caller) -> None:
     assert "already" in platform.post("appeals", {"token": rejected["appeal_token"]}, 400)["detail"]
     assert "not valid" in platform.post("appeals", {"token": "forged"}, 400)["detail"]
     platform.post("appeals", {}, 400)
-    platform.post("appeals", {"decision_id": 0}, 400)
+    error = platform.post("appeals", {"decision_id": 0}, 400)
+    assert error["detail"] == "There is no such decision."
+    assert "errors" not in error, "the error is about no field"
 
 
 @pytest.mark.parametrize(

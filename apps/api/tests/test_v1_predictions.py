@@ -9,7 +9,8 @@ from unittest.mock import patch
 import numpy as np
 import openapi_spec_validator
 import pytest
-from django.db import OperationalError
+from django.db import DataError, OperationalError, ProgrammingError, connection
+from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
 from django.utils import timezone
 from hypothesis import HealthCheck, given
@@ -20,6 +21,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 from apps.accounts.actions import LOOKUP_SECONDS, create_api_key, revoke_api_key
 from apps.accounts.models import APIKey
 from apps.classifier.labels import LABELS
+from apps.core import database
 from apps.core.permissions import SYSTEM
 from apps.monitoring.actions import roll_up
 from apps.predictions import bulk_insert
@@ -30,6 +32,7 @@ from apps.registry.models import ModelVersion
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 RUDE = "You are a stupid idiot and everybody hates you."
+ANALYZE = {"comment": {"text": "x"}, "requestedAttributes": {"TOXICITY": {}}}
 KIND = "Thank you for the careful explanation, it helped me a lot."
 
 
@@ -45,7 +48,9 @@ def assert_problem(response: Any, status: int, field: str | None = None) -> dict
     assert body["status"] == status
     assert body["title"]
     assert body["detail"]
-    if field is not None:
+    if field == "":
+        assert all(error["field"] for error in body.get("errors", ())), body
+    elif field is not None:
         assert field in {error["field"] for error in body["errors"]}, body
     return body
 
@@ -324,6 +329,48 @@ def test_health_uses_no_service_and_ready_names_missing_one(
         response = client.get("/ready")
     assert_problem(response, 503)
     assert response["Retry-After"]
+
+
+def test_ready_names_unapplied_migration_and_missing_column(
+    client: Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "CACHE_SECONDS", 1e9)
+    database._find_problem.cache_clear()
+    assert client.get("/ready").status_code == 200
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE training_gatereport RENAME COLUMN gates TO other")
+    assert client.get("/ready").status_code == 200, "the schema is not checked for each request"
+    try:
+        database._find_problem.cache_clear()
+        response = client.get("/ready")
+        assert_problem(response, 503)
+        assert "the column training_gatereport.gates" in response.json()["detail"]
+        MigrationRecorder(connection).record_unapplied("training", "0001_initial")
+        database._find_problem.cache_clear()
+        response = client.get("/ready")
+        assert_problem(response, 503)
+        assert "training.0001_initial" in response.json()["detail"]
+        assert response["Retry-After"]
+        assert "manage.py migrate" in caplog.text
+    finally:
+        database._find_problem.cache_clear()
+
+
+def test_database_error_is_logged_without_values(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    serving.current()
+    message = "column \"shade\" does not exist\nLINE 1: INSERT ... VALUES ('a secret comment')"
+    with patch.object(bulk_insert, "_write", side_effect=ProgrammingError(message)):
+        assert_problem(post(client, "predict", {"text": KIND}), 503)
+        assert client.post("/", {"text": KIND}).status_code == 503
+        assert (
+            client.post("/v1alpha1/comments:analyze", ANALYZE, content_type="application/json").status_code
+            == 503
+        )
+    with patch.object(bulk_insert, "_write", side_effect=DataError("invalid: a secret comment")):
+        assert_problem(post(client, "predict", {"text": KIND}), 503)
+    assert caplog.text.count('ProgrammingError: column "shade" does not exist') == 3
+    assert "DataError" in caplog.text
+    assert "secret" not in caplog.text
 
 
 def test_predict_database_failure_returns_503_with_retry_after(client: Client) -> None:

@@ -43,6 +43,7 @@ from apps.moderation.actions.leases import (
 from apps.moderation.actions.moderate import ModerationResult, moderate
 from apps.moderation.actions.policies import (
     activate_policy,
+    discard_draft,
     draft_policy,
     edit_draft,
     install_default_policy,
@@ -68,6 +69,7 @@ __all__ = [
     "decide_cluster",
     "deliver",
     "deliver_endpoint",
+    "discard_draft",
     "draft_policy",
     "due_endpoints",
     "edit_draft",

@@ -183,6 +183,21 @@ def edit_draft(
 
 
 @transaction.atomic
+def discard_draft(*, policy: Policy, user: User) -> None:
+    """Delete a draft. No decision refers to it, because a draft never applies to a comment.
+
+    Raises:
+        PermissionDeniedError: the user may not manage this community's policy.
+        ModerationError: the policy is no draft.
+    """
+    require_policy(user, policy.community)
+    policy = Policy.objects.select_for_update().get(pk=policy.pk)
+    if policy.status != Policy.Status.DRAFT:
+        raise ModerationError(f"{policy} was activated, so it is kept. Only a draft can be discarded.")
+    policy.delete()
+
+
+@transaction.atomic
 def activate_policy(*, policy: Policy, user: User, reason: str) -> Policy:
     """Activate a draft or an earlier version, and retire the community's active policy.
 

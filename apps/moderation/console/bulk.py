@@ -93,7 +93,7 @@ def _create_job(request: HttpRequest, user: User, form: BulkForm) -> HttpRespons
         raise form.to_error()
     if not form.is_complete:
         raise ModerationError("Choose a range of scores: fill in “from” and “to”.")
-    action_form = BulkActionForm(request.POST, rules=_rules(form.cleaned_data["community"]))
+    action_form = BulkActionForm(request.POST, rules=_rules(form.cleaned_data["community"] or ""))
     if not action_form.is_valid():
         raise action_form.to_error()
     data = action_form.cleaned_data
@@ -118,13 +118,21 @@ def job(request: HttpRequest, pk: int) -> HttpResponse:
         raise Http404
     if request.method == "POST":
         return _change_job(request, user, job)
-    context = {"title": f"Bulk job {pk}", "job": job, "selection_query": urlencode(job.filter)}
+    context = {"title": f"Bulk job {pk}", "job": job, "selection_query": _selection_query(job.filter)}
     if is_fetch(request):
         html = render_to_string("moderation/_job.html", context, request)
         return JsonResponse({"html": html, "is_active": job.is_active})
     if job.status == BulkJob.Status.DRAFT:
         context["sample"] = actions.sample_bulk(user=user, filter=job.filter)
     return render_page(request, "job", context, section="bulk")
+
+
+def _selection_query(selection: actions.BulkFilter) -> str:
+    """Return the query of the bulk page that selects the items of a job."""
+    query: dict[str, Any] = dict(selection)
+    if "community" in query:
+        query["community"] = f"={query['community']}"
+    return urlencode(query)
 
 
 def _change_job(request: HttpRequest, user: User, job: BulkJob) -> HttpResponse:

@@ -7,6 +7,7 @@ from django import forms
 from django.core.exceptions import NON_FIELD_ERRORS
 from django.core.validators import validate_comma_separated_integer_list
 
+from apps.core.text import name_community
 from apps.moderation.actions import BulkFilter
 from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import (
@@ -32,6 +33,27 @@ class MessageForm(forms.Form):
             for name, messages in self.errors.items()
         ]
         return ModerationError(" ".join(errors))
+
+
+class CommunityField(forms.ChoiceField):
+    """A choice of a community; its value is the community's name, or None without a choice.
+
+    The values of the choices have a prefix, so that the empty name differs from no choice.
+    """
+
+    def __init__(self, *, communities: Iterable[str] = (), empty_label: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.empty_label = empty_label
+        self.set_communities(communities)
+
+    def set_communities(self, communities: Iterable[str]) -> None:
+        """Offer these communities."""
+        choices = [(f"={name}", name_community(name)) for name in communities]
+        self.choices = [("", self.empty_label), *choices]
+
+    def clean(self, value: Any) -> str | None:
+        choice = super().clean(value)
+        return choice.removeprefix("=") if choice else None
 
 
 class RotateForm(MessageForm):
@@ -123,13 +145,12 @@ class BulkForm(MessageForm):
     score_from = forms.FloatField(min_value=0, max_value=1, required=False)
     score_to = forms.FloatField(min_value=0, max_value=1, required=False)
     queue = forms.ChoiceField(choices=[("", "Any"), *Queue.choices], required=False)
-    community = forms.ChoiceField(required=False)
+    community = CommunityField(empty_label="Any", required=False)
     cluster = forms.IntegerField(required=False, widget=forms.HiddenInput)
 
     def __init__(self, *args: Any, communities: Iterable[str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        names = [(name, name) for name in communities if name]
-        self.fields["community"].choices = [("", "Any"), *names]  # type: ignore[attr-defined]
+        self.fields["community"].set_communities(communities)  # type: ignore[attr-defined]
 
     def clean(self) -> dict[str, Any]:
         data = super().clean() or {}
@@ -140,7 +161,12 @@ class BulkForm(MessageForm):
 
     def filter(self) -> BulkFilter:
         """Return the fields that have a value."""
-        values = {name: value for name, value in self.cleaned_data.items() if value not in ("", None)}
+        values = {
+            name: value
+            for name, value in self.cleaned_data.items()
+            # The empty name of a community stands for comments without one.
+            if value is not None and (value != "" or name == "community")
+        }
         return cast("BulkFilter", values)
 
     @property

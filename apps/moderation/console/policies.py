@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.contrib import messages
 from django.forms import BaseForm, BaseFormSet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
@@ -13,7 +14,7 @@ from apps.moderation import actions
 from apps.moderation.console.forms import PolicyForm, RuleForm, RuleFormSet
 from apps.moderation.console.views import console_view, is_fetch, render_page
 from apps.moderation.exceptions import ModerationError
-from apps.moderation.models import Policy
+from apps.moderation.models import Policy, Submission
 from apps.moderation.permissions import may_manage_policy
 from apps.moderation.selectors import communities_for, visible
 from apps.moderation.simulator import Simulation, simulate
@@ -46,7 +47,7 @@ def policies(request: HttpRequest) -> HttpResponse:
 
 @console_view("GET", "HEAD", "POST")
 def policy(request: HttpRequest, pk: int) -> HttpResponse:
-    """Show a policy; POST simulates other thresholds, saves them as a draft, or activates this version."""
+    """Show a policy; POST simulates other thresholds, saves, activates or discards this version."""
     user = get_user(request)
     require(user, "moderation.view_policy")
     policies = Policy.objects.prefetch_related("rules").select_related("created_by", "activated_by")
@@ -58,6 +59,10 @@ def policy(request: HttpRequest, pk: int) -> HttpResponse:
     if request.POST.get("do") == "activate":
         active = actions.activate_policy(policy=policy, user=user, reason=request.POST.get("reason", ""))
         return redirect("admin:moderation_policy", active.pk)
+    if request.POST.get("do") == "discard":
+        actions.discard_draft(policy=policy, user=user)
+        messages.success(request, f"The draft {policy} was discarded.")
+        return redirect("admin:moderation_policies")
     return _edit_policy(request, user, policy)
 
 
@@ -115,6 +120,10 @@ def _render_policy(
     edited: Simulation | None,
     status: int = 200,
 ) -> HttpResponse:
+    user = get_user(request)
+    # The name of a community from which no comment has come may be mistyped.
+    is_unknown = bool(policy.community) and not Submission.objects.filter(community=policy.community).exists()
+    other_communities = set(communities_for(user)) - {"", policy.community} if is_unknown else set()
     context = {
         "title": f"Policy {policy}",
         "policy": policy,
@@ -122,7 +131,9 @@ def _render_policy(
         "formset": formset,
         "stored": stored,
         "simulation": edited,
-        "may_manage": may_manage_policy(get_user(request), policy.community),
+        "may_manage": may_manage_policy(user, policy.community),
+        "is_unknown": is_unknown,
+        "other_communities": sorted(other_communities),
     }
     return render_page(request, "policy", context, section="policies", status=status)
 

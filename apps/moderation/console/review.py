@@ -91,6 +91,15 @@ def _page_parts(
     }
 
 
+@console_view()
+def views(request: HttpRequest) -> HttpResponse:
+    """Return the HTML of the saved views with their sizes, for a page that has changed them."""
+    user, view = get_user(request), _get_view(request)
+    saved_views.invalidate_counts(user)
+    context = {"view": view, "views": saved_views.view_counts(user)}
+    return JsonResponse({"html": render_to_string("moderation/_views.html", context, request)})
+
+
 @console_view("POST")
 def claim(request: HttpRequest, pk: int) -> HttpResponse:
     """Lease an item for ten minutes, or renew the lease."""

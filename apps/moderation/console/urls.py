@@ -8,6 +8,7 @@ from apps.moderation.console import bulk, guide, policies, profile, quality, rev
 _VIEWS = (
     ("", review.review, "review"),
     ("next/", review.next_item, "next"),
+    ("views/", review.views, "views"),
     ("item/<int:pk>/", review.item, "item"),
     ("item/<int:pk>/claim/", review.claim, "claim"),
     ("item/<int:pk>/release/", review.release, "release"),

@@ -6,10 +6,11 @@ from django import template
 from django.utils import timezone
 from django.utils.safestring import SafeString
 
-from apps.core.text import format_duration
+from apps.core.text import format_duration, name_community
 from apps.moderation.console import comment
 
 register = template.Library()
+register.filter(name_community)
 
 
 @register.filter
@@ -21,7 +22,7 @@ def age(moment: datetime | None) -> str:
 @register.filter
 def percent(fraction: float | None, digits: int = 0) -> str:
     """Return a fraction from 0 to 1 as a percentage, or `–` for None."""
-    return "–" if fraction is None else f"{fraction * 100:.{digits}f} %"
+    return "–" if fraction is None else f"{fraction * 100:.{digits}f}%"
 
 
 @register.filter

@@ -103,6 +103,24 @@ def test_user_admin_offers_existing_communities(
     assert communities_of(User.objects.get(pk=new.pk)) is None
 
 
+def test_empty_community_has_a_name(
+    model: Any, policy: Policy, person: Callable[..., User], client: Client, admin_client: Client
+) -> None:
+    mia = person("mia", "moderator")
+    restrict_to_communities(mia, "gaming", "")
+    User.objects.update(is_staff=True)
+    client.force_login(mia, backend="django.contrib.auth.backends.ModelBackend")
+    html = client.get(reverse("admin:moderation_review")).content.decode()
+    assert "No items for you to decide" in html
+    assert "You see these communities only: (no community), gaming." in html
+    create_queue_item("insult=0.7", author_ref="ann")
+    html = client.get(reverse("admin:moderation_review"), follow=True).content.decode()
+    assert html.count("<bdi>(no community)</bdi>") == 2
+    for page in ("moderation/queueitem", "moderation/author", "predictions/prediction"):
+        assert ">(no community)</td>" in admin_client.get(f"/admin/{page}/").content.decode(), page
+    assert str(CommunityAccess.objects.get(community="")) == "mia in (no community)"
+
+
 def test_administrator_gives_no_more_access_than_they_have(
     model: Any, policy: Policy, person: Callable[..., User], client: Client
 ) -> None:

@@ -81,4 +81,4 @@ def test_policy_page_warns_of_automatic_removal(
     draft = actions.draft_policy(user=lead, based_on=default_policy, rules=rules)
     page = client.get(reverse("admin:moderation_policy", args=[draft.pk])).content.decode()
     assert "removes no comment automatically" not in page
-    assert "Threats: from 97 %" in page
+    assert "Threats: from 97%" in page

@@ -1,5 +1,6 @@
 """Sizes of views, statistics, agreement, exposure and the simulator."""
 
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
@@ -95,6 +96,12 @@ def test_histogram_counts_items_by_score(model: ModelVersion, policy: Policy, an
 def test_cohen_kappa(pairs: dict[tuple[bool, bool], int], kappa: float | None) -> None:
     expected = None if kappa is None else pytest.approx(kappa)
     assert statistics.cohen_kappa(Counter(pairs)).kappa == expected
+
+
+def test_cohen_kappa_of_agreement_by_chance_is_exactly_zero() -> None:
+    for first, second in itertools.product(range(1, 12), repeat=2):
+        pairs = {(True, True): first * second, (True, False): first, (False, True): second, (False, False): 1}
+        assert statistics.cohen_kappa(Counter(pairs)).kappa == 0
 
 
 def test_agreement_of_blind_reviews(model: ModelVersion, policy: Policy, ann: User, ben: User) -> None:

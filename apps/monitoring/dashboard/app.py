@@ -11,7 +11,7 @@ from django_plotly_dash import DjangoDash
 
 from apps.accounts.models import User
 from apps.accounts.permissions import communities_of
-from apps.core.text import is_storable
+from apps.core.text import is_storable, name_community
 from apps.monitoring.dashboard.charts import Panel, Plot, plotly_figure
 from apps.monitoring.dashboard.panels import DEFAULT_PANEL, PANELS, build_panel
 from apps.monitoring.dashboard.queries import DEFAULT_WINDOW, WINDOWS, Filters
@@ -87,7 +87,7 @@ def _community_options(user: User) -> list[dict[str, str]]:
     names = communities_of(user)
     if names is None:
         names = cache.get_or_set("monitoring:communities", _all_communities, _CACHE_SECONDS)
-    return [{"label": name or "(none)", "value": f"={name}"} for name in names or ()]
+    return [{"label": name_community(name), "value": f"={name}"} for name in names or ()]
 
 
 def _all_communities() -> list[str]:

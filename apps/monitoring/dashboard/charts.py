@@ -27,7 +27,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Series:
-    """A line, a row of bars or a row of points; `low` and `high` are the ends of 95 % intervals."""
+    """A line, a row of bars or a row of points; `low` and `high` are the ends of 95% intervals."""
 
     name: str
     x: list[Any]
@@ -101,10 +101,16 @@ def line(name: str, x: list[Any], y: Iterable[float]) -> Series:
 
 
 def interval_points(name: str, x: list[Any], values: Iterable[tuple[float, float, float] | None]) -> Series:
-    """Return points with 95 % intervals; None leaves a gap."""
+    """Return points with 95% intervals; None leaves a gap."""
     rows = list(values)
     low, high = ([row and row[index] for row in rows] for index in (1, 2))
     return Series(name, x, [row and row[0] for row in rows], Kind.POINTS, low, high)
+
+
+def rounded(values: Iterable[Any]) -> list[Any]:
+    """Return the values; numbers have nine decimals, so that 0.15000000000000002 is 0.15 and -3e-16 is 0."""
+    # Adding 0 turns -0.0 into 0.0.
+    return [round(value, 9) + 0 if isinstance(value, float) else value for value in values]
 
 
 def csv_rows(panel: Panel) -> Iterator[list[Any]]:
@@ -119,9 +125,8 @@ def csv_rows(panel: Panel) -> Iterator[list[Any]]:
         yield ["stats", stat.name, stat.note, stat.value, "", ""]
     for plot in panel.plots:
         for series in plot.series:
-            for index, (x, y) in enumerate(zip(series.x, series.y, strict=True)):
-                low = series.low[index] if series.low else ""
-                high = series.high[index] if series.high else ""
+            columns = [rounded(values or [""] * len(series.x)) for values in (series.low, series.high)]
+            for x, y, low, high in zip(rounded(series.x), rounded(series.y), *columns, strict=True):
                 yield [plot.key, series.name, x.isoformat() if isinstance(x, datetime) else x, y, low, high]
 
 
@@ -131,11 +136,12 @@ def plotly_figure(plot: Plot) -> dict[str, Any]:
         "title": {"text": plot.y_title},
         "automargin": True,
         "rangemode": "tozero",
+        "hoverformat": ",.4~f",
     }
     if plot.is_fraction:
-        y_axis["tickformat"] = ".3~p"
+        y_axis["tickformat"] = y_axis["hoverformat"] = ".3~p"
     if plot.is_log:
-        y_axis |= {"type": "log", "rangemode": "normal"}
+        y_axis |= {"type": "log", "rangemode": "normal", "hoverformat": ".4~g"}
     x_axis: dict[str, Any] = {"title": {"text": plot.x_title}, "automargin": True}
     if plot.x_log:
         x_axis |= {"type": "log", "dtick": 1}
@@ -186,7 +192,7 @@ def plotly_figure(plot: Plot) -> dict[str, Any]:
 def _trace(series: Series, number: int) -> dict[str, Any]:
     style = number % len(COLOURS)
     colour = COLOURS[style] if number < len(COLOURS) else GREY
-    trace: dict[str, Any] = {"name": series.name, "x": series.x, "y": series.y}
+    trace: dict[str, Any] = {"name": series.name, "x": rounded(series.x), "y": rounded(series.y)}
     if series.low and series.high:
         trace["error_y"] = {
             "type": "data",
@@ -210,4 +216,7 @@ def _trace(series: Series, number: int) -> dict[str, Any]:
 
 
 def _differences(minuends: Values, subtrahends: Values) -> Values:
-    return [None if a is None or b is None else a - b for a, b in zip(minuends, subtrahends, strict=True)]
+    differences = (
+        None if a is None or b is None else a - b for a, b in zip(minuends, subtrahends, strict=True)
+    )
+    return rounded(differences)

@@ -20,7 +20,7 @@ class Rates:
 
 
 def rate(hits: float, total: float) -> Interval | None:
-    """Return a rate with its 95 % interval, or None without observations."""
+    """Return a rate with its 95% interval, or None without observations."""
     return weighted_rate(hits, total, total)
 
 
@@ -77,7 +77,7 @@ def format_percent(fraction: float | None) -> str:
     if fraction is None:
         return "–"
     percent = fraction * 100
-    return f"{percent:.3g} %" if percent < 1 else f"{percent:.1f} %"
+    return f"{percent:.3g}%" if percent < 1 else f"{percent:.1f}%"
 
 
 def format_milliseconds(microseconds: float | None) -> str:

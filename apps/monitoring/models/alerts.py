@@ -47,8 +47,8 @@ class AlertRule(models.Model):
     comparison = models.CharField(max_length=5, choices=Comparison, default=Comparison.ABOVE)
     threshold = models.FloatField(
         help_text="The alert opens when the metric's whole confidence interval is beyond the threshold, and "
-        "closes when the metric is not beyond it any more. Intervals are 95 %; those of ratios to baseline "
-        "are 99.9 %, so a threshold slightly above 1 reports every significant change."
+        "closes when the metric is not beyond it any more. Intervals are 95%; those of ratios to baseline "
+        "are 99.9%, so a threshold slightly above 1 reports every significant change."
     )
     window_hours = models.PositiveSmallIntegerField(
         "window, hours", default=1, help_text="Full hours, plus the current one."

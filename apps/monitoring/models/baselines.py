@@ -43,8 +43,8 @@ class DomainCheck(models.Model):
     baseline_name = models.CharField(max_length=200, help_text="Source of the texts that it compares with.")
     comments = models.PositiveIntegerField(help_text="Number of last week's comments.")
     auc = models.FloatField("ROC-AUC")
-    low = models.FloatField(help_text="Lower end of the 95 % interval.")
-    high = models.FloatField(help_text="Upper end of the 95 % interval.")
+    low = models.FloatField(help_text="Lower end of the 95% interval.")
+    high = models.FloatField(help_text="Upper end of the 95% interval.")
     phrases: Any = models.JSONField(
         help_text="Word or pair of words, fraction of comments before and after, strength of the change."
     )

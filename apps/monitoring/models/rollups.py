@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from apps.classifier.labels import LABELS
 from apps.core.models import Leasable
-from apps.core.text import pluralize
+from apps.core.text import name_community, pluralize
 from apps.monitoring.models.fields import ArrayField
 from apps.predictions.models import Prediction
 
@@ -115,7 +115,7 @@ class HourlyRollup(models.Model):
         indexes = [models.Index(fields=["hour"], name="monitoring_rollup_hour")]
 
     def __str__(self) -> str:
-        scope = "all communities" if self.overall else self.community or "no community"
+        scope = "all communities" if self.overall else name_community(self.community)
         return f"{self.hour:%Y-%m-%d %H:00}, {scope}"
 
 

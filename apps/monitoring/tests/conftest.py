@@ -30,7 +30,7 @@ def healthy_site(up_to_date: None, champion: ModelVersion, monkeypatch: pytest.M
 
 @pytest.fixture
 def rule() -> AlertRule:
-    """Create a rule for an error rate above 1 %."""
+    """Create a rule for an error rate above 1%."""
     return AlertRule.objects.create(
         name="Calls fail",
         metric=AlertRule.Metric.ERROR_RATE,

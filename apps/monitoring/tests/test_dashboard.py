@@ -20,6 +20,7 @@ from apps.classifier.labels import LABELS
 from apps.moderation import actions as moderation
 from apps.moderation.models import Decision, Delivery, Policy
 from apps.monitoring.dashboard import PANELS, Filters
+from apps.monitoring.dashboard.charts import Kind, Panel, Plot, Series, csv_rows, plotly_figure
 from apps.monitoring.dashboard.statistics import confusion_rates, percentile
 from apps.monitoring.models import Baseline, HourlyRollup, RequestMinute
 from apps.monitoring.rollups.hours import start_of_hour
@@ -227,7 +228,7 @@ def test_queue_panel_counts_undone_decisions_as_open(
     monkeypatch.setattr("apps.monitoring.live_metrics.open_items", lambda community: 1_000)
     panel = PANELS["queue"][1](Filters("24h"))
     stats = {stat.name: stat.value for stat in panel.stats}
-    assert (stats["In a day"], stats["Undone"]) == ("1,144", "25.0 %")
+    assert (stats["In a day"], stats["Undone"]) == ("1,144", "25.0%")
     drawn = {series.name: series.y for plot in panel.plots for series in plot.series}
     assert drawn["undone"][-2:] == [3, 3]
     assert drawn["open"][-3:] == [988, 994, 1_000]
@@ -338,6 +339,23 @@ def test_percentile_interpolates_within_bin() -> None:
     edges = np.logspace(1, 7, 61)
     assert percentile(counts, edges, 0.5) == pytest.approx(10**2.5)
     assert percentile(np.zeros(60), edges, 0.5) is None
+
+
+def test_figures_and_download_round_numbers() -> None:
+    series = [
+        Series(name, [0.1 + 0.2, 0.5], [-3.3e-16, 1 / 3], kind, [-0.1, 0.1], [0.1, 0.7])
+        for kind in Kind
+        for name in (kind.value,)
+    ]
+    plot = Plot("agreement", "", series, "kappa")
+    figure = plotly_figure(plot)
+    for trace in figure["data"]:
+        assert (trace["x"], trace["y"]) == ([0.3, 0.5], [0.0, 0.333333333])
+        assert trace["error_y"]["array"] == [0.1, 0.366666667]
+        assert str(trace["y"][0]) == "0.0"
+    assert figure["layout"]["yaxis"]["hoverformat"] == ",.4~f"
+    rows = list(csv_rows(Panel("", "", plots=[plot])))
+    assert rows[1][2:] == [0.3, 0.0, -0.1, 0.1]
 
 
 def test_charts_have_a_style_for_each_label() -> None:

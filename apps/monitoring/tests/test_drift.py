@@ -92,7 +92,7 @@ WEEKS = np.arange(24 * 28)  # hours of four weeks, from Monday
 
 
 def _weeks(rng: np.random.Generator, comments: int, burst: int = 1) -> np.ndarray:
-    """Return (hours, 2) hits and comments of four weeks: 10 %, at night 15 %, on Sundays half more."""
+    """Return (hours, 2) hits and comments of four weeks: 10%, at night 15%, on Sundays half more."""
     rate = np.where(WEEKS % 24 < 8, 0.15, 0.1) * np.where(WEEKS % 168 >= 144, 1.5, 1)
     return np.column_stack(
         [burst * rng.poisson(comments * rate / burst), np.full(len(WEEKS), comments)]

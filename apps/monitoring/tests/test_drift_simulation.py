@@ -104,8 +104,8 @@ class Site:
     """Traffic with daily and weekly patterns and noise, part of which can be replaced by other comments.
 
     Toxic comments come in quarrels: on average every third one answers another toxic one, so the variance of
-    their number is twice that of independent comments. It varies by 28 % from hour to hour by day, and by
-    45 % at night. Wulczyn, Thain and Dixon ("Ex Machina: Personal attacks seen at scale", 2017) found that
+    their number is twice that of independent comments. It varies by 28% from hour to hour by day, and by
+    45% at night. Wulczyn, Thain and Dixon ("Ex Machina: Personal attacks seen at scale", 2017) found that
     personal attacks on Wikipedia's talk pages cluster in time.
     """
 

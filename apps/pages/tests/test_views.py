@@ -294,7 +294,7 @@ def test_live_names_the_highest_label_and_the_outcome(client: Client, policy: Po
 def test_model_shows_the_highest_label_of_each_group(
     client: Client, policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Regression test: only `toxic` was shown, under 1 %, for a sentence with 62 % identity hate."""
+    """Regression test: only `toxic` was shown, under 1%, for a sentence with 62% identity hate."""
 
     class Biased:
         thresholds = serving.current().scorer.thresholds
@@ -461,6 +461,33 @@ def test_error_pages_need_no_database(
         response = client.get("/nothing")
     assert response.status_code == 404
     assert "Page not found" in response.content.decode()
+
+
+def test_error_pages_do_not_ask_signed_in_users_to_sign_in(
+    client: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch, admin_user: User
+) -> None:
+    settings.ANONYMOUS_RATE_PER_MINUTE = 1
+    client.raise_request_exception = False
+
+    def fail() -> None:
+        raise RuntimeError("defect")
+
+    monkeypatch.setattr(serving, "current", fail)
+    for text in ("Sign in", "Console"):
+        responses = [
+            client.get("/nothing"),
+            client.get("/model"),
+            client.get("/admin/accounts/user/?date_joined__nonsense=1" if text == "Console" else "/nothing"),
+            *(client.post("/live", {"text": "a"}) for _ in range(3)),
+        ]
+        statuses = {response.status_code for response in responses}
+        assert {404, 429, 500} <= statuses
+        for response in responses:
+            if response.status_code >= 400:
+                html = response.content.decode()
+                assert f">{text}</a>" in html, response.status_code
+                assert (">Sign in</a>" in html) == (text == "Sign in")
+        client.force_login(admin_user, backend="django.contrib.auth.backends.ModelBackend")
 
 
 def test_sign_in_locked_after_failed_attempts(client: Client, db: None, settings: Settings) -> None:

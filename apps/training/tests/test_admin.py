@@ -2,11 +2,14 @@
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission
+from django.template import Context, Template
 from django.test import Client
+from django.utils import timezone
 
 from apps.accounts.models import User
 from apps.core.permissions import SYSTEM
@@ -14,9 +17,12 @@ from apps.moderation import actions as moderation
 from apps.moderation.models import Policy
 from apps.predictions import actions as predictions
 from apps.predictions.models import Prediction
+from apps.registry import actions as registry
 from apps.registry.models import Alias, Canary, CanaryEnd, ModelVersion, Promotion
 from apps.training import actions, tasks
 from apps.training.actions import evaluation, runs
+from apps.training.actions.rollout import CANARY_CHECK
+from apps.training.actions.runs import HEARTBEAT_TIMEOUT
 from apps.training.models import Dataset, GateReport, TrainingRun
 from toxicmod.testing.factories import create_queue_item
 
@@ -69,6 +75,7 @@ def test_start_show_and_cancel_run(
         "status_display": "Running",
         "step": "fit",
         "progress": 0.5,
+        "explanation": "",
     }
     page = client.post(f"{RUNS}{run.pk}/run/", follow=True).text
     assert "Cancelled by some engineer." in page
@@ -133,7 +140,7 @@ def test_challenger_lead_overrides_gates_and_rolls_back(
     assert all(part in page for part in ('value="hope"', 'value="7"'))
     assert 'value="hope"' not in client.get(CHALLENGER).text
     page = client.post(CHALLENGER, choice | {"reason": "a drill", "force": "on"}, follow=True).text
-    assert "is the champion" in page
+    assert f"Model version {reversed_version} is the champion" in page
     promotion = Promotion.objects.first()
     assert promotion is not None
     assert (promotion.version, promotion.forced, promotion.by.username) == (
@@ -296,3 +303,76 @@ def test_challenger_shows_failed_gates_first(
     assert html.index("bad 5") < html.index("good 0")
     row = "<td>must be at least -0.0100</td><td>-0.1384</td><td>failed</td>"
     assert html.count(row) == 6
+
+
+def test_run_page_explains_what_a_queued_run_waits_for(
+    staff: Callable[[str], Client], dataset: Dataset, enqueued: list[tuple]
+) -> None:
+    first, second = (actions.create_run(actor=SYSTEM, dataset=dataset) for _ in range(2))
+    client = staff("engineer")
+
+    def explanation() -> str:
+        sentence = client.get(f"{RUNS}{second.pk}/progress/").json()["explanation"]
+        assert sentence in client.get(f"{RUNS}{second.pk}/run/").text
+        return sentence
+
+    assert explanation() == f"Waits for run {first.pk}, which was queued before it."
+    now = timezone.now()
+    TrainingRun.objects.filter(pk=first.pk).update(status="running", heartbeat_at=now)
+    assert explanation() == f"Waits for run {first.pk}, which is being trained."
+    client.post(f"{RUNS}{first.pk}/run/")
+    assert explanation() == f"Waits for run {first.pk}, which is being stopped."
+    TrainingRun.objects.filter(pk=first.pk).update(finished_at=now - HEARTBEAT_TIMEOUT)
+    assert explanation() == "Waits for a worker."
+    TrainingRun.objects.filter(pk=second.pk).update(status="cancelled")
+    assert explanation() == ""
+
+
+def test_run_page_states_whether_an_interrupted_run_has_restarted(
+    staff: Callable[[str], Client], dataset: Dataset
+) -> None:
+    run = actions.create_run(actor=SYSTEM, dataset=dataset)
+    TrainingRun.objects.filter(pk=run.pk).update(interruptions=1)
+    client = staff("engineer")
+    assert "It restarts from the beginning." in client.get(f"{RUNS}{run.pk}/run/").text
+    TrainingRun.objects.filter(pk=run.pk).update(status="running", heartbeat_at=timezone.now())
+    page = client.get(f"{RUNS}{run.pk}/run/").text
+    assert "It has restarted from the beginning." in page
+    assert "It restarts" not in page
+
+
+def test_challenger_shows_end_of_last_canary(
+    staff: Callable[[str], Client], equal_version: ModelVersion, champion: ModelVersion
+) -> None:
+    registry.start_canary(version=equal_version, share=0.1, reason="a trial", actor=SYSTEM)
+    client = staff("lead")
+    assert "last-canary" not in client.get(CHALLENGER).text
+    guardrail = {"name": "error rate", "figure": 0.5, "bound": 0.001, "passed": False, "rule": "at_most"}
+    end = registry.end_canary(
+        actor=CANARY_CHECK,
+        outcome=CanaryEnd.Outcome.ROLLED_BACK,
+        reason="It violated a guardrail: error rate.",
+        guardrails=[guardrail],
+    )
+    pages = [client.get(CHALLENGER).text]
+    ModelVersion.objects.filter(pk=equal_version.pk).update(alias=None)
+    pages.append(client.get(CHALLENGER).text)
+    assert "There is no challenger" in pages[1]
+    for page in pages:
+        section = page[page.index('id="last-canary"') :]
+        assert "Last canary: rolled back" in section
+        assert f"{equal_version} served 10.0% of the requests" in section
+        assert f"to {end.created_at:%Y-%m-%d %H:%M} UTC. Ended by canary check" in section
+        assert "“It violated a guardrail: error rate.”" in section
+        assert "1 of 1 failed" in section
+    ended = client.get("/admin/registry/canary/").text
+    assert "Rolled back. It violated a guardrail: error rate." in ended
+
+
+def test_times_end_without_full_stop(
+    staff: Callable[[str], Client], equal_version: ModelVersion, champion: ModelVersion
+) -> None:
+    moment = datetime(2026, 11, 29, 13, 2, tzinfo=UTC)
+    assert Template("{{ moment }}.").render(Context({"moment": moment})) == "2026-11-29 13:02."
+    canary = registry.start_canary(version=equal_version, share=0.1, reason="a trial", actor=SYSTEM)
+    assert f"since {canary.created_at:%Y-%m-%d %H:%M} UTC. " in staff("lead").get(CHALLENGER).text

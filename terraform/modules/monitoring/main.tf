@@ -21,7 +21,7 @@ locals {
       periods    = 1
     }
     latency = {
-      text       = "5 % of the responses take more than a second"
+      text       = "5% of the responses take more than a second"
       metric     = "AWS/ApplicationELB/TargetResponseTime"
       dimensions = local.target
       statistic  = "p95"
@@ -79,7 +79,7 @@ locals {
       periods    = 1
     }
     "${host.name}-disk" = {
-      text       = "${host.name}'s disk is over 85 % full"
+      text       = "${host.name}'s disk is over 85% full"
       metric     = "CWAgent/disk_used_percent"
       dimensions = { InstanceId = host.instance_id }
       statistic  = "Maximum"
@@ -97,7 +97,7 @@ locals {
       periods    = 3
     }
     "${member}-memory" = {
-      text       = "The broker's memory is over 80 % full"
+      text       = "The broker's memory is over 80% full"
       metric     = "AWS/ElastiCache/DatabaseMemoryUsagePercentage"
       dimensions = { CacheClusterId = member }
       statistic  = "Maximum"

@@ -27,7 +27,7 @@ QUEUES = ("urgent", "uncertain", "normal", "audit", "learn", "second", "appeal",
 HIDDEN = tuple(name for name in COMMUNITIES if name != LIMITED_TO)
 HOUR = timedelta(hours=1)
 WINDOWS = {"24h": timedelta(days=1), "7d": timedelta(days=7)}
-Z = 1.959963984540054  # of a 95 % interval
+Z = 1.959963984540054  # of a 95% interval
 CAP = 5_000  # rows that the largest lists count
 DIGITS = {"precision": 2, "recall": 2, "f1": 2, "pr_auc": 3, "roc_auc": 3, "brier": 4, "ece": 4}
 UNIQUE = ("hint", "key_id", "mlflow_version")  # short columns that differ in each row
@@ -97,11 +97,11 @@ def tables_of(page: str) -> list[list[list[str]]]:
 
 def percent(share: float | None, digits: int = 0) -> str:
     """Format a fraction as the console does."""
-    return "–" if share is None else f"{100 * share:.{digits}f} %"
+    return "–" if share is None else f"{100 * share:.{digits}f}%"
 
 
 def wilson(hits: float, total: float, squares: float) -> tuple[float, float, float] | None:
-    """Return a weighted fraction with its 95 % interval (Wilson 1927; effective sample size of Kish 1965)."""
+    """Return a weighted fraction with its 95% interval (Wilson 1927; effective sample size of Kish 1965)."""
     if not total:
         return None
     share, cases = hits / total, total**2 / squares
@@ -489,9 +489,9 @@ class Day:
         wanted = (
             "–"
             if undone_percent is None
-            else f"{undone_percent:.3g} %"
+            else f"{undone_percent:.3g}%"
             if undone_percent < 1
-            else f"{undone_percent:.1f} %"
+            else f"{undone_percent:.1f}%"
         )
         self.findings.equal(page, "Undone", shown, wanted)
         backlog, expected_open = depth, {}

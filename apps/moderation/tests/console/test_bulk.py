@@ -74,6 +74,27 @@ def test_bulk_preselects_nothing(model: Any, policy: Policy, lead_client: Client
     assert '<option value="">Choose a reason</option>' in html
 
 
+def test_bulk_selects_comments_without_a_community(model: Any, policy: Policy, lead_client: Client) -> None:
+    create_queue_item("toxic=0.8 x")
+    html = lead_client.get(console_url("bulk")).content.decode()
+    assert '<option value="=">(no community)</option>' in html
+    for n in range(2):
+        create_queue_item(f"toxic=0.8 other {n}", community="gaming")
+    selection = {"label": "toxic", "score_from": "0.5", "score_to": "1"}
+    for community, count in (("", 3), ("=", 1), ("=gaming", 2)):
+        html = lead_client.get(console_url("bulk", **selection, community=community)).content.decode()
+        assert f"<b>{count}</b> item" in html
+        assert f'name="community" value="{community}"' in html
+    at = lead_client.post(console_url("bulk"), selection | {"community": "=", "action": "approve"})[
+        "Location"
+    ]
+    job = BulkJob.objects.get()
+    assert (job.count, job.filter["community"]) == (1, "")
+    page = lead_client.get(at).content.decode()
+    assert "<bdi>(no community)</bdi>" in page
+    assert "community=%3D" in page
+
+
 def test_job_cancel(model: Any, policy: Policy, lead_client: Client) -> None:
     create_queue_item("toxic=0.8 x")
     at = lead_client.post(

@@ -33,7 +33,7 @@ def test_policy_simulate_save_and_activate(item: QueueItem, policy: Policy, lead
     at = console_url("policy", policy.pk)
     assert "On past traffic" in lead_client.get(at).content.decode()
     edited = rules_form(policy, do="try") | {"rule-5-review_from": "0.9"}
-    assert "50.0 %" in lead_client.post(at, edited, headers=FETCH).json()["html"]
+    assert "50.0%" in lead_client.post(at, edited, headers=FETCH).json()["html"]
     assert Policy.objects.count() == 1
     invalid = rules_form(policy, do="try") | {"rule-5-review_from": "0.995"}
     message = lead_client.post(at, invalid, headers=FETCH).json()["message"]
@@ -64,3 +64,23 @@ def test_policies_creates_a_community_draft(
     assert at == console_url("policy", Policy.objects.get(community="gaming").pk)
     assert moderator_client.post(console_url("policies"), {"community": "x"}).status_code == 403
     assert "On past traffic" not in moderator_client.get(at).content.decode()
+
+
+def test_policy_of_unknown_community_is_named_and_can_be_discarded(
+    item: QueueItem, policy: Policy, lead_client: Client, moderator_client: Client
+) -> None:
+    create_queue_item("toxic=0.75 x", community="gaming")
+    known = lead_client.post(console_url("policies"), {"community": "gaming"})["Location"]
+    assert "Check that the name" not in lead_client.get(known).content.decode()
+    mistyped = lead_client.post(console_url("policies"), {"community": "gamign"})["Location"]
+    html = lead_client.get(mistyped).content.decode()
+    assert "No comment has come from the community “<bdi>gamign</bdi>” yet." in html
+    assert "Other communities: <bdi>gaming</bdi>." in html
+    assert moderator_client.post(mistyped, {"do": "discard"}).status_code == 403
+    assert Policy.objects.filter(community="gamign").exists()
+    html = lead_client.post(mistyped, {"do": "discard"}, follow=True).content.decode()
+    assert "The draft gamign v1 was discarded." in html
+    assert not Policy.objects.filter(community="gamign").exists()
+    assert "Discard this draft" not in lead_client.get(console_url("policy", policy.pk)).content.decode()
+    assert lead_client.post(console_url("policy", policy.pk), {"do": "discard"}).status_code == 422
+    assert Policy.objects.filter(pk=policy.pk).exists()

@@ -178,7 +178,7 @@ def test_item_hides_scores_and_decisions_in_a_blind_review(
         html = moderator_client.get(console_url("item", item.pk)).content.decode()
         return re.sub(r'(datetime|data-until|value)="[^"]*"', "", html)
 
-    hidden = ("<mark>", 'class="gauge"', "<b>ben</b>", "troll", "70.0 %")
+    hidden = ("<mark>", 'class="gauge"', "<b>ben</b>", "troll", "70.0%")
     for text in hidden:
         assert text not in get_page(second), text
     assert "you fool" in get_page(second)
@@ -687,3 +687,19 @@ def test_undo_explains_a_conflict(
     held = actions.claim(item_id=item.pk, user=lea)
     actions.decide(item_id=item.pk, version=held.version, user=lea, action=Decision.Action.APPROVE)
     assert post_undo(moderator_client, first.pk)[0] == 409
+
+
+def test_views_counts_what_the_user_sees_after_a_claim(
+    item: QueueItem, policy: Policy, ann: User, moderator_client: Client
+) -> None:
+    create_queue_item("insult=0.7 other", community="elsewhere")
+
+    def counts(view: str = "all") -> list[str]:
+        html = moderator_client.get(console_url("views", view=view)).json()["html"]
+        assert f'view={view}" aria-current="true"' in html
+        return re.findall(r'class="count"[^>]*>([^<]+)<', html)[:2]
+
+    restrict_to_communities(ann, item.community)
+    assert counts() == ["0", "1"]
+    actions.claim(item_id=item.pk, user=ann)
+    assert counts("mine") == ["1", "1"], "the cached counts are outdated"

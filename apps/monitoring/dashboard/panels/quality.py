@@ -47,7 +47,7 @@ def quality_panel(filters: Filters) -> Panel:
             _rates_plot(
                 "by moderators",
                 "By moderators' decisions: reviews, and random audits weighted by their sampling rate; "
-                "95 % intervals.",
+                "95% intervals.",
                 moderator_rates,
             ),
             _rates_plot(

@@ -70,7 +70,7 @@ def queue_panel(filters: Filters) -> Panel:
             ),
             Plot(
                 "time to decision",
-                f"Half of the items were decided within {format_duration(median)}, 95 % within "
+                f"Half of the items were decided within {format_duration(median)}, 95% within "
                 f"{format_duration(p95)}.",
                 percentile_lines(
                     times, rollups.by_step("decision_times"), DECISION_TIME_EDGES, 50, 95, unit=60

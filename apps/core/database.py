@@ -1,0 +1,75 @@
+"""Whether the database has the tables and columns that this release needs, and what its errors say."""
+
+import time
+from functools import lru_cache
+
+from django.apps import apps
+from django.db import InterfaceError, OperationalError, ProgrammingError, connection
+from django.db.migrations.executor import MigrationExecutor
+
+CACHE_SECONDS = 10.0
+_SHOWN = 3
+_MAX_LENGTH = 300
+
+
+def describe_error(error: Exception) -> str:
+    """Return the class of a database error and the first line of its message, if that quotes no value.
+
+    PostgreSQL appends the statement and its values in further lines, and errors about data quote the data.
+    """
+    name = type(error).__name__
+    if isinstance(error, (InterfaceError, OperationalError, ProgrammingError)) and str(error):
+        return f"{name}: {str(error).splitlines()[0]}"[:_MAX_LENGTH]
+    return name
+
+
+def find_schema_problem() -> str | None:
+    """Return a sentence about what the database lacks for this release, or None. Cached for CACHE_SECONDS.
+
+    A database that a newer release has migrated has no problem as long as it has all columns of this release.
+
+    Raises:
+        DatabaseError: the database can't be reached.
+    """
+    return _find_problem(int(time.monotonic() / CACHE_SECONDS))
+
+
+@lru_cache(maxsize=1)
+def _find_problem(period: int) -> str | None:
+    executor = MigrationExecutor(connection)
+    plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    if names := [f"{migration.app_label}.{migration.name}" for migration, _ in plan]:
+        return f"Migrations are not applied ({_first(names)}): run `manage.py migrate`."
+    if missing := _missing_columns():
+        return (
+            f"The database lacks {_first(missing)}: another release migrated it. "
+            "Run that release, or restore a backup of this one."
+        )
+    return None
+
+
+def _first(names: list[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _missing_columns() -> list[str]:
+    missing = []
+    with connection.cursor() as cursor:
+        tables = set(connection.introspection.table_names(cursor))
+        for model in apps.get_models(include_auto_created=True):
+            table = model._meta.db_table
+            if not model._meta.can_migrate(connection):
+                continue
+            if table not in tables:
+                missing.append(f"the table {table}")
+                continue
+            columns = {
+                column.name for column in connection.introspection.get_table_description(cursor, table)
+            }
+            missing += [
+                f"the column {table}.{field.column}"
+                for field in model._meta.local_concrete_fields
+                if field.column not in columns
+            ]
+    return missing
