@@ -39,9 +39,9 @@ def test_search(model: Any, policy: Policy, platform_key: Any, moderator_client:
 
 @pytest.mark.parametrize("query", ["c-17", "s-4", "cats", "hooligan"])
 def test_search_hides_other_communities(
-    model: Any, policy: Policy, moderator: User, moderator_client: Client, query: str
+    model: Any, policy: Policy, ann: User, moderator_client: Client, query: str
 ) -> None:
     ids = {"external_id": "c-17", "session_id": "s-4", "author_ref": "hooligan", "community": "cats"}
     create_queue_item("insult=0.7", **ids)
-    restrict_to_communities(moderator, "dogs")
+    restrict_to_communities(ann, "dogs")
     assert "No items found" in moderator_client.get(console_url("search", q=query)).content.decode()
