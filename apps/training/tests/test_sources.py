@@ -138,7 +138,7 @@ def test_import_dataset_other_rows_are_next_version(tmp_path: Path) -> None:
     [
         (b"", "lacks the columns"),
         (b"id,comment_text,toxic\n1,x,0\n", "lacks the columns severe_toxic, obscene"),
-        (CSV + b'last,"open,0,0,0,0,0,0\n', "Line 9: a quotation mark begins a cell that never ends"),
+        (CSV + b'last,"open,0,0,0,0,0,0\n', "Line 7: a quotation mark begins a cell that never ends"),
         (csv_bytes([]), "has no valid row"),
         (gzip.compress(CSV)[:-20], "damaged or unreadable archive"),
         (gzip.compress(CSV)[:20] + b"\0" * 50, "damaged or unreadable archive"),
