@@ -71,20 +71,24 @@ def _build_rows(
     latency_us = round((time.perf_counter() - start) * 1e6 / len(texts))
     masks = pack_label_rows(probabilities >= model.scorer.thresholds)
     now = timezone.now()
+    source_name = source.value
+    # The values are in the order of the columns. Naming them would take a tenth of the time of a large batch.
     rows = [
-        PredictionRow(
-            id=uuid7(),
-            created_at=now,
-            api_key_id=comment.api_key.pk if comment.api_key else None,
-            source=source.value,
-            community=comment.community,
-            external_id=comment.external_id,
-            text=None if comment.do_not_store else comment.text,
-            text_hash=text_hash,
-            label_mask=mask,
-            model_version_id=model.version_id,
-            latency_us=latency_us,
-            **dict(zip(LABELS, scores, strict=True)),
+        PredictionRow._make(
+            (
+                uuid7(),
+                now,
+                comment.api_key.pk if comment.api_key else None,
+                source_name,
+                comment.community,
+                comment.external_id,
+                None if comment.do_not_store else comment.text,
+                text_hash,
+                *scores,
+                mask,
+                model.version_id,
+                latency_us,
+            )
         )
         for comment, text_hash, scores, mask in zip(
             comments, hashes, probabilities.tolist(), masks, strict=True

@@ -26,9 +26,14 @@ def pack_label_rows(flags: np.ndarray) -> list[int]:
     return (flags @ (1 << np.arange(len(LABELS)))).tolist()
 
 
+_LABELS_BY_MASK = [
+    {label: bool(mask >> bit & 1) for bit, label in enumerate(LABELS)} for mask in range(1 << len(LABELS))
+]
+
+
 def unpack_labels(mask: int) -> dict[str, bool]:
     """Return each label's truth value from a bit mask."""
-    return {label: bool(mask >> bit & 1) for bit, label in enumerate(LABELS)}
+    return _LABELS_BY_MASK[mask].copy()
 
 
 class LabelScores:
