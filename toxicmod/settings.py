@@ -329,6 +329,7 @@ CORS_ALLOW_HEADERS = [
     "x-javascript-user-agent",
     "x-referer",
 ]
+CORS_EXPOSE_HEADERS = ["X-Model-Version", "X-Unsupported-Attributes"]
 CORS_PREFLIGHT_MAX_AGE = 3600
 
 MAX_COMMENT_BYTES = 20_480

@@ -1,6 +1,7 @@
 """Fixtures of every test: a champion in the database, clients, real servers."""
 
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ from pytest_django import DjangoDbBlocker, Settings
 from pytest_django.live_server_helper import LiveServer
 
 from apps.accounts import actions as accounts
+from apps.accounts import attribute_counts
 from apps.accounts.actions import create_api_key
 from apps.accounts.limits import rate_limiter
 from apps.accounts.models import APIKey, Scope, User
@@ -136,6 +138,9 @@ def _clear_cache() -> None:
 def _load_champion(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Load the champion of the test database before each test that uses the database."""
     monkeypatch.setattr(serving._server, "_checked_at", float("-inf"))
+    monkeypatch.setattr(serving._server, "_pinned", OrderedDict())
+    monkeypatch.setattr(serving._server, "_missing", {})
+    serving.number_of.cache_clear()
     if request.node.get_closest_marker("django_db") or "db" in request.fixturenames:
         request.getfixturevalue("champion")
         serving.current()
@@ -143,8 +148,9 @@ def _load_champion(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture(autouse=True)
 def _clear_api_key_caches() -> None:
-    """Clear the cached API keys and rate limits before each test."""
+    """Clear the cached API keys, rate limits and counts of attributes before each test."""
     accounts._cache.clear()
+    attribute_counts._counts.clear()
     rate_limiter.cache_clear()
 
 
