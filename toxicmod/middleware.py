@@ -6,8 +6,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponsePermanentRedirect
 from django.urls import Resolver404, ResolverMatch, resolve
 from django.utils.http import escape_leading_slashes
 
-# The Perspective-compatible API has exactly Google's paths: other paths get Google's 404 response.
-_EXCLUDED = "apps.api.perspective."
+# The compatible APIs have exactly the paths of Google and OpenAI: other paths get the API's 404 response.
+_EXCLUDED = ("apps.api.perspective.", "apps.api.openai.")
 _API = "/api/"
 
 

@@ -73,6 +73,7 @@ INSTALLED_APPS = [
     "apps.training",
     "apps.monitoring",
     "apps.api",
+    "apps.connectors",
     "apps.pages",
     "toxicmod",
 ]
@@ -193,6 +194,7 @@ CELERY_TASK_ROUTES = {
     "apps.registry.tasks.sync_tracking": {"queue": "training"},
     "apps.moderation.tasks.deliver": {"queue": "webhooks"},
     "apps.moderation.tasks.deliver_endpoint": {"queue": "webhooks"},
+    "apps.connectors.tasks.send_actions": {"queue": "webhooks"},
     "apps.monitoring.tasks.send_notification": {"queue": "webhooks"},
     "apps.monitoring.tasks.refresh_baselines": {"queue": "training"},
 }
@@ -255,6 +257,7 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     },
     "expire-leases": {"task": "apps.moderation.tasks.expire_leases", "schedule": 30.0},
     "send-webhooks": {"task": "apps.moderation.tasks.deliver_due", "schedule": 5.0},
+    "send-platform-actions": {"task": "apps.connectors.tasks.enqueue_due", "schedule": 5.0},
     "flush-mirror": {
         "task": "apps.mirror.tasks.flush",
         "schedule": 5.0,
@@ -326,6 +329,7 @@ CORS_ALLOW_HEADERS = [
     "x-javascript-user-agent",
     "x-referer",
 ]
+CORS_EXPOSE_HEADERS = ["X-Model-Version", "X-Unsupported-Attributes"]
 CORS_PREFLIGHT_MAX_AGE = 3600
 
 MAX_COMMENT_BYTES = 20_480

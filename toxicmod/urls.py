@@ -34,6 +34,7 @@ admin.autodiscover()
 admin.site.unregister([StaticDevice, TOTPDevice, DashApp, StatelessApp])
 urlpatterns = [
     path("api/v1/", include("apps.api.v1.urls")),
+    path("connectors/", include("apps.connectors.urls")),
     path("", include("apps.api.openai.urls")),
     path("", include("apps.api.perspective.urls")),
     path("health", views.health, name="health"),
@@ -47,7 +48,7 @@ urlpatterns = [
 
 
 def _is_api(request: HttpRequest) -> bool:
-    return request.path.startswith(("/api/", "/v1/"))
+    return request.path.startswith(("/api/", "/connectors/", "/v1/"))
 
 
 def _api_error(request: HttpRequest, status: int, message: str) -> HttpResponse:

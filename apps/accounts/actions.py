@@ -23,7 +23,8 @@ def create_api_key(
     rate_per_minute: int = 6_000,
     acts_as: User | None = None,
     review_perspective: bool = False,
-    drop_unsupported: bool = False,
+    refuse_unsupported: bool = False,
+    zero_unsupported: bool = False,
     secret: str | None = None,
 ) -> tuple[APIKey, str]:
     """Create an API key and return it with its secret, which is not stored.
@@ -31,7 +32,8 @@ def create_api_key(
     Args:
         acts_as: the moderator for whom the key may decide.
         review_perspective: apply the policy to Perspective calls (see the field's help text).
-        drop_unsupported: ignore unsupported Perspective attributes instead of rejecting the call.
+        refuse_unsupported: reject Perspective calls that name an unsupported attribute or language.
+        zero_unsupported: give unsupported Perspective attributes the score 0.
         secret: a secret that the operator provides; a random one by default.
 
     Raises:
@@ -49,7 +51,8 @@ def create_api_key(
         created_by=user_or_none(actor),
         acts_as=acts_as,
         review_perspective=review_perspective,
-        drop_unsupported=drop_unsupported,
+        refuse_unsupported=refuse_unsupported,
+        zero_unsupported=zero_unsupported,
     )
     key.full_clean(exclude=["created_by", "acts_as"])
     key.save()

@@ -9,8 +9,8 @@ from django.db.models import ForeignKey, Model, QuerySet
 from django.forms import ModelChoiceField
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
 
 from apps.accounts import actions, two_factor
 from apps.accounts.models import APIKey, User
@@ -67,7 +67,15 @@ class CommunityAdmin(ReadOnlyAdmin):
 @admin.register(APIKey)
 class APIKeyAdmin(admin.ModelAdmin):
     list_display = ("name", "hint", "scopes", "rate_per_minute", "created_at", "last_used_at", "revoked_at")
-    readonly_fields = ("hint", "webhooks", "created_at", "created_by", "last_used_at", "revoked_at")
+    readonly_fields = (
+        "hint",
+        "webhooks",
+        "unsupported_attributes",
+        "created_at",
+        "created_by",
+        "last_used_at",
+        "revoked_at",
+    )
     actions = ("revoke",)
 
     @admin.display(description="webhooks")
@@ -76,6 +84,15 @@ class APIKeyAdmin(admin.ModelAdmin):
             return "–"
         url = reverse("admin:moderation_signing", args=[key.pk])
         return format_html('<a href="{}">Signing secret and test</a>', url)
+
+    @admin.display(description="asked for, not scored")
+    def unsupported_attributes(self, key: APIKey) -> SafeString | str:
+        """List the attributes of Perspective that requests named and that are not scored."""
+        if key.pk is None or key._state.adding:
+            return "–"
+        counts = key.unsupported_attributes.order_by("-requests")
+        lines = ((count.attribute, f"{count.requests:,} times") for count in counts)
+        return format_html_join(mark_safe("<br>"), "{}: {}", lines) or "–"
 
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
         """Leave out the link to the signing secret for users who may not manage it."""
@@ -105,7 +122,8 @@ class APIKeyAdmin(admin.ModelAdmin):
             rate_per_minute=obj.rate_per_minute,
             acts_as=obj.acts_as,
             review_perspective=obj.review_perspective,
-            drop_unsupported=obj.drop_unsupported,
+            refuse_unsupported=obj.refuse_unsupported,
+            zero_unsupported=obj.zero_unsupported,
         )
         obj.pk, obj.hint = key.pk, key.hint
         obj._state.adding = False

@@ -102,11 +102,17 @@ class APIKey(models.Model):
         "those that need human review into the moderation queue. Comments sent with doNotStore are not "
         "moderated.",
     )
-    drop_unsupported = models.BooleanField(
-        "Ignore unsupported attributes",
+    refuse_unsupported = models.BooleanField(
+        "Refuse unsupported attributes",
         default=False,
-        help_text="The Perspective-compatible API ignores attributes that it can't score instead of "
-        "rejecting the call.",
+        help_text="The Perspective-compatible API rejects a call that names an attribute or a language that "
+        "it can't score, as Perspective did. If unticked, it answers what it can.",
+    )
+    zero_unsupported = models.BooleanField(
+        "Score 0 for unsupported attributes",
+        default=False,
+        help_text="The Perspective-compatible API gives the score 0 to attributes that it can't score, for "
+        "clients that read every attribute they ask for.",
     )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     created_by = models.ForeignKey(
@@ -120,6 +126,13 @@ class APIKey(models.Model):
     class Meta:
         verbose_name = "API key"
         ordering = ("name", "pk")
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(refuse_unsupported=False) | models.Q(zero_unsupported=False),
+                name="accounts_one_answer_to_unsupported",
+                violation_error_message="Refuse unsupported attributes or score them 0, not both.",
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.name} ({self.hint}…)"
@@ -138,3 +151,22 @@ class APIKey(models.Model):
     def is_authenticated(self) -> bool:
         """Always True. Django and DRF read it from `request.user`, which is an `APIKey` in API requests."""
         return True
+
+
+class UnsupportedAttribute(models.Model):
+    """How often the requests of an API key named an attribute of Perspective that was not scored."""
+
+    api_key = models.ForeignKey(
+        APIKey, verbose_name="API key", on_delete=models.CASCADE, related_name="unsupported_attributes"
+    )
+    attribute = models.CharField(max_length=100)
+    requests = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        ordering = ("api_key", "-requests")
+        constraints = [
+            models.UniqueConstraint(fields=["api_key", "attribute"], name="accounts_one_count_per_attribute")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.attribute}: asked for, not scored, {self.requests:,} times"

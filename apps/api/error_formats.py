@@ -9,6 +9,7 @@ from apps.predictions.models import Prediction
 
 _RENDERERS = {
     Prediction.Source.API: json_problem,
+    Prediction.Source.CONNECTOR: json_problem,
     Prediction.Source.OPENAI: json_error,
     Prediction.Source.PERSPECTIVE: status_error,
 }

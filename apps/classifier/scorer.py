@@ -81,6 +81,7 @@ class Scorer:
     def __init__(self, manifest: dict[str, Any], model: ScorerArrays) -> None:
         self.manifest = manifest
         self.thresholds = np.array([manifest["thresholds"][label] for label in LABELS], np.float64)
+        self.languages: tuple[str, ...] = tuple(manifest.get("languages", ("en",)))  # ISO 639-1
         self.model = ScorerArrays(*(np.ascontiguousarray(array) for array in model))
         self._table = table()
         self._state = _ThreadState(len(model.weights))

@@ -20,9 +20,3 @@ class StaleError(ModerationError):
     def __init__(self, message: str, item: QueueItem | None = None) -> None:
         super().__init__(message)
         self.item = item
-
-
-class ConflictError(ModerationError):
-    """Another comment has the same external ID."""
-
-    status = 409

@@ -45,6 +45,7 @@ _LEAD = (
     "monitoring.view_dashboard",
     "monitoring.view_alert",
     "monitoring.acknowledge_alert",
+    "connectors.view_platformaction",
     "training.view_gatereport",
     "training.view_trainingrun",
 )
@@ -69,6 +70,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "registry.*",
         "predictions.*",
         "webhooks.*",
+        "connectors.*",
         "moderation.*",
         "mirror.*",
         "training.*",

@@ -18,6 +18,7 @@ from django.db import DatabaseError, connection
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
 
+from apps.accounts import attribute_counts
 from apps.monitoring import prometheus
 from apps.monitoring.models import LATENCY_EDGES, RequestMinute
 from apps.predictions.models import Prediction
@@ -36,6 +37,8 @@ def source_of(path: str) -> Prediction.Source | None:
         return Prediction.Source.PERSPECTIVE
     if path.startswith("/v1/"):
         return Prediction.Source.OPENAI
+    if path.startswith("/connectors/"):
+        return Prediction.Source.CONNECTOR
     return None if path.startswith(_UNCOUNTED_PATHS) else Prediction.Source.PAGE
 
 
@@ -76,6 +79,8 @@ class RequestCounter:
     def write(self, now: float) -> None:
         """Write the counts to the database, and discard those of minutes that have ended.
 
+        It stores the counts of `apps.accounts.attribute_counts` too.
+
         Raises:
             DatabaseError: the database does not respond. The counts are kept for an hour.
         """
@@ -104,6 +109,7 @@ class RequestCounter:
         )
         with self._lock:
             self._counts = {key: counts for key, counts in self._counts.items() if key[0] >= minute - 1}
+        attribute_counts.store_counts()
 
     def try_to_write(self) -> None:
         """Write the counts if the database responds, and close the connection."""

@@ -26,9 +26,14 @@ def pack_label_rows(flags: np.ndarray) -> list[int]:
     return (flags @ (1 << np.arange(len(LABELS)))).tolist()
 
 
+_LABELS_BY_MASK = [
+    {label: bool(mask >> bit & 1) for bit, label in enumerate(LABELS)} for mask in range(1 << len(LABELS))
+]
+
+
 def unpack_labels(mask: int) -> dict[str, bool]:
     """Return each label's truth value from a bit mask."""
-    return {label: bool(mask >> bit & 1) for bit, label in enumerate(LABELS)}
+    return _LABELS_BY_MASK[mask].copy()
 
 
 class LabelScores:
@@ -37,6 +42,7 @@ class LabelScores:
     __slots__ = ()
     text_hash: str
     label_mask: int
+    model_version_id: int
 
     @property
     def probabilities(self) -> dict[str, float]:
@@ -87,6 +93,7 @@ class Prediction(LabelScores, AppendOnly):
         API = "api", "REST API"
         PERSPECTIVE = "perspective", "Perspective-compatible API"
         OPENAI = "openai", "OpenAI-compatible API"
+        CONNECTOR = "connector", "Connected platform"
         PAGE = "page", "Web page"
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)

@@ -3,7 +3,9 @@
 import logging
 import threading
 import time
+from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from django.db import DatabaseError
@@ -17,6 +19,9 @@ from apps.registry.models import Alias, CanaryFailure, ModelArtifact, ModelVersi
 logger = logging.getLogger(__name__)
 
 CHECK_SECONDS = 1.0
+MAX_PINNED = 3  # versions that are kept loaded because requests name them
+MAX_MISSING = 1_000
+PINNED_SECONDS = 60.0  # for which the answer that a version can't be loaded is kept
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,9 @@ class ModelServer:
         self._champion: LoadedModel | None = None
         self._checked_at = float("-inf")
         self._rejected: set[int] = set()  # versions whose artifact is damaged
+        self._pinned: OrderedDict[int, LoadedModel] = OrderedDict()  # by number, the last used at the end
+        self._missing: dict[int, float] = {}  # numbers that can't be loaded, and until when that holds
+        self._pinned_lock = threading.Lock()
         self._lock = threading.Lock()
 
     def current(self) -> LoadedModel:
@@ -69,6 +77,43 @@ class ModelServer:
                 "No model is in service: run `manage.py install_base_model` or promote a version."
             )
         return self._champion
+
+    def pinned(self, number: int) -> LoadedModel:
+        """Return the version with a number, loaded if necessary; the champion if it can't be loaded.
+
+        MAX_PINNED versions stay loaded, those that were used last.
+
+        Raises:
+            NoModelError: no model is in service.
+        """
+        champion = self.current()
+        if number == champion.number:
+            return champion
+        with self._pinned_lock:
+            if model := self._pinned.get(number):
+                self._pinned.move_to_end(number)
+                return model
+            now = time.monotonic()
+            if self._missing.get(number, 0.0) > now:
+                return champion
+            model = self._load_pinned(number)
+            if model is None:
+                self._missing = {number: until for number, until in self._missing.items() if until > now}
+                if len(self._missing) < MAX_MISSING:
+                    self._missing[number] = now + PINNED_SECONDS
+                return champion
+            self._pinned[number] = model
+            if len(self._pinned) > MAX_PINNED:
+                self._pinned.popitem(last=False)
+            return model
+
+    def _load_pinned(self, number: int) -> LoadedModel | None:
+        try:
+            row = ModelVersion.objects.filter(number=number).values_list("pk", "number", "sha256").first()
+            return self._load(None, *row) if row else None
+        except (DatabaseError, ModelArtifact.DoesNotExist) as error:
+            logger.warning("Model v%d can't be loaded: %s", number, error.__class__.__name__)
+            return None
 
     def _refresh(self) -> None:
         try:
@@ -115,6 +160,13 @@ class ModelServer:
 
 _server = ModelServer()
 current = _server.current
+pinned = _server.pinned
+
+
+@lru_cache(maxsize=256)
+def number_of(version_id: int) -> int:
+    """Return the number of a model version."""
+    return ModelVersion.objects.values_list("number", flat=True).get(pk=version_id)
 
 
 def route(key: str) -> LoadedModel:

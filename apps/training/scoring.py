@@ -17,12 +17,11 @@ from tqdm import tqdm
 
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
+from apps.core.tables import SUFFIXES, TEXT_COLUMNS, Table, open_text
 from apps.core.text import escape_formula
 from apps.training.exceptions import ScoringError, SourceError
-from apps.training.jigsaw import open_text, read_header, read_rows
 
 FORMATS = ("csv", "jsonl")
-TEXT_COLUMNS = ("comment_text", "text", "comment")
 MAX_PENDING_COMMENTS = 16_384
 COMMENTS_PER_TASK = 512
 MAX_LINE = 131_072  # like the CSV reader's limit of a field
@@ -48,7 +47,8 @@ def score_file(
         threads: by default as many as the cores that the process may use.
 
     Raises:
-        SourceError: the file can't be read.
+        SourceError: there is no such file.
+        TableError: the file can't be read.
         ScoringError: the column is missing, a row can't be read, or the output can't be written.
     """
     if not path.is_file():
@@ -59,14 +59,14 @@ def score_file(
     pending: deque[tuple[tuple[str, ...], Future[np.ndarray]]] = deque()
     try:
         with (
-            open_text(path, errors="replace") as lines,
+            open_text(path) as lines,
             _open_output(output) as out,
             tqdm(total=path.stat().st_size, desc="Scoring", unit="B", unit_scale=True, disable=None) as bar,
             ThreadPoolExecutor(threads) as pool,
         ):
             comments = (
-                _csv_comments(lines, column)
-                if ".csv" in path.suffixes or path.suffix == ".zip"
+                _table_comments(Table(lines), column)
+                if path.name.lower().removesuffix(".gz").endswith(SUFFIXES)
                 else _lines(lines)
             )
             write = _create_writer(out, output_format)
@@ -87,30 +87,41 @@ def score_file(
     return count
 
 
-def _csv_comments(lines: Iterable[str], column: str | None) -> Iterator[tuple[str, str]]:
-    reader = csv.reader(lines)
-    header = read_header(reader)
+def _table_comments(table: Table, column: str | None) -> Iterator[tuple[str, str]]:
     candidates = [column] if column else TEXT_COLUMNS
-    text_column = next((name for name in candidates if name in header), None)
-    if text_column is None:
+    text_index, id_index = table.find_column(*candidates), table.find_column("id")
+    if text_index is None:
         raise ScoringError(
-            f"There is no column {' or '.join(candidates)}; there are {', '.join(header)[:200]}. "
-            "Name the column of texts."
+            f"There is no column {' or '.join(candidates)}; there are {', '.join(table.header)[:200]}. "
+            "Name the column of texts with --column."
         )
-    text_index, id_index = header.index(text_column), header.index("id") if "id" in header else None
-    for number, (line, cells) in enumerate(read_rows(reader), 1):
-        if isinstance(cells, csv.Error):
-            raise ScoringError(f"Line {line} is not valid CSV ({cells}): correct it and start again.")
-        if len(cells) != len(header):
-            raise ScoringError(f"Line {line} has {len(cells)} columns instead of {len(header)}: correct it.")
-        yield (str(number) if id_index is None else cells[id_index]), cells[text_index]
+    for number, row in enumerate(table, 1):
+        if row.problem:
+            raise ScoringError(f"Line {row.line}: {row.problem}. Correct it and start again.")
+        name = str(number) if id_index is None else row.cells[id_index]
+        yield name.encode("utf-8", "replace").decode(), _require_valid(row.cells[text_index], row.line)
+
+
+def _require_valid(text: str, line: int) -> str:
+    """Return a text.
+
+    Raises:
+        ScoringError: the encoding of the file doesn't allow one of its bytes.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ScoringError(
+            f"Line {line} has a byte that the file's encoding does not allow: save the file as UTF-8."
+        ) from None
+    return text
 
 
 def _lines(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(lines, 1):
         if len(line) > MAX_LINE:
             raise ScoringError(f"Line {number} is longer than {MAX_LINE} characters: is it a text file?")
-        yield str(number), line.rstrip("\r\n")
+        yield str(number), _require_valid(line.rstrip("\r\n"), number)
 
 
 def _create_writer(out: IO[str], output_format: str) -> Write:

@@ -48,7 +48,7 @@ def send(
         attempt: 1 for the first one.
 
     Raises:
-        InvalidEndpointError, NoResponseError: see `transport.post`.
+        InvalidEndpointError, NoResponseError: see `transport.exchange`.
     """
     body = json.dumps(payload, separators=(",", ":")).encode()
     headers = {
@@ -60,4 +60,4 @@ def send(
     keys = list(SigningKey.objects.active().filter(api_key=api_key)) if api_key else []
     if keys:
         headers["Webhook-Signature"] = sign(body, int(time.time()), keys)
-    return transport.post(url=url, body=body, headers=headers, always_read=always_read)
+    return transport.exchange(url=url, body=body, headers=headers, always_read=always_read)

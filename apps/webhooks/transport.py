@@ -1,4 +1,4 @@
-"""One HTTP exchange with an untrusted receiver. Deliveries, alerts and test webhooks call `post`.
+"""One HTTP exchange with an untrusted receiver. Webhooks and connected platforms are sent with `exchange`.
 
 DNS, connecting, TLS, sending and receiving share one absolute deadline, so a receiver that sends its response
 slowly can't prolong the exchange. The response's size is bounded, redirects are not followed, and the
@@ -95,19 +95,22 @@ def _time_left(deadline: float) -> float:
     return left
 
 
-def post(
+def exchange(
     *,
     url: str,
     body: bytes,
     headers: dict[str, str],
+    method: str = "POST",
     seconds: float = DEADLINE_SECONDS,
     always_read: bool = False,
+    max_excerpt: int = EXCERPT_BYTES,
 ) -> Response:
     """Send a body and return the response.
 
     Args:
         seconds: the deadline of the whole exchange.
         always_read: read the first bytes of the response's body even if it is a success.
+        max_excerpt: the number of bytes of the response's body to read.
 
     Raises:
         InvalidEndpointError: the URL is malformed, or its host is not on the public internet and
@@ -123,14 +126,14 @@ def post(
             connection = http.client.HTTPConnection(target.host, target.port)
             connection.sock = connected
             connection.request(
-                "POST",
+                method,
                 target.path,
                 body=body,
                 headers={"Host": target.host_header, "Connection": "close", **headers},
             )
             response = connection.getresponse()
             is_success = 200 <= response.status < 300
-            excerpt = b"" if is_success and not always_read else _read_excerpt(response)
+            excerpt = b"" if is_success and not always_read else _read_excerpt(response, max_excerpt)
             return Response(
                 status=response.status,
                 retry_after=response.headers.get("Retry-After", ""),
@@ -177,7 +180,7 @@ def check_url(url: str) -> None:
     """Check what can be checked without a DNS look-up: the form of the URL, and a host that is an address.
 
     Raises:
-        InvalidEndpointError: `post` would reject this URL without a DNS look-up.
+        InvalidEndpointError: `exchange` would reject this URL without a DNS look-up.
     """
     target = _parse(url)
     name = f".{target.host.rstrip('.').lower()}"
@@ -272,12 +275,12 @@ def _start_tls(sock: _Socket, target: _Target, deadline: float) -> _TLSSocket:
     return tls
 
 
-def _read_excerpt(response: http.client.HTTPResponse) -> bytes:
-    """Return the first bytes of the body that are received before the deadline."""
+def _read_excerpt(response: http.client.HTTPResponse, size: int) -> bytes:
+    """Return the first `size` bytes of the body, or those that are received before the deadline."""
     excerpt = b""
     try:
-        while len(excerpt) < EXCERPT_BYTES:
-            part = response.read1(EXCERPT_BYTES - len(excerpt))
+        while len(excerpt) < size:
+            part = response.read1(size - len(excerpt))
             if not part:
                 break
             excerpt += part

@@ -104,6 +104,7 @@ API_ENDPOINTS: dict[str, tuple[str, str]] = {
     "batch": ("post", "all"),
     "^v1alpha1/": ("get", "all"),
     "v1/moderations": ("post", "predict"),
+    "connectors:receive": ("post", ""),  # the signature of the body is the authentication
     "^v1/": ("get", "all"),
 }
 

@@ -19,7 +19,9 @@ from apps.classifier.artifact import Artifact
 from apps.classifier.labels import LABELS
 from apps.classifier.normalise import normalise
 from apps.classifier.scorer import Explanation, Span
-from apps.core.permissions import SystemActor
+from apps.connectors.actions import save_connection
+from apps.connectors.models import Connection, PlatformAction, ReceivedComment
+from apps.core.permissions import SYSTEM, SystemActor
 from apps.mirror.models import ChangeLogEntry, MirrorState
 from apps.moderation import actions as moderation
 from apps.moderation.models import Decision, QueueItem
@@ -100,6 +102,16 @@ def decide_item(
     return moderation.decide(
         item_id=item.pk, version=held.version, user=user, action=Decision.Action(action), **options
     )
+
+
+def connect_platform(decision: Decision, **fields: Any) -> Connection:
+    """Return a connection through which the comment came, was flagged, and gets the decision."""
+    platform = Connection(platform="discourse", community=decision.submission.community, **fields)
+    save_connection(actor=SYSTEM, connection=platform, secret="secret", token="token")
+    comment = ReceivedComment.objects.create(submission=decision.submission, connection=platform)
+    PlatformAction.objects.create(comment=comment, kind=PlatformAction.Kind.FLAG)
+    PlatformAction.objects.create(comment=comment, decision=decision, kind=decision.action)
+    return platform
 
 
 def create_prediction(version: ModelVersion, at: datetime, **fields: Any) -> Prediction:

@@ -1,6 +1,7 @@
 """Fixtures of every test: a champion in the database, clients, real servers."""
 
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ from pytest_django import DjangoDbBlocker, Settings
 from pytest_django.live_server_helper import LiveServer
 
 from apps.accounts import actions as accounts
+from apps.accounts import attribute_counts
 from apps.accounts.actions import create_api_key
 from apps.accounts.limits import rate_limiter
 from apps.accounts.models import APIKey, Scope, User
@@ -43,7 +45,13 @@ from toxicmod.postgresql import base as postgresql
 from toxicmod.testing import aws as aws_server
 from toxicmod.testing import browser as browsers
 from toxicmod.testing import servers
-from toxicmod.testing.factories import AUTOMATIC_REMOVAL, ROLES, StubScorer, create_queue_item
+from toxicmod.testing.factories import (
+    AUTOMATIC_REMOVAL,
+    ROLES,
+    StubScorer,
+    connect_platform,
+    create_queue_item,
+)
 from toxicmod.testing.receivers import Receiver, running_receiver
 
 # The time that an example takes depends on the load of the machine.
@@ -130,6 +138,9 @@ def _clear_cache() -> None:
 def _load_champion(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Load the champion of the test database before each test that uses the database."""
     monkeypatch.setattr(serving._server, "_checked_at", float("-inf"))
+    monkeypatch.setattr(serving._server, "_pinned", OrderedDict())
+    monkeypatch.setattr(serving._server, "_missing", {})
+    serving.number_of.cache_clear()
     if request.node.get_closest_marker("django_db") or "db" in request.fixturenames:
         request.getfixturevalue("champion")
         serving.current()
@@ -137,8 +148,9 @@ def _load_champion(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture(autouse=True)
 def _clear_api_key_caches() -> None:
-    """Clear the cached API keys and rate limits before each test."""
+    """Clear the cached API keys, rate limits and counts of attributes before each test."""
     accounts._cache.clear()
+    attribute_counts._counts.clear()
     rate_limiter.cache_clear()
 
 
@@ -381,6 +393,7 @@ def site_data(item: QueueItem, platform_key: APIKey, person: Callable[..., User]
         alert=alert, event="alert.opened", channel="email", send_after=alert.opened_at
     )
     open_item = create_queue_item("insult=0.7 you other fool", api_key=platform_key)
+    connection = connect_platform(decided)
     keys = {
         scope: create_api_key(actor=SYSTEM, name=scope, scopes=[scope], acts_as=people["m"])[1]
         for scope in Scope.values
@@ -396,6 +409,7 @@ def site_data(item: QueueItem, platform_key: APIKey, person: Callable[..., User]
         "item": open_item.pk,
         "queue": open_item.pk,
         "trainingrun": run.pk,
+        "connectors": connection.pk,
         "predictions": prediction.pk,
         "r": prediction.pk,
         "appeal": token,

@@ -10,12 +10,17 @@ from typing import Any
 
 
 class Receiver(ThreadingHTTPServer):
-    """A platform that records its requests and responds with `status`, `headers` and `body`."""
+    """A platform that records its requests and responds with `status`, `headers` and `body`.
+
+    The bodies of the first responses can be listed in `bodies`.
+    """
 
     def __init__(self) -> None:
         self.status = 200
         self.headers: dict[str, str] = {}
         self.body = b""
+        self.bodies: list[bytes] = []
+        self.methods: list[str] = []
         self.got: list[tuple[dict[str, str], bytes, str]] = []
         super().__init__(("127.0.0.1", 0), _Handler)
 
@@ -29,15 +34,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        response = self.server.bodies.pop(0) if self.server.bodies else self.server.body
+        self.server.methods.append(self.command)
         self.server.got.append((dict(self.headers), body, self.path))
         self.send_response(self.server.status)
         for name, value in self.server.headers.items():
             self.send_header(name, value)
         if self.server.status == 302:
             self.send_header("Location", f"http://127.0.0.1:{self.server.server_port}/elsewhere")
-        self.send_header("Content-Length", str(len(self.server.body)))
+        self.send_header("Content-Length", str(len(response)))
         self.end_headers()
-        self.wfile.write(self.server.body)
+        self.wfile.write(response)
+
+    do_DELETE = do_PUT = do_POST  # noqa: N815
 
     def log_message(self, *args: Any) -> None:
         pass

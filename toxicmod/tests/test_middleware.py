@@ -24,9 +24,14 @@ def paths(resolver: URLResolver, before: str = "/") -> Iterator[tuple[str, URLPa
 
 
 PATHS = dict(paths(get_resolver()))
-PERSPECTIVE = [path for path, entry in PATHS.items() if "perspective" in entry.callback.__module__]
+# The APIs that are compatible with others have exactly their paths.
+COMPATIBLE = [
+    path
+    for path, entry in PATHS.items()
+    if {"perspective", "openai"} & {*entry.callback.__module__.split(".")}
+]
 # The admin reads a file's name with a trailing slash as the key of a row.
-OTHERS = [path for path in PATHS if path not in PERSPECTIVE and path != "/" and not path.endswith(".csv")]
+OTHERS = [path for path in PATHS if path not in COMPATIBLE and path != "/" and not path.endswith(".csv")]
 ANALYZE = {"comment": {"text": "x"}, "requestedAttributes": {"TOXICITY": {}}}
 
 
@@ -40,7 +45,7 @@ def root(client: Client) -> Client:
 
 def test_list_of_paths_is_complete() -> None:
     assert {"/model", "/api/v1/predict", "/admin/", "/health", "/monitoring/"} <= set(OTHERS)
-    assert {"/v1alpha1/comments:analyze", "/batch"} <= set(PERSPECTIVE)
+    assert {"/v1alpha1/comments:analyze", "/batch", "/v1/moderations"} <= set(COMPATIBLE)
 
 
 def test_get_redirects_permanently(root: Client) -> None:
@@ -77,8 +82,8 @@ def test_page_post_with_trailing_slash_is_redirected(client: Client) -> None:
     assert (response.status_code, response["Location"]) == (308, "/live")
 
 
-@pytest.mark.parametrize("path", PERSPECTIVE)
-def test_perspective_paths_are_exact(client: Client, path: str) -> None:
+@pytest.mark.parametrize("path", COMPATIBLE)
+def test_paths_of_compatible_apis_are_exact(client: Client, path: str) -> None:
     for response in (
         client.get(f"{path}/"),
         client.post(f"{path}/", ANALYZE, content_type="application/json"),

@@ -45,6 +45,8 @@ MODELS: dict[str, tuple[str, str, str]] = {
     "moderation.strike": ("a", "", ""),
     "moderation.appeal": (STAFF, "", ""),
     "moderation.delivery": ("la", "", ""),
+    "connectors.connection": ("a", "a", ""),
+    "connectors.platformaction": ("la", "", ""),
     "webhooks.signingkey": ("a", "", ""),
     "webhooks.endpoint": ("a", "", ""),
     "moderation.bulkjob": ("la", "", ""),

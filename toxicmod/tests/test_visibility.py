@@ -24,6 +24,7 @@ from django.utils import timezone
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import APIKey, User
 from apps.classifier.labels import LABELS
+from apps.connectors.models import Connection, PlatformAction
 from apps.core.permissions import SYSTEM
 from apps.moderation import actions, webhooks
 from apps.moderation.exceptions import ModerationError
@@ -48,7 +49,7 @@ from apps.training.actions import create_run
 from apps.training.models import Dataset, ShadowScore
 from toxicmod.testing.dashboard import CALLBACK, callback_body
 from toxicmod.testing.endpoints import ENDPOINTS, Endpoint, build_url, is_model_page
-from toxicmod.testing.factories import create_queue_item, restrict_to_communities
+from toxicmod.testing.factories import connect_platform, create_queue_item, restrict_to_communities
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -67,6 +68,8 @@ VISIBLE: dict[str, Callable[[], QuerySet[Any]]] = {
     "moderation.appeal": lambda: Appeal.objects.filter(item__community=HERE),
     "moderation.delivery": lambda: Delivery.objects.filter(decision__submission__community=HERE),
     "moderation.bulkjob": lambda: BulkJob.objects.filter(filter__community=HERE),
+    "connectors.connection": lambda: Connection.objects.filter(community=HERE),
+    "connectors.platformaction": lambda: PlatformAction.objects.filter(comment__submission__community=HERE),
     # Alerts compare metrics of all communities, except technical ones.
     "monitoring.alert": lambda: Alert.objects.filter(metric="error_share"),
     "monitoring.notification": lambda: Notification.objects.filter(alert__metric="error_share"),
@@ -146,7 +149,9 @@ def fill(community: str, marker: str, key: APIKey, people: dict[str, User]) -> d
         note=f"bulk {marker}",
     )
     other.community_access.create(community=community)
+    platform = connect_platform(decision, base_url=f"https://{marker}.example", api_user=f"user {marker}")
     return {
+        "connectors": platform.pk,
         "decision": decision.pk,
         "policies": draft.pk,
         "webhooks": decision.deliveries.get().pk,

@@ -3,23 +3,29 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 from django.conf import settings
 from django.db import transaction
 
+from apps.accounts.attribute_counts import count_unsupported
 from apps.accounts.models import APIKey
 from apps.api.perspective import languages
 from apps.api.perspective.attributes import (
+    MAX_NAME,
     PROBABILITY,
     label_of,
     require_attribute_count,
     require_probability,
     select_labels,
+    unknown_attribute,
+    version_of,
 )
 from apps.api.perspective.exceptions import invalid_argument, language_not_supported
 from apps.api.perspective.spans import find_sentences, utf16_length
+from apps.api.problems import shorten
 from apps.classifier.labels import LABELS
 from apps.core.batches import map_batch
 from apps.moderation import actions as moderation
@@ -33,8 +39,13 @@ logger = logging.getLogger(__name__)
 _SOURCE = Prediction.Source.PERSPECTIVE
 _TEXT_TYPES = ("PLAIN_TEXT", "TEXT_TYPE_UNSPECIFIED")
 _TRUE_FROM = 0.5  # a suggested score of at least this says that the label is true
+# A comment in a language that the model doesn't read is scored if a label is at least as probable as this.
+_CERTAIN_LABEL, _MIN_LETTERS = 0.95, 3
 MAX_LANGUAGES, MAX_LANGUAGE_TAG = 20, 35  # RFC 5646, section 4.4.1, recommends to support 35 characters
-MAX_COMMUNITY, MAX_TOKEN, MAX_REMARK = 100, 200, 2_000  # characters that are stored
+# Characters that are stored
+MAX_COMMUNITY, MAX_TOKEN, MAX_REMARK, MAX_TITLE, MAX_PARENT = 100, 200, 2_000, 300, 20_000
+MAX_SPAN_SCORES = 100_000  # in a response
+VERSION_HEADER, UNSUPPORTED_HEADER = "X-Model-Version", "X-Unsupported-Attributes"
 
 
 def _score(value: float) -> dict[str, Any]:
@@ -77,37 +88,73 @@ def _validate_context(message: Mapping[str, Any]) -> None:
         )
 
 
-def _select_attributes(
-    attributes: dict[str, str], requested: list[str], detected: str, drop_unsupported: bool
-) -> dict[str, str]:
-    """Return the attributes, or none if the model can't read the languages.
+def _detect_language(text: str, requested: Sequence[str], is_strict: bool) -> tuple[str, list[str]]:
+    """Return the language of a comment, and the languages in which it can't be scored.
 
-    Raises:
-        PerspectiveError: the model can't read the languages and `drop_unsupported` is false.
+    A request that names languages is believed: the comment is scored if it names only languages that the
+    model reads. If it names others too, the comment decides. A comment is scored in any case if the model is
+    certain of a label.
+
+    Args:
+        is_strict: every language that the request names must be one that the model reads, as in Perspective.
     """
-    unsupported = languages.unsupported(requested or [detected])
-    if not unsupported:
-        return attributes
-    if drop_unsupported:
-        return {}
-    raise language_not_supported(next(iter(attributes)), unsupported, bool(requested))
+    scorer = serving.current().scorer
+    supported = scorer.languages
+    detection = languages.detect(text, supported, languages.HINT if requested else languages.HEAD)
+    unsupported = [tag for tag in requested if languages.base_language(tag) not in supported]
+    if is_strict and requested:
+        return detection.language, unsupported
+    if requested and not unsupported:
+        return detection.language, []
+    if not requested or len(unsupported) < len(requested):
+        if detection.is_supported:
+            return detection.language, []
+        unsupported = [detection.language]
+    readable_text = detection.readable_text
+    if (
+        sum(map(str.isalpha, readable_text)) >= _MIN_LETTERS
+        and scorer.score(readable_text).max() >= _CERTAIN_LABEL
+    ):
+        return detection.language, []
+    return detection.language, unsupported
 
 
 @dataclass(frozen=True)
 class AnalyzeRequest:
-    """A valid AnalyzeCommentRequest."""
+    """A valid AnalyzeCommentRequest.
+
+    Attributes:
+        labels: by attribute; only attributes that the model scores.
+        unsupported: the other attributes that the request names.
+        has_zeros: whether the response has the score 0 for the unsupported attributes.
+        versions: by attribute `NAME@N`, the model version N, or the champion if the site has no such version.
+        sentences: begin, end and text of each sentence that gets span scores.
+    """
 
     message: dict[str, Any]
     key: APIKey | None
     text: str
-    labels: dict[str, str]  # by attribute; only attributes that the model scores
+    labels: dict[str, str]
+    unsupported: list[str]
+    has_zeros: bool
+    versions: dict[str, serving.LoadedModel]
     detected_language: str
-    sentences: list[tuple[int, int, str]]  # begin, end and text of each sentence that gets span scores
+    sentences: list[tuple[int, int, str]]
 
     @property
-    def max_span_scores(self) -> int:
+    def span_score_count(self) -> int:
         """The largest number of span scores in the response."""
-        return len(self.labels) * (1 + len(self.sentences))
+        return len(self.labels) * (len(self.sentences) or 1)
+
+    @property
+    def pinned_version(self) -> serving.LoadedModel | None:
+        """The model version that all attributes name; None if they don't name the same one."""
+        versions = (
+            {self.versions[name] for name in self.labels}
+            if self.labels.keys() == self.versions.keys()
+            else ()
+        )
+        return next(iter(versions)) if len(versions) == 1 else None
 
 
 def validate_analyze_request(message: dict[str, Any], key: APIKey | None) -> AnalyzeRequest:
@@ -120,16 +167,39 @@ def validate_analyze_request(message: dict[str, Any], key: APIKey | None) -> Ana
     attributes = message.get("requestedAttributes", {})
     if not attributes:
         raise invalid_argument("Missing requested_attributes", "NO_REQUESTED_ATTRIBUTES")
-    drop_unsupported = message.get("dropUnsupportedAttributes", False) or (
-        key is not None and key.drop_unsupported
-    )
-    labels = select_labels(attributes, drop_unsupported)
+    drop_unsupported = message.get("dropUnsupportedAttributes", False)
+    is_strict = key is not None and key.refuse_unsupported
+    has_zeros = key is not None and key.zero_unsupported
+    labels, unsupported = select_labels(attributes, is_strict and not drop_unsupported)
+    if unsupported and not labels and not (drop_unsupported or has_zeros):
+        raise unknown_attribute(unsupported[0])
     _validate_context(message)
     requested = _validate_languages(message)
-    detected = languages.detect(text, languages.HINT if requested else languages.HEAD)
-    labels = _select_attributes(labels, requested, detected, drop_unsupported)
+    detected, unsupported_languages = _detect_language(text, requested, is_strict)
+    if unsupported_languages:
+        if not drop_unsupported:
+            raise language_not_supported(next(iter(attributes)), unsupported_languages, bool(requested))
+        labels = {}
+    if unsupported and key is not None:
+        count_unsupported(key.pk, unsupported)
     sentences = find_sentences(text) if message.get("spanAnnotations") and labels else []
-    return AnalyzeRequest(message, key, text, labels, detected, sentences if len(sentences) > 1 else [])
+    request = AnalyzeRequest(
+        message,
+        key,
+        text,
+        labels,
+        unsupported,
+        has_zeros,
+        {name: serving.pinned(number) for name in labels if (number := version_of(name)) is not None},
+        detected,
+        sentences if len(sentences) > 1 else [],
+    )
+    if request.span_score_count > MAX_SPAN_SCORES:
+        raise invalid_argument(
+            f"The request asks for {request.span_score_count} span scores, more than the {MAX_SPAN_SCORES} "
+            "allowed: name fewer attributes or send a shorter comment."
+        )
+    return request
 
 
 def score_and_store(requests: Sequence[AnalyzeRequest]) -> list[LabelScores | Exception]:
@@ -138,8 +208,7 @@ def score_and_store(requests: Sequence[AnalyzeRequest]) -> list[LabelScores | Ex
     Returns:
         `results[i]` has the scores of `requests[i]`, or is the exception that prevented storing them.
     """
-    comments = [_to_comment(request) for request in requests]
-    results = [_moderate(comment) or comment for comment in comments]
+    results = [_moderate(request) or _to_comment(request) for request in requests]
     return map_batch(_score_comments, results, where=lambda result: isinstance(result, predictions.Comment))
 
 
@@ -148,45 +217,89 @@ def _score_comments(comments: Sequence[predictions.Comment]) -> list[LabelScores
     return [result if isinstance(result, Exception) else result[0][0] for result in results]
 
 
-def build_response(request: AnalyzeRequest, prediction: LabelScores) -> dict[str, Any]:
-    """Return the AnalyzeCommentResponse.
+@dataclass(frozen=True)
+class AnalyzeResponse:
+    """An AnalyzeCommentResponse and its headers."""
 
-    The first span of an attribute is the whole text; `spanAnnotations` adds one for each sentence. If no
-    score of an attribute reaches its `scoreThreshold`, the response leaves out the attribute, because clients
-    expect a summary score in each attribute of a response.
+    body: dict[str, Any]
+    headers: dict[str, str]
+
+
+def build_response(request: AnalyzeRequest, prediction: LabelScores) -> AnalyzeResponse:
+    """Return the response to a scored request.
+
+    The spans of an attribute are the sentences, or the whole text without `spanAnnotations`. If no score of
+    an attribute reaches its `scoreThreshold`, the response leaves out the attribute, because clients expect a
+    summary score in each attribute of a response.
     """
     parameters = request.message["requestedAttributes"]
-    probabilities = prediction.probabilities
-    spans = [(0, utf16_length(request.text), probabilities)]
-    if request.sentences:
-        loaded_model = serving.route(prediction.text_hash)
-        scores = loaded_model.scorer.score_many([sentence for _, _, sentence in request.sentences], threads=1)
-        spans += [
-            (begin, end, dict(zip(LABELS, row, strict=True)))
-            for (begin, end, _), row in zip(request.sentences, scores.tolist(), strict=True)
-        ]
+    scores_by_version: dict[int | None, _VersionScores] = {}
     attribute_scores = {}
     for attribute, label in request.labels.items():
+        version = request.versions.get(attribute)
+        version_id = version.version_id if version else None
+        if version_id not in scores_by_version:
+            scores_by_version[version_id] = _score_version(request, prediction, version)
+        scores = scores_by_version[version_id]
         threshold = parameters[attribute].get("scoreThreshold", float("-inf"))
         scores_of_attribute: dict[str, Any] = {}
         if span_scores := [
             {"begin": begin, "end": end, "score": _score(by_label[label])}
-            for begin, end, by_label in spans
+            for begin, end, by_label in scores.spans
             if by_label[label] >= threshold
         ]:
             scores_of_attribute["spanScores"] = span_scores
-        if probabilities[label] >= threshold:
-            scores_of_attribute["summaryScore"] = _score(probabilities[label])
+        if scores.summary[label] >= threshold:
+            scores_of_attribute["summaryScore"] = _score(scores.summary[label])
         if scores_of_attribute:
             attribute_scores[attribute] = scores_of_attribute
-    response = {
+    if request.has_zeros:
+        span = {"begin": 0, "end": utf16_length(request.text), "score": _score(0.0)}
+        zero = {"spanScores": [span], "summaryScore": _score(0.0)}
+        attribute_scores |= dict.fromkeys(request.unsupported, zero)
+    body = {
         "attributeScores": attribute_scores,
         "languages": request.message.get("languages") or [request.detected_language],
         "detectedLanguages": [request.detected_language],
     }
     if token := request.message.get("clientToken"):
-        response["clientToken"] = token
-    return response
+        body["clientToken"] = token
+    numbers = sorted({scores.number for scores in scores_by_version.values()})
+    headers = {VERSION_HEADER: ", ".join(map(str, numbers))} if numbers else {}
+    if request.unsupported:
+        headers[UNSUPPORTED_HEADER] = ", ".join(
+            quote(name[:MAX_NAME], safe="@") for name in request.unsupported
+        )
+    return AnalyzeResponse(body, headers)
+
+
+class _VersionScores(NamedTuple):
+    """The scores of a model version by label, for the whole text and for each span (begin, end, scores)."""
+
+    number: int
+    summary: dict[str, float]
+    spans: list[tuple[int, int, dict[str, float]]]
+
+
+def _score_version(
+    request: AnalyzeRequest, prediction: LabelScores, version: serving.LoadedModel | None
+) -> _VersionScores:
+    """Return the scores of a pinned version, or for None those of the stored prediction."""
+    if version is None or version.version_id == prediction.model_version_id:
+        number = serving.number_of(prediction.model_version_id)
+        summary = prediction.probabilities
+    else:
+        number = version.number
+        summary = dict(zip(LABELS, version.scorer.score(request.text).tolist(), strict=True))
+    if not request.sentences:
+        return _VersionScores(number, summary, [(0, utf16_length(request.text), summary)])
+    scorer = (version or serving.route(prediction.text_hash)).scorer
+    rows = scorer.score_many([sentence for _, _, sentence in request.sentences], threads=1).tolist()
+    spans = [
+        (begin, end, dict(zip(LABELS, row, strict=True)))
+        for (begin, end, _), row in zip(request.sentences, rows, strict=True)
+    ]
+    return _VersionScores(number, summary, spans)
 
 
 def _to_comment(request: AnalyzeRequest) -> predictions.Comment:
@@ -197,11 +310,24 @@ def _to_comment(request: AnalyzeRequest) -> predictions.Comment:
         message.get("communityId", "")[:MAX_COMMUNITY],
         message.get("clientToken", "")[:MAX_TOKEN],
         message.get("doNotStore", False),
+        request.pinned_version,
     )
 
 
-def _moderate(comment: predictions.Comment) -> LabelScores | Exception | None:
+def _to_context(message: Mapping[str, Any]) -> dict[str, str]:
+    """Return the conversation for moderators: the article as title, and the comment's parent."""
+    context = message.get("context", {})
+    both = context.get("articleAndParentComment", {})
+    title = both.get("article", {}).get("text", "")
+    entries = [entry.get("text", "") for entry in context.get("entries", [])]
+    parent = both.get("parentComment", {}).get("text", "") or next(filter(None, reversed(entries)), "")
+    items = {"title": shorten(title, MAX_TITLE), "parent": shorten(parent, MAX_PARENT)}
+    return {name: text for name, text in items.items() if text}
+
+
+def _moderate(request: AnalyzeRequest) -> LabelScores | Exception | None:
     """Apply the policy to a comment; return None if its API key doesn't ask for it, or on a policy error."""
+    comment = _to_comment(request)
     if comment.api_key is None or not comment.api_key.review_perspective or comment.do_not_store:
         return None
     try:
@@ -210,6 +336,8 @@ def _moderate(comment: predictions.Comment) -> LabelScores | Exception | None:
             api_key=comment.api_key,
             community=comment.community,
             external_id=comment.external_id,
+            session_id=request.message.get("sessionId", "")[:MAX_TOKEN],
+            context=_to_context(request.message),
             is_shared_id=True,
             source=_SOURCE,
         ).submission.prediction
@@ -236,19 +364,25 @@ def suggest(message: dict[str, Any], key: APIKey | None) -> dict[str, Any]:
     if not suggested:
         raise invalid_argument("Missing attribute_scores")
     require_attribute_count(suggested)
-    drop_unsupported = key is not None and key.drop_unsupported
+    is_strict = key is not None and key.refuse_unsupported
     labels: dict[str, bool] = {}
     for attribute, scores in suggested.items():
         is_true = _suggested_truth(attribute, scores)
         label = label_of(attribute)
-        if label is None and not drop_unsupported:
-            raise invalid_argument(f"Unknown requested attribute: {attribute}")
+        if label is None and is_strict:
+            raise unknown_attribute(attribute)
         if label is not None and is_true is not None:
             labels[label] = is_true
     _validate_context(message)
     requested = _validate_languages(message)
-    detected = languages.detect(text, languages.HINT if requested else languages.HEAD)
-    _select_attributes(dict.fromkeys(suggested, ""), requested, detected, drop_unsupported=False)
+    detected, unsupported_languages = _detect_language(text, requested, is_strict)
+    if unsupported_languages:
+        raise language_not_supported(next(iter(suggested)), unsupported_languages, bool(requested))
+    unsupported = [attribute for attribute in suggested if label_of(attribute) is None]
+    if len(unsupported) == len(suggested):
+        raise unknown_attribute(unsupported[0])
+    if unsupported and key is not None:
+        count_unsupported(key.pk, unsupported)
     token = message.get("clientToken", "")
     remark = ", ".join(
         f"{name} {scores.get('summaryScore', {}).get('value', 0):g}" for name, scores in suggested.items()

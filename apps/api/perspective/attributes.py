@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Sized
-from typing import Any
+from typing import Any, NamedTuple
 
-from apps.api.perspective.exceptions import invalid_argument
+from apps.api.perspective.exceptions import PerspectiveError, invalid_argument
 
 PROBABILITY = "PROBABILITY"
 _UNSPECIFIED = "SCORE_TYPE_UNSPECIFIED"
@@ -16,13 +16,30 @@ _PRODUCTION = {
     "PROFANITY": "obscene",
     "THREAT": "threat",
 }
+# Attributes of the New York Times' data, which the labels approximate.
+_APPROXIMATIONS = {
+    "OBSCENE": "obscene",
+    "INFLAMMATORY": "toxic",
+    "ATTACK_ON_AUTHOR": "insult",
+    "ATTACK_ON_COMMENTER": "insult",
+    "LIKELY_TO_REJECT": "toxic",
+}
 LABEL_OF: dict[str, str] = {
     **_PRODUCTION,
     **{f"{name}_EXPERIMENTAL": label for name, label in _PRODUCTION.items()},
     "TOXICITY_FAST": "toxic",
+    **_APPROXIMATIONS,
 }
 MAX_ATTRIBUTES = 100  # in a request; Perspective has about sixty
-_VERSION = re.compile(r"@[\w.-]{1,100}\Z")
+MAX_NAME, MAX_DIGITS = 100, 9  # characters of a name, digits of a model version
+_VERSION = re.compile(r"@([\w.-]{1,100})\Z")
+
+
+class Selection(NamedTuple):
+    """The requested attributes: the labels of those that have one, and the names of the others."""
+
+    labels: dict[str, str]
+    unsupported: list[str]
 
 
 def label_of(attribute: str) -> str | None:
@@ -30,26 +47,38 @@ def label_of(attribute: str) -> str | None:
     return LABEL_OF.get(_VERSION.sub("", attribute))
 
 
-def select_labels(requested: dict[str, Any], drop_unsupported: bool) -> dict[str, str]:
-    """Return the label of each requested attribute.
+def version_of(attribute: str) -> int | None:
+    """Return N of an attribute `NAME@N`, which may be a model version; None if it has no such suffix."""
+    match = _VERSION.search(attribute)
+    return int(match[1]) if match and match[1].isdecimal() and len(match[1]) <= MAX_DIGITS else None
+
+
+def select_labels(requested: dict[str, Any], refuse_unsupported: bool) -> Selection:
+    """Return the label of each requested attribute, and the attributes that have none.
 
     Args:
-        drop_unsupported: leave out attributes without a label instead of raising an error.
+        refuse_unsupported: raise an error for an attribute without a label.
 
     Raises:
-        PerspectiveError: there are too many attributes, one has no label, or its score type is not supported.
+        PerspectiveError: there are too many attributes, one is rejected, or its score type is not supported.
     """
     require_attribute_count(requested)
-    labels = {}
+    labels, unsupported = {}, []
     for attribute, parameters in requested.items():
         label = label_of(attribute)
         if label is None:
-            if drop_unsupported:
-                continue
-            raise invalid_argument(f"Unknown requested attribute: {attribute}")
+            if refuse_unsupported:
+                raise unknown_attribute(attribute)
+            unsupported.append(attribute)
+            continue
         require_probability(attribute, parameters.get("scoreType", PROBABILITY))
         labels[attribute] = label
-    return labels
+    return Selection(labels, unsupported)
+
+
+def unknown_attribute(attribute: str) -> PerspectiveError:
+    """Return the error for an attribute that has no label."""
+    return invalid_argument(f"Unknown requested attribute: {attribute}")
 
 
 def require_attribute_count(attributes: Sized) -> None:

@@ -29,8 +29,10 @@ from apps.accounts.limits import (
 )
 from apps.accounts.models import APIKey, Scope
 from apps.api.perspective.exceptions import (
+    PerspectiveError,
     invalid_api_key,
     invalid_argument,
+    invalid_token,
     method_blocked,
     missing_api_key,
     quota_exceeded,
@@ -50,6 +52,13 @@ def get_secret(request: HttpRequest) -> str:
     return request.GET.get("access_token") or request.GET.get("oauth_token") or ""
 
 
+def invalid_secret(request: HttpRequest) -> PerspectiveError:
+    """Return the error for a request whose API key, or bearer token in place of it, is unknown or revoked."""
+    has_key = request.GET.get("key") or request.META.get("HTTP_X_GOOG_API_KEY")
+    scheme = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")[0].lower()
+    return invalid_api_key() if has_key or scheme == "api-key" else invalid_token()
+
+
 def get_api_key(request: HttpRequest) -> APIKey | None:
     """Return the API key of a request, or None for an anonymous request.
 
@@ -63,7 +72,7 @@ def get_api_key(request: HttpRequest) -> APIKey | None:
     if key is None:
         if (seconds := unknown_key_wait(request)) is not None:
             raise quota_exceeded(None, UNKNOWN_KEYS.amount, seconds)
-        raise invalid_api_key()
+        raise invalid_secret(request)
     return key
 
 

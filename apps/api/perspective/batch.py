@@ -21,10 +21,14 @@ from django.http.multipartparser import MultiPartParserError
 from django.utils.http import parse_header_parameters
 
 from apps.api.perspective import views
-from apps.api.perspective.authorization import authorize_batch, find_invalid_keys, get_secret
+from apps.api.perspective.authorization import (
+    authorize_batch,
+    find_invalid_keys,
+    get_secret,
+    invalid_secret,
+)
 from apps.api.perspective.exceptions import (
     PerspectiveError,
-    invalid_api_key,
     invalid_argument,
     not_found,
 )
@@ -80,7 +84,7 @@ def batch(request: HttpRequest) -> HttpResponse:
     requests = [part.request for part in parts if isinstance(part.request, WSGIRequest)]
     invalid_keys = find_invalid_keys(requests, request)
     parts = [
-        replace(part, request=invalid_api_key())
+        replace(part, request=invalid_secret(part.request))
         if isinstance(part.request, WSGIRequest) and get_secret(part.request) in invalid_keys
         else part
         for part in parts

@@ -3,7 +3,6 @@
 It computes the rank correlation, and thresholds at which as many comments are flagged as before.
 """
 
-import csv
 import json
 import math
 from array import array
@@ -19,9 +18,12 @@ from apps.api.perspective.attributes import LABEL_OF, label_of
 from apps.api.perspective.exceptions import ComparisonError
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
+from apps.core.tables import TEXT_COLUMNS, Table, open_text
+from apps.core.text import is_storable
 
-TEXT_COLUMNS = ("text", "comment_text", "comment", "body", "message", "content")
 BATCH = 500
+_MISSING = (None, "", "null", "NULL", "None", "NA", "N/A")
+MAX_ARRAY_LINES = 10_000_000  # of a JSON array
 _MAX_POINTS = 5_000  # in a scatter plot
 
 
@@ -67,43 +69,52 @@ class Comparison(NamedTuple):
 
 
 def read(path: Path, text_column: str | None = None) -> Iterator[ScoredRow]:
-    """Yield the rows of a CSV file with a header, or of a JSONL file (.jsonl, .ndjson), one at a time.
+    """Yield the rows of a CSV file with a header, or of a JSON file (.jsonl, .ndjson, .json), one at a time.
 
     A column or member with the name of an attribute, in any case, contains its score. A JSON object may also
     contain a response of Perspective (`attributeScores`), beside the text or in `response`.
 
     Raises:
-        ComparisonError: the file can't be read, or a row has no text or a score that is not between 0 and 1.
+        TableError: the file can't be read.
+        ComparisonError: a row has no text or a score that is not between 0 and 1.
     """
-    field_size_limit = csv.field_size_limit(2**31 - 1)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            if path.suffix.lower() in (".jsonl", ".ndjson"):
-                records: Iterable[Mapping[str, object]] = _json_lines(path, file)
-            else:
-                records = csv.DictReader(file)
-            for number, record in enumerate(records, 1):
-                yield _row(record, text_column, f"{path.name}, row {number}")
-    except OSError as error:
-        raise ComparisonError(f"{path} can't be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise ComparisonError(f"{path} is not UTF-8: {error.reason}.") from error
-    except csv.Error as error:
-        raise ComparisonError(f"{path} is not CSV: {error}.") from error
-    finally:
-        csv.field_size_limit(field_size_limit)
+    if path.name.lower().removesuffix(".gz").endswith((".jsonl", ".ndjson", ".json")):
+        with open_text(path) as lines:
+            for line, record in _json_records(path, iter(lines)):
+                yield _row(record, text_column, f"{path.name}, line {line}")
+        return
+    with open_text(path) as lines:
+        table = Table(lines)
+        text_index = table.find_column(*([text_column] if text_column else TEXT_COLUMNS))
+        names = [_attribute_name(name) for name in table.header]
+        if text_index is not None:
+            names[text_index] = text_column or "text"
+        for row in table:
+            location = f"{path.name}, line {row.line}"
+            if row.problem:
+                raise ComparisonError(f"{location}: {row.problem}. Correct it and start again.")
+            yield _row(dict(zip(names, row.cells, strict=True)), text_column, location)
 
 
-def _json_lines(path: Path, lines: Iterable[str]) -> Iterator[Mapping[str, object]]:
+def _attribute_name(header: str) -> str:
+    """Return the attribute of a column whose name is a path: `attributeScores.INSULT.summaryScore.value`."""
+    return header.removeprefix("attributeScores.").removesuffix(".summaryScore.value")
+
+
+def _json_records(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, Mapping[str, object]]]:
+    """Yield the line and value of each JSON object, one in each line or all in one array."""
     for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise ComparisonError(f"{path.name}, line {number} is not JSON: {error}.") from error
+        if not line.strip():
+            continue
+        is_array = line.lstrip().startswith("[{")
+        try:
+            value = json.loads("".join([line, *islice(lines, MAX_ARRAY_LINES)]) if is_array else line)
+        except ValueError as error:
+            raise ComparisonError(f"{path.name}, line {number} is not JSON: {error}.") from error
+        for record in value if is_array else [value]:
             if not isinstance(record, dict):
                 raise ComparisonError(f"{path.name}, line {number} is not a JSON object.")
-            yield record
+            yield number, record
 
 
 def _row(record: Mapping[str, object], text_column: str | None, location: str) -> ScoredRow:
@@ -111,7 +122,7 @@ def _row(record: Mapping[str, object], text_column: str | None, location: str) -
     text = next((record[name] for name in names if record.get(name) is not None), None)
     if isinstance(text, Mapping):  # a request's `comment`
         text = text.get("text")
-    if not isinstance(text, str):
+    if not isinstance(text, str) or not is_storable(text):
         columns = ", ".join(str(name) for name in record)
         raise ComparisonError(
             f"{location} has no text in {' or '.join(names)}. Columns: {columns}. Use --text-column."
@@ -124,18 +135,27 @@ def _row(record: Mapping[str, object], text_column: str | None, location: str) -
                 values[str(name).upper()] = summary.get("value")
     scores = {}
     for name, value in values.items():
-        if label_of(name) is not None and value not in (None, ""):
-            scores[name] = _score(value, f"{location}, {name}")
+        if label_of(name) is not None and value not in _MISSING:
+            score = _score(value, f"{location}, {name}")
+            if not math.isnan(score):
+                scores[name] = score
     return ScoredRow(text, scores)
 
 
 def _score(value: object, location: str) -> float:
+    """Return a score, which may have a decimal comma or a percent sign; NaN stands for a missing score."""
     try:
-        number = float(value) if isinstance(value, str | int | float) else math.nan
+        if isinstance(value, str):
+            digits = value.strip().removesuffix("%").replace(",", ".")
+            number = float(digits) / (100 if value.strip().endswith("%") else 1)
+        else:
+            number = float(value) if isinstance(value, int | float) else math.inf
     except ValueError:
-        number = math.nan
-    if not 0 <= number <= 1:
-        raise ComparisonError(f"{location}: {value!r} is not a score between 0 and 1.")
+        number = math.inf
+    if not (math.isnan(number) or 0 <= number <= 1):
+        raise ComparisonError(
+            f"{location}: {value!r} is not a score between 0 and 1. Write percentages with a percent sign."
+        )
     return number
 
 

@@ -96,6 +96,25 @@ def invalid_api_key() -> PerspectiveError:
     )
 
 
+def invalid_token() -> PerspectiveError:
+    """Return the error for a bearer token that is no API key; Google's clients then refresh their token."""
+    return PerspectiveError(
+        401,
+        "UNAUTHENTICATED",
+        "Request had invalid authentication credentials. Expected OAuth 2 access token, login cookie or "
+        "other valid authentication credential. See "
+        "https://developers.google.com/identity/sign-in/web/devconsole-project.",
+        [
+            {
+                "@type": _ERROR_INFO,
+                "reason": "ACCESS_TOKEN_TYPE_UNSUPPORTED",
+                "domain": "googleapis.com",
+                "metadata": {"service": SERVICE},
+            }
+        ],
+    )
+
+
 def missing_api_key() -> PerspectiveError:
     """Return the error for a request without an API key."""
     return PerspectiveError(

@@ -1,13 +1,15 @@
 """Parses request bodies by the rules of proto3's JSON mapping (protobuf.dev/programming-guides/json).
 
 The schemas of the discovery document define the fields. As in Google's APIs, names are in lowerCamelCase or
-snake_case, null means "not set", numbers and booleans may be strings, and a value stands for a list of one.
+snake_case, null means "not set", numbers and booleans may be strings, a value stands for a list of one, and
+an enumeration's value may be a number.
 `actions` validates the values of enumerations, because their error messages differ.
 """
 
 import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +139,20 @@ def _value(value: Any, field: dict[str, Any], path: str, violations: Violations)
     if isinstance(value, dict):
         reason = f"Invalid value at '{path}' ({_TYPES[kind]}), Starting an object on a scalar field"
         return _add(violations, path, reason)
+    if names := field.get("enum"):
+        value = _enumeration(value, names)
     converted = _CONVERTERS[kind](value)
     return _add_invalid_value(violations, path, _TYPES[kind], value) if converted is None else converted
+
+
+def _enumeration(value: Any, names: Sequence[str]) -> Any:
+    """Return the name of an enumeration's value, which may be in lower case or a number (proto3 JSON)."""
+    if isinstance(value, str) and not value.isascii():
+        return value
+    if isinstance(value, str) and not value.isdigit():
+        return value.upper() if value.upper() in names else value
+    number = _integer(value)
+    return value if number is None else names[number] if 0 <= number < len(names) else str(number)
 
 
 def _string(value: Any) -> str | None:

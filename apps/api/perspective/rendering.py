@@ -30,8 +30,13 @@ _MAX_MASK = 1_000  # characters
 Mask = dict[str, Any]
 
 
-def parse_mask(mask: str) -> Mask:
+def parse_mask(mask: str, fields: Mapping[str, Any] = RESPONSE_FIELDS) -> Mask:
     """Return a field mask such as `a/b,c(d,e)` as nested dictionaries; an empty one selects a whole field.
+
+    Names may be in snake_case.
+
+    Args:
+        fields: the fields of the response.
 
     Raises:
         PerspectiveError: the mask is malformed, or selects a field that no response has.
@@ -42,7 +47,7 @@ def parse_mask(mask: str) -> Mask:
     tree, rest = _parse_list(tokens, mask)
     if rest:
         raise _bad_mask(mask)
-    _validate_mask(tree, RESPONSE_FIELDS, mask)
+    _validate_mask(tree, fields, mask)
     return tree
 
 
@@ -54,7 +59,7 @@ def _parse_list(tokens: list[str], mask: str) -> tuple[Mask, list[str]]:
             if not tokens or tokens[0] in "(),/.":
                 raise _bad_mask(mask)
             # A mask that selects a whole field and parts of it selects the whole field.
-            parent, name = node, tokens[0]
+            parent, name = node, _camel(tokens[0])
             is_whole = name in parent and not parent[name]
             node, tokens = parent.setdefault(name, {}), tokens[1:]
             if not tokens or tokens[0] not in "/.":
@@ -74,9 +79,16 @@ def _parse_list(tokens: list[str], mask: str) -> tuple[Mask, list[str]]:
         tokens = tokens[1:]
 
 
-def _validate_mask(tree: Mask, fields: Mapping[str, Any] | None, mask: str) -> None:
+def _camel(name: str) -> str:
+    """Return a name in snake_case in lowerCamelCase; the names of attributes are in capitals and stay."""
+    return re.sub(r"_([a-z])", lambda match: match[1].upper(), name) if name.islower() else name
+
+
+def _validate_mask(tree: Mask, fields: Any, mask: str) -> None:
     for name, inner in tree.items():
-        if fields is None or not (name == "*" or name in fields or "*" in fields):
+        if isinstance(fields, list):
+            fields = {"*": None}
+        if not isinstance(fields, Mapping) or not (name == "*" or name in fields or "*" in fields):
             raise _bad_mask(mask)
         below = fields.values() if name == "*" else [fields[name] if name in fields else fields["*"]]
         if inner:
@@ -107,20 +119,32 @@ def select(value: Any, mask: Mask) -> Any:
     }
 
 
-def json_response(request: HttpRequest, body: Mapping[str, Any], status: int = 200) -> HttpResponse:
-    """Return a response in the format that the query parameters ask for; `fields` applies to status 200 only.
+def _parameter(request: HttpRequest, name: str, default: str = "") -> str:
+    """Return a system parameter, which may have a dollar sign before its name (`$fields`)."""
+    return request.GET.get(name) or request.GET.get(f"${name}") or default
+
+
+def json_response(
+    request: HttpRequest,
+    body: Mapping[str, Any],
+    status: int = 200,
+    fields: Mapping[str, Any] = RESPONSE_FIELDS,
+) -> HttpResponse:
+    """Return a response in the format that the query parameters ask for.
+
+    Args:
+        fields: the fields of the body that the parameter `fields` may select if the status is 200.
 
     Raises:
-        PerspectiveError: `fields` is invalid.
+        PerspectiveError: the parameter `fields` is invalid.
     """
-    parameters = request.GET
-    if status == 200 and (fields := parameters.get("fields")):
-        body = select(body, parse_mask(fields))
-    if parameters.get("prettyPrint", "true").lower() in ("false", "0"):
+    if status == 200 and (mask := _parameter(request, "fields") or request.headers.get("X-Goog-FieldMask")):
+        body = select(body, parse_mask(mask, fields))
+    if _parameter(request, "prettyPrint", "true").lower() in ("false", "0"):
         text = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
     else:
         text = orjson.dumps(body, option=_INDENTED)
-    callback = parameters.get("callback", "")
+    callback = _parameter(request, "callback")
     if _CALLBACK.match(callback):
         script = f"// API callback\n{callback}({text.decode().strip()});"
         return HttpResponse(script, status=status, content_type="text/javascript; charset=UTF-8")
@@ -138,4 +162,6 @@ def error_response(request: HttpRequest, error: PerspectiveError) -> HttpRespons
     response = json_response(request, error.body, error.code)
     if error.retry_after is not None:
         response["Retry-After"] = str(math.ceil(error.retry_after))
+    if error.code == 401:
+        response["WWW-Authenticate"] = 'Bearer error="invalid_token"'
     return response

@@ -4,11 +4,15 @@ import functools
 import logging
 import traceback
 from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
+from django.conf import settings
 from django.core.exceptions import SuspiciousOperation
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.request import split_domain_port
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework.exceptions import ParseError
 
@@ -99,18 +103,22 @@ def analyze_batch(requests: Sequence[HttpRequest], max_span_scores: int | None =
     def validate(request: HttpRequest) -> actions.AnalyzeRequest:
         nonlocal span_scores
         analysis = actions.validate_analyze_request(*_read(request, Scope.PREDICT, "AnalyzeComment"))
-        if max_span_scores is not None and span_scores + analysis.max_span_scores > max_span_scores:
+        if max_span_scores is not None and span_scores + analysis.span_score_count > max_span_scores:
             raise invalid_argument(
                 f"The batch asks for more than {max_span_scores} span scores: split it.", None
             )
-        span_scores += analysis.max_span_scores
+        span_scores += analysis.span_score_count
         return analysis
 
     def respond(request: HttpRequest, analysis: Any, prediction: Any) -> HttpResponse:
         try:
             if isinstance(prediction, Exception):
                 raise prediction
-            return json_response(request, actions.build_response(analysis, prediction))
+            result = actions.build_response(analysis, prediction)
+            response = json_response(request, result.body)
+            for name, value in result.headers.items():
+                response[name] = value
+            return response
         except Exception as error:
             return _handle_exception(request, error)
 
@@ -138,8 +146,32 @@ def discovery(request: HttpRequest) -> HttpResponse:
     if request.method not in ("GET", "HEAD") or request.GET.get("version", version) != version:
         raise not_found()
     get_api_key(request)
-    root = request.build_absolute_uri("/")
-    return json_response(request, {**DISCOVERY, "rootUrl": root, "baseUrl": root})
+    root = _root_url(request)
+    document = {**DISCOVERY, "rootUrl": root, "baseUrl": root}
+    return json_response(request, document, fields=document)
+
+
+def _root_url(request: HttpRequest) -> str:
+    """Return the URL of the site for the client of a request.
+
+    Behind a proxy that ends TLS and sends no X-Forwarded-Proto, only PUBLIC_URL says that clients use HTTPS.
+    Clients may know the site by another host name than PUBLIC_URL, such as that of Perspective.
+    """
+    public = urlsplit(settings.PUBLIC_URL)
+    host, _ = split_domain_port(request.get_host())
+    if public.hostname == host:
+        return f"{public.scheme}://{public.netloc}/"
+    if public.scheme == "https" and not _is_local(host):
+        return f"https://{request.get_host()}/"
+    return request.build_absolute_uri("/")
+
+
+def _is_local(host: str) -> bool:
+    try:
+        ip_address(host.strip("[]"))
+    except ValueError:
+        return host == "localhost"
+    return True
 
 
 @perspective_view

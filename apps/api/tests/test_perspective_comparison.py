@@ -70,9 +70,9 @@ def test_read_saved_responses(tmp_path: Path, champion: ModelVersion) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "nothing,TOXICITY\nx,0.5\n", "row 1 has no text in text or comment_text"),
-        ("a.csv", "text,TOXICITY\nx,high\n", "row 1, TOXICITY: 'high' is not a score between 0 and 1"),
-        ("a.csv", "text,TOXICITY\nx,0.5\ny,7\n", "row 2, TOXICITY: '7'"),
+        ("a.csv", "nothing,TOXICITY\nx,0.5\n", "line 2 has no text in comment_text or text"),
+        ("a.csv", "text,TOXICITY\nx,high\n", "line 2, TOXICITY: 'high' is not a score between 0 and 1"),
+        ("a.csv", "text,TOXICITY\nx,0.5\ny,7\n", "line 3, TOXICITY: '7'"),
         ("a.csv", "text\nx\n", "has no scores. Name its columns like the attributes"),
         ("a.csv", "", "has no scores"),
         ("a.jsonl", "{\n", "line 1 is not JSON"),
@@ -95,9 +95,10 @@ def test_compare_rejects_invalid_options(tmp_path: Path, past: Path) -> None:
             run(past, *options)
     with pytest.raises(CommandError, match="can't be read"):
         run(tmp_path / "missing.csv")
-    (tmp_path / "latin.csv").write_bytes(b"text,TOXICITY\n\xe9,0.5\n")
-    with pytest.raises(CommandError, match="not UTF-8"):
-        run(tmp_path / "latin.csv")
+    damaged = "text,TOXICITY\né,0.5\n".encode() + b"\xe9,0.5\n"
+    (tmp_path / "damaged.csv").write_bytes(damaged)
+    with pytest.raises(CommandError, match="line 3 has no text"):
+        run(tmp_path / "damaged.csv")
 
 
 def test_compare_flag_rate_of_none_or_all() -> None:

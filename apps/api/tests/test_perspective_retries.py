@@ -55,6 +55,18 @@ def test_retry_returns_stored_result_and_is_queued_once(client: Client, path: st
     assert Prediction.objects.count() == 1
 
 
+def test_session_and_conversation_are_kept(client: Client, path: str) -> None:
+    parent = {"article": {"text": "An article"}, "parentComment": {"text": "What do you think?"}}
+    body = analyze_request(sessionId="s-4", context={"articleAndParentComment": parent})
+    assert post_json(client, body, path).status_code == 200
+    submission = QueueItem.objects.get().submission
+    assert submission.session_id == "s-4"
+    assert submission.context == {"title": "An article", "parent": "What do you think?"}
+    entries = {"entries": [{"text": "first"}, {"text": "second"}, {"text": ""}]}
+    assert post_json(client, analyze_request("Another idiot", context=entries), path).status_code == 200
+    assert QueueItem.objects.first().submission.context == {"parent": "second"}
+
+
 def test_retry_with_other_attributes(client: Client, path: str) -> None:
     post_json(client, analyze_request(clientToken="c-77"), path)
     response = post_json(

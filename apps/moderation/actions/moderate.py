@@ -15,13 +15,13 @@ from apps.accounts.models import APIKey
 from apps.moderation import triage
 from apps.moderation.actions.decisions import add_strikes
 from apps.moderation.actions.policies import active_policy
-from apps.moderation.actions.queue import enqueue_item
-from apps.moderation.exceptions import ConflictError
+from apps.moderation.actions.queue import enqueue_item, withdraw
 from apps.moderation.models import Author, Decision, Policy, QueueItem, Submission
 from apps.predictions import actions as predictions
 from apps.predictions.models import Prediction
 
 RETRY_WINDOW = timedelta(days=1)
+_MAX_ATTEMPTS = 3  # while concurrent calls store revisions of the same comment
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ def moderate(
     community: str = "",
     author_ref: str = "",
     external_id: str = "",
+    session_id: str = "",
     context: Mapping[str, Any] | None = None,
     callback_url: str = "",
     source: Prediction.Source = Prediction.Source.API,
@@ -48,16 +49,17 @@ def moderate(
 ) -> ModerationResult:
     """Score a comment, apply the community's policy and store the result in one transaction.
 
-    A further call with the same external ID and API key returns the first result.
+    A further call with the same external ID, API key and text returns the first result. With another text it
+    is a revision: it is linked to the previous one, whose open queue items are withdrawn.
 
     Args:
+        session_id: the session that a Perspective client names.
         is_shared_id: whether several comments may have the external ID, such as Perspective's `clientToken`.
             Then only the same comment, sent again within a day, returns the first result.
 
     Raises:
         NoModelError: no model is being served.
         ModerationError: no policy is active.
-        ConflictError: another comment has this external ID.
     """
     retry_keys = _retry_keys(text, api_key, community, external_id) if is_shared_id and external_id else []
 
@@ -66,27 +68,30 @@ def moderate(
             return _earlier_retry(retry_keys)
         return _earlier(text, api_key, external_id) if external_id else None
 
-    if result := find_earlier():
-        return result
-    try:
-        with transaction.atomic():
-            return _moderate(
-                text=text,
-                api_key=api_key,
-                community=community,
-                author_ref=author_ref,
-                external_id=external_id,
-                context=dict(context or {}),
-                callback_url=callback_url,
-                source=source,
-                example=example,
-                retry_key=retry_keys[0] if retry_keys else None,
-            )
-    except IntegrityError:
-        # A concurrent call has stored the same external ID.
+    for attempt in range(_MAX_ATTEMPTS):
         if result := find_earlier():
             return result
-        raise
+        try:
+            with transaction.atomic():
+                return _moderate(
+                    text=text,
+                    api_key=api_key,
+                    community=community,
+                    author_ref=author_ref,
+                    external_id=external_id,
+                    session_id=session_id,
+                    previous=None if retry_keys else _newest_revision(api_key, external_id),
+                    context=dict(context or {}),
+                    callback_url=callback_url,
+                    source=source,
+                    example=example,
+                    retry_key=retry_keys[0] if retry_keys else None,
+                )
+        except IntegrityError:
+            # A concurrent call has stored the same comment or another revision of it.
+            if attempt == _MAX_ATTEMPTS - 1:
+                raise
+    raise AssertionError("The loop returns or raises.")
 
 
 def _retry_keys(text: str, api_key: APIKey | None, community: str, external_id: str) -> list[str]:
@@ -106,16 +111,19 @@ def _earlier_retry(retry_keys: Sequence[str]) -> ModerationResult | None:
     return _repeat(submission) if submission else None
 
 
-def _earlier(text: str, api_key: APIKey | None, external_id: str) -> ModerationResult | None:
-    submission = (
-        Submission.objects.select_related("prediction")
-        .filter(api_key=api_key, external_id=external_id, retry_key=None)
-        .first()
-    )
-    if submission is None:
+def _newest_revision(api_key: APIKey | None, external_id: str) -> Submission | None:
+    if not external_id:
         return None
-    if submission.prediction.text_hash != predictions.text_hash(text):
-        raise ConflictError(f"The external id “{external_id}” belongs to another comment.")
+    submissions = Submission.objects.select_related("prediction").filter(
+        api_key=api_key, external_id=external_id, retry_key=None
+    )
+    return submissions.order_by("-revision").first()
+
+
+def _earlier(text: str, api_key: APIKey | None, external_id: str) -> ModerationResult | None:
+    submission = _newest_revision(api_key, external_id)
+    if submission is None or submission.prediction.text_hash != predictions.text_hash(text):
+        return None
     return _repeat(submission)
 
 
@@ -130,6 +138,8 @@ def _moderate(
     community: str,
     author_ref: str,
     external_id: str,
+    session_id: str,
+    previous: Submission | None,
     context: dict[str, Any],
     callback_url: str,
     source: Prediction.Source,
@@ -149,6 +159,9 @@ def _moderate(
         api_key=api_key,
         external_id=external_id,
         retry_key=retry_key,
+        session_id=session_id,
+        revision=previous.revision + 1 if previous else 1,
+        previous=previous,
         community=community,
         author=author,
         context=context,
@@ -158,6 +171,8 @@ def _moderate(
         reasons=verdict.reasons,
         is_example=example,
     )
+    if previous:
+        withdraw(previous.items.all())
     kind, chance = _review_kind(verdict, policy, example)
     if outcome != Submission.Outcome.HUMAN_REVIEW:
         decision = Decision.objects.create(

@@ -1,4 +1,4 @@
-"""Search for queue items by number, id or author. The words of comments are not searched."""
+"""Search for queue items by number, ID, session, community or author, not by the words of comments."""
 
 from uuid import UUID
 
@@ -19,7 +19,7 @@ _MAX_AUTHORS = 20
 
 @console_view()
 def search(request: HttpRequest) -> HttpResponse:
-    """Find items by number, the platform's id, the prediction's id or the author's reference."""
+    """Find items by number, the platform's id, the prediction's id, session, community or author."""
     user = get_user(request)
     query = request.GET.get("q", "").strip()[:200]
     items = _find_items(user, query) if query else []
@@ -37,9 +37,10 @@ def _find_items(user: User, query: str) -> list[QueueItem]:
         ids = [UUID(query)]
     except ValueError:
         ids = []
-    # Each look-up uses an index. Several comments may share an external id: the newest are returned.
+    # Each look-up uses an index. Several comments may share an id: the newest are returned.
     submissions = selectors.visible(user, Submission.objects.order_by("-pk")).values_list("pk", flat=True)
-    ids += submissions.filter(external_id=query)[:MAX_RESULTS]
+    for field in ("external_id", "session_id", "community"):
+        ids += submissions.filter(**{field: query})[:MAX_RESULTS]
     authors = selectors.visible(user, Author.objects.filter(ref=query)).values_list("pk", flat=True)
     ids += submissions.filter(author__in=list(authors[:_MAX_AUTHORS]))[:MAX_RESULTS]
     return list(items.filter(submission__in=ids).order_by("-pk")[:MAX_RESULTS])

@@ -61,6 +61,20 @@ class Submission(AppendOnly):
         editable=False,
         help_text="Hash of external ID, comment and day, for external IDs that several comments may share.",
     )
+    revision = models.PositiveIntegerField(
+        default=1, help_text="Increases when the platform sends an edited comment with the same external ID."
+    )
+    previous = models.OneToOneField(
+        "self",
+        verbose_name="previous revision",
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="next",
+        help_text="The comment before it was edited.",
+    )
+    session_id = models.CharField(
+        "session ID", max_length=200, blank=True, help_text="The session that a Perspective client named."
+    )
     community = models.CharField(max_length=100, blank=True)
     author = models.ForeignKey(Author, null=True, on_delete=models.PROTECT)
     context: Any = models.JSONField(
@@ -79,13 +93,13 @@ class Submission(AppendOnly):
         ordering = ("-pk",)
         constraints = [
             models.UniqueConstraint(
-                fields=["api_key", "external_id"],
+                fields=["api_key", "external_id", "revision"],
                 condition=~Q(external_id="") & Q(api_key__isnull=False, retry_key__isnull=True),
                 name="moderation_one_submission_per_external_id",
                 violation_error_message="This external ID of this API key has been used already.",
             ),
             models.UniqueConstraint(
-                fields=["external_id"],
+                fields=["external_id", "revision"],
                 condition=~Q(external_id="") & Q(api_key__isnull=True, retry_key__isnull=True),
                 name="moderation_one_anonymous_submission",
                 violation_error_message="This external ID has been used already.",
@@ -97,6 +111,7 @@ class Submission(AppendOnly):
             models.Index(
                 fields=["external_id"], condition=~Q(external_id=""), name="moderation_by_external_id"
             ),
+            models.Index(fields=["session_id"], condition=~Q(session_id=""), name="moderation_by_session_id"),
         ]
 
     def __str__(self) -> str:
@@ -106,6 +121,13 @@ class Submission(AppendOnly):
     def text(self) -> str:
         """The comment."""
         return self.prediction.text or ""
+
+    @property
+    def previous_text(self) -> str:
+        """The comment before it was edited; empty if there is none, or if it was in another community."""
+        if self.previous is None or self.previous.community != self.community:
+            return ""
+        return self.previous.text
 
     @property
     def confidence(self) -> float:

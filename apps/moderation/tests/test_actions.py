@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 from django.core.exceptions import PermissionDenied
@@ -9,7 +11,7 @@ from django.utils import timezone
 
 from apps.accounts.models import APIKey, User
 from apps.moderation import actions
-from apps.moderation.exceptions import ConflictError, ModerationError, StaleError
+from apps.moderation.exceptions import ModerationError, StaleError
 from apps.moderation.models import (
     Decision,
     Delivery,
@@ -87,10 +89,44 @@ def test_moderate_with_same_external_id_returns_first_result(
     assert again.is_repeat
     assert again.submission == first.submission
     assert again.item == first.item
-    with pytest.raises(ConflictError, match="7"):
-        actions.moderate(text="other", api_key=platform_key, external_id="7")
     assert not actions.moderate(text="other", external_id="7").is_repeat
     assert Submission.objects.count() == 2
+
+
+def test_moderate_edited_comment_is_a_revision(
+    model: ModelVersion, policy: Policy, platform_key: APIKey
+) -> None:
+    def moderate(text: str, **options: Any) -> actions.ModerationResult:
+        return actions.moderate(text=text, api_key=platform_key, external_id="7", **options)
+
+    first = moderate("threat=0.5")
+    edited = moderate("threat=0.6")
+    assert (edited.submission.revision, edited.submission.previous) == (2, first.submission)
+    assert edited.submission.previous_text == "threat=0.5"
+    assert first.item is not None
+    assert edited.item is not None
+    first.item.refresh_from_db()
+    assert (first.item.status, edited.item.status) == ("withdrawn", "open")
+    again = moderate("threat=0.6")
+    assert (again.submission, again.is_repeat) == (edited.submission, True)
+    harmless = moderate("fine")
+    assert (harmless.submission.revision, harmless.item) == (3, None)
+    edited.item.refresh_from_db()
+    assert edited.item.status == "withdrawn"
+    restored = moderate("threat=0.5", community="cats")
+    assert (restored.submission.revision, restored.is_repeat) == (4, False)
+    assert restored.submission.previous_text == ""  # of another community, whose moderators may differ
+
+
+def test_moderate_concurrent_edits_are_revisions_in_a_row(
+    model: ModelVersion, policy: Policy, platform_key: APIKey
+) -> None:
+    first = actions.moderate(text="threat=0.5", api_key=platform_key, external_id="7").submission
+    second = actions.moderate(text="threat=0.6", api_key=platform_key, external_id="7").submission
+    newest = [first, first, second, second]  # the second one was stored after the call had read the first
+    with patch("apps.moderation.actions.moderate._newest_revision", side_effect=newest):
+        result = actions.moderate(text="threat=0.7", api_key=platform_key, external_id="7")
+    assert (result.submission.revision, result.submission.previous) == (3, second)
 
 
 def test_near_duplicates_share_a_cluster(model: ModelVersion, policy: Policy) -> None:

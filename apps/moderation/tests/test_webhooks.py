@@ -360,7 +360,7 @@ def test_slow_receivers_do_not_block_other_deliveries(
 ) -> None:
     """There are two workers, two receivers that send single bytes slowly, and one that responds at once."""
     monkeypatch.setattr("apps.webhooks.transport.DEADLINE_SECONDS", 1.0)
-    monkeypatch.setattr(signing.transport.post, "__kwdefaults__", {"seconds": 1.0, "always_read": False})
+    monkeypatch.setitem(signing.transport.exchange.__kwdefaults__, "seconds", 1.0)
     head = b"HTTP/1.1 200 OK\r\nX-Slow: "
     with raw_server(drip(head)) as first, raw_server(drip(head)) as second:
         for number in range(5):

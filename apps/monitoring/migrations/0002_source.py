@@ -13,11 +13,11 @@ class Migration(migrations.Migration):
         migrations.AlterField(
             model_name='hourlyrollup',
             name='source',
-            field=models.CharField(choices=[('api', 'REST API'), ('perspective', 'Perspective-compatible API'), ('openai', 'OpenAI-compatible API'), ('page', 'Web page')], max_length=12),
+            field=models.CharField(choices=[('api', 'REST API'), ('perspective', 'Perspective-compatible API'), ('openai', 'OpenAI-compatible API'), ('connector', 'Connected platform'), ('page', 'Web page')], max_length=12),
         ),
         migrations.AlterField(
             model_name='requestminute',
             name='source',
-            field=models.CharField(choices=[('api', 'REST API'), ('perspective', 'Perspective-compatible API'), ('openai', 'OpenAI-compatible API'), ('page', 'Web page')], max_length=12),
+            field=models.CharField(choices=[('api', 'REST API'), ('perspective', 'Perspective-compatible API'), ('openai', 'OpenAI-compatible API'), ('connector', 'Connected platform'), ('page', 'Web page')], max_length=12),
         ),
     ]

@@ -13,6 +13,6 @@ class Migration(migrations.Migration):
         migrations.AlterField(
             model_name='prediction',
             name='source',
-            field=models.CharField(choices=[('api', 'REST API'), ('perspective', 'Perspective-compatible API'), ('openai', 'OpenAI-compatible API'), ('page', 'Web page')], max_length=12),
+            field=models.CharField(choices=[('api', 'REST API'), ('perspective', 'Perspective-compatible API'), ('openai', 'OpenAI-compatible API'), ('connector', 'Connected platform'), ('page', 'Web page')], max_length=12),
         ),
     ]

@@ -14,6 +14,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from apps.core import aws as aws_clients
+from apps.core.tables import TableError
 from apps.training import actions, datasets, sources
 from apps.training.actions.datasets import JIGSAW_LICENCE
 from apps.training.exceptions import SourceError
@@ -106,11 +107,13 @@ def test_import_dataset_strict(tmp_path: Path) -> None:
     [
         CSV,
         b"\xef\xbb\xbf" + CSV,
+        CSV.decode().encode("utf-16"),
+        b"sep=;\r\n" + csv_bytes(ROWS).replace(b",", b";"),
         gzip.compress(CSV),
         zipped(data=CSV),
         zipped(a=b"id,text\n", test=csv_bytes(ROWS[:1]), wikidata_train=CSV),
     ],
-    ids=["plain", "bom", "gzip", "zip", "zip with others"],
+    ids=["plain", "bom", "UTF-16", "semicolons", "gzip", "zip", "zip with others"],
 )
 def test_import_dataset_same_rows_in_other_formats(tmp_path: Path, content: bytes) -> None:
     dataset = imported(tmp_path, content)
@@ -135,7 +138,7 @@ def test_import_dataset_other_rows_are_next_version(tmp_path: Path) -> None:
     [
         (b"", "lacks the columns"),
         (b"id,comment_text,toxic\n1,x,0\n", "lacks the columns severe_toxic, obscene"),
-        (CSV.decode().encode("utf-16"), "lacks the columns"),
+        (CSV + b'last,"open,0,0,0,0,0,0\n', "Line 7: a quotation mark begins a cell that never ends"),
         (csv_bytes([]), "has no valid row"),
         (gzip.compress(CSV)[:-20], "damaged or unreadable archive"),
         (gzip.compress(CSV)[:20] + b"\0" * 50, "damaged or unreadable archive"),
@@ -146,7 +149,7 @@ def test_import_dataset_other_rows_are_next_version(tmp_path: Path) -> None:
     ids=[
         "empty",
         "too few columns",
-        "UTF-16",
+        "open quotation mark",
         "no rows",
         "cut gzip",
         "garbled gzip",
@@ -156,7 +159,7 @@ def test_import_dataset_other_rows_are_next_version(tmp_path: Path) -> None:
     ],
 )
 def test_import_dataset_unreadable_file(tmp_path: Path, content: bytes, message: str) -> None:
-    with pytest.raises(SourceError, match=message) as caught:
+    with pytest.raises((SourceError, TableError), match=message) as caught:
         imported(tmp_path, content)
     assert "\n" not in str(caught.value)
     assert not Dataset.objects.exists()

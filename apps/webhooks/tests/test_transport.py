@@ -14,7 +14,7 @@ from pytest_django import Settings
 
 from apps.webhooks import transport
 from apps.webhooks.exceptions import InvalidEndpointError, NoResponseError, ResponseTimeoutError
-from apps.webhooks.transport import post
+from apps.webhooks.transport import exchange
 from toxicmod.testing.receivers import Receiver, drip, raw_server, read_request
 
 SECONDS = 0.6
@@ -28,7 +28,7 @@ def private(settings: Settings) -> None:
 
 
 def send(port: int, scheme: str = "http", host: str = "127.0.0.1", **options: Any) -> transport.Response:
-    return post(url=f"{scheme}://{host}:{port}/", body=b"{}", headers={}, seconds=SECONDS, **options)
+    return exchange(url=f"{scheme}://{host}:{port}/", body=b"{}", headers={}, seconds=SECONDS, **options)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_post_receiver_that_never_reads_ends_at_deadline() -> None:
         start = time.monotonic()
         try:
             with pytest.raises(ResponseTimeoutError):
-                post(url=f"http://127.0.0.1:{port}/", body=b"x" * 50_000_000, headers={}, seconds=SECONDS)
+                exchange(url=f"http://127.0.0.1:{port}/", body=b"x" * 50_000_000, headers={}, seconds=SECONDS)
             assert time.monotonic() - start < LATEST
         finally:
             test_ended.set()
@@ -126,13 +126,13 @@ def test_post_closed_port() -> None:
 
 def test_post_does_not_follow_redirect(receiver: Receiver) -> None:
     receiver.status = 302
-    assert post(url=receiver.url, body=b"{}", headers={}).status == 302
+    assert exchange(url=receiver.url, body=b"{}", headers={}).status == 302
     assert len(receiver.got) == 1
 
 
 def test_post_encodes_international_url(receiver: Receiver) -> None:
     url = f"http://127.0.0.1:{receiver.server_port}/straße?q=ü b"
-    assert post(url=url, body=b"{}", headers={}).status == 200
+    assert exchange(url=url, body=b"{}", headers={}).status == 200
     assert receiver.got[0][2] == "/stra%C3%9Fe?q=%C3%BC%20b"
 
 
@@ -304,11 +304,11 @@ def test_post_resolves_once_and_tries_next_address(
 )
 def test_post_rejects_url(url: str) -> None:
     with pytest.raises((InvalidEndpointError, NoResponseError)) as caught:
-        post(url=url, body=b"", headers={}, seconds=5)
+        exchange(url=url, body=b"", headers={}, seconds=5)
     assert isinstance(caught.value, InvalidEndpointError) or "resolved" in str(caught.value)
 
 
 def test_post_rejects_header_injection(receiver: Receiver) -> None:
     url = f"http://127.0.0.1:{receiver.server_port}/a\r\nX-Evil: 1"
-    assert post(url=url, body=b"{}", headers={}).status == 200
+    assert exchange(url=url, body=b"{}", headers={}).status == 200
     assert "X-Evil" not in receiver.got[0][0]

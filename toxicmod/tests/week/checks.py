@@ -310,7 +310,12 @@ class Day:
             f" WHERE {part.where} AND p.created_at >= %s AND p.created_at < %s",
             part.begin, part.end,
         )  # fmt: skip
-        names = {"api": "REST API", "perspective": "Perspective-compatible API", "page": "Web page"}
+        names = {
+            "api": "REST API",
+            "openai": "OpenAI-compatible API",
+            "page": "Web page",
+            "perspective": "Perspective-compatible API",
+        }
         for plot, key in (
             ("by source", lambda row: names[row.source]),
             ("by version", lambda row: f"v{row.version}"),

@@ -175,6 +175,7 @@ class Week:
             perspective.analyze(self.writers.comment(rude=0.5))
             perspective.suggest(self.writers.comment(rude=0.5))
         perspective.batch(self.writers.comments(10))
+        perspective.create_moderation(self.writers.comments(5))
         self.visitor.try_comment(self.writers.comment(), is_right=True)
         self.visitor.try_comment(self.writers.comment(rude=1.0), is_right=False)
         self.visitor.call("GET", "/example", headers={"Accept": "application/json"})

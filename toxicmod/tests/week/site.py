@@ -83,6 +83,8 @@ def source_of(path: str) -> str | None:
         return "api"
     if path.startswith("/v1alpha1/") or path == "/batch":
         return "perspective"
+    if path.startswith("/v1/"):
+        return "openai"
     elsewhere = ("/static/", "/admin/", "/monitoring/", "/health", "/ready", "/metrics")
     return None if path.startswith(elsewhere) else "page"
 

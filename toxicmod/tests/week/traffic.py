@@ -179,6 +179,11 @@ class Platform(Client):
         }
         return self.api("POST", path, body | options)["results"]
 
+    def create_moderation(self, comments: list[Comment]) -> None:
+        """Score comments as a client of OpenAI's moderation API does."""
+        body = {"model": "omni-moderation-latest", "input": [comment.text for comment in comments]}
+        self.call("POST", "/v1/moderations", json=body, headers={"Authorization": f"Bearer {self.secret}"})
+
     def moderate(self, comment: Comment) -> dict[str, Any]:
         """Moderate a comment."""
         body = {

@@ -32,7 +32,8 @@ class ModerateRequest(StrictSerializer):
         default="",
         max_length=200,
         allow_blank=True,
-        help_text="Your id of the comment. A second request with the same id gets the first result.",
+        help_text="Your id of the comment. A second request with the same id and text gets the first result; "
+        "with another text it is a revision of the comment.",
     )
     context = ContextRequest(required=False)
     callback_url = serializers.URLField(
@@ -66,6 +67,7 @@ class ModerateResult(serializers.Serializer):
     outcome = serializers.ChoiceField(choices=Submission.Outcome.choices, help_text=OUTCOME_HELP)
     confidence = serializers.FloatField(help_text="The calibrated probability that supports the outcome.")
     reasons = ReasonResult(many=True)
+    revision = serializers.IntegerField(help_text="1, or more after the comment was edited.")
     queue_id = serializers.IntegerField(
         allow_null=True, help_text="The id of the queue item, if a moderator reviews it."
     )

@@ -52,7 +52,7 @@ class ModerateView(APIView):
     scope = Scope.PREDICT
 
     @extend_schema(
-        request=s.ModerateRequest, responses={200: s.ModerateResult, **CONFLICTS}, operation_id="moderate"
+        request=s.ModerateRequest, responses={200: s.ModerateResult, **PROBLEMS}, operation_id="moderate"
     )
     def post(self, request: Request) -> Response:
         data = s.ModerateRequest.validated(request.data)
@@ -80,6 +80,7 @@ def _serialize(result: actions.ModerationResult) -> dict[str, Any]:
         "outcome": submission.outcome,
         "confidence": submission.confidence,
         "reasons": submission.reasons,
+        "revision": submission.revision,
         "queue_id": result.item.pk if result.item else None,
         "probabilities": submission.prediction.probabilities,
         "model_version": submission.prediction.model_version.number,

@@ -13,7 +13,8 @@ from apps.training import scoring
 class Command(ProjectCommand):
     help = """Score a file of comments, of any size, in constant memory and on all cores.
 
-A .csv (also .csv.gz, .zip) is read by column, any other file as one comment per line. The output has, for
+A .csv or .tsv (also .csv.gz, .zip) is read by column, any other file as one comment per line. The
+separator and the encoding are found. The output has, for
 each comment in order, its id (the column `id`, or the number of the row, from 1), six probabilities, and
 the labels whose threshold is reached. It does not contain the text. No prediction is stored."""
     examples = """  manage.py score comments.csv --output scores.csv
@@ -28,7 +29,8 @@ the labels whose threshold is reached. It does not contain the text. No predicti
             "--format", choices=scoring.FORMATS, help="Default: by the suffix of the output, else csv."
         )
         parser.add_argument(
-            "--column", help="The CSV's column of texts (default: comment_text, text or comment)."
+            "--column",
+            help="The CSV's column of texts (default: comment_text, text, comment, …).",
         )
         parser.add_argument("--model", default="champion", help=VERSION_HELP)
         parser.add_argument("--threads", type=int, help="Number of scoring threads (default: one per core).")
