@@ -118,6 +118,9 @@ def test_google_api_python_client_by_its_discovery_url(
         "detectedLanguages": ["en"],
     }
     assert Feedback.objects.get().true_labels == {"toxic": True}
+    answer = client.comments().analyze(body=request | {"languages": ["id"]}).execute()
+    assert answer["languages"] == ["id"]  # scored, because the model is certain
+    request["comment"] = {"text": "Terima kasih banyak atas bantuan Anda"}
     with pytest.raises(
         HttpError, match="Attribute TOXICITY does not support request languages: id"
     ) as caught:

@@ -59,6 +59,11 @@ def resolve_here(host, port, *args, **kwargs):
         host, port = "127.0.0.1", int(os.environ["TEST_PORT"])
     return resolve(host, port, *args, **kwargs)
 socket.getaddrinfo = resolve_here
+class Socket(socket.socket):
+    def connect(self, address):
+        here = address[0] == {HOST!r}
+        return super().connect(("127.0.0.1", int(os.environ["TEST_PORT"])) if here else address)
+socket.socket = Socket
 """
 Run = Callable[[str, str, str], Any]
 
@@ -144,12 +149,10 @@ print(json.dumps([client.score(RUDE), client.score(RUDE, test="insult"), client.
 
 def test_perspectiveapi(run_client: Run, key: str) -> None:  # noqa: F811
     script = """
-from perspective import *
-from perspective.blocking import *
-from perspective.models import Attribute
-client = Perspective(KEY)
-score = client.score(RUDE, [Attribute.TOXICITY, Attribute.INSULT])
-print(json.dumps([float(score.TOXICITY), float(score.INSULT)]))
+from perspective import Attribute
+from perspective.blocking import Perspective
+score = Perspective(KEY).score(RUDE, [Attribute.TOXICITY, Attribute.INSULT])
+print(json.dumps([score.toxicity, score.insult]))
 """
     assert min(run_client("perspectiveapi", script, key)) > 0.5
 
@@ -165,7 +168,7 @@ print(json.dumps(client.analyze(RUDE, attributes=perspective.Attributes.{attribu
     if attributes == "All":
         key = create_api_key(actor=SYSTEM, name="zeros", zero_unsupported=True)[1]
     scores = run_client("perspective.py", script, key)
-    assert scores["TOXICITY"] > 50 or scores["TOXICITY"] > 0.5
+    assert scores["TOXICITY"] > 0.5
     if attributes == "All":
         assert scores["SPAM"] == 0
         assert scores["OBSCENE"] > 0
