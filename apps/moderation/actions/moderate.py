@@ -63,14 +63,13 @@ def moderate(
     """
     retry_keys = _retry_keys(text, api_key, community, external_id) if is_shared_id and external_id else []
 
-    def find_earlier() -> ModerationResult | None:
-        if retry_keys:
-            return _earlier_retry(retry_keys)
-        return _earlier(text, api_key, external_id) if external_id else None
-
     for attempt in range(_MAX_ATTEMPTS):
-        if result := find_earlier():
-            return result
+        # The comparison and the new revision use the same one. If another call stores a revision meanwhile,
+        # the insert violates a constraint.
+        previous = None if retry_keys else _newest_revision(api_key, external_id)
+        earlier = _earlier_retry(retry_keys) if retry_keys else previous
+        if earlier and (retry_keys or earlier.prediction.text_hash == predictions.text_hash(text)):
+            return ModerationResult(earlier, earlier.items.order_by("pk").first(), is_repeat=True)
         try:
             with transaction.atomic():
                 return _moderate(
@@ -80,7 +79,7 @@ def moderate(
                     author_ref=author_ref,
                     external_id=external_id,
                     session_id=session_id,
-                    previous=None if retry_keys else _newest_revision(api_key, external_id),
+                    previous=previous,
                     context=dict(context or {}),
                     callback_url=callback_url,
                     source=source,
@@ -104,11 +103,10 @@ def _retry_keys(text: str, api_key: APIKey | None, community: str, external_id: 
     ]
 
 
-def _earlier_retry(retry_keys: Sequence[str]) -> ModerationResult | None:
+def _earlier_retry(retry_keys: Sequence[str]) -> Submission | None:
     since = timezone.now() - RETRY_WINDOW
     submissions = Submission.objects.select_related("prediction").filter(created_at__gt=since)
-    submission = submissions.filter(retry_key__in=retry_keys).order_by("created_at").first()
-    return _repeat(submission) if submission else None
+    return submissions.filter(retry_key__in=retry_keys).order_by("created_at").first()
 
 
 def _newest_revision(api_key: APIKey | None, external_id: str) -> Submission | None:
@@ -118,17 +116,6 @@ def _newest_revision(api_key: APIKey | None, external_id: str) -> Submission | N
         api_key=api_key, external_id=external_id, retry_key=None
     )
     return submissions.order_by("-revision").first()
-
-
-def _earlier(text: str, api_key: APIKey | None, external_id: str) -> ModerationResult | None:
-    submission = _newest_revision(api_key, external_id)
-    if submission is None or submission.prediction.text_hash != predictions.text_hash(text):
-        return None
-    return _repeat(submission)
-
-
-def _repeat(submission: Submission) -> ModerationResult:
-    return ModerationResult(submission, submission.items.order_by("pk").first(), is_repeat=True)
 
 
 def _moderate(
