@@ -107,7 +107,7 @@ def decide_item(
 def connect_platform(decision: Decision, **fields: Any) -> Connection:
     """Return a connection through which the comment came, was flagged, and gets the decision."""
     platform = Connection(platform="discourse", community=decision.submission.community, **fields)
-    save_connection(actor=SYSTEM, connection=platform, secret="secret", token="token")
+    save_connection(actor=SYSTEM, connection=platform, secret=str(platform.pk), token=str(platform.pk))
     comment = ReceivedComment.objects.create(submission=decision.submission, connection=platform)
     PlatformAction.objects.create(comment=comment, kind=PlatformAction.Kind.FLAG)
     PlatformAction.objects.create(comment=comment, decision=decision, kind=decision.action)

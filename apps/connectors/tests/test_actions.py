@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.utils import timezone
+from django.utils.crypto import get_random_string
 from pytest_django import Settings
 
 from apps.accounts.models import User
@@ -314,7 +315,7 @@ def test_secrets_are_stored_encrypted(connect: Connect, settings: Settings) -> N
     assert connection.token == "token of the platform"
     assert "token" not in connection.encrypted_token
     assert "secret" not in connection.encrypted_secret
-    settings.SECRET_KEY = "another" * 8
+    settings.SECRET_KEY = get_random_string(64)
     assert connection.token == connection.secret == ""
 
 
