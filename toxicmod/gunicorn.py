@@ -44,7 +44,7 @@ def on_starting(server: Any) -> None:
     from django.db import connections
     from django.urls import reverse
 
-    from apps.api.perspective import languages
+    from apps.classifier import languages
     from apps.classifier.scorer import warm
     from apps.registry import serving
     from apps.registry.exceptions import NoModelError

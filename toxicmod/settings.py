@@ -299,6 +299,9 @@ LABELS_PER_DAY = env.int("LABELS_PER_DAY", default=50)
 TRAIN_AFTER_LABELS = env.int("TRAIN_AFTER_LABELS", default=500)
 TRAIN_AFTER_DAYS = env.int("TRAIN_AFTER_DAYS", default=0)
 SHADOW_SHARE = env.float("SHADOW_SHARE", default=0.2)
+# What the encoder reads: auto (what reading may change), always or never; and a folder with another encoder.
+ENCODER = env.str("ENCODER", default="auto")
+ENCODER_DIR = env.str("ENCODER_DIR", default="")
 MLFLOW_TRACKING_URI = env.str("MLFLOW_TRACKING_URI", default=f"sqlite:///{DATA_DIR / 'mlflow.sqlite3'}")
 MLFLOW_ARTIFACTS = env.str("MLFLOW_ARTIFACTS", default=str(DATA_DIR / "mlflow-artifacts"))
 

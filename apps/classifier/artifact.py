@@ -25,7 +25,8 @@ from .kernels.scoring import MAX_DEPTH
 from .labels import LABELS
 from .normalise import table_sha256
 
-FORMAT_VERSION = 1
+# Models with an encoder have format 3, others 1. There was no format 2.
+FORMAT_VERSION = 3
 MANIFEST, WEIGHTS = "manifest.json", "weights.npz"
 _NODE_ARRAYS = {"node_input": np.int32, "node_threshold": np.float32, "node_left": np.int32}
 _REQUIRED = ("format_version", "labels", "weights_sha256", "thresholds", "normaliser", "features")
@@ -92,7 +93,7 @@ class Artifact:
         np.savez_compressed(buffer, **unpack_arrays(model))  # type: ignore[arg-type]  # numpy's own stub
         weights = buffer.getvalue()
         manifest = metadata | {
-            "format_version": FORMAT_VERSION,
+            "format_version": FORMAT_VERSION if "encoder" in metadata else 1,
             "labels": LABELS,
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
             "normaliser": {"table_sha256": table_sha256()},
@@ -186,7 +187,27 @@ class Artifact:
             )
         if not all(type(value) in (int, float) and 0 <= value <= MAX_VALUE for value in thresholds.values()):
             raise ArtifactError("A threshold is not a number of 0 or more: retrain the model.")
+        if "encoder" in manifest:
+            _check_encoder(manifest["encoder"])
         return manifest
+
+
+def _check_encoder(encoder: Any) -> None:
+    """Raise ArtifactError unless the manifest's entry has the weights of a `reading.Head`."""
+    try:
+        weights = np.array([encoder["head"][label] for label in LABELS], np.float64)
+        is_valid = (
+            set(encoder) == {"sha256", "head", "read_from"}
+            and isinstance(encoder["sha256"], str)
+            and weights.shape == (LABEL_COUNT, 3)
+            and bool(np.all(np.abs(weights) <= MAX_VALUE))
+            and type(encoder["read_from"]) in (int, float)
+            and 0 <= encoder["read_from"] <= 1
+        )
+    except (KeyError, TypeError, ValueError, OverflowError):
+        is_valid = False
+    if not is_valid:
+        raise ArtifactError("The weights of the encoder are damaged: retrain the model.")
 
 
 def _read_bounded(path: Path, limit: int) -> bytes:

@@ -55,6 +55,11 @@ class TrainingConfig:
     l2_regularization: float = 5.0
     max_bins: int = 64
 
+    # Reading. The prior variance of both levels' weights, and the share of natural traffic that is read.
+    head_variance: float = 0.01
+    read_share: float = 0.28
+    min_read_rows: int = 500  # texts that the encoder was not trained on, to fit the weights and thresholds
+
     # Thresholds: the highest recall at this precision, if it is at least the minimum; otherwise the best F1.
     target_precision: float = 0.75
     min_recall: float = 0.25

@@ -4,24 +4,44 @@ Serving processes import this module, so it does not import scikit-learn.
 """
 
 import hashlib
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from . import encoder, languages
 from .artifact import Artifact
+from .encoder import Encoder, EncoderError, Mode
 from .kernels.layout import LABEL_COUNT, STACKING_NAMES, ScorerArrays, Workspace
 from .kernels.normalisation import normalise_codes
 from .kernels.scoring import final_logits, score_text, score_texts, stacking_features, word_contributions
 from .labels import LABELS
 from .normalise import codes_of, table
 
+logger = logging.getLogger(__name__)
+
 _TEXTS_PER_BATCH, _CODES_PER_BATCH = 512, 1 << 19
+# Reading takes a hundred times as long, so smaller batches share it better between threads.
+_READ_TEXTS_PER_BATCH = 32
 _MAX_STAMP = 1 << 32
+_TINY = 1e-15
+
+
+class Scores(NamedTuple):
+    """The scores of texts.
+
+    Attributes:
+        probabilities: (n, labels) float64, in the order of LABELS.
+        was_read: (n,) bool, whether the encoder read the text.
+    """
+
+    probabilities: np.ndarray
+    was_read: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -37,9 +57,9 @@ class Span:
 class Explanation:
     """The reasons for a score: `intercepts + sum of spans + adjustments == logits`, all (6,) float64.
 
-    The adjustment is the difference that the second stage and calibration make to the linear logit.
-    Probabilities are the logistic function of the logits. Spans are in order and do not overlap; offsets
-    count code points.
+    The adjustment is the difference that the second stage, calibration and the encoder make to the linear
+    logit. Probabilities are the logistic function of the logits. Spans are in order and do not overlap;
+    offsets count code points.
     """
 
     logits: np.ndarray
@@ -76,43 +96,115 @@ class _ThreadState(threading.local):
 
 
 class Scorer:
-    """An immutable model in memory; every method may be called from any thread."""
+    """An immutable model in memory; every method may be called from any thread.
 
-    def __init__(self, manifest: dict[str, Any], model: ScorerArrays) -> None:
+    The first level scores every text by its n-grams. The encoder reads what the first level does not score
+    as harmless, and what is not surely English. For English text, the logit of a label is then a weighted sum
+    of both levels' logits. The less probable English is, the more the encoder's logit counts alone.
+    """
+
+    def __init__(
+        self,
+        manifest: dict[str, Any],
+        model: ScorerArrays,
+        reader: Encoder | None = None,
+        mode: Mode = Mode.AUTO,
+    ) -> None:
         self.manifest = manifest
         self.thresholds = np.array([manifest["thresholds"][label] for label in LABELS], np.float64)
-        self.languages: tuple[str, ...] = tuple(manifest.get("languages", ("en",)))  # ISO 639-1
         self.model = ScorerArrays(*(np.ascontiguousarray(array) for array in model))
         self._table = table()
         self._state = _ThreadState(len(model.weights))
+        self._encoder = None if mode == Mode.NEVER else reader
+        if self._encoder:
+            head = manifest["encoder"]
+            self._head = np.array([head["head"][label] for label in LABELS], np.float64).T
+            self._read_from = 0.0 if mode == Mode.ALWAYS else head["read_from"]
 
     @classmethod
     def load(cls, artifact: Artifact, expected_sha256: str | None = None) -> Self:
-        """Load the model of an artifact.
+        """Load the model of an artifact, and the encoder that it was fitted with.
+
+        If this process has another encoder, nothing is read, and a warning is logged.
 
         Raises:
             ArtifactError: The artifact is damaged, too new or not the expected one.
         """
-        return cls(*artifact.open(expected_sha256))
+        manifest, model = artifact.open(expected_sha256)
+        mode, reader = encoder.configuration.mode, None
+        if "encoder" in manifest and mode != Mode.NEVER:
+            try:
+                reader = encoder.load(encoder.configuration.folder)
+                if reader.sha256 != manifest["encoder"]["sha256"]:
+                    raise EncoderError("The model was fitted with another encoder: retrain the model.")
+            except EncoderError as error:
+                logger.warning("Comments are scored by their words only. %s", error)
+                reader = None
+        return cls(manifest, model, reader, mode)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages that the model scores, as ISO 639-1 codes; English comes first."""
+        return ("en", *self._encoder.languages) if self._encoder else ("en",)
 
     def score(self, text: str) -> np.ndarray:
         """Return the (6,) float64 probabilities of any string, in the order of LABELS."""
-        return self._score(score_text, text, np.array([len(text)]), len(text))[0]
+        return self.rate([text]).probabilities[0]
 
     def score_many(self, texts: Sequence[str], threads: int | None = None) -> np.ndarray:
         """Return the (n, 6) float64 probabilities; `threads` defaults to the cores this process may use."""
-        batches = list(_batches(texts))
+        return self.rate(texts, threads).probabilities
+
+    def rate(self, texts: Sequence[str], threads: int | None = None) -> Scores:
+        """Return the scores of texts; `threads` defaults to the cores this process may use."""
+        batches = list(_batches(texts, _READ_TEXTS_PER_BATCH if self._encoder else _TEXTS_PER_BATCH))
         threads = min(threads or len(os.sched_getaffinity(0)), len(batches))
         if threads <= 1:
-            parts = [self._score_batch(batch) for batch in batches]
+            parts = [self._rate_batch(batch) for batch in batches]
         else:
             with ThreadPoolExecutor(threads) as pool:
-                parts = list(pool.map(self._score_batch, batches))
-        return np.concatenate(parts) if parts else np.empty((0, LABEL_COUNT))
+                parts = list(pool.map(self._rate_batch, batches))
+        if len(parts) == 1:
+            return parts[0]
+        if not parts:
+            return Scores(np.empty((0, LABEL_COUNT)), np.zeros(0, bool))
+        return Scores(*map(np.concatenate, zip(*parts, strict=True)))
 
-    def _score_batch(self, texts: Sequence[str]) -> np.ndarray:
-        lengths = np.array([len(text) for text in texts])
-        return self._score(score_texts, "".join(texts), np.cumsum(lengths), int(lengths.max()))
+    def _rate_batch(self, texts: Sequence[str]) -> Scores:
+        if len(texts) == 1:
+            probabilities = self._score(score_text, texts[0], np.array([len(texts[0])]), len(texts[0]))
+        else:
+            lengths = np.array([len(text) for text in texts])
+            probabilities = self._score(score_texts, "".join(texts), np.cumsum(lengths), int(lengths.max()))
+        was_read = np.zeros(len(texts), bool)
+        if self._encoder:
+            first = probabilities.clip(_TINY, 1 - _TINY)
+            first = np.log(first / (1 - first))
+            for row, text in enumerate(texts):
+                logits = self._read(text, first[row])
+                if logits is not None:
+                    probabilities[row] = _logistic(logits)
+                    was_read[row] = True
+        return Scores(probabilities, was_read)
+
+    def _read(self, text: str, first: np.ndarray) -> np.ndarray | None:
+        """Return the (labels,) logits of a text after reading it, or None if it need not be read.
+
+        Args:
+            first: (labels,) calibrated logits of the first level.
+        """
+        if self._encoder is None:
+            return None
+        language, english = languages.identify(text)
+        is_english = english >= languages.CONFIDENCE
+        if is_english and _logistic(first.max()) < self._read_from:
+            return None
+        (logits,) = self._encoder.logits([text]).astype(np.float64)
+        first_weight, encoder_weight, offset = self._head
+        combined: np.ndarray = first_weight * first + encoder_weight * logits + offset
+        if is_english:
+            return combined
+        return english * combined + (1 - english) * self._encoder.calibrate(logits, language)
 
     def _score(self, kernel: Callable[..., int], text: str, ends: np.ndarray, longest: int) -> np.ndarray:
         probabilities = np.empty((len(ends), LABEL_COUNT))
@@ -142,6 +234,9 @@ class Scorer:
             codes, self._table, workspace, self.model, state.last_seen, start, state.inputs
         )
         final_logits(state.inputs, self.model, logits)
+        read = self._read(text, logits)
+        if read is not None:
+            logits = read
         occurrences = np.zeros(len(self.model.weights), np.int32)
         count = word_contributions(codes, self._table, workspace, self.model, occurrences, contributions)
         contributions = contributions[:count]
@@ -168,11 +263,16 @@ class Scorer:
         return hashlib.blake2b(workspace.normalised[:n].tobytes(), digest_size=16).digest()
 
 
-def _batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+def _logistic(logits: np.ndarray) -> np.ndarray:
+    probabilities: np.ndarray = 1 / (1 + np.exp(-logits))
+    return probabilities
+
+
+def _batches(texts: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     begin, codes = 0, 0
     for i, text in enumerate(texts):
         codes += len(text)
-        if i + 1 - begin == _TEXTS_PER_BATCH or codes > _CODES_PER_BATCH:
+        if i + 1 - begin == size or codes > _CODES_PER_BATCH:
             yield texts[begin : i + 1]
             begin, codes = i + 1, 0
     if begin < len(texts):
@@ -180,7 +280,8 @@ def _batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def warm(scorer: Scorer) -> None:
-    """Compile the kernels that serving calls, or load them from numba's cache."""
+    """Compile the kernels that serving calls, or load them from numba's cache; read a text."""
+    languages.load()
     scorer.score("warm")
     scorer.score_many(["warm", "up"], threads=1)
     scorer.explain("warm")

@@ -22,6 +22,7 @@ from .kernels.layout import LABEL_COUNT, STACKING_NAMES, ScorerArrays, Stacking
 from .labels import LABELS
 from .linear import fit_logistic, naive_bayes_log_ratios
 from .normalise import normalise
+from .reading import Head, Readings, fit_head
 from .second_stage import Trees, fit_calibration, fit_trees, stacking_matrix, with_trees
 
 Progress = Callable[[str, float], None]
@@ -39,9 +40,10 @@ class TwoLevelModel:
     trees: Trees
     config: TrainingConfig
     rows: int
+    head: Head | None = None  # None if no encoder reads
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the (n, labels) calibrated probabilities by sparse matrix and scikit-learn.
+        """Return the first level's (n, labels) probabilities by sparse matrix and scikit-learn.
 
         Tests compare the scorer with it.
         """
@@ -63,6 +65,8 @@ class TwoLevelModel:
             "settings": asdict(self.config) | {"min_df": self.ngrams.min_df, "rows": self.rows},
             "threshold_rules": dict(zip(LABELS, self.threshold_rules, strict=True)),
         }
+        if self.head:
+            environment["encoder"] = self.head.describe()
         return Artifact.build(self.arrays, self.thresholds, environment | metadata)
 
 
@@ -72,6 +76,7 @@ def fit(
     config: TrainingConfig | None = None,
     *,
     sample_weight: np.ndarray | None = None,
+    readings: Readings | None = None,
     progress: Progress | None = None,
 ) -> TwoLevelModel | Baseline:
     """Fit a recipe.
@@ -81,6 +86,7 @@ def fit(
         config: The defaults of `TrainingConfig` if None.
         sample_weight: (n,) weight of each row; `evaluation.natural_weights` give calibration and thresholds
             for the natural rate of labels.
+        readings: The encoder's logits; without them, the model scores by words only.
         progress: Called with each stage's name and the completed fraction.
 
     Raises:
@@ -97,13 +103,18 @@ def fit(
         raise ValueError(f"sample_weight must be {len(texts)} numbers of at least 0")
     report = progress or (lambda stage, fraction: None)
     if config.recipe == "two_level":
-        return _fit_two_level(list(texts), labels, weight, config, report)
+        return _fit_two_level(list(texts), labels, weight, config, readings, report)
     report("fit", 0.0)
     return fit_baseline(config.recipe, texts, labels)
 
 
 def _fit_two_level(
-    texts: list[str], labels: np.ndarray, weight: np.ndarray, config: TrainingConfig, report: Progress
+    texts: list[str],
+    labels: np.ndarray,
+    weight: np.ndarray,
+    config: TrainingConfig,
+    readings: Readings | None,
+    report: Progress,
 ) -> TwoLevelModel:
     report("features", 0.0)
     rows = augment(texts, labels, weight, config)
@@ -121,15 +132,32 @@ def _fit_two_level(
     trees = fit_trees(inputs, rows, np.ones(len(inputs), bool), config)
     slope, offset = fit_calibration(out_of_fold, labels, weight, config)
     arrays = with_trees(arrays, trees)._replace(slope=slope, offset=offset)
+    logits, head = out_of_fold * slope + offset, None
+    if readings:
+        report("reading", 0.85)
+        head, rows_read, read = _fit_head(texts, labels, weight, logits, readings, config)
+        if len(rows_read) >= config.min_read_rows:
+            logits, labels, weight = read, labels[rows_read], weight[rows_read]
     thresholds, rules = choose_thresholds(
-        labels,
-        expit(out_of_fold * slope + offset),
-        weight,
-        precision=config.target_precision,
-        min_recall=config.min_recall,
+        labels, expit(logits), weight, precision=config.target_precision, min_recall=config.min_recall
     )
     report("done", 1.0)
-    return TwoLevelModel(arrays, thresholds, rules, ngrams, trees, config, len(texts))
+    return TwoLevelModel(arrays, thresholds, rules, ngrams, trees, config, len(texts), head)
+
+
+def _fit_head(
+    texts: list[str],
+    labels: np.ndarray,
+    weight: np.ndarray,
+    first: np.ndarray,
+    readings: Readings,
+    config: TrainingConfig,
+) -> tuple[Head, np.ndarray, np.ndarray]:
+    """Return the head, the rows that the encoder was not trained on, and their combined logits."""
+    rows = readings.unseen(texts)
+    logits = readings.logits([texts[row] for row in rows])
+    head = fit_head(readings.sha256, first[rows], logits, labels[rows], weight[rows], config)
+    return head, rows, head.combine(first[rows], logits)
 
 
 def _fit_first_stage(

@@ -28,11 +28,10 @@ from apps.classifier.encoder_training.examples import (
 from apps.training import datasets
 from apps.training.exceptions import SourceError, TrainingError
 from apps.training.models import Dataset
+from apps.training.readings import SECOND_LEVEL
 
-# Fractions of the texts, by their hash. A second level on top of the logits needs texts that the encoder was
-# not trained on.
+# Fraction of the texts, by their hash.
 HELD_OUT = 0.115  # more than `datasets.HELD_OUT`, because that split is stratified
-SECOND_LEVEL = 0.25
 COMMON_WORDS = {"en": 10_000}
 COMMON_WORDS_ELSEWHERE = 1_500
 WORDS_FOR_VOCABULARY = 20_000

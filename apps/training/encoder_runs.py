@@ -13,17 +13,20 @@ from typing import Any
 
 import huggingface_hub
 import numpy as np
-import onnxruntime
 import torch
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from tokenizers import Tokenizer
 
-from apps.classifier.encoder_training.config import EncoderConfig, Progress
+from apps.classifier import encoder
+from apps.classifier.encoder_training.config import LANGUAGES, EncoderConfig, Progress
 from apps.classifier.encoder_training.examples import Examples, concatenate
-from apps.classifier.encoder_training.export import export
+from apps.classifier.encoder_training.export import export, write_manifest
 from apps.classifier.encoder_training.fitting import Texts, find_device, fit
 from apps.classifier.encoder_training.network import Encoder
 from apps.classifier.encoder_training.vocabulary import cut_tokenizer, dump_tokenizer, select_pieces
+from apps.classifier.evaluation import calibration_error
 from apps.classifier.labels import LABELS
 from apps.training import encoder_data
 from apps.training.encoder_data import Source
@@ -34,6 +37,9 @@ MAX_CHARACTERS = 3_000
 TEXTS_PER_CALL = 1_000
 LOSSES = "losses.json"
 MIN_ROWS = 10  # with a label, and without it, for its ROC-AUC
+MIN_CALIBRATION_ROWS = 250  # about an eighth of a source's texts: those of 2,000 labelled ones
+MIN_CALIBRATION_POSITIVES = 20  # and as many negatives
+MIN_SUPPORTED_AREA = 0.85
 PADDING = 1  # the id of XLM-R's <pad>
 Report = Callable[[str, Progress | None], None]
 
@@ -85,12 +91,10 @@ def train(
     torch.manual_seed(config.seed)
     model = Encoder(folder, kept, config.layers, config.dropout).to(find_device())
     encode = _encoder_of_texts(tokenizer, config.max_pieces)
-    training_texts: set[str] = set()
     phases = 1 + config.mixtures
     for number in range(1, phases + 1):
         report(f"Preparing phase {number} of {phases}", None)
         examples = _phase_examples(work / f"phase-{number}.json.gz", training, config, number)
-        training_texts.update(examples.texts)
 
         def report_phase(progress: Progress, number: int = number) -> None:
             _add_loss(work / LOSSES, f"loss/phase {number}", progress)
@@ -110,9 +114,11 @@ def train(
             tokenizer,
             output,
             max_pieces=config.max_served_pieces,
-            training_texts=training_texts,
             description={**description, "phases": number},
         )
+    report("Calibrating", None)
+    unseen = [source.take(parts[source.name]["second_level"]) for source in sources]
+    calibrate(output, unseen)
     report("Evaluating", None)
     held_out = [source.take(parts[source.name]["held_out"]) for source in sources]
     params = {"base": base, **description["config"]}
@@ -199,33 +205,80 @@ def _encoder_of_texts(tokenizer: str, max_pieces: int) -> Callable[[list[str]], 
     return encode
 
 
-def evaluate(folder: Path, sources: list[Source]) -> dict[str, dict[str, float]]:
-    """Return the ROC-AUC of the exported encoder for each label and source, and of `toxic` for each language.
+def calibrate(folder: Path, sources: list[Source]) -> None:
+    """Add to the manifest the calibration of each language other than English, by Platt scaling.
 
-    Labels of which a source has fewer than ten positives or ten negatives are left out.
+    Languages with fewer than MIN_CALIBRATION_ROWS texts share one.
+
+    Args:
+        sources: texts that the encoder was not trained on.
     """
-    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-    manifest = json.loads((folder / "manifest.json").read_text())
-    encode = _encoder_of_texts((folder / "tokenizer.json").read_text(), manifest["max_pieces"])
-    logits = []
+    reader = encoder.Encoder(folder)
+    manifest = json.loads((folder / encoder.MANIFEST).read_text())
+    examples = concatenate(
+        [source.examples for source in sources if set(source.examples.languages) != {"en"}]
+    )
+    logits, languages = reader.logits(examples.texts), np.array(examples.languages)
+    common = _calibration(logits, examples.labels, {label: [1.0, 0.0] for label in LABELS})
+    manifest["calibration"] = {encoder.OTHER_LANGUAGES: common}
+    for language in sorted(set(examples.languages)):
+        rows = languages == language
+        if rows.sum() >= MIN_CALIBRATION_ROWS:
+            manifest["calibration"][language] = _calibration(logits[rows], examples.labels[rows], common)
+    write_manifest(folder, manifest)
+
+
+def _calibration(
+    logits: np.ndarray, labels: np.ndarray, default: dict[str, list[float]]
+) -> dict[str, list[float]]:
+    """Return slope and offset of each label; the default for labels with few positives or negatives."""
+    result = {}
+    for column, label in enumerate(LABELS):
+        known = labels[:, column] >= 0
+        y = labels[known, column]
+        result[label] = default[label]
+        if min(y.sum(), len(y) - y.sum()) >= MIN_CALIBRATION_POSITIVES:
+            regression = LogisticRegression(C=1e6).fit(logits[known][:, [column]], y)
+            result[label] = [regression.coef_.item(), regression.intercept_.item()]
+    return result
+
+
+def evaluate(folder: Path, sources: list[Source]) -> dict[str, dict[str, float]]:
+    """Return the exported encoder's ROC-AUC for each label and source, and add languages to the manifest.
+
+    Labels of which a source has fewer than ten positives or ten negatives are left out. The manifest gets for
+    each language other than English its state, the number of held-out texts, and for `toxic` the ROC-AUC, as
+    the mean of its sources, and the expected calibration error.
+    """
+    reader = encoder.Encoder(folder)
+    manifest = json.loads((folder / encoder.MANIFEST).read_text())
+    result: dict[str, dict[str, float]] = {}
+    parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for source in sources:
-        rows = np.zeros((len(source.examples), len(LABELS)), np.float32)
-        for number, ids in enumerate(encode(source.examples.texts)):
-            pieces = np.array([ids], np.int64)
-            (rows[number : number + 1],) = session.run(
-                None, {"input_ids": pieces, "attention_mask": np.ones_like(pieces)}
+        logits = reader.logits(source.examples.texts)
+        result[source.name] = _areas(source.examples.labels, logits)
+        (language,) = set(source.examples.languages)
+        if "toxic" in result[source.name] and language != "en":
+            y = source.examples.labels[:, 0]
+            parts.setdefault(language, []).append(
+                (y[y >= 0], expit(reader.calibrate(logits, language)[y >= 0, 0]))
             )
-        logits.append(rows)
-    result = {
-        source.name: _areas(source.examples.labels, rows)
-        for source, rows in zip(sources, logits, strict=True)
-    }
-    all_examples = concatenate([source.examples for source in sources])
-    all_logits, languages = np.concatenate(logits), np.array(all_examples.languages)
-    for language in sorted(set(all_examples.languages)):
-        of_language = languages == language
-        if "toxic" in (areas := _areas(all_examples.labels[of_language], all_logits[of_language])):
-            result[language] = {"toxic": areas["toxic"]}
+    for language in LANGUAGES:
+        if language == "en":
+            continue
+        entry: dict[str, Any] = {"state": "experimental"}
+        if of_language := parts.get(language):
+            area = float(np.mean([roc_auc_score(y, p) for y, p in of_language]))
+            y, p = map(np.concatenate, zip(*of_language, strict=True))
+            entry = {
+                "state": "supported" if area >= MIN_SUPPORTED_AREA else "experimental",
+                "texts": len(y),
+                "roc_auc": round(area, 4),
+                "ece": round(calibration_error(y, p, np.ones(len(y))), 4),
+            }
+            result[language] = {"toxic": area}
+        manifest["languages"][language] = entry
+    write_manifest(folder, manifest)
     return result
 
 

@@ -12,7 +12,6 @@ from django.db import transaction
 
 from apps.accounts.attribute_counts import count_unsupported
 from apps.accounts.models import APIKey
-from apps.api.perspective import languages
 from apps.api.perspective.attributes import (
     MAX_NAME,
     PROBABILITY,
@@ -26,6 +25,7 @@ from apps.api.perspective.attributes import (
 from apps.api.perspective.exceptions import invalid_argument, language_not_supported
 from apps.api.perspective.spans import find_sentences, utf16_length
 from apps.api.problems import shorten
+from apps.classifier import languages
 from apps.classifier.labels import LABELS
 from apps.core.batches import map_batch
 from apps.moderation import actions as moderation

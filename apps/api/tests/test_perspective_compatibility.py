@@ -10,8 +10,9 @@ from pytest_django import Settings
 from apps.accounts.actions import create_api_key
 from apps.accounts.attribute_counts import OTHERS, count_unsupported, store_counts
 from apps.accounts.models import APIKey, UnsupportedAttribute
-from apps.api.perspective import actions, languages
+from apps.api.perspective import actions
 from apps.api.perspective.spans import find_sentences
+from apps.classifier import languages
 from apps.classifier.labels import LABELS
 from apps.core.permissions import SYSTEM
 from apps.predictions.models import Prediction

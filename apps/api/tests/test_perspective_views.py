@@ -18,11 +18,12 @@ from pytest_django import Settings
 
 from apps.accounts.actions import LOOKUP_SECONDS, create_api_key, revoke_api_key
 from apps.accounts.models import APIKey
-from apps.api.perspective import actions, languages
+from apps.api.perspective import actions
 from apps.api.perspective.attributes import LABEL_OF
 from apps.api.perspective.exceptions import PerspectiveError
 from apps.api.perspective.rendering import RESPONSE_FIELDS, parse_mask, select
 from apps.api.perspective.spans import find_sentences, utf16_length
+from apps.classifier import languages
 from apps.classifier.labels import LABELS
 from apps.core.permissions import SYSTEM
 from apps.moderation.actions import install_default_policy

@@ -4,7 +4,6 @@ import copy
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,14 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
+from apps.classifier.encoder import FORMAT, GRAPH, MANIFEST, OTHER_LANGUAGES, TOKENIZER
 from apps.classifier.labels import LABELS
-from apps.classifier.normalise import normalise
 
 from .network import Encoder
 
 OPSET = 18
 # The word embeddings have 4 bits a weight and a scale for so many weights of a piece.
 EMBEDDING_BLOCK = 32
-FORMAT = 1
-FILES = ("model.onnx", "tokenizer.json", "training_texts.npy")
 
 
 def export(
@@ -32,10 +29,9 @@ def export(
     folder: Path,
     *,
     max_pieces: int,
-    training_texts: Iterable[str],
     description: dict[str, Any],
 ) -> None:
-    """Write `model.onnx`, `tokenizer.json`, `training_texts.npy` and `manifest.json`.
+    """Write `model.onnx`, `tokenizer.json` and `manifest.json`, without calibration.
 
     The graph has the inputs `input_ids` and `attention_mask`, int64 of (texts, pieces), and the output
     `logits`, float32 of (texts, labels). Matrices have 7 bits a weight and a scale per column, word
@@ -44,8 +40,6 @@ def export(
     Args:
         tokenizer: the content of `tokenizer.json`.
         folder: is created if it does not exist.
-        training_texts: the texts that trained the model. The file has the sorted `training_key` of each, so
-            that a model on top of the logits can be fitted on texts that are new to the encoder.
         max_pieces: the most pieces of a text that the encoder reads.
         description: what the manifest says besides the files: settings, data and figures.
     """
@@ -64,24 +58,23 @@ def export(
         )
         graph = onnx.load(quantised)
     _quantise_embedding(graph, model.body.embeddings.word_embeddings.weight.detach().cpu().numpy())
-    (folder / "model.onnx").write_bytes(graph.SerializeToString())
-    (folder / "tokenizer.json").write_text(tokenizer)
-    keys = np.unique(np.fromiter(map(training_key, training_texts), np.uint32))
-    np.save(folder / "training_texts.npy", keys)
+    (folder / GRAPH).write_bytes(graph.SerializeToString())
+    (folder / TOKENIZER).write_text(tokenizer)
     manifest = {
         "format": FORMAT,
         "labels": list(LABELS),
         "max_pieces": max_pieces,
-        "files": {name: _describe(folder / name) for name in FILES},
+        "files": {name: _describe(folder / name) for name in (GRAPH, TOKENIZER)},
+        "languages": {},
+        "calibration": {OTHER_LANGUAGES: {label: [1.0, 0.0] for label in LABELS}},
         **description,
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    write_manifest(folder, manifest)
 
 
-def training_key(text: str) -> int:
-    """Return 32 bits of a digest of the normalised text."""
-    normalised = normalise(text)[0].encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(normalised, digest_size=4).digest(), "little")
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest of exported files."""
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
 
 
 def _describe(path: Path) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from apps.classifier.scorer import Scorer
 from apps.registry import actions as registry
 from apps.registry import tracking
 from apps.registry.exceptions import TrackingError
-from apps.training import datasets
+from apps.training import datasets, readings
 from apps.training.exceptions import RunStoppedError, TrainingBusyError, TrainingError
 from apps.training.models import TrainingRun
 
@@ -251,6 +251,7 @@ def _fit(
         rows.labels,
         config,
         sample_weight=rows.weights,
+        readings=readings.open_readings(),
         progress=lambda stage, fraction: step(f"{title}: {stage}", begin + (end - begin) * fraction),
     )
     return fitted, time.perf_counter() - start

@@ -28,7 +28,7 @@ import numpy as np
 from numba import njit
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-from apps.classifier.normalise import HOMOGLYPHS, normalise
+from .normalise import HOMOGLYPHS, normalise
 
 SUPPORTED = "en"
 PERSPECTIVE = [
@@ -95,6 +95,7 @@ OTHERS = [
     *("tl", "tr", "uk", "ur", "uz", "vi", "yo", "zu"),
 ]
 ALL = [*PERSPECTIVE, *OTHERS]
+_ENGLISH = ALL.index(SUPPORTED)
 UNKNOWN = "und"  # ISO 639-2: undetermined
 # Languages by script, the most common one first; a script is the first word of its characters' names.
 _LANGUAGES_OF = {
@@ -369,3 +370,16 @@ def _language_of_scripts(text: str, counts: dict[str, int], supported: Sequence[
 def base_language(tag: str) -> str:
     """Return the language of a BCP 47 tag: `en` for `en-GB`."""
     return tag.replace("_", "-").lower().partition("-")[0]
+
+
+def identify(text: str) -> tuple[str, float]:
+    """Return the most probable language of a text's first characters, and the probability of English.
+
+    Obfuscated English looks like other languages, so the text also counts as normalised.
+    """
+    head = text[:HEAD]
+    probabilities = find_probabilities(head)
+    english = probabilities[_ENGLISH]
+    if english < CONFIDENCE:
+        english = max(english, find_probabilities(normalise(head)[0])[_ENGLISH])
+    return ALL[int(np.argmax(probabilities))], float(english)

@@ -1,0 +1,123 @@
+"""Reads comments with the trained encoder: six logits of each text. `scorer` and `training` call it.
+
+`manage.py train_encoder` writes the files. ONNX Runtime and tokenizers are imported when an encoder is
+loaded, so that processes that never read do not pay for them.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .labels import LABELS
+
+FORMAT = 2
+FOLDER = Path(__file__).parent / "data" / "encoder"
+MANIFEST, GRAPH, TOKENIZER = "manifest.json", "model.onnx", "tokenizer.json"
+# The manifest's calibration for languages with too few labelled texts for one of their own.
+OTHER_LANGUAGES = "other"
+# More characters than a piece has in any text that a person wrote.
+CHARACTERS_PER_PIECE = 24
+
+
+class Mode(StrEnum):
+    """Which comments the encoder reads."""
+
+    AUTO = "auto"  # those for which reading may change the result, and all that are not surely English
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class EncoderError(ValueError):
+    """The encoder can't be used; the message is one sentence with the reason and what to do."""
+
+
+class Encoder:
+    """An encoder in memory; every method may be called from any thread.
+
+    Raises:
+        EncoderError: a file is missing, damaged, or made for another release.
+    """
+
+    def __init__(self, folder: Path = FOLDER) -> None:
+        import onnxruntime
+        from tokenizers import Tokenizer
+
+        try:
+            content = (folder / MANIFEST).read_bytes()
+            manifest = json.loads(content)
+            if manifest["format"] != FORMAT or manifest["labels"] != list(LABELS):
+                raise EncoderError(f"The encoder in {folder} is for another release: train it again.")
+            files = {name: (folder / name).read_bytes() for name in (GRAPH, TOKENIZER)}
+            for name, data in files.items():
+                if hashlib.sha256(data).hexdigest() != manifest["files"][name]["sha256"]:
+                    raise EncoderError(
+                        f"{name} in {folder} is damaged (its SHA-256 is not the manifest's): restore it."
+                    )
+            self.max_pieces: int = manifest["max_pieces"]
+            self.languages: dict[str, dict[str, Any]] = manifest["languages"]
+            self._calibrations = {
+                language: np.array([calibration[label] for label in LABELS])
+                for language, calibration in manifest["calibration"].items()
+            }
+            self._common = self._calibrations[OTHER_LANGUAGES]
+        except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise EncoderError(
+                f"The encoder in {folder} can't be read ({error}): restore its files or set ENCODER=never."
+            ) from error
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        options = onnxruntime.SessionOptions()
+        # It computes in the caller's thread, so processes that are forked after loading can use the session.
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(
+            files[GRAPH], options, providers=["CPUExecutionProvider"]
+        )
+        self._tokenizer = Tokenizer.from_buffer(files[TOKENIZER])
+        self._tokenizer.enable_truncation(self.max_pieces)
+
+    def logits(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the (n, labels) float32 logits of texts, each read up to `max_pieces` pieces.
+
+        Each text is read by itself: batches are not faster on a CPU, and the padding would change the logits.
+        """
+        result = np.empty((len(texts), len(LABELS)), np.float32)
+        for row, text in enumerate(texts):
+            encoding = self._tokenizer.encode(text[: CHARACTERS_PER_PIECE * self.max_pieces])
+            ids = np.array([encoding.ids], np.int64)
+            (result[row : row + 1],) = self._session.run(
+                None, {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+            )
+        return result
+
+    def calibrate(self, logits: np.ndarray, language: str) -> np.ndarray:
+        """Return calibrated logits (..., labels) of texts in a language other than English."""
+        slope, offset = self._calibrations.get(language, self._common).T
+        return logits * slope + offset
+
+
+@dataclass
+class Configuration:
+    """Which encoder this process reads with, and what it reads."""
+
+    mode: Mode = Mode.AUTO
+    folder: Path = FOLDER
+
+
+configuration = Configuration()
+
+
+@cache
+def load(folder: Path) -> Encoder:
+    """Return the encoder in a folder, which is loaded once in a process.
+
+    Raises:
+        EncoderError: see `Encoder`.
+    """
+    return Encoder(folder)
