@@ -7,7 +7,6 @@ from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
-import numpy as np
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
@@ -52,11 +51,6 @@ class BatchResult(NamedTuple):
     model: LoadedModel
 
 
-def _score_texts(model: LoadedModel, texts: Sequence[str]) -> np.ndarray:
-    """Return the probabilities, float64 (n, labels)."""
-    return model.scorer.score(texts[0])[None] if len(texts) == 1 else model.scorer.score_many(texts)
-
-
 def _build_rows(
     model: LoadedModel, comments: Sequence[Comment], hashes: Sequence[str], source: Prediction.Source
 ) -> BatchResult:
@@ -64,12 +58,12 @@ def _build_rows(
     texts = [comment.text for comment in comments]
     start = time.perf_counter()
     try:
-        probabilities = _score_texts(model, texts)
+        scores = model.scorer.rate(texts)
     except Exception as error:
         model = serving.fall_back_to_champion(model, error)
-        probabilities = _score_texts(model, texts)
+        scores = model.scorer.rate(texts)
     latency_us = round((time.perf_counter() - start) * 1e6 / len(texts))
-    masks = pack_label_rows(probabilities >= model.scorer.thresholds)
+    masks = pack_label_rows(scores.probabilities >= model.scorer.thresholds)
     now = timezone.now()
     source_name = source.value
     # The values are in the order of the columns. Naming them would take a tenth of the time of a large batch.
@@ -84,14 +78,20 @@ def _build_rows(
                 comment.external_id,
                 None if comment.do_not_store else comment.text,
                 text_hash,
-                *scores,
+                *probabilities,
                 mask,
                 model.version_id,
                 latency_us,
+                was_read,
             )
         )
-        for comment, text_hash, scores, mask in zip(
-            comments, hashes, probabilities.tolist(), masks, strict=True
+        for comment, text_hash, probabilities, mask, was_read in zip(
+            comments,
+            hashes,
+            scores.probabilities.tolist(),
+            masks,
+            scores.was_read.tolist(),
+            strict=True,
         )
     ]
     return BatchResult(rows, model)

@@ -25,6 +25,7 @@ class PredictionAdmin(CommunityAdmin):
         "toxic",
         "model_version",
         "latency_us",
+        "was_read",
     )
     list_filter = ("source",)
     list_select_related = ("model_version",)

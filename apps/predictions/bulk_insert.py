@@ -21,6 +21,7 @@ _BINARY = {
     "DateTimeField": "int8",
     "ForeignKey": "int8",
     "FloatField": "float8",
+    "BooleanField": "bool",
     "PositiveSmallIntegerField": "int2",
     "PositiveIntegerField": "int4",
 }

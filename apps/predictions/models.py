@@ -78,6 +78,7 @@ class _Columns(NamedTuple):
     label_mask: int
     model_version_id: int
     latency_us: int
+    was_read: bool
 
 
 class PredictionRow(LabelScores, _Columns):
@@ -126,6 +127,9 @@ class Prediction(LabelScores, AppendOnly):
     model_version = models.ForeignKey("registry.ModelVersion", on_delete=models.PROTECT, related_name="+")
     latency_us = models.PositiveIntegerField(
         "Latency (µs)", help_text="The time to score the comment; in a batch the mean."
+    )
+    was_read = models.BooleanField(
+        default=False, help_text="Whether the encoder read the comment; if not, its words decided."
     )
 
     class Meta:

@@ -175,6 +175,7 @@ class PredictionRecord(serializers.ModelSerializer):
             "max_probability",
             "model_version",
             "latency_us",
+            "was_read",
         )
 
     def get_max_probability(self, prediction: Prediction) -> float:
