@@ -22,7 +22,7 @@ from apps.registry.models import ModelVersion
 def row(champion: ModelVersion, text: str = "a") -> PredictionRow:
     probabilities = [0.5] * 6
     return PredictionRow(
-        uuid7(), timezone.now(), None, "api", "", "", text, "", *probabilities, 0, champion.pk, 1
+        uuid7(), timezone.now(), None, "api", "", "", text, "", *probabilities, 0, champion.pk, 1, False
     )
 
 

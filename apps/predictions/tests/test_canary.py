@@ -76,21 +76,21 @@ def test_fall_back_to_champion_if_canary_fails(
     version = register_copy(champion)
     start(version, share=0.5)
     serving.current()
-    healthy = Scorer.score
+    healthy = Scorer.rate
     tried = serving._server.canary
     assert tried is not None
 
-    def score(scorer: Scorer, text: str) -> object:
+    def rate(scorer: Scorer, texts: list[str], threads: int | None = None) -> object:
         if scorer is tried.model.scorer:
-            raise ZeroDivisionError(text)
-        return healthy(scorer, text)
+            raise ZeroDivisionError(texts[0])
+        return healthy(scorer, texts, threads)
 
-    monkeypatch.setattr(Scorer, "score", score)
+    monkeypatch.setattr(Scorer, "rate", rate)
     assert set(served()) == {champion.pk}
     failures = CanaryFailure.objects.filter(version=version)
     assert 50 <= failures.count() <= 150
     assert {failure.error for failure in failures} == {"ZeroDivisionError"}
-    monkeypatch.setattr(Scorer, "score", lambda scorer, text: 1 / 0)
+    monkeypatch.setattr(Scorer, "rate", lambda scorer, texts: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         served()
 
