@@ -1,20 +1,28 @@
-"""Training rows beyond the given ones: obfuscated copies, and template sentences against identity bias."""
+"""Training rows beyond the given ones: obfuscated copies, and the project's own sentences.
 
+Template sentences name groups, everyday sentences are neutral, and contrast pairs teach meaning.
+"""
+
+import random
 import zlib
 from dataclasses import dataclass
 
 import numpy as np
 
+from . import everyday, meaning
 from .bias_audit import training_sentences
 from .config import TrainingConfig
 from .kernels.layout import LABEL_COUNT
+from .labels import LABELS
 from .normalise import normalise
 from .obfuscation import obfuscate
+
+EVERYDAY_SENTENCES = 2_000
 
 
 @dataclass(frozen=True)
 class AugmentedRows:
-    """The given rows, then obfuscated copies of some of them, then template sentences."""
+    """The given rows, then obfuscated copies of some of them, then the project's own sentences."""
 
     texts: list[str]
     labels: np.ndarray  # (n, labels)
@@ -46,23 +54,47 @@ def augment(
     sentence_labels = np.zeros((count, LABEL_COUNT), np.int8)
     sentence_labels[:, 0] = sentences.toxic[selected]
     only_toxic = (np.arange(LABEL_COUNT) == 0).astype(np.float32)
+    own_texts, own_labels = own_sentences(config.seed)
+    chosen = np.flatnonzero(rng.random(len(own_texts)) < len(texts) / config.texts_for_all_sentences)
     row_cost = np.repeat(balanced[:, None], LABEL_COUNT, axis=1)
     row_weight = np.repeat(weight[:, None], LABEL_COUNT, axis=1)
     return AugmentedRows(
-        texts=[*texts, *copies, *(sentences.texts[i] for i in selected)],
-        labels=np.concatenate([labels, labels[copied], sentence_labels]),
+        texts=[
+            *texts,
+            *copies,
+            *(sentences.texts[i] for i in selected),
+            *(own_texts[i] for i in chosen),
+        ],
+        labels=np.concatenate([labels, labels[copied], sentence_labels, own_labels[chosen]]),
         cost=np.concatenate(
-            [row_cost, row_cost[copied], np.tile(only_toxic * config.sentence_cost, (count, 1))]
+            [
+                row_cost,
+                row_cost[copied],
+                np.tile(only_toxic * config.sentence_cost, (count, 1)),
+                np.full((len(chosen), LABEL_COUNT), config.own_cost),
+            ]
         ).astype(np.float32),
         weight=np.concatenate(
             [
                 row_weight,
                 row_weight[copied] * config.copy_weight,
                 np.tile(only_toxic * config.sentence_weight, (count, 1)),
+                np.full((len(chosen), LABEL_COUNT), config.own_weight),
             ]
         ),
-        folds=np.concatenate([folds, folds[copied], rng.integers(config.folds, size=count)]),
+        folds=np.concatenate([folds, folds[copied], rng.integers(config.folds, size=count + len(chosen))]),
     )
+
+
+def own_sentences(seed: int) -> tuple[list[str], np.ndarray]:
+    """Return English contrast pairs and everyday sentences, and their (n, labels) labels."""
+    pairs = [sentence for sentence in meaning.load("train") if sentence.language == "en"]
+    rng = random.Random(seed)
+    everyday_texts = [everyday.build_sentence(rng) for _ in range(EVERYDAY_SENTENCES)]
+    labels = np.zeros((len(pairs) + len(everyday_texts), LABEL_COUNT), np.int8)
+    for row, sentence in enumerate(pairs):
+        labels[row, [LABELS.index(label) for label in sentence.labels]] = 1
+    return [*(sentence.text for sentence in pairs), *everyday_texts], labels
 
 
 def _near_duplicate_key(text: str) -> int:

@@ -39,6 +39,9 @@ class TrainingConfig:
     texts_for_all_sentences: int = 60_000  # a smaller data set gets a smaller part of the template sentences
     sentence_cost: float = 1.0
     sentence_weight: float = 0.3
+    # The same for everyday sentences and contrast pairs.
+    own_cost: float = 1.0
+    own_weight: float = 0.3
 
     # Second stage. Of the texts for which no label is likely, every n-th is used, with n times its weight.
     unlikely_quantile: float = 0.7

@@ -89,17 +89,17 @@ class Encoder:
         """
         result = np.empty((len(texts), len(LABELS)), np.float32)
         for row, text in enumerate(texts):
-            encoding = self._tokenizer.encode(text[: CHARACTERS_PER_PIECE * self.max_pieces])
+            head = text[: CHARACTERS_PER_PIECE * self.max_pieces]
+            encoding = self._tokenizer.encode(head.encode("utf-8", "replace").decode())  # no surrogates
             ids = np.array([encoding.ids], np.int64)
             (result[row : row + 1],) = self._session.run(
                 None, {"input_ids": ids, "attention_mask": np.ones_like(ids)}
             )
         return result
 
-    def calibrate(self, logits: np.ndarray, language: str) -> np.ndarray:
-        """Return calibrated logits (..., labels) of texts in a language other than English."""
-        slope, offset = self._calibrations.get(language, self._common).T
-        return logits * slope + offset
+    def calibration(self, language: str) -> np.ndarray:
+        """Return the (2, labels) slope and offset that calibrate logits of texts in a language."""
+        return self._calibrations.get(language, self._common).T
 
 
 @dataclass

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -30,6 +31,8 @@ _TEXTS_PER_BATCH, _CODES_PER_BATCH = 512, 1 << 19
 _READ_TEXTS_PER_BATCH = 32
 _MAX_STAMP = 1 << 32
 _TINY = 1e-15
+# Texts that explaining one text reads at most.
+_MAX_OCCLUSIONS = 20
 
 
 class Scores(NamedTuple):
@@ -46,7 +49,12 @@ class Scores(NamedTuple):
 
 @dataclass(frozen=True)
 class Span:
-    """A word of the original text, `text[begin:end]`, and its contributions (6,) to the labels' logits."""
+    """A word of the original text, `text[begin:end]`, and its contributions (6,) to the labels' logits.
+
+    The contribution to the first level is exact. That to the encoder is the decrease of its logit without the
+    word, or an equal share of the decrease without several words (occlusion; Zeiler and Fergus,
+    "Visualizing and understanding convolutional networks", 2014).
+    """
 
     begin: int
     end: int
@@ -66,6 +74,20 @@ class Explanation:
     intercepts: np.ndarray
     adjustments: np.ndarray
     spans: list[Span]
+
+
+class _Reading(NamedTuple):
+    """The encoder's logits of a text and how to combine them with those of the first level, all (labels,)."""
+
+    logits: np.ndarray
+    first_weight: np.ndarray
+    encoder_weight: np.ndarray
+    offset: np.ndarray
+
+    def combine(self, first: np.ndarray) -> np.ndarray:
+        """Return the combined logits."""
+        result: np.ndarray = self.first_weight * first + self.encoder_weight * self.logits + self.offset
+        return result
 
 
 class _ThreadState(threading.local):
@@ -181,14 +203,13 @@ class Scorer:
             first = probabilities.clip(_TINY, 1 - _TINY)
             first = np.log(first / (1 - first))
             for row, text in enumerate(texts):
-                logits = self._read(text, first[row])
-                if logits is not None:
-                    probabilities[row] = _logistic(logits)
+                if reading := self._read(text, first[row]):
+                    probabilities[row] = _logistic(reading.combine(first[row]))
                     was_read[row] = True
         return Scores(probabilities, was_read)
 
-    def _read(self, text: str, first: np.ndarray) -> np.ndarray | None:
-        """Return the (labels,) logits of a text after reading it, or None if it need not be read.
+    def _read(self, text: str, first: np.ndarray) -> "_Reading | None":
+        """Return what the encoder says about a text, or None if it need not be read.
 
         Args:
             first: (labels,) calibrated logits of the first level.
@@ -196,15 +217,24 @@ class Scorer:
         if self._encoder is None:
             return None
         language, english = languages.identify(text)
-        is_english = english >= languages.CONFIDENCE
-        if is_english and _logistic(first.max()) < self._read_from:
-            return None
-        (logits,) = self._encoder.logits([text]).astype(np.float64)
-        first_weight, encoder_weight, offset = self._head
-        combined: np.ndarray = first_weight * first + encoder_weight * logits + offset
-        if is_english:
-            return combined
-        return english * combined + (1 - english) * self._encoder.calibrate(logits, language)
+        if english >= languages.CONFIDENCE:
+            if _logistic(first.max()) < self._read_from:
+                return None
+            english = 1.0
+        (logits,) = self._encoder.logits([text])
+        return _Reading(logits, *self._combination(language, english))
+
+    def _combination(self, language: str, english: float) -> np.ndarray:
+        """Return for each label the weight of both levels' logits and an offset, (3, labels).
+
+        Args:
+            english: the probability that the text is in English and not in the language.
+        """
+        assert self._encoder
+        other = np.zeros_like(self._head)
+        other[1:] = self._encoder.calibration(language)
+        weights: np.ndarray = english * self._head + (1 - english) * other
+        return weights
 
     def _score(self, kernel: Callable[..., int], text: str, ends: np.ndarray, longest: int) -> np.ndarray:
         probabilities = np.empty((len(ends), LABEL_COUNT))
@@ -234,9 +264,9 @@ class Scorer:
             codes, self._table, workspace, self.model, state.last_seen, start, state.inputs
         )
         final_logits(state.inputs, self.model, logits)
-        read = self._read(text, logits)
-        if read is not None:
-            logits = read
+        reading = self._read(text, logits)
+        if reading:
+            logits = reading.combine(logits)
         occurrences = np.zeros(len(self.model.weights), np.int32)
         count = word_contributions(codes, self._table, workspace, self.model, occurrences, contributions)
         contributions = contributions[:count]
@@ -253,8 +283,46 @@ class Scorer:
                 spans[-1] = Span(last.begin, max(end, last.end), last.contributions + contribution)
             else:
                 spans.append(Span(begin, end, contribution))
+        if reading:
+            effects = self._occlusion_effects(text, spans, reading.logits)
+            spans = [
+                Span(
+                    span.begin,
+                    span.end,
+                    reading.first_weight * span.contributions + reading.encoder_weight * effect,
+                )
+                for span, effect in zip(spans, effects, strict=True)
+            ]
         intercepts = self.model.intercept.copy()
-        return Explanation(logits, intercepts, logits - intercepts - contributions.sum(axis=0), spans)
+        total = sum((span.contributions for span in spans), np.zeros(LABEL_COUNT))
+        return Explanation(logits, intercepts, logits - intercepts - total, spans)
+
+    def _occlusion_effects(self, text: str, spans: Sequence[Span], logits: np.ndarray) -> np.ndarray:
+        """Return for each span the (labels,) decrease of the encoder's logits without it.
+
+        In a long text, groups of words are left out first, and then the words of the strongest groups.
+        """
+        assert self._encoder
+        effects = np.zeros((len(spans), LABEL_COUNT))
+
+        def occlude(first: int, end: int) -> None:
+            """Share the effect of a group of spans equally among them."""
+            assert self._encoder
+            rest = text[: spans[first].begin] + text[spans[end - 1].end :]
+            effects[first:end] = (logits - self._encoder.logits([rest])[0]) / (end - first)
+
+        count = len(spans) if len(spans) <= _MAX_OCCLUSIONS else _MAX_OCCLUSIONS // 2
+        edges = np.linspace(0, len(spans), count + 1).round().astype(int).tolist()
+        groups = list(pairwise(edges))
+        for first, end in groups:
+            occlude(first, end)
+        left = _MAX_OCCLUSIONS - count
+        for first, end in sorted(groups, key=lambda group: -np.abs(effects[slice(*group)].sum(axis=0)).max()):
+            if 1 < end - first <= left:
+                left -= end - first
+                for index in range(first, end):
+                    occlude(index, index + 1)
+        return effects
 
     def text_key(self, text: str) -> bytes:
         """Return 16 bytes that are equal for texts with the same normalised form."""

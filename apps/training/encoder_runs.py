@@ -260,9 +260,8 @@ def evaluate(folder: Path, sources: list[Source]) -> dict[str, dict[str, float]]
         (language,) = set(source.examples.languages)
         if "toxic" in result[source.name] and language != "en":
             y = source.examples.labels[:, 0]
-            parts.setdefault(language, []).append(
-                (y[y >= 0], expit(reader.calibrate(logits, language)[y >= 0, 0]))
-            )
+            slope, offset = reader.calibration(language)[:, 0]
+            parts.setdefault(language, []).append((y[y >= 0], expit(slope * logits[y >= 0, 0] + offset)))
     for language in LANGUAGES:
         if language == "en":
             continue

@@ -1,21 +1,18 @@
 """The texts that an encoder is trained on. Some are generated: names, common words, groups, obfuscation."""
 
-import json
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from apps.classifier import meaning
+from apps.classifier import everyday, meaning
 from apps.classifier.bias_audit import training_sentences
 from apps.classifier.labels import LABELS
 from apps.classifier.obfuscation import KINDS, obfuscate
 
 UNKNOWN = -1
-_EVERYDAY: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "everyday.json").read_text())
 
 
 @dataclass(frozen=True)
@@ -93,16 +90,13 @@ def everyday_sentences(words: dict[str, list[str]], names: list[str], size: int,
         kind = rng.random()
         if kind < 0.35:
             language = "en"
-            text = rng.choice(_EVERYDAY["sentences"])
-            for slot, choices in _EVERYDAY["words"].items():
-                while f"{{{slot}}}" in text:
-                    text = text.replace(f"{{{slot}}}", rng.choice(choices), 1)
+            text = everyday.build_sentence(rng)
         elif kind < 0.6:
-            language = rng.choice(list(_EVERYDAY["names"]))
-            text = rng.choice(_EVERYDAY["names"][language])
+            language = rng.choice(list(everyday.DATA["names"]))
+            text = rng.choice(everyday.DATA["names"][language])
         else:
             language = "en" if kind < 0.85 else rng.choice(list(words))
-            templates = _EVERYDAY["mentions"].get(language, ["{word}"])
+            templates = everyday.DATA["mentions"].get(language, ["{word}"])
             text = rng.choice(["{word}", "{word} {word}", "{word} {word} {word}", *templates])
         while "{name}" in text:
             text = text.replace("{name}", rng.choice(names), 1)

@@ -1,0 +1,174 @@
+"""The encoder that is shipped, and how the scorer combines it with the first level."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from apps.classifier import encoder
+from apps.classifier.artifact import Artifact, ArtifactError
+from apps.classifier.config import TrainingConfig
+from apps.classifier.encoder import FOLDER, Encoder, EncoderError, Mode
+from apps.classifier.labels import LABELS
+from apps.classifier.reading import Head, fit_head
+from apps.classifier.scorer import Scorer
+from apps.classifier.training import TwoLevelModel
+
+ENGLISH = "The committee discussed the weather and the new timetable of the buses in our town."
+GERMAN = "Der Ausschuss sprach über das Wetter und den neuen Fahrplan der Busse in unserer Stadt."
+
+
+@pytest.fixture(scope="session")
+def reader() -> Encoder:
+    return encoder.load(FOLDER)
+
+
+@pytest.fixture(scope="session")
+def artifact(fitted: TwoLevelModel, reader: Encoder) -> Artifact:
+    head = Head(reader.sha256, np.tile([0.4, 0.6, -0.1], (len(LABELS), 1)), read_from=0.2)
+    return replace(fitted, head=head).artifact(name="test")
+
+
+def load(artifact: Artifact, reader: Encoder, mode: Mode) -> Scorer:
+    return Scorer(*artifact.open(), reader, mode)
+
+
+def test_logits_do_not_depend_on_the_other_texts(reader: Encoder) -> None:
+    texts = [ENGLISH, "", "x" * 10_000, "\ud800", GERMAN]
+    logits = reader.logits(texts)
+    assert logits.shape == (5, len(LABELS))
+    assert np.isfinite(logits).all()
+    assert np.array_equal(logits[[4]], reader.logits([GERMAN]))
+
+
+@pytest.mark.parametrize("name", [encoder.MANIFEST, encoder.GRAPH, encoder.TOKENIZER])
+def test_damaged_or_missing_file(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "encoder"
+    shutil.copytree(FOLDER, folder)
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data[:-20])
+    with pytest.raises(EncoderError, match="restore"):
+        Encoder(folder)
+    (folder / name).unlink()
+    with pytest.raises(EncoderError, match="restore"):
+        Encoder(folder)
+
+
+def test_encoder_of_another_format(tmp_path: Path) -> None:
+    shutil.copytree(FOLDER, tmp_path / "encoder")
+    path = tmp_path / "encoder" / encoder.MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": encoder.FORMAT + 1}))
+    with pytest.raises(EncoderError, match="another release"):
+        Encoder(tmp_path / "encoder")
+
+
+def test_never_scores_as_without_encoder(artifact: Artifact, reader: Encoder, scorer: Scorer) -> None:
+    never = load(artifact, reader, Mode.NEVER)
+    scores = never.rate([ENGLISH, GERMAN])
+    assert np.array_equal(scores.probabilities, scorer.score_many([ENGLISH, GERMAN]))
+    assert not scores.was_read.any()
+    assert never.languages == ("en",)
+
+
+def test_auto_reads_what_may_be_toxic_or_is_not_english(artifact: Artifact, reader: Encoder) -> None:
+    auto = load(artifact, reader, Mode.AUTO)
+    texts = [ENGLISH, GERMAN, "You are an idiot and everybody here knows that you are.", "ыыы"]
+    assert auto.rate(texts).was_read.tolist() == [False, True, True, True]
+    assert auto.languages[0] == "en"
+    assert {"de", "es", "hi"} <= set(auto.languages)
+
+
+def test_always_combines_both_levels(artifact: Artifact, reader: Encoder) -> None:
+    first = load(artifact, reader, Mode.NEVER).score(ENGLISH)
+    scores = load(artifact, reader, Mode.ALWAYS).rate([ENGLISH])
+    expected = 0.4 * np.log(first / (1 - first)) + 0.6 * reader.logits([ENGLISH])[0] - 0.1
+    assert scores.was_read.all()
+    assert np.allclose(scores.probabilities[0], expit(expected))
+
+
+def test_only_the_encoder_scores_other_languages(artifact: Artifact, reader: Encoder) -> None:
+    slope, offset = reader.calibration("de")
+    expected = expit(slope * reader.logits([GERMAN])[0] + offset)
+    assert np.allclose(load(artifact, reader, Mode.AUTO).score(GERMAN), expected, rtol=0.05)
+
+
+def test_threads_and_batches_agree(artifact: Artifact, reader: Encoder, comments) -> None:
+    auto = load(artifact, reader, Mode.AUTO)
+    texts = [GERMAN, *comments[0][4000:4100]]
+    scores = auto.rate(texts, threads=1)
+    assert np.array_equal(scores.probabilities, auto.score_many(texts, threads=2))
+    assert np.array_equal(scores.probabilities[3], auto.score(texts[3]))
+
+
+@pytest.mark.parametrize("text", ["You are an idiot. " * 20, "Du bist ein Idiot.", "", "!?", ENGLISH])
+def test_explanation_sums_to_logits(artifact: Artifact, reader: Encoder, text: str) -> None:
+    scorer = load(artifact, reader, Mode.ALWAYS)
+    explanation = scorer.explain(text)
+    total = explanation.intercepts + explanation.adjustments
+    total = total + sum((span.contributions for span in explanation.spans), np.zeros(len(LABELS)))
+    assert np.allclose(total, explanation.logits)
+    assert np.allclose(expit(explanation.logits), scorer.score(text))
+
+
+def test_explanation_of_a_read_comment_names_the_insult(artifact: Artifact, reader: Encoder) -> None:
+    text = "Thank you for the cake, but you are a filthy idiot and I will tell the others"
+    spans = load(artifact, reader, Mode.ALWAYS).explain(text).spans
+    worst = max(spans, key=lambda span: span.contributions[0])
+    assert text[worst.begin : worst.end] == "idiot"
+
+
+def test_load_with_another_encoder_scores_by_words(
+    artifact: Artifact, scorer: Scorer, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = json.loads(artifact.manifest)
+    manifest["encoder"]["sha256"] = "0" * 64
+    other = Artifact(json.dumps(manifest).encode(), artifact.weights)
+    assert np.array_equal(Scorer.load(other).score(GERMAN), scorer.score(GERMAN))
+    assert "retrain the model" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"head": {}},
+        {"head": {label: [1.0, 2.0] for label in LABELS}},
+        {"head": {label: [1.0, 1e9, 0.0] for label in LABELS}},
+        {"head": dict.fromkeys(LABELS, "abc")},
+        {"read_from": 2},
+        {"read_from": None},
+        {"sha256": 5},
+        {"more": 1},
+    ],
+)
+def test_damaged_head(artifact: Artifact, change: dict[str, object]) -> None:
+    manifest = json.loads(artifact.manifest)
+    manifest["encoder"] |= change
+    with pytest.raises(ArtifactError, match="encoder"):
+        Artifact(json.dumps(manifest).encode(), artifact.weights).open()
+
+
+def test_format_is_3_only_with_an_encoder(artifact: Artifact, fitted: TwoLevelModel) -> None:
+    assert json.loads(artifact.manifest)["format_version"] == 3
+    assert json.loads(fitted.artifact(name="test").manifest)["format_version"] == 1
+
+
+def test_fit_head_without_data_counts_both_levels_half() -> None:
+    empty = np.zeros((0, len(LABELS)))
+    head = fit_head("0", empty, empty, empty.astype(np.int8), np.zeros(0), TrainingConfig())
+    assert np.array_equal(head.weights, np.tile([0.5, 0.5, 0.0], (len(LABELS), 1)))
+
+
+def test_fit_head_finds_the_better_level_and_the_share_to_read() -> None:
+    rng = np.random.default_rng(0)
+    labels = (rng.random((20_000, len(LABELS))) < 0.2).astype(np.int8)
+    good, bad = (3 * (labels - 0.5) + rng.normal(size=labels.shape) * noise for noise in (1, 4))
+    config = TrainingConfig()
+    head = fit_head("0", bad, good, labels, np.ones(len(labels)), config)
+    assert np.all(head.weights[:, 1] > 5 * head.weights[:, 0])
+    read = expit(bad).max(axis=1) >= head.read_from
+    assert read.mean() == pytest.approx(config.read_share, abs=0.001)
+    assert np.array_equal(head.combine(bad, good)[~read], bad[~read])

@@ -1,0 +1,66 @@
+"""The cache of the encoder's logits, and which texts are read for training."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from apps.classifier import encoder
+from apps.classifier.encoder import Encoder, Mode
+from apps.classifier.labels import LABELS
+from apps.training import encoder_data, readings
+from apps.training.encoder_data import Examples
+from apps.training.exceptions import TrainingError
+from apps.training.readings import CachedReadings
+
+TEXTS = [f"Comment number {k} of many" for k in range(3_000)]
+
+
+class CountingEncoder:
+    """Returns the length of each text, and counts the texts."""
+
+    def __init__(self, sha256: str = "a") -> None:
+        self.sha256 = sha256
+        self.count = 0
+
+    def logits(self, texts: list[str]) -> np.ndarray:
+        self.count += len(texts)
+        return np.array([[len(text)] * len(LABELS) for text in texts], np.float32)
+
+
+def test_unseen_texts_never_train_the_encoder() -> None:
+    examples = Examples(TEXTS, np.zeros((len(TEXTS), len(LABELS)), np.int8), ["en"] * len(TEXTS))
+    rows = CachedReadings(encoder.load(encoder.FOLDER), Path()).unseen(TEXTS)
+    assert 0.2 < len(rows) / len(TEXTS) < 0.3
+    assert not set(rows.tolist()) & set(encoder_data.split(examples)["train"].tolist())
+
+
+def test_unseen_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader: Any = CountingEncoder()
+    monkeypatch.setattr(readings, "MAX_ROWS", 100)
+    assert len(CachedReadings(reader, Path()).unseen(TEXTS)) == 100
+
+
+def test_logits_are_cached_until_the_encoder_changes(tmp_path: Path) -> None:
+    path = tmp_path / "logits.sqlite3"
+    first: Any = CountingEncoder()
+    texts = ["a", "bb", "\ud800", *TEXTS[:300]]
+    expected = CachedReadings(first, path).logits(texts)
+    assert np.array_equal(CachedReadings(first, path).logits(texts[::-1]), expected[::-1])
+    assert first.count == len(texts)
+    second: Any = CountingEncoder("b")
+    assert np.array_equal(CachedReadings(second, path).logits(texts), expected)
+    assert second.count == len(texts)
+
+
+def test_open_readings_follows_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(encoder.configuration, "mode", Mode.NEVER)
+    assert readings.open_readings() is None
+    monkeypatch.setattr(encoder.configuration, "mode", Mode.ALWAYS)
+    opened = readings.open_readings()
+    assert opened
+    assert isinstance(opened._reader, Encoder)
+    monkeypatch.setattr(encoder.configuration, "folder", tmp_path)
+    with pytest.raises(TrainingError, match="ENCODER=never"):
+        readings.open_readings()
