@@ -41,6 +41,11 @@ class EncoderError(ValueError):
 class Encoder:
     """An encoder in memory; every method may be called from any thread.
 
+    Attributes:
+        languages: the languages that it reads besides English, by ISO 639-1 code, and for each its `state`,
+            "supported" or "experimental". If it was measured, also the number of held-out `texts`, and for
+            `toxic` the `roc_auc` and the calibration error `ece`.
+
     Raises:
         EncoderError: a file is missing, damaged, or made for another release.
     """

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -167,7 +167,12 @@ class Scorer:
     @property
     def languages(self) -> tuple[str, ...]:
         """The languages that the model scores, as ISO 639-1 codes; English comes first."""
-        return ("en", *self._encoder.languages) if self._encoder else ("en",)
+        return ("en", *self.other_languages)
+
+    @property
+    def other_languages(self) -> Mapping[str, Mapping[str, Any]]:
+        """The languages besides English, and the state and figures of each, see `Encoder.languages`."""
+        return self._encoder.languages if self._encoder else {}
 
     def score(self, text: str) -> np.ndarray:
         """Return the (6,) float64 probabilities of any string, in the order of LABELS."""

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from django.utils.safestring import SafeString, mark_safe
+from django.utils.translation import get_language_info
 from markdown_it import MarkdownIt
 
 from apps.classifier.labels import LABELS
@@ -40,6 +41,16 @@ class GroupScore:
     label: str
     probability: float
     outcome: str
+
+
+@dataclass(frozen=True)
+class LanguageRow:
+    """A language besides English, its state, and its figures for `toxic` if it was measured."""
+
+    name: str
+    state: str
+    roc_auc: float | None
+    ece: float | None
 
 
 @dataclass
@@ -79,6 +90,17 @@ def group_scores(scorer: Scorer, policy: Policy | None) -> list[GroupScore]:
         )
         rows.append(GroupScore(group, NAMES[label], probabilities[label], outcome))
     return sorted(rows, key=lambda row: -row.probability)
+
+
+def language_rows(scorer: Scorer) -> list[LanguageRow]:
+    """Return the languages that the encoder reads, the best first, and those without figures at the end."""
+    rows = [
+        LanguageRow(
+            get_language_info(code)["name"], figures["state"], figures.get("roc_auc"), figures.get("ece")
+        )
+        for code, figures in scorer.other_languages.items()
+    ]
+    return sorted(rows, key=lambda row: (-(row.roc_auc or 0.0), row.name))
 
 
 def histories() -> list[History]:

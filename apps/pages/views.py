@@ -232,6 +232,7 @@ def model(request: HttpRequest, number: int | None = None) -> HttpResponse:
         "metric_rows": model_page.metric_rows(version),
         "mean": version.metrics.get("mean"),
         "groups": model_page.group_scores(served.scorer, _policy()) if is_served else [],
+        "languages": model_page.language_rows(served.scorer) if is_served else [],
         "card": model_page.card_html(version.card),
         "histories": model_page.histories(),
     }

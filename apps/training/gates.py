@@ -1,5 +1,6 @@
 """The gates of a model version: it is compared with the champion on rows that neither was trained on."""
 
+import random
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,7 @@ import numpy as np
 from django.utils import timezone
 from tqdm import tqdm
 
+from apps.classifier import everyday
 from apps.classifier.bias_audit import audit_sentences, bias_report, worst_group
 from apps.classifier.evaluation import calibration_error, evaluate, paired_bootstrap
 from apps.classifier.labels import LABELS
@@ -28,6 +30,8 @@ MAX_INSIGNIFICANT_LOSS = {"roc_auc": 0.01, "pr_auc": 0.05}
 METRIC_NAMES = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
 MIN_GROUP_AUC = 0.80
 MAX_GROUP_LOSS = 0.02
+MAX_EVERYDAY_RATE = 0.001
+EVERYDAY_SENTENCES, EVERYDAY_SEED = 1_000, 1  # another seed than training's
 MAX_OBFUSCATION_LOSS = 0.01
 OBFUSCATED_TEXTS = 2_000
 MAX_FLIP_RATE = 0.05
@@ -92,6 +96,7 @@ def run_gates(version: ModelVersion, champion: ModelVersion | None, dataset: Dat
         *label_gates,
         _calibration_gate(metrics, rows, probabilities),
         *_group_gates(candidate, baseline),
+        _everyday_gate(candidate, baseline),
         _obfuscation_gate(candidate, baseline, rows),
         _at_most(
             "median µs per comment",
@@ -123,15 +128,26 @@ def _group_gates(candidate: Scorer, baseline: Scorer | None) -> Iterator[Gate]:
     steps.
     """
     sentences = audit_sentences()
-    reports = [
-        bias_report(sentences, scorer.score_many(sentences.texts)[:, 0])
+    scores = [scorer.score_many(sentences.texts) for scorer in (candidate, baseline) if scorer]
+    for name, labels in (("toxic", ["toxic"]), ("toxic or identity_hate", ["toxic", "identity_hate"])):
+        columns = [LABELS.index(label) for label in labels]
+        reports = [bias_report(sentences, each[:, columns].max(axis=1)) for each in scores]
+        for metric in ("bpsn", "bnsp"):
+            (group, auc), *baseline_groups = (worst_group(report, metric) for report in reports)
+            bound = min([MIN_GROUP_AUC, *(auc - MAX_GROUP_LOSS for _, auc in baseline_groups)])
+            yield _at_least(f"worst group's {metric.upper()} AUC, {name} ({group})", auc, bound)
+
+
+def _everyday_gate(candidate: Scorer, baseline: Scorer | None) -> Gate:
+    """Check the share of neutral sentences that are flagged; it may be as high as the champion's."""
+    rng = random.Random(EVERYDAY_SEED)
+    texts = [everyday.build_sentence(rng) for _ in range(EVERYDAY_SENTENCES)]
+    rates = [
+        float((scorer.score_many(texts) >= scorer.thresholds).any(axis=1).mean())
         for scorer in (candidate, baseline)
         if scorer
     ]
-    for metric in ("bpsn", "bnsp"):
-        (group, auc), *baseline_groups = (worst_group(report, metric) for report in reports)
-        bound = min([MIN_GROUP_AUC, *(auc - MAX_GROUP_LOSS for _, auc in baseline_groups)])
-        yield _at_least(f"worst group's {metric.upper()} AUC ({group})", auc, bound)
+    return _at_most("share of everyday sentences flagged", rates[0], max(MAX_EVERYDAY_RATE, *rates[1:], 0.0))
 
 
 def _obfuscation_gate(candidate: Scorer, baseline: Scorer | None, rows: Rows) -> Gate:
