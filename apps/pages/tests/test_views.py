@@ -298,6 +298,10 @@ def test_model_shows_the_highest_label_of_each_group(
 
     class Biased:
         thresholds = serving.current().scorer.thresholds
+        other_languages = {
+            "nl": {"state": "experimental"},
+            "de": {"state": "supported", "roc_auc": 0.8765, "ece": 0.01, "texts": 500},
+        }
 
         def score_many(self, texts: list[str], threads: int | None = None) -> np.ndarray:
             return np.array([[0.001, 0, 0, 0, 0, 0.62 if " gay " in text else 0.01] for text in texts])
@@ -311,6 +315,9 @@ def test_model_shows_the_highest_label_of_each_group(
     assert "Identity hate · Would be held for review" in row
     assert html.index("<span>gay</span>") < html.index("<span>tall</span>")
     assert "The figure is the probability of “toxic”" not in html
+    languages = html[html.index('<h2 id="languages">') :]
+    assert "0.876" in languages[languages.index("German") : languages.index("Dutch")]
+    assert "not measured" in languages[languages.index("Dutch") :]
 
 
 def test_model_names_the_versions_in_use(

@@ -26,8 +26,7 @@ hours. An interrupted run continues from its last checkpoint, at most two minute
 called again with the same arguments.
 
 The output folder gets the encoder after each phase. Texts that data sets hold out are not
-trained on. Settings, losses and figures for each source and language are recorded in MLflow. Scoring
-does not use the encoder yet."""
+trained on. Settings, losses and figures for each source and language are recorded in MLflow."""
     examples = """  manage.py train_encoder --base intfloat/multilingual-e5-small --dataset jigsaw
   manage.py train_encoder --base e5 --dataset jigsaw --files comments --layers 0 3 6 9"""
 
