@@ -138,10 +138,24 @@ def build_card(
         rate=rate,
         training_rows=training_rows,
         held_out_rows=held_out_rows,
+        encoder=_describe_encoder(scorer),
+        limits=LIMITS_WITH_ENCODER if scorer.other_languages else LIMITS_WITHOUT_ENCODER,
         worst=", ".join(
             f"{metric.upper()} {auc:.3f} ({group})" for metric, (group, auc) in worst_groups.items()
         ),
         table="\n".join(f"| {line} |" for line in lines),
+    )
+
+
+def _describe_encoder(scorer: Scorer) -> str:
+    if not scorer.other_languages:
+        return "No encoder reads the comments."
+    encoder = scorer.manifest["encoder"]
+    return (
+        f"An encoder reads comments to which the first two stages give a label the probability\n"
+        f"{encoder['read_from']:.3f} or more, and those that are not surely English. The result is a weighted sum "
+        "of\nboth logits, with weights fitted on comments that the encoder was not trained on. SHA-256 of the "
+        f"encoder's\nmanifest: `{encoder['sha256']}`."
     )
 
 
@@ -159,6 +173,7 @@ Computes six probabilities of a comment: toxic, severe_toxic, obscene, threat, i
 ## Model
 First stage: linear models over hashed n-grams of the normalised text (characters and words). Second stage:
 small boosted trees over their logits and statistics of the text's surface. Both are calibrated per label.
+{encoder}
 Recipe `{recipe}`, seed {seed}, code at commit `{commit}`. The files are arrays and JSON, loaded without
 pickle.
 
@@ -176,21 +191,32 @@ the split. Precision, recall and F1 are at the thresholds; ECE is the expected c
 {table}
 
 ## Intended use
-To support human moderators of English comments: what can be published, what needs review, what to review
+To support human moderators: what can be published, what needs review, what to review
 first. Do not use it to assess people, nor as the only decision where a wrong removal does harm: offer an
 appeal.
 
 ## Limits
-- It reads words, not meaning. It misjudges irony, quotations, negations and context; on HateCheck, which
-  tests these, linear models of this kind are at chance level.
-- English only. Scores of other languages are low even if the text is toxic.
+{limits}
 - Bias: words that name a group raise the score if the data mentions that group mostly in insults. AUC of
   `toxic` for the worst group, in sentences from templates that training does not use: {worst}.
   It is lower for abuse in words that are neither in the data nor in the training sentences. Monitor the
   groups that matter to your community, and correct the model with your own labels.
+- Irony, quotations and what a comment answers to are misjudged more often than plain insults.
 - The labels are the majority opinion of crowd workers on comments of one platform and period.
 - Normalisation undoes common obfuscation (homoglyphs, spacing, leetspeak, repeats), not every kind.
 """
+
+
+LIMITS_WITHOUT_ENCODER = """\
+- It reads words, not meaning. It misjudges irony, quotations, negations and context; on HateCheck, which
+  tests these, linear models of this kind are at chance level.
+- English only. Scores of other languages are low even if the text is toxic."""
+LIMITS_WITH_ENCODER = """\
+- Comments that the encoder does not read are judged by their words. Veiled threats and hate in kind words
+  are among them.
+- It reads English best. The site's page *About the model* has the figures of other languages; some are not
+  measured. Without labelled comments of a language, only `toxic` is worth relying on.
+- The encoder reads the first 128 pieces of a comment, about 90 words."""
 
 
 def plot_learning(
