@@ -1,5 +1,6 @@
-"""Whether the database has the tables and columns that this release needs, and what its errors say."""
+"""Locks, whether the database has the tables and columns of this release, and what its errors say."""
 
+import hashlib
 import time
 from functools import lru_cache
 
@@ -10,6 +11,18 @@ from django.db.migrations.executor import MigrationExecutor
 CACHE_SECONDS = 10.0
 _SHOWN = 3
 _MAX_LENGTH = 300
+
+
+def lock_until_commit(*key: object) -> None:
+    """Wait for other transactions with the same key, and lock the key until the current transaction ends.
+
+    Unlike a row lock, it also covers rows that do not exist yet. On SQLite a transaction has locked the whole
+    database when it began.
+    """
+    if connection.vendor == "postgresql":
+        digest = hashlib.blake2b(repr(key).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [int.from_bytes(digest, signed=True)])
 
 
 def describe_error(error: Exception) -> str:
