@@ -46,6 +46,7 @@ def moderate(
     source: Prediction.Source = Prediction.Source.API,
     example: bool = False,
     is_shared_id: bool = False,
+    id_scope: str = "",
     previous: Submission | None = None,
 ) -> ModerationResult:
     """Score a comment, apply the community's policy and store the result in one transaction.
@@ -57,7 +58,8 @@ def moderate(
         session_id: the session that a Perspective client names.
         is_shared_id: whether several comments may have the external ID, such as Perspective's `clientToken`.
             Then only the same comment, sent again within a day, returns the first result.
-        previous: the previous revision if the external ID is shared; otherwise it is found.
+        id_scope: what the shared ID is unique in, such as a connection.
+        previous: the previous revision of a comment with a shared ID. Otherwise it is looked up.
 
     Raises:
         NoModelError: no model is being served.
@@ -70,7 +72,8 @@ def moderate(
         # Concurrent calls with the same external ID run one after the other, so that each one finds the
         # revision of the one before.
         if external_id and is_shared_id:
-            identity = [key_id, community, external_id, text_hash, *([str(previous.pk)] if previous else [])]
+            identity = [key_id, community, external_id, text_hash]
+            identity += [id_scope, str(previous.pk) if previous else ""] if id_scope else []
             lock_until_commit("retry", *identity)
             retry_keys = _retry_keys(identity)
             earlier = _earlier_retry(retry_keys)
