@@ -74,7 +74,7 @@ def receive(*, connection: Connection, headers: Mapping[str, str], data: Any) ->
 def _moderate(connection: Connection, adapter: Adapter, comment: IncomingComment) -> Submission.Outcome:
     received = None
     if comment.external_id:
-        lock_until_commit("connection", connection.pk, comment.external_id)
+        lock_until_commit(("connection", connection.pk, comment.external_id))
         received = _newest_revision(connection, comment.external_id)
     is_new = received is None or received.submission.prediction.text_hash != text_hash(comment.text)
     if received is None or is_new:

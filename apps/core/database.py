@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 
 from django.apps import apps
@@ -13,16 +14,21 @@ _SHOWN = 3
 _MAX_LENGTH = 300
 
 
-def lock_until_commit(*key: object) -> None:
-    """Wait for other transactions with the same key, and lock the key until the current transaction ends.
+def lock_until_commit(*keys: Sequence[object]) -> None:
+    """Wait for other transactions with one of the keys, and lock the keys until the transaction ends.
 
     Unlike a row lock, it also covers rows that do not exist yet. On SQLite a transaction has locked the whole
     database when it began.
     """
     if connection.vendor == "postgresql":
-        digest = hashlib.blake2b(repr(key).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        digests = (
+            hashlib.blake2b(repr(key).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+            for key in keys
+        )
+        # In one order, so that two transactions do not wait for each other.
+        numbers = sorted({int.from_bytes(digest, signed=True) for digest in digests})
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [int.from_bytes(digest, signed=True)])
+            cursor.execute("SELECT pg_advisory_xact_lock(number) FROM unnest(%s::bigint[]) number", [numbers])
 
 
 def describe_error(error: Exception) -> str:

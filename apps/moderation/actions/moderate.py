@@ -74,11 +74,11 @@ def moderate(
         if external_id and is_shared_id:
             identity = [key_id, community, external_id, text_hash]
             identity += [id_scope, str(previous.pk) if previous else ""] if id_scope else []
-            lock_until_commit("retry", *identity)
+            lock_until_commit(("retry", *identity))
             retry_keys = _retry_keys(identity)
             earlier = _earlier_retry(retry_keys)
         elif external_id:
-            lock_until_commit("revision", key_id, external_id)
+            lock_until_commit(("revision", key_id, external_id))
             previous = _newest_revision(api_key, external_id)
             if previous and previous.prediction.text_hash == text_hash:
                 earlier = previous
