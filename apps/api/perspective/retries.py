@@ -6,7 +6,7 @@ A call with the same client token, API key, community and text is the same call 
 from collections.abc import Mapping, Sequence
 from itertools import chain
 
-from django.db import DatabaseError, OperationalError, transaction
+from django.db import OperationalError, transaction
 from django.utils import timezone
 
 from apps.core.batches import map_isolated
@@ -41,19 +41,17 @@ def score_once(
 
 
 @transaction.atomic
-def _score_once(
-    comments: Sequence[predictions.Comment], source: Prediction.Source
-) -> list[LabelScores | Exception]:
+def _score_once(comments: Sequence[predictions.Comment], source: Prediction.Source) -> list[LabelScores]:
     identities = list(map(_identify, comments))
     by_identity = dict(zip(identities, comments, strict=True))
     lock_until_commit(*by_identity)
-    scores: dict[_Identity, LabelScores | Exception] = {**_find_stored(by_identity, source)}
+    scores: dict[_Identity, LabelScores] = {**_find_stored(by_identity, source)}
     new = [identity for identity in by_identity if identity not in scores]
     results = predictions.score_batches(batches=[[by_identity[identity]] for identity in new], source=source)
     for identity, result in zip(new, results, strict=True):
-        if isinstance(result, DatabaseError):
-            raise result  # the transaction can't be committed
-        scores[identity] = result if isinstance(result, Exception) else result.rows[0]
+        if isinstance(result, Exception):
+            raise result
+        scores[identity] = result.rows[0]
     return [scores[identity] for identity in identities]
 
 
