@@ -77,15 +77,15 @@ def _find_stored(
         created_at__gt=timezone.now() - RETRY_WINDOW,
         source=source,
     )
-    found: dict[_Identity, Prediction] = {}
+    results: dict[_Identity, Prediction] = {}
     for row in stored.order_by("id"):
         call = (row.api_key_id, row.community, row.external_id, row.text_hash, row.text is None)
         pinned = (*call, row.model_version_id)
         if pinned in comments:
-            found.setdefault(pinned, row)
-        if (*call, None) in comments and (*call, None) not in found and _was_in_service(row):
-            found[*call, None] = row
-    return found
+            results.setdefault(pinned, row)
+        if (*call, None) in comments and (*call, None) not in results and _was_in_service(row):
+            results[*call, None] = row
+    return results
 
 
 def _was_in_service(prediction: Prediction) -> bool:
