@@ -222,9 +222,14 @@ def variants(data: Any) -> Iterator[tuple[str, str]]:
     yield "", "%s"
     if isinstance(data, dict):
         for name, value in data.items():
-            others = [f"{json.dumps(other)}:{json.dumps(data[other])}" for other in data if other != name]
+            unchanged = [
+                f"{json.dumps(member)}:{json.dumps(data[member])}" for member in data if member != name
+            ]
             for path, inner in variants(value):
-                yield f"{name}.{path}".strip("."), f"{{{','.join([f'{json.dumps(name)}:{inner}', *others])}}}"
+                yield (
+                    f"{name}.{path}".strip("."),
+                    f"{{{','.join([f'{json.dumps(name)}:{inner}', *unchanged])}}}",
+                )
 
 
 @pytest.mark.slow
