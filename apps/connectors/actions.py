@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, QuerySet
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from apps.accounts.permissions import Actor, require, user_or_none
@@ -18,12 +18,14 @@ from apps.connectors import encryption, tasks
 from apps.connectors.adapters import ADAPTERS, Adapter, IncomingComment, OutgoingAction
 from apps.connectors.exceptions import CommentNotFoundError
 from apps.connectors.models import Connection, PlatformAction, ReceivedComment
+from apps.core.database import lock_until_commit
 from apps.core.enqueue import enqueue
 from apps.core.leases import Lease
 from apps.core.retries import back_off
 from apps.moderation import actions as moderation
 from apps.moderation.actions.queue import decided_label, enqueue_item
 from apps.moderation.models import Decision, QueueItem, Submission
+from apps.predictions.actions import text_hash
 from apps.predictions.models import Prediction
 from apps.webhooks import retries
 from apps.webhooks.transport import DEADLINE_SECONDS
@@ -70,22 +72,30 @@ def receive(*, connection: Connection, headers: Mapping[str, str], data: Any) ->
 
 @transaction.atomic
 def _moderate(connection: Connection, adapter: Adapter, comment: IncomingComment) -> Submission.Outcome:
-    result = moderation.moderate(
-        text=comment.text,
-        community=connection.community,
-        author_ref=comment.author,
-        external_id=comment.external_id,
-        context=comment.context,
-        source=Prediction.Source.CONNECTOR,
-        is_shared_id=True,
-    )
-    submission = result.submission
-    received, is_new = ReceivedComment.objects.get_or_create(
-        submission=submission, defaults={"connection": connection, "reference": comment.reference}
-    )
-    if not is_new and comment.reference != received.reference:
+    received = None
+    if comment.external_id:
+        lock_until_commit(("connection", connection.pk, comment.external_id))
+        received = _newest_revision(connection, comment.external_id)
+    is_new = received is None or received.submission.prediction.text_hash != text_hash(comment.text)
+    if received is None or is_new:
+        result = moderation.moderate(
+            text=comment.text,
+            community=connection.community,
+            author_ref=comment.author,
+            external_id=comment.external_id,
+            context=comment.context,
+            source=Prediction.Source.CONNECTOR,
+            is_shared_id=True,
+            id_scope=str(connection.pk),
+            previous=received.submission if received else None,
+        )
+        received = ReceivedComment.objects.create(
+            submission=result.submission, connection=connection, reference=comment.reference
+        )
+    elif comment.reference != received.reference:
         received.reference = received.reference | comment.reference  # a status that was reported later
         received.save(update_fields=["reference"])
+    submission = received.submission
     if comment.is_reported and (decision := submission.current_decision()) and not submission.items.exists():
         enqueue_item(
             submission=submission,
@@ -94,10 +104,28 @@ def _moderate(connection: Connection, adapter: Adapter, comment: IncomingComment
             label=decided_label(decision),
         )
     outcome = Submission.Outcome(submission.outcome)
-    if is_new and adapter.flags and outcome != Submission.Outcome.APPROVE and connection.sends_actions:
-        PlatformAction.objects.create(comment=received, kind=PlatformAction.Kind.FLAG)
-        enqueue(tasks.send_actions, str(connection.pk))
+    if is_new and adapter.flags and connection.sends_actions:
+        _flag(received, outcome)
     return outcome
+
+
+def _newest_revision(connection: Connection, external_id: str) -> ReceivedComment | None:
+    comments = ReceivedComment.objects.filter(connection=connection, submission__external_id=external_id)
+    return comments.select_related("submission__prediction").order_by("-submission__revision", "-pk").first()
+
+
+def _flag(comment: ReceivedComment, outcome: Submission.Outcome) -> None:
+    """Flag the comment on the platform, or remove the flag of its previous revision."""
+    is_approved = outcome == Submission.Outcome.APPROVE
+    is_flagged = _last_sent(comment) == PlatformAction.Kind.FLAG
+    if is_approved != is_flagged:
+        return
+    PlatformAction.objects.create(
+        comment=comment,
+        kind=PlatformAction.Kind.APPROVE if is_approved else PlatformAction.Kind.FLAG,
+        decision=comment.submission.current_decision() if is_approved else None,
+    )
+    enqueue(tasks.send_actions, str(comment.connection_id))
 
 
 def create_due_actions() -> None:
@@ -134,8 +162,14 @@ def _create_action(comment_id: UUID, until: datetime) -> None:
 
 
 def _last_sent(comment: ReceivedComment, before: int | None = None) -> str:
-    """Return the kind of the newest action that did not fail, or an empty string."""
-    actions = comment.actions.exclude(status=PlatformAction.Status.FAILED).order_by("-pk")
+    """Return the kind of the newest action for any revision that did not fail, or an empty string."""
+    if external_id := comment.submission.external_id:
+        actions = PlatformAction.objects.filter(
+            comment__connection=comment.connection_id, comment__submission__external_id=external_id
+        )
+    else:
+        actions = comment.actions.all()
+    actions = actions.exclude(status=PlatformAction.Status.FAILED).order_by("-pk")
     return (actions.filter(pk__lt=before) if before else actions).values_list("kind", flat=True).first() or ""
 
 
@@ -153,9 +187,17 @@ def _describe(action: PlatformAction) -> OutgoingAction:
 
 
 def _due(now: datetime) -> QuerySet[PlatformAction]:
-    """Return the actions that are due. Those of one comment are sent in order."""
+    """Return the actions that are due. Those of one comment and its revisions are sent in order."""
     pending = PlatformAction.objects.filter(status=PlatformAction.Status.PENDING)
-    earlier = pending.filter(comment=OuterRef("comment"), pk__lt=OuterRef("pk"))
+    earlier = pending.filter(
+        Q(comment=OuterRef("comment"))
+        | ~Q(comment__submission__external_id="")
+        & Q(
+            comment__connection=OuterRef("comment__connection"),
+            comment__submission__external_id=OuterRef("comment__submission__external_id"),
+        ),
+        pk__lt=OuterRef("pk"),
+    )
     return pending.filter(~Exists(earlier), send_after__lte=now, comment__connection__is_active=True).exclude(
         comment__connection__paused_until__gt=now
     )

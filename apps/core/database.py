@@ -1,6 +1,8 @@
-"""Whether the database has the tables and columns that this release needs, and what its errors say."""
+"""Locks, whether the database has the tables and columns of this release, and what its errors say."""
 
+import hashlib
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 
 from django.apps import apps
@@ -10,6 +12,23 @@ from django.db.migrations.executor import MigrationExecutor
 CACHE_SECONDS = 10.0
 _SHOWN = 3
 _MAX_LENGTH = 300
+
+
+def lock_until_commit(*keys: Sequence[object]) -> None:
+    """Wait for other transactions with one of the keys, and lock the keys until the transaction ends.
+
+    Unlike a row lock, it also covers rows that do not exist yet. On SQLite a transaction has locked the whole
+    database when it began.
+    """
+    if connection.vendor == "postgresql":
+        digests = (
+            hashlib.blake2b(repr(key).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+            for key in keys
+        )
+        # In one order, so that two transactions do not wait for each other.
+        numbers = sorted({int.from_bytes(digest, signed=True) for digest in digests})
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(number) FROM unnest(%s::bigint[]) number", [numbers])
 
 
 def describe_error(error: Exception) -> str:

@@ -136,7 +136,7 @@ class Prediction(LabelScores, AppendOnly):
         ordering = ("-id",)
         indexes = [
             models.Index(
-                fields=["api_key", "external_id"],
+                fields=["external_id", "text_hash"],
                 condition=~models.Q(external_id=""),
                 name="predictions_by_external_id",
             )

@@ -22,23 +22,30 @@ import yaml
 from django.conf import settings
 from django.urls import URLResolver, get_resolver
 
+from apps.connectors.tests.payloads import SECRET, signature, with_text
 from toxicmod.testing.site import ROOT, free_port, manage, site, wait_until_answered
 
 TIMEOUT = 5.0  # seconds to wait for a response
 CLIENT_TIMEOUT = 30  # seconds after which the server must have closed a connection whose client does nothing
 IDLE_CONNECTIONS = 1_020  # more than gunicorn's thread worker accepts by default
 FEW_THREADS: dict[str, Any] = {"WEB_CONCURRENCY": "1", "WEB_THREADS": "2", "LOG_LEVEL": "CRITICAL"}
-_MAKE_KEY = """
+_MAKE_KEY = f"""
+SECRET = {SECRET!r}
 from apps.accounts.actions import create_api_key
+from apps.connectors.actions import save_connection
+from apps.connectors.models import Connection
 from apps.core.permissions import SYSTEM
 from apps.accounts.models import User
 user = User.objects.create_superuser("root", password="a password of the test")
-print("key", create_api_key(actor=SYSTEM, name="connections", rate_per_minute=10**6, acts_as=user)[1])
+connection = save_connection(actor=SYSTEM, connection=Connection(platform="coral"), secret=SECRET)
+key = create_api_key(actor=SYSTEM, name="connections", rate_per_minute=10**6, acts_as=user)[1]
+print("key", connection.pk, key)
 """
 
 
 class Server:
-    def __init__(self, url: str, key: str) -> None:
+    def __init__(self, url: str, key: str, connection: str = "") -> None:
+        self.platform_path = f"connectors/{connection}"
         self.address = (urlsplit(url).hostname, urlsplit(url).port)
         self.key, self.is_tls = key, url.startswith("https:")
 
@@ -62,12 +69,18 @@ class Server:
         return self.head(path, f"Content-Type: {kind}", f"Content-Length: {len(body)}") + body
 
 
+def make_key(env: dict[str, str]) -> tuple[str, str]:
+    """Return a new API key and the ID of a new connection to a Coral."""
+    *_, connection, key = manage("shell", "-v0", "-c", _MAKE_KEY, env=env).split()
+    return key, connection
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A site with one process and few threads, so that a blocked thread is noticed."""
     with site(tmp_path_factory.mktemp("connections"), **FEW_THREADS) as (url, env):
         manage("install_default_policy", env=env)
-        yield Server(url, manage("shell", "-v0", "-c", _MAKE_KEY, env=env).split()[-1])
+        yield Server(url, *make_key(env))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +96,7 @@ def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         patch.setenv("SSL_CERT_FILE", str(certificate))
         with site(folder, **FEW_THREADS, **options) as (url, env):
             manage("install_default_policy", env=env)
-            yield Server(url, manage("shell", "-v0", "-c", _MAKE_KEY, env=env).split()[-1])
+            yield Server(url, *make_key(env))
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +120,7 @@ def nginx_server(server: Server, tmp_path_factory: pytest.TempPathFactory) -> It
     with subprocess.Popen(["nginx", "-p", folder, "-c", folder / "nginx.conf"]) as process:
         try:
             wait_until_answered(process, f"http://localhost:{port}/health")
-            yield Server(f"http://127.0.0.1:{port}", server.key)
+            yield Server(f"http://127.0.0.1:{port}", server.key, server.platform_path.rpartition("/")[2])
         finally:
             process.terminate()
 
@@ -157,6 +170,7 @@ BODIES: dict[str, Any] = {
     "predict": {"text": "Good day"},
     "predict_proba": {"text": "Good day"},
     "moderate": {"text": "Good day"},
+    "v1/moderations": {"input": "Good day"},
     "v1alpha1/comments:analyze": ANALYZE,
     "v1alpha1/comments:suggestscore": {
         "comment": {"text": "Good day"},
@@ -225,7 +239,16 @@ def depends_on_body(server: Server, path: str) -> bool:
 
 def test_paths_cover_every_api() -> None:
     assert {*(f"api/v1/{name}" for name in ("predict", "moderate", "feedback", "appeals"))} <= set(PATHS)
-    assert {"batch", "v1alpha1/comments:analyze", "v1alpha1/comments:suggestscore"} <= set(PATHS)
+    assert {"batch", "v1/moderations"} <= set(PATHS)
+    assert {"v1alpha1/comments:analyze", "v1alpha1/comments:suggestscore"} <= set(PATHS)
+
+
+def encode(server: Server, encoding: str, path: str, body: bytes, *headers: str) -> bytes:
+    """Return a request whose body is encoded."""
+    encoding_headers, data = ENCODED[encoding](body)
+    if "chunked" not in encoding:
+        encoding_headers.append(f"Content-Length: {len(data)}")
+    return server.head(f"/{path}", *headers, *encoding_headers) + data
 
 
 @pytest.mark.parametrize("encoding", ENCODED)
@@ -235,16 +258,22 @@ def test_request_body_in_another_transfer_encoding(any_server: Server, encoding:
         body, kind = body_of(path)
         if not depends_on_body(any_server, path):
             continue
-        headers, data = ENCODED[encoding](body)
-        if "chunked" not in encoding:
-            headers.append(f"Content-Length: {len(data)}")
         plain = request_once(any_server, any_server.request(f"/{path}", body, kind))
-        encoded = request_once(
-            any_server, any_server.head(f"/{path}", f"Content-Type: {kind}", *headers) + data
-        )
+        request = encode(any_server, encoding, path, body, f"Content-Type: {kind}")
+        encoded = request_once(any_server, request)
         if without_ids(encoded) != without_ids(plain):
             wrong.append(f"/{path}: {encoded[0]} {encoded[1][:80]!r}, not {plain[0]}")
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("encoding", ENCODED)
+def test_platform_signs_body_before_it_is_encoded(any_server: Server, encoding: str) -> None:
+    body = json.dumps(with_text("coral", "You stupid idiot, I will kill you.")).encode()
+    for signed, status in ((body, 200), (body + b" ", 403)):
+        headers = ("Content-Type: application/json", f"X-Coral-Signature: {signature(signed)}")
+        request = encode(any_server, encoding, any_server.platform_path, body, *headers)
+        response = request_once(any_server, request)
+        assert response[0] == status, response
 
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"

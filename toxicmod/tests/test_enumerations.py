@@ -5,6 +5,7 @@ rollups from the database and from DynamoDB, alerts, panels and their downloads,
 scheduled tasks, every admin list, every page and every API.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,9 +15,13 @@ from django.conf import settings
 from django.contrib import admin
 from django.db import IntegrityError, connection, models, transaction
 from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 
 from apps.accounts.models import Scope
+from apps.connectors import actions as connectors
+from apps.connectors.models import Connection, PlatformAction
+from apps.connectors.tests.payloads import REQUESTS, SIGNATURE_HEADERS, signature
 from apps.mirror.codec import decode_item, encode_item
 from apps.mirror.replicated import REPLICATED_MODELS
 from apps.moderation import statistics
@@ -141,6 +146,7 @@ def full(site_data: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str
         latency=[0] * 60,
     )
     monkeypatch.setattr("apps.monitoring.live_metrics.broker_depths", lambda: None)
+    Connection.objects.update(base_url="http://127.0.0.1:9")  # nothing responds
     if connection.vendor == "sqlite":
         with connection.cursor() as cursor:
             cursor.execute("PRAGMA ignore_check_constraints = ON")
@@ -190,6 +196,24 @@ def readers(site_data: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]
                         Client(), url, headers={"Authorization": f"Api-Key {secret}"}
                     ),
                 )
+    moderations = {"input": "Good day"}
+    yield "API /v1/moderations", lambda: send("/v1/moderations", moderations, {})
+    for connected in Connection.objects.all():
+        path = reverse("connectors:receive", args=[connected.pk])
+        for platform, (data, headers) in REQUESTS.items():
+            signed = {SIGNATURE_HEADERS[platform]: signature(json.dumps(data).encode(), connected.secret)}
+            yield (
+                f"{connected.platform} receives {platform}",
+                lambda path=path, data=data, headers=headers | signed: send(path, data, headers),
+            )
+        yield (
+            f"actions of {connected.platform}",
+            lambda pk=connected.pk: connectors.send_actions(connection_id=str(pk)),
+        )
+    yield from (
+        (f"action {action.pk}", lambda action=action: connectors._attempt(action))
+        for action in PlatformAction.objects.all()
+    )
     for panel in PANELS:
         yield f"panel {panel}", lambda panel=panel: build_panel(panel, Filters())
         yield f"{panel}.csv", lambda panel=panel: fetch(administrator, f"/monitoring/{panel}.csv")
@@ -210,6 +234,11 @@ def fetch(client: Client, url: str, **extra: Any) -> None:
     response = client.get(url, **extra)
     assert response.status_code < 500, response.content[:500]
     b"".join(response) if response.streaming else response.content
+
+
+def send(path: str, data: Any, headers: dict[str, str]) -> None:
+    response = Client().post(path, json.dumps(data), content_type="application/json", headers=headers)
+    assert response.status_code < 500, response.content[:500]
 
 
 def run(task: str) -> None:

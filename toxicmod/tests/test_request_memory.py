@@ -18,26 +18,37 @@ from django.urls import URLResolver, get_resolver
 
 from apps.api.parsers import MAX_MEMORY_BYTES
 from apps.api.perspective.messages import DISCOVERY
+from apps.connectors.tests.payloads import REQUESTS, SECRET, SIGNATURE_HEADERS, signature
 from toxicmod.testing.site import PID, manage, site
 
 SIZE = 8 * 1024 * 1024 - 1_000  # just below the limit of the site
 MAX_SECONDS = 5.0  # for a rejected request; the machine may be busy
 MAX_ERROR_BYTES = 64 * 1024  # of the response to a rejected request
 MAX_RESPONSE_BYTES = 40 * 1024 * 1024  # of any other response
-_MAKE_KEY = """
+_MAKE_KEY = f"""
+SECRET = {SECRET!r}
+from apps.connectors.actions import save_connection
+from apps.connectors.models import Connection
 from apps.accounts.actions import create_api_key
 from apps.core.permissions import SYSTEM
 from apps.accounts.models import User
 user = User.objects.create_superuser("root", password="a password of the test")
+for platform in Connection.Platform.values:
+    connection = save_connection(actor=SYSTEM, connection=Connection(platform=platform), secret=SECRET)
+    print("connection", platform, connection.pk)
 print("key", create_api_key(actor=SYSTEM, name="memory", rate_per_minute=10**6, acts_as=user)[1])
 """
 
 
 class Server:
-    """A site with one process, whose memory is measured."""
+    """A site with one process, whose memory is measured.
 
-    def __init__(self, url: str, key: str, pid: int) -> None:
-        self.url, self.pid = url, pid
+    Attributes:
+        connections: the ID of the connection to each platform.
+    """
+
+    def __init__(self, url: str, key: str, pid: int, connections: dict[str, str]) -> None:
+        self.url, self.pid, self.connections = url, pid, connections
         self.headers = {"Authorization": f"Api-Key {key}", "Content-Type": "application/json"}
         self.baseline = self._status("VmRSS")
 
@@ -61,7 +72,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with site(folder, WEB_CONCURRENCY="1", WEB_THREADS="2", LOG_LEVEL="CRITICAL") as (url, env):
         manage("install_default_policy", env=env)
         manage("collectstatic", "--noinput", "-v0", env=env)
-        key = manage("shell", "-v0", "-c", _MAKE_KEY, env=env).split()[-1]
+        printed = manage("shell", "-v0", "-c", _MAKE_KEY, env=env)
+        key = printed.split()[-1]
         master = (folder / PID).read_text().strip()
         (pid,) = Path(f"/proc/{master}/task/{master}/children").read_text().split()
         for path in (
@@ -71,7 +83,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             "/ready",
         ):  # loads modules and caches
             assert requests.get(f"{url}{path}", timeout=60).status_code == 200
-        yield Server(url, key, int(pid))
+        yield Server(url, key, int(pid), dict(re.findall(r"connection (\w+) (\S+)", printed)))
 
 
 def repeated(unit: str, size: int = SIZE) -> str:
@@ -193,11 +205,56 @@ def test_hostile_json_uses_bounded_memory_and_time(server: Server) -> None:
                 requests.request, method, f"{server.url}{path}", data=body, headers=server.headers, timeout=60
             )
             problems += failures(server, f"{path} {field or 'body'}: {name}", send)
-    assert {"/api/v1/predict", "/api/v1/moderate", "/api/v1/appeals", "/v1alpha1/comments:analyze"} <= paths
+    assert {"/api/v1/predict", "/api/v1/moderate", "/api/v1/appeals"} <= paths
+    assert {"/v1/moderations", "/v1alpha1/comments:analyze"} <= paths
     assert not problems, "\n".join(problems)
 
 
 COMMENT = "a b " * 5_000
+LARGEST_REPORT = {
+    "event": "report.created",
+    "object": {"id": "1", "statuses": [{"id": str(n), "content": f"{n} {COMMENT}"} for n in range(300)]},
+}
+
+
+def variants(data: Any) -> Iterator[tuple[str, str]]:
+    """Yield a recorded request with `%s` in place of each of its values, and the name of the value."""
+    yield "", "%s"
+    if isinstance(data, dict):
+        for name, value in data.items():
+            unchanged = [
+                f"{json.dumps(member)}:{json.dumps(data[member])}" for member in data if member != name
+            ]
+            for path, inner in variants(value):
+                yield (
+                    f"{name}.{path}".strip("."),
+                    f"{{{','.join([f'{json.dumps(name)}:{inner}', *unchanged])}}}",
+                )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("platform", REQUESTS)
+def test_hostile_requests_of_platforms_use_bounded_memory_and_time(server: Server, platform: str) -> None:
+    data, recorded_headers = REQUESTS[platform]
+
+    def send(body: bytes) -> requests.Response:
+        signed = {SIGNATURE_HEADERS[platform]: signature(body)}
+        url = f"{server.url}/connectors/{server.connections[platform]}"
+        return requests.post(url, body, headers=server.headers | recorded_headers | signed, timeout=60)
+
+    assert send(json.dumps(data).encode()).status_code in (200, 204)
+    problems = []
+    for field, template in variants(data):
+        values = {name: VALUES[name] for name in OF_A_FIELD} | LISTS if field else VALUES
+        for name, value in values.items():
+            body = template.replace("%s", value).encode()
+            problems += failures(server, f"{platform} {field or 'body'}: {name}", partial(send, body))
+    if platform == "mastodon":
+        report = json.dumps(LARGEST_REPORT).encode()
+        problems += failures(server, "mastodon: the largest report", partial(send, report))
+    assert not problems, "\n".join(problems)
+
+
 ATTRIBUTES = {f"{name}@{n}": {} for name in ("TOXICITY", "INSULT") for n in range(50)}
 SPANS = {"comment": {"text": "Oh no. " * 2_900}, "requestedAttributes": ATTRIBUTES, "spanAnnotations": True}
 

@@ -23,11 +23,12 @@ from apps.api.perspective.attributes import (
     version_of,
 )
 from apps.api.perspective.exceptions import invalid_argument, language_not_supported
+from apps.api.perspective.retries import score_once
 from apps.api.perspective.spans import find_sentences, utf16_length
 from apps.api.problems import shorten
 from apps.classifier import languages
 from apps.classifier.labels import LABELS
-from apps.core.batches import map_batch
+from apps.core.batches import map_batch, map_groups
 from apps.moderation import actions as moderation
 from apps.moderation.exceptions import ModerationError
 from apps.predictions import actions as predictions
@@ -213,6 +214,14 @@ def score_and_store(requests: Sequence[AnalyzeRequest]) -> list[LabelScores | Ex
 
 
 def _score_comments(comments: Sequence[predictions.Comment]) -> list[LabelScores | Exception]:
+    return map_groups(
+        lambda comment: bool(comment.external_id),
+        lambda has_token, group: score_once(group, _SOURCE) if has_token else _score_new(group),
+        comments,
+    )
+
+
+def _score_new(comments: Sequence[predictions.Comment]) -> list[LabelScores | Exception]:
     results = predictions.score_batches(batches=[[comment] for comment in comments], source=_SOURCE)
     return [result if isinstance(result, Exception) else result[0][0] for result in results]
 

@@ -1,4 +1,4 @@
-"""A key that has Perspective calls reviewed: a call that is sent again is answered from the record."""
+"""A Perspective call that is sent again is answered from the record, with and without review."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +20,10 @@ from apps.core.permissions import SYSTEM
 from apps.moderation.actions import install_default_policy
 from apps.moderation.models import Policy, QueueItem, Submission
 from apps.predictions.models import Prediction
+from apps.registry import serving
+from apps.registry.actions import promote
+from apps.registry.models import ModelVersion
+from toxicmod.testing.factories import register_copy
 from toxicmod.testing.perspective import (
     ANALYZE,
     IDIOT,
@@ -42,6 +46,90 @@ def path(champion: Any) -> str:
     rules.update(reject_from=None, review_from=None)
     rules.filter(label="toxic").update(review_from=0.1)
     return f"{ANALYZE}?key={create_api_key(actor=SYSTEM, name='reviewed', review_perspective=True)[1]}"
+
+
+@pytest.fixture
+def plain_path(champion: Any) -> str:
+    """The path with a key whose calls are only scored."""
+    return f"{ANALYZE}?key={create_api_key(actor=SYSTEM, name='plain')[1]}"
+
+
+def test_retry_with_ordinary_key_is_stored_once(
+    client: Client, plain_path: str, champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = analyze_request(clientToken="c-77", communityId="cats")
+    first = post_json(client, body, plain_path)
+    assert first.status_code == 200
+    other = register_copy(champion)
+    with patch.object(serving.current().scorer, "score", side_effect=AssertionError):
+        retry = post_json(client, body, plain_path)
+    assert retry.json() == first.json()
+    promote(version=other, actor=SYSTEM, reason="a newer one", force=True)
+    monkeypatch.setattr(serving._server, "_checked_at", float("-inf"))  # so that it notices the promotion
+    after_promotion = post_json(client, body, plain_path)
+    assert after_promotion.json() == first.json()
+    assert after_promotion["X-Model-Version"] == first["X-Model-Version"] == str(champion.number)
+    assert Prediction.objects.get().external_id == "c-77"
+    post_json(client, analyze_request(clientToken="c-78"), plain_path)
+    assert Prediction.objects.get(external_id="c-78").model_version == other
+
+
+@pytest.mark.parametrize(
+    ("text", "more"),
+    [
+        ("Another idiot", {"clientToken": "c-77"}),
+        (IDIOT, {"clientToken": "c-78"}),
+        (IDIOT, {"clientToken": "c-77", "communityId": "dogs"}),
+        (IDIOT, {"clientToken": "c-77", "doNotStore": True}),
+        (IDIOT, {}),
+    ],
+)
+def test_other_comment_with_ordinary_key_is_stored(
+    client: Client, plain_path: str, text: str, more: dict[str, Any]
+) -> None:
+    assert post_json(client, analyze_request(clientToken="c-77"), plain_path).status_code == 200
+    for _ in range(2):
+        assert post_json(client, analyze_request(text, **more), plain_path).status_code == 200
+    assert Prediction.objects.count() == (2 if "clientToken" in more else 3)
+    assert Prediction.objects.filter(text=None).count() == ("doNotStore" in more)
+
+
+def test_pinned_version_is_no_retry_of_the_champion(
+    client: Client, plain_path: str, champion: ModelVersion
+) -> None:
+    other = register_copy(champion)
+    serving.pinned(other.number).scorer.model.intercept[:] += 1.0
+    pinned = f"TOXICITY@{other.number}"
+    for _ in range(2):
+        for name in (pinned, "TOXICITY"):
+            response = post_json(client, analyze_request(IDIOT, name, clientToken="c-77"), plain_path)
+            number = other.number if name == pinned else champion.number
+            assert response["X-Model-Version"] == str(number)
+    assert set(Prediction.objects.values_list("model_version", flat=True)) == {champion.pk, other.pk}
+    assert Prediction.objects.count() == 2
+
+
+@pytest.mark.parametrize(("hours", "count"), [(1, 1), (23.9, 1), (24.1, 2)])
+def test_token_of_ordinary_key_can_be_reused_after_a_day(
+    client: Client, plain_path: str, hours: float, count: int
+) -> None:
+    now = timezone.now()
+    for moment in (now, now + timedelta(hours=hours)):
+        with patch("django.utils.timezone.now", return_value=moment):
+            assert post_json(client, analyze_request(clientToken="c-77"), plain_path).status_code == 200
+    assert Prediction.objects.count() == count
+
+
+def test_batch_with_ordinary_key_stores_each_comment_once(client: Client, plain_path: str) -> None:
+    line = f"POST {plain_path} HTTP/1.1"
+    bodies = [analyze_json(f"{IDIOT} {n % 120}", clientToken="c-77") for n in range(240)]
+    bodies.append(analyze_json(IDIOT))
+    body = "".join(batch_part(f"<{n}>", json_body, line) for n, json_body in enumerate(bodies)) + "--b--"
+    for _ in range(2):
+        results = batch_responses(send_batch(client, body))
+        assert [status for _, status, _ in results] == [200] * 241
+        assert results[3][2] == results[123][2] != results[4][2]
+    assert Prediction.objects.count() == 122
 
 
 def test_retry_returns_stored_result_and_is_queued_once(client: Client, path: str) -> None:
@@ -158,8 +246,10 @@ def test_console_search_finds_comments_of_token(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_concurrent_retries_are_queued_once(path: str) -> None:
+@pytest.mark.parametrize("is_reviewed", [True, False])
+def test_concurrent_retries_are_stored_and_queued_once(path: str, plain_path: str, is_reviewed: bool) -> None:
     count = 8
+    path = path if is_reviewed else plain_path
     barrier = Barrier(count)
 
     def call(_: int) -> Any:
@@ -173,4 +263,5 @@ def test_concurrent_retries_are_queued_once(path: str) -> None:
         responses = list(pool.map(call, range(count)))
     assert [response.status_code for response in responses] == [200] * count
     assert all(response.json() == responses[0].json() for response in responses)
-    assert QueueItem.objects.count() == Prediction.objects.count() == 1
+    assert Prediction.objects.count() == 1
+    assert QueueItem.objects.count() == is_reviewed

@@ -28,6 +28,8 @@ from apps.predictions import bulk_insert
 from apps.predictions.models import Feedback, Prediction
 from apps.registry import serving
 from apps.registry.models import ModelVersion
+from toxicmod.testing.factories import register_copy
+from toxicmod.testing.perspective import analyze_request, post_json
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -278,6 +280,10 @@ def test_authentication_of_api_keys(
     _, secret = create_api_key(actor=SYSTEM, name="reader", scopes=["read"])
     reader = {"headers": {"Authorization": f"Api-Key {secret}"}}
     assert client.get("/api/v1/models", **reader).status_code == 200
+    assert_problem(client.get("/api/v1/models"), 401)
+    assert_problem(client.get("/api/v1/models", headers={"Authorization": "Api-Key wrong"}), 401)
+    _, scorer = create_api_key(actor=SYSTEM, name="scorer", scopes=["predict"])
+    assert_problem(client.get("/api/v1/models", headers={"Authorization": f"Api-Key {scorer}"}), 403)
     assert_problem(post(client, "predict", {"text": KIND}, **reader), 403)
 
 
@@ -317,6 +323,18 @@ def test_models_and_stats(client: Client) -> None:
     assert stats["mean_latency_us"] == 100
     assert (stats["predictions"], stats["toxic"]) == (2, 1)
     assert stats["model_version"] == champion.number
+
+
+def test_every_listed_model_can_be_pinned(client: Client, champion: ModelVersion) -> None:
+    register_copy(champion)
+    versions = [model["version"] for model in client.get("/api/v1/models").json()]
+    assert len(versions) == 2
+    for version in versions:
+        response = post_json(client, analyze_request(RUDE, f"TOXICITY@{version}"))
+        assert response["X-Model-Version"] == str(version)
+    operation = client.get("/api/v1/schema?format=json").json()["paths"]["/api/v1/models"]["get"]
+    assert "TOXICITY@7" in operation["description"]
+    assert {"200", "401", "403"} <= operation["responses"].keys()
 
 
 def test_health_uses_no_service_and_ready_names_missing_one(

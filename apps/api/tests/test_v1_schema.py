@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import requests
 from pytest_django.live_server_helper import LiveServer
 
 from apps.accounts.actions import create_api_key
@@ -35,6 +36,8 @@ def test_schema_describes_responses_to_generated_requests(
     Policy.objects.update(audit_share=1)
     moderator = User.objects.create_superuser("root")
     key, secret = create_api_key(actor=SYSTEM, name="fuzzer", rate_per_minute=10**9, acts_as=moderator)
+    paths = requests.get(f"{live_server.url}/api/v1/schema?format=json", timeout=60).json()["paths"]
+    assert {"/api/v1/models", "/v1/moderations"} <= set(paths)
     item = moderate(text="Good morning to all of you.", api_key=key).item
     assert item is not None
     config = CONFIG.format(item=item.pk, prediction=item.submission_id)

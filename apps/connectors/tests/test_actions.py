@@ -18,6 +18,7 @@ from apps.connectors.tests.payloads import (
     KIND,
     MASTODON_REPORT,
     REQUESTS,
+    RUDE,
     WORSE,
     coral_page,
     graphql,
@@ -165,6 +166,37 @@ def test_approval_removes_flag_on_discourse(
     decide_item(QueueItem.objects.get(), moderator, "approve")
     assert send(connection) == 2
     assert sent(receiver)[-1] == ("DELETE", "/post_actions/42.json?post_action_type_id=4", None)
+
+
+def test_flag_of_edited_comment_is_kept_or_removed_on_discourse(
+    connected: Callable[[str], Connection], receiver: Receiver, moderator: User
+) -> None:
+    connection = connected("discourse")
+    for text in (RUDE, WORSE, KIND, RUDE):
+        receive(connection, with_text("discourse", text))
+    assert list(PlatformAction.objects.order_by("pk").values_list("kind", flat=True)) == [
+        Kind.FLAG,
+        Kind.APPROVE,
+        Kind.FLAG,
+    ]
+    assert send(connection) == 3
+    assert receiver.methods == ["POST", "DELETE", "POST"]
+    decide_item(QueueItem.objects.open().get(), moderator, "approve")
+    assert send(connection) == 1
+    assert sent(receiver)[-1] == ("DELETE", "/post_actions/42.json?post_action_type_id=4", None)
+
+
+def test_actions_of_revisions_are_sent_in_order(
+    connected: Callable[[str], Connection], receiver: Receiver
+) -> None:
+    connection = connected("discourse")
+    for text in (RUDE, KIND):
+        receive(connection, with_text("discourse", text))
+    PlatformAction.objects.filter(kind=Kind.FLAG).update(send_after=timezone.now() + timedelta(hours=1))
+    assert send(connection) == 0
+    PlatformAction.objects.update(send_after=timezone.now())
+    assert send(connection) == 2
+    assert receiver.methods == ["POST", "DELETE"]
 
 
 def test_rejection_of_the_policy_flags_on_discourse(

@@ -76,6 +76,28 @@ def test_receive_queues_comment_once(client: Client, connect: Connect, platform:
     assert Submission.objects.count() == 2
 
 
+@pytest.mark.parametrize("platform", ["discourse", "mastodon"])
+def test_receive_edited_comment_is_a_revision(client: Client, connect: Connect, platform: str) -> None:
+    connection = connect(platform)
+    texts = [RUDE, KIND, RUDE, WORSE]
+    for text in texts:
+        for _ in range(2):
+            assert send(client, connection, with_text(platform, text)).status_code == 204
+    submissions = list(Submission.objects.order_by("pk").select_related("previous", "prediction"))
+    assert [submission.text for submission in submissions] == texts
+    assert [submission.revision for submission in submissions] == [1, 2, 3, 4]
+    assert [submission.previous for submission in submissions] == [None, *submissions[:-1]]
+    assert not QueueItem.objects.open().filter(submission__in=submissions[:-1]).exists()
+
+
+def test_connections_do_not_share_ids(client: Client, connect: Connect) -> None:
+    connections = [connect("discourse") for _ in range(2)]
+    for connection in connections:
+        assert send(client, connection, REQUESTS["discourse"][0]).status_code == 204
+    assert {received.connection for received in ReceivedComment.objects.all()} == set(connections)
+    assert set(Submission.objects.values_list("revision", flat=True)) == {1}
+
+
 def test_receive_answers_coral_within_its_default_time_limit(client: Client, connect: Connect) -> None:
     """The fastest of some requests, because other tests may run at the same time."""
     connection, seconds = connect("coral"), []

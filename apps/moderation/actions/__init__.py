@@ -40,7 +40,7 @@ from apps.moderation.actions.leases import (
     require_available,
     skip,
 )
-from apps.moderation.actions.moderate import ModerationResult, moderate
+from apps.moderation.actions.moderate import RETRY_WINDOW, ModerationResult, moderate
 from apps.moderation.actions.policies import (
     activate_policy,
     discard_draft,
@@ -55,6 +55,7 @@ from apps.moderation.actions.request_review import request_review, send_to_revie
 __all__ = [
     "CLUSTER_LIMIT",
     "LEASE",
+    "RETRY_WINDOW",
     "UNDO",
     "BulkFilter",
     "DecisionResult",

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from apps.accounts.models import APIKey
+from apps.core.database import lock_until_commit
 from apps.moderation import triage
 from apps.moderation.actions.decisions import add_strikes
 from apps.moderation.actions.policies import active_policy
@@ -21,7 +22,6 @@ from apps.predictions import actions as predictions
 from apps.predictions.models import Prediction
 
 RETRY_WINDOW = timedelta(days=1)
-_MAX_ATTEMPTS = 3  # while concurrent calls store revisions of the same comment
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ def moderate(
     source: Prediction.Source = Prediction.Source.API,
     example: bool = False,
     is_shared_id: bool = False,
+    id_scope: str = "",
+    previous: Submission | None = None,
 ) -> ModerationResult:
     """Score a comment, apply the community's policy and store the result in one transaction.
 
@@ -56,49 +58,53 @@ def moderate(
         session_id: the session that a Perspective client names.
         is_shared_id: whether several comments may have the external ID, such as Perspective's `clientToken`.
             Then only the same comment, sent again within a day, returns the first result.
+        id_scope: what the shared ID is unique in, such as a connection.
+        previous: the previous revision of a comment with a shared ID. Otherwise it is looked up.
 
     Raises:
         NoModelError: no model is being served.
         ModerationError: no policy is active.
     """
-    retry_keys = _retry_keys(text, api_key, community, external_id) if is_shared_id and external_id else []
-
-    for attempt in range(_MAX_ATTEMPTS):
-        # The comparison and the new revision use the same one. If another call stores a revision meanwhile,
-        # the insert violates a constraint.
-        previous = None if retry_keys else _newest_revision(api_key, external_id)
-        earlier = _earlier_retry(retry_keys) if retry_keys else previous
-        if earlier and (retry_keys or earlier.prediction.text_hash == predictions.text_hash(text)):
+    key_id, text_hash = api_key and api_key.pk, predictions.text_hash(text)
+    retry_keys: list[str] = []
+    earlier = None
+    with transaction.atomic():
+        # Concurrent calls with the same external ID run one after the other, so that each one finds the
+        # revision of the one before.
+        if external_id and is_shared_id:
+            identity = [key_id, community, external_id, text_hash]
+            identity += [id_scope, str(previous.pk) if previous else ""] if id_scope else []
+            lock_until_commit(("retry", *identity))
+            retry_keys = _retry_keys(identity)
+            earlier = _earlier_retry(retry_keys)
+        elif external_id:
+            lock_until_commit(("revision", key_id, external_id))
+            previous = _newest_revision(api_key, external_id)
+            if previous and previous.prediction.text_hash == text_hash:
+                earlier = previous
+        if earlier:
             return ModerationResult(earlier, earlier.items.order_by("pk").first(), is_repeat=True)
-        try:
-            with transaction.atomic():
-                return _moderate(
-                    text=text,
-                    api_key=api_key,
-                    community=community,
-                    author_ref=author_ref,
-                    external_id=external_id,
-                    session_id=session_id,
-                    previous=previous,
-                    context=dict(context or {}),
-                    callback_url=callback_url,
-                    source=source,
-                    example=example,
-                    retry_key=retry_keys[0] if retry_keys else None,
-                )
-        except IntegrityError:
-            # A concurrent call has stored the same comment or another revision of it.
-            if attempt == _MAX_ATTEMPTS - 1:
-                raise
-    raise AssertionError("The loop returns or raises.")
+        return _moderate(
+            text=text,
+            api_key=api_key,
+            community=community,
+            author_ref=author_ref,
+            external_id=external_id,
+            session_id=session_id,
+            previous=previous,
+            context=dict(context or {}),
+            callback_url=callback_url,
+            source=source,
+            example=example,
+            retry_key=retry_keys[0] if retry_keys else None,
+        )
 
 
-def _retry_keys(text: str, api_key: APIKey | None, community: str, external_id: str) -> list[str]:
-    """Return the comment's retry keys of today and yesterday."""
-    content = [api_key and api_key.pk, community, external_id, predictions.text_hash(text)]
+def _retry_keys(identity: Sequence[object]) -> list[str]:
+    """Return the retry keys of a comment for today and yesterday."""
     today = timezone.now().date()
     return [
-        hashlib.sha256(json.dumps([*content, str(day)]).encode()).hexdigest()
+        hashlib.sha256(json.dumps([*identity, str(day)]).encode()).hexdigest()
         for day in (today, today - timedelta(days=1))
     ]
 
@@ -110,8 +116,6 @@ def _earlier_retry(retry_keys: Sequence[str]) -> Submission | None:
 
 
 def _newest_revision(api_key: APIKey | None, external_id: str) -> Submission | None:
-    if not external_id:
-        return None
     submissions = Submission.objects.select_related("prediction").filter(
         api_key=api_key, external_id=external_id, retry_key=None
     )

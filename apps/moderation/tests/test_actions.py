@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 from django.core.exceptions import PermissionDenied
@@ -116,17 +115,6 @@ def test_moderate_edited_comment_is_a_revision(
     restored = moderate("threat=0.5", community="cats")
     assert (restored.submission.revision, restored.is_repeat) == (4, False)
     assert restored.submission.previous_text == ""  # of another community, whose moderators may differ
-
-
-def test_moderate_concurrent_edits_are_revisions_in_a_row(
-    model: ModelVersion, policy: Policy, platform_key: APIKey
-) -> None:
-    first = actions.moderate(text="threat=0.5", api_key=platform_key, external_id="7").submission
-    second = actions.moderate(text="threat=0.6", api_key=platform_key, external_id="7").submission
-    newest = [first, first, second, second]  # the second one was stored after the call had read the first
-    with patch("apps.moderation.actions.moderate._newest_revision", side_effect=newest):
-        result = actions.moderate(text="threat=0.7", api_key=platform_key, external_id="7")
-    assert (result.submission.revision, result.submission.previous) == (3, second)
 
 
 def test_near_duplicates_share_a_cluster(model: ModelVersion, policy: Policy) -> None:

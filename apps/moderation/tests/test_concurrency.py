@@ -128,3 +128,26 @@ def test_moderate_concurrently_with_same_external_id(
     assert len({result.submission.pk for result in results}) == 1
     assert sum(not result.is_repeat for result in results) == 1
     assert (Submission.objects.count(), Prediction.objects.count(), QueueItem.objects.count()) == (1, 1, 1)
+
+
+def test_moderate_concurrent_edits_are_revisions_in_a_row(
+    model: ModelVersion, policy: Policy, platform_key: APIKey
+) -> None:
+    count = 24
+
+    def send(number: int) -> int:
+        try:
+            result = actions.moderate(
+                text=f"insult=0.7 you {number}", api_key=platform_key, author_ref="troll", external_id="7"
+            )
+            return result.submission.revision
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(count) as pool:
+        revisions = list(pool.map(send, range(count)))
+    assert sorted(revisions) == list(range(1, count + 1))
+    submissions = list(Submission.objects.order_by("revision").select_related("previous"))
+    assert [submission.previous for submission in submissions] == [None, *submissions[:-1]]
+    assert QueueItem.objects.open().get().submission == submissions[-1]
+    assert Prediction.objects.count() == count

@@ -18,9 +18,10 @@ import requests
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Route, TimeoutError
 
 from apps.classifier.labels import LABELS
+from apps.connectors.tests.payloads import SECRET
 from toxicmod.testing.browser import SIZES
 from toxicmod.tests.week.site import PASSWORD, RequestCounts, Site
-from toxicmod.tests.week.traffic import COMMUNITIES, Client, Perspective, Platform
+from toxicmod.tests.week.traffic import COMMUNITIES, Client, ConnectedPlatform, Perspective, Platform
 
 CONSOLE = "/admin/moderation/queueitem/console/"
 LIMITED, LIMITED_TO = "gwen", COMMUNITIES[0]
@@ -28,12 +29,15 @@ ROLES = {
     "ann": "moderator", "ben": "moderator", "pat": "moderator", LIMITED: "moderator",
     "lea": "lead", "eli": "engineer", "vic": "viewer",
 }  # fmt: skip
+CONNECTED = dict(zip(("coral", "discourse", "mastodon"), COMMUNITIES, strict=True))
 DECISION_DELAY = 0.5  # seconds, as with a slow network
 MAX_SKEW = 300  # seconds
 _CREATE_USERS = """
 import json
 from django.contrib.auth.models import Group
 from apps.accounts.actions import create_api_key
+from apps.connectors.actions import save_connection
+from apps.connectors.models import Connection
 from apps.core.permissions import SYSTEM
 from apps.accounts.models import CommunityAccess, User
 from apps.monitoring.models import AlertRule
@@ -49,6 +53,13 @@ keys = {name: create_api_key(actor=SYSTEM, name=f"{name}-platform")[1] for name 
 keys["perspective"] = create_api_key(actor=SYSTEM, name="perspective", review_perspective=True)[1]
 for name in ("ann", "ben", "lea"):
     keys[name] = create_api_key(actor=SYSTEM, name=f"{name}-app", acts_as=users[name])[1]
+for platform, community in CONNECTED.items():
+    connection = Connection(platform=platform, community=community)
+    options = {}
+    if platform == "discourse":
+        connection.base_url, options["token"] = f"{HOOK}/discourse", "token of the forum"
+    save_connection(actor=SYSTEM, connection=connection, secret=SECRET, **options)
+    keys[platform] = str(connection.pk)
 AlertRule.objects.create(
     name="Many comments are flagged", metric="flag_share", threshold=0.4, window_hours=1,
     emails="oncall@example.org", webhook_url=HOOK + "/alerts", notification_interval_minutes=60)
@@ -69,11 +80,12 @@ class Receipt:
 
 @dataclass
 class Receiver:
-    """The webhook receiver of all platforms, which verifies every signature and can be down.
+    """The webhook receiver of all platforms and a Discourse. It verifies every signature and can be down.
 
     Attributes:
         secrets: the signing keys that the platform knows, by id.
         gone: the paths that respond with 410.
+        actions: ID and kind of action of each post that the Discourse was asked to change.
     """
 
     site: Site
@@ -82,6 +94,7 @@ class Receiver:
     faults: list[str] = field(default_factory=list)
     down_until: datetime | None = None
     gone: set[str] = field(default_factory=set)
+    actions: list[tuple[str, str]] = field(default_factory=list)
     url: str = ""
 
     def receive(self, path: str, headers: Any, body: bytes) -> tuple[int, dict[str, str]]:
@@ -101,6 +114,18 @@ class Receiver:
             Receipt(headers.get("Webhook-Id", ""), payload.get("event", ""), payload, now, status)
         )
         return status, response_headers
+
+    def change_post(self, method: str, path: str, body: bytes) -> tuple[int, dict[str, str]]:
+        """Return the status and the headers of Discourse's response to an action on a post."""
+        if self.down_until and self.site.clock.now() < self.down_until:
+            return 503, {}
+        if path == "/discourse/post_actions.json":
+            post, kind = str(json.loads(body)["id"]), "flag"
+        else:
+            post = path.split("/")[3].partition(".")[0]
+            kind = "reject" if method == "DELETE" and "/posts/" in path else "approve"
+        self.actions.append((post, kind))
+        return 200, {}
 
     def verify(self, signature: str, body: bytes) -> str:
         """Verify a signature as the documentation describes; return the error, or an empty string."""
@@ -128,13 +153,18 @@ def receiver(site: Site) -> Iterator[Receiver]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            status, headers = hooks.receive(self.path, self.headers, body)
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if self.path.startswith("/discourse/"):
+                status, headers = hooks.change_post(self.command, self.path, body)
+            else:
+                status, headers = hooks.receive(self.path, self.headers, body)
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", "0")
             self.end_headers()
+
+        do_PUT = do_DELETE = do_POST  # noqa: N815
 
         def log_message(self, *args: Any) -> None:
             pass
@@ -413,6 +443,7 @@ class Cast:
     intents: list[Intent]
     platforms: dict[str, Platform]
     perspective: Perspective
+    connected: dict[str, ConnectedPlatform]
     apps: dict[str, ApiModerator]
     staff: dict[str, Staff]
     receiver: Receiver
@@ -422,7 +453,7 @@ def create_cast(site: Site, hooks: Receiver) -> Cast:
     """Create accounts, roles and API keys for all users."""
     constants = {
         "ROLES": ROLES, "LIMITED": LIMITED, "LIMITED_TO": LIMITED_TO, "COMMUNITIES": COMMUNITIES,
-        "PASSWORD": PASSWORD, "HOOK": hooks.url,
+        "PASSWORD": PASSWORD, "HOOK": hooks.url, "CONNECTED": CONNECTED, "SECRET": SECRET,
     }  # fmt: skip
     script = "".join(f"{name} = {value!r}\n" for name, value in constants.items()) + _CREATE_USERS
     keys = json.loads(site.manage("shell", "-v0", "-c", script).splitlines()[-1])
@@ -444,6 +475,18 @@ def create_cast(site: Site, hooks: Receiver) -> Cast:
         perspective=Perspective(
             site.url, request_counts, secret=keys["perspective"], address=next(addresses)
         ),
+        connected={
+            name: ConnectedPlatform(
+                site.url,
+                request_counts,
+                platform=name,
+                community=community,
+                connection=keys[name],
+                secret=SECRET,
+                address=next(addresses),
+            )
+            for name, community in CONNECTED.items()
+        },
         apps={
             name: ApiModerator(site, name, request_counts, keys[name], intents)
             for name in ("ann", "ben", "lea")

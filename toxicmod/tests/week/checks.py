@@ -178,7 +178,8 @@ class Day:
         """Make every check."""
         for check in (
             self.calls, self.console, self.profiles, self.quality, self.policies, self.bulk, self.model_page,
-            self.results, self.api, self.challenger, self.roles, self.webhooks, self.mail, self.export,
+            self.results, self.api, self.challenger, self.roles, self.webhooks,
+            self.revisions, self.connectors, self.mail, self.export,
             self.intents, self.admin, self.limited_moderator, self.schedules, self.logs, self.dashboard,
             self.metrics,
         ):  # fmt: skip
@@ -312,6 +313,7 @@ class Day:
         )  # fmt: skip
         names = {
             "api": "REST API",
+            "connector": "Connected platform",
             "openai": "OpenAI-compatible API",
             "page": "Web page",
             "perspective": "Perspective-compatible API",
@@ -1034,6 +1036,85 @@ class Day:
                 "webhooks page", status, shown and int(shown[1].replace(",", "")), count or None
             )
             self.findings.true("webhooks page", f"says not: {none}", count or none in page)
+
+    def revisions(self) -> None:
+        """Every text of a comment is stored once, as a revision of the one before; retries are not stored."""
+        for name, platform in self.cast.platforms.items():
+            stored: dict[str, list[str]] = defaultdict(list)
+            for row in self.rows(
+                "SELECT s.external_id, p.text, s.previous_id = lag(s.prediction_id) OVER ("
+                " PARTITION BY s.external_id ORDER BY s.revision) AS is_linked, s.revision"
+                " FROM moderation_submission s JOIN predictions_prediction p ON p.id = s.prediction_id"
+                " JOIN accounts_apikey k ON k.id = s.api_key_id"
+                " WHERE k.name = %s AND s.external_id <> '' ORDER BY s.revision",
+                f"{name}-platform",
+            ):
+                stored[row.external_id].append(row.text)
+                self.findings.true(
+                    "revisions", f"{row.external_id} is not linked", row.is_linked or row.revision == 1
+                )
+            self.findings.equal("revisions", f"texts of {name}", dict(stored), platform.revisions)
+        self.findings.equal(
+            "revisions", "open reviews of replaced texts",
+            self.one(
+                "SELECT count(*) FROM moderation_queueitem i JOIN moderation_submission s"
+                " ON s.previous_id = i.submission_id WHERE i.status = 'open'"
+            ),
+            0,
+        )  # fmt: skip
+        retries = self.one(
+            "SELECT count(*) FROM (SELECT 1 FROM predictions_prediction WHERE source = 'perspective'"
+            " AND external_id <> '' GROUP BY api_key_id, external_id, text_hash HAVING count(*) > 1) AS r"
+        )
+        self.findings.equal("revisions", "comments of Perspective that are stored twice", retries, 0)
+
+    def connectors(self) -> None:
+        """Each comment of a connected platform is stored, and Discourse got each action once and in order."""
+        total = 0
+        for name, connected in self.cast.connected.items():
+            stored: dict[str, list[str]] = defaultdict(list)
+            for row in self.rows(
+                "SELECT s.external_id, p.text FROM connectors_receivedcomment r"
+                " JOIN connectors_connection c ON c.id = r.connection_id"
+                " JOIN moderation_submission s ON s.prediction_id = r.submission_id"
+                " JOIN predictions_prediction p ON p.id = s.prediction_id"
+                " WHERE c.platform = %s AND s.community = c.community ORDER BY s.revision, p.id",
+                name,
+            ):
+                stored[row.external_id].append(row.text)
+            self.findings.equal("connectors", f"comments of {name}", dict(stored), connected.revisions)
+            total += sum(map(len, connected.revisions.values()))
+        count = self.one("SELECT count(*) FROM predictions_prediction WHERE source = 'connector'")
+        self.findings.equal("connectors", "predictions", count, total)
+        pending = "SELECT count(*) FROM connectors_platformaction WHERE status <> 'delivered'"
+        self.site.wait(lambda: not self.one(pending), lambda: "actions are pending or have failed", 60)
+        actions: dict[str, list[str]] = defaultdict(list)
+        expected: dict[str, list[str]] = defaultdict(list)
+        for post, kind in self.cast.receiver.actions:
+            actions[post].append(kind)
+        for row in self.rows(
+            "SELECT s.external_id, a.kind FROM connectors_platformaction a"
+            " JOIN moderation_submission s ON s.prediction_id = a.comment_id ORDER BY a.id"
+        ):
+            expected[row.external_id].append(row.kind)
+        self.findings.equal("connectors", "actions of Discourse", dict(actions), dict(expected))
+        for row in self.rows(
+            "SELECT s.external_id, (SELECT d.action FROM moderation_decision d LEFT JOIN"
+            " moderation_queueitem i ON i.id = d.item_id WHERE d.submission_id = s.prediction_id"
+            " AND d.action IN ('approve', 'reject') AND (i.kind IS NULL OR i.kind <> 'second')"
+            " AND NOT EXISTS (SELECT 1 FROM moderation_decision r WHERE r.reverses_id = d.id)"
+            " ORDER BY d.id DESC LIMIT 1) AS current"
+            " FROM connectors_receivedcomment c"
+            " JOIN moderation_submission s ON s.prediction_id = c.submission_id"
+            " JOIN connectors_connection n ON n.id = c.connection_id WHERE n.platform = 'discourse'"
+            " AND NOT EXISTS (SELECT 1 FROM moderation_submission x WHERE x.previous_id = s.prediction_id)"
+        ):
+            last = actions[row.external_id][-1:]
+            wanted = [["flag"]] if row.current is None else [["reject"]]
+            wanted = [[], ["approve"]] if row.current == "approve" else wanted
+            self.findings.true(
+                "connectors", f"post {row.external_id}: {last}, decided {row.current}", last in wanted
+            )
 
     def mail(self) -> None:
         """Each e-mail of an alert was sent once."""

@@ -16,7 +16,7 @@ from apps.training.jigsaw import COLUMNS
 from toxicmod.tests.week.actors import CONSOLE, LIMITED, Cast, ModeratorBrowser, Receiver, create_cast
 from toxicmod.tests.week.checks import Day, Findings
 from toxicmod.tests.week.site import Site
-from toxicmod.tests.week.traffic import COMMUNITIES, Comment, Visitor, Writers
+from toxicmod.tests.week.traffic import COMMUNITIES, Comment, ConnectedPlatform, Visitor, Writers
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 ROWS = 800  # of a data set
@@ -38,6 +38,7 @@ class Week:
         self.morning = self.began.replace(hour=6, minute=10, second=0, microsecond=0)
         self.seen: dict[str, Any] = {}
         self.day = 0
+        self._tokens = itertools.count(1)
         self.new_secrets: dict[str, str] = {}  # rotated secrets that the receiver gets in the evening
         self.visitor = Visitor(site.url, "203.0.113.150", self.site.request_counts)
 
@@ -168,17 +169,33 @@ class Week:
                         is_right = result["is_toxic"] == comment.is_rude
                         platform.feedback(result["id"], comment, is_right=is_right)
             platform.predict(self.writers.comments(3, community=community), do_not_store=True)
-            for _ in range(6):
-                platform.moderate(self.writers.comment(community, rude=0.6))
+            moderated = [platform.moderate(self.writers.comment(community, rude=0.6)) for _ in range(6)]
+            edited = self.writers.comment(community, rude=0.6)
+            for _ in range(2):  # the second call is a retry
+                platform.moderate(edited, moderated[0])
         perspective = self.cast.perspective
         for _ in range(2):
-            perspective.analyze(self.writers.comment(rude=0.5))
+            comment, token = self.writers.comment(rude=0.5), f"{self.day}-{next(self._tokens)}"
+            first, retry = (perspective.analyze(comment, clientToken=token) for _ in range(2))
+            assert first == retry
             perspective.suggest(self.writers.comment(rude=0.5))
         perspective.batch(self.writers.comments(10))
         perspective.create_moderation(self.writers.comments(5))
+        for connected in self.cast.connected.values():
+            self._send_comments(connected)
         self.visitor.try_comment(self.writers.comment(), is_right=True)
         self.visitor.try_comment(self.writers.comment(rude=1.0), is_right=False)
         self.visitor.call("GET", "/example", headers={"Accept": "application/json"})
+
+    def _send_comments(self, connected: ConnectedPlatform) -> None:
+        """Send new and edited comments of a connected platform, a request twice, and reports."""
+        comments = self.writers.comments(5, community=connected.community, rude=0.6)
+        identifiers = [connected.send_comment(comment) for comment in comments[:4]]
+        connected.send_comment(comments[4], identifiers[0])
+        if connected.has_ids:
+            connected.resend(identifiers[1])
+        if connected.platform == "mastodon":
+            connected.report(identifiers[2])
 
     def raid(self) -> None:
         """Send many rude comments, so that an alert opens."""

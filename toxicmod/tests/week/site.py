@@ -85,6 +85,8 @@ def source_of(path: str) -> str | None:
         return "perspective"
     if path.startswith("/v1/"):
         return "openai"
+    if path.startswith("/connectors/"):
+        return "connector"
     elsewhere = ("/static/", "/admin/", "/monitoring/", "/health", "/ready", "/metrics")
     return None if path.startswith(elsewhere) else "page"
 

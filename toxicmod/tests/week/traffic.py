@@ -9,6 +9,13 @@ from typing import Any, NamedTuple
 import requests
 
 from apps.classifier.labels import LABELS
+from apps.connectors.tests.payloads import (
+    MASTODON_REPORT,
+    REQUESTS,
+    SIGNATURE_HEADERS,
+    signature,
+    with_text,
+)
 from toxicmod.tests.week.site import RequestCounts
 
 # The name of a community is part of all its comments, to detect comments on pages of users without access.
@@ -149,7 +156,11 @@ class Client:
 
 
 class Platform(Client):
-    """The server of a platform with an API key."""
+    """The server of a platform with an API key.
+
+    Attributes:
+        revisions: the texts of each moderated comment by its external ID, the newest last.
+    """
 
     def __init__(
         self, url: str, request_counts: RequestCounts, *, secret: str, address: str, callback: str = ""
@@ -157,6 +168,7 @@ class Platform(Client):
         super().__init__(url, address, request_counts)
         self.secret, self.callback = secret, callback
         self.rejected: list[dict[str, Any]] = []
+        self.revisions: dict[str, list[str]] = {}
         self._number = itertools.count(1)
 
     def api(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
@@ -184,16 +196,22 @@ class Platform(Client):
         body = {"model": "omni-moderation-latest", "input": [comment.text for comment in comments]}
         self.call("POST", "/v1/moderations", json=body, headers={"Authorization": f"Bearer {self.secret}"})
 
-    def moderate(self, comment: Comment) -> dict[str, Any]:
-        """Moderate a comment."""
+    def moderate(self, comment: Comment, external_id: str = "") -> str:
+        """Moderate a comment, which is an edited one if its ID is given; return the ID."""
+        external_id = external_id or self._external_id(comment)
         body = {
             "text": comment.text,
             "community": comment.community,
             "author": comment.author,
-            "external_id": self._external_id(comment),
+            "external_id": external_id,
             "context": {"title": f"A thread in {comment.community}"},
         } | ({"callback_url": self.callback} if self.callback else {})
-        return self.api("POST", "moderate", body)
+        texts = self.revisions.setdefault(external_id, [])
+        if texts[-1:] != [comment.text]:
+            texts.append(comment.text)
+        result = self.api("POST", "moderate", body)
+        assert result["revision"] == len(texts), (external_id, result["revision"], texts)
+        return external_id
 
     def feedback(self, prediction: str, comment: Comment, *, is_right: bool) -> None:
         """Send feedback with the labels that apply."""
@@ -254,6 +272,73 @@ class Perspective(Platform):
             headers={"Content-Type": f'multipart/mixed; boundary="{boundary}"'},
         )
         assert response.text.count("HTTP/1.1 200 OK") == len(comments), response.text[:600]
+
+
+class ConnectedPlatform(Client):
+    """A Coral, Discourse or Mastodon, which sends each new and each edited comment by a signed request.
+
+    Attributes:
+        revisions: the texts of each comment by its ID, the newest last. Coral names no ID: all its comments
+            have the empty one.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        request_counts: RequestCounts,
+        *,
+        platform: str,
+        community: str,
+        connection: str,
+        secret: str,
+        address: str,
+    ) -> None:
+        super().__init__(url, address, request_counts)
+        self.platform, self.community, self.secret = platform, community, secret
+        self.path = f"/connectors/{connection}"
+        self.revisions: dict[str, list[str]] = {}
+        self._requests: dict[str, Any] = {}
+        self._number = itertools.count(1)
+
+    @property
+    def has_ids(self) -> bool:
+        return self.platform != "coral"
+
+    def send_comment(self, comment: Comment, identifier: str = "") -> str:
+        """Send a comment, which is an edited one if its ID is given; return the ID."""
+        is_edited = bool(identifier)
+        data, headers = with_text(self.platform, comment.text), dict(REQUESTS[self.platform][1])
+        if self.has_ids and not identifier:
+            identifier = str(next(self._number))
+        match self.platform:
+            case "coral":
+                data["action"] = "EDIT" if is_edited else "NEW"
+                data["author"]["id"] = comment.author
+            case "discourse":
+                headers["X-Discourse-Event"] = "post_edited" if is_edited else "post_created"
+                data["post"] |= {"id": int(identifier), "username": comment.author}
+            case _:
+                data["event"] = "status.updated" if is_edited else "status.created"
+                data["object"] |= {"id": identifier, "account": {"id": comment.author}}
+        self._send(data, headers)
+        self._requests[identifier] = (data, headers)
+        self.revisions.setdefault(identifier, []).append(comment.text)
+        return identifier
+
+    def resend(self, identifier: str) -> None:
+        """Send the last request for a comment once more, as platforms do that got no response."""
+        self._send(*self._requests[identifier])
+
+    def report(self, identifier: str) -> None:
+        """Report a status, as a user of Mastodon does."""
+        report = MASTODON_REPORT["object"] | {"statuses": [self._requests[identifier][0]["object"]]}
+        self._send(MASTODON_REPORT | {"object": report}, {})
+
+    def _send(self, data: Any, headers: dict[str, str]) -> None:
+        body = json.dumps(data).encode()
+        signed = {SIGNATURE_HEADERS[self.platform]: signature(body, self.secret)}
+        headers = headers | signed | {"Content-Type": "application/json"}
+        self.call("POST", self.path, data=body, headers=headers, expect=(200, 204))
 
 
 class Visitor(Client):

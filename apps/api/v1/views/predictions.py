@@ -195,7 +195,10 @@ class ExampleView(APIView):
 
 
 class ModelsView(APIView):
-    """Every model version, newest first."""
+    """Every model version, newest first.
+
+    The Perspective-compatible API scores with a version that an attribute names, such as `TOXICITY@7`.
+    """
 
     scope = Scope.READ
 

@@ -1,0 +1,98 @@
+"""Answer a call that a client sends again from the record. The actions call it.
+
+A call with the same client token, API key, community and text is the same call for a day.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+
+from django.db import OperationalError, transaction
+from django.utils import timezone
+
+from apps.core.batches import map_isolated
+from apps.core.database import lock_until_commit
+from apps.moderation.actions import RETRY_WINDOW
+from apps.predictions import actions as predictions
+from apps.predictions.models import LabelScores, Prediction
+from apps.registry import serving
+from apps.registry.models import Promotion
+
+_MAX_LOCKS = 100  # in one transaction, because PostgreSQL's table of locks is bounded
+_Identity = tuple[int | None, str, str, str, bool, int | None]
+
+
+def score_once(
+    comments: Sequence[predictions.Comment], source: Prediction.Source
+) -> list[LabelScores | Exception]:
+    """Score and store comments with a client token, except those that were stored within the last day.
+
+    Returns:
+        `results[i]` has the scores of `comments[i]`, or is the exception that prevented storing it.
+    """
+    results = (
+        map_isolated(
+            lambda group: _score_once(group, source),
+            comments[begin : begin + _MAX_LOCKS],
+            retry=lambda error: not isinstance(error, OperationalError),
+        )
+        for begin in range(0, len(comments), _MAX_LOCKS)
+    )
+    return list(chain.from_iterable(results))
+
+
+@transaction.atomic
+def _score_once(comments: Sequence[predictions.Comment], source: Prediction.Source) -> list[LabelScores]:
+    identities = list(map(_identify, comments))
+    by_identity = dict(zip(identities, comments, strict=True))
+    lock_until_commit(*by_identity)
+    scores: dict[_Identity, LabelScores] = {**_find_stored(by_identity, source)}
+    new = [identity for identity in by_identity if identity not in scores]
+    results = predictions.score_batches(batches=[[by_identity[identity]] for identity in new], source=source)
+    for identity, result in zip(new, results, strict=True):
+        if isinstance(result, Exception):
+            raise result
+        scores[identity] = result.rows[0]
+    return [scores[identity] for identity in identities]
+
+
+def _identify(comment: predictions.Comment) -> _Identity:
+    key, model = comment.api_key, comment.model
+    return (
+        key.pk if key else None,
+        comment.community,
+        comment.external_id,
+        predictions.text_hash(comment.text),
+        comment.do_not_store,
+        model.version_id if model else None,
+    )
+
+
+def _find_stored(
+    comments: Mapping[_Identity, predictions.Comment], source: Prediction.Source
+) -> dict[_Identity, Prediction]:
+    """Return the predictions of the last day that answer the comments, oldest first."""
+    stored = Prediction.objects.filter(
+        external_id__in={comment.external_id for comment in comments.values()},
+        text_hash__in=[text_hash for _, _, _, text_hash, _, _ in comments],
+        created_at__gt=timezone.now() - RETRY_WINDOW,
+        source=source,
+    )
+    results: dict[_Identity, Prediction] = {}
+    for row in stored.order_by("id"):
+        call = (row.api_key_id, row.community, row.external_id, row.text_hash, row.text is None)
+        pinned = (*call, row.model_version_id)
+        if pinned in comments:
+            results.setdefault(pinned, row)
+        if (*call, None) in comments and (*call, None) not in results and _was_in_service(row):
+            results[*call, None] = row
+    return results
+
+
+def _was_in_service(prediction: Prediction) -> bool:
+    """Return whether the version that scored the comment was not one that the call had pinned."""
+    if prediction.model_version_id == serving.route(prediction.text_hash).version_id:
+        return True
+    promotions = Promotion.objects.filter(created_at__lte=prediction.created_at).order_by(
+        "-created_at", "-pk"
+    )
+    return promotions.values_list("version", flat=True).first() == prediction.model_version_id
