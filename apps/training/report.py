@@ -152,10 +152,10 @@ def _describe_encoder(scorer: Scorer) -> str:
         return "No encoder reads the comments."
     encoder = scorer.manifest["encoder"]
     return (
-        f"An encoder reads comments to which the first two stages give a label the probability\n"
-        f"{encoder['read_from']:.3f} or more, and those that are not surely English. The result is a weighted sum "
-        "of\nboth logits, with weights fitted on comments that the encoder was not trained on. SHA-256 of the "
-        f"encoder's\nmanifest: `{encoder['sha256']}`."
+        "An encoder reads comments to which the first two stages give a label the probability\n"
+        f"{encoder['read_from']:.3f} or more, and those that are not surely English. The result is a\n"
+        "weighted sum of both logits, with weights fitted on comments that the encoder was not trained on.\n"
+        f"SHA-256 of the encoder's manifest: `{encoder['sha256']}`."
     )
 
 

@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('predictions', '0002_source'),
+        ('predictions', '0003_external_id_and_text'),
     ]
 
     operations = [
