@@ -22,6 +22,7 @@ from django.conf import settings
 
 from apps import classifier
 from apps.classifier.artifact import Artifact
+from apps.classifier.encoder import FOLDER, configuration
 from apps.classifier.labels import LABELS
 from apps.registry.exceptions import TrackingError
 from apps.registry.models import Alias, ModelVersion
@@ -32,7 +33,7 @@ EXPERIMENT = REGISTERED_MODEL = "toxicmod"
 VERSION_TAG = "toxicmod.version"
 # Keys of a model's manifest that are logged as parameters of its run.
 MANIFEST_PARAMS = ("dataset", "dataset_sha256", "git_commit")
-REQUIREMENTS = ("numpy", "numba", "pandas")
+REQUIREMENTS = ("numpy", "numba", "onnxruntime", "pandas", "py3langid", "tokenizers")
 EXAMPLE = ("Thanks for the quick answer, that helped.", "Shut up, you idiot.")
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -205,10 +206,13 @@ def _example() -> Any:
 
 
 def _code(folder: Path) -> Path:
-    """Copy the classifier, without its tests, into a new package `apps`; return the package."""
+    """Copy the classifier, without its tests, and the site's encoder into a new package `apps`; return it."""
     package = folder / "apps"
     source = Path(classifier.__file__).parent
-    shutil.copytree(source, package / "classifier", ignore=shutil.ignore_patterns("tests", "__pycache__"))
+    ignored = shutil.ignore_patterns("tests", "__pycache__", FOLDER.name, "encoder_training")
+    shutil.copytree(source, package / "classifier", ignore=ignored)
+    if configuration.folder.is_dir():
+        shutil.copytree(configuration.folder, package / "classifier" / FOLDER.relative_to(source))
     (package / "__init__.py").touch()
     return package
 
