@@ -18,6 +18,7 @@ from apps.classifier.encoder_training.examples import (
     UNKNOWN,
     Examples,
     concatenate,
+    contrast_sentences,
     drop_rude_words,
     everyday_sentences,
     identity_sentences,
@@ -175,6 +176,7 @@ def mixed_phase(sources: Sequence[Source], config: EncoderConfig, number: int) -
             obfuscated_copies(concatenate(rows), config.obfuscated_copies, seed),
             identity_sentences(config.identity_sentences, seed),
             everyday_sentences(words, common_names(NAMES, seed), config.everyday_sentences, seed),
+            contrast_sentences(config.contrast_sentences, seed),
             *[meaning_sentences()] * config.meaning_repeats,
         ]
     )

@@ -17,15 +17,15 @@ class EncoderConfig:
 
     # Size. The layers are those of the base, counted from 0.
     layers: tuple[int, ...] = (0, 2, 4, 6, 8, 10)
-    vocabulary: int = 80_000  # pieces
-    max_pieces: int = 64  # of a text, in training
+    vocabulary: int = 68_000  # pieces
+    max_pieces: int = 128  # of a text, in training
     max_served_pieces: int = 128  # of a text, in the exported graph
 
     # Training. English rows first, then mixtures of all sources.
-    english_rows: int = 6_000
+    english_rows: int = 20_000
     mixtures: int = 2
-    batch_size: int = 16
-    learning_rate: float = 1e-4
+    batch_size: int = 32
+    learning_rate: float = 1.3e-4
     head_rate: float = 10.0  # times the learning rate
     warm_up: float = 0.06  # fraction of the steps of a phase
     final_rate: float = 0.05  # fraction of the learning rate at the end of a phase
@@ -33,12 +33,13 @@ class EncoderConfig:
     dropout: float = 0.1
 
     # A mixture, in rows.
-    english_again: int = 6_000
-    rows_per_source: int = 700
-    obfuscated_copies: int = 2_000
+    english_again: int = 16_000
+    rows_per_source: int = 1_100
+    obfuscated_copies: int = 4_000
     identity_sentences: int = 2_000
-    everyday_sentences: int = 3_000
-    meaning_repeats: int = 3
+    everyday_sentences: int = 7_000
+    contrast_sentences: int = 10_000
+    meaning_repeats: int = 4
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,11 @@
 """The texts that an encoder is trained on. Some are generated: names, common words, groups, obfuscation."""
 
+import json
 import random
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,10 @@ from apps.classifier.labels import LABELS
 from apps.classifier.obfuscation import KINDS, obfuscate
 
 UNKNOWN = -1
+_CONTRASTS: dict[str, dict[str, Any]] = json.loads(
+    (Path(__file__).parents[1] / "data" / "contrasts.json").read_text(encoding="utf-8")
+)
+_LABEL_OF_CONTRAST = {"toxic": "insult", "group": "identity_hate", "threat": "threat"}
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,41 @@ def everyday_sentences(words: dict[str, list[str]], names: list[str], size: int,
         texts.append(text)
         languages.append(language)
     return Examples(texts, np.zeros((size, len(LABELS)), np.int8), languages)
+
+
+def contrast_sentences(size: int, seed: int) -> Examples:
+    """Return sentences with rude words, half of them harmless, in five languages; half are in English.
+
+    Of the toxic ones, only the labels that their template states are known. Sentences of the regression suite
+    are left out.
+    """
+    rng = random.Random(seed)
+    tested = {sentence.text for sentence in meaning.load("test")}
+    rows: list[tuple[str, str, str]] = []  # text, language and kind of template
+    while len(rows) < size:
+        language = "en" if rng.random() < 0.5 else rng.choice(list(_CONTRASTS))
+        kind = "harmless" if rng.random() < 0.5 else rng.choice(["toxic", "toxic", "toxic", "threat"])
+        template = rng.choice(_CONTRASTS[language][kind])
+        text = template
+        for slot, choices in _CONTRASTS[language]["slots"].items():
+            while f"{{{slot}}}" in text:
+                text = text.replace(f"{{{slot}}}", rng.choice(choices), 1)
+        if language == "en":
+            text = re.sub(r"\b([Aa]) (?=[aeiouAEIOU])", r"\1n ", text)
+            text = re.sub(r"\b([Aa])n (?=[^aeiouAEIOU])", r"\1 ", text)
+        text = text[0].upper() + text[1:]
+        if rng.random() < 0.15:
+            text = text.lower()
+        if text not in tested:
+            rows.append((text, language, "group" if kind == "toxic" and "{group}" in template else kind))
+    labels = np.zeros((len(rows), len(LABELS)), np.int8)
+    for row, (_, _, kind) in enumerate(rows):
+        if kind != "harmless":
+            labels[row] = UNKNOWN
+            for label in ("toxic", _LABEL_OF_CONTRAST[kind]):
+                labels[row, LABELS.index(label)] = 1
+    texts, languages, _ = zip(*rows, strict=True)
+    return Examples(list(texts), labels, list(languages))
 
 
 def drop_rude_words(words: list[str], examples: Examples, *, limit: float = 0.5) -> list[str]:

@@ -11,6 +11,7 @@ from apps.classifier.encoder_training.examples import (
     UNKNOWN,
     Examples,
     concatenate,
+    contrast_sentences,
     drop_rude_words,
     everyday_sentences,
     identity_sentences,
@@ -101,6 +102,18 @@ def test_everyday_sentences_fill_every_slot() -> None:
     assert not sentences.flagged.any()
     assert any("harshit" in text.lower() for text in sentences.texts)
     assert {"en", "de"} <= set(sentences.languages)
+
+
+def test_contrast_sentences_state_the_labels_of_their_template() -> None:
+    sentences = contrast_sentences(2_000, seed=0)
+    assert len(sentences) == 2_000
+    assert not any("{" in text for text in sentences.texts)
+    assert set(sentences.languages) == {"en", "de", "es", "fr", "pt"}
+    assert 0.45 < sentences.flagged.mean() < 0.55
+    assert np.all((sentences.labels == 0).all(axis=1) | ((sentences.labels == 1).sum(axis=1) == 2))
+    assert not set(sentences.texts) & {sentence.text for sentence in load("test")}
+    labels = dict(zip(sentences.texts, sentences.labels[:, LABELS.index("threat")], strict=True))
+    assert labels["I will kill you."] == 1
 
 
 def test_drop_rude_words_by_their_texts() -> None:
