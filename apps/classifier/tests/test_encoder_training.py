@@ -112,8 +112,9 @@ def test_contrast_sentences_state_the_labels_of_their_template() -> None:
     assert 0.45 < sentences.flagged.mean() < 0.55
     assert np.all((sentences.labels == 0).all(axis=1) | ((sentences.labels == 1).sum(axis=1) == 2))
     assert not set(sentences.texts) & {sentence.text for sentence in load("test")}
-    labels = dict(zip(sentences.texts, sentences.labels[:, LABELS.index("threat")], strict=True))
-    assert labels["I will kill you."] == 1
+    is_threat = np.array(["watch your back" in text for text in sentences.texts])
+    assert is_threat.any()
+    assert np.all(sentences.labels[is_threat, LABELS.index("threat")] == 1)
 
 
 def test_drop_rude_words_by_their_texts() -> None:
