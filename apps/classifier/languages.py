@@ -373,7 +373,7 @@ def base_language(tag: str) -> str:
 
 
 def identify(text: str) -> tuple[str, float]:
-    """Return the most probable language of a text's first characters, and the probability of English.
+    """Return the language of a text, or `und` if it is not certain, and the probability of English.
 
     Obfuscated English looks like other languages, so the text also counts as normalised.
     """
@@ -382,4 +382,5 @@ def identify(text: str) -> tuple[str, float]:
     english = probabilities[_ENGLISH]
     if english < CONFIDENCE:
         english = max(english, find_probabilities(normalise(head)[0])[_ENGLISH])
-    return ALL[int(np.argmax(probabilities))], float(english)
+    best = int(np.argmax(probabilities))
+    return ALL[best] if probabilities[best] >= CONFIDENCE else UNKNOWN, float(english)

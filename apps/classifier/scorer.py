@@ -31,6 +31,8 @@ _TEXTS_PER_BATCH, _CODES_PER_BATCH = 512, 1 << 19
 _READ_TEXTS_PER_BATCH = 32
 _MAX_STAMP = 1 << 32
 _TINY = 1e-15
+# How much more common English is than any other language that the detector knows.
+_ENGLISH_ODDS = 10.0
 # Texts that explaining one text reads at most.
 _MAX_OCCLUSIONS = 20
 
@@ -226,6 +228,8 @@ class Scorer:
             if _logistic(first.max()) < self._read_from:
                 return None
             english = 1.0
+        else:
+            english = _ENGLISH_ODDS * english / (_ENGLISH_ODDS * english + 1 - english)
         (logits,) = self._encoder.logits([text])
         return _Reading(logits, *self._combination(language, english))
 

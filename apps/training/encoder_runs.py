@@ -40,6 +40,7 @@ MIN_ROWS = 10  # with a label, and without it, for its ROC-AUC
 MIN_CALIBRATION_ROWS = 250  # about an eighth of a source's texts: those of 2,000 labelled ones
 MIN_CALIBRATION_POSITIVES = 20  # and as many negatives
 MIN_SUPPORTED_AREA = 0.85
+COMMON_RATE = 0.1
 PADDING = 1  # the id of XLM-R's <pad>
 Report = Callable[[str, Progress | None], None]
 
@@ -208,7 +209,8 @@ def _encoder_of_texts(tokenizer: str, max_pieces: int) -> Callable[[list[str]], 
 def calibrate(folder: Path, sources: list[Source]) -> None:
     """Add to the manifest the calibration of each language other than English, by Platt scaling.
 
-    Languages with fewer than MIN_CALIBRATION_ROWS texts share one.
+    A language's calibration is valid for the rate of toxic texts in its sources. Languages with fewer than
+    MIN_CALIBRATION_ROWS texts, and texts of uncertain language, share one for the rate COMMON_RATE.
 
     Args:
         sources: texts that the encoder was not trained on.
@@ -219,7 +221,8 @@ def calibrate(folder: Path, sources: list[Source]) -> None:
         [source.examples for source in sources if set(source.examples.languages) != {"en"}]
     )
     logits, languages = reader.logits(examples.texts), np.array(examples.languages)
-    common = _calibration(logits, examples.labels, {label: [1.0, 0.0] for label in LABELS})
+    identity = {label: [1.0, 0.0] for label in LABELS}
+    common = _calibration(logits, examples.labels, identity, rate=COMMON_RATE)
     manifest["calibration"] = {encoder.OTHER_LANGUAGES: common}
     for language in sorted(set(examples.languages)):
         rows = languages == language
@@ -229,16 +232,22 @@ def calibrate(folder: Path, sources: list[Source]) -> None:
 
 
 def _calibration(
-    logits: np.ndarray, labels: np.ndarray, default: dict[str, list[float]]
+    logits: np.ndarray, labels: np.ndarray, default: dict[str, list[float]], rate: float | None = None
 ) -> dict[str, list[float]]:
-    """Return slope and offset of each label; the default for labels with few positives or negatives."""
+    """Return slope and offset of each label; the default for labels with few positives or negatives.
+
+    Args:
+        rate: of positives for which the calibration is valid; by default the rate in the rows.
+    """
     result = {}
     for column, label in enumerate(LABELS):
         known = labels[:, column] >= 0
         y = labels[known, column]
         result[label] = default[label]
         if min(y.sum(), len(y) - y.sum()) >= MIN_CALIBRATION_POSITIVES:
-            regression = LogisticRegression(C=1e6).fit(logits[known][:, [column]], y)
+            odds = y.mean() / (1 - y.mean())
+            weight = np.where(y, rate / (1 - rate) / odds, 1.0) if rate else None
+            regression = LogisticRegression(C=1e6).fit(logits[known][:, [column]], y, sample_weight=weight)
             result[label] = [regression.coef_.item(), regression.intercept_.item()]
     return result
 
