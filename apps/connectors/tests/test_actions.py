@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection as database
 from django.utils import timezone
 from django.utils.crypto import get_random_string
 from pytest_django import Settings
@@ -26,7 +28,7 @@ from apps.connectors.tests.payloads import (
 )
 from apps.core.exceptions import PermissionDeniedError
 from apps.moderation import actions as moderation
-from apps.moderation.models import Decision, QueueItem
+from apps.moderation.models import Decision, QueueItem, Submission
 from toxicmod.testing.factories import decide_item
 from toxicmod.testing.receivers import Receiver
 
@@ -197,6 +199,25 @@ def test_actions_of_revisions_are_sent_in_order(
     PlatformAction.objects.update(send_after=timezone.now())
     assert send(connection) == 2
     assert receiver.methods == ["POST", "DELETE"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_concurrent_requests_for_a_post_are_revisions_in_a_row(connect: Connect) -> None:
+    connection, count = connect("discourse"), 8
+
+    def send_twice(number: int) -> None:
+        try:
+            for _ in range(2):
+                receive(connection, with_text("discourse", f"insult=0.7 you fool {number // 2}"))
+        finally:
+            database.close()
+
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(send_twice, range(count)))
+    submissions = list(Submission.objects.order_by("revision").select_related("previous"))
+    assert [submission.revision for submission in submissions] == list(range(1, len(submissions) + 1))
+    assert [submission.previous for submission in submissions] == [None, *submissions[:-1]]
+    assert QueueItem.objects.open().get().submission == submissions[-1]
 
 
 def test_rejection_of_the_policy_flags_on_discourse(

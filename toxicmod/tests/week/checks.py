@@ -1097,6 +1097,7 @@ class Day:
             " JOIN moderation_submission s ON s.prediction_id = a.comment_id ORDER BY a.id"
         ):
             expected[row.external_id].append(row.kind)
+        self.findings.true("connectors", "Discourse got no action", actions)
         self.findings.equal("connectors", "actions of Discourse", dict(actions), dict(expected))
         for row in self.rows(
             "SELECT s.external_id, (SELECT d.action FROM moderation_decision d LEFT JOIN"
