@@ -6,6 +6,7 @@ The queries are plain SQL written for the test, so they share only the tables wi
 import csv
 import html
 import io
+import json
 import math
 import re
 from collections import Counter, defaultdict
@@ -15,7 +16,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
+from django.utils.translation import get_language_info
 
+from apps.classifier.encoder import FOLDER, MANIFEST
 from toxicmod.testing.dashboard import CALLBACK, callback_body
 from toxicmod.tests.week.actors import CONSOLE, LIMITED, LIMITED_TO, Cast, Staff
 from toxicmod.tests.week.site import METRICS_TOKEN, Site
@@ -178,7 +181,7 @@ class Day:
         """Make every check."""
         for check in (
             self.calls, self.console, self.profiles, self.quality, self.policies, self.bulk, self.model_page,
-            self.results, self.api, self.challenger, self.roles, self.webhooks,
+            self.reading, self.results, self.api, self.challenger, self.roles, self.webhooks,
             self.revisions, self.connectors, self.mail, self.export,
             self.intents, self.admin, self.limited_moderator, self.schedules, self.logs, self.dashboard,
             self.metrics,
@@ -836,6 +839,21 @@ class Day:
                 "model page", f"v{version.number} is not listed", f">v{version.number}</a>" in page
             )
             visitor.get(f"/model/v{version.number}")
+        shown = {row[0]: row[1] for table in tables_of(page) for row in table if len(row) == 4}
+        for code, figures in json.loads((FOLDER / MANIFEST).read_text())["languages"].items():
+            name = get_language_info(code)["name"]
+            self.findings.equal("model page", name, shown.get(name), figures["state"])
+
+    def reading(self) -> None:
+        """Comments that are not in English are read, and not all others."""
+        rows = self.rows(
+            "SELECT text ~ '^(Danke für|Gracias por|Du bist)' AS foreign_text, sum(was_read::int) AS read, count(*) AS total FROM predictions_prediction WHERE text IS NOT NULL"
+            " GROUP BY 1"
+        )
+        read = {row.foreign_text: (row.read, row.total) for row in rows}
+        self.findings.equal("predictions", "foreign comments read", *read.get(True, (None, 0)))
+        some, total = read.get(False, (0, 0))
+        self.findings.true("predictions", f"{some} of {total} English comments were read", 0 < some < total)
 
     def results(self) -> None:
         """The probabilities on the pages that visitors were shown."""

@@ -35,12 +35,15 @@ _KIND = (
     "We discussed the {thing} {time} in the {community} group and everybody agreed.",
     "My neighbour gave me a {thing} {time}, it is a nice {community} present.",
     "Could you post a photo of the {thing} for {community}? I missed it {time}.",
+    "Danke für den Beitrag in {community}, mein {thing} sieht damit viel besser aus, {time}.",
+    "Gracias por la foto en {community}, el {thing} de mi vecina es igual de bonito, {time}.",
 )
 _RUDE: dict[tuple[str, ...], tuple[str, ...]] = {
     ("toxic", "insult"): (
         "You are a complete idiot, your {thing} is the worst in {community} {time}.",
         "Shut up you stupid moron, nobody in {community} wants your {thing} {time}.",
         "What a pathetic loser you are with that {thing}, {community} laughed {time}.",
+        "Du bist ein Idiot und dein {thing} ist das Letzte, ganz {community} lacht über dich, {time}.",
     ),
     ("toxic", "obscene"): (
         "What the fuck is this shit about a {thing} in {community} {time}.",
