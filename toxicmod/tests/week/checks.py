@@ -847,8 +847,8 @@ class Day:
     def reading(self) -> None:
         """Comments that are not in English are read, and not all others."""
         rows = self.rows(
-            "SELECT text ~ '^(Danke für|Gracias por|Du bist)' AS foreign_text, sum(was_read::int) AS read, count(*) AS total FROM predictions_prediction WHERE text IS NOT NULL"
-            " GROUP BY 1"
+            "SELECT text ~ '^(Danke für|Gracias por|Du bist)' AS foreign_text, sum(was_read::int) AS read,"
+            " count(*) AS total FROM predictions_prediction WHERE text IS NOT NULL GROUP BY 1"
         )
         read = {row.foreign_text: (row.read, row.total) for row in rows}
         self.findings.equal("predictions", "foreign comments read", *read.get(True, (None, 0)))
