@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from apps.classifier.labels import LABELS
 from apps.moderation.models import Decision, Submission
+from apps.moderation.statistics import agreement
 from apps.predictions.models import ALL_LABELS, Feedback, Prediction, pack_labels, unpack_labels
 from apps.training import datasets
 from apps.training.jigsaw import ImportReport, LabeledComment
@@ -21,6 +22,7 @@ from apps.training.models import Dataset
 
 MODERATOR = "moderator"
 FEEDBACK_WEIGHT = 0.5
+MIN_SECOND_REVIEWS, MIN_TRUST = 30, 0.1
 TOXIC = pack_labels(label == "toxic" for label in LABELS)
 _KEY_AND_LABELS = [("key", np.uint64), ("labels", np.int8, len(LABELS))]
 LABEL_POLICY = """There is one row for each text. A moderator's decision has precedence over feedback; of the
@@ -32,8 +34,10 @@ same kind, the newest counts.
   labels are false too; otherwise the model's labels are used for them. “Right” without labels means the
   model's labels. “Wrong” without labels does not say which label applies, so the text is left out and
   counted.
-- A row has weight 1 if it comes from a moderator, an import or the Perspective API, where scores are
-  suggested by a platform's moderators. Other feedback has weight 0.5.
+- A row has weight 1 if it comes from an import or the Perspective API, where scores are suggested by a
+  platform's moderators. Other feedback has weight 0.5. A moderator's row has the trust of the label that
+  moderators agree on least, of those that apply, or of toxic if none applies. The trust of a label is the
+  kappa of its blind second reviews, from 0.1 to 1; it is 1 with fewer than 30 of them.
 - Comments that must not be stored are never used.
 - A text that, once normalised, is held out from the base is not added. A text in the base's training rows
   replaces the base's row."""
@@ -76,6 +80,7 @@ def read_comments(
         held_out[datasets.split_keys(base_rows["key"], base_rows["labels"])[1]] = True
     held_out_keys = set(base_rows["key"][held_out].tolist())
     new_keys: set[int] = set()
+    trust = label_trust()
     for event in latest_per_text(since):
         mask = resolve_labels(event)
         key = datasets.text_key(event["text"])
@@ -88,7 +93,7 @@ def read_comments(
         else:
             new_keys.add(key)
             counts[event["origin"]] += 1
-            yield _to_comment(event, mask, None if base is None else False)
+            yield _to_comment(event, mask, None if base is None else False, trust)
     if base is None or not new_keys:
         return
     for row, key, is_held_out in zip(datasets.stream(base.path), base_rows["key"], held_out, strict=True):
@@ -105,10 +110,32 @@ def _keys_and_labels(base: Dataset | None) -> Iterator[tuple[int, tuple[int, ...
             yield datasets.text_key(row.text), row.labels
 
 
-def _to_comment(event: LabelEvent, mask: int, held_out: bool | None) -> LabeledComment:
-    labels = tuple(int(flag) for flag in unpack_labels(mask).values())
-    weight = 1.0 if event["origin"] in (MODERATOR, Prediction.Source.PERSPECTIVE) else FEEDBACK_WEIGHT
+def _to_comment(
+    event: LabelEvent, mask: int, held_out: bool | None, trust: dict[str, float]
+) -> LabeledComment:
+    flags = unpack_labels(mask)
+    if event["origin"] == MODERATOR:
+        weight = min((trust[label] for label, applies in flags.items() if applies), default=trust["toxic"])
+    else:
+        weight = 1.0 if event["origin"] == Prediction.Source.PERSPECTIVE else FEEDBACK_WEIGHT
+    labels = tuple(map(int, flags.values()))
     return LabeledComment(f"{event['origin']}-{event['number']}", event["text"], labels, held_out, weight)
+
+
+def label_trust() -> dict[str, float]:
+    """Return how much one moderator's judgement of each label counts in training.
+
+    If two moderators err independently with the noise rate r, and a label applies to half of the comments,
+    kappa is (1 - 2r)². This is the factor by which noise reduces what a label says about the parameters of a
+    model, see Natarajan et al., "Learning with noisy labels", NeurIPS 2013.
+    """
+    by_label, _ = agreement()
+    return {
+        label: 1.0
+        if each.kappa is None or each.count < MIN_SECOND_REVIEWS
+        else round(min(max(each.kappa, MIN_TRUST), 1.0), 2)
+        for label, each in by_label.items()
+    }
 
 
 def resolve_labels(event: LabelEvent) -> int | None:

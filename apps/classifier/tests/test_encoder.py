@@ -121,6 +121,38 @@ def test_explanation_of_a_read_comment_names_the_insult(artifact: Artifact, read
     assert text[worst.begin : worst.end] == "idiot"
 
 
+def test_explanation_orders_words_better_than_chance(artifact: Artifact, reader: Encoder, comments) -> None:
+    """Deletion and insertion curves (Petsiuk et al., RISE, 2018)."""
+    scorer = load(artifact, reader, Mode.ALWAYS)
+    texts, labels = comments
+    toxic = [text for text, row in zip(texts, labels, strict=True) if row[0] and 8 <= len(text.split()) <= 30]
+    rng = np.random.default_rng(0)
+    areas: dict[str, list[float]] = {
+        "deletion": [],
+        "random deletion": [],
+        "insertion": [],
+        "random insertion": [],
+    }
+    for text in toxic[:15]:
+        spans = scorer.explain(text).spans
+        best = np.argsort([-span.contributions[0] for span in spans])
+        for prefix, order in (("", best), ("random ", rng.permutation(len(spans)))):
+            for name in ("deletion", "insertion"):
+                curve = []
+                for count in range(1, min(6, len(spans))):
+                    chosen = set(order[:count].tolist())
+                    words = [
+                        text[span.begin : span.end]
+                        for index, span in enumerate(spans)
+                        if (index in chosen) == (name == "insertion")
+                    ]
+                    curve.append(" ".join(words))
+                areas[prefix + name].append(float(scorer.score_many(curve)[:, 0].mean()))
+    means = {name: np.mean(values) for name, values in areas.items()}
+    assert means["deletion"] < means["random deletion"] - 0.15
+    assert means["insertion"] > means["random insertion"] + 0.15
+
+
 def test_load_with_another_encoder_scores_by_words(
     artifact: Artifact, scorer: Scorer, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -11,8 +11,10 @@ from django.test import Client
 from django.utils import timezone
 
 from apps.accounts.models import APIKey, User
+from apps.classifier.labels import LABELS
 from apps.moderation import actions as moderation
 from apps.moderation.models import Decision, Policy, QueueItem
+from apps.moderation.statistics import Agreement
 from apps.predictions import actions as predictions
 from apps.predictions.models import Feedback, Prediction
 from apps.registry.models import ModelVersion
@@ -186,6 +188,23 @@ def test_read_comments_feedback_has_half_weight(
     added = {text: weights.pop(text) for text in ("insult=0.6 one", "insult=0.9 two", "insult=0.9 three")}
     assert list(added.values()) == [1, 0.5, 1]
     assert set(weights.values()) == {1}
+
+
+def test_read_comments_trusts_labels_that_moderators_agree_on(
+    model: ModelVersion, policy: Policy, ann: User, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kappas = {"toxic": (0.8, 40), "insult": (0.04, 40), "threat": (0.3, 29), "obscene": (None, 40)}
+    agreements = ((label, *kappas.get(label, (1.0, 40))) for label in LABELS)
+    by_label = {label: Agreement(kappa, 0, count) for label, kappa, count in agreements}
+    monkeypatch.setattr(labels, "agreement", lambda: (by_label, {}))
+    decided = {"one": ["insult", "toxic"], "two": [], "three": ["threat"], "four": ["toxic"]}
+    for text, ticked in decided.items():
+        action = Decision.Action.REJECT if ticked else Decision.Action.APPROVE
+        decide(create_queue_item(f"insult=0.6 {text}"), ann, action, ticked)
+    rows = datasets.read(actions.build_dataset(name="ours", base=dataset)[0].path)
+    assert rows.weights is not None
+    weights = dict(zip(rows.texts, rows.weights.tolist(), strict=True))
+    assert [weights[f"insult=0.6 {text}"] for text in decided] == [0.1, 0.8, 1, 0.8]
 
 
 def test_label_events_excludes_do_not_store(model: ModelVersion) -> None:

@@ -169,5 +169,4 @@ the encoder where reading may change the result, and with the encoder for every 
 
     def _flags(self, scorer: Scorer, texts: Sequence[str]) -> np.ndarray:
         """Return (n,) bool: whether a label reaches its threshold."""
-        flags: np.ndarray = (scorer.score_many(texts) >= scorer.thresholds).any(axis=1)
-        return flags
+        return np.any(scorer.score_many(texts) >= scorer.thresholds, axis=1)
