@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 JIGSAW_CSV ?= ../shared/data/jigsaw/train.csv.gz
+# Labelled comments in other languages, xx_name.jsonl.gz.
+COMMENTS ?= ../shared/data/multilingual
 UV := $(BIN)/uv pip
 # Install with uv, which is faster, or with pip if only pip's settings name the package index.
 INSTALL = $(UV) install -q --system-certs --python $(BIN)/python -r $(1) || $(BIN)/pip install -q --disable-pip-version-check -r $(1)
@@ -62,6 +64,7 @@ audit: .venv/dev
 bench: .venv/dev .venv/static .venv/references
 	@test -f "$(JIGSAW_CSV)" || { echo 'Give real comments: make bench JIGSAW_CSV=train.csv.gz (the Jigsaw data)'; exit 1; }
 	$(BIN)/python -m toxicmod.benchmarks.classifier $(JIGSAW_CSV)
+	$(BIN)/python manage.py bench_quality $(JIGSAW_CSV) --files $(COMMENTS)
 	$(BIN)/python manage.py bench_references $(JIGSAW_CSV)
 	$(BIN)/python manage.py bench_perspective
 	$(BIN)/python manage.py bench_pages

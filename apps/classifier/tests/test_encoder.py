@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,12 +128,7 @@ def test_explanation_orders_words_better_than_chance(artifact: Artifact, reader:
     texts, labels = comments
     toxic = [text for text, row in zip(texts, labels, strict=True) if row[0] and 8 <= len(text.split()) <= 30]
     rng = np.random.default_rng(0)
-    areas: dict[str, list[float]] = {
-        "deletion": [],
-        "random deletion": [],
-        "insertion": [],
-        "random insertion": [],
-    }
+    areas: defaultdict[str, list[float]] = defaultdict(list)
     for text in toxic[:15]:
         spans = scorer.explain(text).spans
         best = np.argsort([-span.contributions[0] for span in spans])
