@@ -5,6 +5,8 @@ README in `data/meaning` describes the patterns.
 """
 
 import json
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -26,6 +28,15 @@ class Sentence(NamedTuple):
     pattern: str
     pair: str
     labels: tuple[str, ...]  # names from `labels.LABELS`; empty if the sentence is harmless
+
+
+def accuracies(sentences: Sequence[Sentence], flagged: Sequence[bool]) -> dict[str, float]:
+    """Return for each pattern the fraction of sentences that are rightly flagged or not, the lowest first."""
+    groups: dict[str, list[bool]] = defaultdict(list)
+    for sentence, is_flagged in zip(sentences, flagged, strict=True):
+        groups[sentence.pattern].append(bool(is_flagged) == bool(sentence.labels))
+    rates = {pattern: sum(right) / len(right) for pattern, right in groups.items()}
+    return dict(sorted(rates.items(), key=lambda item: item[1]))
 
 
 def load(part: Part) -> list[Sentence]:

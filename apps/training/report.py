@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from apps.classifier import meaning
 from apps.classifier.bias_audit import audit_sentences, bias_report, worst_group
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
@@ -18,6 +19,7 @@ from apps.training.datasets import Rows
 from apps.training.models import TrainingRun
 
 BINS = 15
+WORST_PATTERNS = 5
 
 Draw = Callable[[Axes, str, np.ndarray, np.ndarray, np.ndarray], None]
 
@@ -139,6 +141,7 @@ def build_card(
         training_rows=training_rows,
         held_out_rows=held_out_rows,
         encoder=_describe_encoder(scorer),
+        meaning=_describe_meaning(scorer),
         limits=LIMITS_WITH_ENCODER if scorer.other_languages else LIMITS_WITHOUT_ENCODER,
         worst=", ".join(
             f"{metric.upper()} {auc:.3f} ({group})" for metric, (group, auc) in worst_groups.items()
@@ -156,6 +159,17 @@ def _describe_encoder(scorer: Scorer) -> str:
         f"{encoder['read_from']:.3f} or more, and those that are not surely English. The result is a\n"
         "weighted sum of both logits, with weights fitted on comments that the encoder was not trained on.\n"
         f"SHA-256 of the encoder's manifest: `{encoder['sha256']}`."
+    )
+
+
+def _describe_meaning(scorer: Scorer) -> str:
+    sentences = [sentence for sentence in meaning.load("test") if sentence.language == "en"]
+    scores = scorer.score_many([sentence.text for sentence in sentences])
+    rates = meaning.accuracies(sentences, np.any(scores >= scorer.thresholds, axis=1).tolist())
+    worst = ", ".join(f"{pattern} {rate:.0%}" for pattern, rate in list(rates.items())[:WORST_PATTERNS])
+    return (
+        f"Of {len(sentences):,} English sentences in {len(rates)} patterns, half of which are harmless, "
+        f"the model judges {np.mean(list(rates.values())):.0%} rightly (mean of patterns).\nWorst patterns: {worst}."
     )
 
 
@@ -189,6 +203,9 @@ the split. Precision, recall and F1 are at the thresholds; ECE is the expected c
 | label | threshold | chosen for | ROC-AUC | PR-AUC | precision | recall | F1 | Brier | ECE |
 |---|---|---|---|---|---|---|---|---|---|
 {table}
+
+## Sentences about meaning
+{meaning}
 
 ## Intended use
 To support human moderators: what can be published, what needs review, what to review

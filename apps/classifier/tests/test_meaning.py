@@ -7,7 +7,7 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 
 from apps.classifier.labels import LABELS
-from apps.classifier.meaning import FOLDER, LANGUAGES, PARTS, Part, Sentence, load
+from apps.classifier.meaning import FOLDER, LANGUAGES, PARTS, Part, Sentence, accuracies, load
 
 SENTENCES: dict[Part, list[Sentence]] = {part: load(part) for part in PARTS}
 ALL = SENTENCES["train"] + SENTENCES["test"]
@@ -25,6 +25,16 @@ def _pairs(language: str) -> set[str]:
 def test_there_are_enough_sentences_and_patterns() -> None:
     assert sum(sentence.language == "en" for sentence in ALL) >= 3000
     assert len(PATTERNS) >= 40
+
+
+def test_accuracies_are_sorted_and_count_both_kinds() -> None:
+    sentences = [
+        Sentence("a", "en", "good", "a1", ()),
+        Sentence("b", "en", "good", "a1", ("toxic",)),
+        Sentence("c", "en", "bad", "b1", ()),
+        Sentence("d", "en", "bad", "b1", ("toxic", "threat")),
+    ]
+    assert list(accuracies(sentences, [False, True, True, True]).items()) == [("bad", 0.5), ("good", 1.0)]
 
 
 def test_every_text_occurs_once() -> None:

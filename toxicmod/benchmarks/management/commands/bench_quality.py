@@ -107,21 +107,17 @@ the encoder where reading may change the result, and with the encoder for every 
     def measure_meaning(self, scorer: Scorer) -> Iterator[tuple[str, float]]:
         """Yield the accuracy on the sentences about meaning: the mean of harmless and toxic ones."""
         sentences = meaning.load("test")
-        is_right = self._flags(scorer, [sentence.text for sentence in sentences]) == np.array(
-            [bool(sentence.labels) for sentence in sentences]
-        )
-        groups: dict[str, list[bool]] = defaultdict(list)
-        for sentence, right in zip(sentences, is_right.tolist(), strict=True):
-            groups[f"meaning, {sentence.language}"].append(right)
-            groups[sentence.pattern].append(right)
-        shares = {name: float(np.mean(values)) for name, values in groups.items()}
-        yield from ((name, share) for name, share in shares.items() if name.startswith("meaning, "))
-        patterns = sorted((share, name) for name, share in shares.items() if not name.startswith("meaning, "))
-        yield "meaning, median pattern", patterns[len(patterns) // 2][0]
-        yield "meaning, worst pattern", patterns[0][0]
-        self.stderr.write(
-            f"Worst patterns: {', '.join(f'{name} {share:.2f}' for share, name in patterns[:8])}"
-        )
+        flags = self._flags(scorer, [sentence.text for sentence in sentences])
+        for language in meaning.LANGUAGES:
+            is_in = [sentence.language == language for sentence in sentences]
+            rates = meaning.accuracies(
+                [sentence for sentence in sentences if sentence.language == language], flags[is_in].tolist()
+            )
+            yield f"meaning, mean of patterns, {language}", float(np.mean(list(rates.values())))
+        rates = meaning.accuracies(sentences, flags.tolist())
+        yield "meaning, median pattern", float(np.median(list(rates.values())))
+        yield "meaning, worst pattern", min(rates.values())
+        self.stderr.write(f"Patterns: {', '.join(f'{name} {rate:.2f}' for name, rate in rates.items())}")
 
     def measure_everyday(self, scorer: Scorer) -> Iterator[tuple[str, float]]:
         """Yield the share of common words, names and everyday sentences that are flagged."""
