@@ -2,7 +2,7 @@
 
 import hashlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -24,12 +24,19 @@ TEXTS_PER_COMMIT = 256
 
 
 class CachedReadings:
-    """Reads texts with an encoder, unless their logits are in the file."""
+    """Reads texts with an encoder, unless their logits are in the file.
 
-    def __init__(self, reader: Encoder, path: Path) -> None:
+    Args:
+        report: called with the completed fraction while texts are read; it may raise an exception to stop.
+    """
+
+    def __init__(
+        self, reader: Encoder, path: Path, report: Callable[[float], None] = lambda fraction: None
+    ) -> None:
         self.sha256 = reader.sha256
         self._reader = reader
         self._path = path
+        self._report = report
 
     def unseen(self, texts: Sequence[str]) -> np.ndarray:
         """Return the rows that are not in the encoder's training data, at most MAX_ROWS."""
@@ -55,6 +62,7 @@ class CachedReadings:
                     missing.append(row)
             with tqdm(total=len(missing), desc="Reading", unit="text", leave=False, disable=None) as bar:
                 for start in range(0, len(missing), TEXTS_PER_COMMIT):
+                    self._report(start / len(missing))
                     rows = missing[start : start + TEXTS_PER_COMMIT]
                     result[rows] = self._reader.logits([texts[row] for row in rows])
                     cache.executemany(
@@ -66,8 +74,11 @@ class CachedReadings:
         return result
 
 
-def open_readings() -> CachedReadings | None:
+def open_readings(report: Callable[[float], None] = lambda fraction: None) -> CachedReadings | None:
     """Return the readings of the site's encoder, or None if ENCODER is never.
+
+    Args:
+        report: see `CachedReadings`.
 
     Raises:
         TrainingError: the encoder can't be used.
@@ -75,6 +86,7 @@ def open_readings() -> CachedReadings | None:
     if encoder.configuration.mode == Mode.NEVER:
         return None
     try:
-        return CachedReadings(encoder.load(encoder.configuration.folder), settings.DATA_DIR / CACHE)
+        reader = encoder.load(encoder.configuration.folder)
     except EncoderError as error:
         raise TrainingError(str(error)) from None
+    return CachedReadings(reader, settings.DATA_DIR / CACHE, report)

@@ -167,9 +167,10 @@ def _describe_meaning(scorer: Scorer) -> str:
     scores = scorer.score_many([sentence.text for sentence in sentences])
     rates = meaning.accuracies(sentences, np.any(scores >= scorer.thresholds, axis=1).tolist())
     worst = ", ".join(f"{pattern} {rate:.0%}" for pattern, rate in list(rates.items())[:WORST_PATTERNS])
+    mean = np.mean(list(rates.values()))
     return (
         f"Of {len(sentences):,} English sentences in {len(rates)} patterns, half of which are harmless, "
-        f"the model judges {np.mean(list(rates.values())):.0%} rightly (mean of patterns).\nWorst patterns: {worst}."
+        f"the model judges {mean:.0%} rightly (mean of patterns).\nWorst patterns: {worst}."
     )
 
 

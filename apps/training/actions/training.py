@@ -251,7 +251,9 @@ def _fit(
         rows.labels,
         config,
         sample_weight=rows.weights,
-        readings=readings.open_readings(),
+        readings=readings.open_readings(
+            lambda fraction: step(f"{title}: reading {fraction:.0%}", begin + (end - begin) * 0.85)
+        ),
         progress=lambda stage, fraction: step(f"{title}: {stage}", begin + (end - begin) * fraction),
     )
     return fitted, time.perf_counter() - start

@@ -54,6 +54,20 @@ def test_logits_are_cached_until_the_encoder_changes(tmp_path: Path) -> None:
     assert second.count == len(texts)
 
 
+def test_reading_can_be_stopped_and_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readings, "TEXTS_PER_COMMIT", 10)
+    reader: Any = CountingEncoder()
+
+    def stop(fraction: float) -> None:
+        if fraction >= 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        CachedReadings(reader, tmp_path / "logits.sqlite3", stop).logits(TEXTS[:100])
+    CachedReadings(reader, tmp_path / "logits.sqlite3").logits(TEXTS[:100])
+    assert reader.count == 100
+
+
 def test_open_readings_follows_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(encoder.configuration, "mode", Mode.NEVER)
     assert readings.open_readings() is None
