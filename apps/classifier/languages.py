@@ -281,7 +281,12 @@ def _examine(text: str, supported: Sequence[str]) -> Detection:
     probabilities = find_probabilities(" ".join(words))
     if _is_certain(words, letters, counts, probabilities, indices):
         return Detection(ALL[int(np.argmax(probabilities))], False, readable)
-    return Detection(ALL[max(indices, key=lambda index: probabilities[index])], True, readable)
+    script = max(counts.keys() & scripts, key=lambda name: counts[name], default="LATIN")
+    candidates = [ALL.index(name) for name in supported if script in _scripts_of_language(name)] or indices
+    best = max(candidates, key=lambda index: probabilities[index])
+    # Short Latin texts resemble several languages, of which the model's first one is the most common.
+    is_certain = probabilities[best] >= CONFIDENCE or indices[0] not in candidates
+    return Detection(ALL[best if is_certain else indices[0]], True, readable)
 
 
 def _is_certain(

@@ -118,13 +118,13 @@ def test_google_api_python_client_by_its_discovery_url(
         "detectedLanguages": ["en"],
     }
     assert Feedback.objects.get().true_labels == {"toxic": True}
-    answer = client.comments().analyze(body=request | {"languages": ["id"]}).execute()
-    assert answer["languages"] == ["id"]  # scored, because the model is certain
-    request["comment"] = {"text": "Terima kasih banyak atas bantuan Anda"}
+    answer = client.comments().analyze(body=request | {"languages": ["fi"]}).execute()
+    assert answer["languages"] == ["fi"]  # scored, because the model is certain
+    request["comment"] = {"text": "Kiitos paljon avustasi tänään, hyvät ystäväni"}
     with pytest.raises(
-        HttpError, match="Attribute TOXICITY does not support request languages: id"
+        HttpError, match="Attribute TOXICITY does not support request languages: fi"
     ) as caught:
-        client.comments().analyze(body=request | {"languages": ["id"]}).execute()
+        client.comments().analyze(body=request | {"languages": ["fi"]}).execute()
     assert "LANGUAGE_NOT_SUPPORTED_BY_ATTRIBUTE" in str(caught.value)
 
 

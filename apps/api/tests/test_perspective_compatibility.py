@@ -14,6 +14,7 @@ from apps.api.perspective import actions
 from apps.api.perspective.spans import find_sentences
 from apps.classifier import languages
 from apps.classifier.labels import LABELS
+from apps.classifier.scorer import Scorer
 from apps.core.permissions import SYSTEM
 from apps.predictions.models import Prediction
 from apps.registry import serving
@@ -232,6 +233,13 @@ def test_request_that_names_english_is_scored(client: Client, tags: list[str]) -
     assert response.json()["languages"] == tags
 
 
+@pytest.fixture
+def english_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model reads English only, as with ENCODER=never."""
+    monkeypatch.setattr(Scorer, "languages", ("en",))
+
+
+@pytest.mark.usefixtures("english_only")
 def test_several_languages_and_comment_in_the_other_one(client: Client) -> None:
     french = "Je suis très content de vous voir aujourd'hui, mes amis."
     response = post_json(client, analyze_request(french, languages=["en", "fr"]))
@@ -239,12 +247,14 @@ def test_several_languages_and_comment_in_the_other_one(client: Client) -> None:
     assert post_json(client, analyze_request(french, languages=["en"])).status_code == 200
 
 
+@pytest.mark.usefixtures("english_only")
 def test_key_that_refuses_needs_every_language(client: Client) -> None:
     body = analyze_request("you idiot", languages=["en", "fr"])
     response = post_json(client, body, key_path(refuse_unsupported=True))
     assert response.json()["error"]["message"].endswith("request languages: fr")
 
 
+@pytest.mark.usefixtures("english_only")
 @pytest.mark.parametrize("tags", [["fr"], ["xx", "id"], ["de"]])
 def test_comment_with_certain_label_is_scored_in_any_language(client: Client, tags: list[str]) -> None:
     assert toxicity(post_json(client, analyze_request("you fucking idiot", languages=tags))) > 0.9
@@ -313,11 +323,40 @@ def test_english_with_foreign_words_is_scored(client: Client, text: str) -> None
         ("تو خیلی احمق هستی و هیچکس تو را دوست ندارد", "fa"),
     ],
 )
+@pytest.mark.usefixtures("english_only")
 def test_comment_in_another_language_is_rejected(client: Client, text: str, language: str) -> None:
     error = post_json(client, analyze_request(text)).json()["error"]
     (detail,) = error["details"]
     assert detail["errorType"] == "LANGUAGE_NOT_SUPPORTED_BY_ATTRIBUTE"
     assert detail["languageNotSupportedByAttributeError"]["detectedLanguages"] == [language]
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("Du bist ein Idiot und niemand mag dich hier", "de"),
+        ("Eres un idiota y nadie te quiere aquí", "es"),
+        ("Ты дурак и никто тебя здесь не любит", "ru"),
+        ("तुम बहुत मूर्ख हो और यहाँ कोई तुम्हें पसंद नहीं करता", "hi"),
+        ("你是个白痴，这里没有人喜欢你", "zh"),
+    ],
+)
+def test_languages_of_the_encoder_are_scored(client: Client, text: str, language: str) -> None:
+    polite = {
+        "de": "Vielen Dank für diesen schönen Beitrag",
+        "es": "Muchas gracias por este artículo tan bonito",
+    }
+    for languages_ in ([language], ["en", language], []):
+        response = post_json(client, analyze_request(text, languages=languages_))
+        assert toxicity(response) > 0.5
+        assert response.json()["detectedLanguages"] == [language]
+    if language in polite:
+        assert toxicity(post_json(client, analyze_request(polite[language], languages=[language]))) < 0.2
+
+
+@pytest.mark.parametrize("text", ["lol", "eat", "k1ke", "hallo", "!!!", "ɑss", "fuuuuuck yooou"])
+def test_short_and_obfuscated_comments_are_english(text: str) -> None:
+    assert languages.detect(text, ("en", "de", "es", "ru", "zh", "ko"))[:2] == ("en", True)
 
 
 @pytest.mark.parametrize(

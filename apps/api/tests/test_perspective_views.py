@@ -145,19 +145,19 @@ def test_analyze_empty_body_is_empty_comment(client: Client, body: bytes) -> Non
             service("INVALID_REQUEST"),
         ),
         (
-            analyze_request("halo", "INSULT", "TOXICITY", languages=["id"]),
-            "Attribute INSULT does not support request languages: id",
+            analyze_request("halo", "INSULT", "TOXICITY", languages=["fi"]),
+            "Attribute INSULT does not support request languages: fi",
             service(
                 "LANGUAGE_NOT_SUPPORTED_BY_ATTRIBUTE",
-                languageNotSupportedByAttributeError={"requestedLanguages": ["id"], "attribute": "INSULT"},
+                languageNotSupportedByAttributeError={"requestedLanguages": ["fi"], "attribute": "INSULT"},
             ),
         ),
         (
-            analyze_request("Je suis très content de vous voir aujourd'hui, mes amis."),
-            "Attribute TOXICITY does not support request languages: fr",
+            analyze_request("Olen erittäin iloinen nähdessäni teidät täällä tänään, ystäväni."),
+            "Attribute TOXICITY does not support request languages: fi",
             service(
                 "LANGUAGE_NOT_SUPPORTED_BY_ATTRIBUTE",
-                languageNotSupportedByAttributeError={"detectedLanguages": ["fr"], "attribute": "TOXICITY"},
+                languageNotSupportedByAttributeError={"detectedLanguages": ["fi"], "attribute": "TOXICITY"},
             ),
         ),
         (
@@ -347,7 +347,8 @@ def test_analyze_drops_unsupported_attributes(client: Client) -> None:
     assert list(answered["attributeScores"]) == ["TOXICITY"]
     answered = post_json(
         client,
-        analyze_request("Das ist sehr schön") | {"languages": ["de"], "dropUnsupportedAttributes": True},
+        analyze_request("Tämä on todella kaunista")
+        | {"languages": ["fi"], "dropUnsupportedAttributes": True},
     )
     assert answered.json()["attributeScores"] == {}
 
