@@ -55,7 +55,7 @@ def augment(
     sentence_labels[:, 0] = sentences.toxic[selected]
     only_toxic = (np.arange(LABEL_COUNT) == 0).astype(np.float32)
     own_texts, own_labels = own_sentences(config.seed)
-    chosen = np.flatnonzero(rng.random(len(own_texts)) < len(texts) / config.texts_for_all_sentences)
+    own_rows = np.flatnonzero(rng.random(len(own_texts)) < len(texts) / config.texts_for_all_sentences)
     row_cost = np.repeat(balanced[:, None], LABEL_COUNT, axis=1)
     row_weight = np.repeat(weight[:, None], LABEL_COUNT, axis=1)
     return AugmentedRows(
@@ -63,15 +63,15 @@ def augment(
             *texts,
             *copies,
             *(sentences.texts[i] for i in selected),
-            *(own_texts[i] for i in chosen),
+            *(own_texts[i] for i in own_rows),
         ],
-        labels=np.concatenate([labels, labels[copied], sentence_labels, own_labels[chosen]]),
+        labels=np.concatenate([labels, labels[copied], sentence_labels, own_labels[own_rows]]),
         cost=np.concatenate(
             [
                 row_cost,
                 row_cost[copied],
                 np.tile(only_toxic * config.sentence_cost, (count, 1)),
-                np.full((len(chosen), LABEL_COUNT), config.own_cost),
+                np.full((len(own_rows), LABEL_COUNT), config.own_cost),
             ]
         ).astype(np.float32),
         weight=np.concatenate(
@@ -79,10 +79,10 @@ def augment(
                 row_weight,
                 row_weight[copied] * config.copy_weight,
                 np.tile(only_toxic * config.sentence_weight, (count, 1)),
-                np.full((len(chosen), LABEL_COUNT), config.own_weight),
+                np.full((len(own_rows), LABEL_COUNT), config.own_weight),
             ]
         ),
-        folds=np.concatenate([folds, folds[copied], rng.integers(config.folds, size=count + len(chosen))]),
+        folds=np.concatenate([folds, folds[copied], rng.integers(config.folds, size=count + len(own_rows))]),
     )
 
 

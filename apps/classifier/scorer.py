@@ -1,4 +1,4 @@
-"""Scores comments with a loaded model and explains the scores. Every app that scores imports it.
+"""ScoredTexts comments with a loaded model and explains the scores. Every app that scores imports it.
 
 Serving processes import this module, so it does not import scikit-learn.
 """
@@ -37,7 +37,7 @@ _ENGLISH_ODDS = 10.0
 _MAX_OCCLUSIONS = 20
 
 
-class Scores(NamedTuple):
+class ScoredTexts(NamedTuple):
     """The scores of texts.
 
     Attributes:
@@ -184,7 +184,7 @@ class Scorer:
         """Return the (n, 6) float64 probabilities; `threads` defaults to the cores this process may use."""
         return self.rate(texts, threads).probabilities
 
-    def rate(self, texts: Sequence[str], threads: int | None = None) -> Scores:
+    def rate(self, texts: Sequence[str], threads: int | None = None) -> ScoredTexts:
         """Return the scores of texts; `threads` defaults to the cores this process may use."""
         batches = list(_batches(texts, _READ_TEXTS_PER_BATCH if self._encoder else _TEXTS_PER_BATCH))
         threads = min(threads or len(os.sched_getaffinity(0)), len(batches))
@@ -196,10 +196,10 @@ class Scorer:
         if len(parts) == 1:
             return parts[0]
         if not parts:
-            return Scores(np.empty((0, LABEL_COUNT)), np.zeros(0, bool))
-        return Scores(*map(np.concatenate, zip(*parts, strict=True)))
+            return ScoredTexts(np.empty((0, LABEL_COUNT)), np.zeros(0, bool))
+        return ScoredTexts(*map(np.concatenate, zip(*parts, strict=True)))
 
-    def _rate_batch(self, texts: Sequence[str]) -> Scores:
+    def _rate_batch(self, texts: Sequence[str]) -> ScoredTexts:
         if len(texts) == 1:
             probabilities = self._score(score_text, texts[0], np.array([len(texts[0])]), len(texts[0]))
         else:
@@ -213,7 +213,7 @@ class Scorer:
                 if reading := self._read(text, first[row]):
                     probabilities[row] = _logistic(reading.combine(first[row]))
                     was_read[row] = True
-        return Scores(probabilities, was_read)
+        return ScoredTexts(probabilities, was_read)
 
     def _read(self, text: str, first: np.ndarray) -> "_Reading | None":
         """Return what the encoder says about a text, or None if it need not be read.

@@ -96,9 +96,9 @@ def language_rows(scorer: Scorer) -> list[LanguageRow]:
     """Return the languages that the encoder reads, the best first, and those without figures at the end."""
     rows = [
         LanguageRow(
-            get_language_info(code)["name"], figures["state"], figures.get("roc_auc"), figures.get("ece")
+            get_language_info(code)["name"], metrics["state"], metrics.get("roc_auc"), metrics.get("ece")
         )
-        for code, figures in scorer.other_languages.items()
+        for code, metrics in scorer.other_languages.items()
     ]
     return sorted(rows, key=lambda row: (-(row.roc_auc or 0.0), row.name))
 

@@ -131,7 +131,7 @@ def _group_gates(candidate: Scorer, baseline: Scorer | None) -> Iterator[Gate]:
     scores = [scorer.score_many(sentences.texts) for scorer in (candidate, baseline) if scorer]
     for name, labels in (("toxic", ["toxic"]), ("toxic or identity_hate", ["toxic", "identity_hate"])):
         columns = [LABELS.index(label) for label in labels]
-        reports = [bias_report(sentences, each[:, columns].max(axis=1)) for each in scores]
+        reports = [bias_report(sentences, rows[:, columns].max(axis=1)) for rows in scores]
         for metric in ("bpsn", "bnsp"):
             (group, auc), *baseline_groups = (worst_group(report, metric) for report in reports)
             bound = min([MIN_GROUP_AUC, *(auc - MAX_GROUP_LOSS for _, auc in baseline_groups)])

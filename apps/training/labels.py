@@ -132,9 +132,9 @@ def label_trust() -> dict[str, float]:
     by_label, _ = agreement()
     return {
         label: 1.0
-        if each.kappa is None or each.count < MIN_SECOND_REVIEWS
-        else round(min(max(each.kappa, MIN_TRUST), 1.0), 2)
-        for label, each in by_label.items()
+        if agreed.kappa is None or agreed.count < MIN_SECOND_REVIEWS
+        else round(min(max(agreed.kappa, MIN_TRUST), 1.0), 2)
+        for label, agreed in by_label.items()
     }
 
 

@@ -55,9 +55,9 @@ class CachedReadings:
             cache.execute("DELETE FROM logits WHERE encoder != ?", [self.sha256])
             missing = []
             for row, key in enumerate(keys):
-                found = cache.execute("SELECT value FROM logits WHERE key = ?", [key]).fetchone()
-                if found:
-                    result[row] = np.frombuffer(found[0], np.float32)
+                cached = cache.execute("SELECT value FROM logits WHERE key = ?", [key]).fetchone()
+                if cached:
+                    result[row] = np.frombuffer(cached[0], np.float32)
                 else:
                     missing.append(row)
             with tqdm(total=len(missing), desc="Reading", unit="text", leave=False, disable=None) as bar:

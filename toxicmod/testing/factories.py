@@ -18,7 +18,7 @@ from apps.accounts.models import CommunityAccess, User
 from apps.classifier.artifact import Artifact
 from apps.classifier.labels import LABELS
 from apps.classifier.normalise import normalise
-from apps.classifier.scorer import Explanation, Scores, Span
+from apps.classifier.scorer import Explanation, ScoredTexts, Span
 from apps.connectors.actions import save_connection
 from apps.connectors.models import Connection, PlatformAction, ReceivedComment
 from apps.core.permissions import SYSTEM, SystemActor
@@ -62,8 +62,8 @@ class StubScorer:
     def score_many(self, texts: Sequence[str], threads: int | None = None) -> np.ndarray:
         return np.array([self.score(text) for text in texts])
 
-    def rate(self, texts: Sequence[str], threads: int | None = None) -> Scores:
-        return Scores(self.score_many(texts), np.zeros(len(texts), bool))
+    def rate(self, texts: Sequence[str], threads: int | None = None) -> ScoredTexts:
+        return ScoredTexts(self.score_many(texts), np.zeros(len(texts), bool))
 
     def explain(self, text: str) -> Explanation:
         spans = [

@@ -136,11 +136,11 @@ def test_explanation_orders_words_better_than_chance(artifact: Artifact, reader:
             for name in ("deletion", "insertion"):
                 curve = []
                 for count in range(1, min(6, len(spans))):
-                    chosen = set(order[:count].tolist())
+                    selected = set(order[:count].tolist())
                     words = [
                         text[span.begin : span.end]
                         for index, span in enumerate(spans)
-                        if (index in chosen) == (name == "insertion")
+                        if (index in selected) == (name == "insertion")
                     ]
                     curve.append(" ".join(words))
                 areas[prefix + name].append(float(scorer.score_many(curve)[:, 0].mean()))

@@ -160,7 +160,7 @@ the encoder where reading may change the result, and with the encoder for every 
         if areas:
             yield (
                 "ROC-AUC, toxic, mean of languages",
-                float(np.mean([np.mean(each) for each in areas.values()])),
+                float(np.mean([np.mean(values) for values in areas.values()])),
             )
 
     def _flags(self, scorer: Scorer, texts: Sequence[str]) -> np.ndarray:
