@@ -77,13 +77,14 @@ def train(
         TrainingError: the folder `work` belongs to a run with other settings or data.
     """
     work.mkdir(parents=True, exist_ok=True)
+    is_folder = Path(base).is_dir()
     description = {
-        "base": base,
+        "base": Path(base).name if is_folder else base,
         "sources": [{"name": source.name, "sha256": source.sha256} for source in sources],
         "config": json.loads(json.dumps(asdict(config))),
     }
     _check_same_run(work / "run.json", description)
-    folder = Path(base) if Path(base).is_dir() else Path(huggingface_hub.snapshot_download(base))
+    folder = Path(base) if is_folder else Path(huggingface_hub.snapshot_download(base))
     parts = {source.name: encoder_data.split(source.examples) for source in sources}
     training = [source.take(parts[source.name]["train"]) for source in sources]
 
@@ -122,7 +123,7 @@ def train(
     calibrate(output, unseen)
     report("Evaluating", None)
     held_out = [source.take(parts[source.name]["held_out"]) for source in sources]
-    params = {"base": base, **description["config"]}
+    params = {"base": description["base"], **description["config"]}
     params |= {f"sha256/{source.name}": source.sha256 for source in sources}
     return Result(params, evaluate(output, held_out), _read_losses(work / LOSSES))
 
