@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from .labels import LABELS
+from .languages import replace_imitations
+from .normalise import normalise, undo_obfuscation
 
 FORMAT = 2
 FOLDER = Path(__file__).parent / "data" / "encoder"
@@ -90,21 +92,36 @@ class Encoder:
     def logits(self, texts: Sequence[str]) -> np.ndarray:
         """Return the (n, labels) float32 logits of texts, each read up to `max_pieces` pieces.
 
-        Each text is read by itself: batches are not faster on a CPU, and the padding would change the logits.
+        A text with obfuscated words is read as it is and normalised; the higher logit of each label counts.
         """
         result = np.empty((len(texts), len(LABELS)), np.float32)
         for row, text in enumerate(texts):
             head = text[: CHARACTERS_PER_PIECE * self.max_pieces]
-            encoding = self._tokenizer.encode(head.encode("utf-8", "replace").decode())  # no surrogates
-            ids = np.array([encoding.ids], np.int64)
-            (result[row : row + 1],) = self._session.run(
-                None, {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-            )
+            head = head.encode("utf-8", "replace").decode()  # no surrogates
+            result[row] = self._read(head)
+            plain = _plain_variant(head)
+            if plain is not None:
+                np.maximum(result[row], self._read(plain), out=result[row])
         return result
+
+    def _read(self, text: str) -> np.ndarray:
+        """Return the (labels,) logits of one text; on a CPU, batches are not faster."""
+        ids = np.array([self._tokenizer.encode(text).ids], np.int64)
+        logits: np.ndarray
+        (logits,) = self._session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+        return logits[0]
 
     def calibration(self, language: str) -> np.ndarray:
         """Return the (2, labels) slope and offset that calibrate logits of texts in a language."""
         return self._calibrations.get(language, self._common).T
+
+
+def _plain_variant(text: str) -> str | None:
+    """Return an obfuscated text in plain ASCII letters; None if it is not obfuscated or in another script."""
+    plain = undo_obfuscation(text)
+    if plain is None and not text.isascii() and replace_imitations(text) != text:
+        plain = normalise(text)[0]
+    return plain if plain and plain.isascii() else None
 
 
 @dataclass

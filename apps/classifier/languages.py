@@ -267,7 +267,7 @@ def _examine(text: str, supported: Sequence[str]) -> Detection:
         counts = {"LATIN": sum(map(str.isalpha, text))}
         readable = text if "LATIN" in scripts else ""
     else:
-        text = _replace_imitations(unicodedata.normalize("NFKC", text))
+        text = replace_imitations(unicodedata.normalize("NFKC", text))
         counts = {}
         for char in filter(str.isalpha, text):
             script = _script(char)
@@ -328,7 +328,7 @@ def _scripts_of(languages: Sequence[str]) -> set[str]:
     return set().union(*map(_scripts_of_language, languages))
 
 
-def _replace_imitations(text: str) -> str:
+def replace_imitations(text: str) -> str:
     """Replace letters that imitate Latin ones, unless the text has words of another script.
 
     A word imitates a Latin one if it consists of Latin letters and imitations. A text in Cyrillic or Greek

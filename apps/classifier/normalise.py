@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .kernels.layout import MAX_EXPANSION, CodepointTable, Workspace
+from .kernels.layout import MAX_EXPANSION, CodepointTable, SurfaceCount, Workspace
 from .kernels.ngrams import VOWEL
 from .kernels.normalisation import (
     CODE,
@@ -128,6 +128,16 @@ def normalise(text: str) -> tuple[str, list[int]]:
     n = max(n - 1, 0)
     normalised = workspace.normalised[:n].tobytes().decode("utf-32-le", "surrogatepass")
     return normalised, workspace.normalised_offsets[:n].tolist()
+
+
+def undo_obfuscation(text: str) -> str | None:
+    """Return the normalised text if that undoes leetspeak, or masked, spaced, repeated or hidden letters."""
+    codes = codes_of(text)
+    workspace = Workspace.allocate(len(codes))
+    n, _ = normalise_codes(codes, table(), workspace)
+    if not workspace.surface[[SurfaceCount.OBFUSCATIONS, SurfaceCount.REPEATS]].any():
+        return None
+    return workspace.normalised[: max(n - 1, 0)].tobytes().decode("utf-32-le", "surrogatepass")
 
 
 if __name__ == "__main__":

@@ -46,6 +46,27 @@ def test_logits_do_not_depend_on_the_other_texts(reader: Encoder) -> None:
     assert np.array_equal(logits[[4]], reader.logits([GERMAN]))
 
 
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("1d10t", "idiot"),
+        ("you are s t u p i d", "you are stupid"),
+        ("fuuuuuck off", "fuck off"),
+        ("you are an іdiot", "you are an idiot"),
+        ("st\u200bupid", "stupid"),
+    ],
+)
+def test_obfuscated_texts_are_also_read_in_plain_letters(reader: Encoder, text: str, plain: str) -> None:
+    logits = reader.logits([text, plain])
+    assert np.all(logits[0] >= logits[1])
+    assert logits[0, 0] > 0
+
+
+@pytest.mark.parametrize("text", [ENGLISH, GERMAN, "Ты дурак 100%", "très bien, mon ami", "10 Uhr"])
+def test_other_texts_are_read_once(text: str) -> None:
+    assert encoder._plain_variant(text) is None
+
+
 @pytest.mark.parametrize("name", [encoder.MANIFEST, encoder.GRAPH, encoder.TOKENIZER])
 def test_damaged_or_missing_file(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "encoder"
