@@ -53,7 +53,7 @@ def test_logits_do_not_depend_on_the_other_texts(reader: Encoder) -> None:
         ("you are s t u p i d", "you are stupid"),
         ("fuuuuuck off", "fuck off"),
         ("you are an іdiot", "you are an idiot"),
-        ("st\u200bupid", "stupid"),
+        ("you are st\u200bupid", "you are stupid"),
     ],
 )
 def test_obfuscated_texts_are_also_read_in_plain_letters(reader: Encoder, text: str, plain: str) -> None:
