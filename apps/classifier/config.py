@@ -61,7 +61,9 @@ class TrainingConfig:
     # Reading. The prior variance of both levels' weights, and the share of natural traffic that is read.
     head_variance: float = 0.01
     read_share: float = 0.28
-    min_read_rows: int = 500  # texts that the encoder was not trained on, to fit the weights and thresholds
+    # Among the texts that the encoder was not trained on, so that the threshold of a label is chosen on them.
+    # Otherwise it is chosen on the first level's probabilities of all texts.
+    min_read_positives: int = 150
 
     # Thresholds: the highest recall at this precision, if it is at least the minimum; otherwise the best F1.
     target_precision: float = 0.75

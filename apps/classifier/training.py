@@ -133,16 +133,23 @@ def _fit_two_level(
     slope, offset = fit_calibration(out_of_fold, labels, weight, config)
     arrays = with_trees(arrays, trees)._replace(slope=slope, offset=offset)
     logits, head = out_of_fold * slope + offset, None
+    thresholds, rules = _choose_thresholds(logits, labels, weight, config)
     if readings:
         report("reading", 0.85)
         head, rows_read, read = _fit_head(texts, labels, weight, logits, readings, config)
-        if len(rows_read) >= config.min_read_rows:
-            logits, labels, weight = read, labels[rows_read], weight[rows_read]
-    thresholds, rules = choose_thresholds(
-        labels, expit(logits), weight, precision=config.target_precision, min_recall=config.min_recall
-    )
+        of_read = _choose_thresholds(read, labels[rows_read], weight[rows_read], config)
+        for label in np.flatnonzero(labels[rows_read].sum(axis=0) >= config.min_read_positives):
+            thresholds[label], rules[label] = of_read[0][label], of_read[1][label]
     report("done", 1.0)
     return TwoLevelModel(arrays, thresholds, rules, ngrams, trees, config, len(texts), head)
+
+
+def _choose_thresholds(
+    logits: np.ndarray, labels: np.ndarray, weight: np.ndarray, config: TrainingConfig
+) -> tuple[np.ndarray, list[str]]:
+    return choose_thresholds(
+        labels, expit(logits), weight, precision=config.target_precision, min_recall=config.min_recall
+    )
 
 
 def _fit_head(
