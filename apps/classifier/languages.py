@@ -284,8 +284,9 @@ def _examine(text: str, supported: Sequence[str]) -> Detection:
     script = max(counts.keys() & scripts, key=lambda name: counts[name], default="LATIN")
     candidates = [ALL.index(name) for name in supported if script in _scripts_of_language(name)] or indices
     best = max(candidates, key=lambda index: probabilities[index])
-    # Short Latin texts resemble several languages, of which the model's first one is the most common.
-    is_certain = probabilities[best] >= CONFIDENCE or indices[0] not in candidates
+    # Short texts resemble several languages of a script, of which the model's first one is the most common.
+    is_long = letters >= _MIN_LETTERS and len(words) >= _MIN_WORDS
+    is_certain = (is_long and probabilities[best] >= CONFIDENCE) or indices[0] not in candidates
     return Detection(ALL[best if is_certain else indices[0]], True, readable)
 
 

@@ -95,12 +95,15 @@ def group_scores(scorer: Scorer, policy: Policy | None) -> list[GroupScore]:
 def language_rows(scorer: Scorer) -> list[LanguageRow]:
     """Return the languages that the encoder reads, the best first, and those without figures at the end."""
     rows = [
-        LanguageRow(
-            get_language_info(code)["name"], metrics["state"], metrics.get("roc_auc"), metrics.get("ece")
-        )
+        LanguageRow(_language_name(code), metrics["state"], metrics.get("roc_auc"), metrics.get("ece"))
         for code, metrics in scorer.other_languages.items()
     ]
     return sorted(rows, key=lambda row: (-(row.roc_auc or 0.0), row.name))
+
+
+def _language_name(code: str) -> str:
+    # Django names variants of Chinese only.
+    return "Chinese" if code == "zh" else get_language_info(code)["name"]
 
 
 def histories() -> list[History]:

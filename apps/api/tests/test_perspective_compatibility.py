@@ -237,6 +237,7 @@ def test_request_that_names_english_is_scored(client: Client, tags: list[str]) -
 def english_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model reads English only, as with ENCODER=never."""
     monkeypatch.setattr(Scorer, "languages", ("en",))
+    monkeypatch.setattr(Scorer, "_read", lambda scorer, text, first: None)
 
 
 @pytest.mark.usefixtures("english_only")
@@ -332,26 +333,19 @@ def test_comment_in_another_language_is_rejected(client: Client, text: str, lang
 
 
 @pytest.mark.parametrize(
-    ("text", "language"),
+    ("language", "rude", "polite"),
     [
-        ("Du bist ein Idiot und niemand mag dich hier", "de"),
-        ("Eres un idiota y nadie te quiere aquí", "es"),
-        ("Ты дурак и никто тебя здесь не любит", "ru"),
-        ("तुम बहुत मूर्ख हो और यहाँ कोई तुम्हें पसंद नहीं करता", "hi"),
-        ("你是个白痴，这里没有人喜欢你", "zh"),
+        ("de", "Du bist ein Idiot und niemand mag dich hier", "Vielen Dank für diesen schönen Beitrag"),
+        ("es", "Eres un idiota y nadie te quiere aquí", "Muchas gracias por este artículo tan bonito"),
+        ("ru", "Ты дурак и никто тебя здесь не любит", "Спасибо за эту прекрасную статью"),
+        ("zh", "你是个白痴，这里没有人喜欢你", "谢谢你写了这么好的文章"),
     ],
 )
-def test_languages_of_the_encoder_are_scored(client: Client, text: str, language: str) -> None:
-    polite = {
-        "de": "Vielen Dank für diesen schönen Beitrag",
-        "es": "Muchas gracias por este artículo tan bonito",
-    }
-    for languages_ in ([language], ["en", language], []):
-        response = post_json(client, analyze_request(text, languages=languages_))
-        assert toxicity(response) > 0.5
+def test_languages_of_the_encoder_are_scored(client: Client, language: str, rude: str, polite: str) -> None:
+    for named in ([language], ["en", language], []):
+        response = post_json(client, analyze_request(rude, languages=named))
         assert response.json()["detectedLanguages"] == [language]
-    if language in polite:
-        assert toxicity(post_json(client, analyze_request(polite[language], languages=[language]))) < 0.2
+        assert toxicity(response) > 3 * toxicity(post_json(client, analyze_request(polite, languages=named)))
 
 
 @pytest.mark.parametrize("text", ["lol", "eat", "k1ke", "hallo", "!!!", "ɑss", "fuuuuuck yooou"])

@@ -841,7 +841,7 @@ class Day:
             visitor.get(f"/model/v{version.number}")
         shown = {row[0]: row[1] for table in tables_of(page) for row in table if len(row) == 4}
         for code, entry in json.loads((FOLDER / MANIFEST).read_text())["languages"].items():
-            name = get_language_info(code)["name"]
+            name = "Chinese" if code == "zh" else get_language_info(code)["name"]
             self.findings.equal("model page", name, shown.get(name), entry["state"])
 
     def reading(self) -> None:
