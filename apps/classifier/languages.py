@@ -20,7 +20,7 @@ library's loop in Python takes three times as long (`timeit`, 250 characters: 96
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import NamedTuple
 
@@ -378,15 +378,20 @@ def base_language(tag: str) -> str:
     return tag.replace("_", "-").lower().partition("-")[0]
 
 
-def identify(text: str) -> tuple[str, float]:
-    """Return the language of a text, or `und` if it is not certain, and the probability of English.
+def identify(text: str, others: Collection[str]) -> tuple[str, float]:
+    """Return the language of a text, `und` if it is not certain, and the probability of English.
 
     Obfuscated English looks like other languages, so the text also counts as normalised.
+
+    Args:
+        others: languages besides English, as ISO 639-1 codes.
     """
     head = text[:HEAD]
     probabilities = find_probabilities(head)
     english = probabilities[_ENGLISH]
+    candidates = [ALL.index(language) for language in others if language in ALL]
+    best = max(candidates, key=lambda index: probabilities[index])
+    is_certain = probabilities[best] >= CONFIDENCE * (probabilities[candidates].sum() + english)
     if english < CONFIDENCE:
         english = max(english, find_probabilities(normalise(head)[0])[_ENGLISH])
-    best = int(np.argmax(probabilities))
-    return ALL[best] if probabilities[best] >= CONFIDENCE else UNKNOWN, float(english)
+    return ALL[best] if is_certain else UNKNOWN, float(english)

@@ -223,7 +223,7 @@ class Scorer:
         """
         if self._encoder is None:
             return None
-        language, english = languages.identify(text)
+        language, english = languages.identify(text, self._encoder.languages)
         if english >= languages.CONFIDENCE:
             if _logistic(first.max()) < self._read_from:
                 return None
