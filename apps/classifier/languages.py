@@ -378,18 +378,18 @@ def base_language(tag: str) -> str:
     return tag.replace("_", "-").lower().partition("-")[0]
 
 
-def identify(text: str, others: Collection[str]) -> tuple[str, float]:
+def identify(text: str, readable: Collection[str]) -> tuple[str, float]:
     """Return the language of a text, `und` if it is not certain, and the probability of English.
 
     Obfuscated English looks like other languages, so the text also counts as normalised.
 
     Args:
-        others: languages besides English, as ISO 639-1 codes.
+        readable: languages besides English, as ISO 639-1 codes.
     """
     head = text[:HEAD]
     probabilities = find_probabilities(head)
     english = probabilities[_ENGLISH]
-    candidates = [ALL.index(language) for language in others if language in ALL]
+    candidates = [ALL.index(language) for language in readable if language in ALL]
     best = max(candidates, key=lambda index: probabilities[index])
     is_certain = probabilities[best] >= CONFIDENCE * (probabilities[candidates].sum() + english)
     if english < CONFIDENCE:

@@ -268,13 +268,11 @@ def evaluate(folder: Path, sources: list[Source]) -> dict[str, dict[str, float]]
         logits = reader.logits(source.examples.texts)
         result[source.name] = _areas(source.examples.labels, logits)
         (language,) = set(source.examples.languages)
-        if "toxic" in result[source.name] and language != "en":
+        if "toxic" in result[source.name]:
             y = source.examples.labels[:, 0]
             slope, offset = reader.calibration(language)[:, 0]
             parts.setdefault(language, []).append((y[y >= 0], expit(slope * logits[y >= 0, 0] + offset)))
     for language in LANGUAGES:
-        if language == "en":
-            continue
         entry: dict[str, Any] = {"state": "experimental"}
         if of_language := parts.get(language):
             area = float(np.mean([roc_auc_score(y, p) for y, p in of_language]))
@@ -286,7 +284,8 @@ def evaluate(folder: Path, sources: list[Source]) -> dict[str, dict[str, float]]
                 "ece": round(calibration_error(y, p, np.ones(len(y))), 4),
             }
             result[language] = {"toxic": area}
-        manifest["languages"][language] = entry
+        if language != "en":
+            manifest["languages"][language] = entry
     write_manifest(folder, manifest)
     return result
 

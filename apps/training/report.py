@@ -170,7 +170,7 @@ def _describe_meaning(scorer: Scorer) -> str:
     mean = np.mean(list(rates.values()))
     return (
         f"Of {len(sentences):,} English sentences in {len(rates)} patterns, half of which are harmless, "
-        f"the model judges {mean:.0%} rightly (mean of patterns).\nWorst patterns: {worst}."
+        f"{mean:.0%} are rightly flagged or rightly not (mean of patterns).\nWorst patterns: {worst}."
     )
 
 
@@ -230,7 +230,7 @@ LIMITS_WITHOUT_ENCODER = """\
   tests these, linear models of this kind are at chance level.
 - English only. Scores of other languages are low even if the text is toxic."""
 LIMITS_WITH_ENCODER = """\
-- Comments that the encoder does not read are judged by their words. Veiled threats and hate in kind words
+- Comments that the encoder does not read are scored by their words. Veiled threats and hate in kind words
   are among them.
 - It reads English best. The site's page *About the model* has the figures of other languages; some are not
   measured. Without labelled comments of a language, only `toxic` is worth relying on.

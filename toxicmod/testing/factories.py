@@ -54,6 +54,7 @@ class StubScorer:
     """A scorer that takes the scores from the text: `threat=0.9 insult=0.5 other words`."""
 
     thresholds = np.full(6, 0.5)
+    other_languages: dict[str, Any] = {}
 
     def score(self, text: str) -> np.ndarray:
         scores = dict(word.split("=", 1) for word in text.split() if word.split("=")[0] in LABELS)

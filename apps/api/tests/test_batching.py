@@ -20,7 +20,8 @@ from apps.accounts.models import APIKey
 from apps.api import batching
 from apps.api.perspective import authorization
 from apps.api.v1.views import predictions as v1_views
-from apps.predictions import actions, bulk_insert
+from apps.classifier.scorer import Scorer
+from apps.predictions import bulk_insert
 from apps.predictions.models import Prediction
 from toxicmod.testing.perspective import ANALYZE, analyze_request
 
@@ -138,14 +139,14 @@ def test_handle_batch_isolates_failed_request(monkeypatch: pytest.MonkeyPatch) -
     ]
     with patch.object(bulk_insert, "insert_batches", side_effect=OperationalError("secret words")):
         assert [status for status, _ in answers()] == [503, 400, 503, 503]
-    scores = actions._score_texts
+    rate = Scorer.rate
 
-    def fails(served: Any, texts: Any) -> Any:
+    def fails(scorer: Scorer, texts: Any) -> Any:
         if "You idiot" in texts:
             raise ValueError
-        return scores(served, texts)
+        return rate(scorer, texts)
 
-    monkeypatch.setattr(actions, "_score_texts", fails)
+    monkeypatch.setattr(Scorer, "rate", fails)
     assert [status for status, _ in answers()] == [500, 400, 200, 200]
 
 

@@ -180,7 +180,7 @@ def test_fit_resumes_and_exported_graph_agrees(tmp_path: Path) -> None:
     for name, weights in whole.state_dict().items():
         assert torch.allclose(weights, resumed.state_dict()[name], atol=1e-5), name
 
-    export(whole, "{}", tmp_path / "out", max_pieces=16, training_texts=examples.texts, description={})
+    export(whole, "{}", tmp_path / "out", max_pieces=16, description={})
     session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
     ids = np.array([[0, 5, 7, 2, 1], [0, 6, 7, 9, 2]], np.int64)
     mask = (ids != 1).astype(np.int64)

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -52,14 +53,21 @@ def variant(champion: ModelVersion, **arrays: Any) -> Artifact:
     """The champion's model with some arrays changed."""
     manifest, model = champion.modelartifact.artifact().open()
     thresholds = np.array([manifest["thresholds"][label] for label in LABELS])
-    return Artifact.build(model._replace(**arrays), thresholds, {"metrics": {}})
+    return Artifact.build(
+        model._replace(**arrays), thresholds, {"metrics": {}, "encoder": manifest["encoder"]}
+    )
 
 
 @pytest.fixture
 def reversed_version(champion: ModelVersion) -> ModelVersion:
     """A version that scores polite comments as toxic and toxic ones as polite."""
     slope = champion.modelartifact.artifact().open()[1].slope
-    return registry.register_version(artifact=variant(champion, slope=-slope), recipe="two_level", metrics={})
+    artifact = variant(champion, slope=-slope)
+    manifest = json.loads(artifact.manifest)
+    del manifest["encoder"]
+    manifest["format_version"] = 1
+    artifact = Artifact(json.dumps(manifest).encode(), artifact.weights)
+    return registry.register_version(artifact=artifact, recipe="two_level", metrics={})
 
 
 @pytest.fixture

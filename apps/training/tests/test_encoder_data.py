@@ -101,10 +101,10 @@ def test_mixed_phase_has_every_kind_and_differs_by_number(
     sources = [english(900), *encoder_data.read_files(tmp_path)]
     config = EncoderConfig(
         english_again=100, rows_per_source=50, obfuscated_copies=14, identity_sentences=20,
-        everyday_sentences=30, meaning_repeats=0,
+        everyday_sentences=30, contrast_sentences=10, meaning_repeats=0,
     )  # fmt: skip
     first, second = (encoder_data.mixed_phase(sources, config, number) for number in (2, 3))
-    assert len(first) == 100 + 50 + 14 + 20 + 30
+    assert len(first) == 100 + 50 + 14 + 20 + 30 + 10
     assert {"en", "de"} <= set(first.languages)
     assert first.texts != second.texts
 

@@ -68,7 +68,8 @@ def test_train_encoder_exports_evaluates_and_is_recorded(
     arguments: dict[str, Any] = {
         "base": str(base), "dataset": ["made-up"], "work_dir": tmp_path / "work", "output": output,
         "layers": [1], "vocabulary": 73, "english_rows": 60, "mixtures": 1, "english_again": 40,
-        "obfuscated_copies": 7, "identity_sentences": 10, "everyday_sentences": 10, "meaning_repeats": 0,
+        "obfuscated_copies": 7, "identity_sentences": 10, "everyday_sentences": 10, "contrast_sentences": 10,
+        "meaning_repeats": 0,
     }  # fmt: skip
     call_command("train_encoder", **arguments)
     printed = capsys.readouterr().out
@@ -76,7 +77,7 @@ def test_train_encoder_exports_evaluates_and_is_recorded(
     assert "toxic 0." in printed or "toxic 1." in printed
 
     manifest = json.loads((output / "manifest.json").read_text())
-    assert set(manifest["files"]) == {"model.onnx", "tokenizer.json", "training_texts.npy"}
+    assert set(manifest["files"]) == {"model.onnx", "tokenizer.json"}
     assert manifest["config"]["vocabulary"] == 73
     assert manifest["phases"] == 2
     session = onnxruntime.InferenceSession(output / "model.onnx")
@@ -84,7 +85,7 @@ def test_train_encoder_exports_evaluates_and_is_recorded(
     (logits,) = session.run(["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})
     assert logits.shape == (1, 6)
     assert np.isfinite(logits).all()
-    assert len(np.load(output / "training_texts.npy")) > 60
+    assert manifest["languages"]["de"] == {"state": "experimental"}
 
     (run,) = mlflow.MlflowClient(settings.MLFLOW_TRACKING_URI).search_runs(
         [mlflow.MlflowClient(settings.MLFLOW_TRACKING_URI).get_experiment_by_name(EXPERIMENT).experiment_id]
