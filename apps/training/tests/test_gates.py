@@ -43,7 +43,7 @@ def test_group_gates_base_model_passes(champion: ModelVersion) -> None:
         gate["name"]: gate["passed"]
         for gate in gates._group_gates(gates.load_evaluation_model(champion), None)
     }
-    assert len(bounds) == 2
+    assert len(bounds) == 4
     assert all(bounds.values()), bounds
 
 
