@@ -6,10 +6,12 @@ loaded, so that processes that never read do not pay for them.
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ MANIFEST, GRAPH, TOKENIZER = "manifest.json", "model.onnx", "tokenizer.json"
 OTHER_LANGUAGES = "other"
 # More characters than a piece has in any text that a person wrote.
 CHARACTERS_PER_PIECE = 24
+_TAG = re.compile(r"</?[a-zA-Z][^<>]{0,80}>")
+_LETTER_PER_LINE = re.compile(r"(?<!\S)\S(?:\n\S){2,}(?!\S)")
 
 
 class Mode(StrEnum):
@@ -117,10 +121,14 @@ class Encoder:
 
 
 def _plain_variant(text: str) -> str | None:
-    """Return an obfuscated text in plain ASCII letters; None if it is not obfuscated or in another script."""
-    plain = undo_obfuscation(text)
-    if plain is None and not text.isascii() and replace_imitations(text) != text:
-        plain = normalise(text)[0]
+    """Return an obfuscated text in plain ASCII letters; None if it is not obfuscated or in another script.
+
+    HTML tags and character references count as obfuscation, and so do words with a letter per line.
+    """
+    revealed = _LETTER_PER_LINE.sub(lambda match: match[0].replace("\n", ""), _TAG.sub("", unescape(text)))
+    plain = undo_obfuscation(revealed)
+    if plain is None and (revealed != text or (not text.isascii() and replace_imitations(text) != text)):
+        plain = normalise(revealed)[0]
     return plain if plain and plain.isascii() else None
 
 

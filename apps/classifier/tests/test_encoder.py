@@ -53,6 +53,9 @@ def test_logits_do_not_depend_on_the_other_texts(reader: Encoder) -> None:
         ("you are s t u p i d", "you are stupid"),
         ("fuuuuuck off", "fuck off"),
         ("you are an іdiot", "you are an idiot"),
+        ("mor&#111;n", "moron"),
+        ("i<b></b>d<b></b>i<b></b>o<b></b>t", "idiot"),
+        ("i\nd\ni\no\nt", "idiot"),
         ("you are st\u200bupid", "you are stupid"),
     ],
 )
@@ -62,7 +65,9 @@ def test_obfuscated_texts_are_also_read_in_plain_letters(reader: Encoder, text: 
     assert logits[0, 0] > 0
 
 
-@pytest.mark.parametrize("text", [ENGLISH, GERMAN, "Ты дурак 100%", "très bien, mon ami", "10 Uhr"])
+@pytest.mark.parametrize(
+    "text", [ENGLISH, GERMAN, "Ты дурак 100%", "très bien, mon ami", "10 Uhr", "a\n1 < 2"]
+)
 def test_other_texts_are_read_once(text: str) -> None:
     assert encoder._plain_variant(text) is None
 
