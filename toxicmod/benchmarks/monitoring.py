@@ -41,11 +41,11 @@ _ADD = f"""WITH made AS (
 ), added AS (
   INSERT INTO predictions_prediction (id, created_at, source, community, external_id, text, text_hash, toxic,
     severe_toxic, obscene, threat, insult, identity_hate, label_mask, latency_us, api_key_id,
-    model_version_id)
+    model_version_id, was_read)
   SELECT uuidv7(at - clock_timestamp()), at,
     CASE WHEN way < 0.8 THEN 'api' WHEN way < 0.95 THEN 'perspective' ELSE 'page' END,
     'community-' || floor(random() * 20), '', text, text_hash, toxic, severe_toxic, obscene, threat, insult,
-    identity_hate, label_mask, (150 * exp(random_normal() / 2))::int, NULL, model_version_id
+    identity_hate, label_mask, (150 * exp(random_normal() / 2))::int, NULL, model_version_id, FALSE
   FROM made JOIN sample USING (place)
   RETURNING id, created_at, label_mask
 )
