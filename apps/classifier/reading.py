@@ -89,8 +89,12 @@ def fit_head(
             return value, inputs.T @ (weight * (expit(logits) - y)) + precision * change
 
         weights[label] = minimize(loss, prior, jac=True, method="L-BFGS-B").x
-    highest = expit(first).max(axis=1) if len(first) else np.zeros(1)
-    order = np.argsort(highest)
-    cumulative = np.cumsum((weight if len(first) else np.ones(1))[order])
-    limit = np.searchsorted(cumulative, (1 - config.read_share) * cumulative[-1])
-    return Head(sha256, weights, float(highest[order[min(limit, len(order) - 1)]]))
+    read_from = config.max_read_from
+    if len(first):
+        highest = expit(first).max(axis=1)
+        order = np.argsort(highest)
+        cumulative = np.cumsum(weight[order])
+        limit = np.searchsorted(cumulative, (1 - config.read_share) * cumulative[-1])
+        # In data with many toxic rows, the share would leave comments unread that may be toxic.
+        read_from = min(read_from, float(highest[order[min(limit, len(order) - 1)]]))
+    return Head(sha256, weights, read_from)

@@ -216,7 +216,7 @@ def test_fit_head_without_data_counts_both_levels_half() -> None:
     assert np.array_equal(head.weights, np.tile([0.5, 0.5, 0.0], (len(LABELS), 1)))
 
 
-def test_fit_head_finds_the_better_level_and_the_share_to_read() -> None:
+def test_fit_head_finds_the_better_level_and_reads_what_may_be_toxic() -> None:
     rng = np.random.default_rng(0)
     labels = (rng.random((20_000, len(LABELS))) < 0.2).astype(np.int8)
     good, bad = (3 * (labels - 0.5) + rng.normal(size=labels.shape) * noise for noise in (1, 4))
@@ -224,5 +224,6 @@ def test_fit_head_finds_the_better_level_and_the_share_to_read() -> None:
     head = fit_head("0", bad, good, labels, np.ones(len(labels)), config)
     assert np.all(head.weights[:, 1] > 5 * head.weights[:, 0])
     read = expit(bad).max(axis=1) >= head.read_from
-    assert read.mean() == pytest.approx(config.read_share, abs=0.001)
+    assert read.mean() >= config.read_share - 0.001
+    assert head.read_from <= config.max_read_from
     assert np.array_equal(head.combine(bad, good)[~read], bad[~read])

@@ -851,7 +851,11 @@ class Day:
             " count(*) AS total FROM predictions_prediction WHERE text IS NOT NULL GROUP BY 1"
         )
         read = {row.foreign_text: (row.read, row.total) for row in rows}
-        self.findings.equal("predictions", "foreign comments read", *read.get(True, (None, 0)))
+        # The end of each comment is in English, so the language of some is not certain.
+        of_foreign, foreign = read.get(True, (0, 1))
+        self.findings.true(
+            "predictions", f"{of_foreign} of {foreign} foreign comments were read", of_foreign > 0.9 * foreign
+        )
         some, total = read.get(False, (0, 0))
         self.findings.true("predictions", f"{some} of {total} English comments were read", 0 < some < total)
 
