@@ -52,13 +52,16 @@ def on_starting(server: Any) -> None:
     # Loading mostly decompresses data, which another core can do at the same time.
     language_loader = Thread(target=languages.load)
     language_loader.start()
+    scorer = None
     try:
-        warm(serving.current().scorer)
+        scorer = serving.current().scorer
     except NoModelError as error:
         server.log.warning("%s", error)
     reverse("health")  # imports every view
     language_loader.join()
     languages.load()  # raises the exception if the thread failed
+    if scorer:
+        warm(scorer)
     connections.close_all()
 
 

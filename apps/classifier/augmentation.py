@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import everyday, meaning
+from . import everyday
 from .bias_audit import training_sentences
 from .config import TrainingConfig
+from .encoder_training.examples import meaning_sentences
 from .kernels.layout import LABEL_COUNT
-from .labels import LABELS
 from .normalise import normalise
 from .obfuscation import obfuscate
 
@@ -54,8 +54,10 @@ def augment(
     sentence_labels = np.zeros((count, LABEL_COUNT), np.int8)
     sentence_labels[:, 0] = sentences.toxic[selected]
     only_toxic = (np.arange(LABEL_COUNT) == 0).astype(np.float32)
-    own_texts, own_labels = own_sentences(config.seed)
-    own_rows = np.flatnonzero(rng.random(len(own_texts)) < len(texts) / config.texts_for_all_sentences)
+    project_texts, project_labels = project_sentences(config.seed)
+    project_rows = np.flatnonzero(
+        rng.random(len(project_texts)) < len(texts) / config.texts_for_all_sentences
+    )
     row_cost = np.repeat(balanced[:, None], LABEL_COUNT, axis=1)
     row_weight = np.repeat(weight[:, None], LABEL_COUNT, axis=1)
     return AugmentedRows(
@@ -63,15 +65,15 @@ def augment(
             *texts,
             *copies,
             *(sentences.texts[i] for i in selected),
-            *(own_texts[i] for i in own_rows),
+            *(project_texts[i] for i in project_rows),
         ],
-        labels=np.concatenate([labels, labels[copied], sentence_labels, own_labels[own_rows]]),
+        labels=np.concatenate([labels, labels[copied], sentence_labels, project_labels[project_rows]]),
         cost=np.concatenate(
             [
                 row_cost,
                 row_cost[copied],
                 np.tile(only_toxic * config.sentence_cost, (count, 1)),
-                np.full((len(own_rows), LABEL_COUNT), config.own_cost),
+                np.full((len(project_rows), LABEL_COUNT), config.project_cost),
             ]
         ).astype(np.float32),
         weight=np.concatenate(
@@ -79,22 +81,23 @@ def augment(
                 row_weight,
                 row_weight[copied] * config.copy_weight,
                 np.tile(only_toxic * config.sentence_weight, (count, 1)),
-                np.full((len(own_rows), LABEL_COUNT), config.own_weight),
+                np.full((len(project_rows), LABEL_COUNT), config.project_weight),
             ]
         ),
-        folds=np.concatenate([folds, folds[copied], rng.integers(config.folds, size=count + len(own_rows))]),
+        folds=np.concatenate(
+            [folds, folds[copied], rng.integers(config.folds, size=count + len(project_rows))]
+        ),
     )
 
 
-def own_sentences(seed: int) -> tuple[list[str], np.ndarray]:
-    """Return English contrast pairs and everyday sentences, and their (n, labels) labels."""
-    pairs = [sentence for sentence in meaning.load("train") if sentence.language == "en"]
+def project_sentences(seed: int) -> tuple[list[str], np.ndarray]:
+    """Return the project's English contrast pairs and everyday sentences, and their (n, labels) labels."""
+    pairs = meaning_sentences()
+    pairs = pairs.take(np.flatnonzero(np.array(pairs.languages) == "en"))
     rng = random.Random(seed)
     everyday_texts = [everyday.build_sentence(rng) for _ in range(EVERYDAY_SENTENCES)]
-    labels = np.zeros((len(pairs) + len(everyday_texts), LABEL_COUNT), np.int8)
-    for row, sentence in enumerate(pairs):
-        labels[row, [LABELS.index(label) for label in sentence.labels]] = 1
-    return [*(sentence.text for sentence in pairs), *everyday_texts], labels
+    harmless = np.zeros((len(everyday_texts), LABEL_COUNT), np.int8)
+    return [*pairs.texts, *everyday_texts], np.concatenate([pairs.labels, harmless])
 
 
 def _near_duplicate_key(text: str) -> int:

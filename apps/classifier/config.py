@@ -40,8 +40,8 @@ class TrainingConfig:
     sentence_cost: float = 1.0
     sentence_weight: float = 0.3
     # The same for everyday sentences and contrast pairs.
-    own_cost: float = 1.0
-    own_weight: float = 0.3
+    project_cost: float = 1.0
+    project_weight: float = 0.3
 
     # Second stage. Of the texts for which no label is likely, every n-th is used, with n times its weight.
     unlikely_quantile: float = 0.7

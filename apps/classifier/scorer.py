@@ -358,7 +358,6 @@ def _batches(texts: Sequence[str], size: int) -> Iterator[Sequence[str]]:
 
 def warm(scorer: Scorer) -> None:
     """Compile the kernels that serving calls, or load them from numba's cache; read a text."""
-    languages.load()
     scorer.score("warm")
     scorer.score_many(["warm", "up"], threads=1)
     scorer.explain("warm")
