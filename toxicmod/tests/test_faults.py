@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -197,7 +198,9 @@ ALTER TABLE {table} DROP COLUMN shade
 """
 
 
-def test_rolling_restart_with_migration_fails_no_request(tmp_path: Path) -> None:
+def test_rolling_restart_with_migration_fails_no_request(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     with (
         servers.postgres() as database,
         site(tmp_path, DATABASE_URL=database, WEB_CONCURRENCY="2") as (url, env),
@@ -231,6 +234,10 @@ def test_rolling_restart_with_migration_fails_no_request(tmp_path: Path) -> None
                     connection.execute(statement)
             load.wait_for_recovery(30)
     assert not load.rejected, (load.rejected, load.without_retry_after)
+    # Gunicorn logs each worker that a signal ended.
+    assert not re.findall(
+        ".*(?:was sent SIG|terminate called|Traceback|ERROR|CRITICAL).*", capfd.readouterr().err
+    )
 
 
 def test_exhausted_database_connections_return_503_and_recover(tmp_path: Path) -> None:
