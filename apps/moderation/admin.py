@@ -234,7 +234,7 @@ class AutomaticDecisionAdmin(LargeTableAdmin):
             else:
                 if item:
                     self.log_change(request, decision, f"Sent to review as item {item.pk}.")
-                results["" if item else "already in the queue, or decided by a moderator since"] += 1
+                results["" if item else "already in the queue, or decided or edited since"] += 1
         sent = results.pop("", 0)
         if sent:
             messages.success(

@@ -53,10 +53,10 @@ def queue_for_labeling(*, count: int) -> list[QueueItem]:
     """Queue the comments that active learning selects; see `apps.classifier.selection.select`.
 
     The candidates are the newest 10,000 stored comments since the last draw, at most a week old, that were
-    approved or only scored and have no queue item. Champion and challenger score them. The random part of
-    the selection becomes audits. The sampling chance of these audits, and of those that the policy has
-    sampled from the same comments, is the probability of being sampled in either of the two ways, so
-    estimates from audits are unbiased.
+    approved or only scored, have no queue item and have not been edited since. Champion and challenger score
+    them. The random part of the selection becomes audits. The sampling chance of these audits, and of those
+    that the policy has sampled from the same comments, is the probability of being sampled in either of the
+    two ways, so estimates from audits are unbiased.
 
     Returns:
         The items, at most `count`.
@@ -107,6 +107,7 @@ def _candidates(since: datetime) -> QuerySet[Prediction, tuple[UUID, datetime, s
         Prediction.objects.filter(created_at__gt=since, text__isnull=False)
         .exclude(Exists(QueueItem.objects.filter(submission=OuterRef("pk"))))
         .exclude(Exists(Submission.objects.filter(pk=OuterRef("pk"), outcome=Submission.Outcome.REJECT)))
+        .exclude(Exists(Submission.objects.filter(previous=OuterRef("pk"))))
         .order_by("-created_at")
         .values_list("pk", "created_at", "text")
     )

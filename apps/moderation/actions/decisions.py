@@ -242,6 +242,9 @@ def undo(
 ) -> DecisionResult:
     """Undo a decision: append its reversal and reopen the item.
 
+    If the comment has been edited since, the item is withdrawn instead, because nobody needs to review the
+    old text; an appeal is reopened even so.
+
     Within ten seconds the platform gets no webhook; later it gets a correction.
 
     Args:
@@ -273,12 +276,14 @@ def undo(
         applied_from=applied_from,
     )
     now = reversal.created_at
-    item.status = QueueItem.Status.OPEN
+    is_withdrawn = item.kind != QueueItem.Kind.APPEAL and item.submission.is_replaced
+    item.status = QueueItem.Status.WITHDRAWN if is_withdrawn else QueueItem.Status.OPEN
     item.decided_at = None
     if decision.action == Decision.Action.ESCALATE:
         rerank(item, escalated=False)
     may_lease = (
         lease
+        and not is_withdrawn
         and item.excluded_reviewer_id != user.pk
         and (item.queue != Queue.ESCALATED or user.has_perm("moderation.decide_escalated"))
     )

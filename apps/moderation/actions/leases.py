@@ -47,6 +47,8 @@ def _require_open(item: QueueItem, user: User, now: datetime) -> None:
     if item.status == QueueItem.Status.OPEN:
         return
     last = item.last_decision()
+    if item.status == QueueItem.Status.WITHDRAWN and item.submission.is_replaced:
+        raise StaleError("This item was withdrawn: the comment has been edited since.", item)
     if last is None or item.status == QueueItem.Status.WITHDRAWN:
         raise StaleError("This item was withdrawn: the decision that it was to check was undone.", item)
     raise StaleError(describe_decision(last, user, now), item)

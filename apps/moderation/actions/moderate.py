@@ -52,7 +52,7 @@ def moderate(
     """Score a comment, apply the community's policy and store the result in one transaction.
 
     A further call with the same external ID, API key and text returns the first result. With another text it
-    is a revision: it is linked to the previous one, whose open queue items are withdrawn.
+    is a revision: it is linked to the previous one, whose open queue items are withdrawn except appeals.
 
     Args:
         session_id: the session that a Perspective client names.
@@ -163,7 +163,9 @@ def _moderate(
         is_example=example,
     )
     if previous:
-        withdraw(previous.items.all())
+        # A concurrent request for a review of the previous text holds this lock as well.
+        list(Prediction.objects.select_for_update().filter(pk=previous.pk).values_list("pk"))
+        withdraw(previous.items.exclude(kind=QueueItem.Kind.APPEAL))
     kind, chance = _review_kind(verdict, policy, example)
     if outcome != Submission.Outcome.HUMAN_REVIEW:
         decision = Decision.objects.create(

@@ -106,7 +106,11 @@ def decided_label(decision: Decision) -> str:
 
 
 def withdraw(items: QueueItemQuerySet) -> None:
-    """Withdraw the open ones of the items, and end their leases."""
+    """Withdraw the open ones of the items, and end their leases.
+
+    The items are locked first: a concurrent decision or undo may open one, or add a second review.
+    """
+    list(items.order_by("pk").select_for_update(of=("self",)).values_list("pk"))
     items.open().update(
         status=QueueItem.Status.WITHDRAWN, lease_by=None, lease_until=None, version=F("version") + 1
     )

@@ -14,7 +14,9 @@ from apps.predictions.models import Prediction
 
 @transaction.atomic
 def request_review(*, prediction: Prediction, by: User) -> QueueItem | None:
-    """Put a stored comment into the queue; return None if it has no text or has been queued before.
+    """Put a stored comment into the queue.
+
+    Return None if it has no text, has been queued before or has been edited since.
 
     A comment that was only scored gets a submission without a callback URL.
 
@@ -26,6 +28,8 @@ def request_review(*, prediction: Prediction, by: User) -> QueueItem | None:
     # The lock keeps two concurrent requests from queueing the comment twice.
     is_locked = Prediction.objects.select_for_update().filter(pk=prediction.pk, text__isnull=False).exists()
     if not is_locked or QueueItem.objects.filter(submission=prediction.pk).exists():
+        return None
+    if Submission.objects.filter(previous=prediction.pk).exists():
         return None
     policy = active_policy(prediction.community)
     verdict = triage.apply_policy(probabilities=prediction.probabilities, policy=policy)
@@ -53,7 +57,8 @@ def send_to_review(*, decision: Decision, by: User) -> QueueItem | None:
     The decision remains in force until then. The platform gets a webhook if the moderator changes it.
 
     Returns:
-        The new queue item, or None if the comment is in the queue already or has been decided since.
+        The new queue item, or None if the comment is in the queue already, or has been decided or edited
+        since.
 
     Raises:
         PermissionDeniedError: the user may not decide items of this community.
@@ -69,7 +74,7 @@ def send_to_review(*, decision: Decision, by: User) -> QueueItem | None:
         raise ModerationError("The text of this comment is not stored, so nobody can review it.")
     current = submission.current_decision()
     is_waiting = submission.items.open().exclude(kind=QueueItem.Kind.SECOND).exists()
-    if current is None or current.pk != decision.pk or is_waiting:
+    if current is None or current.pk != decision.pk or is_waiting or submission.is_replaced:
         return None
     return enqueue_item(
         submission=submission,

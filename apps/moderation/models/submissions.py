@@ -123,6 +123,11 @@ class Submission(AppendOnly):
         return self.prediction.text or ""
 
     @property
+    def is_replaced(self) -> bool:
+        """Whether the comment has been edited since: a newer revision is moderated instead."""
+        return Submission.objects.filter(previous=self.pk).exists()
+
+    @property
     def previous_text(self) -> str:
         """The comment before it was edited; empty if there is none, or if it was in another community."""
         if self.previous is None or self.previous.community != self.community:

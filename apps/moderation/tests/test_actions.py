@@ -117,6 +117,42 @@ def test_moderate_edited_comment_is_a_revision(
     assert restored.submission.previous_text == ""  # of another community, whose moderators may differ
 
 
+def test_replaced_text_is_not_reviewed_again(
+    model: ModelVersion, policy: Policy, platform_key: APIKey, ann: User, lea: User
+) -> None:
+    Policy.objects.update(audit_share=0.0)
+
+    def moderate(text: str, number: int) -> Submission:
+        return actions.moderate(
+            text=text, api_key=platform_key, external_id=str(number), author_ref="troll"
+        ).submission
+
+    decided = moderate("threat=0.5 rejected by a moderator", 1)
+    decision = decide_item(decided.items.get(), ann).decision
+    rejected = moderate("threat=0.99 rejected by the policy", 2)
+    appealed = moderate("threat=0.98 rejected, appealed", 3)
+    item = actions.appeal_for(decision_id=appealed.decisions.get().pk, api_key=platform_key).item
+    approved = moderate("threat=0.3 approved by the policy", 4)
+    replaced = [decided, rejected, appealed, approved]
+    for number in range(1, 5):
+        moderate(f"edited and harmless, {number}", number)
+
+    undone = actions.undo(decision_id=decision.pk, user=ann)
+    assert (undone.item.status, undone.item.lease_by) == ("withdrawn", None)
+    assert not Strike.objects.filter(decision=decision, lifted_at=None).exists()
+    with pytest.raises(StaleError, match=r"withdrawn: the comment has been edited since\."):
+        actions.claim(item_id=undone.item.pk, user=ann)
+    assert actions.send_to_review(decision=rejected.decisions.get(), by=lea) is None
+    assert actions.request_review(prediction=approved.prediction, by=lea) is None
+    assert not {item.submission for item in actions.queue_for_labeling(count=9)} & set(replaced)
+
+    # An appeal is about the decision and its strikes, which the new text does not change.
+    outcome = decide_item(item, lea, "approve").decision
+    item.appeal.refresh_from_db()
+    assert item.appeal.status == "overturned"
+    assert actions.undo(decision_id=outcome.pk, user=lea).item.status == "open"
+
+
 def test_near_duplicates_share_a_cluster(model: ModelVersion, policy: Policy) -> None:
     spam = "threat=0.5 buy the best pills in town at example dot com before they are all gone for good"
     first = create_queue_item(spam)

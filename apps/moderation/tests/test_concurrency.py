@@ -113,6 +113,60 @@ def test_claim_of_same_item_by_concurrent_moderators(
     assert all(name in error for error in errors if error)
 
 
+def test_edit_during_decision_and_undo_leaves_no_open_item(
+    model: ModelVersion,
+    policy: Policy,
+    platform_key: APIKey,
+    moderators: list[User],
+    threads: ThreadPoolExecutor,
+) -> None:
+    Policy.objects.update(second_review_share=1.0)
+    edits = [
+        partial(
+            actions.moderate,
+            text="fine, edited",
+            api_key=platform_key,
+            external_id=str(number),
+            author_ref="troll",
+        )
+        for number in range(ITEMS // 2)
+    ]
+    items = [
+        create_queue_item(f"insult=0.7 number {number}", api_key=platform_key, external_id=str(number))
+        for number in range(ITEMS // 2)
+    ]
+
+    def decide(item: QueueItem) -> None:
+        user = moderators[item.pk % MODERATORS]
+        try:
+            held = actions.claim(item_id=item.pk, user=user)
+            decision = actions.decide(
+                item_id=held.pk, version=held.version, user=user, action=Decision.Action.APPROVE
+            ).decision
+            if item.pk % 2:
+                actions.undo(decision_id=decision.pk, user=user)
+        except StaleError:
+            pass  # edited first
+        finally:
+            connection.close()
+
+    def edit(send: Callable[[], object]) -> None:
+        try:
+            send()
+        finally:
+            connection.close()
+
+    work = [
+        threads.submit(function, argument)  # type: ignore[arg-type]
+        for pair in zip(items, edits, strict=True)
+        for function, argument in zip((decide, edit), pair, strict=True)
+    ]
+    for future in work:
+        future.result()
+    assert Submission.objects.filter(revision=2).count() == ITEMS // 2
+    assert not QueueItem.objects.open().filter(submission__revision=1).exists()
+
+
 def test_moderate_concurrently_with_same_external_id(
     model: ModelVersion, policy: Policy, platform_key: APIKey, threads: ThreadPoolExecutor
 ) -> None:

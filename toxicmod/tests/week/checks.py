@@ -1080,7 +1080,7 @@ class Day:
             "revisions", "open reviews of replaced texts",
             self.one(
                 "SELECT count(*) FROM moderation_queueitem i JOIN moderation_submission s"
-                " ON s.previous_id = i.submission_id WHERE i.status = 'open'"
+                " ON s.previous_id = i.submission_id WHERE i.status = 'open' AND i.kind <> 'appeal'"
             ),
             0,
         )  # fmt: skip
