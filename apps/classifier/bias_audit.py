@@ -22,6 +22,8 @@ NEUTRAL: list[str] = _DATA["neutral"]  # adjectives that name no group
 _EXTRA_SENTENCES: dict[str, int] = _DATA["extra_sentences"]
 _TEMPLATES: dict[str, list[str]] = _DATA["templates"]
 _WORDS: dict[str, list[str]] = _DATA["words"]
+_OTHER_LANGUAGES: dict[str, dict[str, list[str]]] = _DATA["other_languages"]
+AUDITED_LANGUAGES = ("en", *_OTHER_LANGUAGES)
 # A mild word is an insult when it describes people, and an opinion when it describes things.
 _CHOICES = _WORDS | {"negative": _WORDS["negative"] + _WORDS["mild"]}
 
@@ -61,8 +63,23 @@ def training_sentences(seed: int = 0) -> Sentences:
     return _collect(rows)
 
 
-def audit_sentences(seed: int = 1, copies: int = 2) -> Sentences:
-    """Return sentences for the audit, from templates that training does not use."""
+def audit_sentences(seed: int = 1, copies: int = 2, language: str = "en") -> Sentences:
+    """Return sentences for the audit, from templates that training does not use.
+
+    Args:
+        seed, copies: of the English sentences; in other languages, each template names each group once.
+        language: one of AUDITED_LANGUAGES.
+    """
+    if language != "en":
+        data = _OTHER_LANGUAGES[language]
+        return _collect(
+            [
+                (template.replace("{group}", group), toxic, group)
+                for toxic, kind in enumerate(("benign", "toxic"))
+                for template in data[kind]
+                for group in data["groups"]
+            ]
+        )
     rng = random.Random(seed)
     rows = []
     for adjective in IDENTITIES + UNSEEN_IDENTITIES + NEUTRAL:

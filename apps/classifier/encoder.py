@@ -28,8 +28,25 @@ MANIFEST, GRAPH, TOKENIZER = "manifest.json", "model.onnx", "tokenizer.json"
 OTHER_LANGUAGES = "other"
 # More characters than a piece has in any text that a person wrote.
 CHARACTERS_PER_PIECE = 24
+# The first level's logit counts up to this. Higher ones come from single words, whose meaning the encoder
+# knows better. Held-out comments are ranked as well with this limit.
+HIGHEST_FIRST = 1.0
+# Reading a text takes as long as this many characters, and its own up to the longest that is read in full.
+_FIXED_CHARACTERS, _MOST_CHARACTERS, _USUAL_CHARACTERS = 30, 500, 100
+# Letters that are written upside down, in reverse order. Some letters look like another one's turned shape.
+_TURNED = str.maketrans("ɐqɔpǝɟƃɥᴉıɾʞןɯuodbɹsʇnʌʍxʎz¡¿˙", "abcdefghiijklmnopqrstuvwxyz!?.")
+_IS_TURNED = re.compile("[ɐɔǝɟƃɥᴉɾʞɯɹʇʌʍʎ]")
 _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,80}>")
+_MENTION = re.compile(r"(?:https?://|www\.)\S+|[@#]\w+")  # its symbols are not obfuscation
+_V_FOR_U = re.compile(r"\b(?=\w{4})[b-df-hj-np-tv-xz]*v[b-df-hj-np-tv-xz]*\b", re.IGNORECASE)
 _LETTER_PER_LINE = re.compile(r"(?<!\S)\S(?:\n\S){2,}(?!\S)")
+
+
+def relative_cost(characters: Any) -> Any:
+    """Return how long reading takes, for numbers of characters, as a multiple of 100 characters' time."""
+    return (_FIXED_CHARACTERS + np.minimum(characters, _MOST_CHARACTERS)) / (
+        _FIXED_CHARACTERS + _USUAL_CHARACTERS
+    )
 
 
 class Mode(StrEnum):
@@ -87,25 +104,31 @@ class Encoder:
         # It computes in the caller's thread, so processes that are forked after loading can use the session.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        # Of an addition and a normalisation, the fused kernel takes twice as long as the two.
         self._session = onnxruntime.InferenceSession(
-            files[GRAPH], options, providers=["CPUExecutionProvider"]
+            files[GRAPH],
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=["SkipLayerNormFusion"],
         )
         self._tokenizer = Tokenizer.from_buffer(files[TOKENIZER])
         self._tokenizer.enable_truncation(self.max_pieces)
 
-    def logits(self, texts: Sequence[str]) -> np.ndarray:
+    def logits(self, texts: Sequence[str], *, may_be_english: bool = True) -> np.ndarray:
         """Return the (n, labels) float32 logits of texts, each read up to `max_pieces` pieces.
 
         A text with obfuscated words is read as it is and normalised; the higher logit of each label counts.
+
+        Args:
+            may_be_english: False for texts that are certainly in another language. They are read once,
+                because normalisation changes their words.
         """
         result = np.empty((len(texts), len(LABELS)), np.float32)
         for row, text in enumerate(texts):
             head = text[: CHARACTERS_PER_PIECE * self.max_pieces]
             head = head.encode("utf-8", "replace").decode()  # no surrogates
-            result[row] = self._read(head)
-            plain = _plain_variant(head)
-            if plain is not None:
-                np.maximum(result[row], self._read(plain), out=result[row])
+            readings = map(self._read, variants(head, may_be_english=may_be_english))
+            result[row] = np.maximum.reduce(list(readings))
         return result
 
     def _read(self, text: str) -> np.ndarray:
@@ -120,15 +143,33 @@ class Encoder:
         return self._calibrations.get(language, self._common).T
 
 
-def _plain_variant(text: str) -> str | None:
-    """Return an obfuscated text in plain ASCII letters; None if it is not obfuscated or in another script.
+def reveal(text: str) -> str:
+    """Return a text without HTML tags, character references, a letter per line and letters upside down."""
+    if "&" in text or "<" in text:
+        text = _TAG.sub("", unescape(text))
+    if "\n" in text:
+        text = _LETTER_PER_LINE.sub(lambda match: match[0].replace("\n", ""), text)
+    if not text.isascii() and 5 * len(_IS_TURNED.findall(text)) > len(text):
+        text = text[::-1].lower().translate(_TURNED)
+    return text
 
-    HTML tags and character references count as obfuscation, and so do words with a letter per line.
+
+def variants(text: str, *, may_be_english: bool = True) -> list[str]:
+    """Return the text, and if it is obfuscated also what it says, in plain letters if it may be English."""
+    revealed = reveal(text)
+    plain = _in_plain_letters(revealed) if may_be_english else None
+    return list(dict.fromkeys([text, revealed if plain is None else plain]))
+
+
+def _in_plain_letters(text: str) -> str | None:
+    """Return an obfuscated text in ASCII letters; None if it is not obfuscated or in another script.
+
+    Words with v for u and no vowel count as obfuscated.
     """
-    revealed = _LETTER_PER_LINE.sub(lambda match: match[0].replace("\n", ""), _TAG.sub("", unescape(text)))
-    plain = undo_obfuscation(revealed)
-    if plain is None and (revealed != text or (not text.isascii() and replace_imitations(text) != text)):
-        plain = normalise(revealed)[0]
+    words = _V_FOR_U.sub(lambda match: match[0].replace("v", "u").replace("V", "U"), text)
+    plain = undo_obfuscation(_MENTION.sub(" ", words))
+    if plain is None and (words != text or (not text.isascii() and replace_imitations(text) != text)):
+        plain = normalise(words)[0]
     return plain if plain and plain.isascii() else None
 
 

@@ -9,6 +9,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from .config import TrainingConfig
+from .encoder import HIGHEST_FIRST, relative_cost
 from .kernels.layout import LABEL_COUNT
 from .labels import LABELS
 
@@ -31,18 +32,24 @@ class Head:
 
     Attributes:
         weights: (labels, 3): the weight of the first level's logit, that of the encoder's, and an offset.
-        read_from: texts are read if the first level's probability of any label is at least this.
+        read_from: texts are read if the first level's probability of any label is at least this, times
+            `relative_cost`: in the same time, more results change in short texts than in long ones.
     """
 
     encoder_sha256: str
     weights: np.ndarray
     read_from: float
 
-    def combine(self, first: np.ndarray, encoder: np.ndarray) -> np.ndarray:
-        """Return the (n, labels) logits of English texts, each of which is read if necessary."""
-        is_read = expit(first).max(axis=1, keepdims=True) >= self.read_from
+    def combine(self, first: np.ndarray, encoder: np.ndarray, characters: np.ndarray) -> np.ndarray:
+        """Return the (n, labels) logits of English texts, each of which is read if necessary.
+
+        Args:
+            characters: (n,) the lengths of the texts.
+        """
+        is_read = expit(first).max(axis=1) >= self.read_from * relative_cost(characters)
         first_weight, encoder_weight, offset = self.weights.T
-        return np.where(is_read, first_weight * first + encoder_weight * encoder + offset, first)
+        combined = first_weight * np.minimum(first, HIGHEST_FIRST) + encoder_weight * encoder + offset
+        return np.where(is_read[:, None], combined, first)
 
     def describe(self) -> dict[str, Any]:
         """Return the head as manifests contain it."""
@@ -59,6 +66,7 @@ def fit_head(
     encoder: np.ndarray,
     labels: np.ndarray,
     weight: np.ndarray,
+    characters: np.ndarray,
     config: TrainingConfig,
 ) -> Head:
     """Fit the weights of both levels by logistic regression, for each label.
@@ -71,6 +79,7 @@ def fit_head(
         encoder: (n, labels) logits of texts that the encoder was not trained on.
         labels: (n, labels) of 0 or 1.
         weight: (n,) which gives the rows the natural rate of labels.
+        characters: (n,) the lengths of the texts.
     """
     prior = np.array([0.5, 0.5, 0.0])
     precision = np.array([1.0, 1.0, 0.0]) / config.head_variance
@@ -79,7 +88,9 @@ def fit_head(
         y = labels[:, label]
         if min(y.sum(), len(y) - y.sum()) < config.min_positives:
             continue
-        inputs = np.column_stack([first[:, label], encoder[:, label], np.ones(len(y))])
+        inputs = np.column_stack(
+            [np.minimum(first[:, label], HIGHEST_FIRST), encoder[:, label], np.ones(len(y))]
+        )
 
         def loss(
             parameters: np.ndarray, inputs: np.ndarray = inputs, y: np.ndarray = y
@@ -91,7 +102,7 @@ def fit_head(
         weights[label] = minimize(loss, prior, jac=True, method="L-BFGS-B").x
     read_from = config.max_read_from
     if len(first):
-        highest = expit(first).max(axis=1)
+        highest = expit(first).max(axis=1) / relative_cost(characters)
         order = np.argsort(highest)
         cumulative = np.cumsum(weight[order])
         limit = np.searchsorted(cumulative, (1 - config.read_share) * cumulative[-1])

@@ -17,7 +17,7 @@ import numpy as np
 
 from . import encoder, languages
 from .artifact import Artifact
-from .encoder import Encoder, EncoderError, Mode
+from .encoder import HIGHEST_FIRST, Encoder, EncoderError, Mode, relative_cost
 from .kernels.layout import LABEL_COUNT, STACKING_NAMES, ScorerArrays, Workspace
 from .kernels.normalisation import normalise_codes
 from .kernels.scoring import final_logits, score_text, score_texts, stacking_features, word_contributions
@@ -33,6 +33,7 @@ _MAX_STAMP = 1 << 32
 _TINY = 1e-15
 # How much more common English is than any other language that the detector knows.
 _ENGLISH_ODDS = 10.0
+_MIN_ENGLISH = 0.5  # the probability of English from which an obfuscated text is also read in plain letters
 # Texts that explaining one text reads at most.
 _MAX_OCCLUSIONS = 20
 
@@ -79,16 +80,22 @@ class Explanation:
 
 
 class _Reading(NamedTuple):
-    """The encoder's logits of a text and how to combine them with those of the first level, all (labels,)."""
+    """The logits of both levels for a text, and how they are combined; all arrays are (labels,).
 
-    logits: np.ndarray
+    `may_be_english` says how the text was read, see `Encoder.logits`.
+    """
+
+    first: np.ndarray
+    encoder: np.ndarray
     first_weight: np.ndarray
     encoder_weight: np.ndarray
     offset: np.ndarray
+    may_be_english: bool
 
-    def combine(self, first: np.ndarray) -> np.ndarray:
+    def combine(self) -> np.ndarray:
         """Return the combined logits."""
-        result: np.ndarray = self.first_weight * first + self.encoder_weight * self.logits + self.offset
+        first = np.minimum(self.first, HIGHEST_FIRST)
+        result: np.ndarray = self.first_weight * first + self.encoder_weight * self.encoder + self.offset
         return result
 
 
@@ -184,6 +191,15 @@ class Scorer:
         """Return the (n, 6) float64 probabilities; `threads` defaults to the cores this process may use."""
         return self.rate(texts, threads).probabilities
 
+    def judges(self, text: str) -> bool:
+        """Return whether the model may judge a text; False only if its language is certainly another one."""
+        return languages.detect(text, self.languages).is_supported
+
+    def flag(self, texts: Sequence[str]) -> np.ndarray:
+        """Return (n,) bool: whether a label of the text reaches its threshold."""
+        flags: np.ndarray = (self.score_many(texts) >= self.thresholds).any(axis=1)
+        return flags
+
     def rate(self, texts: Sequence[str], threads: int | None = None) -> ScoredTexts:
         """Return the scores of texts; `threads` defaults to the cores this process may use."""
         batches = list(_batches(texts, _READ_TEXTS_PER_BATCH if self._encoder else _TEXTS_PER_BATCH))
@@ -200,20 +216,25 @@ class Scorer:
         return ScoredTexts(*map(np.concatenate, zip(*parts, strict=True)))
 
     def _rate_batch(self, texts: Sequence[str]) -> ScoredTexts:
-        if len(texts) == 1:
-            probabilities = self._score(score_text, texts[0], np.array([len(texts[0])]), len(texts[0]))
-        else:
-            lengths = np.array([len(text) for text in texts])
-            probabilities = self._score(score_texts, "".join(texts), np.cumsum(lengths), int(lengths.max()))
+        probabilities = self._first_probabilities(texts)
         was_read = np.zeros(len(texts), bool)
         if self._encoder:
-            first = probabilities.clip(_TINY, 1 - _TINY)
-            first = np.log(first / (1 - first))
+            first = _logits(probabilities)
             for row, text in enumerate(texts):
                 if reading := self._read(text, first[row]):
-                    probabilities[row] = _logistic(reading.combine(first[row]))
+                    probabilities[row] = _logistic(reading.combine())
                     was_read[row] = True
         return ScoredTexts(probabilities, was_read)
+
+    def _first_probabilities(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the (n, labels) probabilities of the first level."""
+        if len(texts) == 1:
+            return self._score(score_text, texts[0], np.array([len(texts[0])]), len(texts[0]))
+        lengths = np.array([len(text) for text in texts])
+        return self._score(score_texts, "".join(texts), np.cumsum(lengths), int(lengths.max()))
+
+    def _first_logits(self, texts: Sequence[str]) -> np.ndarray:
+        return _logits(self._first_probabilities(texts))
 
     def _read(self, text: str, first: np.ndarray) -> "_Reading | None":
         """Return what the encoder says about a text, or None if it need not be read.
@@ -223,15 +244,21 @@ class Scorer:
         """
         if self._encoder is None:
             return None
-        language, english = languages.identify(text, self._encoder.languages)
+        revealed = encoder.reveal(text)
+        if revealed != text:
+            first = np.maximum(first, self._first_logits([revealed])[0])
+        language, english = languages.identify(revealed, self._encoder.languages)
         if english >= languages.CONFIDENCE:
-            if _logistic(first.max()) < self._read_from:
+            if _logistic(first.max()) < self._read_from * relative_cost(len(text)):
                 return None
             english = 1.0
         else:
             english = _ENGLISH_ODDS * english / (_ENGLISH_ODDS * english + 1 - english)
-        (logits,) = self._encoder.logits([text])
-        return _Reading(logits, *self._combination(language, english))
+        may_be_english = language == languages.UNKNOWN or english >= _MIN_ENGLISH
+        for variant in encoder.variants(text, may_be_english=may_be_english)[1:]:
+            first = np.maximum(first, self._first_logits([variant])[0])
+        (logits,) = self._encoder.logits([text], may_be_english=may_be_english)
+        return _Reading(first, logits, *self._combination(language, english), may_be_english)
 
     def _combination(self, language: str, english: float) -> np.ndarray:
         """Return for each label the weight of both levels' logits and an offset, (3, labels).
@@ -275,7 +302,7 @@ class Scorer:
         final_logits(state.inputs, self.model, logits)
         reading = self._read(text, logits)
         if reading:
-            logits = reading.combine(logits)
+            logits = reading.combine()
         occurrences = np.zeros(len(self.model.weights), np.int32)
         count = word_contributions(codes, self._table, workspace, self.model, occurrences, contributions)
         contributions = contributions[:count]
@@ -293,7 +320,7 @@ class Scorer:
             else:
                 spans.append(Span(begin, end, contribution))
         if reading:
-            effects = self._occlusion_effects(text, spans, reading.logits)
+            effects = self._occlusion_effects(text, spans, reading)
             spans = [
                 Span(
                     span.begin,
@@ -306,7 +333,7 @@ class Scorer:
         total = sum((span.contributions for span in spans), np.zeros(LABEL_COUNT))
         return Explanation(logits, intercepts, logits - intercepts - total, spans)
 
-    def _occlusion_effects(self, text: str, spans: Sequence[Span], logits: np.ndarray) -> np.ndarray:
+    def _occlusion_effects(self, text: str, spans: Sequence[Span], reading: _Reading) -> np.ndarray:
         """Return for each span the (labels,) decrease of the encoder's logits without it.
 
         In a long text, groups of words are left out first, and then the words of the strongest groups.
@@ -318,7 +345,8 @@ class Scorer:
             """Share the effect of a group of spans equally among them."""
             assert self._encoder
             rest = text[: spans[first].begin] + text[spans[end - 1].end :]
-            effects[first:end] = (logits - self._encoder.logits([rest])[0]) / (end - first)
+            (logits,) = self._encoder.logits([rest], may_be_english=reading.may_be_english)
+            effects[first:end] = (reading.encoder - logits) / (end - first)
 
         count = len(spans) if len(spans) <= _MAX_OCCLUSIONS else _MAX_OCCLUSIONS // 2
         edges = np.linspace(0, len(spans), count + 1).round().astype(int).tolist()
@@ -338,6 +366,12 @@ class Scorer:
         workspace = self._state.reserve(len(text))
         n, _ = normalise_codes(codes_of(text), self._table, workspace)
         return hashlib.blake2b(workspace.normalised[:n].tobytes(), digest_size=16).digest()
+
+
+def _logits(probabilities: np.ndarray) -> np.ndarray:
+    clipped = probabilities.clip(_TINY, 1 - _TINY)
+    logits: np.ndarray = np.log(clipped / (1 - clipped))
+    return logits
 
 
 def _logistic(logits: np.ndarray) -> np.ndarray:

@@ -163,8 +163,9 @@ def _fit_head(
     """Return the head, the rows that the encoder was not trained on, and their combined logits."""
     rows = readings.unseen(texts)
     logits = readings.logits([texts[row] for row in rows])
-    head = fit_head(readings.sha256, first[rows], logits, labels[rows], weight[rows], config)
-    return head, rows, head.combine(first[rows], logits)
+    characters = np.array([len(texts[row]) for row in rows])
+    head = fit_head(readings.sha256, first[rows], logits, labels[rows], weight[rows], characters, config)
+    return head, rows, head.combine(first[rows], logits, characters)
 
 
 def _fit_first_stage(

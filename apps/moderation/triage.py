@@ -56,8 +56,22 @@ class Ranking:
     due_at: datetime
 
 
-def apply_policy(*, probabilities: Mapping[str, float], policy: Policy) -> Verdict:
-    """Return the policy's verdict. Rejection takes precedence over review, and review over approval."""
+def apply_policy(*, probabilities: Mapping[str, float], policy: Policy, is_judged: bool = True) -> Verdict:
+    """Return the policy's verdict. Rejection takes precedence over review, and review over approval.
+
+    Args:
+        is_judged: False if the comment is in a language that the model does not judge.
+    """
+    if policy.review_other_languages and not is_judged:
+        label = nearest_label(probabilities, policy)
+        reason = {
+            "label": label,
+            "title": "Language",
+            "reason": "The model does not judge comments in this language.",
+            "probability": probabilities[label],
+            "threshold": 0.0,
+        }
+        return Verdict(Submission.Outcome.HUMAN_REVIEW, None, label, [reason])
     rules = [rule for rule in policy.rules.all() if rule.label]
     reasons: dict[str, list[tuple[float, PolicyRule]]] = {"reject": [], "human_review": []}
     for rule in rules:

@@ -178,11 +178,17 @@ def label_bars(
     ]
 
 
-def build_verdict(probabilities: Mapping[str, float], policy: Policy) -> Verdict:
-    """Return the policy's outcome, and the probabilities and thresholds that led to it."""
-    outcome = apply_policy(probabilities=probabilities, policy=policy)
+def build_verdict(probabilities: Mapping[str, float], policy: Policy, *, is_judged: bool = True) -> Verdict:
+    """Return the policy's outcome, and the probabilities and thresholds that led to it.
+
+    Args:
+        is_judged: see `apply_policy`.
+    """
+    outcome = apply_policy(probabilities=probabilities, policy=policy, is_judged=is_judged)
     state, title = VERDICTS[outcome.outcome]
-    if outcome.reasons:
+    if policy.review_other_languages and not is_judged:
+        explanation = str(outcome.reasons[0]["reason"])
+    elif outcome.reasons:
         explanation = ", ".join(
             f"{NAMES[str(reason['label'])]}: {percent(float(reason['probability']))} "
             f"(threshold {exact_percent(float(reason['threshold']))})"
@@ -263,7 +269,9 @@ def build_result(
     # In rising order, so that the strongest occurrence of each term remains.
     terms = {segment.text.casefold(): segment for segment in raising}
     return Result(
-        verdict=build_verdict(probabilities, policy) if policy else None,
+        verdict=build_verdict(probabilities, policy, is_judged=not text or served.scorer.judges(text))
+        if policy
+        else None,
         bars=bars,
         segments=segments,
         top_terms=list(reversed(terms.values()))[:MAX_TERMS],

@@ -12,6 +12,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
 from apps.classifier.labels import LABELS
+from apps.core.public_url import root_url
 from apps.moderation import actions as moderation
 from apps.moderation.exceptions import ModerationError
 from apps.moderation.exports import statement_of_reasons
@@ -78,7 +79,13 @@ def _score(request: HttpRequest) -> HttpResponse:
     result = results.build_result(
         probabilities=prediction.probabilities, served=served, policy=_policy(), text=text
     )
-    context = {"form": form, "result": result, "prediction": prediction, "feedback_form": FeedbackForm()}
+    context = {
+        "form": form,
+        "result": result,
+        "prediction": prediction,
+        "root_url": root_url(request),
+        "feedback_form": FeedbackForm(),
+    }
     return render(request, "pages/home.html", context)
 
 
@@ -137,6 +144,7 @@ def _result_page(
         "result": result,
         "prediction": prediction,
         "is_same_model": is_same_model,
+        "root_url": root_url(request),
         "feedback_form": form,
         "feedback": token and feedback.filter(visitor=visitor_id(token, prediction.pk)).first(),
     }

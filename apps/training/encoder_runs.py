@@ -7,7 +7,7 @@ import gzip
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from apps.classifier import encoder
 from apps.classifier.encoder_training.config import LANGUAGES, EncoderConfig, Progress
 from apps.classifier.encoder_training.examples import Examples, concatenate
-from apps.classifier.encoder_training.export import export, write_manifest
+from apps.classifier.encoder_training.export import export, restore, write_manifest
 from apps.classifier.encoder_training.fitting import Texts, find_device, fit
 from apps.classifier.encoder_training.network import Encoder
 from apps.classifier.encoder_training.vocabulary import cut_tokenizer, dump_tokenizer, select_pieces
@@ -41,7 +41,7 @@ MIN_CALIBRATION_ROWS = 250  # about an eighth of a source's texts: those of 2,00
 MIN_CALIBRATION_POSITIVES = 20  # and as many negatives
 MIN_SUPPORTED_AREA = 0.85
 COMMON_RATE = 0.1
-PADDING = 1  # the id of XLM-R's <pad>
+PADDING = "<pad>"
 Report = Callable[[str, Progress | None], None]
 
 
@@ -66,7 +66,9 @@ def train(
     """Train an encoder and export it.
 
     Args:
-        base: a folder, or a name on the hub, of a model with BERT's architecture and a Unigram tokenizer.
+        base: a folder, or a name on the hub, of a model with BERT's architecture and a Unigram tokenizer. Or
+            the folder of an exported encoder, which is trained further: then its layers and pieces stay, and
+            there is no first phase.
         sources: the data sets; the first phase uses those with all labels in English.
         work: the folder of the checkpoints. An interrupted run continues if it is called again with the same
             arguments.
@@ -78,23 +80,35 @@ def train(
     """
     work.mkdir(parents=True, exist_ok=True)
     is_folder = Path(base).is_dir()
-    description = {
-        "base": Path(base).name if is_folder else base,
-        "sources": [{"name": source.name, "sha256": source.sha256} for source in sources],
-        "config": json.loads(json.dumps(asdict(config))),
-    }
+    description: dict[str, Any] = {"base": Path(base).name if is_folder else base}
+    manifest = Path(base) / encoder.MANIFEST
+    is_exported = manifest.exists()
+    if is_exported:
+        earlier = json.loads(manifest.read_text())
+        config = replace(
+            config, layers=tuple(earlier["config"]["layers"]), vocabulary=earlier["config"]["vocabulary"]
+        )
+        description = {"base": earlier["base"], "earlier": earlier.get("earlier", [])}
+        description["earlier"] += [{name: earlier[name] for name in ("config", "phases")}]
+    description["sources"] = [{"name": source.name, "sha256": source.sha256} for source in sources]
+    description["config"] = json.loads(json.dumps(asdict(config)))
     _check_same_run(work / "run.json", description)
-    folder = Path(base) if is_folder else Path(huggingface_hub.snapshot_download(base))
     parts = {source.name: encoder_data.split(source.examples) for source in sources}
     training = [source.take(parts[source.name]["train"]) for source in sources]
-
-    report("Cutting the vocabulary", None)
-    kept, tokenizer = _cut_vocabulary(folder, training, config, work)
     torch.manual_seed(config.seed)
-    model = Encoder(folder, kept, config.layers, config.dropout).to(find_device())
+    if is_exported:
+        tokenizer = (Path(base) / encoder.TOKENIZER).read_text()
+        model = restore(Path(base), config.dropout)
+    else:
+        folder = Path(base) if is_folder else Path(huggingface_hub.snapshot_download(base))
+        report("Cutting the vocabulary", None)
+        kept, tokenizer = _cut_vocabulary(folder, training, config, work)
+        model = Encoder.from_base(folder, kept, config.layers, config.dropout)
+    model.to(find_device())
     encode = _encoder_of_texts(tokenizer, config.max_pieces)
+    padding = Tokenizer.from_str(tokenizer).token_to_id(PADDING)
     phases = 1 + config.mixtures
-    for number in range(1, phases + 1):
+    for number in range(2 if is_exported else 1, phases + 1):
         report(f"Preparing phase {number} of {phases}", None)
         examples = _phase_examples(work / f"phase-{number}.json.gz", training, config, number)
 
@@ -104,7 +118,7 @@ def train(
 
         fit(
             model,
-            Texts(examples, encode, kept.index(PADDING)),
+            Texts(examples, encode, padding),
             config,
             checkpoint=work / f"phase-{number}.pt",
             seed=config.seed + number,
@@ -221,7 +235,8 @@ def calibrate(folder: Path, sources: list[Source]) -> None:
     examples = concatenate(
         [source.examples for source in sources if set(source.examples.languages) != {"en"}]
     )
-    logits, languages = reader.logits(examples.texts), np.array(examples.languages)
+    logits = reader.logits(examples.texts, may_be_english=False)
+    languages = np.array(examples.languages)
     identity = {label: [1.0, 0.0] for label in LABELS}
     common = _calibration(logits, examples.labels, identity, rate=COMMON_RATE)
     manifest["calibration"] = {encoder.OTHER_LANGUAGES: common}
@@ -265,9 +280,9 @@ def evaluate(folder: Path, sources: list[Source]) -> dict[str, dict[str, float]]
     result: dict[str, dict[str, float]] = {}
     parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for source in sources:
-        logits = reader.logits(source.examples.texts)
-        result[source.name] = _areas(source.examples.labels, logits)
         (language,) = set(source.examples.languages)
+        logits = reader.logits(source.examples.texts, may_be_english=language == "en")
+        result[source.name] = _areas(source.examples.labels, logits)
         if "toxic" in result[source.name]:
             y = source.examples.labels[:, 0]
             slope, offset = reader.calibration(language)[:, 0]

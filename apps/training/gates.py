@@ -11,7 +11,7 @@ from django.utils import timezone
 from tqdm import tqdm
 
 from apps.classifier import everyday
-from apps.classifier.bias_audit import audit_sentences, bias_report, worst_group
+from apps.classifier.bias_audit import AUDITED_LANGUAGES, audit_sentences, bias_report, worst_group
 from apps.classifier.evaluation import calibration_error, evaluate, paired_bootstrap
 from apps.classifier.labels import LABELS
 from apps.classifier.obfuscation import KINDS, obfuscate
@@ -122,31 +122,31 @@ def _label_gates(rows: Rows, candidate: np.ndarray, baseline: np.ndarray) -> Ite
 
 
 def _group_gates(candidate: Scorer, baseline: Scorer | None) -> Iterator[Gate]:
-    """Check the identity group with the lowest AUC on the audit sentences.
+    """Check the group with the lowest AUC on the audit sentences, in each language of the candidate.
 
     If the champion is below the bound, its own AUC is the bound, so that a small data set can improve in
     steps.
     """
-    sentences = audit_sentences()
-    scores = [scorer.score_many(sentences.texts) for scorer in (candidate, baseline) if scorer]
-    for name, labels in (("toxic", ["toxic"]), ("toxic or identity_hate", ["toxic", "identity_hate"])):
-        columns = [LABELS.index(label) for label in labels]
-        reports = [bias_report(sentences, rows[:, columns].max(axis=1)) for rows in scores]
-        for metric in ("bpsn", "bnsp"):
-            (group, auc), *baseline_groups = (worst_group(report, metric) for report in reports)
-            bound = min([MIN_GROUP_AUC, *(auc - MAX_GROUP_LOSS for _, auc in baseline_groups)])
-            yield _at_least(f"worst group's {metric.upper()} AUC, {name} ({group})", auc, bound)
+    for language in AUDITED_LANGUAGES:
+        if language not in ("en", *candidate.other_languages):
+            continue
+        sentences = audit_sentences(language=language)
+        scores = [scorer.score_many(sentences.texts) for scorer in (candidate, baseline) if scorer]
+        for name, labels in (("toxic", ["toxic"]), ("toxic or identity_hate", ["toxic", "identity_hate"])):
+            columns = [LABELS.index(label) for label in labels]
+            reports = [bias_report(sentences, rows[:, columns].max(axis=1)) for rows in scores]
+            for metric in ("bpsn", "bnsp"):
+                (group, auc), *baseline_groups = (worst_group(report, metric) for report in reports)
+                bound = min([MIN_GROUP_AUC, *(auc - MAX_GROUP_LOSS for _, auc in baseline_groups)])
+                name_of_group = group if language == "en" else f"{group}, {language}"
+                yield _at_least(f"worst group's {metric.upper()} AUC, {name} ({name_of_group})", auc, bound)
 
 
 def _everyday_gate(candidate: Scorer, baseline: Scorer | None) -> Gate:
     """Check the share of neutral sentences that are flagged; it may be as high as the champion's."""
     rng = random.Random(EVERYDAY_SEED)
     texts = [everyday.build_sentence(rng) for _ in range(EVERYDAY_SENTENCES)]
-    rates = [
-        float((scorer.score_many(texts) >= scorer.thresholds).any(axis=1).mean())
-        for scorer in (candidate, baseline)
-        if scorer
-    ]
+    rates = [float(scorer.flag(texts).mean()) for scorer in (candidate, baseline) if scorer]
     return _at_most("share of everyday sentences flagged", rates[0], max(MAX_EVERYDAY_RATE, *rates[1:], 0.0))
 
 
@@ -187,9 +187,7 @@ def _flip_rate_gates(served_scorer: Scorer, champion: ModelVersion | None) -> It
         yield Gate(name="flip rate: no traffic last week", figure=None, bound=None, passed=True)
         return
     baseline = champion.load_scorer()
-    candidate_flags, baseline_flags = (
-        (scorer.score_many(texts) >= scorer.thresholds).any(axis=1) for scorer in (served_scorer, baseline)
-    )
+    candidate_flags, baseline_flags = (scorer.flag(texts) for scorer in (served_scorer, baseline))
     flip_rate = float(np.mean(candidate_flags != baseline_flags))
     yield _at_most("flip rate on last week's traffic", flip_rate, MAX_FLIP_RATE)
 

@@ -155,8 +155,10 @@ def _describe_encoder(scorer: Scorer) -> str:
         return "No encoder reads the comments."
     encoder = scorer.manifest["encoder"]
     return (
-        "An encoder reads comments to which the first two stages give a label the probability\n"
-        f"{encoder['read_from']:.3f} or more, and those that are not surely English. The result is a\n"
+        "An encoder reads comments of 100 characters to which the first two stages give a label the\n"
+        f"probability {encoder['read_from']:.3f} or more. Longer ones need a higher probability, and\n"
+        "shorter ones a lower one. It also reads all that are not surely English, where it decides alone.\n"
+        "For English, the result is a\n"
         "weighted sum of both logits, with weights fitted on comments that the encoder was not trained on.\n"
         f"SHA-256 of the encoder's manifest: `{encoder['sha256']}`."
     )
@@ -164,8 +166,8 @@ def _describe_encoder(scorer: Scorer) -> str:
 
 def _describe_meaning(scorer: Scorer) -> str:
     sentences = [sentence for sentence in meaning.load("test") if sentence.language == "en"]
-    scores = scorer.score_many([sentence.text for sentence in sentences])
-    rates = meaning.accuracies(sentences, np.any(scores >= scorer.thresholds, axis=1).tolist())
+    flags = scorer.flag([sentence.text for sentence in sentences])
+    rates = meaning.accuracies(sentences, flags.tolist())
     worst = ", ".join(f"{pattern} {rate:.0%}" for pattern, rate in list(rates.items())[:WORST_PATTERNS])
     mean = np.mean(list(rates.values()))
     return (

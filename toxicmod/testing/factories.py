@@ -15,6 +15,7 @@ from django.db import connection
 from django.utils import timezone
 
 from apps.accounts.models import CommunityAccess, User
+from apps.classifier import languages
 from apps.classifier.artifact import Artifact
 from apps.classifier.labels import LABELS
 from apps.classifier.normalise import normalise
@@ -62,6 +63,12 @@ class StubScorer:
 
     def score_many(self, texts: Sequence[str], threads: int | None = None) -> np.ndarray:
         return np.array([self.score(text) for text in texts])
+
+    def judges(self, text: str) -> bool:
+        return languages.detect(text).is_supported
+
+    def flag(self, texts: Sequence[str]) -> np.ndarray:
+        return np.any(self.score_many(texts) >= self.thresholds, axis=1)
 
     def rate(self, texts: Sequence[str], threads: int | None = None) -> ScoredTexts:
         return ScoredTexts(self.score_many(texts), np.zeros(len(texts), bool))

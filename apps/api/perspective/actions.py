@@ -23,7 +23,7 @@ from apps.api.perspective.attributes import (
     version_of,
 )
 from apps.api.perspective.exceptions import invalid_argument, language_not_supported
-from apps.api.perspective.retries import score_once
+from apps.api.perspective.retries import find_suggestion, score_once
 from apps.api.perspective.spans import find_sentences, utf16_length
 from apps.api.problems import shorten
 from apps.classifier import languages
@@ -363,7 +363,7 @@ def suggest(message: dict[str, Any], key: APIKey | None) -> dict[str, Any]:
 
     A suggested score of at least 0.5 says that the label is true, a lower one that it is false. Labels
     without a suggested score stay unknown. Span scores without a summary score can only say that a label is
-    true.
+    true. The same suggestion with the same client token is stored once a day.
 
     Raises:
         PerspectiveError: the request is invalid; nothing is stored.
@@ -393,30 +393,40 @@ def suggest(message: dict[str, Any], key: APIKey | None) -> dict[str, Any]:
     if unsupported and key is not None:
         count_unsupported(key.pk, unsupported)
     token = message.get("clientToken", "")
-    remark = ", ".join(
-        f"{name} {scores.get('summaryScore', {}).get('value', 0):g}" for name, scores in suggested.items()
+    comment = predictions.Comment(
+        text, key, message.get("communityId", "")[:MAX_COMMUNITY], token[:MAX_TOKEN]
     )
+    values = ", ".join(
+        f"{name} {scores.get('summaryScore', {}).get('value', 0):g}"
+        for name, scores in sorted(suggested.items())
+    )
+    remark = f"Suggested: {values}"[:MAX_REMARK]
     with transaction.atomic():
-        (prediction,), _ = predictions.score(
-            texts=[text],
-            source=_SOURCE,
-            api_key=key,
-            community=message.get("communityId", "")[:MAX_COMMUNITY],
-            external_ids=[token[:MAX_TOKEN]],
-        )
-        predictions.give_feedback(
-            prediction=prediction,
-            api_key=key,
-            is_right=all(prediction.labels[label] == is_true for label, is_true in labels.items()),
-            true_labels=[label for label, is_true in labels.items() if is_true],
-            known_labels=list(labels),
-            remark=f"Suggested: {remark}"[:MAX_REMARK],
-        )
+        if not token or find_suggestion(comment, _SOURCE, labels, remark) is None:
+            _store_suggestion(comment, labels, remark)
     response: dict[str, Any] = {"clientToken": token} if token else {}
     response["detectedLanguages"] = [detected]
     if requested:
         response["requestedLanguages"] = requested
     return response
+
+
+def _store_suggestion(comment: predictions.Comment, labels: Mapping[str, bool], remark: str) -> None:
+    (prediction,), _ = predictions.score(
+        texts=[comment.text],
+        source=_SOURCE,
+        api_key=comment.api_key,
+        community=comment.community,
+        external_ids=[comment.external_id],
+    )
+    predictions.give_feedback(
+        prediction=prediction,
+        api_key=comment.api_key,
+        is_right=all(prediction.labels[label] == is_true for label, is_true in labels.items()),
+        true_labels=[label for label, is_true in labels.items() if is_true],
+        known_labels=list(labels),
+        remark=remark,
+    )
 
 
 def _suggested_truth(attribute: str, scores: dict[str, Any]) -> bool | None:

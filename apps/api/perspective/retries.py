@@ -13,7 +13,7 @@ from apps.core.batches import map_isolated
 from apps.core.database import lock_until_commit
 from apps.moderation.actions import RETRY_WINDOW
 from apps.predictions import actions as predictions
-from apps.predictions.models import LabelScores, Prediction
+from apps.predictions.models import Feedback, LabelScores, Prediction
 from apps.registry import serving
 from apps.registry.models import Promotion
 
@@ -53,6 +53,26 @@ def _score_once(comments: Sequence[predictions.Comment], source: Prediction.Sour
             raise result
         scores[identity] = result.rows[0]
     return [scores[identity] for identity in identities]
+
+
+def find_suggestion(
+    comment: predictions.Comment, source: Prediction.Source, suggested: Mapping[str, bool], remark: str
+) -> Feedback | None:
+    """Return the feedback that the same suggestion stored within the last day, or None.
+
+    Concurrent calls with the same comment wait until the transaction of the caller ends.
+    """
+    lock_until_commit(("suggestion", *_identify(comment)))
+    feedback = Feedback.objects.filter(
+        api_key=comment.api_key,
+        remark=remark,
+        prediction__source=source,
+        prediction__community=comment.community,
+        prediction__external_id=comment.external_id,
+        prediction__text_hash=predictions.text_hash(comment.text),
+        created_at__gt=timezone.now() - RETRY_WINDOW,
+    )
+    return next((row for row in feedback.order_by("pk") if row.true_labels == suggested), None)
 
 
 def _identify(comment: predictions.Comment) -> _Identity:

@@ -4,15 +4,11 @@ import functools
 import logging
 import traceback
 from collections.abc import Callable, Sequence
-from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlsplit
 
-from django.conf import settings
 from django.core.exceptions import SuspiciousOperation
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.http.request import split_domain_port
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework.exceptions import ParseError
 
@@ -33,6 +29,7 @@ from apps.api.perspective.rendering import CONTENT_TYPE, error_response, json_re
 from apps.core.batches import map_batch, map_each
 from apps.core.database import describe_error
 from apps.core.exceptions import ToxicmodError
+from apps.core.public_url import root_url
 
 logger = logging.getLogger(__name__)
 
@@ -146,32 +143,9 @@ def discovery(request: HttpRequest) -> HttpResponse:
     if request.method not in ("GET", "HEAD") or request.GET.get("version", version) != version:
         raise not_found()
     get_api_key(request)
-    root = _root_url(request)
+    root = root_url(request)
     document = {**DISCOVERY, "rootUrl": root, "baseUrl": root}
     return json_response(request, document, fields=document)
-
-
-def _root_url(request: HttpRequest) -> str:
-    """Return the URL of the site for the client of a request.
-
-    Behind a proxy that ends TLS and sends no X-Forwarded-Proto, only PUBLIC_URL says that clients use HTTPS.
-    Clients may know the site by another host name than PUBLIC_URL, such as that of Perspective.
-    """
-    public = urlsplit(settings.PUBLIC_URL)
-    host, _ = split_domain_port(request.get_host())
-    if public.hostname == host:
-        return f"{public.scheme}://{public.netloc}/"
-    if public.scheme == "https" and not _is_local(host):
-        return f"https://{request.get_host()}/"
-    return request.build_absolute_uri("/")
-
-
-def _is_local(host: str) -> bool:
-    try:
-        ip_address(host.strip("[]"))
-    except ValueError:
-        return host == "localhost"
-    return True
 
 
 @perspective_view

@@ -19,7 +19,7 @@ from apps.accounts.models import User
 from apps.core.permissions import SYSTEM
 from apps.moderation.actions import install_default_policy
 from apps.moderation.models import Policy, QueueItem, Submission
-from apps.predictions.models import Prediction
+from apps.predictions.models import Feedback, Prediction
 from apps.registry import serving
 from apps.registry.actions import promote
 from apps.registry.models import ModelVersion
@@ -52,6 +52,21 @@ def path(champion: Any) -> str:
 def plain_path(champion: Any) -> str:
     """The path with a key whose calls are only scored."""
     return f"{ANALYZE}?key={create_api_key(actor=SYSTEM, name='plain')[1]}"
+
+
+@pytest.fixture
+def suggest_path(plain_path: str) -> str:
+    """The path for suggestions with a key whose calls are only scored."""
+    return plain_path.replace(":analyze", ":suggestscore")
+
+
+def suggestion(text: str = IDIOT, toxicity: float = 0.9, **more: Any) -> dict[str, Any]:
+    """Return the body of a suggestscore request."""
+    scores = {
+        "TOXICITY": {"summaryScore": {"value": toxicity}},
+        "INSULT": {"spanScores": [{"begin": 0, "end": 4, "score": {"value": 1}}]},
+    }
+    return {"comment": {"text": text}, "attributeScores": scores, "clientToken": "c-77", **more}
 
 
 def test_retry_with_ordinary_key_is_stored_once(
@@ -245,23 +260,91 @@ def test_console_search_finds_comments_of_token(
     assert len(page.context["items"]) == 2
 
 
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("is_reviewed", [True, False])
-def test_concurrent_retries_are_stored_and_queued_once(path: str, plain_path: str, is_reviewed: bool) -> None:
+def post_concurrently(body: dict[str, Any], path: str) -> list[Any]:
+    """Send a body eight times at once; return the responses, which all have the status 200."""
     count = 8
-    path = path if is_reviewed else plain_path
     barrier = Barrier(count)
 
     def call(_: int) -> Any:
         try:
             barrier.wait()
-            return post_json(Client(), analyze_request(clientToken="c-77"), path)
+            return post_json(Client(), body, path)
         finally:
             connection.close()
 
     with ThreadPoolExecutor(count) as pool:
         responses = list(pool.map(call, range(count)))
     assert [response.status_code for response in responses] == [200] * count
+    return responses
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("is_reviewed", [True, False])
+def test_concurrent_retries_are_stored_and_queued_once(path: str, plain_path: str, is_reviewed: bool) -> None:
+    path = path if is_reviewed else plain_path
+    responses = post_concurrently(analyze_request(clientToken="c-77"), path)
     assert all(response.json() == responses[0].json() for response in responses)
     assert Prediction.objects.count() == 1
     assert QueueItem.objects.count() == is_reviewed
+
+
+def test_repeated_suggestion_is_stored_once(client: Client, suggest_path: str) -> None:
+    first, retry = (post_json(client, suggestion(communityId="cats"), suggest_path) for _ in range(2))
+    assert first.status_code == retry.status_code == 200
+    assert first.json() == retry.json() == {"clientToken": "c-77", "detectedLanguages": ["en"]}
+    feedback = Feedback.objects.get()
+    assert feedback.true_labels == {"toxic": True, "insult": True}
+    assert feedback.remark == "Suggested: INSULT 0, TOXICITY 0.9"
+    assert Prediction.objects.get() == feedback.prediction
+    body = suggestion(communityId="cats")
+    body["attributeScores"] = dict(reversed(body["attributeScores"].items()))
+    assert post_json(client, body, suggest_path).json() == first.json()
+    assert Feedback.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "count"),
+    [
+        (suggestion("Another idiot"), 2),
+        (suggestion(toxicity=0.8), 2),
+        (suggestion(toxicity=0.1), 2),
+        (suggestion(clientToken="c-78"), 2),
+        (suggestion(communityId="dogs"), 2),
+        (suggestion(attributeScores={"TOXICITY": {"summaryScore": {"value": 0.9}}}), 2),
+        (suggestion(clientToken=""), 3),  # without a token a repetition can't be recognized
+    ],
+)
+def test_other_suggestion_is_stored(
+    client: Client, suggest_path: str, body: dict[str, Any], count: int
+) -> None:
+    assert post_json(client, suggestion(), suggest_path).status_code == 200
+    for _ in range(2):
+        assert post_json(client, body, suggest_path).status_code == 200
+    assert Feedback.objects.count() == count
+
+
+def test_suggestion_of_another_key_is_stored(client: Client, suggest_path: str) -> None:
+    other = create_api_key(actor=SYSTEM, name="other")[1]
+    for path in (suggest_path, f"{suggest_path.partition('?')[0]}?key={other}", suggest_path):
+        assert post_json(client, suggestion(), path).status_code == 200
+    assert list(Feedback.objects.order_by("pk").values_list("api_key__name", flat=True)) == ["plain", "other"]
+
+
+@pytest.mark.parametrize(("hours", "count"), [(23.9, 1), (24.1, 2)])
+def test_suggestion_can_be_repeated_after_a_day(
+    client: Client, suggest_path: str, hours: float, count: int
+) -> None:
+    now = timezone.now()
+    for moment in (now, now + timedelta(hours=hours)):
+        with patch("django.utils.timezone.now", return_value=moment):
+            assert post_json(client, suggestion(), suggest_path).status_code == 200
+    assert Feedback.objects.count() == Prediction.objects.count() == count
+
+
+@pytest.mark.django_db(transaction=True)
+def test_concurrent_suggestions_are_stored_once(suggest_path: str) -> None:
+    responses = post_concurrently(suggestion(), suggest_path)
+    assert [response.json() for response in responses] == [
+        {"clientToken": "c-77", "detectedLanguages": ["en"]}
+    ] * len(responses)
+    assert Feedback.objects.count() == Prediction.objects.count() == 1

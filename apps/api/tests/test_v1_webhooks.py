@@ -1,5 +1,8 @@
 """The webhooks part of `/api/v1/`."""
 
+import hashlib
+import hmac
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +11,9 @@ from django.test import Client
 from apps.accounts.actions import create_api_key
 from apps.accounts.models import APIKey, Scope
 from apps.core.permissions import SYSTEM
+from apps.webhooks import signing
 from apps.webhooks.models import SigningKey
+from apps.webhooks.signing import secret_of
 from toxicmod.testing.receivers import Receiver
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -30,6 +35,9 @@ def test_rotate_signing_key(client: Client, platform: tuple[APIKey, dict[str, An
     assert first["Cache-Control"] == "no-store"
     second = client.post(KEYS, {"overlap_hours": 1}, **auth).json()
     assert len(second["secret"]) == 64
+    for created in (first.json(), second):
+        signing_key = SigningKey.objects.get(key_id=created["key_id"])
+        assert (signing_key.api_key, secret_of(signing_key)) == (key, created["secret"])
     assert second["secret"] != first.json()["secret"]
     assert client.post(KEYS, **auth).status_code == 409
     listed = client.get(KEYS, headers=auth["headers"]).json()
@@ -60,6 +68,21 @@ def test_signing_keys_need_scope_and_own_key(
     headers = {"Authorization": f"Api-Key {secret}"}
     assert client.get(KEYS, headers=headers).json() == []
     assert client.delete(f"{KEYS}/{key_id}", headers=headers).status_code == 404
+
+
+def test_secret_verifies_webhook_as_documented(
+    client: Client, platform: tuple[APIKey, dict[str, Any]], receiver: Receiver
+) -> None:
+    created = client.post(KEYS, **platform[1]).json()
+    assert client.post(TEST, {"url": receiver.url}, **platform[1]).json()["is_signed"]
+    headers, body, _ = receiver.got[0]
+    parts = dict(part.split("=", 1) for part in headers["Webhook-Signature"].split(", "))
+    signed = parts.pop("t").encode() + b"." + body
+    expected = hmac.new(created["secret"].encode(), signed, hashlib.sha256).hexdigest()
+    assert parts == {created["key_id"]: expected}
+    readme = (Path(signing.__file__).parent / "README.md").read_text()
+    for documented in ("`t=TIME, ID=HEX`", "HMAC-SHA256 of `TIME.BODY`", "POST /api/v1/webhooks/keys"):
+        assert documented in readme
 
 
 def test_send_test_webhook(

@@ -12,13 +12,19 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from transformers import BertConfig, BertModel
 
 from apps.classifier.encoder import FORMAT, GRAPH, MANIFEST, OTHER_LANGUAGES, TOKENIZER
 from apps.classifier.labels import LABELS
 
 from .network import Encoder
 
-OPSET = 18
+OPSET = 20  # the first with an operator for GELU
+# What `restore` needs to know of BERT's configuration, besides the sizes that the manifest contains anyway.
+ARCHITECTURE = (
+    "hidden_size", "num_attention_heads", "intermediate_size", "hidden_act", "layer_norm_eps",
+    "type_vocab_size",
+)  # fmt: skip
 # The word embeddings have 4 bits a weight and a scale for so many weights of a piece.
 EMBEDDING_BLOCK = 32
 
@@ -64,12 +70,43 @@ def export(
         "format": FORMAT,
         "labels": list(LABELS),
         "max_pieces": max_pieces,
+        "architecture": {name: getattr(model.body.config, name) for name in ARCHITECTURE},
         "files": {name: _describe(folder / name) for name in (GRAPH, TOKENIZER)},
         "languages": {},
         "calibration": {OTHER_LANGUAGES: {label: [1.0, 0.0] for label in LABELS}},
         **description,
     }
     write_manifest(folder, manifest)
+
+
+def restore(folder: Path, dropout: float) -> Encoder:
+    """Return the network of an exported encoder, to train it further. Its weights have few bits at first."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    graph = onnx.load(folder / GRAPH).graph
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    state = {name: tensor for name, tensor in tensors.items() if name.startswith(("body.", "head."))}
+    users = {name: node for node in graph.node for name in node.input}
+    for product in [node for node in graph.node if node.op_type == "MatMulInteger"]:
+        node = product
+        while node.op_type != "Add":  # of the bias
+            node = users[node.output[0]]
+        (bias,) = state.keys() & set(node.input)
+        name = product.input[1].removesuffix("_quantized")
+        levels = tensors[product.input[1]].astype(np.float32) - tensors[product.input[3]]
+        state[bias.removesuffix("bias") + "weight"] = (levels * tensors[f"{name}_scale"]).T
+    scales = tensors["word_scales"]
+    words = tensors["words"].astype(np.float32).reshape(*scales.shape, EMBEDDING_BLOCK) * scales[..., None]
+    words = words.reshape(len(words), -1)
+    state["body.embeddings.word_embeddings.weight"] = words
+    config = BertConfig(
+        vocab_size=len(words),
+        num_hidden_layers=len(manifest["config"]["layers"]),
+        max_position_embeddings=manifest["max_pieces"],
+        **manifest["architecture"],
+    )
+    model = Encoder(BertModel(config, add_pooling_layer=False), dropout)
+    model.load_state_dict({name: torch.from_numpy(np.array(state[name])) for name in model.state_dict()})
+    return model
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

@@ -1,10 +1,11 @@
 """The network: some layers of a BERT-like encoder, mean and maximum over the pieces, and one linear layer."""
 
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel
+from transformers import AutoModel, BertModel
 
 from apps.classifier.labels import LABELS
 
@@ -16,26 +17,36 @@ class Encoder(nn.Module):
     """Six logits of texts.
 
     Args:
-        base: a folder or the name on the hub of a model with BERT's architecture.
-        kept: the ids of the base's pieces to keep, in ascending order.
-        layers: the base's layers to keep.
+        body: a model with BERT's architecture. Its word embeddings are frozen: training would change only
+            those of words in its texts, which harms other languages.
         dropout: the fraction of the pooled activations that training drops.
     """
 
-    def __init__(self, base: str | Path, kept: list[int], layers: tuple[int, ...], dropout: float) -> None:
+    def __init__(self, body: BertModel, dropout: float) -> None:
         super().__init__()
-        self.body = AutoModel.from_pretrained(
-            base, add_pooling_layer=False, attn_implementation="sdpa", dtype=torch.float32
-        )
-        self.body.encoder.layer = nn.ModuleList([self.body.encoder.layer[layer] for layer in layers])
-        self.body.config.num_hidden_layers = len(layers)
-        words = self.body.embeddings.word_embeddings.weight.data[kept].clone()
-        # The embeddings stay as they are: training changes only those of words in its texts, which harms
-        # other languages.
-        self.body.embeddings.word_embeddings = nn.Embedding.from_pretrained(words, freeze=True)
-        self.body.config.vocab_size = len(kept)
+        self.body = body
+        self.body.embeddings.word_embeddings.weight.requires_grad_(False)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(self.body.config.hidden_size * 2, len(LABELS))
+
+    @classmethod
+    def from_base(cls, base: str | Path, kept: list[int], layers: tuple[int, ...], dropout: float) -> Self:
+        """Return an encoder with some pieces and layers of a base model.
+
+        Args:
+            base: a folder or the name on the hub of a model with BERT's architecture.
+            kept: the ids of the base's pieces to keep, in ascending order.
+            layers: the base's layers to keep.
+        """
+        body = AutoModel.from_pretrained(
+            base, add_pooling_layer=False, attn_implementation="sdpa", dtype=torch.float32
+        )
+        body.encoder.layer = nn.ModuleList([body.encoder.layer[layer] for layer in layers])
+        body.config.num_hidden_layers = len(layers)
+        words = body.embeddings.word_embeddings.weight.data[kept].clone()
+        body.embeddings.word_embeddings = nn.Embedding.from_pretrained(words)
+        body.config.vocab_size = len(kept)
+        return cls(body, dropout)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return the (n, labels) logits of (n, pieces) ids and their mask, which is 0 for padding."""

@@ -35,6 +35,25 @@ SINGLE = np.zeros(128, np.bool_)
 for _letter in "ahijkquvwxy":
     SINGLE[ord(_letter)] = True
 
+# By first and second letter: whether two regional indicators are the flag of a country (ISO 3166-1, and the
+# further region codes of Unicode's emoji) and not letters.
+REGIONAL_INDICATOR_A, REGIONAL_INDICATOR_Z = 0x1F1E6, 0x1F1FF
+IS_FLAG = np.zeros((26, 26), np.bool_)
+for _first, _seconds in {
+    "A": "CDEFGILMOQRSTUWXZ", "B": "ABDEFGHIJLMNOQRSTVWYZ", "C": "ACDFGHIKLMNOPQRUVWXYZ", "D": "EGJKMOZ",
+    "E": "ACEGHRSTU", "F": "IJKMOR", "G": "ABDEFGHILMNPQRSTUWY", "H": "KMNRTU", "I": "CDELMNOQRST",
+    "J": "EMOP", "K": "EGHIMNPRWYZ", "L": "ABCIKRSTUVY", "M": "ACDEFGHKLMNOPQRSTUVWXYZ", "N": "ACEFGILOPRUZ",
+    "O": "M", "P": "AEFGHKLMNRSTWY", "Q": "A", "R": "EOSUW", "S": "ABCDEGHIJKLMNORSTVXYZ",
+    "T": "ACDFGHJKLMNORTVWZ", "U": "AGMNSYZ", "V": "ACEGINU", "W": "FS", "X": "K", "Y": "ET", "Z": "AMW",
+}.items():  # fmt: skip
+    for _second in _seconds:
+        IS_FLAG[ord(_first) - ord("A"), ord(_second) - ord("A")] = True
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _is_regional_indicator(code: Any) -> bool:
+    return REGIONAL_INDICATOR_A <= code <= REGIONAL_INDICATOR_Z
+
 
 @njit(nogil=True, cache=True, inline="always")
 def _is_alphanumeric(cls: Any) -> bool:
@@ -58,10 +77,17 @@ def _map_codepoints(
 ) -> int:
     """Map `codes` through the table into `codepoints` and count the surface; returns how many there are."""
     pages, entries, expansions = table.pages, table.entries, table.expansions
-    n = 0
+    n, pair_end, is_flag = 0, 0, False
     for i in range(len(codes)):
         code = np.int64(codes[i])
         entry = np.int64(entries[pages[code >> 8], code & 255])
+        if _is_regional_indicator(code) and i >= pair_end:
+            is_flag = i + 1 < len(codes) and _is_regional_indicator(codes[i + 1])
+            if is_flag:
+                pair_end = i + 2
+                is_flag = IS_FLAG[code - REGIONAL_INDICATOR_A, codes[i + 1] - REGIONAL_INDICATOR_A]
+        if is_flag and i < pair_end:
+            entry = np.int64(SYMBOL << 24)
         surface[SurfaceCount.NON_ASCII] += code > 127
         if entry & EXPANDS:
             for k in range(MAX_EXPANSION):

@@ -1,7 +1,9 @@
 import numpy as np
+import pytest
 from sklearn.metrics import roc_auc_score
 
 from apps.classifier.bias_audit import (
+    AUDITED_LANGUAGES,
     IDENTITIES,
     UNSEEN_IDENTITIES,
     audit_sentences,
@@ -18,6 +20,15 @@ def test_audit_sentences_differ_from_training() -> None:
     assert set(UNSEEN_IDENTITIES) < set(audit.groups)
     assert "{" not in "".join(training.texts + audit.texts)
     assert training_sentences().texts == training.texts
+
+
+@pytest.mark.parametrize("language", AUDITED_LANGUAGES)
+def test_audit_sentences_name_each_group_in_benign_and_toxic_sentences(language: str) -> None:
+    audit = audit_sentences(language=language)
+    assert len(set(audit.texts)) == len(audit.texts) or language == "en"
+    groups = np.array(audit.groups)
+    for group in set(audit.groups) - {""}:
+        assert set(audit.toxic[groups == group].tolist()) == {0, 1}
 
 
 def test_worst_group_finds_biased_score() -> None:

@@ -13,7 +13,7 @@ from scipy.special import expit
 from apps.classifier import encoder
 from apps.classifier.artifact import Artifact, ArtifactError
 from apps.classifier.config import TrainingConfig
-from apps.classifier.encoder import FOLDER, Encoder, EncoderError, Mode
+from apps.classifier.encoder import FOLDER, HIGHEST_FIRST, Encoder, EncoderError, Mode, relative_cost
 from apps.classifier.labels import LABELS
 from apps.classifier.reading import Head, fit_head
 from apps.classifier.scorer import Scorer
@@ -56,10 +56,13 @@ def test_logits_do_not_depend_on_the_other_texts(reader: Encoder) -> None:
         ("mor&#111;n", "moron"),
         ("i<b></b>d<b></b>i<b></b>o<b></b>t", "idiot"),
         ("i\nd\ni\no\nt", "idiot"),
+        ("you fvck", "you fuck"),
         ("you are st\u200bupid", "you are stupid"),
+        ("¡ʇoᴉpᴉ ɐ ǝɹɐ noʎ", "you are a idiot!"),
     ],
 )
 def test_obfuscated_texts_are_also_read_in_plain_letters(reader: Encoder, text: str, plain: str) -> None:
+    assert encoder.variants(text)[1:] == [plain]
     logits = reader.logits([text, plain])
     assert np.all(logits[0] >= logits[1])
     assert logits[0, 0] > 0
@@ -69,7 +72,7 @@ def test_obfuscated_texts_are_also_read_in_plain_letters(reader: Encoder, text: 
     "text", [ENGLISH, GERMAN, "Ты дурак 100%", "très bien, mon ami", "10 Uhr", "a\n1 < 2"]
 )
 def test_other_texts_are_read_once(text: str) -> None:
-    assert encoder._plain_variant(text) is None
+    assert encoder.variants(text) == [text]
 
 
 @pytest.mark.parametrize("name", [encoder.MANIFEST, encoder.GRAPH, encoder.TOKENIZER])
@@ -109,10 +112,12 @@ def test_auto_reads_what_may_be_toxic_or_is_not_english(artifact: Artifact, read
     assert {"de", "es", "hi"} <= set(auto.languages)
 
 
-def test_always_combines_both_levels(artifact: Artifact, reader: Encoder) -> None:
-    first = load(artifact, reader, Mode.NEVER).score(ENGLISH)
-    scores = load(artifact, reader, Mode.ALWAYS).rate([ENGLISH])
-    expected = 0.4 * np.log(first / (1 - first)) + 0.6 * reader.logits([ENGLISH])[0] - 0.1
+@pytest.mark.parametrize("text", [ENGLISH, "The idiot wrote that you are a stupid idiot and a stupid moron."])
+def test_always_combines_both_levels(artifact: Artifact, reader: Encoder, text: str) -> None:
+    first = load(artifact, reader, Mode.NEVER).score(text)
+    scores = load(artifact, reader, Mode.ALWAYS).rate([text])
+    counted = np.minimum(np.log(first / (1 - first)), HIGHEST_FIRST)
+    expected = 0.4 * counted + 0.6 * reader.logits([text])[0] - 0.1
     assert scores.was_read.all()
     assert np.allclose(scores.probabilities[0], expit(expected))
 
@@ -212,7 +217,7 @@ def test_format_is_3_only_with_an_encoder(artifact: Artifact, fitted: TwoLevelMo
 
 def test_fit_head_without_data_counts_both_levels_half() -> None:
     empty = np.zeros((0, len(LABELS)))
-    head = fit_head("0", empty, empty, empty.astype(np.int8), np.zeros(0), TrainingConfig())
+    head = fit_head("0", empty, empty, empty.astype(np.int8), np.zeros(0), np.zeros(0), TrainingConfig())
     assert np.array_equal(head.weights, np.tile([0.5, 0.5, 0.0], (len(LABELS), 1)))
 
 
@@ -221,9 +226,11 @@ def test_fit_head_finds_the_better_level_and_reads_what_may_be_toxic() -> None:
     labels = (rng.random((20_000, len(LABELS))) < 0.2).astype(np.int8)
     good, bad = (3 * (labels - 0.5) + rng.normal(size=labels.shape) * noise for noise in (1, 4))
     config = TrainingConfig()
-    head = fit_head("0", bad, good, labels, np.ones(len(labels)), config)
+    characters = rng.integers(1, 1_000, len(labels))
+    head = fit_head("0", bad, good, labels, np.ones(len(labels)), characters, config)
     assert np.all(head.weights[:, 1] > 5 * head.weights[:, 0])
-    read = expit(bad).max(axis=1) >= head.read_from
+    read = expit(bad).max(axis=1) >= head.read_from * relative_cost(characters)
+    assert characters[read].mean() < characters[~read].mean()
     assert read.mean() >= config.read_share - 0.001
     assert head.read_from <= config.max_read_from
-    assert np.array_equal(head.combine(bad, good)[~read], bad[~read])
+    assert np.array_equal(head.combine(bad, good, characters)[~read], bad[~read])

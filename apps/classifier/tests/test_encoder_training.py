@@ -156,7 +156,7 @@ def test_fit_resumes_and_exported_graph_agrees(tmp_path: Path) -> None:
     texts = Texts(examples, lambda rows: [[0, 5 if row == "x" else 6, 7, 2] for row in rows], pad=1)
 
     def trained(checkpoint: Path, stop_after: int | None = None) -> Encoder:
-        model = Encoder(tmp_path / "base", list(range(30)), (1,), dropout=0.1)
+        model = Encoder.from_base(tmp_path / "base", list(range(30)), (1,), dropout=0.1)
         reports: list[Progress] = []
 
         def report(progress: Progress) -> None:

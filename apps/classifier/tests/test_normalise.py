@@ -27,6 +27,8 @@ ANY = st.text(st.characters(exclude_categories=())) | st.text("ab1 .*@!-'\n\u200
         ("born in 1999, 24 km", "born in 1999 24 km"),
         ("One. Two! Three", "one\ntwo\nthree"),
         ("\x00\ud800x", "x"),
+        ("🇸🇭🇮🇹 and 🇸🇪🇽🇰", "and"),  # the flags of four countries
+        ("🇸 🇭 🇮 🇹, 🇫🇺🇳", "shit fun"),
     ],
 )
 def test_normalise(text: str, expected: str) -> None:

@@ -117,10 +117,12 @@ def due_endpoints(*, overdue: timedelta = timedelta(0), limit: int = 200) -> lis
 def _due(now: datetime) -> Q:
     """Return the condition for a delivery to be due.
 
-    Retries at an endpoint that fails repeatedly are due as soon as its pause is over.
+    Retries at an endpoint that fails repeatedly are due as soon as its pause is over, but none before the
+    moment that the receiver asked for.
     """
     probes = Q(endpoint__failures__gte=PAUSE_AFTER, status=Delivery.Status.PENDING, attempts__gt=0)
-    return Q(send_after__lte=now) | probes
+    may_retry = Q(not_before=None) | Q(not_before__lte=now)
+    return (Q(send_after__lte=now) | probes) & may_retry
 
 
 class _Lease:
@@ -235,12 +237,14 @@ def _record_attempt(delivery: Delivery, endpoint_id: int, attempt: Attempt) -> N
             else back_off(delivery.attempts, first=retries.FIRST_WAIT, longest=retries.MAX_WAIT)
         )
         delivery.status, delivery.send_after = Delivery.Status.PENDING, now + max(wait, _MIN_WAIT)
+    delivery.not_before = now + attempt.retry_after if attempt.retry_after is not None else None
     # If another worker has taken over the delivery, this attempt must not overwrite its result.
     is_owner = Delivery.objects.filter(
         pk=delivery.pk, status=Delivery.Status.SENDING, attempts=delivery.attempts
     ).update(
         status=delivery.status,
         send_after=delivery.send_after,
+        not_before=delivery.not_before,
         response_status=delivery.response_status,
         error=delivery.error,
         delivered_at=delivery.delivered_at,
@@ -300,11 +304,10 @@ def resend(*, delivery_id: str, user: User) -> Delivery:
             "The platform has received a later decision on this comment; this one would overwrite it."
         )
     now = timezone.now()
-    delivery.status, delivery.attempts, delivery.send_after = Delivery.Status.PENDING, 0, now
+    delivery.status, delivery.attempts = Delivery.Status.PENDING, 0
+    delivery.send_after, delivery.not_before = now, None
     delivery.retry_until, delivery.error, delivery.response_status = now + retries.GIVE_UP_AFTER, "", None
-    delivery.save(
-        update_fields=["status", "attempts", "send_after", "retry_until", "error", "response_status"]
-    )
+    delivery.save()
     enqueue(tasks.deliver, str(delivery.pk))
     return delivery
 

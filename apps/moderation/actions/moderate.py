@@ -20,6 +20,7 @@ from apps.moderation.actions.queue import enqueue_item, withdraw
 from apps.moderation.models import Author, Decision, Policy, QueueItem, Submission
 from apps.predictions import actions as predictions
 from apps.predictions.models import Prediction
+from apps.registry import serving
 
 RETRY_WINDOW = timedelta(days=1)
 
@@ -142,7 +143,11 @@ def _moderate(
         texts=[text], source=source, api_key=api_key, community=community, external_ids=[external_id]
     )
     prediction = scored[0]
-    verdict = triage.apply_policy(probabilities=prediction.probabilities, policy=policy)
+    verdict = triage.apply_policy(
+        probabilities=prediction.probabilities,
+        policy=policy,
+        is_judged=not policy.review_other_languages or serving.current().scorer.judges(text),
+    )
     outcome = Submission.Outcome.HUMAN_REVIEW if example else verdict.outcome
     author = Author.objects.get_or_create(community=community, ref=author_ref)[0] if author_ref else None
     submission = Submission.objects.create(

@@ -17,6 +17,7 @@ _POLICY_FIELDS = (
     "audit_share",
     "reject_audit_share",
     "second_review_share",
+    "review_other_languages",
     "due_minutes",
     "urgent_due_minutes",
     "strike_days",

@@ -1,5 +1,6 @@
 """A comment as safe HTML, with the words that raise the score of the item's label highlighted."""
 
+import math
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from apps.registry.exceptions import NoModelError
 
 MAX_TERMS = 9
 MIN_CONTRIBUTION = 0.15  # as a fraction of the strongest term's contribution
+STRONG, SOME = math.log(5), math.log(2)  # contributions from which a term's effect has this name
 # Control characters that hide, reorder or erase other characters. Joiners and combining marks, which
 # ordinary text needs, are not among them.
 _UNSAFE_CHARACTERS = re.compile(
@@ -33,6 +35,13 @@ class HighlightedTerm:
     number: int
     text: str
     contribution: float
+
+    @property
+    def strength(self) -> str:
+        """The effect in words: it has no unit that moderators need to know."""
+        if self.contribution >= STRONG:
+            return "strong"
+        return "some" if self.contribution >= SOME else "weak"
 
 
 @dataclass(frozen=True)

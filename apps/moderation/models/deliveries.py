@@ -40,6 +40,9 @@ class Delivery(models.Model):
     status = models.CharField(max_length=9, choices=Status, default=Status.PENDING)
     attempts = models.PositiveSmallIntegerField(default=0)
     send_after = models.DateTimeField(help_text="While it is being sent: when another worker tries again.")
+    not_before = models.DateTimeField(
+        null=True, help_text="Until when the receiver asked to wait, with `Retry-After`."
+    )
     retry_until = models.DateTimeField(help_text="An attempt that fails after this moment is the last one.")
     response_status = models.PositiveSmallIntegerField(null=True)
     error = models.CharField(max_length=300, blank=True)

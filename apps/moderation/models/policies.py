@@ -53,6 +53,11 @@ class Policy(models.Model):
         default=0.05,
         help_text="Share of human decisions that another moderator repeats without seeing the first one.",
     )
+    review_other_languages = models.BooleanField(
+        default=False,
+        help_text="Whether a comment is held for review if it is certainly in a language that the model does "
+        "not judge.",
+    )
     due_minutes = models.PositiveIntegerField(
         default=1_440, help_text="Minutes within which an item is to be reviewed."
     )

@@ -74,6 +74,29 @@ def test_moderate_applies_policy_of_community(model: ModelVersion, policy: Polic
     assert actions.moderate(text="toxic=0.4", community="loud").submission.outcome == "approve"
 
 
+GREEK = "Καλημέρα σε όλους, σήμερα θα πάμε στην αγορά και μετά θα φάμε μαζί στο σπίτι."
+
+
+@pytest.mark.parametrize(
+    ("text", "is_reviewed", "outcome"),
+    [
+        (GREEK, True, "human_review"),
+        (GREEK + " threat=0.99", True, "human_review"),
+        (GREEK, False, "approve"),
+        ("Good morning everybody, today we go to the market.", True, "approve"),
+        ("threat=0.99", True, "reject"),
+    ],
+)
+def test_moderate_holds_languages_that_the_model_does_not_judge(
+    model: ModelVersion, policy: Policy, text: str, is_reviewed: bool, outcome: str
+) -> None:
+    Policy.objects.update(review_other_languages=is_reviewed)
+    result = actions.moderate(text=text)
+    assert result.submission.outcome == outcome
+    titles = [reason["title"] for reason in result.submission.reasons]
+    assert (titles == ["Language"]) == (outcome == "human_review")
+
+
 def test_moderate_without_policy_stores_nothing(model: ModelVersion) -> None:
     with pytest.raises(ModerationError, match="No policy"):
         actions.moderate(text="fine")

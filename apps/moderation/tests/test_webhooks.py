@@ -41,7 +41,7 @@ def delivery(item: QueueItem, ann: User, receiver: Receiver) -> Delivery:
 
 def deliver_now(delivery: Delivery) -> Delivery:
     """Attempt a delivery, even if it is not due or its endpoint is paused or leased."""
-    Delivery.objects.filter(pk=delivery.pk).update(send_after=timezone.now())
+    Delivery.objects.filter(pk=delivery.pk).update(send_after=timezone.now(), not_before=None)
     Endpoint.objects.update(paused_until=None, busy_until=None)
     actions.deliver(delivery_id=str(delivery.pk))
     delivery.refresh_from_db()
@@ -52,6 +52,8 @@ def pass_time(span: timedelta) -> None:
     """Move the times of deliveries and endpoints into the past, as if time had passed."""
     for delivery in Delivery.objects.all():
         delivery.send_after -= span
+        if delivery.not_before:
+            delivery.not_before -= span
         delivery.retry_until -= span
         delivery.created_at -= span
         delivery.save()
@@ -140,17 +142,35 @@ def test_deliver_fails_after_permanent_failure(delivery: Delivery, receiver: Rec
 def test_retry_after_applies_to_whole_endpoint(
     delivery: Delivery, receiver: Receiver, ann: User, platform_key: APIKey, value: str, status: int
 ) -> None:
+    moment = timezone.now() + timedelta(seconds=120)
     if value == "date":
-        value = f"{timezone.now() + timedelta(seconds=120):%a, %d %b %Y %H:%M:%S GMT}"
+        value = f"{moment:%a, %d %b %Y %H:%M:%S GMT}"
     receiver.status, receiver.headers = status, {"Retry-After": value}
     deliver_now(delivery)
-    assert timedelta(seconds=110) < delivery.send_after - timezone.now() <= timedelta(seconds=120)
+    assert moment.replace(microsecond=0) <= delivery.send_after <= timezone.now() + timedelta(seconds=120)
     other = reject("insult=0.7 another fool", ann, platform_key, receiver.url)
     pass_time(timedelta(seconds=60))
     assert run_schedule() == []
     receiver.status, receiver.headers = 200, {}
     pass_time(timedelta(seconds=61))
     assert [attempted.pk for attempted in run_schedule()] == [delivery.pk, other.pk]
+
+
+@pytest.mark.parametrize("status", [409, 423, 425, 429, 500, 503])
+def test_retry_after_is_kept_while_the_endpoint_fails_repeatedly(
+    delivery: Delivery, receiver: Receiver, ann: User, platform_key: APIKey, status: int
+) -> None:
+    Endpoint.objects.update(failures=deliveries.PAUSE_AFTER)
+    receiver.status, receiver.headers = status, {"Retry-After": "1200"}
+    deliver_now(delivery)
+    Endpoint.objects.update(paused_until=None)
+    receiver.status, receiver.headers = 200, {}
+    other = reject("insult=0.7 another fool", ann, platform_key, receiver.url)
+    pass_time(timedelta(seconds=1100))
+    assert [attempted.pk for attempted in run_schedule()] == [other.pk]  # the endpoint responds again
+    pass_time(timedelta(seconds=101))
+    Endpoint.objects.update(busy_until=None)
+    assert [attempted.pk for attempted in run_schedule()] == [delivery.pk]
 
 
 def test_retry_after_is_bounded(delivery: Delivery, receiver: Receiver) -> None:

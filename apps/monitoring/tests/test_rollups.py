@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apps.accounts.models import User
 from apps.moderation import actions as moderation
 from apps.moderation.models import Decision, Policy, QueueItem, Submission
-from apps.monitoring import actions
+from apps.monitoring import actions, tasks
 from apps.monitoring.exceptions import IncompleteRollupError
 from apps.monitoring.models import (
     IDENTITY_GROUPS,
@@ -27,6 +28,7 @@ from apps.predictions.actions import give_feedback
 from apps.predictions.models import Prediction
 from apps.registry.models import ModelVersion
 from toxicmod.testing.factories import create_prediction, rollup_rows
+from toxicmod.testing.perspective import post_json
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.usefixtures("start_of_hour")]
 
@@ -243,6 +245,22 @@ def test_roll_up_counts_comments_queued_by_active_learning(
     assert row.outcomes == {"human_review": 1}
     actions.roll_up()
     assert RollupProgress.objects.get().counted_until is not None
+
+
+def test_roll_up_command_after_queue_for_labeling(
+    client: Client, model: ModelVersion, policy: Policy
+) -> None:
+    for number in range(20):
+        words = " ".join(f"{word}{number}" for word in ("matter", "thing", "story", "reader", "place"))
+        text = f"toxic=0.45 {words}"
+        assert post_json(client, {"text": text, "community": "forum"}, "/api/v1/predict").status_code == 200
+    call_command("queue_for_labeling", "--count", "3")
+    call_command("roll_up")
+    tasks.roll_up()  # as the worker does, every five minutes
+    for rows in (HourlyRollup.objects.of_community("forum"), HourlyRollup.objects.overall()):
+        row = rows.get()
+        assert (row.requests, row.queued, row.outcomes) == (20, 3, {})
+    assert not IncompleteHour.objects.exists()
 
 
 class BrokenHour(Database):

@@ -138,6 +138,27 @@ def test_pages_escape_hostile_text(client: Client, policy: Policy, rejection: De
     _is_safe(response)
 
 
+@pytest.mark.parametrize("store", [{}, {"store": "on"}])
+@pytest.mark.parametrize(
+    ("public_url", "root"),
+    [("https://toxic.example.org", "https://toxic.example.org"), ("", "http://toxic.example.org")],
+)
+def test_link_of_result_uses_public_url(
+    client: Client,
+    policy: Policy,
+    settings: Settings,
+    public_url: str,
+    root: str,
+    store: dict[str, str],
+) -> None:
+    """TLS may end before a proxy that sends no X-Forwarded-Proto."""
+    settings.PUBLIC_URL = public_url
+    host = {"Host": "toxic.example.org"}
+    html = client.post("/", {"text": RUDE, **store}, headers=host, follow=True).content.decode()
+    path = f"/r/{Prediction.objects.get().pk}"
+    assert f'<a id="share" href="{path}">{root}{path}</a>' in html
+
+
 def test_result_of_a_platform_is_not_found(client: Client, policy: Policy) -> None:
     (prediction,), _ = predictions.score(texts=["secret"], source=Prediction.Source.API)
     assert client.get(f"/r/{prediction.pk}").status_code == 404

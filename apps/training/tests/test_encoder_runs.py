@@ -56,6 +56,9 @@ def test_train_encoder_exports_evaluates_and_is_recorded(
 ) -> None:
     import mlflow
     import onnxruntime
+    import torch
+
+    from apps.classifier.encoder_training.export import restore
 
     settings.MLFLOW_TRACKING_URI = f"sqlite:///{tmp_path / 'mlflow.sqlite3'}"
     settings.MLFLOW_ARTIFACTS = str(tmp_path / "artifacts")
@@ -96,3 +99,14 @@ def test_train_encoder_exports_evaluates_and_is_recorded(
 
     with pytest.raises(CommandError, match="other settings"):
         call_command("train_encoder", **arguments | {"seed": 1})
+
+    further = tmp_path / "further"
+    call_command("train_encoder", **arguments | {"base": str(output), "work_dir": further, "output": further})
+    assert "Phase 1" not in capsys.readouterr().out
+    continued = json.loads((further / "manifest.json").read_text())
+    assert continued["base"] == manifest["base"]
+    assert continued["earlier"] == [{"config": manifest["config"], "phases": 2}]
+    assert (further / "tokenizer.json").read_bytes() == (output / "tokenizer.json").read_bytes()
+    tensor = torch.from_numpy(ids)
+    restored = restore(output, 0.0).train(False)(tensor, torch.ones_like(tensor))
+    assert np.allclose(restored.detach(), logits, atol=0.05)

@@ -28,10 +28,16 @@ called again with the same arguments.
 The output folder gets the encoder after each phase. Texts that data sets hold out are not
 trained on. Settings, losses and figures for each source and language are recorded in MLflow."""
     examples = """  manage.py train_encoder --base intfloat/multilingual-e5-small --dataset jigsaw
-  manage.py train_encoder --base e5 --dataset jigsaw --files comments --layers 0 3 6 9"""
+  manage.py train_encoder --base e5 --dataset jigsaw --files comments --layers 0 3 6 9
+  manage.py train_encoder --base apps/classifier/data/encoder --dataset ours --work-dir further"""
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--base", required=True, help="A folder, or a name on the Hugging Face hub.")
+        parser.add_argument(
+            "--base",
+            required=True,
+            help="A folder, or a name on the Hugging Face hub; or the folder of an exported encoder, to "
+            "train it further.",
+        )
         parser.add_argument(
             "--dataset",
             action="append",

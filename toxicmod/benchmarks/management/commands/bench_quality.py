@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand
 from sklearn.metrics import roc_auc_score
 
 from apps.classifier import encoder, everyday, meaning
-from apps.classifier.bias_audit import audit_sentences, bias_report, worst_group
+from apps.classifier.bias_audit import AUDITED_LANGUAGES, audit_sentences, bias_report, worst_group
 from apps.classifier.encoder import Mode
 from apps.classifier.evaluation import calibration_error, natural_weights
 from apps.classifier.labels import LABELS
@@ -89,15 +89,16 @@ the encoder where reading may change the result, and with the encoder for every 
         yield "ROC-AUC, toxic, obfuscated, mean of kinds", float(np.mean(obfuscated))
         yield from self.measure_meaning(scorer)
         yield from self.measure_everyday(scorer)
-        audit = audit_sentences()
-        probabilities = scorer.score_many(audit.texts)
-        for name, p in (
-            ("toxic", probabilities[:, 0]),
-            ("maximum with identity_hate", probabilities[:, [0, 5]].max(axis=1)),
-        ):
-            report = bias_report(audit, p)
-            yield f"worst BPSN AUC, {name}", worst_group(report, "bpsn")[1]
-            yield f"worst BNSP AUC, {name}", worst_group(report, "bnsp")[1]
+        for language in AUDITED_LANGUAGES:
+            audit = audit_sentences(language=language)
+            probabilities = scorer.score_many(audit.texts)
+            for name, p in (
+                ("toxic", probabilities[:, 0]),
+                ("maximum with identity_hate", probabilities[:, [0, 5]].max(axis=1)),
+            ):
+                report = bias_report(audit, p)
+                yield f"worst BPSN AUC, {name}, {language}", worst_group(report, "bpsn")[1]
+                yield f"worst BNSP AUC, {name}, {language}", worst_group(report, "bnsp")[1]
         yield from self.measure_languages(scorer, sources)
         warm(scorer)
         started = time.perf_counter()
@@ -107,7 +108,7 @@ the encoder where reading may change the result, and with the encoder for every 
     def measure_meaning(self, scorer: Scorer) -> Iterator[tuple[str, float]]:
         """Yield the accuracy on the sentences about meaning: the mean of harmless and toxic ones."""
         sentences = meaning.load("test")
-        flags = self._flags(scorer, [sentence.text for sentence in sentences])
+        flags = scorer.flag([sentence.text for sentence in sentences])
         for language in meaning.LANGUAGES:
             is_in = [sentence.language == language for sentence in sentences]
             rates = meaning.accuracies(
@@ -136,7 +137,7 @@ the encoder where reading may change the result, and with the encoder for every 
             )
         }
         for name, texts in groups.items():
-            flags = self._flags(scorer, texts)
+            flags = scorer.flag(texts)
             yield f"{name}, flagged", float(np.mean(flags))
             flagged = [text for text, flag in zip(texts, flags, strict=True) if flag]
             self.stderr.write(f"{name}: {len(flagged)} flagged: {', '.join(flagged[:80])}")
@@ -162,7 +163,3 @@ the encoder where reading may change the result, and with the encoder for every 
                 "ROC-AUC, toxic, mean of languages",
                 float(np.mean([np.mean(values) for values in areas.values()])),
             )
-
-    def _flags(self, scorer: Scorer, texts: Sequence[str]) -> np.ndarray:
-        """Return (n,) bool: whether a label reaches its threshold."""
-        return np.any(scorer.score_many(texts) >= scorer.thresholds, axis=1)
