@@ -197,8 +197,7 @@ class Scorer:
 
     def flag(self, texts: Sequence[str]) -> np.ndarray:
         """Return (n,) bool: whether a label of the text reaches its threshold."""
-        flags: np.ndarray = (self.score_many(texts) >= self.thresholds).any(axis=1)
-        return flags
+        return np.any(self.score_many(texts) >= self.thresholds, axis=1)
 
     def rate(self, texts: Sequence[str], threads: int | None = None) -> ScoredTexts:
         """Return the scores of texts; `threads` defaults to the cores this process may use."""
@@ -258,7 +257,8 @@ class Scorer:
         for variant in encoder.variants(text, may_be_english=may_be_english)[1:]:
             first = np.maximum(first, self._first_logits([variant])[0])
         (logits,) = self._encoder.logits([text], may_be_english=may_be_english)
-        return _Reading(first, logits, *self._combination(language, english), may_be_english)
+        first_weight, encoder_weight, offset = self._combination(language, english)
+        return _Reading(first, logits, first_weight, encoder_weight, offset, may_be_english)
 
     def _combination(self, language: str, english: float) -> np.ndarray:
         """Return for each label the weight of both levels' logits and an offset, (3, labels).

@@ -64,7 +64,7 @@ def apply_policy(*, probabilities: Mapping[str, float], policy: Policy, is_judge
     """
     if policy.review_other_languages and not is_judged:
         label = nearest_label(probabilities, policy)
-        reason = {
+        reason: dict[str, str | float] = {
             "label": label,
             "title": "Language",
             "reason": "The model does not judge comments in this language.",

@@ -106,7 +106,7 @@ def train(
         model = Encoder.from_base(folder, kept, config.layers, config.dropout)
     model.to(find_device())
     encode = _encoder_of_texts(tokenizer, config.max_pieces)
-    padding = Tokenizer.from_str(tokenizer).token_to_id(PADDING)
+    padding = Tokenizer.from_str(tokenizer).get_vocab()[PADDING]
     phases = 1 + config.mixtures
     for number in range(2 if is_exported else 1, phases + 1):
         report(f"Preparing phase {number} of {phases}", None)
