@@ -336,25 +336,35 @@ class Scorer:
     def _occlusion_effects(self, text: str, spans: Sequence[Span], reading: _Reading) -> np.ndarray:
         """Return for each span the (labels,) decrease of the encoder's logits without it.
 
-        In a long text, groups of words are left out first, and then the words of the strongest groups.
+        All occurrences of a word are left out together. In a long text, groups of words are left out first,
+        and then the words of the strongest groups.
         """
         assert self._encoder
         effects = np.zeros((len(spans), LABEL_COUNT))
+        occurrences: dict[str, list[int]] = {}
+        for index, span in enumerate(spans):
+            occurrences.setdefault(text[span.begin : span.end].casefold(), []).append(index)
+        words = list(occurrences.values())
 
         def occlude(first: int, end: int) -> None:
-            """Share the effect of a group of spans equally among them."""
+            """Share the effect of a group of words equally among their spans."""
             assert self._encoder
-            rest = text[: spans[first].begin] + text[spans[end - 1].end :]
+            indices = sorted(index for word in words[first:end] for index in word)
+            begins = [0, *(spans[index].end for index in indices)]
+            ends = [*(spans[index].begin for index in indices), len(text)]
+            rest = "".join(text[begin:end] for begin, end in zip(begins, ends, strict=True))
             (logits,) = self._encoder.logits([rest], may_be_english=reading.may_be_english)
-            effects[first:end] = (reading.encoder - logits) / (end - first)
+            effects[indices] = (reading.encoder - logits) / len(indices)
 
-        count = len(spans) if len(spans) <= _MAX_OCCLUSIONS else _MAX_OCCLUSIONS // 2
-        edges = np.linspace(0, len(spans), count + 1).round().astype(int).tolist()
+        count = len(words) if len(words) <= _MAX_OCCLUSIONS else _MAX_OCCLUSIONS // 2
+        edges = np.linspace(0, len(words), count + 1).round().astype(int).tolist()
         groups = list(pairwise(edges))
+        strengths = []
         for first, end in groups:
             occlude(first, end)
+            strengths.append(np.abs(sum(effects[index] for word in words[first:end] for index in word)).max())
         left = _MAX_OCCLUSIONS - count
-        for first, end in sorted(groups, key=lambda group: -np.abs(effects[slice(*group)].sum(axis=0)).max()):
+        for first, end in (groups[k] for k in np.argsort([-strength for strength in strengths])):
             if 1 < end - first <= left:
                 left -= end - first
                 for index in range(first, end):
