@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from toxicmod.testing import servers
-from toxicmod.testing.site import manage, site
+from toxicmod.testing.site import PID, manage, site
 
 CONNECTIONS = 32
 _MAKE_KEY = (
@@ -130,6 +130,10 @@ async def _load(
     return Load(np.array(milliseconds), measured_rate, np.array(rejected))
 
 
+def _children(process: int) -> list[int]:
+    return list(map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split()))
+
+
 @contextmanager
 def site_on_one_core(database: str) -> Iterator[tuple[str, dict[str, str], str]]:
     """Run gunicorn with one worker on the first core, and put this process on the others.
@@ -149,8 +153,12 @@ def site_on_one_core(database: str) -> Iterator[tuple[str, dict[str, str], str]]
         environment["REDIS_URL"] = stack.enter_context(servers.redis())
         if database == "postgres":
             environment["DATABASE_URL"] = stack.enter_context(servers.postgres())
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        os.sched_setaffinity(0, cores[:1])  # a child process inherits the affinity
-        url, env = stack.enter_context(site(Path(folder), **environment))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        url, env = stack.enter_context(site(folder, **environment))
+        # A process that is imported on one core gets slower matrix products from ONNX Runtime.
+        master = int((folder / PID).read_text())
+        for process in (master, *_children(master)):
+            for thread in Path(f"/proc/{process}/task").iterdir():
+                os.sched_setaffinity(int(thread.name), cores[:1])
         os.sched_setaffinity(0, cores[1:])
         yield url, env, manage("shell", "-v0", "-c", _MAKE_KEY, env=env).split()[-1]
