@@ -191,8 +191,8 @@ class Scorer:
         """Return the (n, 6) float64 probabilities; `threads` defaults to the cores this process may use."""
         return self.rate(texts, threads).probabilities
 
-    def judges(self, text: str) -> bool:
-        """Return whether the model may judge a text; False only if its language is certainly another one."""
+    def can_score(self, text: str) -> bool:
+        """Return whether the model can score a text; False only if its language is certainly another one."""
         return languages.detect(text, self.languages).is_supported
 
     def flag(self, texts: Sequence[str]) -> np.ndarray:

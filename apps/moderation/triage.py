@@ -56,18 +56,18 @@ class Ranking:
     due_at: datetime
 
 
-def apply_policy(*, probabilities: Mapping[str, float], policy: Policy, is_judged: bool = True) -> Verdict:
+def apply_policy(*, probabilities: Mapping[str, float], policy: Policy, is_scorable: bool = True) -> Verdict:
     """Return the policy's verdict. Rejection takes precedence over review, and review over approval.
 
     Args:
-        is_judged: False if the comment is in a language that the model does not judge.
+        is_scorable: False if the comment is in a language that the model does not score.
     """
-    if policy.review_other_languages and not is_judged:
+    if policy.review_other_languages and not is_scorable:
         label = nearest_label(probabilities, policy)
         reason: dict[str, str | float] = {
             "label": label,
             "title": "Language",
-            "reason": "The model does not judge comments in this language.",
+            "reason": "The model does not score comments in this language.",
             "probability": probabilities[label],
             "threshold": 0.0,
         }

@@ -178,15 +178,15 @@ def label_bars(
     ]
 
 
-def build_verdict(probabilities: Mapping[str, float], policy: Policy, *, is_judged: bool = True) -> Verdict:
+def build_verdict(probabilities: Mapping[str, float], policy: Policy, *, is_scorable: bool = True) -> Verdict:
     """Return the policy's outcome, and the probabilities and thresholds that led to it.
 
     Args:
-        is_judged: see `apply_policy`.
+        is_scorable: see `apply_policy`.
     """
-    outcome = apply_policy(probabilities=probabilities, policy=policy, is_judged=is_judged)
+    outcome = apply_policy(probabilities=probabilities, policy=policy, is_scorable=is_scorable)
     state, title = VERDICTS[outcome.outcome]
-    if policy.review_other_languages and not is_judged:
+    if policy.review_other_languages and not is_scorable:
         explanation = str(outcome.reasons[0]["reason"])
     elif outcome.reasons:
         explanation = ", ".join(
@@ -269,7 +269,7 @@ def build_result(
     # In rising order, so that the strongest occurrence of each term remains.
     terms = {segment.text.casefold(): segment for segment in raising}
     return Result(
-        verdict=build_verdict(probabilities, policy, is_judged=not text or served.scorer.judges(text))
+        verdict=build_verdict(probabilities, policy, is_scorable=not text or served.scorer.can_score(text))
         if policy
         else None,
         bars=bars,

@@ -64,7 +64,7 @@ class StubScorer:
     def score_many(self, texts: Sequence[str], threads: int | None = None) -> np.ndarray:
         return np.array([self.score(text) for text in texts])
 
-    def judges(self, text: str) -> bool:
+    def can_score(self, text: str) -> bool:
         return languages.detect(text).is_supported
 
     def flag(self, texts: Sequence[str]) -> np.ndarray:

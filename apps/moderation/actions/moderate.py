@@ -146,7 +146,7 @@ def _moderate(
     verdict = triage.apply_policy(
         probabilities=prediction.probabilities,
         policy=policy,
-        is_judged=not policy.review_other_languages or serving.current().scorer.judges(text),
+        is_scorable=not policy.review_other_languages or serving.current().scorer.can_score(text),
     )
     outcome = Submission.Outcome.HUMAN_REVIEW if example else verdict.outcome
     author = Author.objects.get_or_create(community=community, ref=author_ref)[0] if author_ref else None

@@ -232,7 +232,7 @@ class PolicyForm(forms.ModelForm):
             "audit_share": "Fraction of automatically approved comments that a moderator checks.",
             "reject_audit_share": "Fraction of automatically rejected comments that a moderator checks.",
             "second_review_share": "Fraction of decisions that a second moderator repeats independently.",
-            "review_other_languages": "Hold comments for review whose language the model does not judge.",
+            "review_other_languages": "Hold comments for review whose language the model does not score.",
             "due_minutes": "",
             "urgent_due_minutes": "",
             "strike_days": "",

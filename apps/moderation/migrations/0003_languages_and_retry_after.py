@@ -18,6 +18,6 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='policy',
             name='review_other_languages',
-            field=models.BooleanField(default=False, help_text='Whether a comment is held for review if it is certainly in a language that the model does not judge.'),
+            field=models.BooleanField(default=False, help_text='Whether a comment is held for review if it is certainly in a language that the model does not score.'),
         ),
     ]

@@ -56,7 +56,7 @@ class Policy(models.Model):
     review_other_languages = models.BooleanField(
         default=False,
         help_text="Whether a comment is held for review if it is certainly in a language that the model does "
-        "not judge.",
+        "not score.",
     )
     due_minutes = models.PositiveIntegerField(
         default=1_440, help_text="Minutes within which an item is to be reviewed."

@@ -87,7 +87,7 @@ GREEK = "Καλημέρα σε όλους, σήμερα θα πάμε στην �
         ("threat=0.99", True, "reject"),
     ],
 )
-def test_moderate_holds_languages_that_the_model_does_not_judge(
+def test_moderate_holds_languages_that_the_model_does_not_score(
     model: ModelVersion, policy: Policy, text: str, is_reviewed: bool, outcome: str
 ) -> None:
     Policy.objects.update(review_other_languages=is_reviewed)

@@ -97,11 +97,11 @@ def test_build_verdict_rejects_over_the_removal_threshold(policy: Policy) -> Non
     assert verdict.explanation == "Threat: 97% (threshold 95%)"
 
 
-def test_build_verdict_for_a_language_that_the_model_does_not_judge(policy: Policy) -> None:
+def test_build_verdict_for_a_language_that_the_model_does_not_score(policy: Policy) -> None:
     policy.review_other_languages = True
-    verdict = results.build_verdict(_probabilities(threat=0.97), policy, is_judged=False)
+    verdict = results.build_verdict(_probabilities(threat=0.97), policy, is_scorable=False)
     assert verdict.state == "review"
-    assert verdict.explanation == "The model does not judge comments in this language."
+    assert verdict.explanation == "The model does not score comments in this language."
 
 
 def test_label_bars_without_a_policy_use_the_models_thresholds() -> None:
