@@ -279,7 +279,7 @@ def test_comment_with_certain_label_is_scored_in_any_language(client: Client, ta
     ],
 )
 def test_obfuscated_english_is_scored(client: Client, text: str) -> None:
-    assert toxicity(post_json(client, analyze_request(text))) > 0.9
+    assert toxicity(post_json(client, analyze_request(text))) > 0.8
 
 
 @pytest.mark.parametrize(
