@@ -31,7 +31,8 @@ CHARACTERS_PER_PIECE = 24
 # The first level's logit counts up to this. Higher ones come from single words, whose meaning the encoder
 # knows better. Held-out comments are ranked as well with this limit.
 HIGHEST_FIRST = 1.0
-# Reading a text takes as long as this many characters, and its own up to the longest that is read in full.
+# The time to read a text is proportional to the sum of a fixed number of characters and its own characters,
+# of which about the first 500 are read.
 _FIXED_CHARACTERS, _MOST_CHARACTERS, _USUAL_CHARACTERS = 30, 500, 100
 # Letters that are written upside down, in reverse order. Some letters look like another one's turned shape.
 _TURNED = str.maketrans("ɐqɔpǝɟƃɥᴉıɾʞןɯuodbɹsʇnʌʍxʎz¡¿˙", "abcdefghiijklmnopqrstuvwxyz!?.")
@@ -104,7 +105,7 @@ class Encoder:
         # It computes in the caller's thread, so processes that are forked after loading can use the session.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # Of an addition and a normalisation, the fused kernel takes twice as long as the two.
+        # The fused kernel for an addition and the following layer normalisation is slower than the two alone.
         self._session = onnxruntime.InferenceSession(
             files[GRAPH],
             options,

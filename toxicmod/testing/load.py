@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
+import psutil
 
 from toxicmod.testing import servers
 from toxicmod.testing.site import PID, manage, site
@@ -130,10 +131,6 @@ async def _load(
     return Load(np.array(milliseconds), measured_rate, np.array(rejected))
 
 
-def _children(process: int) -> list[int]:
-    return list(map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split()))
-
-
 @contextmanager
 def site_on_one_core(database: str) -> Iterator[tuple[str, dict[str, str], str]]:
     """Run gunicorn with one worker on the first core, and put this process on the others.
@@ -155,10 +152,10 @@ def site_on_one_core(database: str) -> Iterator[tuple[str, dict[str, str], str]]
             environment["DATABASE_URL"] = stack.enter_context(servers.postgres())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         url, env = stack.enter_context(site(folder, **environment))
-        # A process that is imported on one core gets slower matrix products from ONNX Runtime.
-        master = int((folder / PID).read_text())
-        for process in (master, *_children(master)):
-            for thread in Path(f"/proc/{process}/task").iterdir():
-                os.sched_setaffinity(int(thread.name), cores[:1])
+        # A process that imports ONNX Runtime while it may use one core only gets slower matrix products.
+        main = psutil.Process(int((folder / PID).read_text()))
+        for process in (main, *main.children()):
+            for thread in process.threads():
+                os.sched_setaffinity(thread.id, cores[:1])
         os.sched_setaffinity(0, cores[1:])
         yield url, env, manage("shell", "-v0", "-c", _MAKE_KEY, env=env).split()[-1]
