@@ -31,9 +31,6 @@ CHARACTERS_PER_PIECE = 24
 # The first level's logit counts up to this. Higher ones come from single words, whose meaning the encoder
 # knows better. Held-out comments are ranked as well with this limit.
 HIGHEST_FIRST = 1.0
-# The time to read a text is proportional to the sum of a fixed number of characters and its own characters,
-# of which about the first 500 are read.
-_FIXED_CHARACTERS, _MOST_CHARACTERS, _USUAL_CHARACTERS = 30, 500, 100
 # Letters that are written upside down, in reverse order. Some letters look like another one's turned shape.
 _TURNED = str.maketrans("ɐqɔpǝɟƃɥᴉıɾʞןɯuodbɹsʇnʌʍxʎz¡¿˙", "abcdefghiijklmnopqrstuvwxyz!?.")
 _IS_TURNED = re.compile("[ɐɔǝɟƃɥᴉɾʞɯɹʇʌʍʎ]")
@@ -43,11 +40,12 @@ _V_FOR_U = re.compile(r"\b(?=\w{4})[b-df-hj-np-tv-xz]*v[b-df-hj-np-tv-xz]*\b", r
 _LETTER_PER_LINE = re.compile(r"(?<!\S)\S(?:\n\S){2,}(?!\S)")
 
 
-def relative_cost(characters: Any) -> Any:
-    """Return how long reading takes, for numbers of characters, as a multiple of 100 characters' time."""
-    return (_FIXED_CHARACTERS + np.minimum(characters, _MOST_CHARACTERS)) / (
-        _FIXED_CHARACTERS + _USUAL_CHARACTERS
-    )
+def length_factor(characters: Any) -> Any:
+    """Return how much more probable toxicity must be for a text to be read than for one of 100 characters.
+
+    Reading a longer text takes longer and changes the result less often, because more of its words count.
+    """
+    return (np.clip(characters, 1, 300) / 100) ** 2
 
 
 class Mode(StrEnum):

@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from .config import TrainingConfig
-from .encoder import HIGHEST_FIRST, relative_cost
+from .encoder import HIGHEST_FIRST, length_factor
 from .kernels.layout import LABEL_COUNT
 from .labels import LABELS
 
@@ -33,7 +33,7 @@ class Head:
     Attributes:
         weights: (labels, 3): the weight of the first level's logit, that of the encoder's, and an offset.
         read_from: texts are read if the first level's probability of any label is at least this, times
-            `relative_cost`: in the same time, more results change in short texts than in long ones.
+            `length_factor`.
     """
 
     encoder_sha256: str
@@ -46,7 +46,7 @@ class Head:
         Args:
             characters: (n,) the lengths of the texts.
         """
-        is_read = expit(first).max(axis=1) >= self.read_from * relative_cost(characters)
+        is_read = expit(first).max(axis=1) >= self.read_from * length_factor(characters)
         first_weight, encoder_weight, offset = self.weights.T
         combined = first_weight * np.minimum(first, HIGHEST_FIRST) + encoder_weight * encoder + offset
         return np.where(is_read[:, None], combined, first)
@@ -102,7 +102,7 @@ def fit_head(
         weights[label] = minimize(loss, prior, jac=True, method="L-BFGS-B").x
     read_from = config.max_read_from
     if len(first):
-        highest = expit(first).max(axis=1) / relative_cost(characters)
+        highest = expit(first).max(axis=1) / length_factor(characters)
         order = np.argsort(highest)
         cumulative = np.cumsum(weight[order])
         limit = np.searchsorted(cumulative, (1 - config.read_share) * cumulative[-1])

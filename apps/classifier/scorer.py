@@ -17,7 +17,7 @@ import numpy as np
 
 from . import encoder, languages
 from .artifact import Artifact
-from .encoder import HIGHEST_FIRST, Encoder, EncoderError, Mode, relative_cost
+from .encoder import HIGHEST_FIRST, Encoder, EncoderError, Mode, length_factor
 from .kernels.layout import LABEL_COUNT, STACKING_NAMES, ScorerArrays, Workspace
 from .kernels.normalisation import normalise_codes
 from .kernels.scoring import final_logits, score_text, score_texts, stacking_features, word_contributions
@@ -248,7 +248,7 @@ class Scorer:
             first = np.maximum(first, self._first_logits([revealed])[0])
         language, english = languages.identify(revealed, self._encoder.languages)
         if english >= languages.CONFIDENCE:
-            if _logistic(first.max()) < self._read_from * relative_cost(len(text)):
+            if _logistic(first.max()) < self._read_from * length_factor(len(text)):
                 return None
             english = 1.0
         else:

@@ -13,7 +13,7 @@ from scipy.special import expit
 from apps.classifier import encoder
 from apps.classifier.artifact import Artifact, ArtifactError
 from apps.classifier.config import TrainingConfig
-from apps.classifier.encoder import FOLDER, HIGHEST_FIRST, Encoder, EncoderError, Mode, relative_cost
+from apps.classifier.encoder import FOLDER, HIGHEST_FIRST, Encoder, EncoderError, Mode, length_factor
 from apps.classifier.labels import LABELS
 from apps.classifier.reading import Head, fit_head
 from apps.classifier.scorer import Scorer
@@ -229,7 +229,7 @@ def test_fit_head_finds_the_better_level_and_reads_what_may_be_toxic() -> None:
     characters = rng.integers(1, 1_000, len(labels))
     head = fit_head("0", bad, good, labels, np.ones(len(labels)), characters, config)
     assert np.all(head.weights[:, 1] > 5 * head.weights[:, 0])
-    read = expit(bad).max(axis=1) >= head.read_from * relative_cost(characters)
+    read = expit(bad).max(axis=1) >= head.read_from * length_factor(characters)
     assert characters[read].mean() < characters[~read].mean()
     assert read.mean() >= config.read_share - 0.001
     assert head.read_from <= config.max_read_from

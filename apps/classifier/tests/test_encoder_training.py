@@ -108,9 +108,10 @@ def test_contrast_sentences_state_the_labels_of_their_template() -> None:
     sentences = contrast_sentences(2_000, seed=0)
     assert len(sentences) == 2_000
     assert not any("{" in text for text in sentences.texts)
-    assert set(sentences.languages) == {"en", "de", "es", "fr", "pt"}
+    assert {"en", "de", "es", "fr", "pt", "ar", "hi", "zh"} <= set(sentences.languages)
     assert 0.45 < sentences.flagged.mean() < 0.55
-    assert np.all((sentences.labels == 0).all(axis=1) | ((sentences.labels == 1).sum(axis=1) == 2))
+    assert np.all((sentences.labels == 0).all(axis=1) | (sentences.labels[:, 0] == 1))
+    assert 1 < (sentences.labels[sentences.flagged] == 1).sum(axis=1).mean() < 2
     assert not set(sentences.texts) & {sentence.text for sentence in load("test")}
     is_threat = np.array(["watch your back" in text for text in sentences.texts])
     assert is_threat.any()

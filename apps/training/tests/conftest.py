@@ -12,6 +12,7 @@ import pytest
 from django.conf import settings as project
 
 from apps.classifier.artifact import Artifact
+from apps.classifier.bias_audit import Sentences, audit_sentences
 from apps.classifier.labels import LABELS
 from apps.registry import actions as registry
 from apps.registry.models import EvaluationArtifact, ModelVersion
@@ -24,6 +25,20 @@ from toxicmod.testing.factories import csv_bytes, labeled_rows
 def folders(settings: Any, tmp_path: Path) -> None:
     """Keep what a test stores away from the project's own data."""
     settings.DATA_DIR = tmp_path / "data"
+
+
+@pytest.fixture(autouse=True)
+def few_audited_groups(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Audit two groups in English. Slow tests audit all groups, which takes half a minute for two models."""
+    if request.node.get_closest_marker("slow"):
+        return
+    sentences = audit_sentences()
+    rows = [row for row, group in enumerate(sentences.groups) if group in ("gay", "muslim", "")]
+    few = Sentences(
+        [sentences.texts[row] for row in rows], sentences.toxic[rows], [sentences.groups[row] for row in rows]
+    )
+    monkeypatch.setattr(gates, "AUDITED_LANGUAGES", ("en",))
+    monkeypatch.setattr(gates, "audit_sentences", lambda language: few)
 
 
 @pytest.fixture
