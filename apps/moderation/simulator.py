@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from django.core.cache import cache
@@ -15,6 +14,7 @@ from apps.core.statistics import weighted_rate
 from apps.moderation.models import Decision, Policy, QueueItem, Submission
 from apps.moderation.permissions import require_policy
 from apps.predictions.models import Prediction
+from apps.registry import serving
 
 SAMPLE = 10_000
 LABELLED = 3_000
@@ -49,38 +49,73 @@ class Simulation:
     recall: Estimate
 
 
-def _traffic(community: str) -> tuple[np.ndarray, float]:
-    """Return the newest comments' probabilities, float32 (n, 6), and the days that they span."""
-    key = f"moderation:traffic:{community}"
-    if cached := cache.get(key):
-        data, days = cached
-        return np.frombuffer(data, dtype=np.float32).reshape(-1, len(LABELS)), days
+class _Traffic(NamedTuple):
+    """The newest comments: float32 (n, 6) probabilities, bool (n,) languages, and the days that they span."""
+
+    probabilities: np.ndarray
+    is_scorable: np.ndarray
+    days: float
+
+
+def _traffic(community: str, *, with_languages: bool) -> _Traffic:
+    """Return a sample of the newest comments; without languages, all count as scorable."""
+    key = f"moderation:traffic:{with_languages}:{community}"
+    # The policy page requests several simulations a second while a slider is moved.
+    return cache.get_or_set(key, lambda: _query_traffic(community, with_languages), _CACHE_SECONDS)  # type: ignore[return-value]
+
+
+def _query_traffic(community: str, with_languages: bool) -> _Traffic:
     if community:
-        rows: QuerySet[Any] = Submission.objects.filter(community=community).order_by("-pk")
         # Active learning selected these from comments that were only scored, so they are no random sample.
-        rows = rows.exclude(outcome=Submission.Outcome.NOT_MODERATED)
-        scores = rows.values_list(*(f"prediction__{label}" for label in LABELS))
+        submissions = Submission.objects.filter(community=community)
+        submissions = submissions.exclude(outcome=Submission.Outcome.NOT_MODERATED)
+        rows: QuerySet[Any] = submissions.order_by("-pk")
+        prefix = "prediction__"
     else:
         policies = Policy.objects.filter(status=Policy.Status.ACTIVE).exclude(community="")
         communities = list(policies.values_list("community", flat=True))
         rows = Prediction.objects.exclude(community__in=communities).order_by("-pk")
-        scores = rows.values_list(*LABELS)
-    probabilities = np.fromiter(chain.from_iterable(scores[:SAMPLE]), np.float32).reshape(-1, len(LABELS))
-    times = rows.values_list("created_at", flat=True)
-    count = len(probabilities)
-    days = (times[0] - times[count - 1]).total_seconds() / 86_400 if count else 0.0
-    cache.set(key, (probabilities.tobytes(), days), _CACHE_SECONDS)
-    return probabilities, days
+        prefix = ""
+    newest = list(rows.values_list("created_at", *_columns(prefix, with_languages))[:SAMPLE])
+    days = (newest[0][0] - newest[-1][0]).total_seconds() / 86_400 if newest else 0.0
+    return _Traffic(*_scores([row[1:] for row in newest]), days)
 
 
-def _labelled(community: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the probabilities (n, 6), whether a moderator rejected (n,) and the sampling chances (n,)."""
-    # The policy page requests several simulations a second while a slider is moved.
-    key = f"moderation:labelled:{community}"
-    return cache.get_or_set(key, lambda: _query_labelled(community), _CACHE_SECONDS)  # type: ignore[return-value]
+def _columns(prefix: str, with_languages: bool) -> list[str]:
+    """Return the columns of a prediction that `_scores` takes."""
+    return [f"{prefix}{name}" for name in (*LABELS, *(["text"] if with_languages else []))]
 
 
-def _query_labelled(community: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _scores(rows: Sequence[tuple[Any, ...]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return float32 (n, 6) probabilities and bool (n,) whether the model scores the text's language.
+
+    Args:
+        rows: (n,) the probabilities, and the text where the language counts. The text may be None.
+    """
+    can_score = serving.current().scorer.can_score
+    count = len(LABELS)
+    return (
+        np.array([row[:count] for row in rows], np.float32).reshape(-1, count),
+        np.array([all(text is None or can_score(text) for text in row[count:]) for row in rows], bool),
+    )
+
+
+class _Labelled(NamedTuple):
+    """Decisions: as in `_Traffic`; bool (n,) whether a moderator rejected, and the sampling chances."""
+
+    probabilities: np.ndarray
+    is_scorable: np.ndarray
+    was_rejected: np.ndarray
+    chances: np.ndarray
+
+
+def _labelled(community: str, *, with_languages: bool) -> _Labelled:
+    """Return the newest decisions by moderators."""
+    key = f"moderation:labelled:{with_languages}:{community}"
+    return cache.get_or_set(key, lambda: _query_labelled(community, with_languages), _CACHE_SECONDS)  # type: ignore[return-value]
+
+
+def _query_labelled(community: str, with_languages: bool) -> _Labelled:
     decisions = Decision.objects.filter(
         automatic=False,
         reverses=None,
@@ -93,17 +128,13 @@ def _query_labelled(community: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]
         decisions = decisions.filter(submission__community=community)
     # A subquery, because PostgreSQL would read every decision for a join.
     decisions = decisions.exclude(Exists(Decision.objects.filter(reverses=OuterRef("pk"))))
-    scores = (f"submission__prediction__{label}" for label in LABELS)
-    rows = np.array(
-        [
-            (*probabilities, action == Decision.Action.REJECT, chance)
-            for action, chance, *probabilities in decisions.values_list(
-                "action", "item__sampling_chance", *scores
-            )[:LABELLED]
-        ],
-        dtype=np.float64,
-    ).reshape(-1, len(LABELS) + 2)
-    return rows[:, :-2].astype(np.float32), rows[:, -2].astype(bool), rows[:, -1]
+    columns = _columns("submission__prediction__", with_languages)
+    rows = list(decisions.values_list("action", "item__sampling_chance", *columns)[:LABELLED])
+    return _Labelled(
+        *_scores([row[2:] for row in rows]),
+        np.array([row[0] == Decision.Action.REJECT for row in rows], bool),
+        np.array([row[1] for row in rows], np.float64),
+    )
 
 
 def _reached(probabilities: np.ndarray, rules: Sequence[Mapping[str, Any]], field: str) -> np.ndarray:
@@ -134,7 +165,12 @@ def _estimate(numerator: np.ndarray, denominator: np.ndarray, weights: np.ndarra
 
 
 def simulate(
-    *, user: User, rules: Sequence[Mapping[str, Any]], community: str = "", audit_share: float = 0.0
+    *,
+    user: User,
+    rules: Sequence[Mapping[str, Any]],
+    community: str = "",
+    audit_share: float = 0.0,
+    review_other_languages: bool = False,
 ) -> Simulation:
     """Return the effect that a policy with these rules would have had on the newest 10,000 comments.
 
@@ -146,24 +182,26 @@ def simulate(
     Args:
         rules: mappings with `label`, `reject_from` and `review_from`; see `actions.rules_of`.
         audit_share: the fraction of the approved comments that a moderator checks.
+        review_other_languages: whether comments in languages that the model does not score are reviewed.
 
     Raises:
         PermissionDeniedError: the user may not manage this community's policy.
     """
     require_policy(user, community)
-    probabilities, days = _traffic(community)
-    rejected = _reached(probabilities, rules, "reject_from")
-    reviewed = _reached(probabilities, rules, "review_from") & ~rejected
-    count = len(probabilities)
+    traffic = _traffic(community, with_languages=review_other_languages)
+    rejected = _reached(traffic.probabilities, rules, "reject_from") & traffic.is_scorable
+    reviewed = ~rejected & (_reached(traffic.probabilities, rules, "review_from") | ~traffic.is_scorable)
+    count, days = len(traffic.probabilities), traffic.days
     # Traffic that spans less than a day counts as a full day, unless the sample size cut it off.
     per_day = count / (days if count == SAMPLE and days > 0 else max(days, 1.0))
     reject_share, review_share = (float(mask.mean()) if count else 0.0 for mask in (rejected, reviewed))
     approve_share = 1 - reject_share - review_share
     queue_per_day = per_day * (review_share + approve_share * audit_share)
     seconds = _seconds_per_item()
-    labelled, was_rejected, chance = _labelled(community)
-    flagged = _reached(labelled, rules, "reject_from") | _reached(labelled, rules, "review_from")
-    weights = 1 / chance
+    labelled = _labelled(community, with_languages=review_other_languages)
+    reached = (_reached(labelled.probabilities, rules, field) for field in ("reject_from", "review_from"))
+    flagged = np.logical_or(*reached) | ~labelled.is_scorable
+    weights = 1 / labelled.chances
     return Simulation(
         sample=count,
         comments_per_day=per_day,
@@ -173,9 +211,9 @@ def simulate(
         queue_per_day=queue_per_day,
         seconds_per_item=seconds,
         hours_per_day=queue_per_day * seconds / 3_600,
-        labelled=len(labelled),
-        precision=_estimate(was_rejected, flagged, weights),
-        recall=_estimate(flagged, was_rejected, weights),
+        labelled=len(labelled.chances),
+        precision=_estimate(labelled.was_rejected, flagged, weights),
+        recall=_estimate(flagged, labelled.was_rejected, weights),
     )
 
 

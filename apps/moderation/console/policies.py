@@ -79,6 +79,7 @@ def _simulate_stored(user: User, policy: Policy) -> Simulation:
         rules=actions.rules_of(policy),
         community=policy.community,
         audit_share=policy.audit_share,
+        review_other_languages=policy.review_other_languages,
     )
 
 
@@ -97,6 +98,7 @@ def _edit_policy(request: HttpRequest, user: User, policy: Policy) -> HttpRespon
             rules=_rules(formset),
             community=policy.community,
             audit_share=form.cleaned_data["audit_share"],
+            review_other_languages=form.cleaned_data["review_other_languages"],
         )
     if is_fetch(request):
         if edited is None:

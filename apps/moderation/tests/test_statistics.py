@@ -181,6 +181,26 @@ def test_simulate_applies_thresholds_to_past_traffic(model: ModelVersion, policy
     assert (result.precision.value, result.recall.value, result.labelled) == (None, None, 0)
 
 
+def test_simulate_reviews_other_languages(model: ModelVersion, policy: Policy, ann: User, lea: User) -> None:
+    greek = "Καλημέρα σε όλους, σήμερα πάμε στην αγορά. "
+    Policy.objects.update(audit_share=1)
+    for text in (
+        "Good morning everybody, we go to the market.",
+        "insult=0.9 in English",
+        greek + "insult=0.9",
+    ):
+        actions.moderate(text=text)
+    decide_item(create_queue_item(greek), ann, "reject")
+    rules = [{"label": "insult", "reject_from": 0.8}]
+    result = simulate(user=lea, rules=rules)
+    assert (result.sample, result.reject_share, result.review_share) == (4, 0.5, 0)
+    assert (result.labelled, result.recall.value) == (1, 0)
+    result = simulate(user=lea, rules=rules, review_other_languages=True)
+    assert (result.sample, result.reject_share, result.review_share) == (4, 0.25, 0.5)
+    assert (result.labelled, result.recall.value) == (1, 1)
+    assert simulate(user=lea, rules=rules, community="club", review_other_languages=True).sample == 0
+
+
 def test_simulate_weights_audits_by_sampling_chance(
     model: ModelVersion, policy: Policy, ann: User, lea: User
 ) -> None:

@@ -16,7 +16,7 @@ from apps.classifier.bias_audit import Sentences, audit_sentences
 from apps.classifier.labels import LABELS
 from apps.registry import actions as registry
 from apps.registry.models import EvaluationArtifact, ModelVersion
-from apps.training import actions, gates
+from apps.training import actions, gates, report
 from apps.training.models import Dataset
 from toxicmod.testing.factories import csv_bytes, labeled_rows
 
@@ -29,7 +29,7 @@ def folders(settings: Any, tmp_path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def few_audited_groups(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Audit two groups in English. Slow tests audit all groups, which takes half a minute for two models."""
+    """Audit two groups in English. Slow tests audit all groups, which takes half a minute."""
     if request.node.get_closest_marker("slow"):
         return
     sentences = audit_sentences()
@@ -38,7 +38,8 @@ def few_audited_groups(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
         [sentences.texts[row] for row in rows], sentences.toxic[rows], [sentences.groups[row] for row in rows]
     )
     monkeypatch.setattr(gates, "AUDITED_LANGUAGES", ("en",))
-    monkeypatch.setattr(gates, "audit_sentences", lambda language: few)
+    for module in (gates, report):
+        monkeypatch.setattr(module, "audit_sentences", lambda language="en": few)
 
 
 @pytest.fixture
