@@ -232,11 +232,11 @@ LIMITS_WITHOUT_ENCODER = """\
   tests these, linear models of this kind are at chance level.
 - English only. Scores of other languages are low even if the text is toxic."""
 LIMITS_WITH_ENCODER = """\
-- Comments that the encoder does not read are scored by their words. Veiled threats and hate in kind words
-  are among them.
+- Comments that the encoder does not read are scored by their words. Veiled threats, hate in kind words and
+  long comments are among them.
 - It reads English best. The site's page *About the model* has the figures of other languages; some are not
   measured. Without labelled comments of a language, only `toxic` is worth relying on.
-- The encoder reads the first 128 pieces of a comment, about 90 words."""
+- The encoder reads only the first part of a comment, about 90 words."""
 
 
 def plot_learning(

@@ -430,6 +430,16 @@ class ModeratorBrowser:
             self.page.locator("#status-message", has_text="Undone").wait_for(timeout=15_000)
         self.ready()
 
+    def hold_other_languages(self, policy: int) -> None:
+        """Draft a policy that sends comments in other languages to a review, and activate it."""
+        self.page.goto(f"{CONSOLE}policies/{policy}/")
+        self.page.check("#id_review_other_languages")
+        self.page.click("button[value=save]")
+        self.page.fill("[name=reason]", "The model does not score Greek.")
+        self.page.click("button[value=activate]")
+        self.page.locator(".status-active").first.wait_for()
+        self.page.goto(CONSOLE)
+
     def close(self) -> None:
         """Close the browser."""
         self.ready()

@@ -181,8 +181,8 @@ class Day:
         """Make every check."""
         for check in (
             self.calls, self.console, self.profiles, self.quality, self.policies, self.bulk, self.model_page,
-            self.reading, self.results, self.api, self.challenger, self.roles, self.webhooks,
-            self.revisions, self.connectors, self.mail, self.export,
+            self.reading, self.held_languages, self.results, self.api, self.challenger, self.roles,
+            self.webhooks, self.revisions, self.connectors, self.mail, self.export,
             self.intents, self.admin, self.limited_moderator, self.schedules, self.logs, self.dashboard,
             self.metrics,
         ):  # fmt: skip
@@ -759,7 +759,11 @@ class Day:
 
     def policies(self) -> None:
         """The simulation of the active default policy."""
-        policy = self.one("SELECT id FROM moderation_policy WHERE community = '' AND status = 'active'")
+        policy, holds_other_languages = self.rows(
+            "SELECT id, review_other_languages FROM moderation_policy WHERE community = ''"
+            " AND status = 'active'"
+        )[0]
+        self.findings.true("policy", "it does not hold other languages", holds_other_languages)
         rules = self.rows(
             "SELECT label, review_from, reject_from FROM moderation_policyrule WHERE policy_id = %s", policy
         )
@@ -775,10 +779,12 @@ class Day:
         }
         communities = "SELECT community FROM moderation_policy WHERE status = 'active' AND community <> ''"
         count, rejected, reviewed = self.rows(
-            f"SELECT count(*), count(*) FILTER (WHERE {reached['reject_from']}) AS rejected,"
-            f" count(*) FILTER (WHERE NOT ({reached['reject_from']}) AND ({reached['review_from']})) AS"
-            " reviewed"
-            f" FROM (SELECT * FROM predictions_prediction WHERE community NOT IN ({communities}) ORDER BY id"
+            "SELECT count(*),"
+            f" count(*) FILTER (WHERE NOT is_other AND ({reached['reject_from']})) AS rejected,"
+            f" count(*) FILTER (WHERE is_other OR NOT ({reached['reject_from']})"
+            f" AND ({reached['review_from']})) AS reviewed"
+            " FROM (SELECT *, text IS NOT NULL AND text ~ '^Καλημέρα' AS is_other"
+            f" FROM predictions_prediction WHERE community NOT IN ({communities}) ORDER BY id"
             " DESC LIMIT 10000) p"
         )[0]
         shown = figures_of(page)
@@ -847,8 +853,9 @@ class Day:
     def reading(self) -> None:
         """Comments that are not in English are read, and not all others."""
         rows = self.rows(
-            "SELECT text ~ '^(Danke für|Gracias por|Du bist)' AS foreign_text, sum(was_read::int) AS read,"
-            " count(*) AS total FROM predictions_prediction WHERE text IS NOT NULL GROUP BY 1"
+            "SELECT text ~ '^(Danke für|Gracias por|Du bist|Καλημέρα)' AS foreign_text,"
+            " sum(was_read::int) AS read, count(*) AS total FROM predictions_prediction"
+            " WHERE text IS NOT NULL GROUP BY 1"
         )
         read = {row.foreign_text: (row.read, row.total) for row in rows}
         # The end of each comment is in English, so the language of some is not certain.
@@ -858,6 +865,14 @@ class Day:
         )
         some, total = read.get(False, (0, 0))
         self.findings.true("predictions", f"{some} of {total} English comments were read", 0 < some < total)
+
+    def held_languages(self) -> None:
+        """The policy sends comments in a language that the model does not score to moderators."""
+        outcomes = self.rows(
+            "SELECT s.outcome, count(*) AS count FROM moderation_submission s JOIN predictions_prediction p"
+            " ON p.id = s.prediction_id WHERE p.text ~ '^Καλημέρα' GROUP BY 1"
+        )
+        self.findings.equal("languages", "outcomes", [row.outcome for row in outcomes], ["human_review"])
 
     def results(self) -> None:
         """The probabilities on the pages that visitors were shown."""

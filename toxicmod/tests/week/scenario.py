@@ -67,6 +67,7 @@ class Week:
 
     def _monday(self) -> None:
         self.sign_webhooks()
+        self.hold_other_languages()
         self._at(9)
         self.traffic()
         self._at(13)
@@ -155,6 +156,15 @@ class Week:
         self.traffic()
         self.lead()
 
+    def hold_other_languages(self) -> None:
+        """Have a lead send comments that the model does not score to the moderators."""
+        lea = ModeratorBrowser(self.browser, self.site, "lea", self.cast.intents)
+        lea.hold_other_languages(
+            self.site.one("SELECT id FROM moderation_policy WHERE community = '' AND status = 'active'")
+        )
+        lea.close()
+        assert not lea.errors, lea.errors
+
     # Platforms and visitors
 
     def traffic(self) -> None:
@@ -173,6 +183,7 @@ class Week:
             edited = self.writers.comment(community, rude=0.6)
             for _ in range(2):  # the second call is a retry
                 platform.moderate(edited, moderated[0])
+            platform.moderate(self.writers.comment(community, is_scored=False))
         perspective = self.cast.perspective
         for _ in range(2):
             comment, token = self.writers.comment(rude=0.5), f"{self.day}-{next(self._tokens)}"

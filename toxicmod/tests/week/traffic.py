@@ -58,6 +58,8 @@ _RUDE: dict[tuple[str, ...], tuple[str, ...]] = {
         "Disgusting {group} have ruined the {thing} and {community} {time}.",
     ),
 }
+# In a language that the model does not score.
+_UNSCORED = "Καλημέρα σε όλους στην ομάδα {community}, το {thing} είναι πολύ όμορφο και σας ευχαριστώ πολύ."
 _GROUP_KIND = "Two {group} showed their {thing} in {community} {time} and it was great."
 _NUMBERS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 TIMEOUT = 60
@@ -83,17 +85,20 @@ class Writers:
         self._chance = random.Random(seed)
         self._number = itertools.count(1)
 
-    def comment(self, community: str | None = None, *, rude: float = 0.2) -> Comment:
+    def comment(self, community: str | None = None, *, rude: float = 0.2, is_scored: bool = True) -> Comment:
         """Return the next comment.
 
         Args:
             community: where it is written; by default anywhere.
             rude: how likely it is to be rude.
+            is_scored: False for a kind comment in a language that the model does not score.
         """
         chance = self._chance
         community = community or chance.choice(COMMUNITIES)
         labels: tuple[str, ...] = ()
-        if chance.random() < rude:
+        if not is_scored:
+            template = _UNSCORED
+        elif chance.random() < rude:
             labels = chance.choice(list(_RUDE))
             template = chance.choice(_RUDE[labels])
         else:
