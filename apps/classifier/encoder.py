@@ -104,8 +104,9 @@ class Encoder:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
         # The fused kernel for an addition and the following layer normalisation is slower than the two alone.
+        # From the path, because a session keeps the bytes that it is given.
         self._session = onnxruntime.InferenceSession(
-            files[GRAPH],
+            folder / GRAPH,
             options,
             providers=["CPUExecutionProvider"],
             disabled_optimizers=["SkipLayerNormFusion"],
