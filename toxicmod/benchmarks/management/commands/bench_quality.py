@@ -121,9 +121,11 @@ the encoder where reading may change the result, and with the encoder for every 
         self.stderr.write(f"Patterns: {', '.join(f'{name} {rate:.2f}' for name, rate in rates.items())}")
 
     def measure_everyday(self, scorer: Scorer) -> Iterator[tuple[str, float]]:
-        """Yield the share of common words, names and everyday sentences that are flagged."""
+        """Yield the share of common words, except rude ones, and of names that are flagged."""
+        rude = set(everyday.DATA["rude"])
+        words = encoder_data.common_words("en", COMMON_WORDS)
         groups = {
-            "common words": encoder_data.common_words("en", COMMON_WORDS),
+            "common words": [word for word in words if word not in rude],
             "common names": encoder_data.common_names(COMMON_NAMES, seed=1),
         }
         groups |= {
