@@ -124,6 +124,8 @@ def train(
             seed=config.seed + number,
             report=report_phase,
         )
+        if is_exported and number == phases:
+            model.average(restore(Path(base), config.dropout).state_dict(), config.base_weight)
         report("Exporting", None)
         export(
             model,

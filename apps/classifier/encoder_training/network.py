@@ -1,5 +1,6 @@
 """The network: some layers of a BERT-like encoder, mean and maximum over the pieces, and one linear layer."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -47,6 +48,21 @@ class Encoder(nn.Module):
         body.embeddings.word_embeddings = nn.Embedding.from_pretrained(words)
         body.config.vocab_size = len(kept)
         return cls(body, dropout)
+
+    def average(self, base: Mapping[str, Tensor], weight: float) -> None:
+        """Replace all weights by a mean with those of an earlier state, which makes the encoder forget less.
+
+        The method is from Wortsman et al., "Robust fine-tuning of zero-shot models", 2022.
+
+        Args:
+            weight: of the earlier state, from 0 to 1.
+        """
+        self.load_state_dict(
+            {
+                name: torch.lerp(new, base[name].to(new.device), weight)
+                for name, new in self.state_dict().items()
+            }
+        )
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return the (n, labels) logits of (n, pieces) ids and their mask, which is 0 for padding."""

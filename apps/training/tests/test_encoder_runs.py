@@ -101,12 +101,16 @@ def test_train_encoder_exports_evaluates_and_is_recorded(
         call_command("train_encoder", **arguments | {"seed": 1})
 
     further = tmp_path / "further"
-    call_command("train_encoder", **arguments | {"base": str(output), "work_dir": further, "output": further})
+    options = {"base": str(output), "work_dir": further, "output": further, "base_weight": 1.0}
+    call_command("train_encoder", **arguments | options)
     assert "Phase 1" not in capsys.readouterr().out
     continued = json.loads((further / "manifest.json").read_text())
     assert continued["base"] == manifest["base"]
     assert continued["earlier"] == [{"config": manifest["config"], "phases": 2}]
     assert (further / "tokenizer.json").read_bytes() == (output / "tokenizer.json").read_bytes()
+    session = onnxruntime.InferenceSession(further / "model.onnx")
+    (same,) = session.run(["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+    assert np.allclose(same, logits, atol=0.05)  # only the base's weights count
     tensor = torch.from_numpy(ids)
     restored = restore(output, 0.0).train(False)(tensor, torch.ones_like(tensor))
     assert np.allclose(restored.detach(), logits, atol=0.05)
