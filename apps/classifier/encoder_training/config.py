@@ -31,7 +31,7 @@ class EncoderConfig:
     final_rate: float = 0.05  # fraction of the learning rate at the end of a phase
     weight_decay: float = 0.01
     dropout: float = 0.1
-    # Of the base's weights, in the mean of old and new weights that is exported; for a base that was exported.
+    # Of an exported base's weights, in the mean of old and new weights that is exported.
     base_weight: float = 0.0
 
     # A mixture, in rows.
