@@ -1,4 +1,7 @@
-"""The files of data sets: Parquet, written once and shared through S3, split in two for evaluation."""
+"""The files of data sets: Parquet, written once and shared through S3, split in two for evaluation.
+
+Every process imports this module, so pyarrow is imported where it is used: it takes 30 MB of memory.
+"""
 
 import hashlib
 import os
@@ -8,11 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from django.conf import settings
 from tqdm import tqdm
 
@@ -22,20 +23,14 @@ from apps.core import object_storage
 from apps.training.exceptions import SourceError
 from apps.training.jigsaw import LabeledComment
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 # Small groups, because the example comment reads a single row.
 ROWS_PER_GROUP = 1024
 HELD_OUT = 0.1
 # The same for every run and version, so that all of them hold out the same rows.
 SPLIT_SEED = b"toxicmod"
-SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("comment_text", pa.string()),
-        *((label, pa.int8()) for label in LABELS),
-        ("held_out", pa.bool_()),  # if null or missing, `split` decides
-        ("weight", pa.float64()),  # 1 if missing
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -73,12 +68,30 @@ class Rows:
         return np.flatnonzero(~self.held_out), np.flatnonzero(self.held_out)
 
 
+def _schema() -> "pa.Schema":
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("id", pa.string()),
+            ("comment_text", pa.string()),
+            *((label, pa.int8()) for label in LABELS),
+            ("held_out", pa.bool_()),  # if null or missing, `split` decides
+            ("weight", pa.float64()),  # 1 if missing
+        ]
+    )
+
+
 def write(rows: Iterable[LabeledComment], folder: Path) -> DatasetFile:
     """Write rows to a temporary Parquet file in the folder, and hash them in their order.
 
     The hash depends on the rows only: a CSV and a .zip of it have the same.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     folder.mkdir(parents=True, exist_ok=True)
+    schema = _schema()
     digest = hashlib.sha256()
     counts = np.zeros(len(LABELS), np.int64)
     total = labelled = 0
@@ -86,7 +99,7 @@ def write(rows: Iterable[LabeledComment], folder: Path) -> DatasetFile:
     os.close(handle)
     path = Path(name)
     try:
-        with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
             rows = iter(rows)
             while group := list(islice(rows, ROWS_PER_GROUP)):
                 labels = np.array([row.labels for row in group], np.int8)
@@ -99,7 +112,7 @@ def write(rows: Iterable[LabeledComment], folder: Path) -> DatasetFile:
                 columns = [[row.id for row in group], [row.text for row in group], *labels.T]
                 columns += [[row.held_out for row in group], [row.weight for row in group]]
                 writer.write_batch(
-                    pa.record_batch([pa.array(column) for column in columns], schema=SCHEMA), ROWS_PER_GROUP
+                    pa.record_batch([pa.array(column) for column in columns], schema=schema), ROWS_PER_GROUP
                 )
                 total += len(group)
                 labelled += int(labels.any(axis=1).sum())
@@ -156,6 +169,8 @@ def _s3_url(name: str) -> str:
 
 @contextmanager
 def _translate_errors(path: Path) -> Iterator[None]:
+    import pyarrow as pa
+
     try:
         yield
     except (OSError, pa.ArrowException) as error:
@@ -171,9 +186,11 @@ def read(path: Path, *, clean_weight: float = 1.0) -> Rows:
     Raises:
         SourceError: the file is missing or damaged.
     """
+    import pyarrow.parquet as pq
+
     is_available(path)
     with _translate_errors(path):
-        table = pq.read_table(path, schema=SCHEMA)
+        table = pq.read_table(path, schema=_schema())
     labels = np.column_stack([table[label].to_numpy() for label in LABELS])
     held_out = None if table["held_out"].null_count else table["held_out"].to_numpy()
     weights = _weights(labels, held_out, clean_weight)
@@ -202,6 +219,8 @@ def stream(path: Path) -> Iterator[LabeledComment]:
     Raises:
         SourceError: the file is missing or damaged.
     """
+    import pyarrow.parquet as pq
+
     columns = ["id", "comment_text", *LABELS]
     is_available(path)
     with _translate_errors(path):
@@ -221,6 +240,9 @@ def read_ids(path: Path, prefix: str) -> list[str]:
     Raises:
         SourceError: the file is missing or damaged.
     """
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
     with _translate_errors(path):
         column = pq.read_table(path, columns=["id"])["id"]
     return column.filter(pc.starts_with(column, prefix)).to_pylist()

@@ -4,11 +4,12 @@ import logging
 import random
 from functools import lru_cache
 from pathlib import Path
-
-import pyarrow.parquet as pq
-from pyarrow import ArrowException
+from typing import TYPE_CHECKING
 
 from apps.training.models import Dataset
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,8 @@ def random_example() -> tuple[str, str]:
     """
     dataset = Dataset.objects.filter(is_built=False).newest()
     if dataset:
+        from pyarrow import ArrowException  # processes without data sets do not need it
+
         try:
             return _random_text(dataset.path), str(dataset)
         except (OSError, ArrowException) as error:
@@ -62,6 +65,8 @@ def random_example() -> tuple[str, str]:
 
 
 def _random_text(path: Path) -> str:
+    import pyarrow.parquet as pq
+
     metadata = _metadata(path)
     row = random.randrange(metadata.num_rows)
     for group in range(metadata.num_row_groups):
@@ -74,6 +79,8 @@ def _random_text(path: Path) -> str:
 
 
 @lru_cache(maxsize=4)
-def _metadata(path: Path) -> pq.FileMetaData:
+def _metadata(path: Path) -> "pq.FileMetaData":
+    import pyarrow.parquet as pq
+
     # A file never changes, because its name is the hash of its rows.
     return pq.read_metadata(path)

@@ -12,7 +12,7 @@ from django.conf import settings
 from toxicmod.management.commands.run_workers import WORKERS
 from toxicmod.testing.site import ROOT
 
-HEAVY = {"sklearn", "scipy.stats", "matplotlib", "mlflow", "pandas"}
+HEAVY = {"sklearn", "scipy.stats", "matplotlib", "mlflow", "pandas", "pyarrow"}
 
 
 def _queue_options(path: Path, pattern: str) -> list[str]:
