@@ -147,17 +147,22 @@ class _Detector(NamedTuple):
     states: (
         np.ndarray
     )  # (states, 2) int32: the state's row of `moves`, and the n-gram that ends in the state, or -1
-    weights: np.ndarray  # (features, languages) float32: log-likelihoods
+    weights: np.ndarray  # (features, languages) int16: log-likelihoods times _SCALE
     priors: np.ndarray  # (languages,) float32
-    all_weights: np.ndarray  # (features, ALL) float32
+    all_weights: np.ndarray  # (features, ALL) int16
     all_priors: np.ndarray  # (ALL,) float32
     counts: np.ndarray  # (features,) int32: buffer, zero between calls
     ngrams: np.ndarray  # (bytes,) int32: buffer for the n-grams of a text
 
 
+# The library's log-likelihoods are half-precision numbers below -2, and so multiples of 1 / _SCALE.
+_SCALE = 512
+
+
 @cache
 def _detector() -> _Detector:
     model = LanguageIdentifier.from_model_file(MODEL_FILE)
+    weights = (model.nb_ptc * np.float32(_SCALE)).astype(np.int16)
     indices = [model.nb_classes.index(language) for language in PERSPECTIVE]
     all_indices = [model.nb_classes.index(language) for language in ALL]
     moves = np.array(model.tk_nextmove, np.uint32).reshape(-1, 256)
@@ -168,11 +173,11 @@ def _detector() -> _Detector:
         classes.astype(np.uint8),
         np.take(moves, first_bytes, axis=1),
         np.array([model.tk_row, model.tk_output], np.int32).T.copy(),
-        np.ascontiguousarray(model.nb_ptc[:, indices], np.float32),
+        np.ascontiguousarray(weights[:, indices]),
         model.nb_pc[indices].astype(np.float32),
-        np.ascontiguousarray(model.nb_ptc[:, all_indices], np.float32),
+        np.ascontiguousarray(weights[:, all_indices]),
         model.nb_pc[all_indices].astype(np.float32),
-        np.zeros(len(model.nb_ptc), np.int32),
+        np.zeros(len(weights), np.int32),
         np.empty(4 * HEAD, np.int32),
     )
 
@@ -205,7 +210,7 @@ def _posteriors(text: np.ndarray, detector: _Detector, weights: np.ndarray, prio
         scores[:] = 0
         return scores
     for feature in ngrams[:distinct]:
-        scores += np.float32(np.log1p(counts[feature])) * weights[feature]
+        scores += np.float32(np.log1p(counts[feature]) / _SCALE) * weights[feature].astype(np.float32)
         counts[feature] = 0
     scores /= np.sqrt(np.float32(len(text)))  # keeps the posterior calibrated for texts of any length
     probabilities = np.exp(scores - scores.max())
