@@ -239,6 +239,9 @@ class PolicyForm(forms.ModelForm):
         }
 
 
+MAX_RULES = 50
+
+
 class RuleForm(forms.ModelForm):
     """A rule of a policy. Its thresholds are probabilities."""
 
@@ -264,4 +267,6 @@ class RuleForm(forms.ModelForm):
         }
 
 
-RuleFormSet = forms.formset_factory(RuleForm, extra=1, can_delete=True)
+RuleFormSet = forms.formset_factory(
+    RuleForm, extra=1, can_delete=True, max_num=MAX_RULES, validate_max=True, absolute_max=MAX_RULES
+)

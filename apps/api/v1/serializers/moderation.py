@@ -204,7 +204,9 @@ class DecideRequest(StrictSerializer):
         max_length=2_000,
         help_text="A note for moderators, which the history shows. It is never sent to the platform.",
     )
-    seconds = serializers.FloatField(required=False, min_value=0, help_text="The duration of the review.")
+    seconds = serializers.FloatField(
+        required=False, min_value=0, max_value=86_400, help_text="The duration of the review, at most a day."
+    )
     similar = StrictBooleanField(
         default=False,
         help_text="Also approve or reject similar open items, at most 200. An escalation applies to the item "
