@@ -8,6 +8,7 @@ from rest_framework import serializers
 from apps.api.fields import CommentField, StrictBooleanField, StrictSerializer, StringField, TrueLabelsField
 from apps.api.v1.serializers.predictions import OUTCOME_HELP, LabelsField, ProbabilitiesField
 from apps.classifier.labels import LABELS
+from apps.core.models import MAX_BIG_INTEGER, MAX_INTEGER
 from apps.moderation import selectors
 from apps.moderation.models import Appeal, Decision, Queue, QueueItem, Submission
 from apps.webhooks.exceptions import InvalidEndpointError
@@ -188,7 +189,9 @@ class ClaimNextRequest(StrictSerializer):
 
 class DecideRequest(StrictSerializer):
     action = serializers.ChoiceField(choices=("approve", "reject", "escalate"))
-    version = serializers.IntegerField(min_value=1, help_text="The version of the item that you have seen.")
+    version = serializers.IntegerField(
+        min_value=1, max_value=MAX_INTEGER, help_text="The version of the item that you have seen."
+    )
     labels = TrueLabelsField(
         required=False,
         allow_null=True,
@@ -196,7 +199,10 @@ class DecideRequest(StrictSerializer):
         "rejection gives the model nothing to learn.",
     )
     reason = serializers.IntegerField(
-        required=False, help_text="The id of one of the item's rules; by default the rule of its label."
+        min_value=1,
+        max_value=MAX_BIG_INTEGER,
+        required=False,
+        help_text="The id of one of the item's rules; by default the rule of its label.",
     )
     note = StringField(
         default="",
@@ -311,7 +317,10 @@ class ModerationStatsResult(serializers.Serializer):
 class AppealRequest(StrictSerializer):
     token = StringField(required=False, max_length=500, help_text="The `appeal_token` of the rejection.")
     decision_id = serializers.IntegerField(
-        required=False, help_text="Instead of `token`: the id of a decision on your comment."
+        min_value=1,
+        max_value=MAX_BIG_INTEGER,
+        required=False,
+        help_text="Instead of `token`: the id of a decision on your comment.",
     )
     text = StringField(default="", allow_blank=True, max_length=5_000, help_text="The author's reasons.")
 

@@ -97,7 +97,7 @@ def test_policy_of_unknown_community_is_named_and_can_be_discarded(
         ({"strike_days": 999_999_999}, "Strikes expire after (days): Enter a number from 1 to 3,650."),
         ({"rule-0-strikes": 10**15}, "Strikes: Enter a number from 0 to 100."),
         ({"rule-0-guideline": "x" * 5_001}, "Guideline: Ensure this value has at most 5000 characters"),
-        ({"rule-TOTAL_FORMS": 1_500}, "Please submit at most 50 forms."),
+        ({"rule-TOTAL_FORMS": 1_500}, "A policy has at most 50 rules."),
     ],
 )
 def test_policy_rejects_values_without_sense(
