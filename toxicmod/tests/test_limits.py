@@ -10,6 +10,7 @@ from django.contrib import admin
 from django.core.management import get_commands, load_command_class
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.test import RequestFactory
+from django.urls import get_resolver
 from rest_framework import serializers
 
 from apps.accounts.models import User
@@ -42,6 +43,7 @@ def is_share(field: forms.IntegerField, form: type) -> bool:
 
 def form_fields() -> Iterator[tuple[str, list[Any]]]:
     """Yield the name and the validators of each number in a form of the site or of the admin."""
+    assert get_resolver().url_patterns  # importing the URLs registers the models with the admin
     request = RequestFactory().get("/")
     request.user = User(is_superuser=True, is_active=True, is_staff=True)
     classes: set[Any] = set(subclasses(forms.BaseForm))
