@@ -28,9 +28,7 @@ class MessageForm(forms.Form):
     def to_error(self) -> ModerationError:
         """Return the first validation error of each field as one exception."""
         errors = [
-            str(messages[0])
-            if name == NON_FIELD_ERRORS
-            else f"{name.replace('_', ' ').capitalize()}: {messages[0]}"
+            str(messages[0]) if name == NON_FIELD_ERRORS else f"{self[name].label}: {messages[0]}"
             for name, messages in self.errors.items()
         ]
         return ModerationError(" ".join(errors))
@@ -52,6 +50,11 @@ class CommunityField(forms.ChoiceField):
         choices = [(f"={name}", name_community(name)) for name in communities]
         self.choices = [("", self.empty_label), *choices]
 
+    def validate(self, value: Any) -> None:
+        if value and not self.valid_value(value):
+            raise forms.ValidationError(f"There is no community “{value.removeprefix('=')}”.")
+        super().validate(value)
+
     def clean(self, value: Any) -> str | None:
         choice = super().clean(value)
         return choice.removeprefix("=") if choice else None
@@ -66,7 +69,7 @@ class RotateForm(MessageForm):
 class TestWebhookForm(MessageForm):
     """URL to which a test webhook is sent."""
 
-    url = forms.URLField(max_length=500, assume_scheme="https")
+    url = forms.URLField(label="URL", max_length=500, assume_scheme="https")
 
 
 class IdListField(forms.CharField):

@@ -18,6 +18,8 @@ from apps.webhooks.transport import check_url
 class ContextRequest(StrictSerializer):
     """The conversation that the comment is part of."""
 
+    default_error_messages = {"invalid": "This must be a JSON object."}
+
     title = StringField(
         max_length=300, required=False, allow_blank=True, help_text="The title of the thread or article."
     )
@@ -199,7 +201,7 @@ class DecideRequest(StrictSerializer):
         "rejection gives the model nothing to learn.",
     )
     reason = serializers.IntegerField(
-        min_value=1,
+        min_value=0,
         max_value=MAX_BIG_INTEGER,
         required=False,
         help_text="The id of one of the item's rules; by default the rule of its label.",
@@ -317,7 +319,7 @@ class ModerationStatsResult(serializers.Serializer):
 class AppealRequest(StrictSerializer):
     token = StringField(required=False, max_length=500, help_text="The `appeal_token` of the rejection.")
     decision_id = serializers.IntegerField(
-        min_value=1,
+        min_value=0,
         max_value=MAX_BIG_INTEGER,
         required=False,
         help_text="Instead of `token`: the id of a decision on your comment.",
