@@ -19,7 +19,8 @@ from apps.core.management import number_from
 from apps.core.models import MAX_BIG_INTEGER
 
 
-def subclasses(base: type) -> Iterator[type]:
+def subclasses(base: type[Any]) -> Iterator[type[Any]]:
+    cls: type[Any]
     for cls in base.__subclasses__():
         if cls.__module__.startswith("apps."):
             yield cls
