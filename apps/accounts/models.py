@@ -5,7 +5,7 @@ import secrets
 
 from django.contrib.auth.models import AbstractUser
 from django.core.exceptions import ValidationError
-from django.core.validators import MinValueValidator
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.utils import timezone
 
@@ -83,7 +83,8 @@ class APIKey(models.Model):
         validators=[
             MinValueValidator(
                 1, "Allow at least one request a minute; to reject all requests, revoke the key."
-            )
+            ),
+            MaxValueValidator(1_000_000, "Enter at most 1,000,000 requests a minute."),
         ],
         help_text="Requests a minute.",
     )

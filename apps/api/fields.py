@@ -119,7 +119,10 @@ class TrueLabelsField(serializers.DictField):
     """Booleans by label; the validated value is the list of the labels that are true."""
 
     child = StrictBooleanField()
-    default_error_messages = {"unknown": "Unknown labels: {names}. Labels: {labels}."}
+    default_error_messages = {
+        "unknown": "Unknown labels: {names}. Labels: {labels}.",
+        "not_a_dict": "This must be a JSON object with true or false for each label.",
+    }
 
     def to_internal_value(self, data: Any) -> list[str]:  # type: ignore[override]
         if isinstance(data, dict) and (unknown := sorted(set(data) - set(LABELS))):
@@ -129,6 +132,8 @@ class TrueLabelsField(serializers.DictField):
 
 class StrictSerializer(serializers.Serializer):
     """Rejects members that are not fields, so that a misspelt option is never ignored."""
+
+    default_error_messages = {"invalid": "The request must be a JSON object."}
 
     @classmethod
     @cache

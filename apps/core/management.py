@@ -3,6 +3,7 @@
 import argparse
 import getpass
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -73,6 +74,21 @@ def parse_datetime(text: str) -> datetime:
     except ValueError:
         raise argparse.ArgumentTypeError("write YYYY-MM-DD, or YYYY-MM-DDTHH:MM:SSZ") from None
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def number_from(minimum: float, maximum: float) -> Callable[[str], float]:
+    """Return the `type` of an argument that is a number of the same type as the limits."""
+
+    def parse(text: str) -> float:
+        try:
+            number = type(minimum)(text)
+        except ValueError:
+            number = None
+        if number is None or not minimum <= number <= maximum:
+            raise argparse.ArgumentTypeError(f"enter a number from {minimum:,} to {maximum:,}")
+        return number
+
+    return parse
 
 
 def get_operator() -> SystemActor:

@@ -2,7 +2,17 @@
 
 from typing import Any, NoReturn
 
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
+
+MAX_INTEGER = 2**31 - 1  # of PostgreSQL's `integer`
+MAX_BIG_INTEGER = 2**63 - 1  # of PostgreSQL's `bigint`
+
+
+def bounds(minimum: float, maximum: float) -> list[MinValueValidator | MaxValueValidator]:
+    """Return the validators of a number that a person enters."""
+    message = f"Enter a number from {minimum:,} to {maximum:,}."
+    return [MinValueValidator(minimum, message), MaxValueValidator(maximum, message)]
 
 
 class AppendOnlyError(TypeError):

@@ -26,7 +26,8 @@ from apps.predictions.models import Prediction
 WRITE_SECONDS = 10.0
 KEEP_MINUTES = 60  # while the database does not respond
 _BINS = len(LATENCY_EDGES) - 1
-_UNCOUNTED_PATHS = ("/static/", "/admin/", "/monitoring/", "/health", "/ready", "/metrics")
+_STAFF_PATHS = ("/admin/", "/monitoring/")
+_UNCOUNTED_PATHS = (*_STAFF_PATHS, "/static/", "/health", "/ready", "/metrics")
 
 
 def source_of(path: str) -> Prediction.Source | None:
@@ -150,18 +151,22 @@ def count(source: str | None, status: int, seconds: float | None) -> None:
 
 
 class RequestMetricsMiddleware:
-    """Counts and times every request; it must be the outermost middleware."""
+    """Counts and times every request; it must be the outermost middleware.
+
+    Of the pages of staff it counts only those that fail: they are rare next to the requests of platforms.
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         source = source_of(request.path_info)
-        if source is None:
-            return self._get_response(request)
         start = time.perf_counter()
         response = self._get_response(request)
-        count(source, response.status_code, time.perf_counter() - start)
+        if source is not None:
+            count(source, response.status_code, time.perf_counter() - start)
+        elif response.status_code >= 500 and request.path_info.startswith(_STAFF_PATHS):
+            count(Prediction.Source.PAGE, response.status_code, None)
         return response
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:

@@ -57,12 +57,12 @@ def failures_first(gates: Iterable[Gate]) -> list[Gate]:
 
 
 def summarize(gates: Iterable[Gate]) -> str:
-    """Return how many failed: `6 of 19 failed`, `All 19 passed`."""
+    """Return how many failed: `6 of 19 failed`, `19 of 19 passed`."""
     results = [bool(gate["passed"]) for gate in gates]
     failed = results.count(False)
     if not results:
         return "Nothing was measured"
-    return f"{failed} of {len(results)} failed" if failed else f"All {len(results)} passed"
+    return f"{failed or len(results)} of {len(results)} {'failed' if failed else 'passed'}"
 
 
 def state_rule(gate: Gate) -> str:

@@ -59,6 +59,7 @@ class Dataset(models.Model):
 
     class Meta:
         ordering = ("-created_at", "-pk")
+        verbose_name = "data set"
         constraints = [
             models.UniqueConstraint(fields=["name", "version"], name="training_dataset_version"),
             models.UniqueConstraint(fields=["name", "sha256"], name="training_dataset_once"),

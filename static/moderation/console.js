@@ -325,6 +325,11 @@ function startReview(page) {
     return action;
   }
 
+  // Returns whether the moderator can use the keys: they are on, and the device has more than a touch screen.
+  function hasKeys() {
+    return "keys" in page.dataset && matchMedia("(any-hover: hover)").matches;
+  }
+
   // Decides the item in the background and shows the next one.
   async function decide(submitter) {
     if (isBusy) return;
@@ -346,7 +351,8 @@ function startReview(page) {
       return;
     }
     select("#last-decision").innerHTML = action.response.last_decision;
-    showMessage(`${action.response.message} U ${action.isSkip ? "goes back to it" : "undoes it"}.`);
+    const hint = action.isSkip ? "U goes back to it." : "U undoes it.";
+    showMessage(hasKeys() ? `${action.response.message} ${hint}` : action.response.message);
   }
 
   // Shows the item after an action; returns false if that failed and the page is being left or the item stays.

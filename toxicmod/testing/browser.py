@@ -93,6 +93,7 @@ def new_page(
     theme: str = "light",
     javascript: bool = True,
     user: User | None = None,
+    touch: bool = False,
 ) -> Visit:
     """Open an empty page in a new browser context.
 
@@ -100,6 +101,7 @@ def new_page(
         url: the site, e.g. `live_server.url`; paths given to `page.goto` are relative to it.
         width: in CSS pixels.
         theme: the preferred colour scheme, `light` or `dark`.
+        touch: whether the device has a touch screen only.
         user: the user to sign in; the site has to use the test's database (`live_server`).
     """
     context = browser.new_context(
@@ -109,6 +111,8 @@ def new_page(
         reduced_motion="reduce",
         java_script_enabled=javascript,
         locale="en-GB",
+        has_touch=touch,
+        is_mobile=touch,
     )
     if user is not None:
         client = Client()

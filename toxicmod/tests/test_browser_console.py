@@ -747,6 +747,14 @@ def test_similar_comments_are_shown_before_the_decision(policy: Policy, visit: C
     assert QueueItem.objects.open().count() == 5
 
 
+def test_message_on_touch_screens_names_no_key(policy: Policy, visit: Callable[..., Visit]) -> None:
+    item, _ = create_item("one idiot"), create_item("another fool")
+    page = visit(f"{CONSOLE}item/{item.pk}/", user=moderator("ann"), width=390, touch=True).page
+    wait_until_settled(page)
+    page.locator("button.escalate").tap()
+    expect(page.locator("#status-message")).to_have_text(f"Escalated item {item.pk}.")
+
+
 def test_escalate_leaves_out_similar_comments(policy: Policy, visit: Callable[..., Visit]) -> None:
     items = [
         create_item("buy my very fine golden rings today you idiot", author_ref=f"a{n}") for n in range(3)

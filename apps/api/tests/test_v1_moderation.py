@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.test import Client
@@ -335,3 +336,22 @@ def test_decision_creates_webhook(platform: Caller, as_ann: Caller) -> None:
     appeal = platform.post("appeals", {"decision_id": delivery.decision_id}, 201)
     assert appeal["decision_id"] == delivery.decision_id
     assert actions.due_endpoints() == []
+
+
+@pytest.mark.parametrize("seconds", [1e300, 86_401, -1, "nan"])
+def test_decide_refuses_impossible_durations(as_ann: Caller, seconds: Any) -> None:
+    item = create_queue_item("insult=0.7")
+    claimed = as_ann.post(f"moderation/queue/{item.pk}/claim")
+    body = {"action": "approve", "version": claimed["version"], "seconds": seconds}
+    problem = as_ann.post(f"moderation/queue/{item.pk}/decide", body, 400)
+    assert [error["field"] for error in problem["errors"]] == ["seconds"]
+    assert not Decision.objects.exists()
+
+
+def test_request_that_is_no_object_is_named(platform: Caller) -> None:
+    assert "The request must be a JSON object." in str(platform.post("moderate", ["x"], 400))
+    problem = platform.post("moderate", {"text": "x", "context": ["x"]}, 400)
+    assert "This must be a JSON object." in str(problem)
+    feedback = {"prediction_id": str(uuid4()), "is_right": False, "labels": ["toxic"]}
+    problem = platform.post("feedback", feedback, 400)
+    assert "This must be a JSON object with true or false for each label." in str(problem)

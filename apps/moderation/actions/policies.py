@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from apps.accounts.models import User
 from apps.moderation.exceptions import ModerationError
-from apps.moderation.models import Policy, PolicyRule
+from apps.moderation.models import MAX_REASON, Policy, PolicyRule
 from apps.moderation.permissions import require_policy
 
 _POLICY_FIELDS = (
@@ -117,6 +117,10 @@ def _next_version(community: str) -> int:
 
 
 def _store(policy: Policy, rules: Sequence[Mapping[str, Any]]) -> Policy:
+    labels = [fields["label"] for fields in rules if fields.get("label")]
+    if repeated := [label for label in dict.fromkeys(labels) if labels.count(label) > 1]:
+        names = ", ".join(label.replace("_", " ") for label in repeated)
+        raise ValidationError(f"A policy has one rule for each label, but there are several for: {names}.")
     policy.full_clean(exclude=["created_by"])
     policy.save()
     for position, fields in enumerate(rules):
@@ -204,11 +208,13 @@ def activate_policy(*, policy: Policy, user: User, reason: str) -> Policy:
 
     Raises:
         PermissionDeniedError: the user may not manage this community's policy.
-        ModerationError: no reason was given, or the policy is active already.
+        ModerationError: no reason was given, it is too long, or the policy is active already.
     """
     require_policy(user, policy.community)
     if not reason.strip():
         raise ModerationError("Give a reason: it is stored with the policy.")
+    if len(reason) > MAX_REASON:
+        raise ModerationError(f"Shorten the reason to at most {MAX_REASON:,} characters.")
     # The lock on all versions of the community serialises concurrent activations.
     versions = list(Policy.objects.select_for_update().filter(community=policy.community).order_by("pk"))
     policy = next(version for version in versions if version.pk == policy.pk)

@@ -150,5 +150,5 @@ def _typed_count(request: HttpRequest, expected: int) -> int:
     """Return the count that the user typed as confirmation; thousands separators are allowed."""
     typed = "".join(request.POST.get("typed", "").split()).replace(",", "").replace(".", "")
     if not typed.isdecimal() or len(typed) > 12:
-        raise ModerationError(f"Type the number {expected} to confirm. Nothing was changed.")
+        raise ModerationError(f"Type the number {expected} to confirm.")
     return int(typed)

@@ -7,6 +7,7 @@ from django import forms
 from django.core.exceptions import NON_FIELD_ERRORS
 from django.core.validators import validate_comma_separated_integer_list
 
+from apps.core.models import MAX_BIG_INTEGER, MAX_INTEGER
 from apps.core.text import name_community
 from apps.moderation.actions import BulkFilter
 from apps.moderation.exceptions import ModerationError
@@ -27,9 +28,7 @@ class MessageForm(forms.Form):
     def to_error(self) -> ModerationError:
         """Return the first validation error of each field as one exception."""
         errors = [
-            str(messages[0])
-            if name == NON_FIELD_ERRORS
-            else f"{name.replace('_', ' ').capitalize()}: {messages[0]}"
+            str(messages[0]) if name == NON_FIELD_ERRORS else f"{self[name].label}: {messages[0]}"
             for name, messages in self.errors.items()
         ]
         return ModerationError(" ".join(errors))
@@ -51,6 +50,11 @@ class CommunityField(forms.ChoiceField):
         choices = [(f"={name}", name_community(name)) for name in communities]
         self.choices = [("", self.empty_label), *choices]
 
+    def validate(self, value: Any) -> None:
+        if value and not self.valid_value(value):
+            raise forms.ValidationError(f"There is no community “{value.removeprefix('=')}”.")
+        super().validate(value)
+
     def clean(self, value: Any) -> str | None:
         choice = super().clean(value)
         return choice.removeprefix("=") if choice else None
@@ -65,7 +69,7 @@ class RotateForm(MessageForm):
 class TestWebhookForm(MessageForm):
     """URL to which a test webhook is sent."""
 
-    url = forms.URLField(max_length=500, assume_scheme="https")
+    url = forms.URLField(label="URL", max_length=500, assume_scheme="https")
 
 
 class IdListField(forms.CharField):
@@ -96,15 +100,15 @@ class ReleaseForm(MessageForm):
     """Message of a browser tab that leaves an item: the version of its lease, and the prefetched item."""
 
     tab = forms.CharField(max_length=40, required=False)
-    version = forms.IntegerField(min_value=1, required=False)
-    prefetched = forms.IntegerField(min_value=1, required=False)
+    version = forms.IntegerField(min_value=1, max_value=MAX_INTEGER, required=False)
+    prefetched = forms.IntegerField(min_value=1, max_value=MAX_BIG_INTEGER, required=False)
 
 
 class DecideForm(MessageForm):
     """A decision on an item. An approval or rejection includes the similar items that were shown with it."""
 
     action = forms.ChoiceField(choices=[("approve", ""), ("reject", ""), ("escalate", "")])
-    version = forms.IntegerField(min_value=1)
+    version = forms.IntegerField(min_value=1, max_value=MAX_INTEGER)
     labels = forms.MultipleChoiceField(choices=LABEL_CHOICES, required=False)
     none = forms.BooleanField(required=False)
     rule = forms.ModelChoiceField(queryset=PolicyRule.objects.none(), required=False)
@@ -146,7 +150,9 @@ class BulkForm(MessageForm):
     score_to = forms.FloatField(min_value=0, max_value=1, required=False)
     queue = forms.ChoiceField(choices=[("", "Any"), *Queue.choices], required=False)
     community = CommunityField(empty_label="Any", required=False)
-    cluster = forms.IntegerField(required=False, widget=forms.HiddenInput)
+    cluster = forms.IntegerField(
+        min_value=-MAX_BIG_INTEGER, max_value=MAX_BIG_INTEGER, required=False, widget=forms.HiddenInput
+    )
 
     def __init__(self, *args: Any, communities: Iterable[str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -239,6 +245,9 @@ class PolicyForm(forms.ModelForm):
         }
 
 
+MAX_RULES = 50
+
+
 class RuleForm(forms.ModelForm):
     """A rule of a policy. Its thresholds are probabilities."""
 
@@ -264,4 +273,20 @@ class RuleForm(forms.ModelForm):
         }
 
 
-RuleFormSet = forms.formset_factory(RuleForm, extra=1, can_delete=True)
+class BaseRuleFormSet(forms.BaseFormSet):
+    """The rules of a policy."""
+
+    default_error_messages = forms.BaseFormSet.default_error_messages | {
+        "too_many_forms": "A policy has at most %(num)d rules."
+    }
+
+
+RuleFormSet = forms.formset_factory(
+    RuleForm,
+    BaseRuleFormSet,
+    extra=1,
+    can_delete=True,
+    max_num=MAX_RULES,
+    validate_max=True,
+    absolute_max=MAX_RULES,
+)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.contrib import messages
+from django.core.exceptions import NON_FIELD_ERRORS
 from django.forms import BaseForm, BaseFormSet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
@@ -102,15 +103,21 @@ def _edit_policy(request: HttpRequest, user: User, policy: Policy) -> HttpRespon
         )
     if is_fetch(request):
         if edited is None:
-            return JsonResponse({"message": " ".join(_error_messages(form, *formset))}, status=422)
+            return JsonResponse({"message": " ".join(_error_messages(form, formset))}, status=422)
         html = render_to_string("moderation/_simulation.html", {"simulation": edited}, request)
         return JsonResponse({"html": html})
     stored = _simulate_stored(user, policy)
     return _render_policy(request, policy, form, formset, stored, edited, 200 if is_valid else 422)
 
 
-def _error_messages(*forms: BaseForm) -> list[str]:
-    return [str(message) for form in forms for messages in form.errors.values() for message in messages]
+def _error_messages(form: BaseForm, formset: "BaseFormSet[RuleForm]") -> list[str]:
+    errors = [
+        f"{row[name].label}: {message}" if name != NON_FIELD_ERRORS else str(message)
+        for row in (form, *formset)
+        for name, messages in row.errors.items()
+        for message in messages
+    ]
+    return [*map(str, formset.non_form_errors()), *errors]
 
 
 def _render_policy(

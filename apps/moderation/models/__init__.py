@@ -10,7 +10,7 @@ from apps.moderation.models.decisions import (
     StrikeQuerySet,
 )
 from apps.moderation.models.deliveries import Delivery
-from apps.moderation.models.policies import LABEL_CHOICES, Policy, PolicyRule
+from apps.moderation.models.policies import LABEL_CHOICES, MAX_REASON, Policy, PolicyRule
 from apps.moderation.models.preferences import Preference
 from apps.moderation.models.queue import (
     MIN_SEVERE,
@@ -24,6 +24,7 @@ from apps.moderation.models.submissions import Author, Submission
 
 __all__ = [
     "LABEL_CHOICES",
+    "MAX_REASON",
     "MIN_SEVERE",
     "VIEWS",
     "Appeal",

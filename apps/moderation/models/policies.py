@@ -2,13 +2,17 @@
 
 from typing import Any
 
+from django.core.validators import MaxLengthValidator
 from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
 
 from apps.accounts.models import User
 from apps.classifier.labels import LABELS
+from apps.core.models import bounds
 
+MAX_REASON = 2_000
+_YEAR_MINUTES = 525_600
 LABEL_CHOICES = [(label, label.replace("_", " ")) for label in LABELS]
 
 
@@ -59,12 +63,18 @@ class Policy(models.Model):
         "not score.",
     )
     due_minutes = models.PositiveIntegerField(
-        default=1_440, help_text="Minutes within which an item is to be reviewed."
+        default=1_440,
+        validators=bounds(1, _YEAR_MINUTES),
+        help_text="Minutes within which an item is to be reviewed.",
     )
     urgent_due_minutes = models.PositiveIntegerField(
-        default=60, help_text="Minutes within which an urgent or escalated item is to be reviewed."
+        default=60,
+        validators=bounds(1, _YEAR_MINUTES),
+        help_text="Minutes within which an urgent or escalated item is to be reviewed.",
     )
-    strike_days = models.PositiveIntegerField(default=90, help_text="Days after which a strike expires.")
+    strike_days = models.PositiveIntegerField(
+        default=90, validators=bounds(1, 3_650), help_text="Days after which a strike expires."
+    )
     allowed_groups: Any = models.JSONField(
         default=list,
         blank=True,
@@ -103,6 +113,11 @@ class Policy(models.Model):
                 )
                 for share in ("audit_share", "reject_audit_share", "second_review_share")
             ],
+            models.CheckConstraint(
+                condition=Q(urgent_due_minutes__lte=F("due_minutes")),
+                name="moderation_policy_urgent_is_earlier",
+                violation_error_message="Urgent comments must be due no later than other comments.",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -141,9 +156,11 @@ class PolicyRule(models.Model):
         help_text="Calibrated probability from which a comment is held for review; empty: never.",
     )
     reason = models.CharField(max_length=300, help_text="The explanation that the author gets.")
-    guideline = models.TextField(blank=True, help_text="Guideline for moderators.")
+    guideline = models.TextField(
+        blank=True, validators=[MaxLengthValidator(5_000)], help_text="Guideline for moderators."
+    )
     strikes = models.PositiveSmallIntegerField(
-        default=1, help_text="Strikes that the author gets for a rejection."
+        default=1, validators=bounds(0, 100), help_text="Strikes that the author gets for a rejection."
     )
     category = models.CharField(max_length=60, choices=Category, default=Category.SPEECH)
     position = models.PositiveSmallIntegerField(default=0)

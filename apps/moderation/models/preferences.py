@@ -3,6 +3,7 @@
 from django.db import models
 
 from apps.accounts.models import User
+from apps.core.models import bounds
 
 
 class Preference(models.Model):
@@ -13,7 +14,9 @@ class Preference(models.Model):
     greyscale = models.BooleanField(default=False)
     keys = models.BooleanField("Keyboard shortcuts", default=True)
     exposure_limit = models.PositiveSmallIntegerField(
-        default=40, help_text="Severe comments in a shift after which the console suggests a break; 0: never."
+        default=40,
+        validators=bounds(0, 10_000),
+        help_text="Severe comments in a shift after which the console suggests a break; 0: never.",
     )
 
     def __str__(self) -> str:

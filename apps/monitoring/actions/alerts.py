@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from apps.accounts.models import User
 from apps.accounts.permissions import require
+from apps.core.text import pluralize
 from apps.monitoring.alert_metrics import TrafficWindow, estimate
 from apps.monitoring.drift import Estimate
 from apps.monitoring.exceptions import RuleEvaluationError
@@ -73,7 +74,7 @@ def evaluate_rules(*, now: datetime | None = None) -> list[Alert]:
             failures.append(f"“{rule.name}” ({describe(error)})")
     if failures:
         raise RuleEvaluationError(
-            f"{len(failures)} alert rules could not be evaluated: {', '.join(failures)}."
+            f"{pluralize(len(failures), 'alert rule')} could not be evaluated: {', '.join(failures)}."
         )
     return opened
 

@@ -8,6 +8,8 @@ from django.db import models
 from django.utils import timezone
 from uuid_utils.compat import uuid7
 
+from apps.core.models import bounds
+
 
 def validate_addresses(value: str) -> None:
     """Raise ValidationError unless `value` is a list of e-mail addresses, separated by commas."""
@@ -48,10 +50,14 @@ class AlertRule(models.Model):
     threshold = models.FloatField(
         help_text="The alert opens when the metric's whole confidence interval is beyond the threshold, and "
         "closes when the metric is not beyond it any more. Intervals are 95%; those of ratios to baseline "
-        "are 99.9%, so a threshold slightly above 1 reports every significant change."
+        "are 99.9%, so a threshold slightly above 1 reports every significant change.",
+        validators=bounds(-1_000_000_000, 1_000_000_000),
     )
     window_hours = models.PositiveSmallIntegerField(
-        "window, hours", default=1, help_text="Full hours, plus the current one."
+        "window, hours",
+        default=1,
+        validators=bounds(1, 168),
+        help_text="Full hours, plus the current one.",
     )
     emails = models.CharField(
         "e-mail to",
@@ -73,6 +79,7 @@ class AlertRule(models.Model):
     notification_interval_minutes = models.PositiveIntegerField(
         "notification interval, minutes",
         default=240,
+        validators=bounds(0, 525_600),
         help_text="Minimum minutes between notifications of this rule.",
     )
     triggers_training = models.BooleanField(

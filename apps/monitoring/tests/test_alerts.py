@@ -138,7 +138,9 @@ def test_evaluate_rules_closes_alert_of_inactive_rule(
     assert Alert.objects.get().closed_at == _minutes(1)
 
 
-def test_install_default_rules_creates_rules_once_without_recipients() -> None:
+def test_install_default_rules_creates_rules_once_without_recipients(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     call_command("install_default_alerts")
     count = AlertRule.objects.count()
     assert count >= 8
@@ -146,6 +148,10 @@ def test_install_default_rules_creates_rules_once_without_recipients() -> None:
     AlertRule.objects.filter(metric="latency_p95_ms").update(threshold=5)
     call_command("install_default_alerts")
     assert AlertRule.objects.count() == count
+    AlertRule.objects.filter(metric="broker_messages").delete()
+    capsys.readouterr()
+    call_command("install_default_alerts")
+    assert "Created 1 alert rule." in capsys.readouterr().out
 
 
 def _broken(traffic: TrafficWindow) -> None:

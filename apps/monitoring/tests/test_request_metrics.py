@@ -59,3 +59,24 @@ def test_middleware_counts_client_reset_as_client_error(
 def test_middleware_ignores_other_exceptions() -> None:
     middleware = request_metrics.RequestMetricsMiddleware(lambda request: HttpResponse())
     assert middleware.process_exception(HttpRequest(), OSError("disk full")) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "counted"),
+    [
+        ("/admin/queue/", 500, [("page", 500, None)]),
+        ("/monitoring/", 503, [("page", 503, None)]),
+        ("/admin/queue/", 404, []),
+        ("/admin/queue/", 200, []),
+        ("/ready", 503, []),
+    ],
+)
+def test_middleware_counts_pages_of_staff_that_fail(
+    monkeypatch: pytest.MonkeyPatch, path: str, status: int, counted: list[Any]
+) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(request_metrics, "add", lambda *values: calls.append(values[:3]))
+    request = HttpRequest()
+    request.path_info = path
+    request_metrics.RequestMetricsMiddleware(lambda request: HttpResponse(status=status))(request)
+    assert calls == counted

@@ -38,5 +38,6 @@ def test_summary_counts_failures_and_lists_them_first() -> None:
     gates = [{"name": str(number), "passed": number % 3 > 0} for number in range(19)]
     assert summarize(gates) == "7 of 19 failed"
     assert [gate["passed"] for gate in failures_first(gates)] == [False] * 7 + [True] * 12
-    assert summarize(failures_first(gates)[7:]) == "All 12 passed"
+    assert summarize(failures_first(gates)[7:]) == "12 of 12 passed"
+    assert summarize(failures_first(gates)[18:]) == "1 of 1 passed"
     assert summarize([]) == "Nothing was measured"

@@ -59,6 +59,7 @@ def test_start_show_and_cancel_run(
 ) -> None:
     client = staff("engineer")
     assert "Start a run" in client.get(RUNS).text
+    assert "Select data set to view" in client.get("/admin/training/dataset/").text
     form = client.get(f"{RUNS}start/").text
     assert f'<option value="{dataset.pk}">made-up v1</option>' in form
     answer = client.post(f"{RUNS}start/", {"dataset": dataset.pk, "recipe": "two_level", "seed": 3})

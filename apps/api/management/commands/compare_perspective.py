@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from apps.api.perspective import comparison
 from apps.api.perspective.client import PerspectiveClient
-from apps.core.management import ProjectCommand
+from apps.core.management import ProjectCommand, number_from
 from apps.registry import serving
 
 
@@ -28,7 +28,9 @@ comment. Nothing is stored as a prediction."""
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("file", type=Path, help="CSV (with a header) or JSONL.")
-        parser.add_argument("--threshold", type=float, default=0.7, help="The site's threshold (0.7).")
+        parser.add_argument(
+            "--threshold", type=number_from(0.0, 1.0), default=0.7, help="The site's threshold (0.7)."
+        )
         parser.add_argument("--text-column", help="The column of the text (default: text, comment_text, …).")
         parser.add_argument(
             "--plot", type=Path, help="The file of the plot (default: FILE with the suffix .png)."
@@ -37,7 +39,10 @@ comment. Nothing is stored as a prediction."""
             "--url", default="https://commentanalyzer.googleapis.com", help="The URL of the Perspective API."
         )
         parser.add_argument(
-            "--per-second", type=float, default=1.0, help="Requests per second to Perspective (1)."
+            "--per-second",
+            type=number_from(0.001, 1_000.0),
+            default=1.0,
+            help="Requests per second to Perspective (1).",
         )
         parser.add_argument(
             "--save", type=Path, help="Append the responses of Perspective to this JSONL file."

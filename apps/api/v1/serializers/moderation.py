@@ -8,6 +8,7 @@ from rest_framework import serializers
 from apps.api.fields import CommentField, StrictBooleanField, StrictSerializer, StringField, TrueLabelsField
 from apps.api.v1.serializers.predictions import OUTCOME_HELP, LabelsField, ProbabilitiesField
 from apps.classifier.labels import LABELS
+from apps.core.models import MAX_BIG_INTEGER, MAX_INTEGER
 from apps.moderation import selectors
 from apps.moderation.models import Appeal, Decision, Queue, QueueItem, Submission
 from apps.webhooks.exceptions import InvalidEndpointError
@@ -16,6 +17,8 @@ from apps.webhooks.transport import check_url
 
 class ContextRequest(StrictSerializer):
     """The conversation that the comment is part of."""
+
+    default_error_messages = {"invalid": "This must be a JSON object."}
 
     title = StringField(
         max_length=300, required=False, allow_blank=True, help_text="The title of the thread or article."
@@ -188,7 +191,9 @@ class ClaimNextRequest(StrictSerializer):
 
 class DecideRequest(StrictSerializer):
     action = serializers.ChoiceField(choices=("approve", "reject", "escalate"))
-    version = serializers.IntegerField(min_value=1, help_text="The version of the item that you have seen.")
+    version = serializers.IntegerField(
+        min_value=1, max_value=MAX_INTEGER, help_text="The version of the item that you have seen."
+    )
     labels = TrueLabelsField(
         required=False,
         allow_null=True,
@@ -196,7 +201,10 @@ class DecideRequest(StrictSerializer):
         "rejection gives the model nothing to learn.",
     )
     reason = serializers.IntegerField(
-        required=False, help_text="The id of one of the item's rules; by default the rule of its label."
+        min_value=0,
+        max_value=MAX_BIG_INTEGER,
+        required=False,
+        help_text="The id of one of the item's rules; by default the rule of its label.",
     )
     note = StringField(
         default="",
@@ -204,7 +212,9 @@ class DecideRequest(StrictSerializer):
         max_length=2_000,
         help_text="A note for moderators, which the history shows. It is never sent to the platform.",
     )
-    seconds = serializers.FloatField(required=False, min_value=0, help_text="The duration of the review.")
+    seconds = serializers.FloatField(
+        required=False, min_value=0, max_value=86_400, help_text="The duration of the review, at most a day."
+    )
     similar = StrictBooleanField(
         default=False,
         help_text="Also approve or reject similar open items, at most 200. An escalation applies to the item "
@@ -309,7 +319,10 @@ class ModerationStatsResult(serializers.Serializer):
 class AppealRequest(StrictSerializer):
     token = StringField(required=False, max_length=500, help_text="The `appeal_token` of the rejection.")
     decision_id = serializers.IntegerField(
-        required=False, help_text="Instead of `token`: the id of a decision on your comment."
+        min_value=0,
+        max_value=MAX_BIG_INTEGER,
+        required=False,
+        help_text="Instead of `token`: the id of a decision on your comment.",
     )
     text = StringField(default="", allow_blank=True, max_length=5_000, help_text="The author's reasons.")
 

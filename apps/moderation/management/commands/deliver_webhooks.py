@@ -3,7 +3,7 @@
 from argparse import ArgumentParser
 from typing import Any
 
-from apps.core.management import ProjectCommand
+from apps.core.management import ProjectCommand, number_from
 from apps.moderation import actions
 from apps.moderation.models import Delivery
 
@@ -15,7 +15,12 @@ It is safe to run it next to workers: one process at a time sends to an endpoint
     examples = "  manage.py deliver_webhooks\n  manage.py deliver_webhooks --limit 1000"
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--limit", type=int, default=200, help="The maximum number of webhooks (200).")
+        parser.add_argument(
+            "--limit",
+            type=number_from(1, 1_000_000),
+            default=200,
+            help="The maximum number of webhooks (200).",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         sent: list[Delivery] = []

@@ -11,7 +11,7 @@ from django.core.management.base import CommandError
 from django.utils import timezone
 
 from apps.core import object_storage
-from apps.core.management import ProjectCommand
+from apps.core.management import ProjectCommand, number_from
 from apps.moderation import exports
 from apps.moderation.models import Decision
 
@@ -26,7 +26,9 @@ Without --output the file goes to the bucket S3_BUCKET, as exports/decisions-DAT
   manage.py export_decisions --days 1                 from cron, where S3_BUCKET is set"""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--days", type=int, default=30, help="The number of days (30).")
+        parser.add_argument(
+            "--days", type=number_from(1, 36_500), default=30, help="The number of days (30)."
+        )
         parser.add_argument("--automatic", action="store_true", help="Include automatic decisions.")
         parser.add_argument("--output", help="A path or s3://bucket/key.")
 

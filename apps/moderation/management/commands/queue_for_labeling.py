@@ -4,7 +4,7 @@ from argparse import ArgumentParser
 from collections import Counter
 from typing import Any
 
-from apps.core.management import ProjectCommand
+from apps.core.management import ProjectCommand, number_from
 from apps.moderation import actions
 
 
@@ -17,7 +17,9 @@ same once a day with LABELS_PER_DAY comments, unless this command has run that d
     examples = "  manage.py queue_for_labeling\n  manage.py queue_for_labeling --count 200"
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--count", type=int, default=50, help="Number of comments (50).")
+        parser.add_argument(
+            "--count", type=number_from(1, 100_000), default=50, help="Number of comments (50)."
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         items = actions.queue_for_labeling(count=options["count"])

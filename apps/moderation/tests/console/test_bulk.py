@@ -106,3 +106,19 @@ def test_job_cancel(model: Any, policy: Policy, lead_client: Client) -> None:
         lead_client.get(console_url("bulk", label="toxic", score_from="0.9", score_to="0.2")).status_code
         == 200
     )
+
+
+def test_bulk_errors_name_the_problem_once(model: Any, policy: Policy, lead_client: Client) -> None:
+    create_queue_item("toxic=0.8 x")
+    selection = {"label": "toxic", "score_from": 0, "score_to": 1}
+    at = lead_client.post(console_url("bulk"), selection | {"action": "approve"})["Location"]
+    html = lead_client.post(at, {"do": "start", "typed": "one"}).content.decode()
+    assert "Type the number 1 to confirm." in html
+    assert html.count("Nothing was changed.") == 1
+    response = lead_client.post(
+        console_url("bulk"), selection | {"community": "=beta", "action": "approve"}, headers=FETCH
+    )
+    assert (response.status_code, response.json()["message"]) == (
+        422,
+        "Community: There is no community “beta”.",
+    )

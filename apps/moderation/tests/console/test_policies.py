@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from django.test import Client
 
 from apps.moderation import actions
@@ -84,3 +85,46 @@ def test_policy_of_unknown_community_is_named_and_can_be_discarded(
     assert "Discard this draft" not in lead_client.get(console_url("policy", policy.pk)).content.decode()
     assert lead_client.post(console_url("policy", policy.pk), {"do": "discard"}).status_code == 422
     assert Policy.objects.filter(pk=policy.pk).exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"due_minutes": 10**15}, "Review within (minutes): Enter a number from 1 to 525,600."),
+        ({"due_minutes": 0}, "Review within (minutes): Enter a number from 1 to 525,600."),
+        ({"urgent_due_minutes": 525_601}, "Review urgent comments within (minutes): Enter a number from 1"),
+        ({"due_minutes": 10, "urgent_due_minutes": 11}, "Urgent comments must be due no later than other"),
+        ({"strike_days": 999_999_999}, "Strikes expire after (days): Enter a number from 1 to 3,650."),
+        ({"rule-0-strikes": 10**15}, "Strikes: Enter a number from 0 to 100."),
+        ({"rule-0-guideline": "x" * 5_001}, "Guideline: Ensure this value has at most 5000 characters"),
+        ({"rule-TOTAL_FORMS": 1_500}, "A policy has at most 50 rules."),
+    ],
+)
+def test_policy_rejects_values_without_sense(
+    policy: Policy, lead_client: Client, changes: dict[str, Any], message: str
+) -> None:
+    at = console_url("policy", policy.pk)
+    form = rules_form(policy, do="save") | changes
+    assert lead_client.post(at, form).status_code == 422
+    response = lead_client.post(at, form, headers=FETCH)
+    assert response.status_code == 422
+    assert message in response.json()["message"]
+    assert Policy.objects.get() == policy
+
+
+def test_policy_rejects_two_rules_for_a_label(policy: Policy, lead_client: Client) -> None:
+    form = rules_form(policy, do="save") | {"rule-0-label": "threat", "rule-1-label": "threat"}
+    response = lead_client.post(console_url("policy", policy.pk), form, headers=FETCH)
+    assert response.status_code == 422
+    assert response.json()["message"] == (
+        "A policy has one rule for each label, but there are several for: threat."
+    )
+    assert Policy.objects.get() == policy
+
+
+def test_policy_rejects_a_long_reason_for_activation(policy: Policy, lead_client: Client) -> None:
+    at = lead_client.post(console_url("policies"), {"community": "gaming"})["Location"]
+    response = lead_client.post(at, {"do": "activate", "reason": "x" * 5_000}, headers=FETCH)
+    assert response.status_code == 422
+    assert response.json()["message"] == "Shorten the reason to at most 2,000 characters."
+    assert Policy.objects.get(community="gaming").status == "draft"

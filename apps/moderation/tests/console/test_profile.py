@@ -26,3 +26,10 @@ def test_profile_lists_decisions_to_undo(item: QueueItem, moderator_client: Clie
     assert (
         f"Undo: approval of item {item.pk}" in moderator_client.get(console_url("profile")).content.decode()
     )
+
+
+def test_profile_counts_overturned_decisions(item: QueueItem, moderator_client: Client) -> None:
+    moderator_client.get(console_url("item", item.pk))
+    moderator_client.post(console_url("decide", item.pk), decision_form(item))
+    html = moderator_client.get(console_url("profile")).content.decode()
+    assert '0.0% <span class="quiet">0 decisions</span>' in html

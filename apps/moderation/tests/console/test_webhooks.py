@@ -12,7 +12,7 @@ from django.utils import timezone
 from apps.accounts.models import APIKey, User
 from apps.moderation.models import Delivery, QueueItem
 from apps.webhooks.models import Endpoint, SigningKey
-from toxicmod.testing.console import console_url, decision_form, staff_client
+from toxicmod.testing.console import FETCH, console_url, decision_form, staff_client
 from toxicmod.testing.factories import decide_item
 from toxicmod.testing.receivers import Receiver
 
@@ -150,7 +150,8 @@ def test_test_webhook_shows_the_response(
     html = administrator_client.post(send, {"url": receiver.url}, follow=True).content.decode()
     assert "Not delivered." in html
     assert "503 Service Unavailable" in html
-    assert administrator_client.post(send, {"url": "nonsense:"}).status_code == 422
+    response = administrator_client.post(send, {"url": "nonsense:"}, headers=FETCH)
+    assert (response.status_code, response.json()["message"]) == (422, "URL: Enter a valid URL.")
 
 
 def test_signing_documents_verification(platform_key: APIKey, administrator_client: Client) -> None:

@@ -72,7 +72,7 @@ def system_panel(filters: Filters) -> Panel:
                 bool(failing),
             ),
             Stat("Webhooks waiting", f"{waiting:,}", "to be sent"),
-            Stat("Webhooks failed", f"{failed:,}", "after all attempts", bool(failed)),
+            Stat("Webhooks failed", f"{failed:,}", "and not tried again", bool(failed)),
             Stat(
                 "Mirror",
                 "off" if lag is None else format_duration(lag),

@@ -4,6 +4,7 @@ from typing import Any
 
 from django.core.management import BaseCommand
 
+from apps.core.text import pluralize
 from apps.monitoring import actions
 
 
@@ -13,7 +14,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         count = actions.install_default_rules()
         self.stdout.write(
-            f"Created {count} alert rules. Enter their recipients in the admin."
+            f"Created {pluralize(count, 'alert rule')}. Enter their recipients in the admin."
             if count
             else "All default alert rules exist."
         )

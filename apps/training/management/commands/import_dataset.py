@@ -4,6 +4,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
+from apps.core.management import number_from
 from apps.training import actions, jigsaw
 from apps.training.management.base import DatasetCommand
 
@@ -30,7 +31,7 @@ counted and listed by line. Importing the same rows again changes nothing."""
         )
         parser.add_argument(
             "--natural-rate",
-            type=float,
+            type=number_from(0.0, 1.0),
             help="The rate of labelled comments in the traffic, if the data is enriched: thresholds, "
             "calibration and precision are then valid for this rate (0.102 for Wikipedia).",
         )

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from apps.core.management import get_operator
+from apps.core.management import get_operator, number_from
 from apps.registry.gates import Gate, describe, failures_first, summarize
 from apps.registry.management.base import VERSION_HELP, ModelCommand, find_version
 from apps.training import actions
@@ -31,7 +31,7 @@ crosses its threshold. The actor, the reason and the gates are stored with the p
 
         parser.add_argument(
             "--canary",
-            type=float,
+            type=number_from(0.0, 1.0),
             metavar="SHARE",
             help="Let it serve this share of the requests first. After enough comments it becomes the "
             "champion automatically, unless it was forced. It is rolled back if error rate, latency or flag "

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from apps.core.management import ProjectCommand
+from apps.core.management import ProjectCommand, number_from
 from apps.registry.management.base import VERSION_HELP, find_version
 from apps.training import scoring
 
@@ -33,7 +33,9 @@ the labels whose threshold is reached. It does not contain the text. No predicti
             help="The CSV's column of texts (default: comment_text, text, comment, …).",
         )
         parser.add_argument("--model", default="champion", help=VERSION_HELP)
-        parser.add_argument("--threads", type=int, help="Number of scoring threads (default: one per core).")
+        parser.add_argument(
+            "--threads", type=number_from(1, 1_024), help="Number of scoring threads (default: one per core)."
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         version = find_version(options["model"])

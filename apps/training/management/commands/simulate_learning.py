@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 from tqdm import tqdm
 
-from apps.core.management import ProjectCommand
+from apps.core.management import ProjectCommand, number_from
 from apps.training import jigsaw, report, simulation
 
 
@@ -28,10 +28,21 @@ random selection."""
         parser.add_argument(
             "path", type=Path, help="A CSV file with the columns of the Jigsaw data, also as .gz or .zip."
         )
-        parser.add_argument("--start", type=int, default=2_000, help="Initial labels (default: 2000).")
-        parser.add_argument("--per-round", type=int, default=500, help="Labels per round (default: 500).")
-        parser.add_argument("--rounds", type=int, default=10, help="Number of rounds (default: 10).")
-        parser.add_argument("--seeds", type=int, default=3, help="Number of repetitions (default: 3).")
+        parser.add_argument(
+            "--start", type=number_from(1, 1_000_000), default=2_000, help="Initial labels (default: 2000)."
+        )
+        parser.add_argument(
+            "--per-round",
+            type=number_from(1, 1_000_000),
+            default=500,
+            help="Labels per round (default: 500).",
+        )
+        parser.add_argument(
+            "--rounds", type=number_from(1, 1_000), default=10, help="Number of rounds (default: 10)."
+        )
+        parser.add_argument(
+            "--seeds", type=number_from(1, 1_000), default=3, help="Number of repetitions (default: 3)."
+        )
         parser.add_argument("--plot", type=Path, help="Write a plot of the curves to this SVG file.")
 
     def handle(self, *args: Any, **options: Any) -> None:

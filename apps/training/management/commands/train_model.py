@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from apps.classifier.config import RECIPES
 from apps.classifier.evaluation import format_metrics
-from apps.core.management import get_operator
+from apps.core.management import get_operator, number_from
 from apps.registry.management.base import ModelCommand
 from apps.training import actions
 from apps.training.management.base import DATASET_HELP, find_dataset
@@ -32,7 +32,10 @@ The recipes `tfidf_baseline` and `tfidf_char_baseline` are recorded in MLflow fo
             "--recipe", choices=RECIPES, default=RECIPES[0], help="The recipe (default: two_level)."
         )
         parser.add_argument(
-            "--seed", type=int, default=0, help="The seed of all random numbers (default: 0)."
+            "--seed",
+            type=number_from(0, 2**31 - 1),
+            default=0,
+            help="The seed of all random numbers (default: 0).",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management import CommandError
 
 from apps.accounts.models import APIKey
-from apps.core.management import ProjectCommand, get_operator
+from apps.core.management import ProjectCommand, get_operator, number_from
 from apps.core.permissions import SystemActor
 from apps.webhooks import actions, signing
 from apps.webhooks.models import SigningKey
@@ -34,7 +34,7 @@ The command can read every secret, because it has the site's SECRET_KEY."""
         action.add_argument("--test", metavar="URL", help="Send a test webhook.")
         parser.add_argument(
             "--overlap",
-            type=float,
+            type=number_from(0.0, 720.0),
             default=24,
             help="With --rotate: for how many hours the old one signs (24).",
         )
