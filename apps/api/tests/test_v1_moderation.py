@@ -335,3 +335,21 @@ def test_decision_creates_webhook(platform: Caller, as_ann: Caller) -> None:
     appeal = platform.post("appeals", {"decision_id": delivery.decision_id}, 201)
     assert appeal["decision_id"] == delivery.decision_id
     assert actions.due_endpoints() == []
+
+
+def test_comment_in_language_that_is_not_scored_has_no_label(platform: Caller, as_ann: Caller) -> None:
+    Policy.objects.update(review_other_languages=True)
+    held = platform.post("moderate", {"text": "ขอบคุณมากครับ สำหรับความช่วยเหลือทั้งหมด threat=0.04"})
+    assert (held["outcome"], held["confidence"]) == ("human_review", 0.0)
+    assert held["reasons"] == [
+        {
+            "label": "",
+            "title": "Language",
+            "reason": "The model does not score comments in this language.",
+            "probability": 0.0,
+            "threshold": 0.0,
+        }
+    ]
+    (item,) = as_ann.get("moderation/queue")["results"]
+    assert (item["label"], item["score"]) == (None, None)
+    assert item["priority_explanation"] == "Language not scored"
