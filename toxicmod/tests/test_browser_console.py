@@ -871,3 +871,10 @@ def test_item_that_another_moderator_decided_shows_one_notice(
     expect(notices).to_have_count(1)
     expect(notices).to_contain_text("View only. Already handled by ben")
     expect(page.locator(".lease")).to_be_hidden()
+
+
+@pytest.mark.parametrize("path", ["", "bulk/", "bulk/?label=insult", "search/?q=idiot", "policies/"])
+def test_long_community_name_fits_a_phone(policy: Policy, visit: Callable[..., Visit], path: str) -> None:
+    create_item(COMMENTS[0], community="a long name of a community " * 3 + "x" * 19)
+    page = visit(f"{CONSOLE}{path}", user=moderator("lea", "lead"), width=390).page
+    assert overflow(page) <= 0
