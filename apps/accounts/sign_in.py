@@ -1,8 +1,8 @@
 """Limits on failed sign-ins per address and per name, and the step between the password and the code.
 
-The sign-in form calls it. django-axes limits failed sign-ins per name and address together. A browser in which
-a user has signed in before has a signed cookie and is exempt for that user, so that attacks from the same
-address or on the same name do not lock the user out.
+The sign-in form calls it. django-axes limits failed sign-ins per name and address together. A browser in
+which a user has signed in before has a signed cookie and is exempt for that user, so that attacks from the
+same address or on the same name do not lock the user out.
 """
 
 import time
