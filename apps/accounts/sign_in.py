@@ -80,7 +80,7 @@ def start_code_step(request: HttpRequest, user: User) -> None:
     request.session.cycle_key()
     request.session[_PENDING] = {
         "user": user.pk,
-        "backend": user.backend,  # type: ignore[attr-defined]  # set by `authenticate`
+        "backend": user.backend,
         "hash": user.get_session_auth_hash(),
         "time": time.time(),
     }
@@ -105,5 +105,5 @@ def pending_user(request: HttpRequest, username: str) -> User | None:
         return None
     if not AxesProxyHandler.is_allowed(request, {"username": username}):
         raise TooManySignInsError(settings.AXES_COOLOFF_TIME * 3600)
-    user.backend = pending["backend"]  # type: ignore[attr-defined]
+    user.backend = pending["backend"]
     return user

@@ -135,8 +135,8 @@ def decided_before(user: User) -> Q:
     An appeal is not for anyone whose decision on the comment is in force, whatever item it was made on.
     """
     decisions = Decision.objects.filter(by=user, submission=OuterRef("submission")).effective()
-    others = decisions.exclude(action=Decision.Action.ESCALATE).exclude(item=OuterRef("pk"))
-    return Q(excluded_reviewer=user) | Q(kind=QueueItem.Kind.APPEAL) & Q(Exists(others))
+    on_other_items = decisions.exclude(action=Decision.Action.ESCALATE).exclude(item=OuterRef("pk"))
+    return Q(excluded_reviewer=user) | Q(kind=QueueItem.Kind.APPEAL) & Q(Exists(on_other_items))
 
 
 def decidable_by(user: User, items: QueueItemQuerySet | None = None) -> QueueItemQuerySet:

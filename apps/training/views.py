@@ -105,7 +105,7 @@ def challenger(request: HttpRequest) -> HttpResponse:
         gates_failed=report is not None and not all(gate["passed"] for gate in report.gates),
         comparison=comparison,
         can_request_labels=any(not disagreement.is_queued for disagreement in comparison.disagreements),
-        refusal="" if communities_of(user) is None else registry.ALL_COMMUNITIES,
+        missing_access="" if communities_of(user) is None else registry.ALL_COMMUNITIES,
         form=form,
         error=error,
         **_last_canary_context(),
