@@ -104,11 +104,11 @@ class QueueItemAdmin(LargeTableAdmin):
 
     @admin.display(description="label")
     def shown_label(self, item: QueueItem) -> str:
-        return "–" if _is_blind(item) else item.get_label_display()
+        return "–" if _is_blind(item) else item.get_label_display() or item.assessment
 
     @admin.display(description="score")
     def shown_score(self, item: QueueItem) -> str:
-        return "–" if _is_blind(item) else f"{item.score:.0%}"
+        return "–" if _is_blind(item) or not item.label else f"{item.score:.0%}"
 
     def get_exclude(self, request: HttpRequest, obj: Model | None = None) -> Any:
         """Leave out the fields that a moderator of a blind review must not see."""

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from apps.accounts.models import User
 from apps.moderation.models import MIN_SEVERE, Decision, Policy, Queue, QueueItem, QueueItemQuerySet, Skip
-from apps.moderation.permissions import LEAD_QUEUES, decidable_by
+from apps.moderation.permissions import LEAD_QUEUES, decidable_by, decided_before
 
 SKIP_DURATION = timedelta(days=1)
 _OFFER_SECONDS = 60
@@ -71,7 +71,7 @@ def unavailable_reason(user: User, now: datetime) -> Case:
     whens = []
     if not user.has_perm("moderation.decide_escalated"):
         whens.append(When(queue__in=LEAD_QUEUES, then=Value(UnavailableReason.LEADS.value)))
-    whens.append(When(excluded_reviewer=user, then=Value(UnavailableReason.DECIDED_FIRST.value)))
+    whens.append(When(decided_before(user), then=Value(UnavailableReason.DECIDED_FIRST.value)))
     if restricted := Policy.objects.restricted_for(user):
         whens.append(When(policy__in=restricted, then=Value(UnavailableReason.POLICY.value)))
     is_leased = Q(lease_by__isnull=False, lease_until__gt=now) & ~Q(lease_by=user)

@@ -78,7 +78,7 @@ def statement_of_reasons(decision: Decision) -> dict[str, Any]:
         if decision.automatic
         else f" and rejected by a moderator under policy {decision.policy}."
     )
-    if decision.rule and decision.rule.label:
+    if decision.rule and decision.rule.label and not submission.is_language_unscored:
         probability = submission.prediction.probabilities[decision.rule.label]
         facts += f" Estimated probability of “{decision.rule.get_label_display()}”: {percent(probability)}."
     return {

@@ -1,12 +1,13 @@
 """The roles with their permissions, and the permission checks that every action makes."""
 
+from django.db.models import Exists, OuterRef, Q
 from django.http import Http404
 
 from apps.accounts.models import User
 from apps.accounts.permissions import communities_of, may_see_community, require
 from apps.core.exceptions import PermissionDeniedError
 from apps.moderation.exceptions import StaleError
-from apps.moderation.models import Policy, Queue, QueueItem, QueueItemQuerySet
+from apps.moderation.models import Decision, Policy, Queue, QueueItem, QueueItemQuerySet
 from apps.moderation.selectors import visible
 
 LEAD_QUEUES = (Queue.ESCALATED, Queue.APPEAL)
@@ -128,6 +129,16 @@ def visible_item(user: User, pk: int) -> QueueItem:
     raise StaleError("Another moderator has decided this item meanwhile.")
 
 
+def decided_before(user: User) -> Q:
+    """Return the condition for items that another moderator has to decide, because the user decided before.
+
+    An appeal is not for anyone whose decision on the comment is in force, whatever item it was made on.
+    """
+    decisions = Decision.objects.filter(by=user, submission=OuterRef("submission")).effective()
+    on_other_items = decisions.exclude(action=Decision.Action.ESCALATE).exclude(item=OuterRef("pk"))
+    return Q(excluded_reviewer=user) | Q(kind=QueueItem.Kind.APPEAL) & Q(Exists(on_other_items))
+
+
 def decidable_by(user: User, items: QueueItemQuerySet | None = None) -> QueueItemQuerySet:
     """Return the items that the user may decide: the policy allows it, and the user has not decided before.
 
@@ -135,7 +146,7 @@ def decidable_by(user: User, items: QueueItemQuerySet | None = None) -> QueueIte
         PermissionDeniedError: the user may not decide at all.
     """
     require(user, "moderation.decide_queueitem")
-    items = visible_to(user, items).exclude(excluded_reviewer=user)
+    items = visible_to(user, items).exclude(decided_before(user))
     if restricted := Policy.objects.restricted_for(user):
         items = items.exclude(policy__in=restricted)
     return items if user.has_perm("moderation.decide_escalated") else items.exclude(queue__in=LEAD_QUEUES)
@@ -148,7 +159,7 @@ def require_item(user: User, item: QueueItem) -> None:
         PermissionDeniedError: the item is not among those of `decidable_by`; the message says why.
     """
     require(user, "moderation.decide_queueitem", community=item.community)
-    if item.excluded_reviewer_id == user.pk:
+    if QueueItem.objects.filter(decided_before(user), pk=item.pk).exists():
         raise PermissionDeniedError("Another moderator has to decide this: you decided it before.")
     if item.queue in LEAD_QUEUES and not user.has_perm("moderation.decide_escalated"):
         raise PermissionDeniedError("Only a lead can decide appeals and escalated items.")

@@ -36,7 +36,12 @@ _MAX_COMPARED = 2_000  # characters, because edit distance takes quadratic time
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of applying a policy to a comment."""
+    """The result of applying a policy to a comment.
+
+    Attributes:
+        label: the label of the first rule that was met, else the nearest one; empty if the language of the
+            comment is not scored.
+    """
 
     outcome: Submission.Outcome
     rule: PolicyRule | None
@@ -63,15 +68,14 @@ def apply_policy(*, probabilities: Mapping[str, float], policy: Policy, is_scora
         is_scorable: False if the comment is in a language that the model does not score.
     """
     if policy.review_other_languages and not is_scorable:
-        label = nearest_label(probabilities, policy)
         reason: dict[str, str | float] = {
-            "label": label,
+            "label": "",
             "title": "Language",
             "reason": "The model does not score comments in this language.",
-            "probability": probabilities[label],
+            "probability": 0.0,
             "threshold": 0.0,
         }
-        return Verdict(Submission.Outcome.HUMAN_REVIEW, None, label, [reason])
+        return Verdict(Submission.Outcome.HUMAN_REVIEW, None, "", [reason])
     rules = [rule for rule in policy.rules.all() if rule.label]
     reasons: dict[str, list[tuple[float, PolicyRule]]] = {"reject": [], "human_review": []}
     for rule in rules:

@@ -8,9 +8,10 @@ from typing import Any
 from django.db import transaction
 from django.db.models import Max
 
-from apps.accounts.permissions import Actor, require, user_or_none
+from apps.accounts.permissions import Actor, communities_of, require, user_or_none
 from apps.classifier.artifact import Artifact
 from apps.classifier.scorer import Scorer
+from apps.core.exceptions import PermissionDeniedError
 from apps.core.permissions import SystemActor
 from apps.registry.exceptions import GateError, RegistryError
 from apps.registry.gates import Gate, describe
@@ -27,6 +28,10 @@ from apps.registry.models import (
 
 BASE_MODEL = Path(__file__).parent / "base_model"
 PROMOTE_PERMISSION, OVERRIDE_PERMISSION = "registry.change_modelversion", "registry.override_gates"
+ALL_COMMUNITIES = (
+    "The model scores the comments of every community: only users with access to all of them may promote, "
+    "try or roll back a version."
+)
 CARD, EVALUATION = "MODEL_CARD.md", "evaluation"
 
 
@@ -99,7 +104,7 @@ def promote(
         guardrails: the results of the guardrails of this version's canary.
 
     Raises:
-        PermissionDeniedError: the actor may not promote, or may not force.
+        PermissionDeniedError: the actor may not promote or force, or lacks access to a community.
         GateError: a gate failed.
         RegistryError: the reason is missing, or the version is the champion.
         ArtifactError: the version's artifact is damaged; the champion remains.
@@ -128,7 +133,7 @@ def rollback(*, actor: Actor, reason: str) -> Promotion:
     """Make the previous champion the champion again.
 
     Raises:
-        PermissionDeniedError: the actor may not promote.
+        PermissionDeniedError: the actor may not promote, or lacks access to a community.
         RegistryError: there is no previous champion, or the reason is missing.
     """
     previous = ModelVersion.objects.with_alias(Alias.PREVIOUS)
@@ -155,7 +160,7 @@ def start_canary(
         force: start even if a gate failed.
 
     Raises:
-        PermissionDeniedError: the actor may not promote, or may not force.
+        PermissionDeniedError: the actor may not promote or force, or lacks access to a community.
         GateError: a gate failed.
         RegistryError: the reason is missing, the share is out of range, a canary is running, or there is no
             other version as champion.
@@ -188,7 +193,7 @@ def end_canary(
     """Stop the canary. It becomes the challenger again, unless there is a newer challenger.
 
     Raises:
-        PermissionDeniedError: the actor may not promote.
+        PermissionDeniedError: the actor may not promote, or lacks access to a community.
         RegistryError: the reason is missing, or no canary is running.
     """
     _require_reason(actor, reason)
@@ -201,6 +206,8 @@ def end_canary(
 
 def _require_reason(actor: Actor, reason: str) -> None:
     require(actor, PROMOTE_PERMISSION)
+    if communities_of(actor) is not None:
+        raise PermissionDeniedError(ALL_COMMUNITIES)
     if not reason.strip():
         raise RegistryError("Give a reason: it is recorded.")
 

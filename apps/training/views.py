@@ -105,6 +105,7 @@ def challenger(request: HttpRequest) -> HttpResponse:
         gates_failed=report is not None and not all(gate["passed"] for gate in report.gates),
         comparison=comparison,
         can_request_labels=any(not disagreement.is_queued for disagreement in comparison.disagreements),
+        missing_access="" if communities_of(user) is None else registry.ALL_COMMUNITIES,
         form=form,
         error=error,
         **_last_canary_context(),
@@ -162,4 +163,6 @@ def roll_back(request: HttpRequest) -> HttpResponse:
         may_view = user.has_perm("registry.view_promotion")
         return redirect("admin:registry_promotion_changelist" if may_view else "admin:index")
     title = f"Roll back to {previous}"
+    if communities_of(user) is not None:
+        return render_page(request, title, error=registry.ALL_COMMUNITIES)
     return render_page(request, title, form=form, button=title, error=error)

@@ -197,8 +197,9 @@ function startReview(page) {
     updateTimers();
   }
 
-  // Another moderator has taken the item: explains why and disables the decision buttons.
+  // Another moderator has taken the item: explains why, once, and disables the decision buttons.
   function disableDecisions(message) {
+    if (!select("#centre").dataset.claimUrl) return;
     const notice = document.createElement("p");
     notice.className = "notice";
     notice.setAttribute("role", "alert");
@@ -207,6 +208,7 @@ function startReview(page) {
     dialog()?.close();
     const controls = selectAll(".decision-buttons button, .renew, [form=decide][name=labels]");
     for (const control of controls) control.disabled = true;
+    select(".lease").hidden = true;
     delete select("#centre").dataset.claimUrl;
     leaseRequest = null;
   }

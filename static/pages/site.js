@@ -92,6 +92,17 @@ function startCopyButton(button) {
   });
 }
 
+// A second click would store the visitor's text twice. The page may be shown again from the browser's cache.
+function submitOnce(form) {
+  const buttons = [...form.elements].filter((element) => element.type === "submit");
+  const disable = (isDisabled) => {
+    for (const button of buttons) button.disabled = isDisabled;
+  };
+  form.addEventListener("submit", () => disable(true));
+  window.addEventListener("pageshow", () => disable(false));
+}
+for (const form of document.querySelectorAll("form[method=post]")) submitOnce(form);
+
 const form = document.getElementById("try");
 if (form) startLiveScoring(form);
 const copyButton = document.getElementById("copy");

@@ -854,3 +854,35 @@ def test_admin_under_the_content_security_policy(
         opened = visit(reverse(f"admin:{name}"), user=lea)
         assert opened.errors == []
         assert "default-src 'self'" in client.get("/").headers["Content-Security-Policy"]
+
+
+def test_item_that_another_moderator_decided_shows_one_notice(
+    queue: list[QueueItem], visit: Callable[..., Visit]
+) -> None:
+    page = visit(CONSOLE, user=moderator("ann")).page
+    page.clock.install()
+    page.reload()
+    page.wait_for_load_state("networkidle")
+    page.clock.run_for(MIN_VIEW_TIME + 50)
+    page.keyboard.press("Space")
+    expect(page.locator(".lease")).to_contain_text("Reserved for you")
+    item = get_item(page)
+    actions.release(item_id=item.pk, user=User.objects.get(username="ann"))
+    item.refresh_from_db()
+    actions.decide(
+        item_id=item.pk, version=item.version, user=moderator("ben"), action=Decision.Action.APPROVE
+    )
+    for _ in range(3):
+        with page.expect_response("**/presence/"):
+            page.clock.run_for(8_100)
+    notices = page.locator("#centre [role=alert]")
+    expect(notices).to_have_count(1)
+    expect(notices).to_contain_text("View only. Already handled by ben")
+    expect(page.locator(".lease")).to_be_hidden()
+
+
+@pytest.mark.parametrize("path", ["", "bulk/", "bulk/?label=insult", "search/?q=idiot", "policies/"])
+def test_long_community_name_fits_a_phone(policy: Policy, visit: Callable[..., Visit], path: str) -> None:
+    create_item(COMMENTS[0], community="a long name of a community " * 3 + "x" * 19)
+    page = visit(f"{CONSOLE}{path}", user=moderator("lea", "lead"), width=390).page
+    assert overflow(page) <= 0

@@ -12,6 +12,7 @@ from apps.accounts.models import User
 from apps.moderation import actions as moderation
 from apps.moderation.models import Appeal, Decision, Policy, PolicyRule
 from apps.moderation.webhooks import appeal_token
+from apps.predictions import actions as predictions
 from apps.predictions.models import Feedback, Prediction
 from apps.registry.models import ModelVersion
 from toxicmod.testing.browser import APPEARANCES, Visit, assert_sound, overflow
@@ -350,3 +351,26 @@ def test_header_links_for_staff(visit: Open, policy: Policy, admin_user: User, s
     )
     expect(page.get_by_role("link", name="MLflow")).to_have_attribute("href", "https://mlflow.example.org")
     expect(page.get_by_role("link", name="Sign in")).to_have_count(0)
+
+
+def test_double_click_stores_the_comment_once(
+    visit: Open, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = predictions.score
+
+    def score_slowly(**options: Any) -> Any:
+        time.sleep(1)
+        return score(**options)
+
+    monkeypatch.setattr(predictions, "score", score_slowly)
+    page = visit("/").page
+    page.fill("#id_text", TOXIC_COMMENT)
+    page.check("text=Save my text")
+    box = page.locator("button[form=try]").bounding_box()
+    assert box is not None
+    page.mouse.dblclick(box["x"] + 20, box["y"] + 10, delay=150)
+    page.wait_for_url("**/r/*")
+    page.wait_for_timeout(1_500)
+    assert Prediction.objects.filter(text=TOXIC_COMMENT).count() == 1
+    page.go_back()
+    expect(page.get_by_role("button", name="Check comment")).to_be_enabled()

@@ -88,9 +88,11 @@ def test_signing_secret_create_test_and_rotate(
     page.get_by_role("button", name="Rotate secret").dblclick()
     expect(page.locator(".secret").or_(page.get_by_text("A rotation is in progress"))).to_be_visible()
     page.goto(f"{WEBHOOKS}signing/{platform_key.pk}/")
-    expect(page.get_by_role("button", name="End now")).to_have_count(2)
+    expect(page.locator("summary", has_text="End now")).to_have_count(2)
     assert SigningKey.objects.active().count() == 2
-    page.get_by_role("button", name="End now").last.click()
+    page.locator("summary", has_text="End now").last.click()
+    page.get_by_label("I understand that this cannot be undone").last.check()
+    page.get_by_role("button", name="End the old secret").click()
     expect(page.get_by_role("button", name="Rotate secret")).to_be_visible()
     for summary in page.locator(".example summary").all():
         summary.click()

@@ -1,13 +1,17 @@
 """Signing in with a code besides the password."""
 
 import re
+from datetime import timedelta
 from typing import NamedTuple
 
 import pytest
+import time_machine
 from django.test import Client
+from django.utils import timezone
 from django_otp.oath import totp
 from pytest_django import Settings
 
+from apps.accounts import sign_in as accounts_sign_in
 from apps.accounts import two_factor
 from apps.accounts.exceptions import TwoFactorError
 from apps.accounts.models import User
@@ -15,6 +19,7 @@ from apps.accounts.models import User
 pytestmark = pytest.mark.django_db
 
 PAGE, LOGIN = "/admin/two-factor/", "/admin/login/?next=/admin/password_change/"
+OVER = "The time to enter the code is over. Enter your username and password again."
 
 
 @pytest.fixture
@@ -67,6 +72,72 @@ def test_sign_in_requires_unused_code(enrolled: Enrolled) -> None:
     assert sign_in(enrolled.next) == (True, "")
     assert sign_in(enrolled.next) == (False, "This code is wrong or was used before. Enter the next one.")
     assert not sign_in(enrolled.next, password="wrong")[0]
+
+
+@pytest.fixture
+def password_step(enrolled: Enrolled) -> Client:
+    """A browser in which the user has entered the password."""
+    two_factor.TOTPDevice.objects.update(throttling_failure_count=0)
+    client = Client()
+    html = client.post(LOGIN, {"username": "mia", "password": "correct horse battery"}).text
+    assert 'name="code"' in html
+    assert "correct horse battery" not in html
+    assert 'name="password"' not in html
+    return client
+
+
+def send_code(client: Client, code: str, username: str = "mia") -> tuple[bool, str]:
+    """Return whether the second step succeeded, and the page's error message."""
+    response = client.post(LOGIN, {"username": username, "code": code})
+    message = re.search(r'role="alert">(.*?)</p>', response.text)
+    return response.status_code == 302, message[1] if message else ""
+
+
+def test_code_step_accepts_code_without_password(
+    password_step: Client, enrolled: Enrolled, user: User
+) -> None:
+    assert send_code(password_step, "") == (False, "Enter the code from your app, or a recovery code.")
+    assert send_code(password_step, enrolled.next) == (True, "")
+    assert password_step.session["_auth_user_id"] == str(user.pk)
+    assert "pending_sign_in" not in password_step.session
+    assert send_code(Client(), enrolled.recovery[0]) == (False, OVER)
+
+
+def test_code_step_rejects_and_counts_wrong_codes(
+    password_step: Client, enrolled: Enrolled, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures: list[str] = []
+    monkeypatch.setattr(accounts_sign_in, "record_failure", lambda request, name: failures.append(name))
+    wrong = f"{(int(enrolled.next) + 1) % 10**6:06d}"
+    assert "This code is wrong" in send_code(password_step, wrong)[1]
+    assert "Too many wrong codes" in send_code(password_step, enrolled.next)[1]
+    assert failures == ["mia", "mia"]
+    two_factor.TOTPDevice.objects.update(throttling_failure_count=0)
+    for number in range(settings.AXES_FAILURE_LIMIT + 1):
+        Client().post(LOGIN, {"username": "mia", "password": f"wrong {number}"})
+    assert password_step.post(LOGIN, {"username": "mia", "code": enrolled.next}).status_code == 429
+
+
+def test_code_step_expires(password_step: Client, enrolled: Enrolled, user: User) -> None:
+    with time_machine.travel(timezone.now() + timedelta(minutes=6), tick=False):
+        assert send_code(password_step, enrolled.recovery[0]) == (False, OVER)
+    assert 'name="password"' in password_step.post(LOGIN, {"username": "ben", "code": "1"}).text
+    user.set_password("another horse battery")
+    user.save()
+    assert send_code(password_step, enrolled.recovery[0]) == (False, OVER)
+
+
+def test_code_step_belongs_to_one_user(password_step: Client, enrolled: Enrolled) -> None:
+    ben = User.objects.create_user("ben", password="correct horse battery", is_staff=True)
+    assert send_code(password_step, enrolled.recovery[0], username="ben") == (False, OVER)
+    device = two_factor.StaticDevice.objects.create(user=ben, name="Recovery codes")
+    two_factor.TOTPDevice.objects.create(user=ben, name="App")
+    device.token_set.create(token="bens-code")
+    password_step.post(LOGIN, {"username": "ben", "password": "correct horse battery"})
+    assert send_code(password_step, enrolled.recovery[0]) == (False, OVER), "ben's password was the last one"
+    assert send_code(password_step, "bens-code", username="ben") == (True, "")
+    assert password_step.session["_auth_user_id"] == str(ben.pk)
+    assert send_code(password_step, enrolled.recovery[0]) == (False, OVER)
 
 
 def test_sign_in_after_wrong_codes_rejects_correct_code(enrolled: Enrolled) -> None:

@@ -355,3 +355,21 @@ def test_request_that_is_no_object_is_named(platform: Caller) -> None:
     feedback = {"prediction_id": str(uuid4()), "is_right": False, "labels": ["toxic"]}
     problem = platform.post("feedback", feedback, 400)
     assert "This must be a JSON object with true or false for each label." in str(problem)
+
+
+def test_comment_in_language_that_is_not_scored_has_no_label(platform: Caller, as_ann: Caller) -> None:
+    Policy.objects.update(review_other_languages=True)
+    held = platform.post("moderate", {"text": "ขอบคุณมากครับ สำหรับความช่วยเหลือทั้งหมด threat=0.04"})
+    assert (held["outcome"], held["confidence"]) == ("human_review", 0.0)
+    assert held["reasons"] == [
+        {
+            "label": "",
+            "title": "Language",
+            "reason": "The model does not score comments in this language.",
+            "probability": 0.0,
+            "threshold": 0.0,
+        }
+    ]
+    (item,) = as_ann.get("moderation/queue")["results"]
+    assert (item["label"], item["score"]) == (None, None)
+    assert item["priority_explanation"] == "Language not scored"

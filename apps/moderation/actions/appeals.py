@@ -41,6 +41,9 @@ def appeal_for(*, decision_id: int, api_key: APIKey, text: str = "") -> Appeal:
 def _appeal(decision: Decision | None, text: str) -> Appeal:
     if decision is None:
         raise ModerationError("There is no such decision.")
+    # A concurrent decision on one of the comment's items commits first, or sees the appeal.
+    items = QueueItem.objects.filter(submission=decision.submission_id).order_by("pk")
+    list(items.select_for_update().values_list("pk"))
     rejection, existing = selectors.appeal_state(decision)
     if decision.action != Decision.Action.REJECT or rejection is None:
         raise ModerationError("Only a rejection that is in force can be appealed.")

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypedDict, Unpack
 
 from django.db import transaction
+from django.db.models import F
 from django.utils import timezone
 
 from apps.accounts.models import APIKey, User
@@ -37,7 +38,7 @@ from apps.moderation.models import (
     QueueItemQuerySet,
     Strike,
 )
-from apps.moderation.permissions import decidable_by
+from apps.moderation.permissions import decidable_by, decided_before
 from apps.predictions.models import pack_labels
 
 UNDO = timedelta(seconds=10)
@@ -197,7 +198,26 @@ def _apply_decision(item: QueueItem, decision: Decision, previous: Decision | No
             resolved_at=decision.created_at,
         )
         return _create_delivery(decision, Delivery.Event.APPEAL)
+    if decision.action == Decision.Action.APPROVE and _overturn_open_appeal(decision):
+        return _create_delivery(decision, Delivery.Event.APPEAL)
     return _create_delivery(decision, Delivery.Event.DECIDED) if is_change else None
+
+
+def _overturn_open_appeal(decision: Decision) -> bool:
+    """Close the comment's open appeal, because an approval on another item overturns the rejection."""
+    withdraw(QueueItem.objects.filter(submission=decision.submission_id, kind=QueueItem.Kind.APPEAL))
+    appeals = Appeal.objects.filter(item__submission=decision.submission_id, status=Appeal.Status.OPEN)
+    closed = appeals.update(
+        status=Appeal.Status.OVERTURNED, outcome=decision, resolved_at=decision.created_at
+    )
+    return closed > 0
+
+
+def _reopen_appeal(decision: Decision) -> None:
+    """Reopen the appeal that the undone decision closed, and its item if that was withdrawn."""
+    items = QueueItem.objects.filter(appeal__outcome=decision, status=QueueItem.Status.WITHDRAWN)
+    items.update(status=QueueItem.Status.OPEN, version=F("version") + 1)
+    Appeal.objects.filter(outcome=decision).update(status=Appeal.Status.OPEN, outcome=None, resolved_at=None)
 
 
 def add_strikes(decision: Decision) -> None:
@@ -243,7 +263,7 @@ def undo(
     """Undo a decision: append its reversal and reopen the item.
 
     If the comment has been edited since, the item is withdrawn instead, because nobody needs to review the
-    old text; an appeal is reopened even so.
+    old text; an appeal is reopened even so, also one that the decision closed from another item.
 
     Within ten seconds the platform gets no webhook; later it gets a correction.
 
@@ -276,7 +296,9 @@ def undo(
         applied_from=applied_from,
     )
     now = reversal.created_at
-    is_withdrawn = item.kind != QueueItem.Kind.APPEAL and item.submission.is_replaced
+    is_withdrawn = item.status == QueueItem.Status.WITHDRAWN or (
+        item.kind != QueueItem.Kind.APPEAL and item.submission.is_replaced
+    )
     item.status = QueueItem.Status.WITHDRAWN if is_withdrawn else QueueItem.Status.OPEN
     item.decided_at = None
     if decision.action == Decision.Action.ESCALATE:
@@ -284,14 +306,14 @@ def undo(
     may_lease = (
         lease
         and not is_withdrawn
-        and item.excluded_reviewer_id != user.pk
+        and not QueueItem.objects.filter(decided_before(user), pk=item.pk).exists()
         and (item.queue != Queue.ESCALATED or user.has_perm("moderation.decide_escalated"))
     )
     item.lease_by, item.lease_until = (user, now + LEASE) if may_lease else (None, None)
     item.version += 1
     item.save()
     withdraw(QueueItem.objects.filter(original=item))
-    Appeal.objects.filter(outcome=decision).update(status=Appeal.Status.OPEN, outcome=None, resolved_at=None)
+    _reopen_appeal(decision)
     delivery = None
     if decision.action in _FINAL and not item.is_blind:
         _update_strikes(item, now)

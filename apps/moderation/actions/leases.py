@@ -47,6 +47,8 @@ def _require_open(item: QueueItem, user: User, now: datetime) -> None:
     if item.status == QueueItem.Status.OPEN:
         return
     last = item.last_decision()
+    if item.status == QueueItem.Status.WITHDRAWN and item.kind == QueueItem.Kind.APPEAL:
+        raise StaleError("This appeal is closed: another decision overturned the rejection.", item)
     if item.status == QueueItem.Status.WITHDRAWN and item.submission.is_replaced:
         raise StaleError("This item was withdrawn: the comment has been edited since.", item)
     if last is None or item.status == QueueItem.Status.WITHDRAWN:

@@ -26,6 +26,7 @@ def enqueue_item(
     """Put a comment into the queue, in the cluster of the most similar open item.
 
     Args:
+        label: empty if the language of the comment is not scored.
         chance: the probability with which a comment like it is sampled for review.
         selection_reason: of an item for active learning only.
         excluded_reviewer: the user who must not decide it.
@@ -44,7 +45,7 @@ def enqueue_item(
         kind=kind,
         selection_reason=selection_reason,
         label=label,
-        score=probabilities[label],
+        score=probabilities.get(label, 0.0),
         sampling_chance=chance,
         cluster=_cluster(submission.community, normalised, first, second),
         minhash_a=first,

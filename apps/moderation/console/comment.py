@@ -70,9 +70,9 @@ def escape_text(text: str) -> SafeString:
 
 
 def render(item: QueueItem) -> RenderedComment:
-    """Return the item's comment. In a blind review no term is highlighted."""
+    """Return the comment. Terms are not highlighted for a blind review or a language without scores."""
     text = item.submission.text
-    if item.is_blind:
+    if item.is_blind or item.is_language_unscored:
         return RenderedComment(escape_text(text), [], None)
     try:
         served = serving.current()

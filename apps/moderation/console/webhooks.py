@@ -168,8 +168,10 @@ def rotate_signing_key(request: HttpRequest, pk: int) -> HttpResponse:
 
 @console_view("POST")
 def end_signing_key(request: HttpRequest, pk: int, key_id: str) -> HttpResponse:
-    """Deactivate one of two active secrets."""
+    """Deactivate one of two active secrets, if the user has confirmed it."""
     api_key, user = _api_key_and_user(request, pk)
+    if "confirmed" not in request.POST:
+        raise WebhookError("Confirm on the page of the secrets that this one ends. Nothing was changed.")
     signing_actions.end_signing_key(api_key=api_key, key_id=key_id, actor=user)
     return redirect("admin:moderation_signing", pk)
 

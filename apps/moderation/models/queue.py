@@ -277,9 +277,10 @@ class QueueItem(models.Model):
                 parts.append("example comment")
         if not self.is_blind:
             parts.append(self.assessment)
-            if self.severity >= MIN_SEVERE:
+            is_scored = not self.is_language_unscored
+            if is_scored and self.severity >= MIN_SEVERE:
                 parts.append("high severity")
-            if self.uncertainty >= 0.8:
+            if is_scored and self.uncertainty >= 0.8:
                 parts.append("close to a threshold")
             if self.author_risk > 0:
                 parts.append("its author has strikes")
@@ -298,7 +299,9 @@ class QueueItem(models.Model):
 
     @property
     def assessment(self) -> str:
-        """The model's result: the item's label with its probability, or that no label is likely."""
+        """The item's label with its probability, or why there is none."""
+        if self.is_language_unscored:
+            return "language not scored"
         if self.is_unlikely:
             label, score = max(self.prediction.probabilities.items(), key=lambda pair: pair[1])
             share = "under 1%" if score < 0.01 else f"{score:.0%}"
@@ -306,6 +309,11 @@ class QueueItem(models.Model):
         return (
             f"{'likely' if self.score >= 0.5 else 'possibly'} {self.get_label_display()} ({self.score:.0%})"
         )
+
+    @property
+    def is_language_unscored(self) -> bool:
+        """Whether the policy held the comment because the model does not score its language."""
+        return self.submission.is_language_unscored
 
     @property
     def is_unlikely(self) -> bool:

@@ -135,8 +135,13 @@ class Submission(AppendOnly):
         return self.previous.text
 
     @property
+    def is_language_unscored(self) -> bool:
+        """Whether the policy held the comment because the model does not score its language."""
+        return bool(self.reasons) and not self.reasons[0]["label"]
+
+    @property
     def confidence(self) -> float:
-        """The calibrated probability that the outcome is right."""
+        """The calibrated probability that the outcome is right; 0 if the language is not scored."""
         if self.reasons:
             return self.reasons[0]["probability"]
         return 1 - max(self.prediction.probabilities.values())

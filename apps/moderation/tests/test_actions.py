@@ -9,8 +9,10 @@ from django.core.exceptions import PermissionDenied
 from django.utils import timezone
 
 from apps.accounts.models import APIKey, User
-from apps.moderation import actions
+from apps.classifier.labels import LABELS
+from apps.moderation import actions, webhooks
 from apps.moderation.exceptions import ModerationError, StaleError
+from apps.moderation.exports import statement_of_reasons
 from apps.moderation.models import (
     Decision,
     Delivery,
@@ -20,6 +22,7 @@ from apps.moderation.models import (
     Strike,
     Submission,
 )
+from apps.moderation.statistics import histogram
 from apps.predictions.models import Prediction
 from apps.registry.models import ModelVersion
 from toxicmod.testing.factories import create_queue_item, decide_item, restrict_to_communities
@@ -95,6 +98,38 @@ def test_moderate_holds_languages_that_the_model_does_not_score(
     assert result.submission.outcome == outcome
     titles = [reason["title"] for reason in result.submission.reasons]
     assert (titles == ["Language"]) == (outcome == "human_review")
+
+
+def test_comment_in_language_that_is_not_scored_has_no_label(
+    model: ModelVersion, policy: Policy, lea: User, platform_key: APIKey
+) -> None:
+    Policy.objects.update(review_other_languages=True)
+    result = actions.moderate(
+        text=f"{GREEK} threat=0.99", api_key=platform_key, callback_url="https://platform.example/hook"
+    )
+    assert result.submission.reasons == [
+        {
+            "label": "",
+            "title": "Language",
+            "reason": "The model does not score comments in this language.",
+            "probability": 0.0,
+            "threshold": 0.0,
+        }
+    ]
+    assert result.submission.confidence == 0
+    item = result.item
+    assert item is not None
+    assert (item.label, item.score) == ("", 0.0)
+    assert item.priority_explanation == "Language not scored"
+    for label in LABELS:
+        assert not actions.select_items({"label": label}).exists()
+        assert sum(histogram(user=lea, label=label)) == 0
+    decided = decide_item(item, lea, rule=item.policy.rules.get(label="threat"))
+    assert decided.delivery is not None
+    assert decided.delivery.payload["outcome"] == "reject"
+    assert "Estimated probability" not in statement_of_reasons(decided.decision)["decision_facts"]
+    appeal = actions.appeal(token=webhooks.appeal_token(decided.decision))
+    assert appeal.item.priority_explanation == "The author appeals · language not scored"
 
 
 def test_moderate_without_policy_stores_nothing(model: ModelVersion) -> None:

@@ -4,11 +4,14 @@ from collections.abc import Callable
 
 import pytest
 from django.core.exceptions import PermissionDenied
+from django.utils import timezone
 
 from apps.accounts.models import APIKey, User
 from apps.moderation import actions, selectors, statistics, webhooks
-from apps.moderation.exceptions import ModerationError
-from apps.moderation.models import Decision, Policy, QueueItem
+from apps.moderation.availability import unavailable_reason
+from apps.moderation.exceptions import ModerationError, StaleError
+from apps.moderation.models import Appeal, Decision, Policy, QueueItem
+from apps.moderation.permissions import decidable_by
 from apps.registry.models import ModelVersion
 from toxicmod.testing.factories import create_queue_item, decide_item
 
@@ -118,3 +121,84 @@ def test_upheld_rejection_is_appealed_once(item: QueueItem, ann: User, lea: User
     for decision in (first, upheld):
         with pytest.raises(ModerationError, match="already"):
             actions.appeal(token=webhooks.appeal_token(decision))
+
+
+@pytest.fixture
+def audited_appeal(model: ModelVersion, policy: Policy, platform_key: APIKey) -> tuple[Appeal, QueueItem]:
+    """An appeal of an automatic rejection that is in the audit as well, and the item of the audit."""
+    Policy.objects.update(reject_audit_share=1)
+    result = actions.moderate(
+        text="threat=0.99", api_key=platform_key, callback_url="https://platform.example/hook"
+    )
+    assert result.item is not None
+    decision = result.submission.decisions.get()
+    return actions.appeal(token=webhooks.appeal_token(decision), text="A quotation."), result.item
+
+
+def test_other_decision_overturns_open_appeal(
+    audited_appeal: tuple[Appeal, QueueItem], lea: User, person: Callable[..., User]
+) -> None:
+    appeal, audit = audited_appeal
+    actions.claim(item_id=appeal.item_id, user=person("leo", "lead"))
+    result = decide_item(audit, lea, "approve")
+    appeal.refresh_from_db()
+    assert (appeal.status, appeal.outcome) == ("overturned", result.decision)
+    assert appeal.resolved_at == result.decision.created_at
+    assert (appeal.item.status, appeal.item.lease_by) == ("withdrawn", None)
+    assert result.delivery is not None
+    assert (result.delivery.event, result.delivery.payload["outcome"]) == ("appeal.resolved", "approve")
+    with pytest.raises(StaleError, match="another decision overturned the rejection"):
+        actions.claim(item_id=appeal.item_id, user=person("lia", "lead"))
+    actions.undo(decision_id=result.decision.pk, user=lea)
+    appeal.refresh_from_db()
+    assert (appeal.status, appeal.outcome, appeal.resolved_at) == ("open", None, None)
+    assert (appeal.item.status, appeal.item.lease_by) == ("open", None)
+    decide_item(appeal.item, lea, "approve")
+    appeal.refresh_from_db()
+    assert appeal.status == "overturned"
+
+
+def test_other_decision_that_confirms_leaves_appeal_open(
+    audited_appeal: tuple[Appeal, QueueItem], lea: User
+) -> None:
+    appeal, audit = audited_appeal
+    decide_item(audit, lea)
+    appeal.refresh_from_db()
+    assert (appeal.status, appeal.item.status) == ("open", "open")
+
+
+def test_undo_of_escalation_leaves_withdrawn_item_closed(
+    audited_appeal: tuple[Appeal, QueueItem], item: QueueItem, ann: User, lea: User
+) -> None:
+    appeal, audit = audited_appeal
+    escalation = decide_item(appeal.item, lea, "escalate").decision
+    decide_item(audit, lea, "approve")
+    with pytest.raises(StaleError, match="decided the comment again"):
+        actions.undo(decision_id=escalation.pk, user=lea)
+    Policy.objects.update(second_review_share=1)
+    item.policy.refresh_from_db()
+    first = decide_item(item, ann).decision
+    second = QueueItem.objects.get(kind="second")
+    escalation = decide_item(second, lea, "escalate").decision
+    actions.appeal(token=webhooks.appeal_token(first))
+    assert actions.undo(decision_id=escalation.pk, user=lea).item.status == "withdrawn"
+
+
+def test_appeal_excludes_everyone_who_decided_the_comment(
+    audited_appeal: tuple[Appeal, QueueItem], lea: User, person: Callable[..., User]
+) -> None:
+    appeal, audit = audited_appeal
+    confirmed = decide_item(audit, lea).decision
+    assert not decidable_by(lea).filter(pk=appeal.item_id).exists()
+    reasons = QueueItem.objects.annotate(reason=unavailable_reason(lea, timezone.now()))
+    assert reasons.get(pk=appeal.item_id).reason == "decided_first"
+    with pytest.raises(PermissionDenied, match="decided it before"):
+        actions.claim(item_id=appeal.item_id, user=lea)
+    leo = person("leo", "lead")
+    upheld = decide_item(appeal.item, leo).decision
+    assert actions.undo(decision_id=upheld.pk, user=lea).item.lease_by is None
+    assert decide_item(appeal.item, leo).decision.action == "reject"
+    actions.undo(decision_id=Decision.objects.human().in_force().order_by("-pk")[0].pk, user=leo)
+    actions.release(item_id=appeal.item_id, user=leo)
+    actions.undo(decision_id=confirmed.pk, user=lea)
+    assert decidable_by(lea).filter(pk=appeal.item_id).exists()

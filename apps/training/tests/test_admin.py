@@ -24,7 +24,12 @@ from apps.training.actions import evaluation, runs
 from apps.training.actions.rollout import CANARY_CHECK
 from apps.training.actions.runs import HEARTBEAT_TIMEOUT
 from apps.training.models import Dataset, GateReport, TrainingRun
-from toxicmod.testing.factories import create_queue_item
+from toxicmod.testing.factories import (
+    create_queue_item,
+    promote_version,
+    register_copy,
+    restrict_to_communities,
+)
 
 pytestmark = pytest.mark.django_db
 RUNS = "/admin/training/trainingrun/"
@@ -377,3 +382,34 @@ def test_times_end_without_full_stop(
     assert Template("{{ moment }}.").render(Context({"moment": moment})) == "2026-11-29 13:02."
     canary = registry.start_canary(version=equal_version, share=0.1, reason="a trial", actor=SYSTEM)
     assert f"since {canary.created_at:%Y-%m-%d %H:%M} UTC. " in staff("lead").get(CHALLENGER).text
+
+
+@pytest.mark.parametrize("role", ["lead", "engineer"])
+def test_user_of_one_community_cannot_change_model(
+    staff: Callable[[str], Client], champion: ModelVersion, role: str
+) -> None:
+    promote_version(register_copy(champion))
+    challenger = register_copy(champion, "newer")
+    client = staff(role)
+    user = User.objects.get(username=f"some {role}")
+    restrict_to_communities(user, "alpha")
+    before = Promotion.objects.count()
+    rollout = {"reason": "faster", "share": 5, "force": "on"}
+    for path, data in {
+        CHALLENGER: rollout | {"promote": "1"},
+        f"{CHALLENGER}?": rollout | {"canary": "1"},
+        f"{RUNS}roll-back/": {"reason": "slower"},
+    }.items():
+        html = client.get(path).text
+        assert registry.ALL_COMMUNITIES in html
+        for button in ("Start canary", 'name="promote"', 'name="reason"'):
+            assert button not in html
+        assert client.post(path, data).status_code == 403
+    gates = [{"name": "mean ROC-AUC", "figure": 0.99, "bound": 0.95, "passed": True}]
+    Canary.objects.create(version=challenger, champion=champion, share=0.1, gates=gates)
+    html = client.get(CHALLENGER).text
+    assert registry.ALL_COMMUNITIES in html
+    assert "Stop canary" not in html
+    assert client.post(CHALLENGER, {"reason": "slower", "withdraw": "1"}).status_code == 403
+    assert Promotion.objects.count() == before
+    assert Canary.objects.running() is not None

@@ -58,7 +58,7 @@ class ModerateRequest(StrictSerializer):
 
 
 class ReasonResult(serializers.Serializer):
-    label = serializers.CharField()
+    label = serializers.CharField(help_text="Empty if the model does not score the comment's language.")
     title = serializers.CharField()
     reason = serializers.CharField(help_text="The explanation for the author.")
     probability = serializers.FloatField()
@@ -92,7 +92,11 @@ class QueueQuery(StrictSerializer):
 
 
 class QueueItemResult(serializers.ModelSerializer):
-    """A queue item. In a blind second review, the fields that could bias the moderator are null."""
+    """A queue item.
+
+    In a blind second review, the fields that could bias the moderator are null. The label and the score are
+    null as well if the model does not score the comment's language.
+    """
 
     queue = serializers.CharField()
     label = serializers.SerializerMethodField()
@@ -135,10 +139,10 @@ class QueueItemResult(serializers.ModelSerializer):
         return item.explain_priority(self.context["user"])
 
     def get_label(self, item: QueueItem) -> str | None:
-        return None if item.is_blind else item.label
+        return None if item.is_blind else item.label or None
 
     def get_score(self, item: QueueItem) -> float | None:
-        return None if item.is_blind else item.score
+        return None if item.is_blind or not item.label else item.score
 
     def get_probabilities(self, item: QueueItem) -> dict[str, float] | None:
         return None if item.is_blind else item.prediction.probabilities

@@ -20,6 +20,7 @@ from apps.moderation.models import (
     QueueItem,
     Skip,
 )
+from apps.registry.models import ModelVersion
 from toxicmod.testing.console import FETCH, console_url, decision_form, staff_client
 from toxicmod.testing.factories import HOSTILE_TEXT, create_queue_item, decide_item, restrict_to_communities
 
@@ -703,3 +704,18 @@ def test_views_counts_what_the_user_sees_after_a_claim(
     assert counts() == ["0", "1"]
     actions.claim(item_id=item.pk, user=ann)
     assert counts("mine") == ["1", "1"], "the cached counts are outdated"
+
+
+def test_console_names_a_language_that_is_not_scored(
+    lead_client: Client, model: ModelVersion, policy: Policy
+) -> None:
+    Policy.objects.update(review_other_languages=True)
+    item = create_queue_item("ขอบคุณมากครับ สำหรับความช่วยเหลือทั้งหมด threat=0.04")
+    html = lead_client.get(console_url("item", item.pk)).text
+    assert "Review: language not scored" in html
+    assert '<span class="chip explanation">Language not scored</span>' in html
+    assert "language not scored</span>" in html.split('id="next-title"')[1]
+    assert "do not rely on the bars" in html
+    assert "ossibly threat" not in html
+    assert "<mark>" not in html
+    assert lead_client.get(console_url("search", q=str(item.submission_id))).status_code == 302

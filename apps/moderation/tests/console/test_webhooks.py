@@ -119,15 +119,16 @@ def test_rotate_and_end_signing_key(platform_key: APIKey, administrator_client: 
     second_click = administrator_client.post(rotate, {"overlap_hours": "1"})
     assert second_click.status_code == 422
     assert "A rotation is in progress" in second_click.content.decode()
-    assert (
-        administrator_client.post(console_url("end_signing_key", platform_key.pk, old.key_id)).status_code
-        == 302
-    )
+    assert "This is the old secret." in html
+    assert "This is the new secret.</b> The rotation is cancelled" in html
+    end = console_url("end_signing_key", platform_key.pk, old.key_id)
+    unconfirmed = administrator_client.post(end)
+    assert unconfirmed.status_code == 422
+    assert "Nothing was changed" in unconfirmed.content.decode()
+    assert SigningKey.objects.active().count() == 2
+    assert administrator_client.post(end, {"confirmed": "on"}).status_code == 302
     assert "Rotate secret" in administrator_client.get(page).content.decode()
-    assert (
-        administrator_client.post(console_url("end_signing_key", platform_key.pk, old.key_id)).status_code
-        == 422
-    )
+    assert administrator_client.post(end, {"confirmed": "on"}).status_code == 422
     assert administrator_client.post(rotate, {"overlap_hours": "721"}).status_code == 422
     assert administrator_client.get(console_url("signing", 0)).status_code == 404
 
