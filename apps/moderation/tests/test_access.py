@@ -94,7 +94,7 @@ def test_user_admin_offers_existing_communities(
     html = admin_client.get(reverse("admin:accounts_user_change", args=[new.pk])).content.decode()
     for option in ('value="=news"', 'value="=music"', 'value="=">(no community)', 'name="all_communities"'):
         assert option in html
-    assert b"Select a valid choice" in change_user(admin_client, new, "=nwes").content
+    assert "There is no community “nwes”." in change_user(admin_client, new, "=nwes").content.decode()
     assert b"Please correct the duplicate" in change_user(admin_client, new, "=news", "=news").content
     assert not CommunityAccess.objects.exists()
     assert change_user(admin_client, new, "=news", "=").status_code == 302

@@ -35,6 +35,7 @@ class Migration(migrations.Migration):
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
             ],
             options={
+                'verbose_name': 'data set',
                 'ordering': ('-created_at', '-pk'),
                 'constraints': [models.UniqueConstraint(fields=('name', 'version'), name='training_dataset_version'), models.UniqueConstraint(fields=('name', 'sha256'), name='training_dataset_once'), models.CheckConstraint(condition=models.Q(('natural_rate', None), models.Q(('natural_rate__gt', 0), ('natural_rate__lt', 1)), _connector='OR'), name='training_dataset_natural_rate', violation_error_message='The natural rate must be above 0 and below 1.')],
             },

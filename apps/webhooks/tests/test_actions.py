@@ -141,7 +141,7 @@ def test_webhook_keys_command(
     for args, message in [
         (["test", "--test", receiver.url], "404 Not Found"),
         (["test", "--end", key_id], "no active signing secret"),
-        (["test", "--rotate", "--overlap", "1000"], "0 to 720 hours"),
+        (["test", "--rotate", "--overlap", "1000"], "from 0.0 to 720.0"),
         (["nobody", "--rotate"], "no active API key nobody"),
         (["--rotate"], "Name the platform"),
     ]:
