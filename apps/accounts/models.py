@@ -84,7 +84,7 @@ class APIKey(models.Model):
             MinValueValidator(
                 1, "Allow at least one request a minute; to reject all requests, revoke the key."
             ),
-            MaxValueValidator(1_000_000, "Enter at most 1,000,000 requests a minute."),
+            MaxValueValidator(1_000_000_000, "Enter at most 1,000,000,000 requests a minute."),
         ],
         help_text="Requests a minute.",
     )

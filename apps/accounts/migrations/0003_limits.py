@@ -14,6 +14,6 @@ class Migration(migrations.Migration):
         migrations.AlterField(
             model_name='apikey',
             name='rate_per_minute',
-            field=models.PositiveIntegerField(default=6000, help_text='Requests a minute.', validators=[django.core.validators.MinValueValidator(1, 'Allow at least one request a minute; to reject all requests, revoke the key.'), django.core.validators.MaxValueValidator(1000000, 'Enter at most 1,000,000 requests a minute.')]),
+            field=models.PositiveIntegerField(default=6000, help_text='Requests a minute.', validators=[django.core.validators.MinValueValidator(1, 'Allow at least one request a minute; to reject all requests, revoke the key.'), django.core.validators.MaxValueValidator(1000000000, 'Enter at most 1,000,000,000 requests a minute.')]),
         ),
     ]
