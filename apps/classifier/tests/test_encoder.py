@@ -215,6 +215,22 @@ def test_format_is_3_only_with_an_encoder(artifact: Artifact, fitted: TwoLevelMo
     assert json.loads(fitted.artifact(name="test").manifest)["format_version"] == 1
 
 
+@pytest.mark.parametrize(("words", "times"), [(5, 2), (100, 1)])
+def test_obfuscated_text_is_read_twice_unless_it_is_long(
+    reader: Encoder, monkeypatch: pytest.MonkeyPatch, words: int, times: int
+) -> None:
+    read: list[str] = []
+
+    def record(text: str) -> np.ndarray:
+        read.append(text)
+        return np.zeros(len(LABELS))
+
+    monkeypatch.setattr(reader, "_read", record)
+    reader.logits(["y0u stup1d 1diot " * words])
+    assert len(read) == times
+    assert "you stupid idiot" in read[-1]
+
+
 def test_fit_head_without_data_counts_both_levels_half() -> None:
     empty = np.zeros((0, len(LABELS)))
     head = fit_head("0", empty, empty, empty.astype(np.int8), np.zeros(0), np.zeros(0), TrainingConfig())
