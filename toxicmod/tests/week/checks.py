@@ -677,7 +677,9 @@ class Day:
                 _close(_first(shown, "Mean time"), row.seconds),
             )  # fmt: skip
             rate = percent(row.overturned / row.kept if row.kept else None, 1)
-            self.findings.equal(page, "overturned", _first(shown, "Overturned"), f"{rate} {row.overturned}")
+            decisions = "decision" if row.overturned == 1 else "decisions"
+            overturned = f"{rate} {row.overturned} {decisions}"
+            self.findings.equal(page, "overturned", _first(shown, "Overturned"), overturned)
             severe = self.one(
                 "SELECT count(DISTINCT i.id) FROM moderation_decision d"
                 " JOIN accounts_user u ON u.id = d.by_id"
