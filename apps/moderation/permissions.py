@@ -139,6 +139,11 @@ def decided_before(user: User) -> Q:
     return Q(excluded_reviewer=user) | Q(kind=QueueItem.Kind.APPEAL) & Q(Exists(on_other_items))
 
 
+def has_decided_before(user: User, item: QueueItem) -> bool:
+    """Return whether another moderator has to decide the item, see `decided_before`."""
+    return QueueItem.objects.filter(decided_before(user), pk=item.pk).exists()
+
+
 def decidable_by(user: User, items: QueueItemQuerySet | None = None) -> QueueItemQuerySet:
     """Return the items that the user may decide: the policy allows it, and the user has not decided before.
 
@@ -159,7 +164,7 @@ def require_item(user: User, item: QueueItem) -> None:
         PermissionDeniedError: the item is not among those of `decidable_by`; the message says why.
     """
     require(user, "moderation.decide_queueitem", community=item.community)
-    if QueueItem.objects.filter(decided_before(user), pk=item.pk).exists():
+    if has_decided_before(user, item):
         raise PermissionDeniedError("Another moderator has to decide this: you decided it before.")
     if item.queue in LEAD_QUEUES and not user.has_perm("moderation.decide_escalated"):
         raise PermissionDeniedError("Only a lead can decide appeals and escalated items.")

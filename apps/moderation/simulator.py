@@ -50,7 +50,13 @@ class Simulation:
 
 
 class _Traffic(NamedTuple):
-    """The newest comments: float32 (n, 6) probabilities, bool (n,) languages, and the days that they span."""
+    """The newest comments.
+
+    Attributes:
+        probabilities: float32 (n, 6).
+        is_scorable: bool (n,), whether the model scores the comment's language.
+        days: the time that the comments span.
+    """
 
     probabilities: np.ndarray
     is_scorable: np.ndarray
@@ -92,16 +98,17 @@ def _scores(rows: Sequence[tuple[Any, ...]]) -> tuple[np.ndarray, np.ndarray]:
     Args:
         rows: (n,) the probabilities, and the text where the language counts. The text may be None.
     """
-    can_score = serving.current().scorer.can_score
     count = len(LABELS)
-    return (
-        np.array([row[:count] for row in rows], np.float32).reshape(-1, count),
-        np.array([all(text is None or can_score(text) for text in row[count:]) for row in rows], bool),
-    )
+    probabilities = np.array([row[:count] for row in rows], np.float32).reshape(-1, count)
+    is_scorable = np.ones(len(rows), bool)
+    if rows and len(rows[0]) > count:
+        can_score = serving.current().scorer.can_score
+        is_scorable[:] = [text is None or can_score(text) for *_, text in rows]
+    return probabilities, is_scorable
 
 
 class _Labelled(NamedTuple):
-    """Decisions: as in `_Traffic`; bool (n,) whether a moderator rejected, and the sampling chances."""
+    """Comments that moderators decided; see `_Traffic`. `chances` are the sampling chances, float64 (n,)."""
 
     probabilities: np.ndarray
     is_scorable: np.ndarray

@@ -38,7 +38,7 @@ from apps.moderation.models import (
     QueueItemQuerySet,
     Strike,
 )
-from apps.moderation.permissions import decidable_by, decided_before
+from apps.moderation.permissions import decidable_by, has_decided_before
 from apps.predictions.models import pack_labels
 
 UNDO = timedelta(seconds=10)
@@ -306,7 +306,7 @@ def undo(
     may_lease = (
         lease
         and not is_withdrawn
-        and not QueueItem.objects.filter(decided_before(user), pk=item.pk).exists()
+        and not has_decided_before(user, item)
         and (item.queue != Queue.ESCALATED or user.has_perm("moderation.decide_escalated"))
     )
     item.lease_by, item.lease_until = (user, now + LEASE) if may_lease else (None, None)

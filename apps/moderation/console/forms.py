@@ -22,15 +22,17 @@ from apps.moderation.models import (
 )
 
 
+def describe_error(form: forms.BaseForm, name: str, message: str) -> str:
+    """Return an error message with the label of its field."""
+    return message if name == NON_FIELD_ERRORS else f"{form[name].label}: {message}"
+
+
 class MessageForm(forms.Form):
     """A form whose validation errors can be raised as one `ModerationError`."""
 
     def to_error(self) -> ModerationError:
         """Return the first validation error of each field as one exception."""
-        errors = [
-            str(messages[0]) if name == NON_FIELD_ERRORS else f"{self[name].label}: {messages[0]}"
-            for name, messages in self.errors.items()
-        ]
+        errors = [describe_error(self, name, str(messages[0])) for name, messages in self.errors.items()]
         return ModerationError(" ".join(errors))
 
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 from django.contrib import messages
-from django.core.exceptions import NON_FIELD_ERRORS
 from django.forms import BaseForm, BaseFormSet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
@@ -12,7 +11,7 @@ from django.template.loader import render_to_string
 from apps.accounts.models import User
 from apps.accounts.permissions import get_user, require
 from apps.moderation import actions
-from apps.moderation.console.forms import PolicyForm, RuleForm, RuleFormSet
+from apps.moderation.console.forms import PolicyForm, RuleForm, RuleFormSet, describe_error
 from apps.moderation.console.views import console_view, is_fetch, render_page
 from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Policy, Submission
@@ -112,7 +111,7 @@ def _edit_policy(request: HttpRequest, user: User, policy: Policy) -> HttpRespon
 
 def _error_messages(form: BaseForm, formset: "BaseFormSet[RuleForm]") -> list[str]:
     errors = [
-        f"{row[name].label}: {message}" if name != NON_FIELD_ERRORS else str(message)
+        describe_error(row, name, str(message))
         for row in (form, *formset)
         for name, messages in row.errors.items()
         for message in messages

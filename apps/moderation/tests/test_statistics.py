@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from django.core.exceptions import PermissionDenied, ValidationError
@@ -19,6 +20,7 @@ from apps.moderation.simulator import simulate
 from apps.moderation.tasks import log_queue_age
 from apps.predictions import actions as predictions
 from apps.predictions.models import ALL_LABELS, Prediction
+from apps.registry import serving
 from apps.registry.models import ModelVersion
 from toxicmod.testing.factories import create_queue_item, decide_item, restrict_to_communities
 
@@ -179,6 +181,14 @@ def test_simulate_applies_thresholds_to_past_traffic(model: ModelVersion, policy
     audited = simulate(user=lea, rules=rules, audit_share=0.5)
     assert audited.queue_per_day > result.queue_per_day
     assert (result.precision.value, result.recall.value, result.labelled) == (None, None, 0)
+
+
+def test_simulate_without_languages_needs_no_model_in_service(
+    model: ModelVersion, policy: Policy, lea: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actions.moderate(text="insult=0.9 number 1")
+    monkeypatch.setattr(serving, "current", Mock(side_effect=AssertionError))
+    assert simulate(user=lea, rules=[{"label": "insult", "reject_from": 0.8}]).reject_share == 1
 
 
 def test_simulate_reviews_other_languages(model: ModelVersion, policy: Policy, ann: User, lea: User) -> None:
