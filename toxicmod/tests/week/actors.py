@@ -31,6 +31,9 @@ ROLES = {
 }  # fmt: skip
 CONNECTED = dict(zip(("coral", "discourse", "mastodon"), COMMUNITIES, strict=True))
 DECISION_DELAY = 0.5  # seconds, as with a slow network
+# The shown item is leased, by this moderator or by another.
+_IS_CLAIMED = """() => document.querySelector("#centre .lease:not([hidden])")
+    || document.querySelector("#centre .notice[role=alert]")?.textContent.includes("View only")"""
 MAX_SKEW = 300  # seconds
 _CREATE_USERS = """
 import json
@@ -360,9 +363,7 @@ class ModeratorBrowser:
             if item is None:
                 return None
             text = self._text()
-            self.page.wait_for_load_state(
-                "networkidle"
-            )  # the item is leased now, by this or another moderator
+            self.page.wait_for_function(_IS_CLAIMED)
             if not self.page.locator(".notice", has_text="View only").count():
                 break
             self._continue(item)

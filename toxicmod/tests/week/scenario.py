@@ -22,6 +22,7 @@ DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sun
 ROWS = 800  # of a data set
 CHALLENGER = "/admin/training/trainingrun/challenger/"
 CANARY_COMMENTS = 1_000  # comments that a canary scores before it is promoted
+CHECK_SECONDS = 120.0  # more than the checks of a day take, so that no webhook is sent meanwhile
 LABELS_TO_TRAIN = 500  # the site trains automatically after this number of labels
 
 
@@ -53,6 +54,7 @@ class Week:
         self.morning += timedelta(days=1)
         self._until(self.morning)
         self.site.forward(minutes=6, trainer=True)  # so that the results of the schedules are counted
+        self.site.settle(CHECK_SECONDS)
         return Day(self.site, self.cast, self.day, began, self.seen).all()
 
     def _until(self, moment: datetime) -> None:
