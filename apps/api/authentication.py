@@ -22,7 +22,7 @@ class APIKeyAuthentication(BaseAuthentication):
             AuthenticationFailed: the header is malformed, or the key is unknown or revoked.
             Throttled: the address has sent too many unknown keys.
         """
-        keyword, _, secret = request.headers.get("Authorization", "").partition(" ")
+        keyword, _, secret = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
         if not keyword:
             return None
         if keyword.lower() not in map(str.lower, self.keywords) or not secret.strip():

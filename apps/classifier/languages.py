@@ -210,7 +210,9 @@ def _posteriors(text: np.ndarray, detector: _Detector, weights: np.ndarray, prio
         scores[:] = 0
         return scores
     for feature in ngrams[:distinct]:
-        scores += np.float32(np.log1p(counts[feature]) / _SCALE) * weights[feature].astype(np.float32)
+        factor = np.float32(np.log1p(counts[feature]) / _SCALE)
+        for language in range(len(scores)):
+            scores[language] += factor * np.float32(weights[feature, language])
         counts[feature] = 0
     scores /= np.sqrt(np.float32(len(text)))  # keeps the posterior calibrated for texts of any length
     probabilities = np.exp(scores - scores.max())

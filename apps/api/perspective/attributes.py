@@ -44,7 +44,7 @@ class Selection(NamedTuple):
 
 def label_of(attribute: str) -> str | None:
     """Return the label of an attribute of any version (`NAME@version`), or None if no label matches it."""
-    return LABEL_OF.get(_VERSION.sub("", attribute))
+    return LABEL_OF.get(attribute) or LABEL_OF.get(_VERSION.sub("", attribute))
 
 
 def version_of(attribute: str) -> int | None:

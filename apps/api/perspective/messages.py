@@ -44,10 +44,10 @@ def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z])([A-Z])", lambda match: f"_{match[1].lower()}", name)
 
 
-# By schema: each accepted spelling with the field's name and specification.
-_FIELDS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+# By schema: each accepted spelling with the field's name, its name in snake_case, and its specification.
+_FIELDS: dict[str, dict[str, tuple[str, str, dict[str, Any]]]] = {
     schema: {
-        spelling: (name, field)
+        spelling: (name, _snake(name), field)
         for name, field in specification["properties"].items()
         for spelling in (name, _snake(name))
     }
@@ -105,8 +105,8 @@ def _message(value: dict[str, Any], schema: str, path: str, violations: Violatio
                 "Cannot find field.",
             )
         elif item is not None:
-            name, field = fields[spelling]
-            inner = f"{path}.{_snake(name)}" if path else _snake(name)
+            name, snake_name, field = fields[spelling]
+            inner = f"{path}.{snake_name}" if path else snake_name
             message[name] = _value(item, field, inner, violations)
     return message
 

@@ -138,7 +138,7 @@ def json_response(
     Raises:
         PerspectiveError: the parameter `fields` is invalid.
     """
-    if status == 200 and (mask := _parameter(request, "fields") or request.headers.get("X-Goog-FieldMask")):
+    if status == 200 and (mask := _parameter(request, "fields") or request.META.get("HTTP_X_GOOG_FIELDMASK")):
         body = select(body, parse_mask(mask, fields))
     if _parameter(request, "prettyPrint", "true").lower() in ("false", "0"):
         text = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
