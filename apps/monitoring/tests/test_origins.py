@@ -85,6 +85,7 @@ def test_roll_up_from_database_and_mirror_is_equal(
     assert sum(row.feedback_right for row in overall) == sum(row.feedback_wrong for row in overall) == 1
 
 
+@pytest.mark.slow
 def test_roll_up_counts_late_records_of_mirror(
     table: Any, champion: ModelVersion, hour: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
