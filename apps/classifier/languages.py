@@ -18,12 +18,20 @@ This module uses the automaton and weights of the library, but a compiled loop o
 library's loop in Python takes three times as long (`timeit`, 250 characters: 96 µs instead of 30 µs).
 """
 
+import hashlib
+import os
 import re
+import shutil
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import cache, lru_cache
-from typing import NamedTuple
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 from numba import njit
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
@@ -139,7 +147,7 @@ _REPEATED = re.compile(r"(\w)\1+")
 HEAD, HINT = 250, 60
 
 
-class _Detector(NamedTuple):
+class _Tables(NamedTuple):
     """The automaton that finds n-grams, and their weights for each language."""
 
     classes: np.ndarray  # (256,) uint8: the class of each byte; bytes of a class have the same moves
@@ -151,16 +159,64 @@ class _Detector(NamedTuple):
     priors: np.ndarray  # (languages,) float32
     all_weights: np.ndarray  # (features, ALL) int16
     all_priors: np.ndarray  # (ALL,) float32
-    counts: np.ndarray  # (features,) int32: buffer, zero between calls
-    ngrams: np.ndarray  # (bytes,) int32: buffer for the n-grams of a text
+
+
+class _Detector(NamedTuple):
+    """The tables and the buffers of `_posteriors`."""
+
+    tables: _Tables
+    counts: np.ndarray  # (features,) int32: zero between calls
+    ngrams: np.ndarray  # (bytes,) int32: the n-grams of a text
 
 
 # The library's log-likelihoods are half-precision numbers below -2, and so multiples of 1 / _SCALE.
 _SCALE = 512
+_CONFIG: Any = numba.config  # its settings are set by name when numba is imported
 
 
 @cache
 def _detector() -> _Detector:
+    tables = _load_tables()
+    return _Detector(tables, np.zeros(len(tables.weights), np.int32), np.empty(4 * HEAD, np.int32))
+
+
+def _load_tables() -> _Tables:
+    """Return the tables from files beside the compiled functions; write the files first if necessary.
+
+    Processes that map the same files share their memory. Converting the library's model takes 400 MB.
+    """
+    source = Path(__file__).read_bytes() + version("py3langid").encode()
+    cache_folder = Path(_CONFIG.CACHE_DIR or Path(__file__).parent / "__pycache__")
+    folder = cache_folder / f"languages-{hashlib.sha256(source).hexdigest()[:16]}"
+    with suppress(OSError, ValueError, EOFError):
+        return _map_tables(folder)
+    tables = _convert_model()
+    try:
+        cache_folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=cache_folder) as temporary:
+            written = Path(temporary) / folder.name
+            written.mkdir()
+            for name, table in tables._asdict().items():
+                with (written / f"{name}.npy").open("wb") as file:
+                    np.save(file, table)
+                    file.flush()
+                    os.fsync(file.fileno())
+            shutil.rmtree(folder, ignore_errors=True)  # damaged files
+            written.rename(folder)
+        return _map_tables(folder)
+    except OSError:  # the folder can't be written, or another process writes the files
+        for table in tables:
+            table.flags.writeable = False  # as mapped ones; other types would be compiled again
+        return tables
+
+
+def _map_tables(folder: Path) -> _Tables:
+    arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in _Tables._fields]
+    return _Tables(*map(np.asarray, arrays))
+
+
+def _convert_model() -> _Tables:
+    """Return the library's model as tables."""
     model = LanguageIdentifier.from_model_file(MODEL_FILE)
     weights = (model.nb_ptc * np.float32(_SCALE)).astype(np.int16)
     indices = [model.nb_classes.index(language) for language in PERSPECTIVE]
@@ -169,7 +225,7 @@ def _detector() -> _Detector:
     # Sixty columns are equal to another one. Without them the table takes 30 MB instead of 40 MB.
     columns = [hash(column.tobytes()) for column in moves.T]
     _, first_bytes, classes = np.unique(columns, return_index=True, return_inverse=True)
-    return _Detector(
+    return _Tables(
         classes.astype(np.uint8),
         np.take(moves, first_bytes, axis=1),
         np.array([model.tk_row, model.tk_output], np.int32).T.copy(),
@@ -177,8 +233,6 @@ def _detector() -> _Detector:
         model.nb_pc[indices].astype(np.float32),
         np.ascontiguousarray(weights[:, all_indices]),
         model.nb_pc[all_indices].astype(np.float32),
-        np.zeros(len(weights), np.int32),
-        np.empty(4 * HEAD, np.int32),
     )
 
 
@@ -189,13 +243,8 @@ def _posteriors(text: np.ndarray, detector: _Detector, weights: np.ndarray, prio
     They are 0 if the text has no known n-gram. The function keeps the global interpreter lock, because all
     threads share `counts` and `ngrams`.
     """
-    classes, moves, states, counts, ngrams = (
-        detector.classes,
-        detector.moves,
-        detector.states,
-        detector.counts,
-        detector.ngrams,
-    )
+    tables, counts, ngrams = detector.tables, detector.counts, detector.ngrams
+    classes, moves, states = tables.classes, tables.moves, tables.states
     state, distinct = 0, 0
     for byte in text:
         state = moves[states[state, 0], classes[byte]]
@@ -264,8 +313,8 @@ def find_probabilities(text: str, *, is_quick: bool = False) -> np.ndarray:
         text = unicodedata.normalize("NFC", text)
     encoded = np.frombuffer(text[:HEAD].lower().encode("utf-8", "surrogatepass"), np.uint8)[: 4 * HEAD]
     if is_quick:
-        return _posteriors(encoded, detector, detector.weights, detector.priors)
-    return _posteriors(encoded, detector, detector.all_weights, detector.all_priors)
+        return _posteriors(encoded, detector, detector.tables.weights, detector.tables.priors)
+    return _posteriors(encoded, detector, detector.tables.all_weights, detector.tables.all_priors)
 
 
 def _examine(text: str, supported: Sequence[str]) -> Detection:
