@@ -8,6 +8,9 @@ from celery import Celery
 from celery.signals import worker_before_create_process
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "toxicmod.settings")
+# While another process uses a core, threads of scikit-learn that wait for each other actively take all the
+# time from the thread that they wait for.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 app = Celery("toxicmod")
 app.config_from_object("django.conf:settings", namespace="CELERY")

@@ -729,9 +729,21 @@ function startSimulator(form) {
       slider.value = input.value === "" ? 1 : input.value;
     });
   }
+  let isChanged = false;
   form.addEventListener("input", () => {
+    isChanged = true;
     clearTimeout(timer);
     timer = setTimeout(simulate, SIMULATION_DELAY);
+  });
+
+  // The stored version is activated, which would lose the changes.
+  const activate = document.querySelector("[value=activate]");
+  activate?.form.addEventListener("submit", (event) => {
+    if (!isChanged) return;
+    event.preventDefault();
+    const message = document.getElementById("unsaved-changes");
+    message.hidden = false;
+    message.scrollIntoView({ block: "nearest" });
   });
 }
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib import admin
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENT = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)")
@@ -53,6 +54,14 @@ def test_no_file_unpickles_or_evaluates_its_input() -> None:
         if forbidden.search(line)
     ]
     assert not violations
+
+
+def test_stylesheets_use_variables_that_exist() -> None:
+    django = Path(admin.__file__).parent / "static/admin/css"
+    sheets = "".join(path.read_text() for path in django.rglob("*.css"))
+    own = "".join((ROOT / name).read_text() for name in _files("static/*.css"))
+    defined = set(re.findall(r"(--[\w-]+)\s*:", sheets + own))
+    assert set(re.findall(r"var\((--[\w-]+)", own)) <= defined
 
 
 def _secrets(folder: Path, *files: str) -> set[tuple[str, str]]:

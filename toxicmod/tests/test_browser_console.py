@@ -886,3 +886,20 @@ def test_long_community_name_fits_a_phone(policy: Policy, visit: Callable[..., V
     create_item(COMMENTS[0], community="a long name of a community " * 3 + "x" * 19)
     page = visit(f"{CONSOLE}{path}", user=moderator("lea", "lead"), width=390).page
     assert overflow(page) <= 0
+
+
+def test_activation_of_a_draft_with_unsaved_changes(policy: Policy, visit: Callable[..., Visit]) -> None:
+    draft = actions.draft_policy(user=moderator("lea", "lead"), community="", based_on=policy)
+    page = visit(f"{CONSOLE}policies/{draft.pk}/", user=User.objects.get(username="lea")).page
+    page.locator("[name$=review_from]").first.fill("0.3")
+    page.fill("[name=reason]", "fewer reviews")
+    page.click("[value=activate]")
+    expect(page.locator("#unsaved-changes")).to_contain_text("unsaved changes")
+    draft.refresh_from_db()
+    assert draft.status == Policy.Status.DRAFT
+    page.click("[value=save]")
+    expect(page.locator("#unsaved-changes")).to_be_hidden()
+    page.fill("[name=reason]", "fewer reviews")
+    page.click("[value=activate]")
+    expect(page.locator(".status-active").first).to_be_visible()
+    assert Policy.objects.active_for("").rules.filter(review_from=0.3).exists()

@@ -18,6 +18,7 @@ def profile(request: HttpRequest) -> HttpResponse:
     """Show the user's statistics, decisions and preferences; POST stores the preferences."""
     user = get_user(request)
     require(user, "moderation.view_queueitem")
+    shift = statistics.shift_exposure(user)  # before the form changes the preferences, even to invalid ones
     form = PreferenceForm(request.POST or None, instance=Preference.for_user(user))
     if request.method == "POST" and form.is_valid():
         actions.set_preferences(user=user, **form.cleaned_data)
@@ -31,7 +32,7 @@ def profile(request: HttpRequest) -> HttpResponse:
         "statistics": own_statistics,
         "by_day": [(day, count, 100 * count / maximum) for day, count in own_statistics.by_day],
         "days": DAYS,
-        "shift": statistics.shift_exposure(user),
+        "shift": shift,
         "decisions": decisions.exclude(action=Decision.Action.REVERSE)
         .select_related("rule", "reversal", "item")
         .order_by("-created_at")[:_LAST_DECISIONS],

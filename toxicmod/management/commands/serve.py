@@ -92,8 +92,8 @@ class Command(BaseCommand):
             )
         self._create_credentials()
         os.environ["REDIS_URL"] = self._write_broker_config(run)
-        # A web process takes about 90 MB at the start and up to 210 MB in use.
-        os.environ.setdefault("WEB_CONCURRENCY", str(min(os.cpu_count() or 1, 2)))
+        # A second web process takes 180 MB in use.
+        os.environ.setdefault("WEB_CONCURRENCY", "1")
         # glibc keeps freed memory for each thread. With these settings it returns most of it.
         os.environ.setdefault("MALLOC_ARENA_MAX", "2")
         os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "131072")
