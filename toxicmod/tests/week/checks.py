@@ -45,6 +45,7 @@ EXPLAINED = (
     ("SecurityWarning", "where tests run as root, so do the workers"),
     ("Forbidden", "the limited moderator requests pages without permission"),
     (f"Not Found: {CONSOLE}item/", "the limited moderator requests an item of another community"),
+    (f"Conflict: {CONSOLE}item/", "two moderators reveal the same comment, and one of them is first"),
     ("Substantial drift from", "Celery's workers receive messages from before the clock was moved"),
 )
 
