@@ -1070,7 +1070,11 @@ class Day:
             ("status = 'failed'", r"([\d,]+) webhooks? failed", "No webhook has failed"),
             ("status = 'pending' AND attempts > 0", r"([\d,]+) (?:is|are) being retried", ""),
         ):
-            count = self.one(f"SELECT count(*) FROM moderation_delivery WHERE {status}")
+            count = self.one(
+                "SELECT count(*) FROM moderation_delivery v LEFT JOIN moderation_decision d"
+                f" ON d.id = v.decision_id WHERE {status}"
+                f" AND NOT {awaits_second_review('lea', 'd.submission_id')}"
+            )
             shown = re.search(pattern, page)
             self.findings.equal(
                 "webhooks page", status, shown and int(shown[1].replace(",", "")), count or None
