@@ -223,7 +223,8 @@ def _convert_model() -> _Tables:
     all_indices = [model.nb_classes.index(language) for language in ALL]
     moves = np.array(model.tk_nextmove, np.uint32).reshape(-1, 256)
     # Sixty columns are equal to another one. Without them the table takes 30 MB instead of 40 MB.
-    columns = [hash(column.tobytes()) for column in moves.T]
+    # Every process orders them alike, so that files of two processes fit together.
+    columns = [hashlib.sha256(column.tobytes()).hexdigest() for column in moves.T]
     _, first_bytes, classes = np.unique(columns, return_index=True, return_inverse=True)
     return _Tables(
         classes.astype(np.uint8),
