@@ -729,7 +729,7 @@ function startSimulator(form) {
       slider.value = input.value === "" ? 1 : input.value;
     });
   }
-  let isChanged = false;
+  let isChanged = "unsaved" in form.dataset; // the server has rejected the changes
   form.addEventListener("input", () => {
     isChanged = true;
     clearTimeout(timer);

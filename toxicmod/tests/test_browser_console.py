@@ -897,6 +897,13 @@ def test_activation_of_a_draft_with_unsaved_changes(policy: Policy, visit: Calla
     expect(page.locator("#unsaved-changes")).to_contain_text("unsaved changes")
     draft.refresh_from_db()
     assert draft.status == Policy.Status.DRAFT
+    page.locator("[name$=review_from]").first.fill("7")
+    page.click("[value=save]")  # rejected: the page comes back with the changes
+    expect(page.locator("#policy [role=alert]").first).to_be_visible()
+    page.fill("[name=reason]", "fewer reviews")
+    page.click("[value=activate]")
+    expect(page.locator("#unsaved-changes")).to_be_visible()
+    page.locator("[name$=review_from]").first.fill("0.3")
     page.click("[value=save]")
     expect(page.locator("#unsaved-changes")).to_be_hidden()
     page.fill("[name=reason]", "fewer reviews")

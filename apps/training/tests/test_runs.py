@@ -94,7 +94,7 @@ def test_train_cancelled_run_registers_nothing(
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(-241)])
 def test_train_interrupted_run_is_queued_again(
-    dataset: Dataset, enqueued: list[int], stop: BaseException
+    dataset: Dataset, enqueued: list[int], monkeypatch: pytest.MonkeyPatch, stop: BaseException
 ) -> None:
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     run = actions.create_run(actor=SYSTEM, dataset=dataset)
@@ -114,12 +114,6 @@ def test_train_interrupted_run_is_queued_again(
         for number, handler in zip((signal.SIGINT, signal.SIGTERM), handlers, strict=True):
             signal.signal(number, handler)
     assert enqueued == [run.pk] * 3
-
-
-def test_train_succeeds_after_an_interruption(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = actions.create_run(actor=SYSTEM, dataset=dataset)
-    run.interruptions, run.step = 3, "interrupted"
-    run.save()
     monkeypatch.setattr(training, "_log_to_mlflow", lambda *args: tracking.LoggedRun(""))
     assert actions.train(run=run).status == Status.SUCCEEDED
 

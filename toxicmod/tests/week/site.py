@@ -218,7 +218,7 @@ class Site:
     def settle(self, seconds: float = -20.0) -> None:
         """Wait until the workers are idle, all requests are counted, and no webhook is due within `seconds`.
 
-        By default, webhooks may be a little late.
+        By default, webhooks may still wait that were due in the last 20 seconds.
         """
         self.wait(lambda: not any(self._busy(seconds).values()), lambda: f"still busy: {self._busy(seconds)}")
 
