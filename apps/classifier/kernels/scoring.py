@@ -136,14 +136,16 @@ def _child(node: np.uint32, inputs: np.ndarray, nodes: np.ndarray, thresholds: n
 def final_logits(inputs: np.ndarray, model: ScorerArrays, logits: np.ndarray) -> None:
     """Write the calibrated logits of the second stage into `logits` (labels,)."""
     nodes, thresholds, values = model.nodes, model.nodes.view(np.float32), model.node_value
+    # Each step down a tree waits for the one before it, but not for those down the other trees.
+    reached = model.roots.astype(np.uint32)
+    for _ in range(MAX_DEPTH):
+        for tree in range(len(reached)):
+            reached[tree] = _child(reached[tree], inputs, nodes, thresholds)
     tree = 0
     for label in range(LABEL_COUNT):
         total = model.base[label]
         while tree < model.tree_end[label]:
-            node = np.uint32(model.roots[tree])
-            for _ in range(MAX_DEPTH):
-                node = _child(node, inputs, nodes, thresholds)
-            total += values[node]
+            total += values[reached[tree]]
             tree += 1
         logits[label] = model.slope[label] * total + model.offset[label]
 
