@@ -74,13 +74,17 @@ def challenger(request: HttpRequest) -> HttpResponse:
             return redirect("admin:training_challenger")
         if "label" not in request.POST:
             form = form_class(request.POST)
-        if "label" in request.POST or form.is_valid():
+        is_valid = form.is_valid() or ("promote" in request.POST and set(form.errors) == {"share"})
+        if "label" in request.POST or is_valid:
             try:
                 messages.success(request, _carry_out(request.POST, user, version, form, comparison))
                 return redirect("admin:training_challenger")
             except GateError:
                 advice = "Tick “Override failed gates” and give a reason" if may_override else "Ask a lead"
-                message = f"{version} fails its gates. {advice} to continue anyway."
+                problem = f"{version} fails its gates"
+                if GateReport.objects.current(version) is None:
+                    problem = f"The gates of {version} have not been measured: measure them first"
+                message = f"{problem}. {advice} to continue anyway."
                 return redirect_with_error(request, message, form)
             except _EXPECTED_ERRORS as failure:
                 return redirect_with_error(request, str(failure), form)

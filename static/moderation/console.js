@@ -725,9 +725,11 @@ function startSimulator(form) {
     slider.addEventListener("input", () => {
       input.value = slider.value;
     });
-    input.addEventListener("input", () => {
+    const followInput = () => {
       slider.value = input.value === "" ? 1 : input.value;
-    });
+    };
+    input.addEventListener("input", followInput);
+    followInput();
   }
   let isChanged = "unsaved" in form.dataset; // the server has rejected the changes
   form.addEventListener("input", () => {

@@ -900,6 +900,8 @@ def test_activation_of_a_draft_with_unsaved_changes(policy: Policy, visit: Calla
     page.locator("[name$=review_from]").first.fill("7")
     page.click("[value=save]")  # rejected: the page comes back with the changes
     expect(page.locator("#policy [role=alert]").first).to_be_visible()
+    # A threshold that is not set does nothing, as one of 1 does.
+    assert page.locator(".slider[aria-label$='reject from']").first.input_value() == "1"
     page.fill("[name=reason]", "fewer reviews")
     page.click("[value=activate]")
     expect(page.locator("#unsaved-changes")).to_be_visible()

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from django.contrib import messages
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import Http404, HttpRequest, HttpResponse
@@ -14,6 +15,7 @@ from django.views.decorators.cache import never_cache
 
 from apps.accounts.models import APIKey, User
 from apps.accounts.permissions import get_user, require
+from apps.core.text import pluralize
 from apps.moderation import actions
 from apps.moderation.actions.deliveries import PAUSE_AFTER
 from apps.moderation.console.forms import RotateForm, TestWebhookForm
@@ -86,6 +88,7 @@ def _api_keys() -> QuerySet[APIKey]:
 def resend(request: HttpRequest, pk: UUID) -> HttpResponse:
     """Send a failed delivery again."""
     actions.resend(delivery_id=str(pk), user=get_user(request))
+    messages.success(request, "The webhook is being sent again. Reload this page for the result.")
     return redirect("admin:moderation_webhooks")
 
 
@@ -94,7 +97,9 @@ def resend_all(request: HttpRequest) -> HttpResponse:
     """Send all failed deliveries again that the user may see."""
     user = get_user(request)
     failed = visible_deliveries(user).filter(status=Delivery.Status.FAILED).order_by("pk")
-    actions.resend_all(deliveries=failed, user=user)
+    count = actions.resend_all(deliveries=failed, user=user)
+    sent = pluralize(count, "webhook is", "webhooks are")
+    messages.success(request, f"{sent} being sent again. Reload this page for the result.")
     return redirect("admin:moderation_webhooks")
 
 

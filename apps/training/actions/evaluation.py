@@ -46,10 +46,14 @@ def enqueue_gates(*, actor: Actor, version: ModelVersion) -> None:
 def measure_gates(*, version: ModelVersion) -> GateReport:
     """Measure every gate of a version against the champion, on the newest data set, and store the report.
 
+    A report that is still current is returned as it is, so that two requests measure once.
+
     Raises:
         ArtifactError: a stored artifact is damaged.
         SourceError: the data set's file is damaged.
     """
+    if report := GateReport.objects.current(version):
+        return report
     champion, dataset = ModelVersion.objects.with_alias(Alias.CHAMPION), Dataset.objects.newest()
     return GateReport.objects.create(
         version=version,

@@ -133,10 +133,14 @@ def test_challenger_lead_overrides_gates_and_rolls_back(
     assert all(part in page for part in ('name="force"', "Measure gates", "has not scored a comment yet"))
     assert "A worker is measuring" in client.post(CHALLENGER, {"measure": "1"}, follow=True).text
     assert enqueued == [(tasks.measure_gates, reversed_version.pk)]
+    choice = {"share": "5", "promote": "1"}
+    unmeasured = client.post(CHALLENGER, choice | {"reason": "hope"}, follow=True).text
+    assert f"The gates of {reversed_version} have not been measured" in unmeasured
     tasks.measure_gates(reversed_version.pk)
+    tasks.measure_gates(reversed_version.pk)
+    assert GateReport.objects.count() == 1
     page = client.get(CHALLENGER).text
     assert all(part in page for part in ("mean ROC-AUC", "failed", "passed", "interval"))
-    choice = {"share": "5", "promote": "1"}
     assert "This field is required" in client.post(CHALLENGER, choice | {"reason": " "}).text
     assert "fails its gates" in client.post(CHALLENGER, choice | {"reason": "hope"}, follow=True).text
     # The page shows the error and the fields after a redirect, so that Back sends nothing again.
@@ -145,7 +149,9 @@ def test_challenger_lead_overrides_gates_and_rolls_back(
     page = client.get(CHALLENGER).text
     assert all(part in page for part in ('value="hope"', 'value="7"'))
     assert 'value="hope"' not in client.get(CHALLENGER).text
-    page = client.post(CHALLENGER, choice | {"reason": "a drill", "force": "on"}, follow=True).text
+    # A promotion needs no share.
+    choice |= {"share": "500", "reason": "a drill", "force": "on"}
+    page = client.post(CHALLENGER, choice, follow=True).text
     assert f"Model version {reversed_version} is the champion" in page
     promotion = Promotion.objects.first()
     assert promotion is not None

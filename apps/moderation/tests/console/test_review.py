@@ -160,7 +160,8 @@ def test_item_of_another_community_is_not_found(
 ) -> None:
     other = create_queue_item("insult=0.7", community="other")
     restrict_to_communities(ann, "mine")
-    assert moderator_client.get(console_url("item", other.pk)).status_code == 404
+    response = moderator_client.get(console_url("item", other.pk))
+    assert (response.status_code, "Go to the console" in response.text) == (404, True)
     assert moderator_client.post(console_url("decide", other.pk), decision_form(other)).status_code == 404
     assert moderator_client.get(console_url("item", 10_000)).status_code in (404, 422)
 

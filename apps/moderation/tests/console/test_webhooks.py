@@ -69,6 +69,12 @@ def test_webhooks_lists_paused_endpoints(delivery: Delivery, lead_client: Client
     html = lead_client.get(console_url("webhooks")).content.decode()
     assert "https://platform.example</bdi> keeps failing" in html
     assert "once the receiver responds again" in html
+    # A receiver that asked to wait has not failed repeatedly.
+    Endpoint.objects.update(failures=1)
+    html = lead_client.get(console_url("webhooks")).content.decode()
+    assert "https://platform.example</bdi> cannot receive webhooks at the moment" in html
+    paused_until = Endpoint.objects.get().paused_until
+    assert html.count(f"{paused_until:%H:%M:%S} UTC") == 2
 
 
 def test_item_history_shows_a_retried_webhook(delivery: Delivery, lead_client: Client) -> None:
@@ -80,7 +86,7 @@ def test_item_history_shows_a_retried_webhook(delivery: Delivery, lead_client: C
 def test_resend_all(delivery: Delivery, lead_client: Client, ann: User) -> None:
     Delivery.objects.update(status="failed", error="no", attempts=1)
     assert staff_client(ann).post(console_url("resend_all")).status_code == 403
-    assert lead_client.post(console_url("resend_all")).status_code == 302
+    assert "1 webhook is being sent again" in lead_client.post(console_url("resend_all"), follow=True).text
     delivery.refresh_from_db()
     assert (delivery.status, delivery.attempts, delivery.error) == ("pending", 0, "")
 
