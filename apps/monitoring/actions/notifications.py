@@ -1,6 +1,7 @@
 """Sends notifications about alerts as e-mails and webhooks."""
 
 import logging
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -8,7 +9,7 @@ from uuid import UUID
 
 from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
-from django.core.mail import EmailMessage
+from django.core.mail import EmailMessage, get_connection
 from django.urls import reverse
 from django.utils import timezone
 
@@ -114,6 +115,8 @@ def _send_email(notification: Notification) -> Attempt:
         subject=f"toxicmod: {alert.rule.name} ({event})",
         body=f"{alert.summary}\n\n{opened}\n{_alert_url(alert)}".strip(),
         to=[address.strip() for address in alert.rule.emails.split(",")],
+        # The default backend prints. In a worker, Celery redirects `sys.stdout` to a log that is off.
+        connection=get_connection(stream=sys.__stdout__),
     )
     try:
         message.send()

@@ -1,6 +1,8 @@
 import hashlib
 import hmac
+import io
 import json
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -9,6 +11,7 @@ from django.core import mail
 from django.core.exceptions import PermissionDenied
 from django.test import Client
 from django.utils import timezone
+from pytest_django import Settings
 
 from apps.accounts.models import APIKey, User
 from apps.core.permissions import SYSTEM
@@ -33,6 +36,21 @@ def test_send_due_notifications_mails_all_recipients_once(
     assert message.subject == "toxicmod: Calls fail (opened)"
     assert "Error rate" in message.body
     assert Notification.objects.get().sent_at
+
+
+def test_default_mail_backend_prints_in_a_worker(
+    rule: AlertRule,
+    traffic: Callable[..., HourlyRollup],
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    settings.EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"
+    traffic(hour=timezone.now(), requests=1_000, errors=500)
+    tasks.evaluate_rules()
+    monkeypatch.setattr(sys, "stdout", io.StringIO())  # as Celery does
+    actions.send_due_notifications()
+    assert "Subject: toxicmod: Calls fail (opened)" in capfd.readouterr().out
 
 
 def test_send_due_notifications_signs_and_retries_webhook(

@@ -8,6 +8,7 @@ from django.conf import settings
 from tqdm import tqdm
 
 from apps.core.management import ProjectCommand, parse_datetime
+from apps.core.text import pluralize
 from apps.monitoring import actions
 from apps.monitoring.rollups.origins import ORIGINS
 
@@ -43,6 +44,5 @@ The scheduler does this every five minutes. A second run changes nothing."""
 
             origin = ORIGINS[options["origin"]]()
             hours = actions.roll_up(origin=origin, since=options["since"], report=report)
-        self.stdout.write(
-            f"{hours:,} hours counted" if hours else "Another process is counting, so nothing was done"
-        )
+        counted = f"{pluralize(hours, 'hour')} counted"
+        self.stdout.write(counted if hours else "Another process is counting, so nothing was done")
