@@ -151,13 +151,20 @@ def _create_action(comment_id: UUID, until: datetime) -> None:
     comment.last_decision = decisions.values_list("pk", flat=True)[0]
     comment.save(update_fields=["last_decision"])
     current, previous = decisions.in_force().first(), _last_sent(comment)
-    if current is None or not comment.connection.sends_actions:
-        return
-    if previous == current.action or (current.automatic and not previous):
-        return
-    action = PlatformAction(comment=comment, decision=current, kind=current.action)
     adapter = ADAPTERS.get(comment.connection.platform)
-    if adapter and adapter.supports(_describe(action)):
+    if adapter is None or not comment.connection.sends_actions:
+        return
+    if current is None:
+        # The decision was undone: the comment waits for a moderator again, as when it was flagged.
+        kind: str = PlatformAction.Kind.FLAG
+        if not adapter.flags or not previous:
+            return
+    else:
+        kind = current.action
+        if current.automatic and not previous:
+            return
+    action = PlatformAction(comment=comment, decision=current, kind=kind)
+    if kind != previous and adapter.supports(_describe(action)):
         action.save()
 
 

@@ -8,6 +8,12 @@ class ModerationError(ToxicmodError):
     """The action is not possible; the message says why."""
 
 
+class PolicyChangedError(ModerationError):
+    """Somebody else has changed the policy meanwhile."""
+
+    status = 409
+
+
 class StaleError(ModerationError):
     """Another user has changed the item meanwhile; the message names the user, the change and the time.
 

@@ -92,7 +92,11 @@ class AlertAdmin(ReadOnlyAdmin):
     @admin.action(description="Acknowledge the selected alerts", permissions=["acknowledge"])
     def acknowledge(self, request: HttpRequest, queryset: QuerySet[Alert]) -> None:
         count = sum(actions.acknowledge(alert=alert, user=get_user(request)) for alert in queryset)
-        messages.success(request, f"Alerts acknowledged: {count}. There will be no more reminders of them.")
+        if count:
+            reminders = f"Alerts acknowledged: {count}. There will be no more reminders of them."
+            messages.success(request, reminders)
+        else:
+            messages.warning(request, "These alerts have been acknowledged already.")
 
 
 @admin.register(Notification)

@@ -160,6 +160,44 @@ def test_comment_is_flagged_on_discourse_and_decided(
     assert set(PlatformAction.objects.values_list("status", flat=True)) == {"delivered"}
 
 
+def test_undo_restores_and_flags_post_on_discourse(
+    connected: Callable[[str], Connection], receiver: Receiver, moderator: User
+) -> None:
+    connection = connected("discourse")
+    receive(connection)
+    rejection = decide_item(QueueItem.objects.get(), moderator).decision
+    assert send(connection) == 2
+    moderation.undo(decision_id=rejection.pk, user=moderator)
+    assert send(connection) == 1
+    flag = {"id": 42, "post_action_type_id": 4, "flag_topic": False}
+    recovery = ("PUT", "/posts/42/recover.json", {})
+    assert sent(receiver)[-2:] == [recovery, ("POST", "/post_actions.json", flag)]
+    approval = decide_item(QueueItem.objects.get(), moderator, "approve").decision
+    assert send(connection) == 1
+    removal = ("DELETE", "/post_actions/42.json?post_action_type_id=4", None)
+    assert sent(receiver)[-1] == removal
+    moderation.undo(decision_id=approval.pk, user=moderator)
+    assert send(connection) == 1
+    assert sent(receiver)[-2:] == [removal, ("POST", "/post_actions.json", flag)]
+    assert send(connection) == 0
+
+
+def test_undo_is_retried_if_the_post_is_not_restored(
+    connected: Callable[[str], Connection], receiver: Receiver, moderator: User
+) -> None:
+    connection = connected("discourse")
+    receive(connection)
+    rejection = decide_item(QueueItem.objects.get(), moderator).decision
+    send(connection)
+    moderation.undo(decision_id=rejection.pk, user=moderator)
+    receiver.status = 500
+    assert send(connection) == 1
+    assert sent(receiver)[-1] == ("PUT", "/posts/42/recover.json", {})
+    action = PlatformAction.objects.first()
+    assert action is not None
+    assert (action.kind, action.status, action.attempts) == (Kind.FLAG, Status.PENDING, 1)
+
+
 def test_approval_removes_flag_on_discourse(
     connected: Callable[[str], Connection], receiver: Receiver, moderator: User
 ) -> None:

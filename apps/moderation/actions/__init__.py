@@ -47,6 +47,7 @@ from apps.moderation.actions.policies import (
     draft_policy,
     edit_draft,
     install_default_policy,
+    policy_fingerprint,
     rules_of,
 )
 from apps.moderation.actions.preferences import set_preferences
@@ -77,6 +78,7 @@ __all__ = [
     "expire_leases",
     "install_default_policy",
     "moderate",
+    "policy_fingerprint",
     "preview_bulk",
     "queue_for_labeling",
     "queue_for_labeling_if_due",

@@ -1,5 +1,7 @@
 """Draft, edit and activate policies. Past decisions keep the policy version that they were made under."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +11,7 @@ from django.db.models import Max
 from django.utils import timezone
 
 from apps.accounts.models import User
-from apps.moderation.exceptions import ModerationError
+from apps.moderation.exceptions import ModerationError, PolicyChangedError
 from apps.moderation.models import MAX_REASON, Policy, PolicyRule
 from apps.moderation.permissions import require_policy
 
@@ -135,6 +137,19 @@ def rules_of(policy: Policy) -> list[dict[str, Any]]:
     return [{name: getattr(rule, name) for name in _RULE_FIELDS} for rule in policy.rules.all()]
 
 
+def policy_fingerprint(policy: Policy) -> str:
+    """Return a digest of the fields and rules; `edit_draft` and `activate_policy` notice a change by it."""
+    content = [[getattr(policy, name) for name in _POLICY_FIELDS], rules_of(policy)]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _require_unchanged(policy: Policy, expected: str | None) -> None:
+    if expected is not None and expected != policy_fingerprint(policy):
+        raise PolicyChangedError(
+            f"Somebody else has changed {policy} since you opened the page, so nothing was stored."
+        )
+
+
 @transaction.atomic
 def draft_policy(
     *,
@@ -167,11 +182,20 @@ def draft_policy(
 
 @transaction.atomic
 def edit_draft(
-    *, policy: Policy, user: User, rules: Sequence[Mapping[str, Any]] | None = None, **fields: Any
+    *,
+    policy: Policy,
+    user: User,
+    rules: Sequence[Mapping[str, Any]] | None = None,
+    expected: str | None = None,
+    **fields: Any,
 ) -> Policy:
     """Edit a draft, or draft the next version of a policy that was activated; return the draft.
 
+    Args:
+        expected: the `policy_fingerprint` of the draft that the user has seen.
+
     Raises:
+        PolicyChangedError: the draft has another fingerprint.
         PermissionDeniedError, ValidationError: as in `draft_policy`.
     """
     policy = Policy.objects.select_for_update().get(pk=policy.pk)
@@ -180,6 +204,7 @@ def edit_draft(
     require_policy(user, policy.community)
     if unknown := set(fields) - set(_POLICY_FIELDS):
         raise ValidationError(f"Unknown fields: {', '.join(sorted(unknown))}.")
+    _require_unchanged(policy, expected)
     for name, value in fields.items():
         setattr(policy, name, value)
     new_rules = rules_of(policy) if rules is None else rules
@@ -203,10 +228,14 @@ def discard_draft(*, policy: Policy, user: User) -> None:
 
 
 @transaction.atomic
-def activate_policy(*, policy: Policy, user: User, reason: str) -> Policy:
+def activate_policy(*, policy: Policy, user: User, reason: str, expected: str | None = None) -> Policy:
     """Activate a draft or an earlier version, and retire the community's active policy.
 
+    Args:
+        expected: the `policy_fingerprint` of the policy that the user has seen.
+
     Raises:
+        PolicyChangedError: the policy has another fingerprint.
         PermissionDeniedError: the user may not manage this community's policy.
         ModerationError: no reason was given, it is too long, or the policy is active already.
     """
@@ -220,6 +249,7 @@ def activate_policy(*, policy: Policy, user: User, reason: str) -> Policy:
     policy = next(version for version in versions if version.pk == policy.pk)
     if policy.status == Policy.Status.ACTIVE:
         raise ModerationError(f"{policy} is active already.")
+    _require_unchanged(policy, expected)
     if policy.status == Policy.Status.RETIRED:
         policy = _store(
             Policy(

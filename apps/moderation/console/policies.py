@@ -13,7 +13,7 @@ from apps.accounts.permissions import get_user, require
 from apps.moderation import actions
 from apps.moderation.console.forms import PolicyForm, RuleForm, RuleFormSet, describe_error
 from apps.moderation.console.views import console_view, is_fetch, render_page
-from apps.moderation.exceptions import ModerationError
+from apps.moderation.exceptions import ModerationError, PolicyChangedError
 from apps.moderation.models import Policy, Submission
 from apps.moderation.permissions import may_manage_policy
 from apps.moderation.selectors import communities_for, visible
@@ -57,7 +57,12 @@ def policy(request: HttpRequest, pk: int) -> HttpResponse:
     if request.method != "POST":
         return _show_policy(request, user, policy)
     if request.POST.get("do") == "activate":
-        active = actions.activate_policy(policy=policy, user=user, reason=request.POST.get("reason", ""))
+        active = actions.activate_policy(
+            policy=policy,
+            user=user,
+            reason=request.POST.get("reason", ""),
+            expected=request.POST.get("expected"),
+        )
         return redirect("admin:moderation_policy", active.pk)
     if request.POST.get("do") == "discard":
         actions.discard_draft(policy=policy, user=user)
@@ -88,9 +93,20 @@ def _edit_policy(request: HttpRequest, user: User, policy: Policy) -> HttpRespon
     form = PolicyForm(request.POST, instance=Policy.objects.get(pk=policy.pk))
     formset = RuleFormSet(request.POST, initial=actions.rules_of(policy), prefix="rule")
     is_valid = all([form.is_valid(), formset.is_valid()])
+    status = 200 if is_valid else 422
     if is_valid and request.POST.get("do") == "save":
-        draft = actions.edit_draft(policy=policy, user=user, rules=_rules(formset), **form.cleaned_data)
-        return redirect("admin:moderation_policy", draft.pk)
+        try:
+            draft = actions.edit_draft(
+                policy=policy,
+                user=user,
+                rules=_rules(formset),
+                expected=request.POST.get("expected"),
+                **form.cleaned_data,
+            )
+            return redirect("admin:moderation_policy", draft.pk)
+        except PolicyChangedError as error:
+            form.add_error(None, f"{error} If you save again, your version replaces that one.")
+            status = error.status
     edited = None
     if is_valid:
         edited = simulate(
@@ -106,7 +122,7 @@ def _edit_policy(request: HttpRequest, user: User, policy: Policy) -> HttpRespon
         html = render_to_string("moderation/_simulation.html", {"simulation": edited}, request)
         return JsonResponse({"html": html})
     stored = _simulate_stored(user, policy)
-    return _render_policy(request, policy, form, formset, stored, edited, 200 if is_valid else 422)
+    return _render_policy(request, policy, form, formset, stored, edited, status)
 
 
 def _error_messages(form: BaseForm, formset: "BaseFormSet[RuleForm]") -> list[str]:
@@ -135,6 +151,7 @@ def _render_policy(
     context = {
         "title": f"Policy {policy}",
         "policy": policy,
+        "fingerprint": actions.policy_fingerprint(policy),
         "form": form,
         "formset": formset,
         "stored": stored,

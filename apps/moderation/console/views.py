@@ -5,7 +5,7 @@ from functools import wraps
 from typing import Any
 
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_http_methods
 
@@ -68,6 +68,11 @@ def console_view(*methods: str) -> Callable[[View], View]:
             except ToxicmodError as error:
                 status = error.status if error.status >= 500 else 422
                 return _render_error(request, status, "This is not possible", str(error))
+            except Http404:
+                if not is_fetch(request):
+                    raise
+                message = "This does not exist, or it belongs to a community that is not yours."
+                return JsonResponse({"message": message}, status=404)
             except ValidationError as error:
                 return _render_error(request, 422, "This is not possible", " ".join(error.messages))
 

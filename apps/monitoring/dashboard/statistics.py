@@ -82,7 +82,10 @@ def format_percent(fraction: float | None) -> str:
 
 def format_milliseconds(microseconds: float | None) -> str:
     """Return a time in milliseconds, or a dash for None."""
-    return "–" if microseconds is None else f"{microseconds / 1000:.3g} ms"
+    if microseconds is None:
+        return "–"
+    milliseconds = microseconds / 1000
+    return f"{milliseconds:,.0f} ms" if milliseconds >= 100 else f"{milliseconds:.3g} ms"
 
 
 def format_duration(seconds: float | None) -> str:

@@ -9,6 +9,7 @@ from django.utils import timezone
 from uuid_utils.compat import uuid7
 
 from apps.core.models import bounds
+from apps.core.text import format_number
 
 
 def validate_addresses(value: str) -> None:
@@ -103,6 +104,15 @@ class AlertRule(models.Model):
         return self.name
 
 
+# Metrics of the moment of the evaluation, without a window.
+MOMENTARY_METRICS = frozenset(
+    {
+        AlertRule.Metric.QUEUE_ITEMS,
+        AlertRule.Metric.QUEUE_HOURS,
+        AlertRule.Metric.MIRROR_LAG,
+        AlertRule.Metric.BROKER_MESSAGES,
+    }
+)
 # Metrics of the infrastructure. All others count comments or decisions of all communities.
 SITE_METRICS = frozenset(
     {
@@ -177,10 +187,12 @@ class Alert(models.Model):
         """The metric, its value and the threshold in a sentence."""
         if self.subjects:
             return f"{self.get_metric_display()}: {', '.join(self.subjects)}."
-        return (
-            f"{self.get_metric_display()}: {self.value:.4g} ({self.low:.4g} to {self.high:.4g}), "
-            f"{self.comparison} {self.threshold:g} over {self.window_hours} h."
-        )
+        value = f"{self.get_metric_display()}: {format_number(self.value)}"
+        beyond = f"{self.comparison} {format_number(self.threshold)}"
+        if self.metric in MOMENTARY_METRICS:
+            return f"{value}, {beyond}."
+        interval = f"{format_number(self.low)} to {format_number(self.high)}"
+        return f"{value} ({interval}), {beyond} over {self.window_hours} h."
 
 
 class NotificationQuerySet(models.QuerySet["Notification"]):

@@ -104,6 +104,16 @@ def test_evaluate_rules_respects_notification_interval_and_acknowledgement(
     assert again.acknowledged_by == ann
 
 
+def test_summary_of_alerts() -> None:
+    alert = Alert(metric="error_share", comparison="above", threshold=0.01, window_hours=2)
+    alert.value, alert.low, alert.high = 0.02, 0.015, 0.03
+    assert alert.summary == (
+        "Error rate (requests answered with 5xx): 0.02 (0.015 to 0.03), above 0.01 over 2 h."
+    )
+    alert.metric, alert.value, alert.threshold = "queue_items", 12_345, 10
+    assert alert.summary == "Open queue items now: 12345, above 10."
+
+
 def test_acknowledge_requires_permission(rule: AlertRule, ann: User, client: Client) -> None:
     alert = Alert.objects.create(
         rule=rule, metric=rule.metric, threshold=0.01, value=0.5, low=0.4, high=0.6, window_hours=1
@@ -122,8 +132,10 @@ def test_acknowledge_requires_permission(rule: AlertRule, ann: User, client: Cli
     assert Alert.objects.get().acknowledged_by is None
     ann.user_permissions.add(Permission.objects.get(codename="acknowledge_alert"))
     assert "Acknowledge the selected alerts" in client.get("/admin/monitoring/alert/?state=open").text
-    client.post("/admin/monitoring/alert/", data)
+    assert "Alerts acknowledged: 1" in client.post("/admin/monitoring/alert/", data, follow=True).text
     assert Alert.objects.get().acknowledged_by == ann
+    page = client.post("/admin/monitoring/alert/", data, follow=True).text
+    assert "These alerts have been acknowledged already" in page
     assert client.get("/admin/monitoring/alert/add/").status_code == 403
     assert client.post(f"/admin/monitoring/alert/{alert.pk}/delete/").status_code == 403
 

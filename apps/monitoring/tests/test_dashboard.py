@@ -21,7 +21,7 @@ from apps.moderation import actions as moderation
 from apps.moderation.models import Decision, Delivery, Policy
 from apps.monitoring.dashboard import PANELS, Filters
 from apps.monitoring.dashboard.charts import Kind, Panel, Plot, Series, csv_rows, plotly_figure
-from apps.monitoring.dashboard.statistics import confusion_rates, percentile
+from apps.monitoring.dashboard.statistics import confusion_rates, format_milliseconds, percentile
 from apps.monitoring.models import Baseline, HourlyRollup, RequestMinute
 from apps.monitoring.rollups.hours import start_of_hour
 from apps.registry.models import Alias, ModelVersion, Promotion
@@ -356,6 +356,11 @@ def test_figures_and_download_round_numbers() -> None:
     assert figure["layout"]["yaxis"]["hoverformat"] == ",.4~f"
     rows = list(csv_rows(Panel("", "", plots=[plot])))
     assert rows[1][2:] == [0.3, 0.0, -0.1, 0.1]
+
+
+def test_format_milliseconds() -> None:
+    values = (None, 690, 41_270, 1_570_400)
+    assert [format_milliseconds(value) for value in values] == ["–", "0.69 ms", "41.3 ms", "1,570 ms"]
 
 
 def test_charts_have_a_style_for_each_label() -> None:

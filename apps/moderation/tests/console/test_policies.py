@@ -49,6 +49,32 @@ def test_policy_simulate_save_and_activate(item: QueueItem, policy: Policy, lead
     assert "Too much noise" in lead_client.get(console_url("policies")).content.decode()
 
 
+def test_policy_that_another_lead_has_changed(policy: Policy, lead_client: Client) -> None:
+    at = lead_client.post(console_url("policy", policy.pk), rules_form(policy, do="save"))["Location"]
+    draft = Policy.objects.get(status="draft")
+    seen = lead_client.get(at).context["fingerprint"]
+    form = rules_form(draft, do="save", expected=seen)
+    assert lead_client.post(at, form | {"rule-5-review_from": "0.6"}).status_code == 302
+    edited = form | {"rule-4-review_from": "0.5"}
+    response = lead_client.post(at, edited)
+    assert response.status_code == 409
+    assert all(
+        part in response.text
+        for part in ("Somebody else has changed", "If you save again", 'value="0.5"', "data-unsaved")
+    )
+    response = lead_client.post(at, {"do": "activate", "reason": "fewer reviews", "expected": seen})
+    assert (response.status_code, "Somebody else has changed" in response.text) == (422, True)
+    draft.refresh_from_db()
+    assert (draft.status, draft.rules.get(label="toxic").review_from) == ("draft", 0.6)
+    # A simulation needs no comparison, and saving again replaces the other version.
+    assert lead_client.post(at, edited | {"do": "try"}, headers=FETCH).status_code == 200
+    seen = lead_client.get(at).context["fingerprint"]
+    assert lead_client.post(at, edited | {"expected": seen}).status_code == 302
+    seen = lead_client.get(at).context["fingerprint"]
+    lead_client.post(at, {"do": "activate", "reason": "fewer reviews", "expected": seen})
+    assert Policy.objects.active_for("") == draft
+
+
 def test_policy_adds_and_removes_rules(policy: Policy, lead_client: Client) -> None:
     new = {"rule-7-title": "Spoilers", "rule-7-reason": "It gives the end away.", "rule-7-strikes": "0"}
     new |= {"rule-7-category": "STATEMENT_CATEGORY_OTHER_VIOLATION_TC", "rule-6-DELETE": "on"}

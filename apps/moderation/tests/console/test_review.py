@@ -554,6 +554,8 @@ def test_skip_of_an_item_of_another_community_is_not_found(
             response = moderator_client.post(console_url("skip", pk), headers=headers)
             assert response.status_code == 404
             assert "access" not in response.content.decode()
+            if headers:
+                assert "does not exist, or it belongs to a community" in response.json()["message"]
     assert not Skip.objects.exists()
 
 

@@ -103,7 +103,8 @@ def health_panel(filters: Filters) -> Panel:
         "Is the system healthy?",
         f"Not entirely: {', '.join(problems)}."
         if problems
-        else "Yes: a model is in service, requests succeed, background work is on time, no alert is open.",
+        else "Yes: a model is in service, requests succeed, background work is on time, "
+        f"no alert {'is open' if all_communities else 'about the site is open'}.",
         stats,
         plots,
         background,
