@@ -749,6 +749,39 @@ function startSimulator(form) {
   });
 }
 
+// Submits a form only while the user is signed in, because the page for signing in would lose its fields.
+function startKeptForm(form) {
+  const message = document.createElement("p");
+  let isSignedIn = false;
+  message.className = "overdue";
+  message.setAttribute("role", "alert");
+  form.addEventListener("submit", async (event) => {
+    if (isSignedIn) return;
+    event.preventDefault();
+    event.submitter.parentElement.after(message);
+    message.textContent = "";
+    try {
+      const response = await fetch(location.href);
+      if (response.redirected) {
+        message.textContent =
+          "You are signed out, so nothing was sent. Sign in in another tab, then try again.";
+        return;
+      }
+      // Signing in replaces the token that the form needs.
+      const page = new DOMParser().parseFromString(await response.text(), "text/html");
+      form.csrfmiddlewaretoken.value = page.querySelector("[name=csrfmiddlewaretoken]").value;
+    } catch {
+      message.textContent = "The server could not be reached, so nothing was sent. Try again.";
+      return;
+    }
+    isSignedIn = true;
+    form.requestSubmit(event.submitter);
+    isSignedIn = false;
+  });
+}
+
+for (const form of document.querySelectorAll("form[data-kept]")) startKeptForm(form);
+
 const STARTERS = {
   unsaved: startNotices,
   review: startReview,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 from django.contrib.auth.models import Group
+from django.contrib.sessions.models import Session
 from django.test import Client
 from django.urls import reverse
 from playwright.sync_api import Page, expect
@@ -886,6 +887,28 @@ def test_long_community_name_fits_a_phone(policy: Policy, visit: Callable[..., V
     create_item(COMMENTS[0], community="a long name of a community " * 3 + "x" * 19)
     page = visit(f"{CONSOLE}{path}", user=moderator("lea", "lead"), width=390).page
     assert overflow(page) <= 0
+
+
+def test_edited_draft_is_kept_when_the_session_ends(policy: Policy, visit: Callable[..., Visit]) -> None:
+    lea = moderator("lea", "lead")
+    draft = actions.draft_policy(user=lea, community="", based_on=policy)
+    page = visit(f"{CONSOLE}policies/{draft.pk}/", user=lea).page
+    page.locator("[name$=review_from]").first.fill("0.3")
+    session, cookies = Session.objects.get(), page.context.cookies()
+    Session.objects.all().delete()
+    page.click("[value=save]")
+    expect(page.locator("#policy > aside")).to_contain_text("You are signed out, so nothing was sent")
+    page.context.set_offline(True)
+    page.click("[value=save]")
+    expect(page.locator("#policy > aside")).to_contain_text("The server could not be reached")
+    page.context.set_offline(False)
+    session.save(force_insert=True)
+    page.context.add_cookies([cookie for cookie in cookies if cookie["name"] == "sessionid"])
+    page.context.clear_cookies(name="csrftoken")  # signing in replaces it
+    with page.expect_navigation():
+        page.click("[value=save]")
+    expect(page.locator("[name$=review_from]").first).to_have_value("0.3")
+    assert draft.rules.filter(review_from=0.3).exists()
 
 
 def test_activation_of_a_draft_with_unsaved_changes(policy: Policy, visit: Callable[..., Visit]) -> None:

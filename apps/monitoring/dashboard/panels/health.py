@@ -90,7 +90,8 @@ def health_panel(filters: Filters) -> Panel:
         Stat(
             "Alerts",
             str(len(alerts)),
-            "; ".join(alert.rule.name for alert in alerts) or "none open",
+            "; ".join(alert.rule.name for alert in alerts)
+            or ("none open" if all_communities else "none open about the site"),
             bool(alerts),
         ),
     ]
