@@ -19,6 +19,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "toxicmod.settings")
 django = get_wsgi_application()
 
 from django.core.handlers.asgi import ASGIRequest  # noqa: E402  (needs the settings)
+from django.db import connection  # noqa: E402
 from django.http import HttpResponse  # noqa: E402
 from django.utils.http import parse_header_parameters  # noqa: E402
 from rest_framework.exceptions import APIException, ParseError, UnsupportedMediaType  # noqa: E402
@@ -155,7 +156,10 @@ class Application:
         self._monitoring = DjangoThreads(2)
         # Small requests do not wait behind large ones.
         self._small: Batcher[ASGIRequest, HttpResponse | None] = Batcher(batching.handle_batch)
-        self._large: Batcher[ASGIRequest, HttpResponse | None] = Batcher(batching.handle_batch, threads=2)
+        # One thread scores while another one stores. Two can wait for a database server, but not for SQLite,
+        # which has one writer.
+        threads = 2 if connection.vendor == "sqlite" else 3
+        self._large: Batcher[ASGIRequest, HttpResponse | None] = Batcher(batching.handle_batch, threads)
         self._next_warning = 0.0  # monotonic time
 
     def rejection(self, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:

@@ -11,7 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 logger = logging.getLogger(__name__)
 
 MAX_BATCH_ITEMS = 32
-MAX_BATCH_WEIGHT = 768 * 1024  # in the unit of the caller's weights: bytes for `toxicmod.asgi`
+MAX_BATCH_WEIGHT = 256 * 1024  # in the unit of the caller's weights: bytes for `toxicmod.asgi`
 MAX_QUEUE_DELAY_S, STANDING_QUEUE_S = 0.05, 0.25
 AVERAGED_ITEMS = 64  # for the moving averages of durations
 
