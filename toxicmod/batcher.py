@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 MAX_BATCH_ITEMS = 32
 MAX_BATCH_WEIGHT = 256 * 1024  # in the unit of the caller's weights: bytes for `toxicmod.asgi`
-MAX_QUEUE_DELAY_S, STANDING_QUEUE_S = 0.05, 0.25
+MAX_QUEUE_DELAY_S, STANDING_QUEUE_S = 0.1, 0.25
 AVERAGED_ITEMS = 64  # for the moving averages of durations
 
 Item = TypeVar("Item")

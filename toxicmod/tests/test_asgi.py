@@ -166,13 +166,15 @@ class MixedLoad:
             with closing(socket.create_connection(self.address, timeout=30)) as connection:
                 with connection.makefile("rb") as file:
                     for _ in range(20):
-                        self.exchange(connection, file, f"{number}-{next(turns)}", generator)
+                        if self.exchange(connection, file, f"{number}-{next(turns)}", generator):
+                            break
                 if generator.random() < 0.5:  # close the connection in the middle of a body
                     incomplete = self.encoded(b'{"text": "aborted"}', "plain")
                     with suppress(OSError):
                         connection.sendall(incomplete[: -generator.randint(1, 19)])
 
-    def exchange(self, connection: socket.socket, file: Any, name: str, generator: random.Random) -> None:
+    def exchange(self, connection: socket.socket, file: Any, name: str, generator: random.Random) -> bool:
+        """Return whether the server closes the connection."""
         count = 1 if generator.random() < 0.7 else 3  # pipelined
         sent: list[list[str] | None] = []
         data = b""
@@ -191,13 +193,18 @@ class MixedLoad:
             sent.append(None if kind == "invalid" else ids)
             data += self.encoded(json.dumps(body).encode(), how)
         connection.sendall(data)
+        is_closing = False
         for ids_sent in sent:
+            if is_closing:  # the server was too busy for the next request in the pipeline
+                self.statuses[503] += 1
+                continue
             status = int(file.readline().split()[1])
             length = 0
-            while line := file.readline().strip():
+            while line := file.readline().strip().lower():
                 header, _, value = line.partition(b":")
-                if header.lower() == b"content-length":
+                if header == b"content-length":
                     length = int(value)
+                is_closing |= line == b"connection: close"
             response = json.loads(file.read(length))
             self.statuses[status] += 1
             if status == 503:
@@ -209,6 +216,7 @@ class MixedLoad:
             assert len(response["results"]) == len(ids_sent)
             for external_id, result in zip(ids_sent, response["results"], strict=True):
                 self.stored[result["id"].replace("-", "")] = external_id
+        return is_closing
 
 
 @pytest.mark.slow
