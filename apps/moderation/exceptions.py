@@ -9,7 +9,7 @@ class ModerationError(ToxicmodError):
 
 
 class PolicyChangedError(ModerationError):
-    """Somebody else has changed the policy meanwhile."""
+    """The policy has been changed since the user saw it."""
 
     status = 409
 

@@ -752,12 +752,15 @@ function startSimulator(form) {
 // Submits a form only while the user is signed in, because the page for signing in would lose its fields.
 function startKeptForm(form) {
   const message = document.createElement("p");
+  let isChecking = false; // also ignores a second click
   let isSignedIn = false;
   message.className = "overdue";
   message.setAttribute("role", "alert");
   form.addEventListener("submit", async (event) => {
     if (isSignedIn) return;
     event.preventDefault();
+    if (isChecking) return;
+    isChecking = true;
     event.submitter.parentElement.after(message);
     message.textContent = "";
     try {
@@ -765,6 +768,7 @@ function startKeptForm(form) {
       if (response.redirected) {
         message.textContent =
           "You are signed out, so nothing was sent. Sign in in another tab, then try again.";
+        isChecking = false;
         return;
       }
       // Signing in replaces the token that the form needs.
@@ -772,11 +776,16 @@ function startKeptForm(form) {
       form.csrfmiddlewaretoken.value = page.querySelector("[name=csrfmiddlewaretoken]").value;
     } catch {
       message.textContent = "The server could not be reached, so nothing was sent. Try again.";
+      isChecking = false;
       return;
     }
     isSignedIn = true;
     form.requestSubmit(event.submitter);
     isSignedIn = false;
+  });
+  // The browser's back-forward cache shows the form again.
+  window.addEventListener("pageshow", () => {
+    isChecking = false;
   });
 }
 

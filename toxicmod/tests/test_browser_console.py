@@ -906,7 +906,8 @@ def test_edited_draft_is_kept_when_the_session_ends(policy: Policy, visit: Calla
     page.context.add_cookies([cookie for cookie in cookies if cookie["name"] == "sessionid"])
     page.context.clear_cookies(name="csrftoken")  # signing in replaces it
     with page.expect_navigation():
-        page.click("[value=save]")
+        page.dblclick("[value=save]")
+    expect(page.locator("#policy:not([data-unsaved])")).to_be_visible()
     expect(page.locator("[name$=review_from]").first).to_have_value("0.3")
     assert draft.rules.filter(review_from=0.3).exists()
 

@@ -146,7 +146,7 @@ def policy_fingerprint(policy: Policy) -> str:
 def _require_unchanged(policy: Policy, expected: str | None) -> None:
     if expected is not None and expected != policy_fingerprint(policy):
         raise PolicyChangedError(
-            f"Somebody else has changed {policy} since you opened the page, so nothing was stored."
+            f"{policy} has been changed since you opened the page, so nothing was stored."
         )
 
 

@@ -60,10 +60,10 @@ def test_policy_that_another_lead_has_changed(policy: Policy, lead_client: Clien
     assert response.status_code == 409
     assert all(
         part in response.text
-        for part in ("Somebody else has changed", "If you save again", 'value="0.5"', "data-unsaved")
+        for part in ("has been changed since you opened", "If you save again", 'value="0.5"', "data-unsaved")
     )
     response = lead_client.post(at, {"do": "activate", "reason": "fewer reviews", "expected": seen})
-    assert (response.status_code, "Somebody else has changed" in response.text) == (422, True)
+    assert (response.status_code, "has been changed since you opened" in response.text) == (422, True)
     draft.refresh_from_db()
     assert (draft.status, draft.rules.get(label="toxic").review_from) == ("draft", 0.6)
     # A simulation needs no comparison, and saving again replaces the other version.
