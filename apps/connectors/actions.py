@@ -145,27 +145,33 @@ def create_due_actions() -> None:
 
 @transaction.atomic
 def _create_action(comment_id: UUID, until: datetime) -> None:
-    """Create the action that gives the platform the comment's current decision, if it has another one."""
+    """Create the actions that give the platform the comment's current decision, if it has another one."""
     comment = ReceivedComment.objects.select_for_update(of=("self",)).get(pk=comment_id)
     decisions = Decision.objects.filter(submission=comment_id, created_at__lte=until).order_by("-pk")
-    comment.last_decision = decisions.values_list("pk", flat=True)[0]
+    newest = decisions[0]
+    comment.last_decision = newest.pk
     comment.save(update_fields=["last_decision"])
     current, previous = decisions.in_force().first(), _last_sent(comment)
     adapter = ADAPTERS.get(comment.connection.platform)
     if adapter is None or not comment.connection.sends_actions:
         return
-    if current is None:
-        # The decision was undone: the comment waits for a moderator again, as when it was flagged.
-        kind: str = PlatformAction.Kind.FLAG
-        if not adapter.flags or not previous:
-            return
-    else:
-        kind = current.action
-        if current.automatic and not previous:
-            return
-    action = PlatformAction(comment=comment, decision=current, kind=kind)
-    if kind != previous and adapter.supports(_describe(action)):
-        action.save()
+    for kind in _kinds_to_send(adapter, current, previous):
+        decision = None if kind == PlatformAction.Kind.FLAG else current or newest
+        action = PlatformAction(comment=comment, decision=decision, kind=kind)
+        if adapter.supports(_describe(action)):
+            action.save()
+
+
+def _kinds_to_send(adapter: Adapter, current: Decision | None, previous: str) -> list[str]:
+    """Return the kinds of the next actions after `previous`; `current` is None after an undo."""
+    if current:
+        needs_nothing = previous == current.action or (current.automatic and not previous)
+        return [] if needs_nothing else [current.action]
+    if not adapter.flags or previous in ("", PlatformAction.Kind.FLAG):
+        return []
+    # The comment waits for a moderator again, as when it was flagged.
+    restoration = [PlatformAction.Kind.APPROVE] if previous == PlatformAction.Kind.REJECT else []
+    return [*restoration, PlatformAction.Kind.FLAG]
 
 
 def _last_sent(comment: ReceivedComment, before: int | None = None) -> str:

@@ -61,15 +61,12 @@ class Discourse(Adapter):
     def send(self, connection: Connection, action: OutgoingAction) -> Response:
         headers = {"Api-Key": connection.token, "Api-Username": connection.api_user or "system"}
         post = action.external_id
-        is_deleted = action.previous == PlatformAction.Kind.REJECT
-        if is_deleted and action.kind != PlatformAction.Kind.REJECT:
-            response = request_json(connection, "PUT", f"/posts/{post}/recover.json", headers, {})
-            if action.kind == PlatformAction.Kind.APPROVE or response.status >= 300:
-                return response
         if action.kind == PlatformAction.Kind.FLAG:
             body = {"id": int(post), "post_action_type_id": _INAPPROPRIATE, "flag_topic": False}
             return request_json(connection, "POST", "/post_actions.json", headers, body)
         if action.kind == PlatformAction.Kind.REJECT:
             return request_json(connection, "DELETE", f"/posts/{post}.json", headers, None)
+        if action.previous == PlatformAction.Kind.REJECT:
+            return request_json(connection, "PUT", f"/posts/{post}/recover.json", headers, {})
         path = f"/post_actions/{post}.json?post_action_type_id={_INAPPROPRIATE}"
         return request_json(connection, "DELETE", path, headers, None)

@@ -168,7 +168,7 @@ def test_undo_restores_and_flags_post_on_discourse(
     rejection = decide_item(QueueItem.objects.get(), moderator).decision
     assert send(connection) == 2
     moderation.undo(decision_id=rejection.pk, user=moderator)
-    assert send(connection) == 1
+    assert send(connection) == 2
     flag = {"id": 42, "post_action_type_id": 4, "flag_topic": False}
     recovery = ("PUT", "/posts/42/recover.json", {})
     assert sent(receiver)[-2:] == [recovery, ("POST", "/post_actions.json", flag)]
@@ -182,6 +182,29 @@ def test_undo_restores_and_flags_post_on_discourse(
     assert send(connection) == 0
 
 
+def test_undo_restores_post_once_if_flagging_fails(
+    connected: Callable[[str], Connection], receiver: Receiver, moderator: User
+) -> None:
+    connection = connected("discourse")
+    receive(connection)
+    rejection = decide_item(QueueItem.objects.get(), moderator).decision
+    send(connection)
+    moderation.undo(decision_id=rejection.pk, user=moderator)
+    actions.create_due_actions()
+    PlatformAction.objects.filter(kind=Kind.FLAG).update(send_after=timezone.now() + timedelta(hours=1))
+    assert actions.send_actions(connection_id=str(connection.pk)) == 1
+    receiver.status = 429
+    PlatformAction.objects.update(send_after=timezone.now())
+    assert send(connection) == 1
+    receiver.status = 200
+    PlatformAction.objects.update(send_after=timezone.now())
+    Connection.objects.update(paused_until=None)
+    assert send(connection) == 1
+    paths = [path for _, path, _ in sent(receiver)]
+    assert paths[-3:] == ["/posts/42/recover.json", "/post_actions.json", "/post_actions.json"]
+    assert set(PlatformAction.objects.values_list("status", flat=True)) == {"delivered"}
+
+
 def test_undo_is_retried_if_the_post_is_not_restored(
     connected: Callable[[str], Connection], receiver: Receiver, moderator: User
 ) -> None:
@@ -193,9 +216,8 @@ def test_undo_is_retried_if_the_post_is_not_restored(
     receiver.status = 500
     assert send(connection) == 1
     assert sent(receiver)[-1] == ("PUT", "/posts/42/recover.json", {})
-    action = PlatformAction.objects.first()
-    assert action is not None
-    assert (action.kind, action.status, action.attempts) == (Kind.FLAG, Status.PENDING, 1)
+    unsent = PlatformAction.objects.filter(status=Status.PENDING).order_by("pk")
+    assert list(unsent.values_list("kind", "attempts")) == [(Kind.APPROVE, 1), (Kind.FLAG, 0)]
 
 
 def test_approval_removes_flag_on_discourse(
