@@ -93,20 +93,20 @@ def _edit_policy(request: HttpRequest, user: User, policy: Policy) -> HttpRespon
     form = PolicyForm(request.POST, instance=Policy.objects.get(pk=policy.pk))
     formset = RuleFormSet(request.POST, initial=actions.rules_of(policy), prefix="rule")
     is_valid = all([form.is_valid(), formset.is_valid()])
-    status = 200 if is_valid else 422
+    status, expected = 200 if is_valid else 422, request.POST.get("expected")
     if is_valid and request.POST.get("do") == "save":
         try:
             draft = actions.edit_draft(
                 policy=policy,
                 user=user,
                 rules=_rules(formset),
-                expected=request.POST.get("expected"),
+                expected=expected,
                 **form.cleaned_data,
             )
             return redirect("admin:moderation_policy", draft.pk)
         except PolicyChangedError as error:
             form.add_error(None, f"{error} If you save again, your version replaces that one.")
-            status = error.status
+            status, expected = error.status, None
     edited = None
     if is_valid:
         edited = simulate(
@@ -122,7 +122,7 @@ def _edit_policy(request: HttpRequest, user: User, policy: Policy) -> HttpRespon
         html = render_to_string("moderation/_simulation.html", {"simulation": edited}, request)
         return JsonResponse({"html": html})
     stored = _simulate_stored(user, policy)
-    return _render_policy(request, policy, form, formset, stored, edited, status)
+    return _render_policy(request, policy, form, formset, stored, edited, status, expected)
 
 
 def _error_messages(form: BaseForm, formset: "BaseFormSet[RuleForm]") -> list[str]:
@@ -143,6 +143,7 @@ def _render_policy(
     stored: Simulation | None,
     edited: Simulation | None,
     status: int = 200,
+    expected: str | None = None,
 ) -> HttpResponse:
     user = get_user(request)
     # The name of a community from which no comment has come may be mistyped.
@@ -151,7 +152,8 @@ def _render_policy(
     context = {
         "title": f"Policy {policy}",
         "policy": policy,
-        "fingerprint": actions.policy_fingerprint(policy),
+        # A form that comes back still compares with what the user has seen.
+        "fingerprint": expected or actions.policy_fingerprint(policy),
         "form": form,
         "formset": formset,
         "stored": stored,

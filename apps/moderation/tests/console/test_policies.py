@@ -56,8 +56,11 @@ def test_policy_that_another_lead_has_changed(policy: Policy, lead_client: Clien
     form = rules_form(draft, do="save", expected=seen)
     assert lead_client.post(at, form | {"rule-5-review_from": "0.6"}).status_code == 302
     edited = form | {"rule-4-review_from": "0.5"}
+    # A rejected form that comes back does not count the other lead's change as seen.
+    rejected = lead_client.post(at, edited | {"rule-4-review_from": "7"})
+    assert (rejected.status_code, rejected.context["fingerprint"]) == (422, seen)
     response = lead_client.post(at, edited)
-    assert response.status_code == 409
+    assert (response.status_code, response.context["fingerprint"] == seen) == (409, False)
     assert all(
         part in response.text
         for part in ("has been changed since you opened", "If you save again", 'value="0.5"', "data-unsaved")
