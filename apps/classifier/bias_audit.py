@@ -114,10 +114,8 @@ def bias_report(sentences: Sentences, toxic_probability: np.ndarray) -> dict[str
     group's name alone counts as toxic. BNSP compares the toxic sentences of the group with the benign ones of
     all others: it is low where toxicity against the group is missed.
     """
-    # Serving imports this module without scikit-learn.
-    from sklearn.metrics import roc_auc_score
-
     groups, toxic = np.array(sentences.groups), sentences.toxic.astype(bool)
+    ranks = np.unique(toxic_probability, return_inverse=True)[1]
     report = {}
     for group in sorted(set(sentences.groups) - {""}):
         in_group = groups == group
@@ -127,9 +125,20 @@ def bias_report(sentences: Sentences, toxic_probability: np.ndarray) -> dict[str
             "bnsp": np.where(toxic, in_group, ~in_group),
         }
         report[group] = {
-            name: float(roc_auc_score(toxic[rows], toxic_probability[rows])) for name, rows in subsets.items()
+            name: _roc_auc(ranks[toxic & rows], ranks[~toxic & rows]) for name, rows in subsets.items()
         }
     return report
+
+
+def _roc_auc(toxic_ranks: np.ndarray, benign_ranks: np.ndarray) -> float:
+    """Return the fraction of pairs in which the toxic sentence ranks higher; ties count half.
+
+    With scikit-learn, whose checks of its arguments take longer than the computation, the audit of a model
+    takes seconds.
+    """
+    count = 1 + int(max(toxic_ranks.max(), benign_ranks.max()))
+    toxic, benign = (np.bincount(ranks, minlength=count) for ranks in (toxic_ranks, benign_ranks))
+    return float(toxic @ (np.cumsum(benign) - benign / 2) / (len(toxic_ranks) * len(benign_ranks)))
 
 
 def worst_group(report: dict[str, dict[str, float]], metric: str = "bpsn") -> tuple[str, float]:
