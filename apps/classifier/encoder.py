@@ -7,7 +7,8 @@ loaded, so that processes that never read do not pay for them.
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -114,6 +115,7 @@ class Encoder:
         )
         self._tokenizer = Tokenizer.from_buffer(files[TOKENIZER])
         self._tokenizer.enable_truncation(self.max_pieces)
+        self._known: dict[bytes, np.ndarray] | None = None
 
     def logits(self, texts: Sequence[str], *, may_be_english: bool = True) -> np.ndarray:
         """Return the (n, labels) float32 logits of texts, each read up to `max_pieces` pieces.
@@ -126,13 +128,37 @@ class Encoder:
                 because normalisation changes their words.
         """
         result = np.empty((len(texts), len(LABELS)), np.float32)
+        known = self._known
         for row, text in enumerate(texts):
-            head = text[: CHARACTERS_PER_PIECE * self.max_pieces]
-            head = head.encode("utf-8", "replace").decode()  # no surrogates
-            texts_to_read = variants(head, may_be_english=may_be_english)
-            if len(head) > _LONG_CHARACTERS:
-                texts_to_read = texts_to_read[-1:]
-            result[row] = np.maximum.reduce(list(map(self._read, texts_to_read)))
+            if known is None:
+                result[row] = self._logits_of(text, may_be_english)
+                continue
+            key = reading_key(text, may_be_english=may_be_english)
+            if key not in known:
+                known[key] = self._logits_of(text, may_be_english)
+            result[row] = known[key]
+        return result
+
+    @contextmanager
+    def read_once(self, known: dict[bytes, np.ndarray]) -> Iterator[None]:
+        """Within the context, use the known logits of texts, and add those of the texts that are read.
+
+        Args:
+            known: (labels,) float32 logits by `reading_key`.
+        """
+        self._known = known
+        try:
+            yield
+        finally:
+            self._known = None
+
+    def _logits_of(self, text: str, may_be_english: bool) -> np.ndarray:
+        head = text[: CHARACTERS_PER_PIECE * self.max_pieces]
+        head = head.encode("utf-8", "replace").decode()  # no surrogates
+        texts_to_read = variants(head, may_be_english=may_be_english)
+        if len(head) > _LONG_CHARACTERS:
+            texts_to_read = texts_to_read[-1:]
+        result: np.ndarray = np.maximum.reduce(list(map(self._read, texts_to_read)))
         return result
 
     def _read(self, text: str) -> np.ndarray:
@@ -145,6 +171,12 @@ class Encoder:
     def calibration(self, language: str) -> np.ndarray:
         """Return the (2, labels) slope and offset that calibrate logits of texts in a language."""
         return self._calibrations.get(language, self._common).T
+
+
+def reading_key(text: str, *, may_be_english: bool = True) -> bytes:
+    """Return a key of the logits of a text, which `Encoder.logits` reads in one of two ways."""
+    person = b"" if may_be_english else b"not English"
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), person=person).digest()
 
 
 def reveal(text: str) -> str:

@@ -19,7 +19,7 @@ from apps.classifier.scorer import Scorer
 from apps.predictions.models import Prediction
 from apps.registry.gates import Gate, Rule, compare
 from apps.registry.models import EvaluationArtifact, ModelVersion
-from apps.training import datasets
+from apps.training import datasets, readings
 from apps.training.datasets import Rows
 from apps.training.models import Dataset
 
@@ -83,27 +83,33 @@ def run_gates(version: ModelVersion, champion: ModelVersion | None, dataset: Dat
         return evaluate(rows.labels, probabilities, scorer.thresholds, rows.weights)
 
     candidate = load_evaluation_model(version)
-    probabilities = score_all(candidate, rows.texts)
-    metrics = compute_metrics(candidate, probabilities)
     baseline, baseline_auc, label_gates = None, None, []
-    if champion:
-        baseline = load_evaluation_model(champion)
-        baseline_probabilities = score_all(baseline, rows.texts)
-        baseline_auc = compute_metrics(baseline, baseline_probabilities)["mean"]["roc_auc"]
-        label_gates = list(_label_gates(rows, probabilities, baseline_probabilities))
+    with readings.read_once():
+        probabilities = score_all(candidate, rows.texts)
+        metrics = compute_metrics(candidate, probabilities)
+        if champion:
+            baseline = load_evaluation_model(champion)
+            baseline_probabilities = score_all(baseline, rows.texts)
+            baseline_auc = compute_metrics(baseline, baseline_probabilities)["mean"]["roc_auc"]
+            label_gates = list(_label_gates(rows, probabilities, baseline_probabilities))
+        obfuscation_gate = _obfuscation_gate(candidate, baseline, rows)
+        flip_rate_gates = list(_flip_rate_gates(served_scorer, champion))
+    with readings.read_once(in_file=True):
+        group_gates = list(_group_gates(candidate, baseline))
+        everyday_gate = _everyday_gate(candidate, baseline)
     return [
         _at_least("mean ROC-AUC", metrics["mean"]["roc_auc"], baseline_auc and baseline_auc - MAX_AUC_LOSS),
         *label_gates,
         _calibration_gate(metrics, rows, probabilities),
-        *_group_gates(candidate, baseline),
-        _everyday_gate(candidate, baseline),
-        _obfuscation_gate(candidate, baseline, rows),
+        *group_gates,
+        everyday_gate,
+        obfuscation_gate,
         _at_most(
             "median µs per comment",
             measure_latency_us(served_scorer, rows.texts[:LATENCY_TEXTS]),
             MAX_LATENCY_US,
         ),
-        *_flip_rate_gates(served_scorer, champion),
+        *flip_rate_gates,
     ]
 
 

@@ -1,9 +1,11 @@
-"""The encoder's logits of training rows, cached so that training again takes no longer than without it."""
+"""The encoder's logits of training rows and of the audits' sentences, cached in a file.
 
-import hashlib
+Training again, and auditing another model, then take no longer than without the encoder.
+"""
+
 import sqlite3
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from django.conf import settings
 from tqdm import tqdm
 
 from apps.classifier import encoder
-from apps.classifier.encoder import Encoder, EncoderError, Mode
+from apps.classifier.encoder import Encoder, EncoderError, Mode, reading_key
 from apps.classifier.labels import LABELS
 from apps.training import datasets
 from apps.training.exceptions import TrainingError
@@ -47,12 +49,8 @@ class CachedReadings:
     def logits(self, texts: Sequence[str]) -> np.ndarray:
         """Return the (n, labels) float32 logits."""
         result = np.empty((len(texts), len(LABELS)), np.float32)
-        keys = [hashlib.blake2b(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
-        with closing(sqlite3.connect(self._path, timeout=60)) as cache, cache:
-            cache.execute(
-                "CREATE TABLE IF NOT EXISTS logits (encoder TEXT, key BLOB PRIMARY KEY, value BLOB)"
-            )
-            cache.execute("DELETE FROM logits WHERE encoder != ?", [self.sha256])
+        keys = list(map(reading_key, texts))
+        with closing(_open_cache(self._path, self.sha256)) as cache, cache:
             missing = []
             for row, key in enumerate(keys):
                 cached = cache.execute("SELECT value FROM logits WHERE key = ?", [key]).fetchone()
@@ -65,13 +63,59 @@ class CachedReadings:
                     self._report(start / len(missing))
                     rows = missing[start : start + TEXTS_PER_COMMIT]
                     result[rows] = self._reader.logits([texts[row] for row in rows])
-                    cache.executemany(
-                        "INSERT OR REPLACE INTO logits VALUES (?, ?, ?)",
-                        [(self.sha256, keys[row], result[row].tobytes()) for row in rows],
-                    )
+                    _store(cache, self.sha256, {keys[row]: result[row] for row in rows})
                     cache.commit()
                     bar.update(len(rows))
         return result
+
+
+def _open_cache(path: Path, sha256: str) -> sqlite3.Connection:
+    """Open the file, and delete the logits of other encoders."""
+    cache = sqlite3.connect(path, timeout=60)
+    with cache:
+        cache.execute("CREATE TABLE IF NOT EXISTS logits (encoder TEXT, key BLOB PRIMARY KEY, value BLOB)")
+        cache.execute("DELETE FROM logits WHERE encoder != ?", [sha256])
+    return cache
+
+
+def _store(cache: sqlite3.Connection, sha256: str, logits: Mapping[bytes, np.ndarray]) -> None:
+    cache.executemany(
+        "INSERT OR REPLACE INTO logits VALUES (?, ?, ?)",
+        [(sha256, key, values.tobytes()) for key, values in logits.items()],
+    )
+
+
+@contextmanager
+def read_once(*, in_file: bool = False) -> Iterator[None]:
+    """Within the context, read each text once, although several models score it.
+
+    Args:
+        in_file: read a text only if its logits are not in the file, and store those of the others. This is
+            for the sentences of audits, with which each model is scored. Comments must not be stored.
+    """
+    try:
+        reader = (
+            encoder.load(encoder.configuration.folder) if encoder.configuration.mode != Mode.NEVER else None
+        )
+    except EncoderError:  # `Scorer.load` logs it, and scores without the encoder
+        reader = None
+    if reader is None:
+        yield
+        return
+    if not in_file:
+        with reader.read_once({}):
+            yield
+        return
+    with closing(_open_cache(settings.DATA_DIR / CACHE, reader.sha256)) as cache:
+        known = {
+            key: np.frombuffer(values, np.float32)
+            for key, values in cache.execute("SELECT key, value FROM logits")
+        }
+    stored = set(known)
+    with reader.read_once(known):
+        yield
+    with closing(_open_cache(settings.DATA_DIR / CACHE, reader.sha256)) as cache, cache:
+        _store(cache, reader.sha256, {key: values for key, values in known.items() if key not in stored})
 
 
 def open_readings(report: Callable[[float], None] = lambda fraction: None) -> CachedReadings | None:

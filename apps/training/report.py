@@ -15,6 +15,7 @@ from apps.classifier.bias_audit import audit_sentences, bias_report, worst_group
 from apps.classifier.labels import LABELS
 from apps.classifier.scorer import Scorer
 from apps.classifier.training import top_features
+from apps.training import readings
 from apps.training.datasets import Rows
 from apps.training.models import TrainingRun
 
@@ -93,7 +94,9 @@ def write_groups(folder: Path, scorer: Scorer) -> dict[str, tuple[str, float]]:
         For each of the three metrics the group with the lowest AUC, and the AUC.
     """
     sentences = audit_sentences()
-    groups = bias_report(sentences, scorer.score_many(sentences.texts)[:, 0])
+    with readings.read_once(in_file=True):
+        probabilities = scorer.score_many(sentences.texts)
+    groups = bias_report(sentences, probabilities[:, 0])
     (folder / "groups.json").write_text(json.dumps(groups, indent=1))
     return {metric: worst_group(groups, metric) for metric in ("subgroup", "bpsn", "bnsp")}
 
@@ -166,7 +169,8 @@ def _describe_encoder(scorer: Scorer) -> str:
 
 def _describe_meaning(scorer: Scorer) -> str:
     sentences = [sentence for sentence in meaning.load("test") if sentence.language == "en"]
-    flags = scorer.flag([sentence.text for sentence in sentences])
+    with readings.read_once(in_file=True):
+        flags = scorer.flag([sentence.text for sentence in sentences])
     rates = meaning.accuracies(sentences, flags.tolist())
     worst = ", ".join(f"{pattern} {rate:.0%}" for pattern, rate in list(rates.items())[:WORST_PATTERNS])
     mean = np.mean(list(rates.values()))

@@ -13,7 +13,7 @@ from apps.monitoring.models import LENGTH_EDGES, SCORE_BINS, Baseline, DomainChe
 from apps.monitoring.rollups.counter import bin_indices
 from apps.predictions.models import Prediction
 from apps.registry.models import Alias, ModelVersion
-from apps.training import datasets, gates
+from apps.training import datasets, gates, readings
 from apps.training.models import Dataset, TrainingRun
 
 WEEK = timedelta(days=7)
@@ -49,9 +49,10 @@ def store_bias_audit(*, version: ModelVersion) -> None:
     """Store a version's bias audit (see `classifier.bias_audit`) unless there is one."""
     if not Baseline.objects.filter(version=version).exclude(bias={}).exists():
         sentences = audit_sentences()
-        report = bias_report(
-            sentences, gates.load_evaluation_model(version).score_many(sentences.texts)[:, 0]
-        )
+        model = gates.load_evaluation_model(version)
+        with readings.read_once(in_file=True):
+            probabilities = model.score_many(sentences.texts)
+        report = bias_report(sentences, probabilities[:, 0])
         Baseline.objects.update_or_create(version=version, defaults={"bias": report})
 
 

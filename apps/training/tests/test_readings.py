@@ -68,6 +68,37 @@ def test_reading_can_be_stopped_and_continued(tmp_path: Path, monkeypatch: pytes
     assert reader.count == 100
 
 
+def test_audit_sentences_are_read_once(
+    monkeypatch: pytest.MonkeyPatch, settings: Any, tmp_path: Path
+) -> None:
+    settings.DATA_DIR = tmp_path
+    reader = encoder.load(encoder.FOLDER)
+    expected = [reader.logits(TEXTS[:2]), reader.logits(TEXTS[1:3], may_be_english=False)]
+    read: list[str] = []
+    original = Encoder._read
+    monkeypatch.setattr(Encoder, "_read", lambda self, text: read.append(text) or original(self, text))
+
+    def logits() -> list[np.ndarray]:
+        return [reader.logits(TEXTS[:2]), reader.logits(TEXTS[1:3], may_be_english=False)]
+
+    for _ in range(2):
+        with readings.read_once(in_file=True):
+            assert np.array_equal(logits(), expected)
+    assert len(read) == 4  # one text is read in both ways
+    with readings.read_once():
+        for _ in range(2):
+            assert np.array_equal(logits(), expected)
+    assert len(read) == 8
+    assert np.array_equal(logits(), expected)
+    assert len(read) == 12
+
+
+def test_readings_without_an_encoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(encoder.configuration, "folder", tmp_path)
+    with readings.read_once(in_file=True):
+        pass
+
+
 def test_open_readings_follows_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(encoder.configuration, "mode", Mode.NEVER)
     assert readings.open_readings() is None
