@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ PASSWORD = "correct horse battery staple"
 METRICS_TOKEN = "the week's token"
 START = (0, 6)  # Monday, 06:00 UTC
 WAIT_SECONDS = 600.0  # real time, for a busy machine
+BEAT_SCHEDULER = "toxicmod.tests.week.beat:Scheduler"
 _SET_UP = """
 import json
 from django.conf import settings
@@ -68,12 +70,14 @@ class RequestCounts:
 
     calls: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, path: str, status: int) -> None:
         """Count a request that got a response."""
         if source := source_of(path):
-            self.calls[source] += 1
-            self.rejected[source] += 400 <= status < 500
+            with self.lock:
+                self.calls[source] += 1
+                self.rejected[source] += 400 <= status < 500
 
 
 def source_of(path: str) -> str | None:
@@ -269,7 +273,7 @@ class Site:
             for process in self.processes:
                 assert process.running.poll() is None, f"{process.name} ended: {self.tail(process)}"
             assert time.monotonic() < end, f"{message()} ({seconds:.0f} s)"
-            time.sleep(0.1)
+            time.sleep(0.05)
 
     def tail(self, process: Process) -> str:
         """Return the end of a process's log."""
@@ -380,7 +384,11 @@ def week_site(folder: Path, *, environment: dict[str, str] | None = None) -> Ite
             "web", [sys.executable, "-m", "gunicorn", "--config", "python:toxicmod.tests.week.gunicorn"]
         )
         for name, command in celery_commands().items():
-            options = ["--max-interval", "1", "--schedule", str(folder / "beat")] if "beat" in command else []
+            options = (
+                ["--scheduler", BEAT_SCHEDULER, "--schedule", str(folder / "beat")]
+                if "beat" in command
+                else []
+            )
             arguments = [argument for argument in command[1:] if not argument.startswith("/tmp")]
             if "--schedule" in arguments:
                 arguments.remove("--schedule")
