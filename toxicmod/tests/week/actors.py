@@ -31,6 +31,7 @@ ROLES = {
 }  # fmt: skip
 CONNECTED = dict(zip(("coral", "discourse", "mastodon"), COMMUNITIES, strict=True))
 DECISION_DELAY = 0.5  # seconds, as with a slow network
+SHOWN_SECONDS = 0.55  # for so long after an item is shown, the page ignores decisions
 # The shown item is leased, by this moderator or by another.
 _IS_CLAIMED = """() => document.querySelector("#centre .lease:not([hidden])")
     || document.querySelector("#centre .notice[role=alert]")?.textContent.includes("View only")"""
@@ -188,10 +189,15 @@ class Staff(Client):
     def __init__(self, site: Site, name: str, request_counts: RequestCounts, address: str) -> None:
         super().__init__(site.url, address, request_counts)
         self.name = name
-        self.sign_in()
+        self._lock = threading.Lock()  # Checks in two threads may request pages of one user.
+
+    def call(self, method: str, path: str, **options: Any) -> Any:
+        """Send a request, one at a time; return the response."""
+        with self._lock:
+            return super().call(method, path, **options)
 
     def sign_in(self) -> None:
-        """Sign in again."""
+        """Sign in, for the first time or again."""
         self.session.cookies.clear()
         form = {"username": self.name, "password": PASSWORD, "next": "/admin/"}
         self.post("/admin/login/", form)
@@ -296,6 +302,7 @@ class ModeratorBrowser:
     ) -> None:
         self.site, self.name, self.intents = site, name, intents
         self.is_phone = width < 600
+        self._last_shown: tuple[int | None, float] = None, 0.0  # the item, and when by time.monotonic
         self.errors: list[str] = []
         self.shown: list[int] = []
         self.context: BrowserContext = browser.new_context(
@@ -348,10 +355,14 @@ class ModeratorBrowser:
         """Wait until the decisions are stored and the next item is prefetched."""
         self.page.locator("#last-decision", has_text="Saving").wait_for(state="hidden")
         self.page.wait_for_load_state("networkidle")
+        self._last_shown = self.item(), time.monotonic()
 
-    def _text(self) -> str:
+    def _text(self, item: int) -> str:
         comment = self.page.locator("#comment > .text")
-        self.page.wait_for_timeout(550)  # the page ignores decisions right after an item is shown
+        shown, at = self._last_shown
+        seconds = at + SHOWN_SECONDS - time.monotonic() if shown == item else SHOWN_SECONDS
+        if seconds > 0:
+            self.page.wait_for_timeout(seconds * 1000)
         if not comment.is_visible():
             self.page.locator("#comment > summary").click()
         return comment.inner_text()
@@ -362,7 +373,7 @@ class ModeratorBrowser:
             item = self.item()
             if item is None:
                 return None
-            text = self._text()
+            text = self._text(item)
             self.page.wait_for_function(_IS_CLAIMED)
             if not self.page.locator(".notice", has_text="View only").count():
                 break
@@ -385,6 +396,7 @@ class ModeratorBrowser:
         self.page.wait_for_function(
             "item => document.querySelector('#centre')?.dataset.item != item", arg=str(item)
         )
+        self._last_shown = self.item(), time.monotonic()
 
     def _tick(self, labels: tuple[str, ...]) -> None:
         """Tick the labels that apply; in a blind review also “None of these”."""
@@ -422,6 +434,7 @@ class ModeratorBrowser:
         self.page.wait_for_function(
             "item => document.querySelector('#centre')?.dataset.item != item", arg=str(intent.item)
         )
+        self._last_shown = self.item(), time.monotonic()
 
     def undo(self, intent: Intent) -> None:
         """Press U right after a decision, while its request is pending; wait until the item reappears."""

@@ -9,8 +9,10 @@ import io
 import json
 import math
 import re
+import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -57,10 +59,15 @@ class Findings:
     day: int
     wrong: list[str] = field(default_factory=list)
     compared: Counter[str] = field(default_factory=Counter)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def _count(self, page: str) -> None:
+        with self._lock:
+            self.compared[page] += 1
 
     def equal(self, page: str, number: str, shown: Any, expected: Any, *, within: float = 0.0) -> None:
         """Compare a number on a page with the database."""
-        self.compared[page] += 1
+        self._count(page)
         if isinstance(shown, float | int) and isinstance(expected, float | int):
             bound = max(within, 5e-6 * max(abs(shown), abs(expected)))  # downloads have six digits
             if abs(shown - expected) <= bound:
@@ -71,7 +78,7 @@ class Findings:
 
     def true(self, page: str, what: str, holds: object) -> None:
         """Record a check of a page."""
-        self.compared[page] += 1
+        self._count(page)
         if not holds:
             self.wrong.append(f"day {self.day} | {page} | {what}")
 
@@ -179,21 +186,33 @@ class Day:
         self.lea: Staff = cast.staff["lea"]
 
     def all(self) -> Findings:
-        """Make every check."""
-        for check in (
-            self.calls, self.console, self.profiles, self.quality, self.policies, self.bulk, self.model_page,
-            self.reading, self.held_languages, self.results, self.api, self.challenger, self.roles,
-            self.webhooks, self.revisions, self.connectors, self.mail, self.export,
-            self.intents, self.admin, self.limited_moderator, self.schedules, self.logs, self.dashboard,
-            self.metrics,
-        ):  # fmt: skip
-            try:
-                check()
-            except Exception as error:
-                self.findings.wrong.append(
-                    f"day {self.findings.day} | {check.__name__} | {type(error).__name__}: {error}"[:1_500]
-                )
+        """Make every check.
+
+        The server has two processes, so two checks at a time request pages. The first ones and the last ones
+        are alone, because they compare numbers of requests and of leases, or read the logs.
+        """
+        for check in (self.calls, self.console):
+            self._check(check)
+        # The longest come first; each requests the pages of other users.
+        checks = (
+            self.limited_moderator, self.dashboard, self.admin, self.roles, self.profiles, self.quality,
+            self.policies, self.bulk, self.model_page, self.reading, self.held_languages, self.results,
+            self.api, self.challenger, self.webhooks, self.revisions, self.mail, self.export, self.intents,
+        )  # fmt: skip
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(self._check, checks))
+        for check in (self.connectors, self.schedules, self.logs, self.health, self.metrics):
+            self._check(check)
         return self.findings
+
+    def _check(self, check: Callable[[], None]) -> None:
+        """Make a check, and record its exception."""
+        try:
+            check()
+        except Exception as error:
+            self.findings.wrong.append(
+                f"day {self.findings.day} | {check.__name__} | {type(error).__name__}: {error}"[:1_500]
+            )
 
     def rows(self, query: str, *parameters: Any) -> list[Any]:
         return self.site.rows(query, *parameters)
@@ -264,7 +283,6 @@ class Day:
             self._quality(part)
             self._queue(part)
         self._fairness(parts[0])
-        self._health()
         self._system()
 
     def _panel(
@@ -561,7 +579,8 @@ class Day:
             expected = wilson(flagged, named, named)
             self.findings.equal(page, f"{group}", shown and shown[1], expected and expected[0], within=1e-9)
 
-    def _health(self) -> None:
+    def health(self) -> None:
+        """The panel with the state of the site, and the requests of the last hour."""
         page = "dashboard, health"
         stats, _ = self._panel("health")
         self.findings.equal(page, "Queue", stats["Queue"], f"{self._open():,}")

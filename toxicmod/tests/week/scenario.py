@@ -13,7 +13,7 @@ from typing import Any
 from playwright.sync_api import Browser
 
 from apps.training.jigsaw import COLUMNS
-from toxicmod.tests.week.actors import CONSOLE, LIMITED, Cast, ModeratorBrowser, Receiver, create_cast
+from toxicmod.tests.week.actors import CONSOLE, LIMITED, Cast, ModeratorBrowser, Receiver, Staff, create_cast
 from toxicmod.tests.week.checks import Day, Findings
 from toxicmod.tests.week.site import Site
 from toxicmod.tests.week.traffic import COMMUNITIES, Comment, ConnectedPlatform, Visitor, Writers
@@ -48,8 +48,9 @@ class Week:
         self.day += 1
         assert DAYS[self.day - 1] == name, "the days must run in order"
         began = self.site.clock.now()
-        for staff in self.cast.staff.values():
-            staff.sign_in()
+        # The server computes the hashes of two passwords at a time.
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(Staff.sign_in, self.cast.staff.values()))
         getattr(self, f"_{name.lower()}")()
         self.morning += timedelta(days=1)
         self._until(self.morning)
@@ -93,23 +94,21 @@ class Week:
         self.traffic()
         self.appeal()
         self.import_rows("mistaken")
-        self.train()
+        self.train(self.moderate)
         self._at(13)
         self.canary(force=True)
         self.site.wait(
             lambda: self._outcomes()[-1:] == ["rolled_back"],
             lambda: f"the canary has not ended: {self._outcomes()}",
         )
-        self.moderate()
         self._at(18)
         self.lead()
 
     def _thursday(self) -> None:
         self._at(9)
         self.traffic()
-        self.moderate()
         self.import_rows("corrected")
-        self.train()
+        self.train(self.moderate)
         self._at(14)
         self.force_promotion()
         self.traffic()
@@ -118,7 +117,7 @@ class Week:
         self._at(9)
         self.traffic()
         self.give_feedback()
-        self.train_automatically()
+        self.train_automatically(self.moderate)
         # A model of so few comments may treat one group worse by chance. Then a lead has to force the canary
         # and, once it has finished, the promotion.
         force = bool(self.gates())
@@ -130,8 +129,6 @@ class Week:
         )
         if force:
             self.force_promotion()
-        self._at(13)
-        self.moderate()
         self._at(18)
         self.traffic()
         self.lead()
@@ -433,22 +430,28 @@ class Week:
             csv.writer(file).writerows([COLUMNS, *rows])
         self.site.manage("import_dataset", str(path), "--name", "history")
 
-    def train(self) -> None:
-        """Have the engineer train a model on the newest data set."""
+    def train(self, meanwhile: Callable[[], None]) -> None:
+        """Have the engineer train a model on the newest data set, and call a function during the training."""
         eli = self.cast.staff["eli"]
         dataset = self.site.one("SELECT id FROM training_dataset ORDER BY created_at DESC LIMIT 1")
         form = {"dataset": dataset, "recipe": "two_level", "seed": "0"}
         eli.post("/admin/training/trainingrun/start/", form)
+        meanwhile()
         self.site.settle()
         self.check_training()
 
-    def train_automatically(self) -> None:
-        """Wait until the schedule has trained a model on the feedback."""
+    def train_automatically(self, meanwhile: Callable[[], None]) -> None:
+        """Wait until the schedule has trained a model on the feedback.
+
+        Args:
+            meanwhile: a function to call while the gates of the model are measured.
+        """
         query = "SELECT count(*) FROM training_trainingrun WHERE trigger IS NOT NULL"
         before = self.site.one(query)
         self.site.forward(minutes=16)
         self.site.wait(lambda: self.site.one(query) > before, lambda: "the schedule has trained no model")
         self.site.settle()
+        meanwhile()
         self.check_training()
 
     def check_training(self) -> None:
