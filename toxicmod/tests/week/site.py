@@ -193,6 +193,10 @@ class Site:
             by: the arguments of a timedelta.
         """
         self.settle()
+        if trainer:  # A task that was sent before would otherwise be taken for the one that becomes due.
+            self.wait(
+                lambda: not self._trainer_is_busy(), lambda: f"the trainer is still busy before {by} more"
+            )
         self.read()
         before = {name: set(task.received) for name, task in self.tasks.items()}
         delta = timedelta(**by)
@@ -222,6 +226,10 @@ class Site:
                     f"after {delta} these schedules of the trainer did not succeed: {missing_in_trainer()}"
                 ),
             )
+
+    def _trainer_is_busy(self) -> bool:
+        running = (self.tasks[name].received - self.tasks[name].ended for name in self.slow & set(self.tasks))
+        return bool(self.broker.llen("training")) or any(running)
 
     def settle(self, seconds: float = -20.0) -> None:
         """Wait until the workers are idle, all requests are counted, and no webhook is due within `seconds`.
