@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -228,3 +228,21 @@ def load(folder: Path) -> Encoder:
         EncoderError: see `Encoder`.
     """
     return Encoder(folder)
+
+
+def load_if_usable() -> Encoder | None:
+    """Return the site's encoder; None if it is not to be used, or can't be, which `Scorer.load` logs."""
+    if configuration.mode == Mode.NEVER:
+        return None
+    try:
+        return load(configuration.folder)
+    except EncoderError:
+        return None
+
+
+@contextmanager
+def read_once() -> Iterator[None]:
+    """Within the context, the site's encoder reads each text once, although several models score it."""
+    reader = load_if_usable()
+    with reader.read_once({}) if reader else nullcontext():
+        yield

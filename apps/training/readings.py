@@ -93,17 +93,9 @@ def read_once(*, in_file: bool = False) -> Iterator[None]:
         in_file: read a text only if its logits are not in the file, and store those of the others. This is
             for the sentences of audits, with which each model is scored. Comments must not be stored.
     """
-    try:
-        reader = (
-            encoder.load(encoder.configuration.folder) if encoder.configuration.mode != Mode.NEVER else None
-        )
-    except EncoderError:  # `Scorer.load` logs it, and scores without the encoder
-        reader = None
-    if reader is None:
-        yield
-        return
-    if not in_file:
-        with reader.read_once({}):
+    reader = encoder.load_if_usable()
+    if reader is None or not in_file:
+        with encoder.read_once():
             yield
         return
     with closing(_open_cache(settings.DATA_DIR / CACHE, reader.sha256)) as cache:

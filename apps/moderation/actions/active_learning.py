@@ -12,6 +12,7 @@ from django.db import transaction
 from django.db.models import Exists, F, OuterRef, QuerySet
 from django.utils import timezone
 
+from apps.classifier import encoder
 from apps.classifier.normalise import normalise
 from apps.classifier.selection import Reason, Selection, select
 from apps.moderation import triage
@@ -116,12 +117,15 @@ def _candidates(since: datetime) -> QuerySet[Prediction, tuple[UUID, datetime, s
 def _select(texts: Sequence[str], count: int) -> list[Selection]:
     scorer = serving.current().scorer
     challenger = ModelVersion.objects.with_alias(Alias.CHALLENGER)
+    with encoder.read_once():
+        probabilities = scorer.score_many(texts)
+        other = challenger.load_scorer().score_many(texts) if challenger else None
     return select(
-        scorer.score_many(texts),
+        probabilities,
         scorer.thresholds,
         count=count,
         keys=np.array([triage.minhash(normalise(text)[0]) for text in texts], dtype=np.int64),
-        other=challenger.load_scorer().score_many(texts) if challenger else None,
+        other=other,
         seed=random.getrandbits(32),
     )
 
