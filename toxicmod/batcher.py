@@ -5,8 +5,9 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence, Sized
-from concurrent.futures import ThreadPoolExecutor
-from typing import Generic, NamedTuple, TypeVar
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Generic, NamedTuple, TypeVar
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,9 @@ class _QueuedItem(NamedTuple, Generic[Item, Result]):
     future: asyncio.Future[Result]
 
 
+_Batches = SimpleQueue[list[_QueuedItem[Any, Any]]]
+
+
 class Batcher(Generic[Item, Result]):
     """Handles the waiting items as one batch, in separate threads, for an event loop that awaits the results.
 
@@ -82,45 +86,52 @@ class Batcher(Generic[Item, Result]):
         self._handler, self._threads = handler, threads
         self._queue: deque[_QueuedItem[Item, Result]] = deque()
         self.admission = Admission(self._queue)  # ask it before `submit`
-        # A stack, because the caches of the processor and of SQLite contain the data of the latest thread.
-        self._idle = [ThreadPoolExecutor(1) for _ in range(threads)]
-        self._tasks: dict[ThreadPoolExecutor, asyncio.Task[None]] = {}
+        # The queue of batches of each idle thread, or None for a thread that has not been needed yet. A
+        # stack, because the caches of the processor and of SQLite contain the data of the latest thread.
+        self._idle: list[_Batches | None] = [None] * threads
 
     async def submit(self, item: Item, weight: int = 0) -> Result:
         """Return the result for an item; raises the exception of its batch."""
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
         self._queue.append(_QueuedItem(item, weight, future))
-        if self._idle:
-            thread = self._idle.pop()
-            self._tasks[thread] = asyncio.create_task(self._handle_batches(thread))
+        if self._idle:  # the batch will contain all items that arrive in this iteration of the loop
+            loop.call_soon(self._start_batch, self._idle.pop())
         return await future
 
-    async def _handle_batches(self, thread: ThreadPoolExecutor) -> None:
-        """Handle batches in a thread until the queue is empty."""
-        loop = asyncio.get_running_loop()
-        while self._queue:
-            batch = self._take_batch()
+    def _start_batch(self, batches: _Batches | None) -> None:
+        """Pass the waiting items to a thread, or note that it is idle."""
+        if not self._queue:
+            self._idle.append(batches)
+            return
+        if batches is None:
+            batches = SimpleQueue()
+            Thread(target=self._handle_batches, args=(batches,), daemon=True).start()
+        batches.put(self._take_batch())
+
+    def _handle_batches(self, batches: _Batches) -> None:
+        while True:
+            batch = batches.get()
             start = time.monotonic()
-            results: Sequence[Result | Exception]
             try:
-                results = await loop.run_in_executor(thread, self._handler, [queued.item for queued in batch])
+                results: Sequence[Result | Exception] = self._handler([queued.item for queued in batch])
             except Exception as error:
                 logger.exception("A batch of %d failed", len(batch))
                 results = [error] * len(batch)
-            self.admission.record(time.monotonic() - start, len(batch), self._threads)
-            for queued, result in zip(batch, results, strict=True):
-                if queued.future.done():  # the client has disconnected
-                    continue
-                if isinstance(result, Exception):
-                    queued.future.set_exception(result)
-                else:
-                    queued.future.set_result(result)
+            batch[0].future.get_loop().call_soon_threadsafe(self._finish, batches, batch, results, start)
             del batch, results  # they may be large
-        self._idle.append(thread)
+
+    def _finish(self, batches: _Batches, batch: list[Any], results: Sequence[Any], start: float) -> None:
+        """Resolve the futures of a batch that a thread began at `start`, and pass it the next one."""
+        self.admission.record(time.monotonic() - start, len(batch), self._threads)
+        self._start_batch(batches)
+        for queued, result in zip(batch, results, strict=True):
+            if not queued.future.done():  # otherwise the client has disconnected
+                is_error = isinstance(result, Exception)
+                (queued.future.set_exception if is_error else queued.future.set_result)(result)
 
     def _take_batch(self) -> list[_QueuedItem[Item, Result]]:
-        batch: list[_QueuedItem[Item, Result]] = []
-        weight = 0
+        batch, weight = list[_QueuedItem[Item, Result]](), 0
         while self._queue and len(batch) < MAX_BATCH_ITEMS and weight < MAX_BATCH_WEIGHT:
             batch.append(self._queue.popleft())
             weight += batch[-1].weight
