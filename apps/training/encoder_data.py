@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from apps.classifier import everyday
 from apps.classifier.encoder_training.config import LANGUAGES, EncoderConfig
 from apps.classifier.encoder_training.examples import (
     UNKNOWN,
@@ -25,6 +26,7 @@ from apps.classifier.encoder_training.examples import (
     label_matrix,
     meaning_sentences,
     obfuscated_copies,
+    words_alone,
 )
 from apps.training import datasets
 from apps.training.exceptions import SourceError, TrainingError
@@ -170,12 +172,14 @@ def mixed_phase(sources: Sequence[Source], config: EncoderConfig, number: int) -
         count = COMMON_WORDS.get(language, COMMON_WORDS_ELSEWHERE)
         of_language = known.take(np.flatnonzero(languages == language))
         words[language] = drop_rude_words(common_words(language, count), of_language)
+    words["en"] = [word for word in words["en"] if word not in everyday.DATA["rude"]]
     return concatenate(
         [
             *rows,
             obfuscated_copies(concatenate(rows), config.obfuscated_copies, seed),
             identity_sentences(config.identity_sentences, seed),
             everyday_sentences(words, common_names(NAMES, seed), config.everyday_sentences, seed),
+            words_alone(words),
             contrast_sentences(config.contrast_sentences, seed),
             *[meaning_sentences()] * config.meaning_repeats,
         ]

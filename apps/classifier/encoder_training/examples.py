@@ -123,6 +123,13 @@ def everyday_sentences(words: dict[str, list[str]], names: list[str], size: int,
     return Examples(texts, np.zeros((size, len(LABELS)), np.int8), languages)
 
 
+def words_alone(words: dict[str, list[str]]) -> Examples:
+    """Return each word of each language as a text of its own; no label applies."""
+    texts = [word for members in words.values() for word in members]
+    languages = [language for language, members in words.items() for _ in members]
+    return Examples(texts, np.zeros((len(texts), len(LABELS)), np.int8), languages)
+
+
 def contrast_sentences(size: int, seed: int) -> Examples:
     """Return sentences with rude words, half of them harmless; almost half are in English.
 

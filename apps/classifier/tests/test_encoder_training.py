@@ -18,6 +18,7 @@ from apps.classifier.encoder_training.examples import (
     label_matrix,
     meaning_sentences,
     obfuscated_copies,
+    words_alone,
 )
 from apps.classifier.encoder_training.vocabulary import cut_tokenizer, select_pieces
 from apps.classifier.labels import LABELS
@@ -102,6 +103,13 @@ def test_everyday_sentences_fill_every_slot() -> None:
     assert not sentences.flagged.any()
     assert any("harshit" in text.lower() for text in sentences.texts)
     assert {"en", "de"} <= set(sentences.languages)
+
+
+def test_words_alone_has_every_word_once() -> None:
+    examples = words_alone({"en": ["window", "eat"], "de": ["Fenster"]})
+    assert examples.texts == ["window", "eat", "Fenster"]
+    assert examples.languages == ["en", "en", "de"]
+    assert not examples.labels.any()
 
 
 def test_contrast_sentences_state_the_labels_of_their_template() -> None:

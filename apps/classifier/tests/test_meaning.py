@@ -18,8 +18,13 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(re.findall(r"\w+", unicodedata.normalize("NFKD", text).casefold()))
 
 
+def _is_divided(sentence: Sentence) -> bool:
+    """Return whether a sentence belongs to the pairs that are divided into training and test."""
+    return re.search(r"-\d+$", sentence.pair) is not None
+
+
 def _pairs(language: str) -> set[str]:
-    return {sentence.pair for sentence in ALL if sentence.language == language}
+    return {s.pair for s in ALL if s.language == language and _is_divided(s)}
 
 
 def test_there_are_enough_sentences_and_patterns() -> None:
@@ -64,9 +69,15 @@ def test_parts_share_no_pair() -> None:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_parts_are_halves_with_every_pattern_in_every_language(part: Part) -> None:
-    counts = Counter((sentence.pattern, sentence.language) for sentence in SENTENCES[part])
+    divided = [sentence for sentence in SENTENCES[part] if _is_divided(sentence)]
+    counts = Counter((sentence.pattern, sentence.language) for sentence in divided)
     assert set(counts) == {(pattern, language) for pattern in PATTERNS for language in LANGUAGES}
-    assert 0.45 < len(SENTENCES[part]) / len(ALL) < 0.55
+    assert 0.45 < len(divided) / sum(map(_is_divided, ALL)) < 0.55
+
+
+def test_pairs_of_single_languages_are_for_training() -> None:
+    assert sum(not _is_divided(sentence) for sentence in SENTENCES["train"]) > 13_000
+    assert all(_is_divided(sentence) for sentence in SENTENCES["test"])
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

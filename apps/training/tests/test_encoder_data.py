@@ -95,7 +95,7 @@ def test_english_phase_without_complete_data_set_raises(tmp_path: Path) -> None:
 def test_mixed_phase_has_every_kind_and_differs_by_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoder_data, "common_words", lambda language, count: ["window", "number"])
+    monkeypatch.setattr(encoder_data, "common_words", lambda language, count: ["window", "idiot"])
     monkeypatch.setattr(encoder_data, "common_names", lambda count, seed: ["Harshit"])
     write_lines(tmp_path / "de_example.jsonl.gz", 300)
     sources = [english(900), *encoder_data.read_files(tmp_path)]
@@ -104,7 +104,8 @@ def test_mixed_phase_has_every_kind_and_differs_by_number(
         everyday_sentences=30, contrast_sentences=10, meaning_repeats=0,
     )  # fmt: skip
     first, second = (encoder_data.mixed_phase(sources, config, number) for number in (2, 3))
-    assert len(first) == 100 + 50 + 14 + 20 + 30 + 10
+    words = 2 * len(encoder_data.LANGUAGES_OF_WORDS) - 1  # a rude one does not count in English
+    assert len(first) == 100 + 50 + 14 + 20 + 30 + words + 10
     assert {"en", "de"} <= set(first.languages)
     assert first.texts != second.texts
 
