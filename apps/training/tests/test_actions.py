@@ -58,8 +58,8 @@ def test_train_and_promote_real_comments(
     for text in (
         "CC BY-SA 3.0",
         "## Intended use",
-        "HateCheck",
-        "English only",
+        "English sentences in ",
+        "It reads English best.",
         "Bias",
         "| identity_hate |",
     ):
