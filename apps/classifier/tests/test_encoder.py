@@ -147,7 +147,7 @@ def test_explanation_sums_to_logits(artifact: Artifact, reader: Encoder, text: s
 
 
 def test_explanation_of_a_read_comment_names_the_insult(artifact: Artifact, reader: Encoder) -> None:
-    text = "Thank you for the cake, but you are a filthy idiot and I will tell the others"
+    text = "Thank you for the cake, but you are an idiot and I will tell the others"
     spans = load(artifact, reader, Mode.ALWAYS).explain(text).spans
     worst = max(spans, key=lambda span: span.contributions[0])
     assert text[worst.begin : worst.end] == "idiot"
