@@ -17,7 +17,8 @@ from .kernels.layout import LABEL_COUNT
 from .normalise import normalise
 from .obfuscation import obfuscate
 
-EVERYDAY_SENTENCES = 2_000
+# Words and n-grams can't express much of what the pairs teach: more of them cost quality on real comments.
+EVERYDAY_SENTENCES, PAIRED_SENTENCES = 2_000, 1_650
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,9 @@ def augment(
 
 
 def project_sentences(seed: int) -> tuple[list[str], np.ndarray]:
-    """Return the project's English contrast pairs and everyday sentences, and their (n, labels) labels."""
+    """Return English contrast pairs and everyday sentences of the project, and their (n, labels) labels."""
     pairs = meaning_sentences()
-    pairs = pairs.take(np.flatnonzero(np.array(pairs.languages) == "en"))
+    pairs = pairs.take(np.flatnonzero(np.array(pairs.languages) == "en")).sample(PAIRED_SENTENCES, seed)
     rng = random.Random(seed)
     everyday_texts = [everyday.build_sentence(rng) for _ in range(EVERYDAY_SENTENCES)]
     harmless = np.zeros((len(everyday_texts), LABEL_COUNT), np.int8)
