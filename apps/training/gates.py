@@ -10,7 +10,7 @@ import numpy as np
 from django.utils import timezone
 from tqdm import tqdm
 
-from apps.classifier import everyday
+from apps.classifier import encoder, everyday
 from apps.classifier.bias_audit import AUDITED_LANGUAGES, audit_sentences, bias_report, worst_group
 from apps.classifier.evaluation import calibration_error, evaluate, paired_bootstrap
 from apps.classifier.labels import LABELS
@@ -84,7 +84,7 @@ def run_gates(version: ModelVersion, champion: ModelVersion | None, dataset: Dat
 
     candidate = load_evaluation_model(version)
     baseline, baseline_auc, label_gates = None, None, []
-    with readings.read_once():
+    with encoder.read_once():
         probabilities = score_all(candidate, rows.texts)
         metrics = compute_metrics(candidate, probabilities)
         if champion:
@@ -94,7 +94,7 @@ def run_gates(version: ModelVersion, champion: ModelVersion | None, dataset: Dat
             label_gates = list(_label_gates(rows, probabilities, baseline_probabilities))
         obfuscation_gate = _obfuscation_gate(candidate, baseline, rows)
         flip_rate_gates = list(_flip_rate_gates(served_scorer, champion))
-    with readings.read_once(in_file=True):
+    with readings.read_audits_once():
         group_gates = list(_group_gates(candidate, baseline))
         everyday_gate = _everyday_gate(candidate, baseline)
     return [

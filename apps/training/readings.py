@@ -86,17 +86,15 @@ def _store(cache: sqlite3.Connection, sha256: str, logits: Mapping[bytes, np.nda
 
 
 @contextmanager
-def read_once(*, in_file: bool = False) -> Iterator[None]:
-    """Within the context, read each text once, although several models score it.
+def read_audits_once() -> Iterator[None]:
+    """Within the context, read a text only if its logits are not in the file, and store those of the others.
 
-    Args:
-        in_file: read a text only if its logits are not in the file, and store those of the others. This is
-            for the sentences of audits, with which each model is scored. Comments must not be stored.
+    This is for the sentences of audits, with which each model is scored. Comments must not be stored: see
+    `encoder.read_once`.
     """
     reader = encoder.load_if_usable()
-    if reader is None or not in_file:
-        with encoder.read_once():
-            yield
+    if reader is None:
+        yield
         return
     with closing(_open_cache(settings.DATA_DIR / CACHE, reader.sha256)) as cache:
         known = {

@@ -94,7 +94,7 @@ def write_groups(folder: Path, scorer: Scorer) -> dict[str, tuple[str, float]]:
         For each of the three metrics the group with the lowest AUC, and the AUC.
     """
     sentences = audit_sentences()
-    with readings.read_once(in_file=True):
+    with readings.read_audits_once():
         probabilities = scorer.score_many(sentences.texts)
     groups = bias_report(sentences, probabilities[:, 0])
     (folder / "groups.json").write_text(json.dumps(groups, indent=1))
@@ -169,7 +169,7 @@ def _describe_encoder(scorer: Scorer) -> str:
 
 def _describe_meaning(scorer: Scorer) -> str:
     sentences = [sentence for sentence in meaning.load("test") if sentence.language == "en"]
-    with readings.read_once(in_file=True):
+    with readings.read_audits_once():
         flags = scorer.flag([sentence.text for sentence in sentences])
     rates = meaning.accuracies(sentences, flags.tolist())
     worst = ", ".join(f"{pattern} {rate:.0%}" for pattern, rate in list(rates.items())[:WORST_PATTERNS])

@@ -50,7 +50,7 @@ def store_bias_audit(*, version: ModelVersion) -> None:
     if not Baseline.objects.filter(version=version).exclude(bias={}).exists():
         sentences = audit_sentences()
         model = gates.load_evaluation_model(version)
-        with readings.read_once(in_file=True):
+        with readings.read_audits_once():
             probabilities = model.score_many(sentences.texts)
         report = bias_report(sentences, probabilities[:, 0])
         Baseline.objects.update_or_create(version=version, defaults={"bias": report})

@@ -82,10 +82,10 @@ def test_audit_sentences_are_read_once(
         return [reader.logits(TEXTS[:2]), reader.logits(TEXTS[1:3], may_be_english=False)]
 
     for _ in range(2):
-        with readings.read_once(in_file=True):
+        with readings.read_audits_once():
             assert np.array_equal(logits(), expected)
     assert len(read) == 4  # one text is read in both ways
-    with readings.read_once():
+    with encoder.read_once():
         for _ in range(2):
             assert np.array_equal(logits(), expected)
     assert len(read) == 8
@@ -95,7 +95,7 @@ def test_audit_sentences_are_read_once(
 
 def test_readings_without_an_encoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(encoder.configuration, "folder", tmp_path)
-    with readings.read_once(in_file=True):
+    with readings.read_audits_once():
         pass
 
 
