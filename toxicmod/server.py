@@ -56,17 +56,18 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
-        rejection = self._application.rejection(self.url, self.headers)
+        # A pipelined request is never rejected, because its rejection would arrive before earlier responses.
+        # It waits for these, so that the application has at most one request of each connection.
+        is_pipelined = self.cycle is not None and not self.cycle.response_complete
+        rejection = None if is_pipelined else self._application.rejection(self.url, self.headers)
         self._is_rejected = rejection is not None
         if rejection is None:
             super().on_headers_complete()
             self.cycle.keep_alive &= not self._is_shut_down
             self._unsent = 0  # what is unsent at the next check may belong to a new response
-        elif self.cycle is None or self.cycle.response_complete:
+        else:
             head, separator, body = rejection.partition(b"\r\n\r\n")
             self.transport.write(head + separator + (b"" if self.parser.get_method() == b"HEAD" else body))
-        else:  # close after the responses to earlier requests; the client may send this one again
-            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         if not self._is_rejected:
@@ -76,11 +77,10 @@ class Connection(HttpToolsProtocol):
         self._is_arriving = False
         if not self._is_rejected:
             super().on_message_complete()
-        elif self.cycle is None or self.cycle.response_complete:
-            if self.parser.should_keep_alive() and not self._is_shut_down:
-                self.on_response_complete()
-            else:
-                self.transport.close()
+        elif self.parser.should_keep_alive() and not self._is_shut_down:
+            self.on_response_complete()
+        else:
+            self.transport.close()
 
     def resume_writing(self) -> None:
         super().resume_writing()

@@ -19,7 +19,10 @@ DELAY = 0.3  # seconds
 
 
 class Application:
-    """Rejects requests for `/no`; returns the body of others, for `/slow` after a delay."""
+    """Rejects requests for `/no`; returns the body of others, for `/slow` after a delay.
+
+    The end of a response to `/ends-late` follows its body after a delay.
+    """
 
     def rejection(self, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
         return REJECTION if target == b"/no" else None
@@ -35,6 +38,10 @@ class Application:
             await asyncio.sleep(DELAY)
         length = (b"content-length", b"%d" % len(body))
         await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        if scope["path"] == "/ends-late":
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            await asyncio.sleep(DELAY)
+            body = b""
         await send({"type": "http.response.body", "body": body})
 
 
@@ -106,9 +113,15 @@ def test_rejection_comes_before_the_body(port: int) -> None:
     )
 
 
-def test_pipelined_rejection_closes_after_earlier_responses(port: int) -> None:
+def test_pipelined_request_is_not_rejected(port: int) -> None:
     requests = request("/slow", b"first") + request("/no", b"second") + request("/", b"third")
-    assert exchange(port, requests, bodies=1) == ([b"first"], True)
+    assert exchange(port, requests, bodies=3) == ([b"first", b"second", b"third"], False)
+
+
+def test_request_is_answered_although_the_last_response_has_not_ended_in_the_application(port: int) -> None:
+    """The application ends some responses after the client has received their bodies."""
+    parts = request("/ends-late", b"first"), request("/no", b"second"), request("/", b"third")
+    assert exchange(port, *parts, bodies=3) == ([b"first", b"second", b"third"], False)
 
 
 def test_rejection_closes_a_connection_that_the_client_does_not_keep(port: int) -> None:
