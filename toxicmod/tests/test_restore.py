@@ -165,7 +165,7 @@ def _cut(dump: Path, share: float) -> None:
 def test_damaged_backup_changes_nothing(cluster: Cluster, damage: str) -> None:
     dump, counts = cluster.folder / "live.dump", cluster.folder / "live.counts"
     if damage.startswith("cut"):
-        _cut(dump, int(damage.split()[2]) / 100)
+        _cut(dump, int(damage.removeprefix("cut at ").removesuffix("%")) / 100)
     elif damage == "missing":
         dump.unlink()
     elif damage == "empty":
