@@ -184,7 +184,7 @@ CELERY_WORKER_REDIRECT_STDOUTS_LEVEL = "INFO"  # MLflow prints its progress
 CELERY_TASK_DEFAULT_QUEUE = "default"
 # A worker without the option -Q serves all queues.
 CELERY_TASK_QUEUES = [Queue(name, routing_key=name) for name in ("default", "training", "webhooks")]
-# Training takes minutes and MLflow's client 150 MB of memory, so they have a separate queue and worker.
+# Training takes minutes and MLflow's client 200 MB of memory, so they have a separate queue and worker.
 CELERY_TASK_ROUTES = {
     "apps.training.tasks.train_model": {"queue": "training"},
     "apps.training.tasks.build_dataset": {"queue": "training"},
@@ -196,7 +196,9 @@ CELERY_TASK_ROUTES = {
     "apps.moderation.tasks.deliver_endpoint": {"queue": "webhooks"},
     "apps.connectors.tasks.send_actions": {"queue": "webhooks"},
     "apps.monitoring.tasks.send_notification": {"queue": "webhooks"},
+    "apps.moderation.tasks.queue_for_labeling": {"queue": "training"},
     "apps.monitoring.tasks.refresh_baselines": {"queue": "training"},
+    "apps.monitoring.tasks.compare_last_week": {"queue": "training"},
 }
 # Each task is idempotent: it does what is due according to the database, even with two schedulers.
 CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {

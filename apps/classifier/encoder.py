@@ -220,6 +220,16 @@ class Configuration:
 configuration = Configuration()
 
 
+@contextmanager
+def by_words_only() -> Iterator[None]:
+    """Within the context, load models without the encoder."""
+    mode, configuration.mode = configuration.mode, Mode.NEVER
+    try:
+        yield
+    finally:
+        configuration.mode = mode
+
+
 @cache
 def load(folder: Path) -> Encoder:
     """Return the encoder in a folder, which is loaded once in a process.

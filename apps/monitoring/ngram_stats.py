@@ -9,7 +9,6 @@ from apps.classifier.kernels.layout import Workspace
 from apps.classifier.kernels.ngrams import hash_words
 from apps.classifier.kernels.normalisation import normalise_codes
 from apps.classifier.normalise import codes_of, table
-from apps.classifier.scorer import Scorer
 from apps.monitoring.models import IDENTITY_GROUPS
 from apps.registry.models import ModelVersion
 
@@ -40,18 +39,26 @@ def named_groups(text: str) -> np.ndarray:
     return np.array([int(pattern.search(text) is not None) for pattern in _GROUPS])
 
 
-def count_ngrams(scorer: Scorer, text: str) -> np.ndarray:
-    """Return (2,) the number of n-grams of the normalised text, and of those unknown to the model."""
+def count_ngrams(lookup: np.ndarray, text: str) -> np.ndarray:
+    """Return (2,) the number of n-grams of the normalised text, and of those unknown to the model.
+
+    Args:
+        lookup: the n-grams that the model knows, see `load_lookup`.
+    """
     codes = codes_of(text)
     workspace = Workspace.allocate(len(codes))
     length, _ = normalise_codes(codes, table(), workspace)
     count, _ = hash_words(length, workspace)
     slots = workspace.slots[: workspace.slot_end[count - 1] if count else 0]
-    known = scorer.model.lookup[slots >> np.uint32(5), 0] >> (slots & np.uint32(31)) & np.uint32(1)
+    known = lookup[slots >> np.uint32(5), 0] >> (slots & np.uint32(31)) & np.uint32(1)
     return np.array([len(slots), len(slots) - int(known.sum())])
 
 
 @lru_cache(maxsize=2)
-def load_scorer(version_id: int) -> Scorer:
-    """Return a version's scorer. The two most recently used are cached."""
-    return ModelVersion.objects.get(pk=version_id).load_scorer()
+def load_lookup(version_id: int) -> np.ndarray:
+    """Return the table of the n-grams that a version knows. The two most recently used are cached.
+
+    The whole scorer would take 130 MB in each worker that counts, most of them for the encoder.
+    """
+    version = ModelVersion.objects.get(pk=version_id)
+    return version.modelartifact.artifact().open(version.sha256)[1].lookup

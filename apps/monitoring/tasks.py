@@ -22,8 +22,18 @@ def roll_up() -> None:
 
 @shared_task
 def refresh_baselines() -> None:
-    """Store the champion's baseline, and compare last week's comments with it."""
+    """Store the champion's baseline, and compare last week's comments with it.
+
+    The comparison is another task, so that the encoder and scikit-learn are not in memory together.
+    """
     actions.refresh_baselines()
+    enqueue(compare_last_week)
+
+
+@shared_task
+def compare_last_week() -> None:
+    """Compare last week's comments with the champion's."""
+    actions.compare_last_week()
 
 
 @shared_task(throws=(RuleEvaluationError,))

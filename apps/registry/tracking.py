@@ -1,7 +1,7 @@
 """Records training runs in MLflow and copies the aliases of model versions to its model registry.
 
 No other module uses MLflow. The project's database decides which version is served. Functions import mlflow
-themselves, because the import takes seconds and 150 MB, which a web process does not need.
+themselves, because the import takes seconds and 200 MB, which a web process does not need.
 """
 
 import importlib.metadata
@@ -22,7 +22,7 @@ from django.conf import settings
 
 from apps import classifier
 from apps.classifier.artifact import Artifact
-from apps.classifier.encoder import FOLDER, configuration
+from apps.classifier.encoder import FOLDER, by_words_only, configuration
 from apps.classifier.labels import LABELS
 from apps.registry.exceptions import TrackingError
 from apps.registry.models import Alias, ModelVersion
@@ -183,7 +183,8 @@ def _log_model(mlflow: ModuleType, artifact: Artifact) -> str:
         inputs=Schema([ColSpec("string", "text")]),
         outputs=Schema([ColSpec("double", label) for label in LABELS]),
     )
-    with tempfile.TemporaryDirectory(prefix="toxicmod-") as folder:
+    # MLflow loads the model and scores the example. The encoder would take 120 MB for it.
+    with tempfile.TemporaryDirectory(prefix="toxicmod-") as folder, by_words_only():
         artifact.write(Path(folder, "model"))
         info = mlflow.pyfunc.log_model(
             name="model",

@@ -23,26 +23,18 @@ _MAX_NGRAM_TEXTS = 2_000
 
 
 def refresh_baselines() -> None:
-    """Store the champion's baseline if it has none, and compare last week's comments with its texts.
+    """Store the champion's bias audit and baseline, if it has none.
 
     If the data set's file is not on this machine, there is no baseline. The dashboard then compares traffic
-    with the champion's first week, and this function compares last week's comments with the week before.
+    with the champion's first week.
     """
     champion = ModelVersion.objects.with_alias(Alias.CHAMPION)
     if champion is None:
         return
     store_bias_audit(version=champion)
     dataset = _dataset_of(champion)
-    if dataset is None:
-        compare_last_week(version=champion, texts=_sample_texts(2), baseline_name="the week before")
-        return
-    rows = datasets.read(dataset.path, clean_weight=dataset.clean_weight)
-    held_out = rows.take(rows.split()[1])
-    if not Baseline.objects.filter(version=champion, rows__gt=0).exists():
-        store_baseline(version=champion, dataset=dataset, rows=held_out)
-    compare_last_week(
-        version=champion, texts=_draw_texts(held_out), baseline_name=f"held-out rows of {dataset}"
-    )
+    if dataset and not Baseline.objects.filter(version=champion, rows__gt=0).exists():
+        store_baseline(version=champion, dataset=dataset, rows=_held_out(dataset))
 
 
 def store_bias_audit(*, version: ModelVersion) -> None:
@@ -66,7 +58,7 @@ def store_baseline(*, version: ModelVersion, dataset: Dataset, rows: datasets.Ro
     weights = _weights(rows)
     bins = np.clip((scores * SCORE_BINS).astype(int), 0, SCORE_BINS - 1)
     lengths = bin_indices(np.array([len(text) for text in rows.texts], float), LENGTH_EDGES)
-    scorer = ngram_stats.load_scorer(version.pk)
+    lookup = ngram_stats.load_lookup(version.pk)
     return Baseline.objects.update_or_create(
         version=version,
         defaults={
@@ -77,25 +69,37 @@ def store_baseline(*, version: ModelVersion, dataset: Dataset, rows: datasets.Ro
                 [np.bincount(bins[:, label], weights, SCORE_BINS) for label in range(len(LABELS))]
             ),
             "lengths": np.rint(np.bincount(lengths, weights, len(LENGTH_EDGES) - 1)),
-            "ngrams": sum(ngram_stats.count_ngrams(scorer, text) for text in rows.texts[:_MAX_NGRAM_TEXTS]),
+            "ngrams": sum(ngram_stats.count_ngrams(lookup, text) for text in rows.texts[:_MAX_NGRAM_TEXTS]),
         },
     )[0]
 
 
-def compare_last_week(*, version: ModelVersion, texts: list[str], baseline_name: str) -> DomainCheck | None:
-    """Train a classifier to distinguish last week's comments from `texts`, and store its result.
+def compare_last_week() -> DomainCheck | None:
+    """Train a classifier to distinguish last week's comments from the champion's, and store its result.
+
+    They are compared with the held-out rows of the champion's data set or, if its file is not on this
+    machine, with the comments of the week before.
 
     Returns:
-        None if there are too few texts.
+        None if there is no champion or there are too few texts.
     """
     from apps.monitoring import domain_classifier  # loads scikit-learn, which only the worker needs
 
+    champion = ModelVersion.objects.with_alias(Alias.CHAMPION)
+    if champion is None:
+        return None
+    dataset = _dataset_of(champion)
+    texts, baseline_name = (
+        (_draw_texts(_held_out(dataset)), f"held-out rows of {dataset}")
+        if dataset
+        else (_sample_texts(2), "the week before")
+    )
     comments = _sample_texts(1)
     comparison = domain_classifier.compare_domains(texts, comments)
     if comparison is None:
         return None
     return DomainCheck.objects.create(
-        version=version,
+        version=champion,
         baseline_name=baseline_name,
         comments=len(comments),
         auc=comparison.auc.value,
@@ -113,6 +117,11 @@ def _dataset_of(version: ModelVersion) -> Dataset | None:
     sha256 = version.manifest.get("dataset_sha256", "")
     dataset = run.dataset if run else Dataset.objects.filter(sha256=sha256).first()
     return dataset if dataset and dataset.path.is_file() else None
+
+
+def _held_out(dataset: Dataset) -> datasets.Rows:
+    rows = datasets.read(dataset.path, clean_weight=dataset.clean_weight)
+    return rows.take(rows.split()[1])
 
 
 def _weights(rows: datasets.Rows) -> np.ndarray:

@@ -244,7 +244,7 @@ class HourCounter:
         key = Key(version, source, community)
         if key not in self.rows:
             return  # its version is unknown
-        ngrams = ngram_stats.count_ngrams(ngram_stats.load_scorer(version), text)
+        ngrams = ngram_stats.count_ngrams(ngram_stats.load_lookup(version), text)
         groups = ngram_stats.named_groups(text)[:, None] * np.array([1, int(mask > 0)])
         row = self.rows[key]
         row["sampled"] += 1

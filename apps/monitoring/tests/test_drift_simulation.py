@@ -67,7 +67,7 @@ class Pool:
         self.flags = scores >= scorer.thresholds
         self.bins = np.clip((scores * SCORE_BINS).astype(int), 0, SCORE_BINS - 1)
         self.lengths = bin_indices(np.array([len(text) for text in texts], float), LENGTH_EDGES)
-        self.ngrams = np.array([ngram_stats.count_ngrams(scorer, text) for text in texts])
+        self.ngrams = np.array([ngram_stats.count_ngrams(scorer.model.lookup, text) for text in texts])
 
     def draw(self, chance: np.random.Generator, toxic: int, clean: int) -> np.ndarray:
         """Return (comments,) how often each comment is written in an hour; frequencies differ."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from django.core.cache import cache
 from django.core.management import call_command
 
 from apps.classifier.labels import LABELS
@@ -17,6 +18,7 @@ from apps.core.permissions import SYSTEM
 from apps.registry import actions, tracking
 from apps.registry.exceptions import TrackingError
 from apps.registry.models import Alias, ModelVersion
+from apps.registry.tasks import sync_tracking
 from toxicmod.testing.factories import register_copy
 
 # MLflow, SQLAlchemy and what they import warn of their own deprecations.
@@ -60,6 +62,28 @@ def test_sync_copies_aliases(champion: ModelVersion, mlflow_store: str) -> None:
     ModelVersion.objects.filter(alias=Alias.PREVIOUS).update(alias=None)
     tracking.sync()
     assert mlflow_aliases() == {"champion": champion.mlflow_version}
+
+
+def test_sync_task_copies_aliases_again_only_if_they_changed(
+    champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    failures = [TrackingError("MLflow is down.")]
+
+    def sync() -> None:
+        calls.append(1)
+        if failures:
+            raise failures.pop()
+
+    monkeypatch.setattr(tracking, "sync", sync)
+    cache.clear()
+    for expected in (1, 2, 2):  # the first fails, so it is repeated
+        sync_tracking.apply()
+        assert len(calls) == expected
+    actions.promote(version=register_copy(champion), reason="better", actor=SYSTEM)
+    for _ in range(2):
+        sync_tracking.apply()
+        assert len(calls) == 3
 
 
 @pytest.mark.slow
