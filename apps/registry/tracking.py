@@ -33,7 +33,7 @@ EXPERIMENT = REGISTERED_MODEL = "toxicmod"
 VERSION_TAG = "toxicmod.version"
 # Keys of a model's manifest that are logged as parameters of its run.
 MANIFEST_PARAMS = ("dataset", "dataset_sha256", "git_commit")
-REQUIREMENTS = ("numpy", "numba", "onnxruntime", "pandas", "py3langid", "tokenizers")
+REQUIREMENTS = ("numpy", "numba", "onnxruntime", "pandas", "py3langid", "sentencepiece")
 EXAMPLE = ("Thanks for the quick answer, that helped.", "Shut up, you idiot.")
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -9,11 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.special import expit
+from tokenizers import Tokenizer as ReferenceTokenizer
 
 from apps.classifier import encoder
 from apps.classifier.artifact import Artifact, ArtifactError
 from apps.classifier.config import TrainingConfig
-from apps.classifier.encoder import FOLDER, HIGHEST_FIRST, Encoder, EncoderError, Mode, length_factor
+from apps.classifier.encoder import (
+    FOLDER,
+    HIGHEST_FIRST,
+    TOKENIZER,
+    Encoder,
+    EncoderError,
+    Mode,
+    Tokenizer,
+    length_factor,
+)
 from apps.classifier.labels import LABELS
 from apps.classifier.reading import Head, fit_head
 from apps.classifier.scorer import Scorer
@@ -36,6 +46,40 @@ def artifact(fitted: TwoLevelModel, reader: Encoder) -> Artifact:
 
 def load(artifact: Artifact, reader: Encoder, mode: Mode) -> Scorer:
     return Scorer(*artifact.open(), reader, mode)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ENGLISH,
+        GERMAN,
+        "",
+        "   spaces \t and\n\nlines",
+        "Congratulations \N{PARTY POPPER}! Ａｆｔｅｒ ﬁve years\u2026 ½",
+        "你们的服务真好，谢谢！",
+        "오늘 날씨가 정말 좋네요",
+        "Спасибо, это было очень полезно.",
+        "مرحبا بكم جميعا",
+        "Grüße aus Łódź, naïve coöperation",
+        "a" * 500,
+        "word " * 200,
+    ],
+)
+def test_tokenizer_finds_the_pieces_of_the_library_that_wrote_its_file(text: str) -> None:
+    content = (FOLDER / TOKENIZER).read_bytes()
+    reference = ReferenceTokenizer.from_buffer(content)
+    reference.enable_truncation(128)
+    assert Tokenizer(content).encode(text, 128) == reference.encode(text).ids
+
+
+def test_tokenizer_leaves_out_white_space_at_the_end() -> None:
+    tokenizer = Tokenizer((FOLDER / TOKENIZER).read_bytes())
+    assert tokenizer.encode(f"{ENGLISH} \n", 128) == tokenizer.encode(ENGLISH, 128)
+
+
+def test_tokenizer_reads_names_of_special_pieces_as_text() -> None:
+    tokenizer = Tokenizer((FOLDER / TOKENIZER).read_bytes())
+    assert not {0, 2} & set(tokenizer.encode("<s> is struck out </s>", 128)[1:-1])
 
 
 def test_logits_do_not_depend_on_the_other_texts(reader: Encoder) -> None:
