@@ -314,6 +314,21 @@ def test_release_ends_the_lease_of_its_version(item: QueueItem, ann: User, moder
     assert moderator_client.post(console_url("release", item.pk), {"version": "x"}).status_code == 422
 
 
+def test_counter_of_reserved_items_follows_forms(
+    item: QueueItem, ann: User, moderator_client: Client
+) -> None:
+    """Without JavaScript each action loads a page, which shows the sizes of the views."""
+
+    def count() -> int:
+        page = moderator_client.get(console_url("item", item.pk))
+        return next(row.count for row in page.context["views"] if row.view == "mine")
+
+    assert count() == 0
+    for name, expected in (("claim", 1), ("release_and_next", 0)):
+        moderator_client.post(console_url(name, item.pk))
+        assert count() == expected, name
+
+
 def test_presence_returns_other_viewers(
     item: QueueItem, ann: User, lead_client: Client, moderator_client: Client
 ) -> None:
