@@ -210,7 +210,9 @@ def test_next_previous_and_skip_by_keyboard(queue: list[QueueItem], visit: Calla
     wait_until_settled(page)
     page.keyboard.press("s")
     expect(page.locator("#status-message")).to_contain_text("Skipped")
-    assert get_item(page).pk != first.pk
+    shown = get_item(page)
+    assert shown.pk != first.pk
+    expect(page).to_have_title(f"Item {shown.pk} | toxicmod")
 
 
 def test_two_moderators_on_one_item(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:

@@ -87,6 +87,7 @@ def _page_parts(
     return {
         "item": item.pk if item else None,
         "url": item_url(item, view) if item else queue_url(view),
+        "title": f"{context['title']} | toxicmod",  # as in the page's base template
         "html": render_to_string("moderation/_review.html", context | preference, request),
     }
 

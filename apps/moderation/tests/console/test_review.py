@@ -255,6 +255,8 @@ def test_next_item_and_decide_return_json(item: QueueItem, ann: User, moderator_
     assert (prefetched["item"], prefetched["url"]) == (other.pk, console_url("item", other.pk))
     assert f'name="version" value="{other.version}"' in prefetched["html"]
     assert console_url("item", item.pk) not in prefetched["html"]  # nor in the list of the next items
+    page = moderator_client.get(prefetched["url"]).content.decode()
+    assert f"<title>{prefetched['title']}</title>" in page
     other.refresh_from_db()
     assert other.lease_by is None
     response = moderator_client.post(
@@ -271,6 +273,7 @@ def test_next_item_and_decide_return_json(item: QueueItem, ann: User, moderator_
     data["exclude"] = f"{item.pk},{other.pk}"
     empty = moderator_client.post(console_url("next"), data, headers=FETCH).json()
     assert (empty["item"], empty["url"]) == (None, console_url("review"))
+    assert empty["title"] == "Queue | toxicmod"
     assert (
         moderator_client.post(
             console_url("next"), {"tab": "one", "exclude": "1;2"}, headers=FETCH
