@@ -82,7 +82,10 @@ def test_review_explains_an_empty_view(
     assert count_text("normal") == "1"
 
     actions.skip(item_id=other.pk, user=ann)
-    assert "1 item was skipped by you." in get_page("normal")
+    page = get_page("normal")
+    assert "1 item was skipped by you." in page
+    link = f'<a href="{console_url("item", other.pk, view="normal")}">{other.pk}</a>'
+    assert f"To decide it yourself, open {link}." in page
     held = actions.claim(item_id=other.pk, user=ben)
     actions.decide(item_id=other.pk, version=held.version, user=ben, action=Decision.Action.ESCALATE)
     assert "1 item waits for a lead" in get_page("escalated")
