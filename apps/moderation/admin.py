@@ -185,7 +185,7 @@ class RuleFilter(admin.SimpleListFilter):
 class AutomaticDecisionAdmin(LargeTableAdmin):
     """The policy's decisions, with an action that sends their comments to human review."""
 
-    list_display = ("id", "created_at", "outcome", "rule", "community", "comment", "state")
+    list_display = ("id", "created_at", "outcome", "state", "rule", "community", "comment")
     list_filter = (
         OutcomeFilter,
         CommunityFilter,
@@ -373,5 +373,7 @@ class UserAdmin(accounts_admin.UserAdmin):
         if has_new_role and not obj.is_staff and "is_staff" not in form.changed_data:
             obj.is_staff = True
             self.log_change(request, obj, "Set staff status, because the user was given a role.")
-            messages.info(request, f"{obj} has a role now and was given staff status, which allows signing in.")
+            messages.info(
+                request, f"{obj} has a role now and was given staff status, which allows signing in."
+            )
         super().save_model(request, obj, form, change)
