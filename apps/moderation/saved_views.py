@@ -160,16 +160,14 @@ def _explain_policy(user: User, view: str, count: int) -> str:
 
 def _explain_skipped(user: User, view: str, count: int) -> SafeString:
     now = timezone.now()
-    items = visible_to(user).annotate(unavailable_reason=unavailable_reason(user, now))
-    skipped = items.in_view(view, user, now).filter(unavailable_reason=UnavailableReason.SKIPPED)
+    items = visible_to(user).in_view(view, user, now).by_priority()
+    items = items.annotate(unavailable_reason=unavailable_reason(user, now))
+    skipped = items.filter(unavailable_reason=UnavailableReason.SKIPPED).values_list("pk", flat=True)
     query = None if view == "all" else {"view": view}
     links = format_html_join(
         ", ",
         '<a href="{}">{}</a>',
-        (
-            (reverse("admin:moderation_item", args=[pk], query=query), pk)
-            for pk in skipped.by_priority().values_list("pk", flat=True)[:_MAX_LINKS]
-        ),
+        ((reverse("admin:moderation_item", args=[pk], query=query), pk) for pk in skipped[:_MAX_LINKS]),
     )
     return format_html(
         "{} skipped by you. For a day {} offered to others only. To decide {} yourself, open {}{}.",
