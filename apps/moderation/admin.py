@@ -35,6 +35,7 @@ from apps.moderation.models import (
     Strike,
     Submission,
 )
+from apps.moderation.permissions import ROLES
 from apps.moderation.selectors import communities_for, visible
 
 
@@ -184,7 +185,7 @@ class RuleFilter(admin.SimpleListFilter):
 class AutomaticDecisionAdmin(LargeTableAdmin):
     """The policy's decisions, with an action that sends their comments to human review."""
 
-    list_display = ("id", "created_at", "outcome", "rule", "community", "comment", "state")
+    list_display = ("id", "created_at", "outcome", "state", "rule", "community", "comment")
     list_filter = (
         OutcomeFilter,
         CommunityFilter,
@@ -364,3 +365,15 @@ class UserAdmin(accounts_admin.UserAdmin):
         if communities_of(user) is not None:
             fields.append("all_communities")
         return fields
+
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        """Give staff status to a user who is given a role: without it the user cannot sign in."""
+        added = set(form.cleaned_data.get("groups", ())) - set(form.initial.get("groups", ()))
+        has_new_role = any(group.name in ROLES for group in added)
+        if has_new_role and not obj.is_staff and "is_staff" not in form.changed_data:
+            obj.is_staff = True
+            self.log_change(request, obj, "Set staff status, because the user was given a role.")
+            messages.info(
+                request, f"{obj} has a role now and was given staff status, which allows signing in."
+            )
+        super().save_model(request, obj, form, change)

@@ -7,7 +7,10 @@ from typing import Any
 
 from django.core.cache import cache
 from django.db.models import Count, Min, Q, QuerySet, Value
+from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 
 from apps.accounts.models import User
 from apps.accounts.permissions import access_key, communities_of
@@ -18,6 +21,7 @@ from apps.moderation.permissions import visible_to
 
 MAX_COUNT = 1_000
 _COUNT_SECONDS = 5
+_MAX_LINKS = 20
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,8 @@ def _view_count(view: str, items: QueueItemQuerySet, now: datetime) -> ViewCount
 def explain_empty_view(user: User, view: str) -> list[str]:
     """Return sentences that explain why the user can take no item of a view; none if the view is empty.
 
+    They are plain text, or HTML in a `SafeString`.
+
     Raises:
         PermissionDeniedError: the user may not see the queue.
     """
@@ -152,6 +158,27 @@ def _explain_policy(user: User, view: str, count: int) -> str:
     return f"{_items(count, 'is', 'are')} restricted by policy to: {', '.join(groups)}."
 
 
+def _explain_skipped(user: User, view: str, count: int) -> SafeString:
+    now = timezone.now()
+    items = visible_to(user).in_view(view, user, now).by_priority()
+    items = items.annotate(unavailable_reason=unavailable_reason(user, now))
+    skipped = items.filter(unavailable_reason=UnavailableReason.SKIPPED).values_list("pk", flat=True)
+    query = None if view == "all" else {"view": view}
+    links = format_html_join(
+        ", ",
+        '<a href="{}">{}</a>',
+        ((reverse("admin:moderation_item", args=[pk], query=query), pk) for pk in skipped[:_MAX_LINKS]),
+    )
+    return format_html(
+        "{} skipped by you. For a day {} offered to others only. To decide {} yourself, open {}{}.",
+        _items(count, "was", "were"),
+        "it is" if count == 1 else "they are",
+        "it" if count == 1 else "them",
+        links,
+        f" and {count - _MAX_LINKS:,} others" if count > _MAX_LINKS else "",
+    )
+
+
 _EXPLANATIONS: dict[UnavailableReason, Callable[[User, str, int], str]] = {
     UnavailableReason.LEASED: _explain_leased,
     UnavailableReason.LEADS: lambda user, view, count: (
@@ -161,10 +188,7 @@ _EXPLANATIONS: dict[UnavailableReason, Callable[[User, str, int], str]] = {
         f"{_items(count, 'needs', 'need')} another moderator: you decided the comment first."
     ),
     UnavailableReason.POLICY: _explain_policy,
-    UnavailableReason.SKIPPED: lambda user, view, count: (
-        f"{_items(count, 'was', 'were')} skipped by you. "
-        "For a day they are offered to others only; search for their numbers to open them."
-    ),
+    UnavailableReason.SKIPPED: _explain_skipped,
     UnavailableReason.ESCALATED: lambda user, view, count: (
         f"{_items(count, 'was', 'were')} escalated by you, for another lead to decide. "
         "If there is none, open them from the list of the Escalated view."

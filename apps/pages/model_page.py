@@ -55,18 +55,16 @@ class LanguageRow:
 
 @dataclass
 class History:
-    """When and why a version was in use.
+    """When a version was in use. The reasons are not shown: staff write them for staff.
 
     Attributes:
-        served: begin and end of each time as champion; the end is None for the current champion.
+        served: its promotions, each with the end of that time as champion or None for the current champion.
         canaries: times at which it served a fraction of the requests as canary.
-        reasons: of its promotions.
     """
 
     version: ModelVersion
-    served: list[tuple[datetime, datetime | None]] = field(default_factory=list)
+    served: list[tuple[Promotion, datetime | None]] = field(default_factory=list)
     canaries: list[Canary] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
 
 
 def metric_rows(version: ModelVersion) -> list[MetricRow]:
@@ -113,9 +111,7 @@ def histories() -> list[History]:
     promotions = list(Promotion.objects.order_by("created_at", "pk"))
     ends: list[Any] = [promotion.created_at for promotion in promotions[1:]]
     for promotion, end in zip(promotions, [*ends, None], strict=True):
-        history = by_version[promotion.version_id]
-        history.served.append((promotion.created_at, end))
-        history.reasons.append(promotion.reason)
+        by_version[promotion.version_id].served.append((promotion, end))
     for canary in Canary.objects.select_related("end").order_by("created_at", "pk"):
         by_version[canary.version_id].canaries.append(canary)
     return list(by_version.values())

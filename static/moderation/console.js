@@ -230,6 +230,7 @@ function startReview(page) {
     release();
     page.innerHTML = next.html;
     history.pushState({}, "", next.url);
+    document.title = next.title;
     initItem();
     window.scrollTo(0, 0);
     select("#centre").focus({ preventScroll: true });

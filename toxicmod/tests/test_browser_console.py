@@ -210,7 +210,9 @@ def test_next_previous_and_skip_by_keyboard(queue: list[QueueItem], visit: Calla
     wait_until_settled(page)
     page.keyboard.press("s")
     expect(page.locator("#status-message")).to_contain_text("Skipped")
-    assert get_item(page).pk != first.pk
+    shown = get_item(page)
+    assert shown.pk != first.pk
+    expect(page).to_have_title(f"Item {shown.pk} | toxicmod")
 
 
 def test_two_moderators_on_one_item(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
@@ -830,6 +832,27 @@ def test_pages_pass_all_checks(
         if name == "review":
             opened.page.keyboard.press("Space")
         assert_sound(opened, f"console-{name}")
+
+
+def test_links_to_skipped_items(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
+    ann = moderator("ann")
+    for item in queue:
+        actions.skip(item_id=item.pk, user=ann)
+    opened = visit(CONSOLE, user=ann)
+    assert_sound(opened, "console-skipped")
+    opened.page.locator(".empty a", has_text=str(queue[0].pk)).click()
+    opened.page.wait_for_url(f"**/item/{queue[0].pk}/")
+    expect(opened.page.locator(".decision-buttons .approve")).to_be_enabled()
+
+
+def test_error_of_a_policy_rule_takes_one_line(policy: Policy, visit: Callable[..., Visit]) -> None:
+    page = visit(f"{CONSOLE}policies/{policy.pk}/", user=moderator("lea", "lead")).page
+    page.fill("[name=rule-0-review_from]", "0.6")
+    page.fill("[name=rule-0-reject_from]", "0.3")
+    page.get_by_role("button", name="Save as a draft").click()
+    box = page.locator(".rule-edit > .overdue").bounding_box()
+    assert box is not None
+    assert box["height"] < 30
 
 
 def test_simulation_updates_while_sliders_move(

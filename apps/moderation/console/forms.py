@@ -150,7 +150,14 @@ class BulkForm(MessageForm):
     label = forms.ChoiceField(choices=[("", "Choose a label"), *LABEL_CHOICES])
     score_from = forms.FloatField(min_value=0, max_value=1, required=False)
     score_to = forms.FloatField(min_value=0, max_value=1, required=False)
-    queue = forms.ChoiceField(choices=[("", "Any"), *Queue.choices], required=False)
+    queue = forms.ChoiceField(
+        choices=[
+            ("", "Any"),
+            # Bulk jobs include neither appeals nor blind second reviews, see `select_items`.
+            *(choice for choice in Queue.choices if choice[0] not in (Queue.APPEAL, Queue.SECOND)),
+        ],
+        required=False,
+    )
     community = CommunityField(empty_label="Any", required=False)
     cluster = forms.IntegerField(
         min_value=-MAX_BIG_INTEGER, max_value=MAX_BIG_INTEGER, required=False, widget=forms.HiddenInput

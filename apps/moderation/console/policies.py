@@ -63,6 +63,9 @@ def policy(request: HttpRequest, pk: int) -> HttpResponse:
             reason=request.POST.get("reason", ""),
             expected=request.POST.get("expected"),
         )
+        messages.success(
+            request, f"The policy {active} was activated. It applies to comments received from now on."
+        )
         return redirect("admin:moderation_policy", active.pk)
     if request.POST.get("do") == "discard":
         actions.discard_draft(policy=policy, user=user)
@@ -103,6 +106,7 @@ def _edit_policy(request: HttpRequest, user: User, policy: Policy) -> HttpRespon
                 expected=expected,
                 **form.cleaned_data,
             )
+            messages.success(request, f"The draft {draft} was saved. It has no effect until it is activated.")
             return redirect("admin:moderation_policy", draft.pk)
         except PolicyChangedError as error:
             form.add_error(None, f"{error} If you save again, your version replaces that one.")

@@ -1,5 +1,6 @@
 """The profile page: a moderator's own statistics, decisions and preferences. No other user sees it."""
 
+from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 
@@ -22,6 +23,7 @@ def profile(request: HttpRequest) -> HttpResponse:
     form = PreferenceForm(request.POST or None, instance=Preference.for_user(user))
     if request.method == "POST" and form.is_valid():
         actions.set_preferences(user=user, **form.cleaned_data)
+        messages.success(request, "The preferences were saved.")
         return redirect("admin:moderation_profile")
     own_statistics = statistics.moderator_statistics(user, days=DAYS)
     maximum = max((count for _, count in own_statistics.by_day), default=1)

@@ -87,6 +87,7 @@ def _page_parts(
     return {
         "item": item.pk if item else None,
         "url": item_url(item, view) if item else queue_url(view),
+        "title": f"{context['title']} | toxicmod",  # as in the page's base template
         "html": render_to_string("moderation/_review.html", context | preference, request),
     }
 
@@ -106,6 +107,7 @@ def claim(request: HttpRequest, pk: int) -> HttpResponse:
     user = get_user(request)
     visible_item(user, pk)
     item = actions.claim(item_id=pk, user=user)
+    saved_views.invalidate_counts(user)
     if not is_fetch(request):
         return redirect(item_url(item, _get_view(request)))
     return JsonResponse({"lease_until": item.lease_until, "version": item.version})
@@ -211,6 +213,7 @@ def release_and_next(request: HttpRequest, pk: int) -> HttpResponse:
     user, view = get_user(request), _get_view(request)
     visible_item(user, pk)
     current = actions.release(item_id=pk, user=user)
+    saved_views.invalidate_counts(user)
     following = availability.takeable(user, view).after(current).by_priority().first()
     return redirect(item_url(following, view) if following else queue_url(view))
 

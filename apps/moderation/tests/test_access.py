@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Group
 from django.core.exceptions import PermissionDenied
 from django.test import Client
 from django.urls import reverse
@@ -13,6 +15,7 @@ from apps.accounts.permissions import access_key, communities_of
 from apps.moderation import actions, saved_views
 from apps.moderation.models import Policy
 from apps.moderation.permissions import require, visible_to
+from apps.moderation.roles import create_roles
 from apps.moderation.selectors import communities_for
 from toxicmod.testing.factories import create_queue_item, restrict_to_communities
 
@@ -101,6 +104,28 @@ def test_user_admin_offers_existing_communities(
     assert sorted(communities_of(User.objects.get(pk=new.pk)) or ()) == ["", "news"]
     assert change_user(admin_client, new, all_communities="on").status_code == 302
     assert communities_of(User.objects.get(pk=new.pk)) is None
+
+
+def test_user_who_is_given_a_role_may_sign_in(person: Callable[..., User], admin_client: Client) -> None:
+    """A role without staff status would be useless; no other change gives staff status."""
+    create_roles()
+    roles, other = Group.objects.in_bulk(field_name="name"), Group.objects.create(name="translators")
+    new = person("new")
+
+    def save(*groups: Group, **fields: str) -> bool:
+        data = {"groups": [group.pk for group in groups], "is_staff": "", **fields}
+        assert change_user(admin_client, new, **data).status_code == 302
+        new.refresh_from_db()
+        return new.is_staff
+
+    assert not save()
+    assert not save(other)
+    assert save(other, roles["moderator"])
+    assert LogEntry.objects.filter(object_id=new.pk, change_message__contains="staff status").exists()
+    assert not save(roles["moderator"])  # unticked on purpose
+    assert not save(roles["moderator"], other)
+    assert save(roles["moderator"], roles["viewer"], is_staff="on")
+    assert not save(roles["moderator"], roles["viewer"], roles["lead"])
 
 
 def test_empty_community_has_a_name(

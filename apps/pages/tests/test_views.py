@@ -26,9 +26,9 @@ from apps.pages import results
 from apps.predictions import actions as predictions
 from apps.predictions.models import Feedback, Prediction
 from apps.registry import serving
-from apps.registry.actions import end_canary, promote, register_version, start_canary
+from apps.registry.actions import end_canary, promote, register_version, rollback, start_canary
 from apps.registry.exceptions import NoModelError
-from apps.registry.models import Alias, CanaryEnd, ModelVersion
+from apps.registry.models import Alias, CanaryEnd, ModelVersion, Promotion
 from toxicmod.testing.factories import create_queue_item, decide_item
 
 RUDE = "You are a stupid idiot."
@@ -287,9 +287,24 @@ def test_model_shows_metrics_history_and_a_sanitized_card(
     monkeypatch.setattr(serving._server, "_checked_at", float("-inf"))
     html = client.get(f"/model/v{champion.number}").content.decode()
     assert "is no longer in use" in html
-    assert "better on threats" in html
     assert "<h2>Card</h2>" in html
     assert client.get("/model/v999").status_code == 404
+
+
+def test_model_shows_no_reason_of_a_promotion_or_rollback(
+    client: Client, policy: Policy, champion: ModelVersion
+) -> None:
+    """Staff write the reasons for staff, and that of a rollback is about the version that it replaces."""
+    version = register_version(
+        artifact=champion.modelartifact.artifact(), recipe="two_level", metrics={}, alias=Alias.CHALLENGER
+    )
+    promote(version=version, reason="better on threats", actor=SYSTEM)
+    rollback(reason="too strict", actor=SYSTEM)
+    html = client.get("/model").content.decode()
+    for reason in Promotion.objects.values_list("reason", flat=True):
+        assert reason not in html
+    rows = re.sub(r"<[^>]*>|\s+", " ", html[html.index('id="versions"') :])
+    assert re.search(r" v2 .* Promoted: .* v1 .* Rolled back to: .* to now ", rows), rows
 
 
 def test_pages_show_no_numeric_factors(client: Client, policy: Policy) -> None:

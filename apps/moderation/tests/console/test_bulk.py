@@ -72,6 +72,9 @@ def test_bulk_preselects_nothing(model: Any, policy: Policy, lead_client: Client
     assert "<b>1</b> item matches." in html
     assert not re.search(r"<input[^>]* checked", html)
     assert '<option value="">Choose a reason</option>' in html
+    for queue in ("appeal", "second"):  # which are never included
+        assert f'<option value="{queue}"' not in html
+    assert '<option value="escalated"' in html
 
 
 def test_bulk_selects_comments_without_a_community(model: Any, policy: Policy, lead_client: Client) -> None:

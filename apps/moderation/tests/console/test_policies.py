@@ -43,10 +43,14 @@ def test_policy_simulate_save_and_activate(item: QueueItem, policy: Policy, lead
     draft_at = lead_client.post(at, rules_form(policy, do="save") | {"rule-5-review_from": "0.9"})["Location"]
     draft = Policy.objects.get(status="draft")
     assert (draft.version, draft.rules.get(label="toxic").review_from) == (2, 0.9)
+    assert "The draft default v2 was saved." in lead_client.get(draft_at).content.decode()
     assert lead_client.post(draft_at, {"do": "activate", "reason": " "}).status_code == 422
-    lead_client.post(draft_at, {"do": "activate", "reason": "Too much noise"})
+    activated = lead_client.post(draft_at, {"do": "activate", "reason": "Too much noise"}, follow=True)
+    assert "The policy default v2 was activated." in activated.content.decode()
     assert Policy.objects.active_for("") == draft
-    assert "Too much noise" in lead_client.get(console_url("policies")).content.decode()
+    html = lead_client.get(console_url("policies")).content.decode()
+    assert "Too much noise" in html
+    assert "UTC\n        by lea" in html
 
 
 def test_policy_that_another_lead_has_changed(policy: Policy, lead_client: Client) -> None:

@@ -12,7 +12,8 @@ from toxicmod.testing.console import console_url, decision_form
 
 def test_profile_stores_preferences(item: QueueItem, ann: User, moderator_client: Client) -> None:
     assert 'id="comment">' in moderator_client.get(console_url("item", item.pk)).content.decode()
-    assert moderator_client.post(console_url("profile"), {"exposure_limit": "0"}).status_code == 302
+    saved = moderator_client.post(console_url("profile"), {"exposure_limit": "0"}, follow=True)
+    assert "The preferences were saved." in saved.content.decode()
     assert not Preference.for_user(ann).masked
     html = moderator_client.get(console_url("item", item.pk)).content.decode()
     assert 'id="comment" open>' in html

@@ -82,7 +82,10 @@ def test_review_explains_an_empty_view(
     assert count_text("normal") == "1"
 
     actions.skip(item_id=other.pk, user=ann)
-    assert "1 item was skipped by you." in get_page("normal")
+    page = get_page("normal")
+    assert "1 item was skipped by you." in page
+    link = f'<a href="{console_url("item", other.pk, view="normal")}">{other.pk}</a>'
+    assert f"To decide it yourself, open {link}." in page
     held = actions.claim(item_id=other.pk, user=ben)
     actions.decide(item_id=other.pk, version=held.version, user=ben, action=Decision.Action.ESCALATE)
     assert "1 item waits for a lead" in get_page("escalated")
@@ -255,6 +258,8 @@ def test_next_item_and_decide_return_json(item: QueueItem, ann: User, moderator_
     assert (prefetched["item"], prefetched["url"]) == (other.pk, console_url("item", other.pk))
     assert f'name="version" value="{other.version}"' in prefetched["html"]
     assert console_url("item", item.pk) not in prefetched["html"]  # nor in the list of the next items
+    page = moderator_client.get(prefetched["url"]).content.decode()
+    assert f"<title>{prefetched['title']}</title>" in page
     other.refresh_from_db()
     assert other.lease_by is None
     response = moderator_client.post(
@@ -271,6 +276,7 @@ def test_next_item_and_decide_return_json(item: QueueItem, ann: User, moderator_
     data["exclude"] = f"{item.pk},{other.pk}"
     empty = moderator_client.post(console_url("next"), data, headers=FETCH).json()
     assert (empty["item"], empty["url"]) == (None, console_url("review"))
+    assert empty["title"] == "Queue | toxicmod"
     assert (
         moderator_client.post(
             console_url("next"), {"tab": "one", "exclude": "1;2"}, headers=FETCH
@@ -312,6 +318,21 @@ def test_release_ends_the_lease_of_its_version(item: QueueItem, ann: User, moder
     item.refresh_from_db()
     assert item.lease_by is None
     assert moderator_client.post(console_url("release", item.pk), {"version": "x"}).status_code == 422
+
+
+def test_counter_of_reserved_items_follows_forms(
+    item: QueueItem, ann: User, moderator_client: Client
+) -> None:
+    """Without JavaScript each action loads a page, which shows the sizes of the views."""
+
+    def count() -> int:
+        page = moderator_client.get(console_url("item", item.pk))
+        return next(row.count for row in page.context["views"] if row.view == "mine")
+
+    assert count() == 0
+    for name, expected in (("claim", 1), ("release_and_next", 0)):
+        moderator_client.post(console_url(name, item.pk))
+        assert count() == expected, name
 
 
 def test_presence_returns_other_viewers(

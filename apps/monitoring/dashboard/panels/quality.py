@@ -208,7 +208,7 @@ def _promotion_plots(filters: Filters) -> list[Plot]:
             of_version, "requests", "flagged", "moderator_confusion", begin=begin, end=begin + WEEK
         )
         weeks[f"{version}, {name}"] = {field: rollups.total(field) for field in rollups.fields}
-    promoted_at = f"{promotion.created_at:%d %B %H:%M}"
+    promoted_at = f"{promotion.created_at:%d %B %H:%M} UTC"
 
     def compare(value: Callable[[dict[str, Any], int], Any]) -> list[Series]:
         return [
