@@ -5,6 +5,7 @@ SIGIR 1994) and query by committee (Seung et al., COLT 1992), and avoids near-du
 at random, because rates cannot be estimated from selected comments.
 """
 
+from collections.abc import Callable, Collection
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -52,7 +53,7 @@ def select(
     thresholds: np.ndarray,
     *,
     count: int,
-    keys: np.ndarray,
+    keys: Callable[[int], Collection[int]],
     other: np.ndarray | None = None,
     random_fraction: float = RANDOM_FRACTION,
     seed: int = 0,
@@ -60,12 +61,13 @@ def select(
     """Select at most `count` of n comments to label.
 
     `random_fraction` of them are drawn uniformly. The rest are, in turns, the rows on which two models
-    disagree most and the rows that are most uncertain. Of the rows that share a key only one is selected.
+    disagree most and the rows that are most uncertain, without those that
+    share a key with an earlier selection.
 
     Args:
         probabilities: (n, labels) of the champion.
         thresholds: (labels,) each strictly between 0 and 1.
-        keys: (n, k) integers; rows that are equal in a column are near-duplicates.
+        keys: returns the keys of a row. Rows that have one in common are near-duplicates.
         other: (n, labels) probabilities of a second model.
 
     Returns:
@@ -97,16 +99,16 @@ def select(
 
 
 class _SeenRows:
-    """The selected rows, and their keys by column."""
+    """The selected rows and their keys."""
 
-    def __init__(self, keys: np.ndarray) -> None:
-        self.keys = keys.tolist()
+    def __init__(self, keys: Callable[[int], Collection[int]]) -> None:
+        self.keys = keys
         self.rows: set[int] = set()
-        self.seen_keys: set[tuple[int, int]] = set()
+        self.seen_keys: set[int] = set()
 
     def add(self, row: int) -> None:
         self.rows.add(row)
-        self.seen_keys.update(enumerate(self.keys[row]))
+        self.seen_keys.update(self.keys(row))
 
     def is_new(self, row: int) -> bool:
-        return row not in self.rows and self.seen_keys.isdisjoint(enumerate(self.keys[row]))
+        return row not in self.rows and self.seen_keys.isdisjoint(self.keys(row))

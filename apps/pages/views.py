@@ -109,15 +109,15 @@ def live(request: HttpRequest) -> HttpResponse:
 @never_cache
 def example(request: HttpRequest) -> HttpResponse:
     """Return a random comment: as JSON for `site.js`, else as a page with the form filled in."""
-    text, source = random_example()
+    text = random_example()
     if request.accepts("text/html"):
         context = {
             "form": CommentForm(initial={"text": text}),
             "result": _score_unstored(text),
-            "source": source,
+            "is_example": True,
         }
         return render(request, "pages/home.html", context)
-    return JsonResponse({"text": text, "source": source})
+    return JsonResponse({"text": text})
 
 
 def _page_prediction(pk: UUID) -> Prediction:

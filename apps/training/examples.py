@@ -1,19 +1,7 @@
-"""A random comment to try on the public pages and in the API."""
+"""Built-in comments to try on the public pages and in the API."""
 
-import logging
 import random
-from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from apps.training.models import Dataset
-
-if TYPE_CHECKING:
-    import pyarrow.parquet as pq
-
-logger = logging.getLogger(__name__)
-
-BUILT_IN = "built-in"
 COMMENTS = (
     "Thanks for fixing the typo in the second paragraph, I had read over it ten times.",
     "Could somebody add a source for the population figure? I can't find it anywhere.",
@@ -48,39 +36,6 @@ COMMENTS = (
 )
 
 
-def random_example() -> tuple[str, str]:
-    """Return a comment and its source: the newest imported data set, or `built-in`.
-
-    Data sets that were built here are not used, because they contain comments of the site's users.
-    """
-    dataset = Dataset.objects.filter(is_built=False).newest()
-    if dataset:
-        from pyarrow import ArrowException  # processes without data sets do not need it
-
-        try:
-            return _random_text(dataset.path), str(dataset)
-        except (OSError, ArrowException) as error:
-            logger.warning("The file of %s can't be read: %s", dataset, error.__class__.__name__)
-    return random.choice(COMMENTS), BUILT_IN
-
-
-def _random_text(path: Path) -> str:
-    import pyarrow.parquet as pq
-
-    metadata = _metadata(path)
-    row = random.randrange(metadata.num_rows)
-    for group in range(metadata.num_row_groups):
-        size = metadata.row_group(group).num_rows
-        if row < size:
-            break
-        row -= size
-    with pq.ParquetFile(path, metadata=metadata) as file:
-        return file.read_row_group(group, columns=["comment_text"], use_threads=False)[0][row].as_py()
-
-
-@lru_cache(maxsize=4)
-def _metadata(path: Path) -> "pq.FileMetaData":
-    import pyarrow.parquet as pq
-
-    # A file never changes, because its name is the hash of its rows.
-    return pq.read_metadata(path)
+def random_example() -> str:
+    """Return one of the built-in comments. Data sets can contain comments of a site's users."""
+    return random.choice(COMMENTS)

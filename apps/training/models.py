@@ -50,9 +50,7 @@ class Dataset(models.Model):
         help_text="Rate of labelled rows in the traffic; empty if the rows have this rate.",
     )
     report = models.JSONField(default=dict, help_text="Rows that were left out, by problem.")
-    is_built = models.BooleanField(
-        default=False, help_text="Built from decisions and feedback; its comments are not shown to visitors."
-    )
+    is_built = models.BooleanField(default=False, help_text="Built from decisions and feedback.")
     created_at = models.DateTimeField(default=timezone.now)
 
     objects = DatasetQuerySet.as_manager()

@@ -135,7 +135,7 @@ def _run(comments: Comments, plan: Plan, seed: int, strategy: str, progress: Pro
                 comments.score(model, unlabelled),
                 THRESHOLDS,
                 count=plan.per_round,
-                keys=comments.keys[unlabelled],
+                keys=comments.keys[unlabelled].tolist().__getitem__,
                 seed=seed * plan.rounds + number,
             )
             selected = np.array([selection.row for selection in selections])

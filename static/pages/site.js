@@ -69,8 +69,7 @@ function startLiveScoring(form) {
       if (!response.ok) throw new Error(response.status);
       const comment = await response.json();
       text.value = comment.text;
-      const origin = comment.source === "built-in" ? "comes with toxicmod" : `is from ${comment.source}`;
-      source.textContent = `This example ${origin}.`;
+      source.textContent = "This example comes with toxicmod.";
       clearTimeout(timer);
       score();
     } catch {

@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from functools import cache
 from uuid import UUID
 
-import numpy as np
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Exists, F, OuterRef, QuerySet
@@ -124,7 +123,7 @@ def _select(texts: Sequence[str], count: int) -> list[Selection]:
         probabilities,
         scorer.thresholds,
         count=count,
-        keys=np.array([triage.minhash(normalise(text)[0]) for text in texts], dtype=np.int64),
+        keys=lambda row: triage.near_duplicate_keys(normalise(texts[row])[0] or texts[row]),
         other=other,
         seed=random.getrandbits(32),
     )

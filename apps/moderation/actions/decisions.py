@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypedDict, Unpack
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Q
 from django.utils import timezone
 
 from apps.accounts.models import APIKey, User
@@ -178,7 +178,8 @@ def _create_decision(item: QueueItem, **fields: Any) -> Decision:
 
 
 def _sample_second_review(item: QueueItem, user: User) -> None:
-    if random.random() < item.policy.second_review_share:
+    # The reviewer of an appeal sees the decision, so a blind second review is not possible.
+    if random.random() < item.policy.second_review_share and not item.submission.is_appealed:
         enqueue_second_review(item, user)
 
 
@@ -191,6 +192,8 @@ def _apply_decision(item: QueueItem, decision: Decision, previous: Decision | No
         )
         add_strikes(decision)
     if item.kind == QueueItem.Kind.APPEAL:
+        # A decision on one of the other items would override the decision on the appeal without notice.
+        withdraw(QueueItem.objects.filter(submission=item.submission_id).exclude(pk=item.pk))
         is_overturned = decision.action == Decision.Action.APPROVE
         Appeal.objects.filter(item=item).update(
             status=Appeal.Status.OVERTURNED if is_overturned else Appeal.Status.UPHELD,
@@ -213,9 +216,14 @@ def _overturn_open_appeal(decision: Decision) -> bool:
     return closed > 0
 
 
-def _reopen_appeal(decision: Decision) -> None:
-    """Reopen the appeal that the undone decision closed, and its item if that was withdrawn."""
-    items = QueueItem.objects.filter(appeal__outcome=decision, status=QueueItem.Status.WITHDRAWN)
+def _reopen_appeal(decision: Decision, item: QueueItem) -> None:
+    """Reopen the appeal that the undone decision closed, and the items that were withdrawn with it."""
+    condition = Q(appeal__outcome=decision)
+    if item.kind == QueueItem.Kind.APPEAL and decision.action in _FINAL and not item.submission.is_replaced:
+        # Blind second reviews were withdrawn when the author appealed.
+        kinds = (QueueItem.Kind.APPEAL, QueueItem.Kind.SECOND)
+        condition = Q(submission=item.submission_id) & ~Q(kind__in=kinds)
+    items = QueueItem.objects.filter(condition, status=QueueItem.Status.WITHDRAWN)
     items.update(status=QueueItem.Status.OPEN, version=F("version") + 1)
     Appeal.objects.filter(outcome=decision).update(status=Appeal.Status.OPEN, outcome=None, resolved_at=None)
 
@@ -263,7 +271,10 @@ def undo(
     """Undo a decision: append its reversal and reopen the item.
 
     If the comment has been edited since, the item is withdrawn instead, because nobody needs to review the
-    old text; an appeal is reopened even so, also one that the decision closed from another item.
+    old text; an appeal is reopened even so, also one that the decision closed from another item. A blind
+    second review is withdrawn if the author has appealed since.
+
+    If the decision was on an appeal, the items that it withdrew are reopened.
 
     Within ten seconds the platform gets no webhook; later it gets a correction.
 
@@ -296,8 +307,10 @@ def undo(
         applied_from=applied_from,
     )
     now = reversal.created_at
-    is_withdrawn = item.status == QueueItem.Status.WITHDRAWN or (
-        item.kind != QueueItem.Kind.APPEAL and item.submission.is_replaced
+    is_withdrawn = (
+        item.status == QueueItem.Status.WITHDRAWN
+        or (item.kind != QueueItem.Kind.APPEAL and item.submission.is_replaced)
+        or (item.is_blind and item.submission.is_appealed)
     )
     item.status = QueueItem.Status.WITHDRAWN if is_withdrawn else QueueItem.Status.OPEN
     item.decided_at = None
@@ -313,7 +326,7 @@ def undo(
     item.version += 1
     item.save()
     withdraw(QueueItem.objects.filter(original=item))
-    _reopen_appeal(decision)
+    _reopen_appeal(decision, item)
     delivery = None
     if decision.action in _FINAL and not item.is_blind:
         _update_strikes(item, now)
@@ -419,7 +432,10 @@ def decide_cluster(
 
 
 def lock_available(items: QueueItemQuerySet, *, user: User, limit: int) -> list[QueueItem]:
-    """Lock and return the open items, by id, that the user may decide and no other user has leased."""
+    """Lock and return the open items, by id, that the user may decide and no other user has leased.
+
+    An appeal is left out while another transaction has locked one of the comment's other items.
+    """
     try:
         available = decidable_by(user, items.open()).free(user)
     except PermissionDeniedError:
@@ -429,4 +445,11 @@ def lock_available(items: QueueItemQuerySet, *, user: User, limit: int) -> list[
         .select_for_update(skip_locked=True, of=("self",))
         .values_list("pk", flat=True)
     )
-    return list(QueueItem.objects.with_related().filter(pk__in=list(locked[:limit])).order_by("pk"))
+    rows = QueueItem.objects.with_related().filter(pk__in=list(locked[:limit])).order_by("pk")
+    return [item for item in rows if item.kind != QueueItem.Kind.APPEAL or _lock_other_items(item)]
+
+
+def _lock_other_items(item: QueueItem) -> bool:
+    """Lock the comment's other items without waiting; return whether all could be locked."""
+    items = QueueItem.objects.filter(submission=item.submission_id).exclude(pk=item.pk)
+    return len(items.select_for_update(skip_locked=True).values_list("pk")) == items.count()

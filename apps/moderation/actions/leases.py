@@ -23,11 +23,16 @@ _PRESENCE_SECONDS = 20
 def lock_item(item_id: int) -> QueueItem:
     """Return the item, locked until the transaction ends.
 
+    The comment's other items are locked as well, because a decision or its undo can change them. The order of
+    the locks keeps two transactions from waiting for each other.
+
     Raises:
         ModerationError: there is no such item.
     """
     # After waiting for a lock, PostgreSQL returns the new row but the old joined rows: hence two queries.
-    if not QueueItem.objects.select_for_update().filter(pk=item_id).values_list("pk"):
+    submission = QueueItem.objects.filter(pk=item_id).values("submission")
+    items = QueueItem.objects.filter(submission__in=submission).order_by("pk")
+    if not items.select_for_update().values_list("pk"):
         raise ModerationError(f"There is no item {item_id}.")
     return QueueItem.objects.with_related().get(pk=item_id)
 
@@ -51,6 +56,8 @@ def _require_open(item: QueueItem, user: User, now: datetime) -> None:
         raise StaleError("This appeal is closed: another decision overturned the rejection.", item)
     if item.status == QueueItem.Status.WITHDRAWN and item.submission.is_replaced:
         raise StaleError("This item was withdrawn: the comment has been edited since.", item)
+    if item.status == QueueItem.Status.WITHDRAWN and item.submission.is_appealed:
+        raise StaleError("This item was withdrawn: the author has appealed, and the appeal decides.", item)
     if last is None or item.status == QueueItem.Status.WITHDRAWN:
         raise StaleError("This item was withdrawn: the decision that it was to check was undone.", item)
     raise StaleError(describe_decision(last, user, now), item)

@@ -72,8 +72,9 @@ def send_to_review(*, decision: Decision, by: User) -> QueueItem | None:
     prediction = Prediction.objects.select_for_update().get(pk=submission.pk)
     if prediction.text is None:
         raise ModerationError("The text of this comment is not stored, so nobody can review it.")
-    current = submission.current_decision()
     is_waiting = submission.items.open().exclude(kind=QueueItem.Kind.SECOND).exists()
+    # Read after the items, so that a decision that closes one of them meanwhile is seen here.
+    current = submission.current_decision()
     if current is None or current.pk != decision.pk or is_waiting or submission.is_replaced:
         return None
     return enqueue_item(

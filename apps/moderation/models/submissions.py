@@ -128,6 +128,11 @@ class Submission(AppendOnly):
         return Submission.objects.filter(previous=self.pk).exists()
 
     @property
+    def is_appealed(self) -> bool:
+        """Whether the author has appealed a decision on the comment, whatever became of the appeal."""
+        return self.items.filter(kind="appeal").exists()
+
+    @property
     def previous_text(self) -> str:
         """The comment before it was edited; empty if there is none, or if it was in another community."""
         if self.previous is None or self.previous.community != self.community:

@@ -1,6 +1,7 @@
 """Comments that are queued for active learning."""
 
 import itertools
+import random
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
@@ -14,6 +15,7 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from apps.accounts.models import User
+from apps.classifier.normalise import normalise
 from apps.moderation import actions, tasks, triage
 from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Decision, Policy, Queue, QueueItem
@@ -28,9 +30,9 @@ pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 @pytest.fixture
 def all_different(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give every comment different hashes, so that comments of one template are no near-duplicates."""
+    """Give every comment different keys, so that comments of one template are no near-duplicates."""
     numbers = itertools.count()
-    monkeypatch.setattr(triage, "minhash", lambda text: (next(numbers), next(numbers)))
+    monkeypatch.setattr(triage, "near_duplicate_keys", lambda text: {next(numbers)})
 
 
 def score(*texts: str, do_not_store: bool = False) -> list[Prediction]:
@@ -72,6 +74,62 @@ def test_queue_for_labeling_again_selects_newer_comments(model: ModelVersion, po
 def test_queue_for_labeling_selects_one_of_near_duplicates(model: ModelVersion, policy: Policy) -> None:
     score(*(f"toxic=0.5 buy my wonderful cheap watches at the usual place{end}" for end in ("", "!", "!!")))
     assert len(actions.queue_for_labeling(count=3)) == 1
+
+
+def random_comments(count: int, words: int) -> list[str]:
+    """Return comments that differ in nearly all words."""
+    rng = random.Random(1)
+    vocabulary = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=5)) for _ in range(2_000)]
+    return [" ".join(rng.choices(vocabulary, k=words)) for _ in range(count)]
+
+
+def test_queue_for_labeling_selects_few_comments_of_one_template(model: ModelVersion, policy: Policy) -> None:
+    comments = random_comments(300, 5)
+    score(*(f"toxic=0.5 hello {number} you twit" for number in range(300)))
+    score(*(f"toxic=0.45 {comment}" for comment in comments))
+    items = actions.queue_for_labeling(count=100)
+    selected = [item.submission.text for item in items if item.kind == QueueItem.Kind.ACTIVE_LEARNING]
+    assert len(selected) == 90
+    assert sum("you twit" in text for text in selected) <= 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("hello 279 you twit", "hello 1,272 you twit"),
+        ("user123 wins", "user99 wins"),
+        ("(7) go away", "(12) go away"),
+        ("hello Peter you twit", "hello Maria you twit"),
+        ("what is Peter Pan doing here", "what is Maria doing here"),
+        ("go away you twit", "please go away you twit"),
+        ("you twit 😀", "You twit! 😂😂"),
+        ("buy this " * 20 + "now, only 12 left, call me", "buy this " * 20 + "today, only 7 left, call me"),
+        (" ".join(random_comments(1, 60)), " ".join(random_comments(1, 60)[0].split()[1:]) + " end"),
+    ],
+)
+def test_near_duplicates_have_a_key_in_common(first: str, second: str) -> None:
+    keys = [triage.near_duplicate_keys(normalise(text)[0]) for text in (first, second)]
+    assert keys[0] & keys[1]
+
+
+@pytest.mark.parametrize("words", [1, 2, 3, 5, 12, 24, 25, 60])
+def test_distinct_comments_have_no_key_in_common(words: int) -> None:
+    comments = set(random_comments(400, words))
+    keys = [triage.near_duplicate_keys(comment) for comment in comments]
+    assert len(set().union(*keys)) == sum(map(len, keys))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("you rock", "you idiot"),
+        ("I hate you", "I love you"),
+        ("you are the worst player ever", "you are my best friend ever"),
+        ("thanks for the quick fix", "thanks for your help today"),
+    ],
+)
+def test_comments_that_differ_in_more_places_are_no_near_duplicates(first: str, second: str) -> None:
+    assert triage.near_duplicate_keys(first).isdisjoint(triage.near_duplicate_keys(second))
 
 
 def test_queue_for_labeling_selects_disagreements_with_challenger(

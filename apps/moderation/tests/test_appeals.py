@@ -167,6 +167,80 @@ def test_other_decision_that_confirms_leaves_appeal_open(
     assert (appeal.status, appeal.item.status) == ("open", "open")
 
 
+@pytest.mark.parametrize("action", ["approve", "reject"])
+@pytest.mark.parametrize("kind", [kind for kind in QueueItem.Kind if kind != QueueItem.Kind.APPEAL])
+def test_decision_on_appeal_withdraws_other_items(
+    audited_appeal: tuple[Appeal, QueueItem],
+    kind: QueueItem.Kind,
+    action: str,
+    ann: User,
+    lea: User,
+    policy: Policy,
+) -> None:
+    appeal, other = audited_appeal
+    reason = "uncertainty" if kind == QueueItem.Kind.ACTIVE_LEARNING else ""
+    QueueItem.objects.filter(pk=other.pk).update(kind=kind, selection_reason=reason)
+    held = actions.claim(item_id=other.pk, user=ann)
+    outcome = decide_item(appeal.item, lea, action).decision
+    other.refresh_from_db()
+    assert (other.status, other.lease_by) == ("withdrawn", None)
+    with pytest.raises(StaleError, match=r"withdrawn: the author has appealed, and the appeal decides\."):
+        actions.decide(
+            item_id=other.pk,
+            version=held.version,
+            user=ann,
+            action=Decision.Action.REJECT,
+            labels=[],
+            rule=policy.rules.all()[0],
+        )
+    assert other.submission.current_decision() == outcome
+    actions.undo(decision_id=outcome.pk, user=lea)
+    other.refresh_from_db()
+    # The moderator who decides the appeal sees the first decision, so a blind review stays withdrawn.
+    assert other.status == ("withdrawn" if kind == QueueItem.Kind.SECOND else "open")
+    assert QueueItem.objects.open().filter(pk=appeal.item_id).exists()
+
+
+def test_escalation_of_appeal_leaves_other_items_open(
+    audited_appeal: tuple[Appeal, QueueItem], lea: User
+) -> None:
+    appeal, audit = audited_appeal
+    escalation = decide_item(appeal.item, lea, "escalate").decision
+    audit.refresh_from_db()
+    assert audit.status == "open"
+    actions.undo(decision_id=escalation.pk, user=lea)
+    audit.refresh_from_db()
+    assert audit.status == "open"
+
+
+def test_undo_of_appeal_after_edit_leaves_other_items_withdrawn(
+    model: ModelVersion, policy: Policy, platform_key: APIKey, lea: User
+) -> None:
+    Policy.objects.update(reject_audit_share=1)
+    result = actions.moderate(text="threat=0.99", api_key=platform_key, external_id="7")
+    decision = result.submission.decisions.get()
+    appeal = actions.appeal_for(decision_id=decision.pk, api_key=platform_key)
+    outcome = decide_item(appeal.item, lea).decision
+    actions.moderate(text="fine", api_key=platform_key, external_id="7")
+    actions.undo(decision_id=outcome.pk, user=lea)
+    assert list(result.submission.items.open()) == [appeal.item]
+
+
+def test_comment_with_open_appeal_gets_no_blind_review(
+    audited_appeal: tuple[Appeal, QueueItem], item: QueueItem, ann: User, ben: User, lea: User
+) -> None:
+    Policy.objects.update(second_review_share=1)
+    audit = audited_appeal[1]
+    decide_item(audit, ann)
+    assert not audit.submission.items.filter(kind="second").exists()
+
+    first = decide_item(item, ann).decision
+    second = QueueItem.objects.get(kind="second")
+    blind = decide_item(second, ben, labels=[]).decision
+    actions.appeal(token=webhooks.appeal_token(first))
+    assert actions.undo(decision_id=blind.pk, user=ben).item.status == "withdrawn"
+
+
 def test_undo_of_escalation_leaves_withdrawn_item_closed(
     audited_appeal: tuple[Appeal, QueueItem], item: QueueItem, ann: User, lea: User
 ) -> None:

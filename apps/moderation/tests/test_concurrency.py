@@ -167,6 +167,45 @@ def test_edit_during_decision_and_undo_leaves_no_open_item(
     assert not QueueItem.objects.open().filter(submission__revision=1).exists()
 
 
+def test_no_decision_follows_concurrent_decision_on_appeal(
+    model: ModelVersion,
+    policy: Policy,
+    platform_key: APIKey,
+    moderators: list[User],
+    person: Callable[..., User],
+    threads: ThreadPoolExecutor,
+) -> None:
+    Policy.objects.update(reject_audit_share=1.0, second_review_share=1.0)
+    leads = [person("l1", "lead"), person("l2", "lead")]
+    work = []
+    for number in range(ITEMS // 2):
+        text = f"threat=0.99 go and never come back to this forum or to any other place, number {number}"
+        audit = create_queue_item(text, api_key=platform_key)
+        rejection = audit.submission.decisions.get()
+        item = actions.appeal_for(decision_id=rejection.pk, api_key=platform_key).item
+        work.append((audit, moderators[number % MODERATORS], actions.decide))
+        decide_appeal = actions.decide_cluster if number % 4 == 3 else actions.decide
+        work.append((item, leads[number % 2], decide_appeal))
+    rule = policy.rules.all()[0]
+
+    def decide(item: QueueItem, user: User, action: Callable[..., object]) -> None:
+        choice = Decision.Action.REJECT if item.submission_id.int % 2 else Decision.Action.APPROVE
+        try:
+            action(item_id=item.pk, version=item.version, user=user, action=choice, rule=rule)
+        except StaleError:
+            pass  # the other one was first
+        finally:
+            connection.close()
+
+    for future in [threads.submit(decide, *arguments) for arguments in work]:
+        future.result()
+    items = QueueItem.objects.exclude(kind=QueueItem.Kind.SECOND)
+    assert not items.open().exists()
+    outcomes = Decision.objects.filter(item__kind=QueueItem.Kind.APPEAL)
+    assert outcomes.exists()
+    assert all(outcome == outcome.submission.current_decision() for outcome in outcomes)
+
+
 def test_moderate_concurrently_with_same_external_id(
     model: ModelVersion, policy: Policy, platform_key: APIKey, threads: ThreadPoolExecutor
 ) -> None:

@@ -31,7 +31,7 @@ class Migration(migrations.Migration):
                 ('labelled', models.PositiveIntegerField(help_text='Number of rows with any label.')),
                 ('natural_rate', models.FloatField(help_text='Rate of labelled rows in the traffic; empty if the rows have this rate.', null=True)),
                 ('report', models.JSONField(default=dict, help_text='Rows that were left out, by problem.')),
-                ('is_built', models.BooleanField(default=False, help_text='Built from decisions and feedback; its comments are not shown to visitors.')),
+                ('is_built', models.BooleanField(default=False, help_text='Built from decisions and feedback.')),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
             ],
             options={

@@ -51,20 +51,5 @@ def test_read_weights_clean_rows_to_natural_rate(dataset: Dataset) -> None:
     assert rows.weights[labelled].sum() / rows.weights.sum() == pytest.approx(0.1)
 
 
-def test_random_example_is_from_newest_imported_data_set(dataset: Dataset) -> None:
-    texts = datasets.read(dataset.path).texts
-    results = [examples.random_example() for _ in range(20)]
-    assert {source for _, source in results} == {"made-up v1"}
-    assert {text for text, _ in results} <= set(texts)
-    assert len(set(results)) > 5
-
-
-def test_random_example_without_file_is_built_in(dataset: Dataset) -> None:
-    dataset.path.write_bytes(b"damaged")
-    assert examples.random_example()[1] == "built-in"
-    dataset.path.unlink()
-    assert examples.random_example()[1] == "built-in"
-    dataset.delete()
-    text, source = examples.random_example()
-    assert source == "built-in"
-    assert text in examples.COMMENTS
+def test_random_example_is_no_row_of_imported_data_set(dataset: Dataset) -> None:
+    assert {examples.random_example() for _ in range(50)} <= set(examples.COMMENTS)

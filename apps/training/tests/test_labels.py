@@ -18,7 +18,7 @@ from apps.moderation.statistics import Agreement
 from apps.predictions import actions as predictions
 from apps.predictions.models import Feedback, Prediction
 from apps.registry.models import ModelVersion
-from apps.training import actions, datasets, examples, labels
+from apps.training import actions, datasets, labels
 from apps.training.exceptions import SourceError, TrainingError
 from apps.training.models import Dataset, TrainingRun
 from toxicmod.testing.factories import create_queue_item, csv_bytes, labeled_rows
@@ -259,12 +259,6 @@ def test_build_dataset_keeps_held_out_rows_of_base(model: ModelVersion, dataset:
         "in made-up v1, replaced by a newer label": 1,
     }
     assert ours.source == "api: 2, made-up v1: 399"
-
-
-def test_random_example_excludes_built_data_sets(model: ModelVersion) -> None:
-    predictions.give_feedback(prediction=scored("insult=0.9 private"), is_right=True)
-    built()
-    assert examples.random_example()[1] == examples.BUILT_IN
 
 
 @pytest.mark.filterwarnings("ignore")

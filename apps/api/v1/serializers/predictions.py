@@ -206,7 +206,7 @@ class FeedbackResult(serializers.Serializer):
 
 class ExampleResult(serializers.Serializer):
     text = serializers.CharField()
-    source = serializers.CharField(help_text="The data set's name and version, or `built-in`.")
+    source = serializers.CharField(help_text="Always `built-in`: the comment comes with toxicmod.")
 
 
 class ModelResult(serializers.ModelSerializer):

@@ -184,14 +184,13 @@ class FeedbackView(APIView):
 
 
 class ExampleView(APIView):
-    """A random comment to try, from an imported data set or else from a built-in list."""
+    """A random comment to try, from a built-in list."""
 
     scope = Scope.READ
 
     @extend_schema(responses={200: s.ExampleResult, **PROBLEMS})
     def get(self, request: Request) -> Response:
-        text, source = random_example()
-        return Response({"text": text, "source": source})
+        return Response({"text": random_example(), "source": "built-in"})
 
 
 class ModelsView(APIView):
