@@ -48,6 +48,7 @@ def on_starting(server: Any) -> None:
     from apps.classifier.scorer import warm
     from apps.registry import serving
     from apps.registry.exceptions import NoModelError
+    from toxicmod.compiler_memory import release_compiler
 
     # Loading mostly decompresses data, which another core can do at the same time.
     language_loader = Thread(target=languages.load)
@@ -62,6 +63,7 @@ def on_starting(server: Any) -> None:
     languages.load()  # raises the exception if the thread failed
     if scorer:
         warm(scorer)
+    release_compiler()
     connections.close_all()
 
 

@@ -256,7 +256,7 @@ def test_hostile_requests_of_platforms_use_bounded_memory_and_time(server: Serve
 
 
 ATTRIBUTES = {f"{name}@{n}": {} for name in ("TOXICITY", "INSULT") for n in range(50)}
-SPANS = {"comment": {"text": "Oh no. " * 2_900}, "requestedAttributes": ATTRIBUTES, "spanAnnotations": True}
+SPANS = {"comment": {"text": "Oh no. " * 1_000}, "requestedAttributes": ATTRIBUTES, "spanAnnotations": True}
 
 
 def parts(body: dict[str, Any], count: int) -> bytes:

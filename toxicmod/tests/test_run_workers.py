@@ -33,6 +33,28 @@ def test_each_queue_has_its_own_worker(configuration: str) -> None:
     assert sorted(queues) == sorted(queue.name for queue in settings.CELERY_TASK_QUEUES)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the compiler is unmapped on Linux only")
+def test_release_compiler_unmaps_it_and_leaves_compiled_code_usable() -> None:
+    code = """
+import psutil
+from apps.classifier.normalise import normalise
+from toxicmod.compiler_memory import LIBRARY, release_compiler
+
+def resident():
+    return sum(part.rss for part in psutil.Process().memory_maps() if part.path.endswith(LIBRARY))
+
+first = normalise("y0u are st*pid")
+before = resident()
+release_compiler()
+print(before, resident(), normalise("y0u are st*pid") == first)
+"""
+    command = [sys.executable, "-c", code]
+    output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    before, after, is_equal = output.split()
+    assert int(after) < int(before) / 2
+    assert is_equal == "True"
+
+
 def test_tasks_and_pages_load_no_training_libraries() -> None:
     code = (
         "import sys, django; django.setup()\n"

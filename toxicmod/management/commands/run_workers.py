@@ -14,6 +14,7 @@ from django.db import connections
 
 from apps.classifier.normalise import normalise
 from toxicmod.celery import app
+from toxicmod.compiler_memory import release_compiler
 from toxicmod.parent_death import end_with_parent
 
 # Webhooks wait for servers of others, so they have a worker of their own and don't block other tasks. Threads
@@ -61,6 +62,7 @@ class Command(BaseCommand):
         for module in PRELOADED:
             import_module(module)
         normalise("warm")  # loads the compiler of Numba, which takes 50 MB in each process that does
+        release_compiler()
         connections.close_all()
         gc.collect()
         gc.freeze()
