@@ -83,6 +83,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             "/ready",
         ):  # loads modules and caches
             assert requests.get(f"{url}{path}", timeout=60).status_code == 200
+        headers = {"Authorization": f"Api-Key {key}"}
+        for path, body in SMALL.items():  # load libraries
+            assert requests.post(f"{url}{path}", json=body, headers=headers, timeout=60).status_code == 200
         yield Server(url, key, int(pid), dict(re.findall(r"connection (\w+) (\S+)", printed)))
 
 
@@ -264,6 +267,16 @@ def parts(body: dict[str, Any], count: int) -> bytes:
     return "".join(f"{line}{json.dumps(body)}\n" for _ in range(count)).encode() + b"--b--"
 
 
+SMALL = {
+    "/api/v1/predict_proba": {"texts": ["Oh no, you idiot."], "explain": True},
+    "/api/v1/moderate": {"text": "Oh no, you idiot."},
+    "/v1/moderations": {"input": ["Oh no, you idiot."]},
+    "/v1alpha1/comments:analyze": {
+        "comment": {"text": "Oh no. You idiot."},
+        "requestedAttributes": {"TOXICITY": {}},
+        "spanAnnotations": True,
+    },
+}
 LARGEST = {
     "a batch": ("/api/v1/predict", {"texts": [COMMENT] * 400}),
     "a batch of probabilities": ("/api/v1/predict_proba", {"texts": [COMMENT] * 400}),

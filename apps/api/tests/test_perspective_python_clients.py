@@ -27,6 +27,7 @@ from apps.api.tests.test_perspective_clients import (  # noqa: F401  (fixtures)
 )
 from apps.core.permissions import SYSTEM
 from apps.predictions.models import Prediction
+from apps.registry.models import ModelVersion
 
 pytestmark = [
     pytest.mark.slow,
@@ -187,6 +188,6 @@ assert result.success, result.error
 print(json.dumps([result.text_to_toxicity_attributes[text].toxicity_score for text in texts]))
 """
     rude, kind, unicode = run_client("helm", script, key)
-    assert kind < 0.5 < rude
-    assert unicode > 0.5
+    threshold = ModelVersion.objects.get().thresholds["toxic"]
+    assert kind < threshold <= min(rude, unicode)
     assert Prediction.objects.count() == 3

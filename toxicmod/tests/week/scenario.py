@@ -178,7 +178,7 @@ class Week:
                         is_right = result["is_toxic"] == comment.is_rude
                         platform.feedback(result["id"], comment, is_right=is_right)
             platform.predict(self.writers.comments(3, community=community), do_not_store=True)
-            moderated = [platform.moderate(self.writers.comment(community, rude=0.6)) for _ in range(6)]
+            moderated = [platform.moderate(self.writers.comment(community, rude=0.6)) for _ in range(10)]
             edited = self.writers.comment(community, rude=0.6)
             for _ in range(2):  # the second call is a retry
                 platform.moderate(edited, moderated[0])
