@@ -854,13 +854,15 @@ class Day:
                 for name, digits in DIGITS.items()
             ]
             self.findings.equal("model page", names[label], (rows.get(names[label]) or [])[2:9], expected)
-        promotions = self.rows(
-            "SELECT v.number, p.reason FROM registry_promotion p JOIN registry_modelversion v ON v.id ="
-            " p.version_id"
-        )
-        for promotion in promotions:
+        text = text_of(page)
+        promotions = self.rows("SELECT kind, reason FROM registry_promotion")
+        for kind, words in (("promote", "Promoted:"), ("rollback", "Rolled back to:")):
+            self.findings.equal(
+                "model page", words, text.count(words), sum(row.kind == kind for row in promotions)
+            )
+        for promotion in promotions:  # staff write the reasons for staff
             self.findings.true(
-                "model page", f"no “{promotion.reason}”", " ".join(promotion.reason.split()) in text_of(page)
+                "model page", f"shows “{promotion.reason}”", " ".join(promotion.reason.split()) not in text
             )
         for version in self.rows("SELECT number FROM registry_modelversion"):
             self.findings.true(
