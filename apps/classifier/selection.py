@@ -61,8 +61,8 @@ def select(
     """Select at most `count` of n comments to label.
 
     `random_fraction` of them are drawn uniformly. The rest are, in turns, the rows on which two models
-    disagree most and the rows that are most uncertain, without those that
-    share a key with an earlier selection.
+    disagree most and the rows that are most uncertain, without those that share a key with an earlier
+    selection.
 
     Args:
         probabilities: (n, labels) of the champion.

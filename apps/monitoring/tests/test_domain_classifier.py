@@ -1,7 +1,13 @@
+from datetime import timedelta
+
 import numpy as np
 import pytest
+from django.utils import timezone
 
-from apps.monitoring import domain_classifier
+from apps.monitoring import actions, domain_classifier
+from apps.monitoring.models import DomainCheck
+from apps.registry.models import ModelVersion
+from toxicmod.testing.factories import create_prediction
 
 
 def _texts(seed: int, count: int, *, slang: float = 0.0) -> list[str]:
@@ -42,3 +48,18 @@ def test_changed_phrases_omits_rare_words() -> None:
     after = [*_texts(2, 100), *["my phone is 5550100"] * 4]
     named = domain_classifier.changed_phrases(_texts(1, 100), after, limit=10_000)
     assert not any("5550100" in phrase.text for phrase in named)
+
+
+@pytest.mark.django_db
+def test_compare_last_week_without_data_set_uses_week_before(champion: ModelVersion) -> None:
+    now = timezone.now()
+    assert actions.compare_last_week() is None  # no comments
+    for days, slang in ((3, 0.5), (10, 0.0)):
+        for number, text in enumerate(_texts(days, 120, slang=slang)):
+            create_prediction(champion, now - timedelta(days=days, minutes=20 * number), text=text)
+    check = actions.compare_last_week()
+    assert check == DomainCheck.objects.get()
+    assert check is not None
+    assert (check.version, check.baseline_name) == (champion, "the week before")
+    assert check.comments == 120
+    assert check.phrases[0][0] == "rizzler"
