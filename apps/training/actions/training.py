@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -82,15 +83,25 @@ def _heartbeat(run: TrainingRun) -> Iterator[None]:
 
 
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Make SIGTERM raise SystemExit where its default action would end the process at once."""
+def _sigterm_raises() -> Iterator[threading.Event]:
+    """Make SIGTERM raise SystemExit where its default action would end the process at once.
+
+    Yields an event that is set by the signal, because a library can swallow the exception (a bare `except`
+    around an import, a finalizer).
+    """
+    received = threading.Event()
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
+        yield received
         return
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        received.set()
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, stop)
     try:
-        yield
+        yield received
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -133,6 +144,8 @@ def train(*, run: TrainingRun, progress: Progress | None = None) -> TrainingRun:
         return run
 
     def step(name: str, fraction: float) -> None:
+        if terminated.is_set():
+            sys.exit(128 + signal.SIGTERM)
         if (
             not TrainingRun.objects.running()
             .filter(pk=run.pk)
@@ -143,7 +156,7 @@ def train(*, run: TrainingRun, progress: Progress | None = None) -> TrainingRun:
             progress(name, fraction)
 
     try:
-        with _sigterm_raises(), _heartbeat(run):
+        with _sigterm_raises() as terminated, _heartbeat(run):
             _train(run, step)
         if progress:
             progress("done", 1.0)

@@ -118,6 +118,30 @@ def test_train_interrupted_run_is_queued_again(
     assert actions.train(run=run).status == Status.SUCCEEDED
 
 
+@pytest.mark.usefixtures("enqueued")
+def test_sigterm_ends_training_although_a_library_swallows_the_exception(dataset: Dataset) -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    run = actions.create_run(actor=SYSTEM, dataset=dataset)
+    swallowed = []
+
+    def progress(step: str, fraction: float) -> None:
+        if not swallowed:
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            except SystemExit:
+                swallowed.append(step)
+
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit):
+            actions.train(run=run, progress=progress)
+    finally:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), handlers, strict=True):
+            signal.signal(number, handler)
+    assert swallowed
+    assert (run.status, run.step) == (Status.QUEUED, "interrupted")
+
+
 def test_create_and_cancel_run_require_permission(dataset: Dataset, ann: User) -> None:
     with pytest.raises(PermissionDenied):
         actions.create_run(actor=ann, dataset=dataset)
