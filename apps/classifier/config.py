@@ -60,7 +60,7 @@ class TrainingConfig:
 
     # Reading. The prior variance of both levels' weights, and the share of natural traffic that is read.
     head_variance: float = 0.002
-    read_share: float = 0.25
+    read_share: float = 0.28
     max_read_from: float = 0.05  # the highest probability of the first level up to which texts are not read
     # Among the texts that the encoder was not trained on, so that the threshold of a label is chosen on them.
     # Otherwise it is chosen on the first level's probabilities of all texts.
