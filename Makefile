@@ -8,7 +8,7 @@ UV := $(BIN)/uv pip
 # Install with uv, which is faster, or with pip if only pip's settings name the package index.
 INSTALL = $(UV) install -q --system-certs --python $(BIN)/python -r $(1) || $(BIN)/pip install -q --disable-pip-version-check -r $(1)
 
-.PHONY: run test test-all test-long test-week test-cloud test-infra audit bench lock fix clean
+.PHONY: run test test-all test-sqlite test-long test-week test-cloud test-infra audit bench lock fix clean
 
 run: .venv/static
 	@exec $(BIN)/python manage.py serve
@@ -28,11 +28,15 @@ test: .venv/dev .venv/static
 		ALLOWED_HOSTS=example.org PUBLIC_URL=https://example.org DATABASE_URL=postgres://user:secret@db.example.org/toxicmod REDIS_URL=redis://redis.example.org \
 		$(BIN)/python manage.py check --deploy --fail-level WARNING
 	$(BIN)/python manage.py makemigrations --check --dry-run
-	$(BIN)/pytest -n 2 --dist loadfile -m "not $(LONG)"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not database and not $(LONG)"
 	$(BIN)/python -m toxicmod.testing.servers $(BIN)/pytest -n 2 --dist loadfile -m "database and not $(LONG)"
 
 # Everything that one machine without a cloud can check.
-test-all: test test-long test-week test-cloud
+test-all: test test-sqlite test-long test-week test-cloud
+
+# The tests of `make test` that depend on the database, on the default one.
+test-sqlite: .venv/dev .venv/static
+	$(BIN)/pytest -n 2 --dist loadfile -m "database and not $(LONG)"
 
 # Tests with browsers, faults and real processes. Tests that measure time run alone.
 test-long: .venv/dev .venv/static

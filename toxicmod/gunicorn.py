@@ -7,14 +7,10 @@ import shutil
 import signal
 import sys
 import tempfile
-from threading import Thread
 from typing import Any
 
 wsgi_app = "toxicmod.asgi:application"
 bind = f"{os.environ.get('HOST', '127.0.0.1')}:{os.environ.get('PORT', '8000')}"
-# PostgreSQL cancels slow statements itself; the longer limit is for a server that does not respond.
-os.environ.setdefault("DATABASE_TIMEOUT", "5")
-os.environ.setdefault("STATEMENT_TIMEOUT_MS", "4500")
 workers = int(os.environ.get("WEB_CONCURRENCY", os.cpu_count() or 1))
 worker_class = "toxicmod.server.WebWorker"
 # The model and the compiled code are loaded before the fork, so that workers share the memory and start
@@ -24,9 +20,10 @@ preload_app = True
 # then.
 gc.disable()
 # Each process keeps its Prometheus counters in a file in this folder. prometheus_client reads the variable on
-# import.
-_metrics_folder = tempfile.mkdtemp(prefix="toxicmod-metrics-")
-os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics_folder
+# import, so `manage.py serve`, which forks gunicorn from a process that has imported it, sets it itself.
+if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="toxicmod-metrics-")
+os.makedirs(os.environ["PROMETHEUS_MULTIPROC_DIR"], exist_ok=True)
 timeout = 30
 graceful_timeout = 30
 keepalive = 75
@@ -41,30 +38,11 @@ if _soft != resource.RLIM_INFINITY and _soft < _limit:
 
 def on_starting(server: Any) -> None:
     """Load and compile everything that a request needs, before the fork and before the server listens."""
-    from django.db import connections
-    from django.urls import reverse
+    from toxicmod.postgresql import limits
+    from toxicmod.preload import preload
 
-    from apps.classifier import languages
-    from apps.classifier.scorer import warm
-    from apps.registry import serving
-    from apps.registry.exceptions import NoModelError
-    from toxicmod.compiler_memory import release_compiler
-
-    # Loading mostly decompresses data, which another core can do at the same time.
-    language_loader = Thread(target=languages.load)
-    language_loader.start()
-    scorer = None
-    try:
-        scorer = serving.current().scorer
-    except NoModelError as error:
-        server.log.warning("%s", error)
-    reverse("health")  # imports every view
-    language_loader.join()
-    languages.load()  # raises the exception if the thread failed
-    if scorer:
-        warm(scorer)
-    release_compiler()
-    connections.close_all()
+    limits.set_defaults(limits.WEB)
+    preload()
 
 
 def post_worker_init(worker: Any) -> None:
@@ -109,4 +87,4 @@ def when_ready(server: Any) -> None:
 
 def on_exit(server: Any) -> None:
     """Remove the folder with the Prometheus counters."""
-    shutil.rmtree(_metrics_folder, ignore_errors=True)
+    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)

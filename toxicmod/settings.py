@@ -116,9 +116,9 @@ TEMPLATES = [
 ]
 
 # The time to wait for a response of PostgreSQL, and the time that it may work on a statement (0: no limit).
-# gunicorn.py sets shorter times for web processes; migrations, rollups and other background work take long.
-DATABASE_TIMEOUT = env.float("DATABASE_TIMEOUT", default=3_600.0)
-STATEMENT_TIMEOUT_MS = env.int("STATEMENT_TIMEOUT_MS", default=0)
+# The defaults in toxicmod/postgresql are shorter in web processes.
+DATABASE_TIMEOUT = env.float("DATABASE_TIMEOUT", default=None)
+STATEMENT_TIMEOUT_MS = env.int("STATEMENT_TIMEOUT_MS", default=None)
 DATABASES = {
     "default": env.db_url_config(_required("DATABASE_URL") or f"sqlite:///{DATA_DIR / 'toxicmod.sqlite3'}")
 }
@@ -146,7 +146,6 @@ else:
             "keepalives_idle": 2,
             "keepalives_interval": 1,
         }
-        | ({"options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS}"} if STATEMENT_TIMEOUT_MS else {})
         | DATABASES["default"].get("OPTIONS", {}),
     }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -11,8 +11,9 @@ from functools import partial
 from typing import Any
 
 import psycopg
-from django.conf import settings
 from django.db.backends.postgresql import base
+
+from toxicmod.postgresql import limits
 
 RETRY_SECONDS = 1.0
 
@@ -36,7 +37,7 @@ class Outage:
             if now < self._until:
                 raise psycopg.OperationalError("The database did not respond a moment ago.")
             if self._is_down:
-                self._until = now + settings.DATABASE_TIMEOUT
+                self._until = now + limits.response_seconds()
 
     def begin(self) -> None:
         with self._lock:
@@ -57,19 +58,26 @@ def _wait(connection: psycopg.Connection[Any], generator: Any, *args: Any, **opt
         OperationalError: the server did not respond in time; the connection is closed.
     """
     started = time.monotonic()
-    options.setdefault("timeout", settings.DATABASE_TIMEOUT)
+    limit = limits.response_seconds()
+    options.setdefault("timeout", limit)
     try:
         return psycopg.Connection.wait(connection, generator, *args, **options)
     except psycopg.OperationalError:
-        if time.monotonic() - started < settings.DATABASE_TIMEOUT:
+        if time.monotonic() - started < limit:
             raise
     connection.close()
     outage.begin()
-    raise psycopg.OperationalError(f"The database did not respond within {settings.DATABASE_TIMEOUT:g} s.")
+    raise psycopg.OperationalError(f"The database did not respond within {limit:g} s.")
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
     """A connection to PostgreSQL that is not attempted while the server is known to be down."""
+
+    def get_connection_params(self) -> dict[str, Any]:
+        parameters = super().get_connection_params()
+        if limit := limits.statement_milliseconds():
+            parameters.setdefault("options", f"-c statement_timeout={limit}")
+        return parameters
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> psycopg.Connection[Any]:
         outage.require_attempt()

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
 import pytest
 from django.db import OperationalError
 
+from toxicmod.postgresql import limits
 from toxicmod.testing import servers
 from toxicmod.testing.site import site
 
@@ -117,6 +119,27 @@ def test_background_work_has_no_statement_timeout() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SHOW statement_timeout")
         assert cursor.fetchone() == ("0",)
+
+
+@pytest.mark.database
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("setting", "limit"), [(None, "4500ms"), (0, "0"), (700, "700ms")])
+def test_web_processes_have_a_statement_timeout_that_the_setting_replaces(
+    monkeypatch: pytest.MonkeyPatch, settings: Any, setting: int | None, limit: str
+) -> None:
+    from django.db import connection
+
+    if connection.vendor != "postgresql":
+        pytest.skip("needs PostgreSQL")
+    monkeypatch.setattr(limits, "_defaults", limits.BACKGROUND)  # restored at the end
+    limits.set_defaults(limits.WEB)
+    settings.STATEMENT_TIMEOUT_MS = setting
+    connection.close()
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW statement_timeout")
+        assert cursor.fetchone() == (limit,)
+    assert limits.response_seconds() == 5
+    connection.close()
 
 
 @pytest.mark.database

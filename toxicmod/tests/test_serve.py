@@ -173,8 +173,9 @@ def _memory_mb(pid: int) -> float:
     return total / 1e6
 
 
-def _run_training(data_dir: Path) -> None:
-    """Have the site's worker train a model on 3,000 comments; return once its gates are measured."""
+def _run_training(data_dir: Path, pid: int) -> float:
+    """Have the site's worker train a model on 3,000 comments; return the memory at its peak."""
+    highest = 0.0
     csv = data_dir / "labeled.csv"
     csv.write_bytes(csv_bytes(labeled_rows(3_000)))
     env = os.environ | {"DATA_DIR": str(data_dir / "data")}
@@ -185,7 +186,9 @@ def _run_training(data_dir: Path) -> None:
     with contextlib.closing(sqlite3.connect(database, uri=True, timeout=30)) as connection:
         while not connection.execute("SELECT 1 FROM training_gatereport").fetchone():
             assert time.monotonic() < end, connection.execute(RUNS).fetchall()
-            time.sleep(1)
+            highest = max(highest, _memory_mb(pid))
+            time.sleep(0.5)
+    return highest
 
 
 def _send_schedules(data_dir: Path) -> None:
@@ -200,7 +203,7 @@ def _send_schedules(data_dir: Path) -> None:
 
 @pytest.mark.slow
 def test_serve_needs_at_most_1_gb(tmp_path: Path) -> None:
-    """The bound holds after batches and while schedules run, before a training and after it."""
+    """The bound holds after batches and while schedules run, before a training, during it and after it."""
     served = ServeProcess(tmp_path, free_port(), API_KEY="chosen-key")
 
     def use() -> float:
@@ -218,13 +221,56 @@ def test_serve_needs_at_most_1_gb(tmp_path: Path) -> None:
     try:
         served.wait_until_ready()
         before = use()
-        _run_training(tmp_path)
+        during = _run_training(tmp_path, served.process.pid)
         after = use()
     finally:
         served.stop()
     assert "Traceback" not in served.output()
     assert 300 < before <= 1_000
+    assert 300 < during <= 1_000
     assert 300 < after <= 1_000
+
+
+@pytest.mark.slow
+def test_web_server_that_ended_starts_again_and_counts_all_requests(tmp_path: Path) -> None:
+    port = free_port()
+    served = ServeProcess(tmp_path, port, API_KEY="chosen-key", METRICS_TOKEN="chosen-token")
+
+    def main_web_process() -> psutil.Process:
+        """Return the process that listens and has a child that listens too."""
+        (process,) = (
+            process
+            for process in psutil.Process(served.process.pid).children(recursive=True)
+            if process.children() and any(socket.laddr.port == port for socket in process.net_connections())
+        )
+        return process
+
+    def count_requests() -> float:
+        request = urllib.request.Request(
+            f"{served.url}/metrics", headers={"Authorization": "Bearer chosen-token"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as response:
+            lines = response.read().decode().splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith("toxicmod_requests_total{"))
+
+    try:
+        served.wait_until_ready()
+        served.predict(Authorization="Api-Key chosen-key")
+        assert count_requests() == 1
+        first = main_web_process()
+        first.terminate()
+        first.wait(60)
+        end = time.monotonic() + START_SECONDS
+        while served.output().count("toxicmod is ready") < 2:
+            assert time.monotonic() < end, served.output()
+            time.sleep(0.1)
+        served.predict(Authorization="Api-Key chosen-key")
+        assert count_requests() == 1
+        assert main_web_process().pid != first.pid
+    finally:
+        served.stop()
+    assert "Traceback" not in served.output()
+    assert not _remaining_processes(tmp_path)
 
 
 def test_gunicorn_raises_soft_limit_of_file_descriptors() -> None:

@@ -1,8 +1,12 @@
-"""`manage.py run_workers`: run all Celery workers of a machine, which share the memory of loaded code."""
+"""`manage.py run_workers`: run all Celery workers of a machine, which share the memory of loaded code.
+
+With `--web` the web server shares it too.
+"""
 
 import gc
 import os
 import signal
+import sys
 import time
 from contextlib import suppress
 from importlib import import_module
@@ -11,11 +15,13 @@ from typing import Any
 from celery.beat import EmbeddedService
 from django.core.management import BaseCommand
 from django.db import connections
+from gunicorn.app.wsgiapp import run as gunicorn
 
 from apps.classifier.normalise import normalise
 from toxicmod.celery import app
 from toxicmod.compiler_memory import release_compiler
 from toxicmod.parent_death import end_with_parent
+from toxicmod.preload import preload
 
 # Webhooks wait for servers of others, so they have a worker of their own and don't block other tasks. Threads
 # take 80 MB less than processes here. A training process ends after each task, which frees the memory of
@@ -25,6 +31,7 @@ WORKERS = {
     "webhooks": "-Q webhooks -P threads -c 8",
     "trainer": "-Q training -c 1 --max-tasks-per-child 1",
 }
+WEB = "web"
 # Celery imports these modules when a worker starts, and they take 30 MB in each process that does.
 PRELOADED = (
     "celery.apps.worker",
@@ -39,17 +46,21 @@ NICENESS = {"trainer": 10}
 # A training run takes too long to wait for: it is interrupted (Celery's cold shutdown) and starts again
 # later.
 STOP_SIGNALS = {"trainer": signal.SIGQUIT}
-# A worker without a broker may not stop by itself.
+# A worker without a broker may not stop by itself. The web server does, after its `graceful_timeout`.
 STOP_SECONDS = 18
 RESTART_SECONDS = 1.0
 
 
 class Command(BaseCommand):
     requires_system_checks = []  # they load all pages; `manage.py serve` has run them
-    help = "Run the Celery workers for all queues and the scheduler. `manage.py serve` runs it."
+    help = (
+        "Run the Celery workers for all queues and the scheduler, and the web server if asked. "
+        "`manage.py serve` runs it."
+    )
 
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument("--schedule", required=True, help="The file for the state of the scheduler.")
+        parser.add_argument("--web", action="store_true", help="Run the web server too.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         self._is_stopping = False
@@ -62,11 +73,13 @@ class Command(BaseCommand):
         for module in PRELOADED:
             import_module(module)
         normalise("warm")  # loads the compiler of Numba, which takes 50 MB in each process that does
+        if options["web"]:
+            preload()
         release_compiler()
         connections.close_all()
         gc.collect()
         gc.freeze()
-        for name in WORKERS:
+        for name in [*WORKERS, WEB] if options["web"] else WORKERS:
             self._start(name)
         while self._names:
             pid, _ = os.wait()
@@ -75,7 +88,7 @@ class Command(BaseCommand):
                 self._start(name)
 
     def _start(self, name: str) -> None:
-        """Fork a worker, unless the command is stopping."""
+        """Fork a worker or the web server, unless the command is stopping."""
         if self._is_stopping:
             return
         if pid := os.fork():
@@ -87,6 +100,9 @@ class Command(BaseCommand):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         end_with_parent()
+        if name == WEB:
+            sys.argv = ["gunicorn", "--config", "python:toxicmod.gunicorn"]
+            gunicorn()  # ends with SystemExit
         os.nice(NICENESS.get(name, 0))
         if name == SCHEDULING_WORKER:
             EmbeddedService(app, thread=True, schedule_filename=self._schedule).start()
@@ -102,6 +118,7 @@ class Command(BaseCommand):
                 os.kill(pid, STOP_SIGNALS.get(name, signal.SIGTERM))
 
     def _kill(self, number: int, frame: Any) -> None:
-        for pid in self._names:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        for pid, name in self._names.items():
+            if name != WEB:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)

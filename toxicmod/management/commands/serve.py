@@ -3,6 +3,7 @@
 import fcntl
 import os
 import secrets
+import shutil
 import socket
 import stat
 import sys
@@ -38,18 +39,12 @@ directory = {base}
 command = {run_command} {valkey} {run}/valkey.conf
 priority = 1
 
-[program:workers]
-command = {run_command} {python} manage.py run_workers --schedule {run}/beat
+[program:site]
+command = {run_command} {python} manage.py run_workers --web --schedule {run}/beat
 environment = CELERY_SKIP_CHECKS="1"
-stopwaitsecs = 20
-killasgroup = true
-priority = 2
-
-[program:web]
-command = {run_command} {python} -m gunicorn --config python:toxicmod.gunicorn
 stopwaitsecs = 35
 killasgroup = true
-priority = 3
+priority = 2
 """
 _OUTPUT = (
     "stdout_logfile = /dev/fd/1\nstdout_logfile_maxbytes = 0\nredirect_stderr = true\nautorestart = true\n"
@@ -92,6 +87,9 @@ class Command(BaseCommand):
             )
         self._create_credentials()
         os.environ["REDIS_URL"] = self._write_broker_config(run)
+        metrics = run / "metrics"
+        shutil.rmtree(metrics, ignore_errors=True)
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
         # A second web process takes 180 MB in use.
         os.environ.setdefault("WEB_CONCURRENCY", "1")
         # glibc keeps freed memory for each thread. With these settings it returns most of it.
