@@ -176,7 +176,7 @@ class TrainingRun(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.recipe} on {self.dataset}"
+        return f"{self.recipe} on {self.dataset} (run {self.pk})"
 
 
 class GateReportQuerySet(AppendOnlyQuerySet):
@@ -208,7 +208,7 @@ class GateReport(AppendOnly):
         ordering = ("-created_at", "-pk")
 
     def __str__(self) -> str:
-        return f"Gates of {self.version}"
+        return f"Gates of {self.version} (report {self.pk})"
 
 
 class ShadowScore(models.Model):

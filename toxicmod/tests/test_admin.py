@@ -186,3 +186,27 @@ def test_admin_pages_round_numbers(
     if model in records:
         page = administrator.get(_url(model, "change", records[model].pk)).content.decode()
         assert not long.search(page)
+
+
+@pytest.mark.parametrize("model", OURS, ids=lambda model: model._meta.label)
+def test_admin_pages_name_the_time_zone_of_times(
+    administrator: Client, records: dict[type[Model], Model], model: type[Model]
+) -> None:
+    times = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d(?: UTC)*")
+    pages = [_url(model, "changelist")]
+    if model in records:
+        pages.append(_url(model, "change", records[model].pk))
+    shown = [time for page in pages for time in times.findall(administrator.get(page).text)]
+    assert shown or model not in EVIDENCE
+    assert [time for time in shown if time.count("UTC") != 1] == []
+
+
+def test_two_runs_of_a_data_set_differ_in_the_admin(
+    administrator: Client, records: dict[type[Model], Model]
+) -> None:
+    run = records[TrainingRun]
+    assert isinstance(run, TrainingRun)
+    runs = [run, create_run(actor=SYSTEM, dataset=run.dataset)]
+    page = administrator.get(_url(TrainingRun, "changelist")).text
+    for number in (run.pk for run in runs):
+        assert f"two_level on ours v1 (run {number})</a>" in page

@@ -34,14 +34,25 @@ def bulk(request: HttpRequest) -> HttpResponse:
     user = get_user(request)
     require(user, "moderation.bulk_decide")
     communities = communities_for(user)
-    if request.method == "POST":
-        return _create_job(request, user, BulkForm(request.POST, communities=communities))
-    form = BulkForm(request.GET or None, communities=communities)
+    data = request.POST if request.method == "POST" else None
+    form = BulkForm(data or request.GET or None, communities=communities)
+    is_valid = form.is_valid()
+    rules = _rules(form.cleaned_data["community"] or "") if is_valid else PolicyRule.objects.none()
+    action_form = BulkActionForm(data, rules=rules)
+    if is_valid and form.is_complete and action_form.is_valid():
+        job = _create_job(user, form, action_form)
+        if job is not None:
+            return redirect("admin:moderation_job", job.pk)
     jobs = visible(user, BulkJob.objects.select_related("created_by", "rule")).order_by("-pk")
-    context = {"title": "Decide many items", "form": form, "jobs": jobs[:_RECENT_JOBS]}
-    if form.is_valid():
+    context = {
+        "title": "Decide many items",
+        "form": form,
+        "action_form": action_form,
+        "jobs": jobs[:_RECENT_JOBS],
+    }
+    if is_valid:
         context |= _selection_context(user, form, form.filter())
-    return render_page(request, "bulk", context, section="bulk")
+    return render_page(request, "bulk", context, section="bulk", status=200 if data is None else 422)
 
 
 def _selection_context(user: User, form: BulkForm, selection: actions.BulkFilter) -> dict[str, Any]:
@@ -60,7 +71,6 @@ def _selection_context(user: User, form: BulkForm, selection: actions.BulkFilter
         "count": min(count, saved_views.MAX_COUNT),
         "is_capped": count > saved_views.MAX_COUNT,
         "bins": _histogram_bins(counts, selection, is_complete=form.is_complete),
-        "rules": _rules(selection.get("community", "")),
     }
 
 
@@ -88,23 +98,21 @@ def _histogram_bins(
     return bins
 
 
-def _create_job(request: HttpRequest, user: User, form: BulkForm) -> HttpResponse:
-    if not form.is_valid():
-        raise form.to_error()
-    if not form.is_complete:
-        raise ModerationError("Choose a range of scores: fill in “from” and “to”.")
-    action_form = BulkActionForm(request.POST, rules=_rules(form.cleaned_data["community"] or ""))
-    if not action_form.is_valid():
-        raise action_form.to_error()
+def _create_job(user: User, form: BulkForm, action_form: BulkActionForm) -> BulkJob | None:
+    """Create a draft job, or add the error to the form and return None."""
     data = action_form.cleaned_data
-    job, _ = actions.preview_bulk(
-        user=user,
-        filter=form.filter(),
-        action=Decision.Action(data["action"]),
-        rule=data["rule"] if data["action"] == "reject" else None,
-        note=data["note"],
-    )
-    return redirect("admin:moderation_job", job.pk)
+    try:
+        job, _ = actions.preview_bulk(
+            user=user,
+            filter=form.filter(),
+            action=Decision.Action(data["action"]),
+            rule=data["rule"] if data["action"] == "reject" else None,
+            note=data["note"],
+        )
+    except ModerationError as error:  # the forms allow one error only: a rejection without a reason
+        action_form.add_error("rule", str(error))
+        return None
+    return job
 
 
 @console_view("GET", "HEAD", "POST")
@@ -116,15 +124,21 @@ def job(request: HttpRequest, pk: int) -> HttpResponse:
     job = visible(user, BulkJob.objects.select_related(*related)).filter(pk=pk).first()
     if job is None:
         raise Http404
-    if request.method == "POST":
-        return _change_job(request, user, job)
     context = {"title": f"Bulk job {pk}", "job": job, "selection_query": _selection_query(job.filter)}
+    if request.method == "POST":
+        try:
+            return _change_job(request, user, job)
+        except ModerationError as error:
+            is_draft = job.status == BulkJob.Status.DRAFT
+            if not (job.can_undo if request.POST.get("do") == "undo" else is_draft):
+                raise  # the page has no form for this
+            context |= {"typed": request.POST.get("typed", ""), "error": str(error)}
     if is_fetch(request):
         html = render_to_string("moderation/_job.html", context, request)
         return JsonResponse({"html": html, "is_active": job.is_active})
     if job.status == BulkJob.Status.DRAFT:
         context["sample"] = actions.sample_bulk(user=user, filter=job.filter)
-    return render_page(request, "job", context, section="bulk")
+    return render_page(request, "job", context, section="bulk", status=422 if "error" in context else 200)
 
 
 def _selection_query(selection: actions.BulkFilter) -> str:

@@ -62,13 +62,13 @@ class CommunityField(forms.ChoiceField):
         return choice.removeprefix("=") if choice else None
 
 
-class RotateForm(MessageForm):
+class RotateForm(forms.Form):
     """Rotation of a signing secret. Empty overlap: `apps.webhooks.actions.DEFAULT_OVERLAP`."""
 
     overlap_hours = forms.IntegerField(min_value=0, max_value=720, required=False)
 
 
-class TestWebhookForm(MessageForm):
+class TestWebhookForm(forms.Form):
     """URL to which a test webhook is sent."""
 
     url = forms.URLField(label="URL", max_length=500, assume_scheme="https")
@@ -144,7 +144,7 @@ class DecideForm(MessageForm):
         }
 
 
-class BulkForm(MessageForm):
+class BulkForm(forms.Form):
     """Filter of open items for a bulk decision. No value is preselected."""
 
     label = forms.ChoiceField(choices=[("", "Choose a label"), *LABEL_CHOICES])
@@ -192,14 +192,17 @@ class BulkForm(MessageForm):
         return has_range or data.get("cluster") is not None
 
 
-class BulkActionForm(MessageForm):
+class BulkActionForm(forms.Form):
     """Decision to apply to the selected items."""
 
     action = forms.ChoiceField(
         choices=[("approve", "Approve"), ("reject", "Reject")],
+        widget=forms.RadioSelect,
         error_messages={"required": "Choose Approve or Reject."},
     )
-    rule = forms.ModelChoiceField(queryset=PolicyRule.objects.none(), required=False)
+    rule = forms.ModelChoiceField(
+        queryset=PolicyRule.objects.none(), required=False, empty_label="Choose a reason"
+    )
     note = forms.CharField(max_length=2_000, required=False)
 
     def __init__(self, *args: Any, rules: Any, **kwargs: Any) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.contrib import messages
+from django.core.exceptions import ValidationError
 from django.forms import BaseForm, BaseFormSet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
@@ -27,22 +28,25 @@ def policies(request: HttpRequest) -> HttpResponse:
     """List the versions of all policies; POST creates a draft for a community."""
     user = get_user(request)
     require(user, "moderation.view_policy")
+    community = request.POST.get("community", "").strip()
+    error = ""
     if request.method == "POST":
-        community = request.POST.get("community", "").strip()
-        if not community or len(community) > 100:
-            raise ModerationError("Enter the community as the platform names it, in at most 100 characters.")
-        draft = actions.draft_policy(
-            user=user, community=community, based_on=Policy.objects.active_for(community)
-        )
-        return redirect("admin:moderation_policy", draft.pk)
+        if 0 < len(community) <= 100:
+            draft = actions.draft_policy(
+                user=user, community=community, based_on=Policy.objects.active_for(community)
+            )
+            return redirect("admin:moderation_policy", draft.pk)
+        error = "Enter the community as the platform names it, in at most 100 characters."
     versions = visible(user, Policy.objects.select_related("created_by", "activated_by"))
     context = {
         "title": "Policies",
         "policies": versions.order_by("community", "-version")[:_MAX_VERSIONS],
         "communities": [name for name in communities_for(user) if name],
         "may_manage": user.has_perm("moderation.manage_policy"),
+        "community": community,
+        "error": error,
     }
-    return render_page(request, "policies", context, section="policies")
+    return render_page(request, "policies", context, section="policies", status=422 if error else 200)
 
 
 @console_view("GET", "HEAD", "POST")
@@ -57,12 +61,15 @@ def policy(request: HttpRequest, pk: int) -> HttpResponse:
     if request.method != "POST":
         return _show_policy(request, user, policy)
     if request.POST.get("do") == "activate":
-        active = actions.activate_policy(
-            policy=policy,
-            user=user,
-            reason=request.POST.get("reason", ""),
-            expected=request.POST.get("expected"),
-        )
+        reason = request.POST.get("reason", "")
+        try:
+            active = actions.activate_policy(
+                policy=policy, user=user, reason=reason, expected=request.POST.get("expected")
+            )
+        except ModerationError as error:
+            if policy.status == Policy.Status.ACTIVE:
+                raise  # the page has no form for this
+            return _show_policy(request, user, policy, status=422, reason=reason, activation_error=str(error))
         messages.success(
             request, f"The policy {active} was activated. It applies to comments received from now on."
         )
@@ -74,11 +81,11 @@ def policy(request: HttpRequest, pk: int) -> HttpResponse:
     return _edit_policy(request, user, policy)
 
 
-def _show_policy(request: HttpRequest, user: User, policy: Policy) -> HttpResponse:
+def _show_policy(request: HttpRequest, user: User, policy: Policy, **options: Any) -> HttpResponse:
     form = PolicyForm(instance=policy)
     formset = RuleFormSet(initial=actions.rules_of(policy), prefix="rule")
     stored = _simulate_stored(user, policy) if may_manage_policy(user, policy.community) else None
-    return _render_policy(request, policy, form, formset, stored, stored)
+    return _render_policy(request, policy, form, formset, stored, stored, **options)
 
 
 def _simulate_stored(user: User, policy: Policy) -> Simulation:
@@ -111,6 +118,9 @@ def _edit_policy(request: HttpRequest, user: User, policy: Policy) -> HttpRespon
         except PolicyChangedError as error:
             form.add_error(None, f"{error} If you save again, your version replaces that one.")
             status, expected = error.status, None
+        except ValidationError as error:
+            form.add_error(None, error.messages)
+            is_valid, status = False, 422
     edited = None
     if is_valid:
         edited = simulate(
@@ -148,6 +158,7 @@ def _render_policy(
     edited: Simulation | None,
     status: int = 200,
     expected: str | None = None,
+    **extra_context: Any,
 ) -> HttpResponse:
     user = get_user(request)
     # The name of a community from which no comment has come may be mistyped.
@@ -165,7 +176,7 @@ def _render_policy(
         "may_manage": may_manage_policy(user, policy.community),
         "is_unknown": is_unknown,
         "other_communities": sorted(other_communities),
-    }
+    } | extra_context
     return render_page(request, "policy", context, section="policies", status=status)
 
 

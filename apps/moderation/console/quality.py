@@ -2,13 +2,19 @@
 
 from datetime import timedelta
 
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    JsonResponse,
+    StreamingHttpResponse,
+)
 from django.utils import timezone
 
 from apps.accounts.permissions import communities_of, get_user, require
 from apps.moderation import exports, statistics
 from apps.moderation.console.views import console_view, render_page
-from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Decision
 from apps.moderation.selectors import visible
 
@@ -20,6 +26,10 @@ _CHUNK_SIZE = 2_000
 @console_view()
 def quality(request: HttpRequest) -> HttpResponse:
     """Show how often blind second reviews agree with the first decision, and the results of appeals."""
+    return _quality_page(request)
+
+
+def _quality_page(request: HttpRequest, export_error: str = "") -> HttpResponse:
     user = get_user(request)
     require(user, "moderation.view_decision")
     communities = communities_of(user)
@@ -29,20 +39,23 @@ def quality(request: HttpRequest) -> HttpResponse:
         "agreement_by_label": by_label.items(),
         "agreement_by_pair": by_pair.items() if user.has_perm("moderation.decide_escalated") else None,
         "appeals": statistics.appeal_counts(communities=communities),
-        "export_days": EXPORT_DAYS,
+        "export_days": request.GET.get("days", EXPORT_DAYS),
         "max_export_days": MAX_EXPORT_DAYS,
+        "export_automatic": "automatic" in request.GET,
+        "export_error": export_error,
     }
-    return render_page(request, "quality", context, section="quality")
+    status = 422 if export_error else 200
+    return render_page(request, "quality", context, section="quality", status=status)
 
 
 @console_view()
-def decisions_csv(request: HttpRequest) -> StreamingHttpResponse:
+def decisions_csv(request: HttpRequest) -> HttpResponseBase:
     """Stream the decisions of the last `days` days as CSV; automatic ones only if `automatic=on`."""
     user = get_user(request)
     require(user, "moderation.export_decision")
     days = request.GET.get("days", str(EXPORT_DAYS))
     if not days.isdecimal() or len(days) > 4 or not 0 < int(days) <= MAX_EXPORT_DAYS:
-        raise ModerationError(f"Choose between 1 and {MAX_EXPORT_DAYS} days.")
+        return _quality_page(request, f"Choose between 1 and {MAX_EXPORT_DAYS} days.")
     decisions = Decision.objects.filter(created_at__gte=timezone.now() - timedelta(days=int(days)))
     if request.GET.get("automatic") != "on":
         decisions = decisions.human()

@@ -24,6 +24,7 @@ from apps.moderation.console.review_context import (
     surroundings_context,
 )
 from apps.moderation.console.views import console_view, is_fetch, render_page
+from apps.moderation.exceptions import ModerationError, StaleError
 from apps.moderation.models import VIEWS, Decision, Preference, QueueItem
 from apps.moderation.permissions import visible_item, visible_to
 
@@ -145,19 +146,45 @@ def similar(request: HttpRequest, pk: int) -> HttpResponse:
 def decide(request: HttpRequest, pk: int) -> HttpResponse:
     """Approve or reject an item and the similar comments that were shown, or escalate the item only."""
     user, view = get_user(request), _get_view(request)
-    form = DecideForm(request.POST, item=visible_item(user, pk))
-    if not form.is_valid():
-        raise form.to_error()
-    requested, arguments = form.cleaned_data["similar"], form.decision_arguments()
-    if requested:
-        results = actions.decide_cluster(item_id=pk, user=user, similar=requested, **arguments)
-    else:
-        results = [actions.decide(item_id=pk, user=user, **arguments)]
+    item = visible_item(user, pk)
+    form = DecideForm(request.POST, item=item)
+    try:
+        if not form.is_valid():
+            raise form.to_error()
+        requested, arguments = form.cleaned_data["similar"], form.decision_arguments()
+        if requested:
+            results = actions.decide_cluster(item_id=pk, user=user, similar=requested, **arguments)
+        else:
+            results = [actions.decide(item_id=pk, user=user, **arguments)]
+    except StaleError:
+        raise
+    except ModerationError as error:
+        if is_fetch(request):
+            raise
+        return _show_decision_error(request, user, item, view, str(error))
     skipped = sorted(set(requested) - {result.item.pk for result in results})
     notice = ""
     if skipped:
         notice = f"Not applied to {_format_items(skipped)}: reserved or decided by another moderator."
     return _decided_response(request, user, view, results[0].decision, notice)
+
+
+def _show_decision_error(
+    request: HttpRequest, user: User, item: QueueItem, view: str, error: str
+) -> HttpResponse:
+    """Show the item again with the error and the decision that the moderator entered."""
+    context = _full_context(user, item, view)
+    for row in context["label_rows"]:
+        row["is_ticked"] = row["label"] in request.POST.getlist("labels")
+    context |= {
+        "is_none_ticked": "none" in request.POST,
+        "note": request.POST.get("note", ""),
+        "selected_rule": request.POST.get("rule", ""),
+        "decision_error": error,
+    }
+    if request.POST.get("similar"):
+        context |= similar_context(user, item)
+    return render_page(request, "review", context, section="review", status=422)
 
 
 def _format_items(ids: Sequence[int]) -> str:

@@ -132,7 +132,9 @@ def signing(request: HttpRequest, pk: int) -> HttpResponse:
     return _signing_page(request, api_key, context)
 
 
-def _signing_page(request: HttpRequest, api_key: APIKey, context: dict[str, Any]) -> HttpResponse:
+def _signing_page(
+    request: HttpRequest, api_key: APIKey, context: dict[str, Any], status: int = 200
+) -> HttpResponse:
     keys = SigningKey.objects.filter(api_key=api_key)[:_MAX_KEYS]
     newest = visible(get_user(request), Delivery.objects.filter(api_key=api_key)).order_by("-pk").first()
     shared = {
@@ -146,7 +148,7 @@ def _signing_page(request: HttpRequest, api_key: APIKey, context: dict[str, Any]
         "deadline": DEADLINE_SECONDS,
         "examples": examples(),
     }
-    return render_page(request, "signing", shared | context, section="webhooks")
+    return render_page(request, "signing", shared | context, section="webhooks", status=status)
 
 
 @console_view("POST")
@@ -155,7 +157,7 @@ def rotate_signing_key(request: HttpRequest, pk: int) -> HttpResponse:
     api_key, user = _api_key_and_user(request, pk)
     form = RotateForm(request.POST)
     if not form.is_valid():
-        raise form.to_error()
+        return _signing_page(request, api_key, {"rotate_form": form}, status=422)
     hours = form.cleaned_data["overlap_hours"]
     try:
         key, _ = signing_actions.rotate_signing_key(
@@ -176,7 +178,7 @@ def end_signing_key(request: HttpRequest, pk: int, key_id: str) -> HttpResponse:
     """Deactivate one of two active secrets, if the user has confirmed it."""
     api_key, user = _api_key_and_user(request, pk)
     if "confirmed" not in request.POST:
-        raise WebhookError("Confirm on the page of the secrets that this one ends. Nothing was changed.")
+        return _signing_page(request, api_key, {"unconfirmed": key_id}, status=422)
     signing_actions.end_signing_key(api_key=api_key, key_id=key_id, actor=user)
     return redirect("admin:moderation_signing", pk)
 
@@ -186,10 +188,15 @@ def test_webhook(request: HttpRequest, pk: int) -> HttpResponse:
     """Send a test webhook; the page of the redirect shows the receiver's response once."""
     api_key, user = _api_key_and_user(request, pk)
     form = TestWebhookForm(request.POST)
-    if not form.is_valid():
-        raise form.to_error()
-    url = form.cleaned_data["url"]
-    attempt = signing_actions.send_test(api_key=api_key, url=url, actor=user)
+    url = request.POST.get("url", "")
+    if form.is_valid():
+        url = form.cleaned_data["url"]
+        try:
+            attempt = signing_actions.send_test(api_key=api_key, url=url, actor=user)
+        except WebhookError as error:  # other tests are being sent
+            form.add_error("url", str(error))
+    if form.errors:
+        return _signing_page(request, api_key, {"test_form": form, "test_url": url}, status=422)
     result = {name: getattr(attempt, name) for name in _TEST_RESULT}
     request.session[f"{_TEST} {pk}"] = {"url": url, "result": result}
     return redirect(reverse("admin:moderation_signing", args=[pk]) + "#test")

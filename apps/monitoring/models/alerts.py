@@ -180,7 +180,7 @@ class Alert(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.rule}, {self.opened_at:%Y-%m-%d %H:%M}"
+        return f"{self.rule}, {self.opened_at:%Y-%m-%d %H:%M} UTC"
 
     @property
     def summary(self) -> str:

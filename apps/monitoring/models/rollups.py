@@ -116,7 +116,7 @@ class HourlyRollup(models.Model):
 
     def __str__(self) -> str:
         scope = "all communities" if self.overall else name_community(self.community)
-        return f"{self.hour:%Y-%m-%d %H:00}, {scope}"
+        return f"{self.hour:%Y-%m-%d %H:00} UTC, {scope}"
 
 
 class RollupProgress(Leasable):
@@ -156,7 +156,7 @@ class IncompleteHour(models.Model):
 
     def __str__(self) -> str:
         state = "not counted" if self.skipped is None else f"{pluralize(self.skipped, 'row')} left out"
-        return f"{self.hour:%Y-%m-%d %H:00}, {state}: {self.error}"
+        return f"{self.hour:%Y-%m-%d %H:00} UTC, {state}: {self.error}"
 
 
 class RequestMinute(models.Model):
@@ -180,4 +180,4 @@ class RequestMinute(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.source} {self.minute:%Y-%m-%d %H:%M}"
+        return f"{self.source} {self.minute:%Y-%m-%d %H:%M} UTC"

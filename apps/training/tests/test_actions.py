@@ -183,7 +183,7 @@ def test_admin_pages_are_read_only_and_linked(
         ],
         f"registry/promotion/{champion.promotion_set.get().pk}/change/": [f"/modelversion/{champion.pk}/"],
         "training/dataset/": ["small v1"],
-        f"training/trainingrun/?version__id__exact={champion.pk}": ["two_level on small v1"],
+        f"training/trainingrun/?version__id__exact={champion.pk}": [f"two_level on small v1 (run {run.pk})"],
         "registry/modelversion/": [str(champion)],
         "registry/promotion/": ["install"],
     }

@@ -385,7 +385,7 @@ def test_times_end_without_full_stop(
     staff: Callable[[str], Client], equal_version: ModelVersion, champion: ModelVersion
 ) -> None:
     moment = datetime(2026, 11, 29, 13, 2, tzinfo=UTC)
-    assert Template("{{ moment }}.").render(Context({"moment": moment})) == "2026-11-29 13:02."
+    assert Template("{{ moment }}.").render(Context({"moment": moment})) == "2026-11-29 13:02 UTC."
     canary = registry.start_canary(version=equal_version, share=0.1, reason="a trial", actor=SYSTEM)
     assert f"since {canary.created_at:%Y-%m-%d %H:%M} UTC. " in staff("lead").get(CHALLENGER).text
 

@@ -71,7 +71,7 @@ def test_bulk_preselects_nothing(model: Any, policy: Policy, lead_client: Client
     ).content.decode()
     assert "<b>1</b> item matches." in html
     assert not re.search(r"<input[^>]* checked", html)
-    assert '<option value="">Choose a reason</option>' in html
+    assert '<option value="" selected>Choose a reason</option>' in html
     for queue in ("appeal", "second"):  # which are never included
         assert f'<option value="{queue}"' not in html
     assert '<option value="escalated"' in html
@@ -115,13 +115,50 @@ def test_bulk_errors_name_the_problem_once(model: Any, policy: Policy, lead_clie
     create_queue_item("toxic=0.8 x")
     selection = {"label": "toxic", "score_from": 0, "score_to": 1}
     at = lead_client.post(console_url("bulk"), selection | {"action": "approve"})["Location"]
-    html = lead_client.post(at, {"do": "start", "typed": "one"}).content.decode()
-    assert "Type the number 1 to confirm." in html
-    assert html.count("Nothing was changed.") == 1
+    response = lead_client.post(at, {"do": "start", "typed": "one"})
+    assert response.status_code == 422
+    assert response.text.count("Type the number 1 to confirm.") == 1
     response = lead_client.post(
-        console_url("bulk"), selection | {"community": "=beta", "action": "approve"}, headers=FETCH
+        console_url("bulk"), selection | {"community": "=beta", "action": "approve", "note": "sweep"}
     )
-    assert (response.status_code, response.json()["message"]) == (
-        422,
-        "Community: There is no community “beta”.",
-    )
+    assert response.status_code == 422
+    assert response.text.count("Community: There is no community “beta”.") == 1
+    assert 'value="sweep"' in response.text
+
+
+def test_bulk_shows_the_entered_values_with_the_error(
+    model: Any, policy: Policy, lead_client: Client
+) -> None:
+    create_queue_item("toxic=0.8 x")
+    selection = {"label": "toxic", "score_from": "0.5", "score_to": "1"}
+    form = selection | {"action": "reject", "note": "a long note"}
+    response = lead_client.post(console_url("bulk"), form)
+    assert response.status_code == 422
+    assert re.search(r'role="alert">Choose a reason: the authors receive it\.', response.text)
+    assert re.search(r'<input[^>]* value="reject"[^>]* checked', response.text)
+    assert 'value="a long note"' in response.text
+    assert response.text.count('name="score_from"') == response.text.count('value="0.5"') == 2
+    rule = policy.rules.get(label="toxic")
+    response = lead_client.post(console_url("bulk"), selection | {"rule": rule.pk})
+    assert re.search(r'role="alert">Choose Approve or Reject\.', response.text)
+    assert f'<option value="{rule.pk}" selected>' in response.text
+    assert not BulkJob.objects.exists()
+
+
+def test_job_shows_the_typed_count_with_the_error(model: Any, policy: Policy, lead_client: Client) -> None:
+    create_queue_item("toxic=0.8 x")
+    selection = {"label": "toxic", "score_from": 0, "score_to": 1, "action": "approve"}
+    at = lead_client.post(console_url("bulk"), selection)["Location"]
+    response = lead_client.post(at, {"do": "start", "typed": "4"})
+    assert response.status_code == 422
+    assert 'value="4"' in response.text
+    assert 'role="alert">You typed 4, but the job has 1 item.' in response.text
+    assert "Random sample of 1 item" in response.text
+    lead_client.post(at, {"do": "start", "typed": "1"})
+    # The page of a job that was started has no form for its number.
+    again = lead_client.post(at, {"do": "start", "typed": "1"})
+    assert (again.status_code, "This job was started or cancelled before." in again.text) == (422, True)
+    actions.run_bulk(job_id=BulkJob.objects.get().pk)
+    response = lead_client.post(at, {"do": "undo", "typed": "2"})
+    assert response.status_code == 422
+    assert 'role="alert">You typed 2, but the job made 1 decision.' in response.text

@@ -71,6 +71,8 @@ def test_policy_that_another_lead_has_changed(policy: Policy, lead_client: Clien
     )
     response = lead_client.post(at, {"do": "activate", "reason": "fewer reviews", "expected": seen})
     assert (response.status_code, "has been changed since you opened" in response.text) == (422, True)
+    assert 'value="fewer reviews"' in response.text
+    assert response.context["fingerprint"] != seen
     draft.refresh_from_db()
     assert (draft.status, draft.rules.get(label="toxic").review_from) == ("draft", 0.6)
     # A simulation needs no comparison, and saving again replaces the other version.
@@ -147,6 +149,11 @@ def test_policy_rejects_values_without_sense(
 
 def test_policy_rejects_two_rules_for_a_label(policy: Policy, lead_client: Client) -> None:
     form = rules_form(policy, do="save") | {"rule-0-label": "threat", "rule-1-label": "threat"}
+    form |= {"rule-0-title": "Menaces"}
+    response = lead_client.post(console_url("policy", policy.pk), form)
+    assert response.status_code == 422
+    assert 'role="alert">A policy has one rule for each label' in response.text
+    assert 'value="Menaces"' in response.text
     response = lead_client.post(console_url("policy", policy.pk), form, headers=FETCH)
     assert response.status_code == 422
     assert response.json()["message"] == (
@@ -157,7 +164,21 @@ def test_policy_rejects_two_rules_for_a_label(policy: Policy, lead_client: Clien
 
 def test_policy_rejects_a_long_reason_for_activation(policy: Policy, lead_client: Client) -> None:
     at = lead_client.post(console_url("policies"), {"community": "gaming"})["Location"]
-    response = lead_client.post(at, {"do": "activate", "reason": "x" * 5_000}, headers=FETCH)
+    response = lead_client.post(at, {"do": "activate", "reason": "x" * 5_000})
     assert response.status_code == 422
-    assert response.json()["message"] == "Shorten the reason to at most 2,000 characters."
+    assert 'role="alert">Shorten the reason to at most 2,000 characters.' in response.text
+    assert f'value="{"x" * 5_000}"' in response.text
+    response = lead_client.post(at, {"do": "activate", "reason": " "})
+    assert response.status_code == 422
+    assert 'role="alert">Give a reason: it is stored with the policy.' in response.text
     assert Policy.objects.get(community="gaming").status == "draft"
+    lead_client.post(at, {"do": "activate", "reason": "Now"})
+    again = lead_client.post(at, {"do": "activate", "reason": "Now"})
+    assert (again.status_code, "gaming v1 is active already." in again.text) == (422, True)
+
+
+def test_policies_show_a_wrong_community_again(policy: Policy, lead_client: Client) -> None:
+    response = lead_client.post(console_url("policies"), {"community": "g" * 101})
+    assert response.status_code == 422
+    assert 'role="alert">Enter the community as the platform names it' in response.text
+    assert f'value="{"g" * 101}"' in response.text

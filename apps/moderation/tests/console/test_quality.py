@@ -25,7 +25,11 @@ def test_decisions_csv_and_statement(item: QueueItem, moderator_client: Client, 
     lines = b"".join(lead_client.get(console_url("decisions_csv", days=7))).decode().splitlines()
     assert len(lines) == 2
     assert "'=cmd()" in lines[1]
-    assert lead_client.get(console_url("decisions_csv", days="x")).status_code == 422
+    response = lead_client.get(console_url("decisions_csv", days="5000", automatic="on"))
+    assert response.status_code == 422
+    assert 'role="alert">Choose between 1 and 3650 days.' in response.text
+    assert 'value="5000"' in response.text
+    assert 'name="automatic" checked' in response.text
     statement = json.loads(lead_client.get(console_url("statement", decision.pk)).content)
     assert statement["automated_decision"] == "AUTOMATED_DECISION_NOT_AUTOMATED"
     assert moderator_client.get(console_url("statement", decision.pk)).status_code == 403

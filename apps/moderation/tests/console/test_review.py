@@ -196,7 +196,9 @@ def test_item_hides_scores_and_decisions_in_a_blind_review(
     assert unlabelled.status_code == 422
     assert "tick the labels that apply" in unlabelled.content.decode()
     both = decision_form(second, "reject", labels=["insult"], none="on")
-    assert moderator_client.post(console_url("decide", second.pk), both).status_code == 422
+    response = moderator_client.post(console_url("decide", second.pk), both)
+    assert response.status_code == 422
+    assert re.search(rf'name="rule" value="{both["rule"]}"[^>]* checked', response.text)
     assert (
         moderator_client.post(
             console_url("decide", second.pk), decision_form(second, "reject", none="on")
@@ -437,9 +439,13 @@ def test_decide_twice_explains_the_conflict(item: QueueItem, moderator_client: C
 
 def test_decide_requires_a_reason_for_a_rejection(item: QueueItem, moderator_client: Client) -> None:
     moderator_client.get(console_url("item", item.pk))
-    response = moderator_client.post(console_url("decide", item.pk), decision_form(item, "reject", rule=""))
+    form = decision_form(item, "reject", rule="", note="a long note", labels=["insult"])
+    response = moderator_client.post(console_url("decide", item.pk), form)
     assert response.status_code == 422
-    assert "Choose a reason" in response.content.decode()
+    assert 'role="alert">Choose a reason of the policy' in response.text
+    assert ">a long note</textarea>" in response.text
+    ticked = re.findall(r'name="labels" value="(\w+)"[^>]* checked', response.text)
+    assert ticked == ["insult"]
     assert (
         moderator_client.post(
             console_url("decide", item.pk), decision_form(item, "reject", rule="999")

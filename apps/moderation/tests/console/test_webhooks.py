@@ -12,7 +12,7 @@ from django.utils import timezone
 from apps.accounts.models import APIKey, User
 from apps.moderation.models import Delivery, QueueItem
 from apps.webhooks.models import Endpoint, SigningKey
-from toxicmod.testing.console import FETCH, console_url, decision_form, staff_client
+from toxicmod.testing.console import console_url, decision_form, staff_client
 from toxicmod.testing.factories import decide_item
 from toxicmod.testing.receivers import Receiver
 
@@ -130,12 +130,15 @@ def test_rotate_and_end_signing_key(platform_key: APIKey, administrator_client: 
     end = console_url("end_signing_key", platform_key.pk, old.key_id)
     unconfirmed = administrator_client.post(end)
     assert unconfirmed.status_code == 422
-    assert "Nothing was changed" in unconfirmed.content.decode()
+    assert "<details open>" in unconfirmed.text
+    assert 'role="alert">Tick the box to confirm. Nothing was changed.' in unconfirmed.text
     assert SigningKey.objects.active().count() == 2
     assert administrator_client.post(end, {"confirmed": "on"}).status_code == 302
     assert "Rotate secret" in administrator_client.get(page).content.decode()
     assert administrator_client.post(end, {"confirmed": "on"}).status_code == 422
-    assert administrator_client.post(rotate, {"overlap_hours": "721"}).status_code == 422
+    too_long = administrator_client.post(rotate, {"overlap_hours": "721"})
+    assert too_long.status_code == 422
+    assert 'role="alert">Ensure this value is less than or equal to 720.' in too_long.text
     assert administrator_client.get(console_url("signing", 0)).status_code == 404
 
 
@@ -157,8 +160,10 @@ def test_test_webhook_shows_the_response(
     html = administrator_client.post(send, {"url": receiver.url}, follow=True).content.decode()
     assert "Not delivered." in html
     assert "503 Service Unavailable" in html
-    response = administrator_client.post(send, {"url": "nonsense:"}, headers=FETCH)
-    assert (response.status_code, response.json()["message"]) == (422, "URL: Enter a valid URL.")
+    response = administrator_client.post(send, {"url": "nonsense:"})
+    assert response.status_code == 422
+    assert 'role="alert">Enter a valid URL.' in response.text
+    assert 'value="nonsense:"' in response.text
 
 
 def test_signing_documents_verification(platform_key: APIKey, administrator_client: Client) -> None:
