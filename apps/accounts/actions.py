@@ -1,8 +1,9 @@
-"""Create, revoke and look up API keys. The admin, the APIs and management commands call them."""
+"""Create, revoke and look up API keys; release accounts. The admin, the APIs and commands call them."""
 
 import time
 from datetime import timedelta
 
+from axes.models import AccessAttempt
 from django.db import transaction
 from django.utils import timezone
 
@@ -67,6 +68,16 @@ def revoke_api_key(*, actor: Actor, key: APIKey) -> None:
     """
     require(actor, "accounts.change_apikey")
     APIKey.objects.active().filter(pk=key.pk).update(revoked_at=timezone.now())
+
+
+def release_account(*, actor: Actor, username: str | None, address: str | None) -> None:
+    """Forget the failed sign-ins with a name from an address, for which django-axes may have locked it.
+
+    Raises:
+        PermissionDeniedError: the actor may not release accounts.
+    """
+    require(actor, "axes.delete_accessattempt")
+    AccessAttempt.objects.filter(username=username, ip_address=address).delete()
 
 
 def find_api_key(*, secret: str) -> APIKey | None:

@@ -1,20 +1,25 @@
 """Users and API keys in the admin, and the base class of rows that belong to communities."""
 
+from datetime import timedelta
 from typing import Any
 
+from axes.models import AccessAttempt
+from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.auth import admin as auth_admin
 from django.core.exceptions import PermissionDenied
-from django.db.models import ForeignKey, Model, QuerySet
+from django.db.models import ForeignKey, Model, OuterRef, QuerySet, Subquery, Sum
 from django.forms import ModelChoiceField
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
 from apps.accounts import actions, two_factor
 from apps.accounts.models import APIKey, User
 from apps.accounts.permissions import communities_of, get_user, in_communities_of, users_within_access_of
+from apps.accounts.sign_in import lock_seconds
 from apps.core.admin import ReadOnlyAdmin
 
 
@@ -53,6 +58,41 @@ class UserAdmin(auth_admin.UserAdmin):
             two_factor.disable(user)
             self.log_change(request, user, "Switched off two-factor authentication.")
         messages.success(request, "Done. They sign in with the password alone until they switch it on again.")
+
+
+@admin.register(AccessAttempt)
+class AccessAttemptAdmin(ReadOnlyAdmin):
+    """Failed sign-ins of each name, address and browser since the last success; a lock is of both former."""
+
+    list_display = ("username", "ip_address", "failures_since_start", "attempt_time", "is_locked")
+    search_fields = ("username", "ip_address")
+    fields = ("username", "ip_address", "user_agent", "failures_since_start", "attempt_time", "is_locked")
+    actions = ("release",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[AccessAttempt]:
+        attempts = AccessAttempt.objects.filter(
+            username=OuterRef("username"),
+            ip_address=OuterRef("ip_address"),
+            attempt_time__gte=timezone.now() - timedelta(seconds=lock_seconds()),
+        )
+        counts = attempts.order_by().values("username").annotate(total=Sum("failures_since_start"))
+        return super().get_queryset(request).annotate(failures=Subquery(counts.values("total")))
+
+    @admin.display(boolean=True, description="locked now")
+    def is_locked(self, attempt: Any) -> bool:
+        return (attempt.failures or 0) >= settings.AXES_FAILURE_LIMIT
+
+    def has_release_permission(self, request: HttpRequest) -> bool:
+        return get_user(request).has_perm("axes.delete_accessattempt")
+
+    @admin.action(description="Release the selected accounts for these addresses", permissions=["release"])
+    def release(self, request: HttpRequest, queryset: QuerySet[AccessAttempt]) -> None:
+        self.log_deletions(request, queryset)
+        for attempt in queryset:
+            actions.release_account(
+                actor=get_user(request), username=attempt.username, address=attempt.ip_address
+            )
+        messages.success(request, "Released. The next sign-in from these addresses is checked again.")
 
 
 class CommunityAdmin(ReadOnlyAdmin):

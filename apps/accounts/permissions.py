@@ -21,6 +21,7 @@ NO_COMMUNITY = (
 ACTIVITIES = {
     "accounts.add_apikey": "create API keys",
     "accounts.change_apikey": "change API keys",
+    "axes.delete_accessattempt": "release locked accounts",
     "moderation.bulk_decide": "decide many items at once",
     "moderation.decide_escalated": "decide escalated items and appeals",
     "moderation.decide_queueitem": "decide items",

@@ -41,6 +41,11 @@ def _is_known_device(request: HttpRequest, username: str) -> bool:
     )
 
 
+def lock_seconds() -> float:
+    """Return for how long django-axes locks a name for an address after the last failed sign-in."""
+    return settings.AXES_COOLOFF_TIME * 3600
+
+
 def require_attempt(request: HttpRequest, username: str) -> None:
     """Check that a sign-in may be attempted.
 
@@ -104,6 +109,6 @@ def pending_user(request: HttpRequest, username: str) -> User | None:
     if user is None or not constant_time_compare(pending["hash"], user.get_session_auth_hash()):
         return None
     if not AxesProxyHandler.is_allowed(request, {"username": username}):
-        raise TooManySignInsError(settings.AXES_COOLOFF_TIME * 3600)
+        raise TooManySignInsError(lock_seconds())
     user.backend = pending["backend"]
     return user

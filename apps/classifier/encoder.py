@@ -7,6 +7,7 @@ loaded, so that processes that never read do not pay for them.
 import base64
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -22,6 +23,8 @@ import numpy as np
 from .labels import LABELS
 from .languages import replace_imitations
 from .normalise import normalise, undo_obfuscation
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 2
 FOLDER = Path(__file__).parent / "data" / "encoder"
@@ -273,14 +276,22 @@ def load(folder: Path) -> Encoder:
     return Encoder(folder)
 
 
-def load_if_usable() -> Encoder | None:
-    """Return the site's encoder; None if it is not to be used, or can't be, which `Scorer.load` logs."""
+def load_if_usable(expected_sha256: str | None = None) -> Encoder | None:
+    """Return the site's encoder; None if it is not to be used, or if it can't be, which is logged.
+
+    Args:
+        expected_sha256: the hash of the encoder that a model was fitted with; None for any.
+    """
     if configuration.mode == Mode.NEVER:
         return None
     try:
-        return load(configuration.folder)
-    except EncoderError:
+        reader = load(configuration.folder)
+        if expected_sha256 not in (None, reader.sha256):
+            raise EncoderError("The model was fitted with another encoder: retrain the model.")
+    except EncoderError as error:
+        logger.warning("Comments are scored by their words only. %s", error)
         return None
+    return reader
 
 
 @contextmanager

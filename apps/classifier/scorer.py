@@ -4,7 +4,6 @@ Serving processes import this module, so it does not import scikit-learn.
 """
 
 import hashlib
-import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,14 +16,12 @@ import numpy as np
 
 from . import encoder, languages
 from .artifact import Artifact
-from .encoder import HIGHEST_FIRST, Encoder, EncoderError, Mode, length_factor
+from .encoder import HIGHEST_FIRST, Encoder, Mode, length_factor
 from .kernels.layout import LABEL_COUNT, STACKING_NAMES, ScorerArrays, Workspace
 from .kernels.normalisation import normalise_codes
 from .kernels.scoring import final_logits, score_text, score_texts, stacking_features, word_contributions
 from .labels import LABELS
 from .normalise import codes_of, table
-
-logger = logging.getLogger(__name__)
 
 _TEXTS_PER_BATCH, _CODES_PER_BATCH = 512, 1 << 19
 # Reading takes a hundred times as long, so smaller batches share it better between threads.
@@ -162,16 +159,8 @@ class Scorer:
             ArtifactError: The artifact is damaged, too new or not the expected one.
         """
         manifest, model = artifact.open(expected_sha256)
-        mode, reader = encoder.configuration.mode, None
-        if "encoder" in manifest and mode != Mode.NEVER:
-            try:
-                reader = encoder.load(encoder.configuration.folder)
-                if reader.sha256 != manifest["encoder"]["sha256"]:
-                    raise EncoderError("The model was fitted with another encoder: retrain the model.")
-            except EncoderError as error:
-                logger.warning("Comments are scored by their words only. %s", error)
-                reader = None
-        return cls(manifest, model, reader, mode)
+        reader = encoder.load_if_usable(manifest["encoder"]["sha256"]) if "encoder" in manifest else None
+        return cls(manifest, model, reader, encoder.configuration.mode)
 
     @property
     def languages(self) -> tuple[str, ...]:

@@ -76,6 +76,8 @@ ROLES: dict[str, tuple[str, ...]] = {
         "mirror.*",
         "training.*",
         "monitoring.*",
+        "axes.view_accessattempt",
+        "axes.delete_accessattempt",
     ),
 }
 

@@ -5,12 +5,12 @@ import math
 from collections.abc import Callable
 from functools import wraps
 
-from django.conf import settings
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from apps.accounts.limits import anonymous_wait
+from apps.accounts.sign_in import lock_seconds
 from apps.core.database import describe_error
 from apps.registry.exceptions import NoModelError
 
@@ -47,7 +47,7 @@ def sign_in_locked(
 
     Each further attempt restarts the lock.
     """
-    return too_many_sign_ins(request, settings.AXES_COOLOFF_TIME * 3600)
+    return too_many_sign_ins(request, lock_seconds())
 
 
 def unavailable(request: HttpRequest) -> HttpResponse:

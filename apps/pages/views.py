@@ -1,6 +1,5 @@
 """Views of the public pages: check a comment, results, feedback, appeals, and the model page."""
 
-from contextlib import suppress
 from uuid import UUID
 
 from django.core.signing import BadSignature
@@ -22,14 +21,8 @@ from apps.moderation.webhooks import APPEAL_DAYS, decision_of_token
 from apps.pages import model_page, results
 from apps.pages.errors import handle_unavailable, rate_limited
 from apps.pages.forms import AppealForm, CommentForm, FeedbackForm
-from apps.pages.visitors import (
-    create_visitor_token,
-    get_visitor_token,
-    set_visitor_cookie,
-    visitor_id,
-)
+from apps.pages.visitors import get_visitor_token, set_visitor_cookie, visitor_id
 from apps.predictions import actions
-from apps.predictions.exceptions import FeedbackExistsError
 from apps.predictions.models import Feedback, Prediction
 from apps.registry import serving
 from apps.registry.models import Canary, ModelVersion
@@ -86,7 +79,9 @@ def _score(request: HttpRequest) -> HttpResponse:
         "root_url": root_url(request),
         "feedback_form": FeedbackForm(),
     }
-    return render(request, "pages/home.html", context)
+    response = render(request, "pages/home.html", context)
+    set_visitor_cookie(request, response)
+    return response
 
 
 @require_POST
@@ -148,7 +143,9 @@ def _result_page(
         "feedback_form": form,
         "feedback": token and feedback.filter(visitor=visitor_id(token, prediction.pk)).first(),
     }
-    return render(request, "pages/result.html", context, status=status)
+    response = render(request, "pages/result.html", context, status=status)
+    set_visitor_cookie(request, response)
+    return response
 
 
 @require_safe
@@ -163,25 +160,22 @@ def result(request: HttpRequest, pk: UUID) -> HttpResponse:
 @handle_unavailable
 @rate_limited("POST")
 def feedback(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """Store a visitor's feedback on a result; each visitor can give it once."""
+    """Store a visitor's feedback on a result; the newest feedback of each visitor counts."""
     prediction = _page_prediction(pk)
     form = FeedbackForm(request.POST)
     if not form.is_valid():
         return _result_page(request, prediction, form, 400)
     data = form.cleaned_data
-    token = get_visitor_token(request) or create_visitor_token()
     response = redirect("pages:result", prediction.pk)
     response["Location"] += "#feedback"
-    set_visitor_cookie(response, token)
-    # A visitor who has given feedback before is shown the first feedback.
-    with suppress(FeedbackExistsError):
-        actions.give_feedback(
-            prediction=prediction,
-            is_right=data["is_right"],
-            true_labels=data["true_labels"],
-            remark=data["remark"],
-            visitor=visitor_id(token, prediction.pk),
-        )
+    token = set_visitor_cookie(request, response)
+    actions.give_feedback(
+        prediction=prediction,
+        is_right=data["is_right"],
+        true_labels=data["true_labels"],
+        remark=data["remark"],
+        visitor=visitor_id(token, prediction.pk),
+    )
     return response
 
 

@@ -1,4 +1,8 @@
-"""Recognises a visitor who returns to a result by a random cookie; only a hash per result is stored."""
+"""Recognises a visitor who returns to a result by a random cookie; only a hash per result is stored.
+
+A page with the feedback form sets the cookie, so that both requests of a double click come from one visitor.
+A visitor who deletes the cookie is a new visitor: nothing else identifies visitors without following them.
+"""
 
 from uuid import UUID
 
@@ -16,13 +20,9 @@ def get_visitor_token(request: HttpRequest) -> str | None:
     return request.get_signed_cookie(COOKIE, None, salt=SALT, max_age=MAX_AGE_SECONDS)
 
 
-def create_visitor_token() -> str:
-    """Return a new random token."""
-    return get_random_string(32)
-
-
-def set_visitor_cookie(response: HttpResponse, token: str) -> None:
-    """Store the token in the visitor's browser."""
+def set_visitor_cookie(request: HttpRequest, response: HttpResponse) -> str:
+    """Store the visitor's token, or a new one, in the browser for another year, and return it."""
+    token = get_visitor_token(request) or get_random_string(32)
     response.set_signed_cookie(
         COOKIE,
         token,
@@ -32,6 +32,7 @@ def set_visitor_cookie(response: HttpResponse, token: str) -> None:
         samesite="Lax",
         secure=settings.SESSION_COOKIE_SECURE,
     )
+    return token
 
 
 def visitor_id(token: str, prediction_id: UUID) -> str:

@@ -8,15 +8,15 @@ from itertools import islice
 from typing import NamedTuple
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.utils import timezone
 from uuid_utils.compat import uuid7
 
 from apps.accounts.models import APIKey
 from apps.classifier.labels import LABELS
 from apps.core.batches import map_batch, map_groups, map_isolated
+from apps.core.database import lock_until_commit
 from apps.predictions import bulk_insert
-from apps.predictions.exceptions import FeedbackExistsError
 from apps.predictions.models import Feedback, Prediction, PredictionRow, pack_label_rows, pack_labels
 from apps.registry import serving
 from apps.registry.serving import LoadedModel
@@ -172,6 +172,7 @@ def _store(results: Sequence[BatchResult]) -> list[BatchResult | Exception]:
     return [error or result for result, error in zip(results, errors, strict=True)]
 
 
+@transaction.atomic
 def give_feedback(
     *,
     prediction: Prediction,
@@ -182,30 +183,26 @@ def give_feedback(
     api_key: APIKey | None = None,
     visitor: str = "",
 ) -> Feedback:
-    """Store feedback on a prediction.
+    """Store feedback on a prediction, unless it repeats the newest feedback of its source, see `Feedback`.
 
     Args:
         true_labels: the labels that apply, or None if they are not stated.
         known_labels: the labels about which `true_labels` is a statement, by default all six.
         visitor: a random ID for this visitor and prediction, for feedback on the web pages.
 
-    Raises:
-        FeedbackExistsError: the visitor has given feedback on this prediction already.
+    Returns:
+        The stored feedback, or that which it repeats.
     """
-    feedback = Feedback(
-        prediction=prediction,
-        api_key=api_key,
-        is_right=is_right,
-        true_mask=None if true_labels is None else pack_labels(label in true_labels for label in LABELS),
-        known_mask=None if known_labels is None else pack_labels(label in known_labels for label in LABELS),
-        remark=remark,
-        visitor=visitor,
-    )
-    try:
-        with transaction.atomic():
-            feedback.save(force_insert=True)
-    except IntegrityError as error:
-        if not visitor:
-            raise
-        raise FeedbackExistsError("This visitor has given feedback on this prediction already.") from error
-    return feedback
+    statement = {
+        "is_right": is_right,
+        "true_mask": None if true_labels is None else pack_labels(label in true_labels for label in LABELS),
+        "known_mask": None
+        if known_labels is None
+        else pack_labels(label in known_labels for label in LABELS),
+        "remark": remark,
+    }
+    lock_until_commit(("feedback", str(prediction.pk), visitor))
+    newest = Feedback.objects.filter(prediction=prediction, visitor=visitor).order_by("-pk").first()
+    if newest and all(getattr(newest, name) == value for name, value in statement.items()):
+        return newest
+    return Feedback.objects.create(prediction=prediction, api_key=api_key, visitor=visitor, **statement)

@@ -7,11 +7,12 @@ from uuid import UUID
 
 import numpy as np
 from django.db import DEFAULT_DB_ALIAS, models
+from django.db.models import Exists, OuterRef
 from django.utils import timezone
 from uuid_utils.compat import uuid7
 
 from apps.classifier.labels import LABELS
-from apps.core.models import AppendOnly
+from apps.core.models import AppendOnly, AppendOnlyQuerySet
 
 ALL_LABELS = (1 << len(LABELS)) - 1
 
@@ -151,8 +152,32 @@ class Prediction(LabelScores, AppendOnly):
         return cls.from_db(DEFAULT_DB_ALIAS, row._fields, row)
 
 
+class FeedbackQuerySet(AppendOnlyQuerySet):
+    """Feedback, of which the newest of each source counts."""
+
+    def effective(self) -> "FeedbackQuerySet":
+        """Leave out feedback that newer feedback replaces."""
+        return self.filter(~Exists(_newer_feedback()))
+
+    def replaced(self) -> "FeedbackQuerySet":
+        """Return only feedback that newer feedback replaces."""
+        return self.filter(Exists(_newer_feedback()))
+
+
+def _newer_feedback() -> models.QuerySet:
+    return Feedback.objects.filter(
+        prediction=OuterRef("prediction"), visitor=OuterRef("visitor"), pk__gt=OuterRef("pk")
+    )
+
+
 class Feedback(AppendOnly):
-    """Feedback on a prediction, which may become a training label."""
+    """Feedback on a prediction, which may become a training label.
+
+    Prediction and visitor name the source: feedback without a visitor comes from the API key of the
+    prediction. The newest feedback of a source replaces its former feedback, see `effective`. Anonymous
+    clients of the API have no identity, so those that know a prediction's ID are one source: mostly there is
+    only one, which requested it, and several can't outweigh others by repetition.
+    """
 
     prediction = models.ForeignKey(Prediction, on_delete=models.PROTECT)
     api_key = models.ForeignKey(
@@ -175,16 +200,10 @@ class Feedback(AppendOnly):
     )
     created_at = models.DateTimeField(default=timezone.now, db_index=True)
 
+    objects = FeedbackQuerySet.as_manager()  # type: ignore[misc]
+
     class Meta:
         ordering = ("-created_at", "-pk")
-        constraints = [
-            models.UniqueConstraint(
-                fields=["prediction", "visitor"],
-                condition=~models.Q(visitor=""),
-                name="predictions_one_feedback_per_visitor",
-                violation_error_message="This visitor has given feedback on this prediction already.",
-            )
-        ]
         verbose_name_plural = "feedback"
 
     def __str__(self) -> str:

@@ -30,7 +30,8 @@ same kind, the newest counts.
 - Decisions: the ticked labels are the labels. An approval without ticks means that no label applies. A
   rejection without ticks does not say which label applies, so the text is left out and counted. Automatic
   and undone decisions and those on examples are not used; second reviews are.
-- Feedback and suggested scores: the stated labels are the labels. If toxic is stated to be false, the other
+- Feedback and suggested scores: the newest feedback of an API key or visitor on a comment's prediction
+  replaces the former. The stated labels are the labels. If toxic is stated to be false, the other
   labels are false too; otherwise the model's labels are used for them. “Right” without labels means the
   model's labels. “Wrong” without labels does not say which label applies, so the text is left out and
   counted.
@@ -175,7 +176,8 @@ def label_events(since: datetime | None, *, labeled: bool = False) -> QuerySet[A
     if labeled:
         decisions = decisions.exclude(action=Decision.Action.REJECT, corrected_mask=None)
     feedback = (
-        Feedback.objects.filter(after, prediction__text__isnull=False)
+        Feedback.objects.effective()
+        .filter(after, prediction__text__isnull=False)
         # Suggested scores of unsupported attributes only.
         .exclude(known_mask=0)
         .exclude(prediction__in=Submission.objects.filter(is_example=True).values("pk"))

@@ -13,6 +13,7 @@ import hypothesis
 import pytest
 import requests
 import time_machine
+from axes.models import AccessAttempt
 from django.conf import settings
 from django.contrib.auth.models import Group
 from django.core.cache import cache
@@ -382,6 +383,7 @@ def site_data(item: QueueItem, platform_key: APIKey, person: Callable[..., User]
     CanaryEnd.objects.create(canary=canary, outcome="withdrawn", guardrails=[])
     CanaryFailure.objects.create(version=champion, error="OSError")
     MirrorState.objects.create()
+    AccessAttempt.objects.create(username="v", ip_address="192.0.2.1", failures_since_start=1)
     rule = AlertRule.objects.create(name="Calls fail", metric="error_share", threshold=0.01)
     alert = Alert.objects.create(
         rule=rule, metric=rule.metric, threshold=0.01, value=1, low=1, high=1, window_hours=1

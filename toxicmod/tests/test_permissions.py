@@ -29,6 +29,7 @@ pytestmark = pytest.mark.django_db
 MODELS: dict[str, tuple[str, str, str]] = {
     "auth.group": ("a", "a", "a"),
     "accounts.user": ("a", "a", "a"),
+    "axes.accessattempt": ("a", "", ""),
     "accounts.apikey": ("a", "a", ""),
     "registry.modelversion": ("lea", "", ""),
     "registry.promotion": ("lea", "", ""),

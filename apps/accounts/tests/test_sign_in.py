@@ -1,10 +1,16 @@
 """Limits on sign-in attempts behind a reverse proxy such as nginx."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
+import time_machine
+from axes.models import AccessAttempt
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission
 from django.http import HttpResponse
 from django.test import Client
+from django.utils import timezone
 from pytest_django import Settings
 
 from apps.accounts import limits, sign_in, two_factor
@@ -122,6 +128,33 @@ def test_wrong_codes_count_like_wrong_passwords(ann: User, monkeypatch: pytest.M
     # A sign-in without a code only shows the form for it, which is no failure.
     for _ in range(limit + 1):
         assert attempt(Client(), "ann", PASSWORD, VICTIM).status_code == 200
+
+
+def test_administrator_releases_locked_account(ann: User, settings: Settings) -> None:
+    for number in range(settings.AXES_FAILURE_LIMIT):
+        browser = Client(headers={"User-Agent": f"browser {number % 2}"})  # the sum of both counts
+        attempt(browser, "ann", "wrong", ATTACKER)
+    attempt(Client(), "bob", "wrong", ATTACKER)
+    assert attempt(Client(), "ann", PASSWORD, ATTACKER).status_code == 429
+    path = "/admin/axes/accessattempt/"
+    selected = [str(pk) for pk in AccessAttempt.objects.filter(username="ann").values_list("pk", flat=True)]
+    form = {"action": "release", "_selected_action": selected[:1]}
+
+    admin = Client()
+    admin.force_login(ann, backend="django.contrib.auth.backends.ModelBackend")
+    assert admin.get(path).status_code == admin.post(path, form).status_code == 403
+    ann.user_permissions.add(Permission.objects.get(codename="view_accessattempt"))
+    admin.post(path, form)
+    assert admin.get(path).text.count('alt="True"') == len(selected)
+    assert admin.get(path).text.count('alt="False"') == 1
+    assert attempt(Client(), "ann", PASSWORD, ATTACKER).status_code == 429
+
+    ann.user_permissions.add(Permission.objects.get(codename="delete_accessattempt"))
+    admin.post(path, form)
+    assert attempt(Client(), "ann", PASSWORD, ATTACKER).status_code == 302
+    assert LogEntry.objects.get().user == ann
+    with time_machine.travel(timezone.now() + timedelta(minutes=16)):
+        assert 'alt="True"' not in admin.get(path).text
 
 
 def test_known_device_cookie_is_bound_to_its_name(ann: User) -> None:

@@ -232,6 +232,16 @@ def test_feedback_is_stored(client: Client) -> None:
     assert post(client, "feedback", data).json()["labels"] is None
 
 
+def test_repeated_feedback_gets_the_first_response(client: Client, auth: dict[str, Any]) -> None:
+    for options in ({}, auth):
+        prediction_id = post(client, "predict", {"text": RUDE}, **options).json()["id"]
+        data = {"prediction_id": prediction_id, "is_right": False, "labels": {"insult": True}}
+        first, *repeated = (post(client, "feedback", data, **options) for _ in range(3))
+        assert [first.status_code, *(response.status_code for response in repeated)] == [201] * 3
+        assert [response.json() for response in repeated] == [first.json()] * 2
+        assert Feedback.objects.filter(prediction=prediction_id).count() == 1
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [

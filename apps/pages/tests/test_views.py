@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from copy import deepcopy
 from typing import Any
 from uuid import uuid4
 
@@ -170,7 +171,7 @@ def test_feedback_is_stored_once_per_visitor(client: Client, policy: Policy) -> 
     path = f"/r/{prediction.pk}/feedback"
     form = {"is_right": "0", "labels": ["toxic", "insult"], "remark": "too harsh"}
     assert client.post(path, form)["Location"] == f"/r/{prediction.pk}#feedback"
-    client.post(path, {"is_right": "1"})
+    client.post(path, form)
     feedback = Feedback.objects.get()
     assert feedback.is_right is False
     assert feedback.true_labels == dict.fromkeys(
@@ -185,6 +186,21 @@ def test_feedback_is_stored_once_per_visitor(client: Client, policy: Policy) -> 
     assert Feedback.objects.count() == 3
     assert Feedback.objects.values("visitor").distinct().count() == 3  # nobody can be followed across results
     assert Feedback.objects.latest("pk").true_labels is not None
+    client.post(path, {"is_right": "1"})  # from a tab that still shows the form
+    assert "rated this result as <strong>right</strong>" in client.get(f"/r/{prediction.pk}").content.decode()
+
+
+@pytest.mark.parametrize("store", [{}, {"store": "on"}])
+def test_feedback_of_new_visitor_who_clicks_twice_is_stored_once(
+    client: Client, policy: Policy, store: dict[str, str]
+) -> None:
+    """The browser sends the second request before it has the response to the first."""
+    client.post("/", {"text": RUDE, **store}, follow=True)
+    cookies = deepcopy(client.cookies)
+    for _ in range(2):
+        client.cookies = deepcopy(cookies)
+        client.post(f"/r/{Prediction.objects.get().pk}/feedback", {"is_right": "1"})
+    assert Feedback.objects.count() == 1
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,18 @@
 """Scoring stores predictions; feedback refers to them; both are append-only."""
 
 import hmac
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
 
 import pytest
+from django.db import connection
 from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.classifier.labels import LABELS
 from apps.core.models import AppendOnlyError
-from apps.predictions.actions import FeedbackExistsError, give_feedback, score, text_hash
+from apps.predictions.actions import give_feedback, score, text_hash
 from apps.predictions.models import Feedback, Prediction, PredictionRow, pack_labels, unpack_labels
 from apps.registry import serving
 from apps.registry.models import ModelVersion
@@ -98,10 +102,42 @@ def test_give_feedback_leaves_unstated_labels_unknown() -> None:
 
 
 @pytest.mark.django_db
-def test_give_feedback_rejects_second_of_visitor() -> None:
+@pytest.mark.parametrize("visitor", ["", "v1"])
+def test_give_feedback_stores_repeated_feedback_once(visitor: str) -> None:
     (prediction,) = _score("A fine day")
-    give_feedback(prediction=prediction, is_right=True, visitor="v1")
-    with pytest.raises(FeedbackExistsError):
-        give_feedback(prediction=prediction, is_right=False, visitor="v1")
-    give_feedback(prediction=prediction, is_right=False, visitor="v2")
-    assert Feedback.objects.count() == 2
+    arguments: dict[str, Any] = {"prediction": prediction, "is_right": False, "visitor": visitor}
+    first = give_feedback(**arguments, true_labels=["insult"], remark="mild")
+    for _ in range(2):
+        assert give_feedback(**arguments, true_labels=["insult"], remark="mild") == first
+    changed = [
+        give_feedback(**arguments | change)
+        for change in (
+            {"true_labels": ["insult"]},
+            {"true_labels": ["insult"], "known_labels": ["insult"]},
+            {"true_labels": []},
+            {},
+            {"is_right": True},
+            {"true_labels": ["insult"], "remark": "mild"},  # again the first statement
+        )
+    ]
+    other = give_feedback(prediction=prediction, is_right=True, visitor="v2")
+    assert Feedback.objects.count() == 8
+    assert set(Feedback.objects.effective()) == {changed[-1], other}
+    assert set(Feedback.objects.replaced()) == {first, *changed[:-1]}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_give_feedback_stores_concurrent_repetitions_once(champion: ModelVersion) -> None:
+    (prediction,) = _score("A fine day")
+    barrier = Barrier(4)
+
+    def send() -> int:
+        try:
+            barrier.wait()
+            return give_feedback(prediction=prediction, is_right=True).pk
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        ids = [future.result() for future in [pool.submit(send) for _ in range(4)]]
+    assert {Feedback.objects.get().pk} == set(ids)

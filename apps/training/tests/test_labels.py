@@ -16,7 +16,7 @@ from apps.moderation import actions as moderation
 from apps.moderation.models import Decision, Policy, QueueItem
 from apps.moderation.statistics import Agreement
 from apps.predictions import actions as predictions
-from apps.predictions.models import Feedback, Prediction
+from apps.predictions.models import Feedback, Prediction, unpack_labels
 from apps.registry.models import ModelVersion
 from apps.training import actions, datasets, labels
 from apps.training.exceptions import SourceError, TrainingError
@@ -220,6 +220,14 @@ def test_label_events_since(model: ModelVersion) -> None:
         Feedback.objects.create(prediction=scored(text), is_right=True, created_at=at)
     assert set(built(since=timezone.now() - timedelta(days=3))) == {"insult=0.9 recent"}
     assert len(built()) == 2
+
+
+def test_label_events_newest_feedback_of_a_source_counts(model: ModelVersion) -> None:
+    prediction = scored("insult=0.9 you")
+    predictions.give_feedback(prediction=prediction, is_right=True)
+    for label in ("insult", "threat", "threat"):
+        predictions.give_feedback(prediction=prediction, is_right=False, true_labels=[label])
+    assert [unpack_labels(event["stated_mask"])["threat"] for event in labels.label_events(None)] == [True]
 
 
 def test_build_dataset_same_records_give_same_data_set(model: ModelVersion, dataset: Dataset) -> None:

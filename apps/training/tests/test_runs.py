@@ -165,7 +165,8 @@ def test_retrain_if_due_enough_labels_creates_one_run(
         assert actions.retrain_if_due() is None
         text = f"you are a stupid idiot number {number}"
         (prediction,), _ = predictions.score(texts=[text], source=Prediction.Source.API)
-        predictions.give_feedback(prediction=prediction, is_right=False, true_labels=[])
+        for labels in (["toxic"], [], []):  # counts once: the newest replaces the others
+            predictions.give_feedback(prediction=prediction, is_right=False, true_labels=labels)
     run = actions.retrain_if_due()
     assert run is not None
     assert enqueued == [run.pk]

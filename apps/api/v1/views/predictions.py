@@ -163,7 +163,11 @@ class PredictionView(APIView):
 
 
 class FeedbackView(APIView):
-    """Say whether a prediction was right."""
+    """Say whether a prediction was right.
+
+    The newest feedback on a prediction replaces the former, in training and in statistics. Feedback that
+    repeats the newest is stored once and gets the first response again, so a request can be repeated.
+    """
 
     scope = Scope.FEEDBACK
 

@@ -1,9 +1,0 @@
-"""Errors of predictions and feedback."""
-
-from apps.core.exceptions import ToxicmodError
-
-
-class FeedbackExistsError(ToxicmodError):
-    """The visitor has given feedback on this prediction already."""
-
-    status = 409
