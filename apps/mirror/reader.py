@@ -19,7 +19,7 @@ from apps.mirror.codec import (
     format_time,
     shard_name,
 )
-from apps.mirror.replicated import CHUNK_SIZE, FEEDBACK, PREDICTIONS, ReplicatedModel
+from apps.mirror.replicated import CHUNK_SIZE, PREDICTIONS, ReplicatedModel
 from apps.mirror.table import INDEX, translate_aws_errors
 
 
@@ -92,33 +92,6 @@ def find_predictions(
             items += response["Responses"].get(table, [])
             request = response["UnprocessedKeys"]
     return {row["id"]: row for row in decode_items(PREDICTIONS, items, on_unreadable)}
-
-
-def find_feedback(
-    prediction_id: uuid.UUID, *, on_unreadable: OnUnreadable | None = None
-) -> list[dict[str, Any]]:
-    """Return the feedback on a prediction, as `read` yields it.
-
-    Raises:
-        MirrorError: DynamoDB can't be reached or reports an error.
-        UnreadableRecordError: as in `read`.
-    """
-    with translate_aws_errors():
-        pages = (
-            aws.client("dynamodb")
-            .get_paginator("query")
-            .paginate(
-                TableName=settings.DYNAMODB_TABLE,
-                KeyConditionExpression="prediction = :prediction AND begins_with(#record, :record)",
-                ExpressionAttributeNames={"#record": "record"},
-                ExpressionAttributeValues={
-                    ":prediction": {"S": str(prediction_id)},
-                    ":record": {"S": f"{FEEDBACK.kind}#"},
-                },
-            )
-        )
-        items = [item for page in pages for item in page["Items"]]
-    return list(decode_items(FEEDBACK, items, on_unreadable))
 
 
 def _days(since: datetime, until: datetime) -> Iterator[datetime]:

@@ -153,30 +153,23 @@ class Prediction(LabelScores, AppendOnly):
 
 
 class FeedbackQuerySet(AppendOnlyQuerySet):
-    """Feedback, of which the newest of each source counts."""
+    """Feedback, of which the newest of each source becomes a label."""
 
     def effective(self) -> "FeedbackQuerySet":
-        """Leave out feedback that newer feedback replaces."""
-        return self.filter(~Exists(_newer_feedback()))
-
-    def replaced(self) -> "FeedbackQuerySet":
-        """Return only feedback that newer feedback replaces."""
-        return self.filter(Exists(_newer_feedback()))
-
-
-def _newer_feedback() -> models.QuerySet:
-    return Feedback.objects.filter(
-        prediction=OuterRef("prediction"), visitor=OuterRef("visitor"), pk__gt=OuterRef("pk")
-    )
+        """Leave out feedback that newer feedback of the same source replaces."""
+        newer = Feedback.objects.filter(
+            prediction=OuterRef("prediction"), visitor=OuterRef("visitor"), pk__gt=OuterRef("pk")
+        )
+        return self.filter(~Exists(newer))
 
 
 class Feedback(AppendOnly):
     """Feedback on a prediction, which may become a training label.
 
     Prediction and visitor name the source: feedback without a visitor comes from the API key of the
-    prediction. The newest feedback of a source replaces its former feedback, see `effective`. Anonymous
-    clients of the API have no identity, so those that know a prediction's ID are one source: mostly there is
-    only one, which requested it, and several can't outweigh others by repetition.
+    prediction. Feedback that repeats the newest of its source is not stored again. Anonymous clients of the
+    API have no identity, so those that know a prediction's ID are one source: mostly there is only one, which
+    requested it.
     """
 
     prediction = models.ForeignKey(Prediction, on_delete=models.PROTECT)

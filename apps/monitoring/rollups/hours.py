@@ -38,7 +38,6 @@ def hours_to_count(
     - hours since the last run;
     - hours for which a prediction was stored since then;
     - hours with a decision that was undone since then;
-    - hours with feedback that was replaced since then;
     - hours with a comment that was sent to moderation since then;
     - incomplete hours whose retry is due;
     - every six hours: hours of the last week whose number of predictions differs from the rollup.
@@ -55,7 +54,6 @@ def hours_to_count(
         hours |= {start_of_hour(hour) for hour in origin.hours_stored_since(changed)}
         reversals = Decision.objects.filter(created_at__gte=changed, reverses__isnull=False)
         hours |= {start_of_hour(at) for at in reversals.values_list("reverses__created_at", flat=True)}
-        hours |= {start_of_hour(at) for at in origin.times_of_replaced_feedback(changed)}
         hours |= _hours_moderated_later(changed)
         retries = IncompleteHour.objects.filter(origin=origin.name, retry_at__lte=now)
         hours |= set(retries.values_list("hour", flat=True))

@@ -4,7 +4,6 @@ import uuid
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from operator import itemgetter
 from typing import Any, Protocol
 
 from django.conf import settings
@@ -58,13 +57,7 @@ class Origin(Protocol):
         """Yield a sample of the hour that `predictions` has read: version, source, community, mask, text."""
 
     def feedback(self, hour: datetime) -> Iterator[FeedbackRow]:
-        """Yield an hour's feedback: is right, true mask, known mask, PREDICTION_COLUMNS of its prediction.
-
-        Feedback that newer feedback of the same source replaces is left out, see `Feedback`.
-        """
-
-    def times_of_replaced_feedback(self, since: datetime) -> Iterator[datetime]:
-        """Yield the times of the feedback that was replaced since then."""
+        """Yield an hour's feedback: is right, true mask, known mask, PREDICTION_COLUMNS of its prediction."""
 
 
 class Database:
@@ -108,16 +101,9 @@ class Database:
             yield from rows.values_list(*columns)[:TEXTS_PER_SLICE]
 
     def feedback(self, hour: datetime) -> Iterator[FeedbackRow]:
-        rows = (
-            Feedback.objects.effective().filter(created_at__gte=hour, created_at__lt=hour + HOUR).order_by()
-        )
+        rows = Feedback.objects.filter(created_at__gte=hour, created_at__lt=hour + HOUR).order_by()
         columns = (*_FEEDBACK_COLUMNS, *(f"prediction__{name}" for name in PREDICTION_COLUMNS))
         return rows.values_list(*columns).iterator(_CHUNK)
-
-    def times_of_replaced_feedback(self, since: datetime) -> Iterator[datetime]:
-        recent = Feedback.objects.filter(created_at__gte=since).order_by()
-        rows = Feedback.objects.replaced().filter(prediction__in=recent.values("prediction")).order_by()
-        return rows.values_list("created_at", flat=True).iterator(_CHUNK)
 
 
 class Mirror:
@@ -165,35 +151,12 @@ class Mirror:
         for batch in batches(rows, 100):
             ids = {row["prediction_id"] for row in batch}
             predictions = reader.find_predictions(ids, on_unreadable=self._count_unreadable)
-            replaced = {row["id"] for row in _replaced_feedback(ids)}
             for row in batch:
-                prediction = predictions.get(row["prediction_id"])
-                if prediction and row["id"] not in replaced:
+                if prediction := predictions.get(row["prediction_id"]):
                     yield (
                         *(row[name] for name in _FEEDBACK_COLUMNS),
                         *(prediction[name] for name in columns),
                     )
-
-    def times_of_replaced_feedback(self, since: datetime) -> Iterator[datetime]:
-        rows = reader.read(since - MAX_MIRROR_LAG, timezone.now(), replicated=FEEDBACK, on_unreadable=_ignore)
-        return (row["created_at"] for row in _replaced_feedback({row["prediction_id"] for row in rows}))
-
-
-def _ignore(error: UnreadableRecordError) -> None:
-    """Leave out a record, which `Mirror.feedback` reports."""
-
-
-def _replaced_feedback(prediction_ids: Iterable[uuid.UUID]) -> Iterator[dict[str, Any]]:
-    """Yield the records of the predictions that `Feedback.objects.replaced` would return."""
-    for prediction_id in prediction_ids:
-        newest_first = sorted(
-            reader.find_feedback(prediction_id, on_unreadable=_ignore), key=itemgetter("id"), reverse=True
-        )
-        visitors: set[str] = set()
-        for row in newest_first:
-            if row["visitor"] in visitors:
-                yield row
-            visitors.add(row["visitor"])
 
 
 def batches(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:

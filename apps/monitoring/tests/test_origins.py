@@ -3,7 +3,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-import time_machine
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
@@ -53,8 +52,7 @@ def _traffic(version: ModelVersion, hour: datetime) -> list[Prediction]:
         for number in range(100)
     ]
     give_feedback(prediction=predictions[3], is_right=True)
-    for labels in (["threat"], ["insult"], ["insult"]):  # counts once: the newest replaces the others
-        give_feedback(prediction=predictions[4], is_right=False, true_labels=labels, known_labels=labels)
+    give_feedback(prediction=predictions[4], is_right=False, true_labels=["insult"], known_labels=["insult"])
     return predictions
 
 
@@ -85,35 +83,6 @@ def test_roll_up_from_database_and_mirror_is_equal(
     assert sum(row.requests for row in overall) == 100
     assert sum(row.sampled for row in overall) == 85
     assert sum(row.feedback_right for row in overall) == sum(row.feedback_wrong for row in overall) == 1
-
-
-@pytest.mark.parametrize("origin", [origins.Database, origins.Mirror])
-def test_roll_up_recounts_hour_of_replaced_feedback(
-    table: Any, champion: ModelVersion, hour: datetime, origin: type[origins.Database | origins.Mirror]
-) -> None:
-    old = hour - 10 * HOUR
-
-    def feedback_counts() -> dict[datetime, tuple[int, int]]:
-        while flush():
-            pass
-        actions.roll_up(origin=origin())
-        rows = HourlyRollup.objects.overall()
-        return {
-            row.hour: (row.feedback_right, row.feedback_wrong)
-            for row in rows
-            if row.feedback_right or row.feedback_wrong
-        }
-
-    prediction, other = create_prediction(champion, old), create_prediction(champion, old)
-    with time_machine.travel(old):
-        for visitor in ("v1", "v2"):
-            give_feedback(prediction=prediction, is_right=True, visitor=visitor)
-        give_feedback(prediction=other, is_right=True)
-    assert feedback_counts() == {old: (3, 0)}
-    give_feedback(prediction=prediction, is_right=False, visitor="v1")
-    now = hours.start_of_hour(timezone.now())
-    for _ in range(2):
-        assert feedback_counts() == {old: (2, 0), now: (0, 1)}
 
 
 @pytest.mark.slow

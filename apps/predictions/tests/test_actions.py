@@ -123,7 +123,6 @@ def test_give_feedback_stores_repeated_feedback_once(visitor: str) -> None:
     other = give_feedback(prediction=prediction, is_right=True, visitor="v2")
     assert Feedback.objects.count() == 8
     assert set(Feedback.objects.effective()) == {changed[-1], other}
-    assert set(Feedback.objects.replaced()) == {first, *changed[:-1]}
 
 
 @pytest.mark.django_db(transaction=True)

@@ -165,8 +165,8 @@ class PredictionView(APIView):
 class FeedbackView(APIView):
     """Say whether a prediction was right.
 
-    The newest feedback on a prediction replaces the former, in training and in statistics. Feedback that
-    repeats the newest is stored once and gets the first response again, so a request can be repeated.
+    Feedback that repeats the newest on a prediction is stored once and gets the first response again, so a
+    request can be repeated. Other feedback replaces the former in training data; statistics count both.
     """
 
     scope = Scope.FEEDBACK
