@@ -188,6 +188,10 @@ class Application:
             body = await read_body(scope, receive)
             if body is None:
                 return
+            # The server has not asked `rejection` about a request that was pipelined.
+            if scope.get("toxicmod.is_pipelined") and self.rejection(scope["raw_path"], scope["headers"]):
+                await _send_response(send, error_response(source, 503, OVERLOADED, RETRY_SECONDS))
+                return
             scope = _normalize(scope, body)
             if request := batching.prepare(scope, body):
                 weight = len(body) + COMMA_WEIGHT * body.count(b",")

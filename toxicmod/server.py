@@ -7,8 +7,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn_worker import UvicornWorker
 
 CHECK_SECONDS, MIN_BYTES = 10.0, 64 * 1024
-MAX_HEAD_BYTES = 64 * 1024
-MAX_CONNECTIONS = 16_384  # of a process
+MAX_HEAD_BYTES, MAX_CONNECTIONS = 64 * 1024, 16_384  # connections of a process
 LINGER_SECONDS = 2.0
 
 
@@ -25,7 +24,6 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = self._unsent = 0
         self._received = MIN_BYTES  # bytes since the last check; a new request passes the first check
         self._is_shut_down = self._is_rejected = False
-        self._application: Any = self.app
         self._timer = self.loop.call_later(CHECK_SECONDS, self._check)
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
@@ -56,12 +54,13 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
-        # A pipelined request is never rejected, because its rejection would arrive before earlier responses.
-        # It waits for these, so that the application has at most one request of each connection.
+        # The rejection of a pipelined request would arrive before earlier responses, so the application
+        # rejects it when its turn comes. The application has at most one request of each connection.
         is_pipelined = self.cycle is not None and not self.cycle.response_complete
-        rejection = None if is_pipelined else self._application.rejection(self.url, self.headers)
+        rejection = None if is_pipelined else self.app.rejection(self.url, self.headers)
         self._is_rejected = rejection is not None
         if rejection is None:
+            self.scope["toxicmod.is_pipelined"] = is_pipelined  # type: ignore[typeddict-unknown-key]
             super().on_headers_complete()
             self.cycle.keep_alive &= not self._is_shut_down
             self._unsent = 0  # what is unsent at the next check may belong to a new response

@@ -31,6 +31,7 @@ from apps.api.perspective.rendering import CONTENT_TYPE
 from apps.monitoring import request_metrics
 from toxicmod import asgi
 from toxicmod.asgi import Application, DjangoThreads
+from toxicmod.batcher import Admission
 from toxicmod.testing.site import ROOT, manage, site
 
 ANALYZE, PREDICT, PROBA = "/v1alpha1/comments:analyze", "/api/v1/predict", "/api/v1/predict_proba"
@@ -267,6 +268,33 @@ def test_failed_batch_gets_500_in_format_of_its_api_and_is_counted() -> None:
     assert (b"Content-Type", b"application/problem+json") in start["headers"]
     assert json.loads(body["body"])["status"] == 500
     assert count.call_args.args[:2] == ("api", 500)
+
+
+@pytest.mark.parametrize("path", [PREDICT, "/"])
+def test_pipelined_request_is_rejected_while_its_queue_is_full(path: str) -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"{}"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "headers": [],
+        "toxicmod.is_pipelined": True,
+    }
+    with (
+        patch.object(Admission, "accepts", return_value=False),
+        patch.object(request_metrics, "count") as count,
+    ):
+        asyncio.run(Application()(scope | {"toxicmod.is_pipelined": True}, receive, send))
+    assert sent[0]["status"] == 503
+    assert (b"Retry-After", b"1") in sent[0]["headers"]
+    assert [call.args[1] for call in count.call_args_list] == [503]
 
 
 def test_django_threads_forget_request_that_was_cancelled_in_the_queue() -> None:

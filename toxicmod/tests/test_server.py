@@ -19,9 +19,9 @@ DELAY = 0.3  # seconds
 
 
 class Application:
-    """Rejects requests for `/no`; returns the body of others, for `/slow` after a delay.
+    """Rejects requests for `/no`, pipelined ones later; returns the body of others.
 
-    The end of a response to `/ends-late` follows its body after a delay.
+    The response to `/slow` comes after a delay; the end of a response to `/ends-late` comes after a delay.
     """
 
     def rejection(self, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
@@ -34,6 +34,9 @@ class Application:
         send: Callable[[dict[str, Any]], Awaitable[None]],
     ) -> None:
         body = (await receive())["body"]
+        if scope["path"] == "/no":
+            assert scope["toxicmod.is_pipelined"]
+            body = b"rejected later"
         if scope["path"] == "/slow":
             await asyncio.sleep(DELAY)
         length = (b"content-length", b"%d" % len(body))
@@ -113,15 +116,15 @@ def test_rejection_comes_before_the_body(port: int) -> None:
     )
 
 
-def test_pipelined_request_is_not_rejected(port: int) -> None:
+def test_application_rejects_pipelined_request_when_its_turn_comes(port: int) -> None:
     requests = request("/slow", b"first") + request("/no", b"second") + request("/", b"third")
-    assert exchange(port, requests, bodies=3) == ([b"first", b"second", b"third"], False)
+    assert exchange(port, requests, bodies=3) == ([b"first", b"rejected later", b"third"], False)
 
 
 def test_request_is_answered_although_the_last_response_has_not_ended_in_the_application(port: int) -> None:
     """The application ends some responses after the client has received their bodies."""
     parts = request("/ends-late", b"first"), request("/no", b"second"), request("/", b"third")
-    assert exchange(port, *parts, bodies=3) == ([b"first", b"second", b"third"], False)
+    assert exchange(port, *parts, bodies=3) == ([b"first", b"rejected later", b"third"], False)
 
 
 def test_rejection_closes_a_connection_that_the_client_does_not_keep(port: int) -> None:
