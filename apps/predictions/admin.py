@@ -45,7 +45,15 @@ class FeedbackAdmin(CommunityAdmin):
 
     community_field = "prediction__community"
     list_select_related = ("prediction",)
-    list_display = ("created_at", "prediction", "is_right", "true_labels", "remark")
+    list_display = ("created_at", "prediction", "is_right", "stated_labels", "remark")
     list_filter = ("is_right",)
     list_per_page = 50
     paginator = LargeTablePaginator
+
+    @admin.display(description="true labels")
+    def stated_labels(self, feedback: Feedback) -> str | None:
+        """Return the labels that apply, or None (shown as a dash) if the feedback states no labels."""
+        labels = feedback.true_labels
+        if labels is None:
+            return None
+        return ", ".join(label for label in labels if labels[label]) or f"none of {', '.join(labels)}"

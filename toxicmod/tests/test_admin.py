@@ -86,6 +86,18 @@ def test_admin_lists_open(administrator: Client, records: object, model: type[Mo
     assert administrator.get(_url(model, "changelist")).status_code == 200
 
 
+def test_feedback_names_its_labels(administrator: Client, records: dict[type[Model], Model]) -> None:
+    prediction = records[Prediction]
+    assert isinstance(prediction, Prediction)
+    for labels in ([], ["threat", "insult"]):
+        give_feedback(
+            prediction=prediction, is_right=False, true_labels=labels, known_labels=["threat", "insult"]
+        )
+    html = administrator.get(_url(Feedback, "changelist")).content.decode()
+    cells = re.findall(r'<td class="field-stated_labels">(.*?)</td>', html)
+    assert cells == ["threat, insult", "none of threat, insult", "-"]
+
+
 BAD_LOOKUPS = (
     "submission__community=x",
     "nonsense=1",

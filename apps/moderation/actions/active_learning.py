@@ -36,19 +36,14 @@ def queue_for_labeling_if_due() -> list[QueueItem]:
     Raises:
         NoModelError, ModerationError: as in `queue_for_labeling`.
     """
-    with transaction.atomic():
-        _acquire_draw_lock()
-        last = _last_draw()
-        count = (
-            settings.LABELS_PER_DAY
-            - QueueItem.objects.open().filter(kind=QueueItem.Kind.ACTIVE_LEARNING).count()
-        )
-        if count <= 0 or (last is not None and last > timezone.now() - DAY):
-            return []
-        return queue_for_labeling(count=count)
+    last = _last_draw()
+    open_items = QueueItem.objects.open().filter(kind=QueueItem.Kind.ACTIVE_LEARNING)
+    count = settings.LABELS_PER_DAY - open_items.count()
+    if count <= 0 or (last is not None and last > timezone.now() - DAY):
+        return []
+    return queue_for_labeling(count=count)
 
 
-@transaction.atomic
 def queue_for_labeling(*, count: int) -> list[QueueItem]:
     """Queue the comments that active learning selects; see `apps.classifier.selection.select`.
 
@@ -58,8 +53,11 @@ def queue_for_labeling(*, count: int) -> list[QueueItem]:
     that the policy has sampled from the same comments, is the probability of being sampled in either of the
     two ways, so estimates from audits are unbiased.
 
+    The comments are scored before the transaction begins, because with SQLite nobody else could write
+    meanwhile. Those that were queued, rejected or edited since then are left out.
+
     Returns:
-        The items, at most `count`.
+        The items, at most `count`. None if another draw has ended meanwhile.
 
     Raises:
         NoModelError: no model is being served.
@@ -67,9 +65,11 @@ def queue_for_labeling(*, count: int) -> list[QueueItem]:
     """
     if count < 1:
         raise ModerationError("Choose at least one comment.")
-    _acquire_draw_lock()
-    now = timezone.now()
-    since = max(now - TRAFFIC, _last_draw() or now - TRAFFIC)
+    default_policy = Policy.objects.filter(status=Policy.Status.ACTIVE, community="")
+    if not default_policy.exists():
+        raise ModerationError("No policy is active: run `manage.py install_default_policy`.")
+    now, last = timezone.now(), _last_draw()
+    since = max(now - TRAFFIC, last or now - TRAFFIC)
     rows = list(_candidates(since)[:CANDIDATES])
     if len(rows) == CANDIDATES:
         since = rows[-1][1]
@@ -77,24 +77,19 @@ def queue_for_labeling(*, count: int) -> list[QueueItem]:
         return []
     selections = _select([text or "" for _, _, text in rows], count)
     probabilities = [selection.probability for selection in selections if selection.reason == Reason.RANDOM]
-    if probabilities:
-        QueueItem.objects.filter(
-            kind=QueueItem.Kind.AUDIT,
-            submission__outcome=Submission.Outcome.APPROVE,
-            submission__prediction__created_at__gte=since,
-        ).update(sampling_chance=F("sampling_chance") + (1 - F("sampling_chance")) * probabilities[0])
-    return _enqueue({rows[selection.row][0]: selection for selection in selections})
-
-
-def _acquire_draw_lock() -> None:
-    """Lock the default policy, so that one draw runs at a time.
-
-    Raises:
-        ModerationError: no policy is active.
-    """
-    active = Policy.objects.filter(status=Policy.Status.ACTIVE, community="")
-    if not active.select_for_update(no_key=True).values_list("pk"):
-        raise ModerationError("No policy is active: run `manage.py install_default_policy`.")
+    selected = {rows[selection.row][0]: selection for selection in selections}
+    with transaction.atomic():
+        default_policy.select_for_update(no_key=True).get()  # one draw ends at a time
+        if _last_draw() != last:
+            return []
+        if probabilities:
+            QueueItem.objects.filter(
+                kind=QueueItem.Kind.AUDIT,
+                submission__outcome=Submission.Outcome.APPROVE,
+                submission__prediction__created_at__gte=since,
+            ).update(sampling_chance=F("sampling_chance") + (1 - F("sampling_chance")) * probabilities[0])
+        still_candidates = _candidates(now - TRAFFIC).filter(pk__in=selected).values_list("pk", flat=True)
+        return _enqueue({pk: selected[pk] for pk in still_candidates})
 
 
 def _last_draw() -> datetime | None:

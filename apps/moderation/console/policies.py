@@ -11,6 +11,7 @@ from django.template.loader import render_to_string
 
 from apps.accounts.models import User
 from apps.accounts.permissions import get_user, require
+from apps.core.exceptions import PermissionDeniedError
 from apps.moderation import actions
 from apps.moderation.console.forms import PolicyForm, RuleForm, RuleFormSet, describe_error
 from apps.moderation.console.views import console_view, is_fetch, render_page
@@ -32,11 +33,17 @@ def policies(request: HttpRequest) -> HttpResponse:
     error = ""
     if request.method == "POST":
         if 0 < len(community) <= 100:
-            draft = actions.draft_policy(
-                user=user, community=community, based_on=Policy.objects.active_for(community)
-            )
-            return redirect("admin:moderation_policy", draft.pk)
-        error = "Enter the community as the platform names it, in at most 100 characters."
+            try:
+                draft = actions.draft_policy(
+                    user=user, community=community, based_on=Policy.objects.active_for(community)
+                )
+                return redirect("admin:moderation_policy", draft.pk)
+            except PermissionDeniedError as denied:
+                if not user.has_perm("moderation.manage_policy"):
+                    raise
+                error = str(denied)
+        else:
+            error = "Enter the community as the platform names it, in at most 100 characters."
     versions = visible(user, Policy.objects.select_related("created_by", "activated_by"))
     context = {
         "title": "Policies",

@@ -8,7 +8,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import IntegrityError
+from django.db import IntegrityError, connection
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -16,7 +16,10 @@ from pytest_django import DjangoAssertNumQueries, Settings
 
 from apps.accounts.models import User
 from apps.classifier.normalise import normalise
+from apps.classifier.selection import Selection
 from apps.moderation import actions, tasks, triage
+from apps.moderation.actions import active_learning
+from apps.moderation.actions.queue import enqueue_item
 from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import Decision, Policy, Queue, QueueItem
 from apps.moderation.simulator import simulate
@@ -61,6 +64,39 @@ def test_queue_for_labeling_selects_least_certain_unseen_comments(
     only_scored = by_text["obscene=0.52 close to the threshold"]
     assert (only_scored.outcome, only_scored.reasons, only_scored.callback_url) == ("not_moderated", [], "")
     assert not only_scored.decisions.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_comments_are_scored_outside_the_transaction_and_checked_again_in_it(
+    model: ModelVersion, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With SQLite, a transaction that lasts as long as the scoring would block all other writers."""
+    select = active_learning._select
+    submission = actions.moderate(text="toxic=0.4 queued meanwhile").submission
+    score("obscene=0.52 left alone")
+
+    def select_slowly(texts: Sequence[str], count: int) -> list[Selection]:
+        assert not connection.in_atomic_block
+        enqueue_item(submission=submission, policy=policy, kind=QueueItem.Kind.AUDIT, label="toxic")
+        return select(texts, count)
+
+    monkeypatch.setattr(active_learning, "_select", select_slowly)
+    assert texts(actions.queue_for_labeling(count=2)) == ["obscene=0.52 left alone"]
+
+
+def test_queue_for_labeling_queues_nothing_after_a_concurrent_draw(
+    model: ModelVersion, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    select = active_learning._select
+    score("obscene=0.52 one comment", "threat=0.3 quite another remark")
+
+    def draw_meanwhile(texts: Sequence[str], count: int) -> list[Selection]:
+        monkeypatch.setattr(active_learning, "_select", select)
+        assert len(actions.queue_for_labeling(count=1)) == 1
+        return select(texts, count)
+
+    monkeypatch.setattr(active_learning, "_select", draw_meanwhile)
+    assert actions.queue_for_labeling(count=2) == []
 
 
 def test_queue_for_labeling_again_selects_newer_comments(model: ModelVersion, policy: Policy) -> None:

@@ -1,17 +1,19 @@
 """Tests of `console.policies`."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.test import Client
 
+from apps.accounts.models import User
 from apps.moderation import actions
 from apps.moderation.models import (
     Policy,
     QueueItem,
 )
-from toxicmod.testing.console import FETCH, console_url
-from toxicmod.testing.factories import create_queue_item
+from toxicmod.testing.console import FETCH, console_url, staff_client
+from toxicmod.testing.factories import create_queue_item, restrict_to_communities
 
 
 def rules_form(policy: Policy, **changes: Any) -> dict[str, Any]:
@@ -182,3 +184,13 @@ def test_policies_show_a_wrong_community_again(policy: Policy, lead_client: Clie
     assert response.status_code == 422
     assert 'role="alert">Enter the community as the platform names it' in response.text
     assert f'value="{"g" * 101}"' in response.text
+
+
+def test_policies_show_a_community_without_access_again(policy: Policy, person: Callable[..., User]) -> None:
+    lead = person("leo", "lead")
+    restrict_to_communities(lead, "gaming")
+    response = staff_client(lead).post(console_url("policies"), {"community": "gamign"})
+    assert response.status_code == 422
+    html = response.content.decode()
+    assert 'value="gamign"' in html
+    assert "You do not have access to this community." in html

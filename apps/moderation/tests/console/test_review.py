@@ -376,6 +376,19 @@ def test_decide_undo_and_decide_again(item: QueueItem, ann: User, moderator_clie
     assert item.status == "approved"
 
 
+def test_history_offers_undo_to_the_moderator_who_decided_and_to_leads(
+    item: QueueItem, ann: User, person: Callable[..., User], lead_client: Client, moderator_client: Client
+) -> None:
+    undo = console_url("undo", decide_item(item, ann).decision.pk)
+    other_client = Client()
+    other_client.force_login(person("bob", "moderator"))
+    shows = [
+        undo in client.get(console_url("item", item.pk)).content.decode()
+        for client in (moderator_client, lead_client, other_client)
+    ]
+    assert shows == [True, True, False]
+
+
 def test_decide_stores_only_ticked_labels(model: Any, policy: Policy, moderator_client: Client) -> None:
     items = [create_queue_item(f"insult=0.7 number {number} {'x' * number}") for number in range(5)]
     forms = [{}, {"labels": ["insult"]}, {"labels": ["insult", "threat"]}, {}, {"labels": ["obscene"]}]
