@@ -64,9 +64,9 @@ class UserAdmin(auth_admin.UserAdmin):
 class AccessAttemptAdmin(ReadOnlyAdmin):
     """Failed sign-ins of each name, address and browser since the last success; a lock is of both former."""
 
-    list_display = ("username", "ip_address", "failures_since_start", "attempt_time", "is_locked")
+    list_display = ("username", "ip_address", "failures_since_start", "attempt_time", "state")
     search_fields = ("username", "ip_address")
-    fields = ("username", "ip_address", "user_agent", "failures_since_start", "attempt_time", "is_locked")
+    fields = ("username", "ip_address", "user_agent", "failures_since_start", "attempt_time", "state")
     actions = ("release",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[AccessAttempt]:
@@ -78,9 +78,9 @@ class AccessAttemptAdmin(ReadOnlyAdmin):
         counts = attempts.order_by().values("username").annotate(total=Sum("failures_since_start"))
         return super().get_queryset(request).annotate(failures=Subquery(counts.values("total")))
 
-    @admin.display(boolean=True, description="locked now")
-    def is_locked(self, attempt: Any) -> bool:
-        return (attempt.failures or 0) >= settings.AXES_FAILURE_LIMIT
+    @admin.display
+    def state(self, attempt: Any) -> str:
+        return "locked" if (attempt.failures or 0) >= settings.AXES_FAILURE_LIMIT else "not locked"
 
     def has_release_permission(self, request: HttpRequest) -> bool:
         return get_user(request).has_perm("axes.delete_accessattempt")

@@ -374,6 +374,6 @@ class UserAdmin(accounts_admin.UserAdmin):
             obj.is_staff = True
             self.log_change(request, obj, "Set staff status, because the user was given a role.")
             messages.info(
-                request, f"{obj} has a role now and was given staff status, which allows signing in."
+                request, f"The user {obj} has a role now and was given staff status, which allows signing in."
             )
         super().save_model(request, obj, form, change)
