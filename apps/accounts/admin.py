@@ -65,7 +65,7 @@ class AccessAttemptAdmin(ReadOnlyAdmin):
     """Failed sign-ins of each name, address and browser since the last success; a lock is of both former."""
 
     list_display = ("username", "ip_address", "failures_since_start", "attempt_time", "state")
-    search_fields = ("username", "ip_address")
+    search_fields = ("username",)
     fields = ("username", "ip_address", "user_agent", "failures_since_start", "attempt_time", "state")
     actions = ("release",)
 
@@ -77,6 +77,10 @@ class AccessAttemptAdmin(ReadOnlyAdmin):
         )
         counts = attempts.order_by().values("username").annotate(total=Sum("failures_since_start"))
         return super().get_queryset(request).annotate(failures=Subquery(counts.values("total")))
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """Reject filters by address in a URL: what is no address is an error with PostgreSQL."""
+        return not lookup.startswith("ip_address") and super().lookup_allowed(lookup, value, request)
 
     @admin.display
     def state(self, attempt: Any) -> str:

@@ -80,6 +80,7 @@ GLOBAL = {
     "auth.group",
     "accounts.user",
     "accounts.apikey",
+    "axes.accessattempt",
     "registry.modelversion",
     "registry.promotion",
     "registry.canary",
