@@ -90,7 +90,7 @@ class Command(BaseCommand):
         metrics = run / "metrics"
         shutil.rmtree(metrics, ignore_errors=True)
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
-        # A second web process takes 180 MB in use.
+        # A second web process would need more memory.
         os.environ.setdefault("WEB_CONCURRENCY", "1")
         # glibc keeps freed memory for each thread. With these settings it returns most of it.
         os.environ.setdefault("MALLOC_ARENA_MAX", "2")
