@@ -34,7 +34,7 @@ test: .venv/dev .venv/static
 # Everything that one machine without a cloud can check.
 test-all: test test-sqlite test-long test-week test-cloud
 
-# The tests of `make test` that depend on the database, on the default one.
+# The tests that `make test` runs on PostgreSQL, on SQLite, which is the default.
 test-sqlite: .venv/dev .venv/static
 	$(BIN)/pytest -n 2 --dist loadfile -m "database and not $(LONG)"
 

@@ -7,7 +7,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn_worker import UvicornWorker
 
 CHECK_SECONDS, MIN_BYTES = 10.0, 64 * 1024
-MAX_HEAD_BYTES, MAX_CONNECTIONS = 64 * 1024, 16_384  # connections of a process
+MAX_HEAD_BYTES, MAX_CONNECTIONS = 64 * 1024, 16_384  # the connections of one process
 LINGER_SECONDS = 2.0
 
 

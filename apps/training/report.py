@@ -139,7 +139,7 @@ def build_card(
         sha256=dataset.sha256,
         rows=dataset.rows,
         counts=counts,
-        licence=dataset.licence or "not stated when the data was imported",
+        licence=(dataset.licence or "not stated when the data was imported").rstrip("."),
         rate=rate,
         training_rows=training_rows,
         held_out_rows=held_out_rows,

@@ -101,7 +101,7 @@ def calls(keys: list[str]) -> Iterator[tuple[str, dict[str, str], bytes]]:
         yield PREDICT, json_type | {"Authorization": f"Api-Key {few}"}, b'{"text": "Good day"}'
 
 
-def test_fast_path_and_django_give_equal_responses(served: ServedSite) -> None:
+def test_fast_path_and_django_give_equal_response_messages(served: ServedSite) -> None:
     url, _, keys = served
     session = requests.Session()
 
@@ -239,7 +239,8 @@ def test_mixed_requests_get_responses_and_are_stored_once(served: ServedSite) ->
     assert len(stored) == len(mixed_load.stored), "a comment was stored whose client got no 200"
 
 
-def test_failed_batch_gets_500_in_format_of_its_api_and_is_counted() -> None:
+def _response_messages(scope: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the messages that a new application sends for a request."""
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
@@ -248,6 +249,11 @@ def test_failed_batch_gets_500_in_format_of_its_api_and_is_counted() -> None:
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
+    asyncio.run(Application()(scope, receive, send))
+    return sent
+
+
+def test_failed_batch_gets_500_in_format_of_its_api_and_is_counted() -> None:
     scope = {
         "type": "http",
         "method": "POST",
@@ -262,8 +268,7 @@ def test_failed_batch_gets_500_in_format_of_its_api_and_is_counted() -> None:
         patch.object(batching, "handle_batch", side_effect=RuntimeError("a bug")),
         patch.object(request_metrics, "count") as count,
     ):
-        asyncio.run(Application()(scope, receive, send))
-    start, body = sent
+        start, body = _response_messages(scope)
     assert start["status"] == 500
     assert (b"Content-Type", b"application/problem+json") in start["headers"]
     assert json.loads(body["body"])["status"] == 500
@@ -272,14 +277,6 @@ def test_failed_batch_gets_500_in_format_of_its_api_and_is_counted() -> None:
 
 @pytest.mark.parametrize("path", [PREDICT, "/"])
 def test_pipelined_request_is_rejected_while_its_queue_is_full(path: str) -> None:
-    sent: list[dict[str, Any]] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"{}"}
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
     scope = {
         "type": "http",
         "path": path,
@@ -291,9 +288,9 @@ def test_pipelined_request_is_rejected_while_its_queue_is_full(path: str) -> Non
         patch.object(Admission, "accepts", return_value=False),
         patch.object(request_metrics, "count") as count,
     ):
-        asyncio.run(Application()(scope | {"toxicmod.is_pipelined": True}, receive, send))
-    assert sent[0]["status"] == 503
-    assert (b"Retry-After", b"1") in sent[0]["headers"]
+        start, _ = _response_messages(scope)
+    assert start["status"] == 503
+    assert (b"Retry-After", b"1") in start["headers"]
     assert [call.args[1] for call in count.call_args_list] == [503]
 
 

@@ -237,7 +237,7 @@ def test_web_server_that_ended_starts_again_and_counts_all_requests(tmp_path: Pa
     served = ServeProcess(tmp_path, port, API_KEY="chosen-key", METRICS_TOKEN="chosen-token")
 
     def main_web_process() -> psutil.Process:
-        """Return the process that listens and has a child that listens too."""
+        """Return the process that listens and has children: the main process of gunicorn."""
         (process,) = (
             process
             for process in psutil.Process(served.process.pid).children(recursive=True)

@@ -57,7 +57,7 @@ def queue_for_labeling(*, count: int) -> list[QueueItem]:
     meanwhile. Those that were queued, rejected or edited since then are left out.
 
     Returns:
-        The items, at most `count`. None if another draw has ended meanwhile.
+        The items, at most `count`; no items if another draw has ended meanwhile.
 
     Raises:
         NoModelError: no model is being served.
@@ -70,7 +70,7 @@ def queue_for_labeling(*, count: int) -> list[QueueItem]:
         raise ModerationError("No policy is active: run `manage.py install_default_policy`.")
     now, last = timezone.now(), _last_draw()
     since = max(now - TRAFFIC, last or now - TRAFFIC)
-    rows = list(_candidates(since)[:CANDIDATES])
+    rows = list(_candidates(since).filter(created_at__lte=now)[:CANDIDATES])
     if len(rows) == CANDIDATES:
         since = rows[-1][1]
     if not rows:
@@ -86,7 +86,7 @@ def queue_for_labeling(*, count: int) -> list[QueueItem]:
             QueueItem.objects.filter(
                 kind=QueueItem.Kind.AUDIT,
                 submission__outcome=Submission.Outcome.APPROVE,
-                submission__prediction__created_at__gte=since,
+                submission__prediction__created_at__range=(since, now),
             ).update(sampling_chance=F("sampling_chance") + (1 - F("sampling_chance")) * probabilities[0])
         still_candidates = _candidates(now - TRAFFIC).filter(pk__in=selected).values_list("pk", flat=True)
         return _enqueue({pk: selected[pk] for pk in still_candidates})

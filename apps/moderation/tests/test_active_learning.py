@@ -84,6 +84,30 @@ def test_comments_are_scored_outside_the_transaction_and_checked_again_in_it(
     assert texts(actions.queue_for_labeling(count=2)) == ["obscene=0.52 left alone"]
 
 
+def test_audit_of_a_comment_that_arrives_while_others_are_scored_keeps_its_chance(
+    model: ModelVersion, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The comment was no candidate, so this draw could not have sampled it."""
+    select = active_learning._select
+    score(*(f"toxic=0.{number} number {number} of several" for number in range(1, 9)))
+    late: list[QueueItem] = []
+
+    def select_slowly(texts: Sequence[str], count: int) -> list[Selection]:
+        submission = actions.moderate(text="toxic=0.01 a kind remark").submission
+        late.append(
+            enqueue_item(
+                submission=submission, policy=policy, kind=QueueItem.Kind.AUDIT, label="toxic", chance=0.25
+            )
+        )
+        return select(texts, count)
+
+    monkeypatch.setattr(active_learning, "_select", select_slowly)
+    items = actions.queue_for_labeling(count=8)
+    assert QueueItem.Kind.AUDIT in {item.kind for item in items}
+    late[0].refresh_from_db()
+    assert late[0].sampling_chance == 0.25
+
+
 def test_queue_for_labeling_queues_nothing_after_a_concurrent_draw(
     model: ModelVersion, policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

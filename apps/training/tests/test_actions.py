@@ -41,7 +41,7 @@ def small(db: None, tmp_path: Path) -> Dataset:
 def test_train_and_promote_real_comments(
     champion: ModelVersion, real_csv: Path, mlflow_store: str, capsys: Any
 ) -> None:
-    call_command("import_dataset", str(real_csv), name="real", natural_rate=0.1017, licence="CC BY-SA 3.0")
+    call_command("import_dataset", str(real_csv), name="real", natural_rate=0.1017, licence="CC BY-SA 3.0.")
     call_command("train_model", dataset="real", seed=3)
 
     run = TrainingRun.objects.get()
@@ -64,6 +64,7 @@ def test_train_and_promote_real_comments(
         "| identity_hate |",
     ):
         assert text in version.card
+    assert "3.0.." not in version.card
 
     client = tracking._mlflow().MlflowClient()
     logged = client.get_run(run.mlflow_run_id)
