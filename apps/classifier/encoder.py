@@ -36,6 +36,7 @@ CHARACTERS_PER_PIECE = 24
 # The first level's logit counts up to this. Higher ones come from single words, whose meaning the encoder
 # knows better. Held-out comments are ranked as well with this limit.
 HIGHEST_FIRST = 1.0
+KEY_BYTES = 16
 _LONG_CHARACTERS = 300
 # Letters that are written upside down, in reverse order. Some letters look like another one's turned shape.
 _TURNED = str.maketrans("ɐqɔpǝɟƃɥᴉıɾʞןɯuodbɹsʇnʌʍxʎz¡¿˙", "abcdefghiijklmnopqrstuvwxyz!?.")
@@ -212,7 +213,9 @@ class Encoder:
 def reading_key(text: str, *, may_be_english: bool = True) -> bytes:
     """Return a key of the logits of a text, which `Encoder.logits` reads in one of two ways."""
     person = b"" if may_be_english else b"not English"
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), person=person).digest()
+    return hashlib.blake2b(
+        text.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES, person=person
+    ).digest()
 
 
 def reveal(text: str) -> str:

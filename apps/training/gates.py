@@ -1,6 +1,5 @@
 """The gates of a model version: it is compared with the champion on rows that neither was trained on."""
 
-import random
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -31,13 +30,12 @@ METRIC_NAMES = {"roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
 MIN_GROUP_AUC = 0.80
 MAX_GROUP_LOSS = 0.02
 MAX_EVERYDAY_RATE = 0.001
-EVERYDAY_SENTENCES, EVERYDAY_SEED = 1_000, 1  # another seed than training's
 MAX_OBFUSCATION_LOSS = 0.01
 OBFUSCATED_TEXTS = 500
 MAX_FLIP_RATE = 0.05
 TRAFFIC_AGE, TRAFFIC_TEXTS = timedelta(days=7), 2_000
 MAX_CALIBRATION_ERROR = 0.02
-MAX_LATENCY_US = 10_000.0  # reading takes milliseconds
+MAX_LATENCY_US, MAX_LATENCY_RATIO = 10_000.0, 1.5  # reading takes milliseconds
 LATENCY_TEXTS = 500
 DRAWS = 200
 TEXTS_PER_BATCH = 2_048
@@ -104,11 +102,7 @@ def run_gates(version: ModelVersion, champion: ModelVersion | None, dataset: Dat
         *group_gates,
         everyday_gate,
         obfuscation_gate,
-        _at_most(
-            "median µs per comment",
-            measure_latency_us(served_scorer, rows.texts[:LATENCY_TEXTS]),
-            MAX_LATENCY_US,
-        ),
+        _latency_gate(served_scorer, champion, rows.texts[:LATENCY_TEXTS]),
         *flip_rate_gates,
     ]
 
@@ -150,8 +144,7 @@ def _group_gates(candidate: Scorer, baseline: Scorer | None) -> Iterator[Gate]:
 
 def _everyday_gate(candidate: Scorer, baseline: Scorer | None) -> Gate:
     """Check the share of neutral sentences that are flagged; it may be as high as the champion's."""
-    rng = random.Random(EVERYDAY_SEED)
-    texts = [everyday.build_sentence(rng) for _ in range(EVERYDAY_SENTENCES)]
+    texts = everyday.audit_sentences()
     rates = [float(scorer.flag(texts).mean()) for scorer in (candidate, baseline) if scorer]
     return _at_most("share of everyday sentences flagged", rates[0], max(MAX_EVERYDAY_RATE, *rates[1:], 0.0))
 
@@ -213,6 +206,14 @@ def _calibration_gate(metrics: Metrics, rows: Rows, probabilities: np.ndarray) -
         bound = max(MAX_CALIBRATION_ERROR, float(np.quantile(simulated, 0.99)))
         gates.append(_at_most(f"calibration error ({label})", metrics[label]["ece"], bound))
     return max(gates, key=lambda gate: (gate["figure"] or 0.0) - (gate["bound"] or 0.0))
+
+
+def _latency_gate(served_scorer: Scorer, champion: ModelVersion | None, texts: Sequence[str]) -> Gate:
+    """Check the time of one comment. On a slow or busy machine the champion's, measured too, is the bound."""
+    bound = MAX_LATENCY_US
+    if champion:
+        bound = max(bound, MAX_LATENCY_RATIO * (measure_latency_us(champion.load_scorer(), texts) or 0.0))
+    return _at_most("median µs per comment", measure_latency_us(served_scorer, texts), bound)
 
 
 def measure_latency_us(scorer: Scorer, texts: Sequence[str]) -> float | None:

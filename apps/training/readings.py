@@ -1,6 +1,7 @@
 """The encoder's logits of training rows and of the audits' sentences, cached in a file.
 
-Training again, and auditing another model, then take no longer than without the encoder.
+Training again, and auditing another model, then take no longer than without the encoder. The logits of the
+audits' sentences come with the encoder.
 """
 
 import sqlite3
@@ -12,13 +13,15 @@ import numpy as np
 from django.conf import settings
 from tqdm import tqdm
 
-from apps.classifier import encoder
-from apps.classifier.encoder import Encoder, EncoderError, Mode, reading_key
+from apps.classifier import encoder, everyday, meaning
+from apps.classifier.bias_audit import AUDITED_LANGUAGES, audit_sentences
+from apps.classifier.encoder import KEY_BYTES, Encoder, EncoderError, Mode, reading_key
 from apps.classifier.labels import LABELS
 from apps.training import datasets
 from apps.training.exceptions import TrainingError
 
 CACHE = "encoder_logits.sqlite3"
+AUDITS = "audits.npz"
 # The texts on which the levels are combined, as a fraction by hash. `train_encoder` does not train on them.
 SECOND_LEVEL = 0.25
 MAX_ROWS = 20_000
@@ -75,7 +78,45 @@ def _open_cache(path: Path, sha256: str) -> sqlite3.Connection:
     with cache:
         cache.execute("CREATE TABLE IF NOT EXISTS logits (encoder TEXT, key BLOB PRIMARY KEY, value BLOB)")
         cache.execute("DELETE FROM logits WHERE encoder != ?", [sha256])
+        if not cache.execute("SELECT 1 FROM logits").fetchone():
+            _store(cache, sha256, _load_audits(sha256))
     return cache
+
+
+def _load_audits(sha256: str) -> dict[bytes, np.ndarray]:
+    """Return the logits that come with the encoder, none if it has none."""
+    try:
+        with np.load(encoder.configuration.folder / AUDITS) as audits:
+            if audits["encoder"] != sha256:
+                return {}
+            return dict(zip(map(bytes, audits["keys"]), audits["logits"], strict=True))
+    except FileNotFoundError:
+        return {}
+
+
+def write_audits() -> tuple[Path, int]:
+    """Read the audits' sentences with the site's encoder, and write the logits beside it.
+
+    Returns:
+        The file, and the number of sentences in it. Those that are not surely English are read in two ways.
+
+    Raises:
+        EncoderError: the encoder can't be used.
+    """
+    reader = encoder.load(encoder.configuration.folder)
+    english = [sentence.text for sentence in meaning.load("test") if sentence.language == "en"]
+    english += [*everyday.audit_sentences(), *audit_sentences().texts]
+    others = [
+        text for code in AUDITED_LANGUAGES if code != "en" for text in audit_sentences(language=code).texts
+    ]
+    known: dict[bytes, np.ndarray] = {}
+    with reader.read_once(known):
+        reader.logits(tqdm([*english, *others], desc="Reading", unit="text", leave=False, disable=None))
+        reader.logits(others, may_be_english=False)
+    path = encoder.configuration.folder / AUDITS
+    keys = np.frombuffer(b"".join(known), np.uint8).reshape(-1, KEY_BYTES)
+    np.savez(path, encoder=reader.sha256, keys=keys, logits=np.array(list(known.values())))
+    return path, len(known)
 
 
 def _store(cache: sqlite3.Connection, sha256: str, logits: Mapping[bytes, np.ndarray]) -> None:

@@ -400,7 +400,7 @@ function startReview(page) {
   // page names.
   async function undo() {
     await loading;
-    if (isBusy) return;
+    if (isBusy) return showMessage("The last action is being processed. Press U again when it is done.");
     isBusy = true;
     try {
       const action = newestAction;

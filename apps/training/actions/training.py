@@ -84,26 +84,29 @@ def _heartbeat(run: TrainingRun) -> Iterator[None]:
 
 @contextmanager
 def _sigterm_raises() -> Iterator[threading.Event]:
-    """Make SIGTERM raise SystemExit where its default action would end the process at once.
+    """Make SIGTERM raise SystemExit, after what its handler does, such as Celery's in a worker's process.
 
     Yields an event that is set by the signal, because a library can swallow the exception (a bare `except`
     around an import, a finalizer).
     """
     received = threading.Event()
+    earlier = signal.getsignal(signal.SIGTERM)
     is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    if not is_main or earlier is None or earlier is signal.SIG_IGN:
         yield received
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
         received.set()
+        if callable(earlier):
+            earlier(number, frame)
         sys.exit(128 + number)
 
     signal.signal(signal.SIGTERM, stop)
     try:
         yield received
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, earlier)
 
 
 def _requeue(run: TrainingRun) -> None:

@@ -87,6 +87,21 @@ def test_label_gates_loss_beyond_bound_fails(monkeypatch: pytest.MonkeyPatch) ->
         assert gate["passed"] == (gate["figure"] >= gate["bound"])
 
 
+@pytest.mark.parametrize(
+    ("candidate", "champions", "passed"),
+    [(9_000, 5_000, True), (11_000, 5_000, False), (29_000, 20_000, True), (31_000, 20_000, False)],
+)
+def test_latency_gate_allows_for_a_slow_machine(
+    champion: ModelVersion, monkeypatch: pytest.MonkeyPatch, candidate: int, champions: int, passed: bool
+) -> None:
+    served = champion.load_scorer()
+    monkeypatch.setattr(
+        gates, "measure_latency_us", lambda scorer, texts: candidate if scorer is served else champions
+    )
+    assert gates._latency_gate(served, champion, ["a"])["passed"] is passed
+    assert gates._latency_gate(served, None, ["a"])["passed"] is (candidate < 10_000)
+
+
 def test_promote_model_worse_version_needs_force(
     reversed_version: ModelVersion, champion: ModelVersion, dataset: Dataset, capsys: Any
 ) -> None:

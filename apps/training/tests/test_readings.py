@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from django.core.management import call_command
 
-from apps.classifier import encoder
+from apps.classifier import encoder, everyday, meaning
+from apps.classifier.bias_audit import Sentences, audit_sentences
 from apps.classifier.encoder import Encoder, Mode
 from apps.classifier.labels import LABELS
 from apps.training import encoder_data, readings
@@ -91,6 +93,51 @@ def test_audit_sentences_are_read_once(
     assert len(read) == 8
     assert np.array_equal(logits(), expected)
     assert len(read) == 12
+
+
+def test_the_encoder_comes_with_the_logits_of_all_audits(
+    monkeypatch: pytest.MonkeyPatch, settings: Any, tmp_path: Path
+) -> None:
+    settings.DATA_DIR = tmp_path
+    reader = encoder.load(encoder.FOLDER)
+    english = [*everyday.audit_sentences(), *audit_sentences().texts]
+    german = audit_sentences(language="de").texts
+    some = [*english[::1_000], *german[::100]]
+    expected = reader.logits(some)
+    with monkeypatch.context() as patch, readings.read_audits_once():
+        patch.delattr(Encoder, "_read")  # reading again: manage.py read_audits
+        reader.logits([*english, *german])
+        reader.logits(german, may_be_english=False)
+        assert np.allclose(reader.logits(some), expected, atol=0.01)
+
+
+def test_logits_of_another_encoder_are_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    np.savez(
+        tmp_path / readings.AUDITS, encoder="b", keys=np.zeros((1, 16), np.uint8), logits=np.zeros((1, 6))
+    )
+    monkeypatch.setattr(encoder.configuration, "folder", tmp_path)
+    reader: Any = CountingEncoder()
+    CachedReadings(reader, tmp_path / "logits.sqlite3").logits(TEXTS[:2])
+    assert reader.count == 2
+
+
+def test_read_audits(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in encoder.FOLDER.iterdir():
+        if file.name != readings.AUDITS:
+            (tmp_path / file.name).symlink_to(file)
+    monkeypatch.setattr(encoder.configuration, "folder", tmp_path)
+    monkeypatch.setattr(readings, "AUDITED_LANGUAGES", ("en", "de"))
+    few = Sentences(["One sentence", "another one"], np.zeros(2, bool), ["", ""])
+    monkeypatch.setattr(readings, "audit_sentences", lambda language="en": few)
+    monkeypatch.setattr(everyday, "audit_sentences", lambda: ["The stairs are dirty."])
+    monkeypatch.setattr(meaning, "load", lambda part: [])
+    call_command("read_audits")
+    assert "5 sentences" in capsys.readouterr().out
+    monkeypatch.setattr(Encoder, "_read", lambda self, text: pytest.fail(text))
+    cached = CachedReadings(encoder.load(tmp_path), tmp_path / "logits.sqlite3")
+    assert cached.logits([*few.texts, "The stairs are dirty."]).shape == (3, len(LABELS))
 
 
 def test_readings_without_an_encoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

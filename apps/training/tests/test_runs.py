@@ -118,8 +118,15 @@ def test_train_interrupted_run_is_queued_again(
     assert actions.train(run=run).status == Status.SUCCEEDED
 
 
+def _exit_as_billiard_does(number: int, frame: object) -> None:
+    raise SystemExit(-(256 - number))
+
+
 @pytest.mark.usefixtures("enqueued")
-def test_sigterm_ends_training_although_a_library_swallows_the_exception(dataset: Dataset) -> None:
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, _exit_as_billiard_does])
+def test_sigterm_ends_training_although_a_library_swallows_the_exception(
+    dataset: Dataset, handler: Any
+) -> None:
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     run = actions.create_run(actor=SYSTEM, dataset=dataset)
     swallowed = []
@@ -131,13 +138,13 @@ def test_sigterm_ends_training_although_a_library_swallows_the_exception(dataset
             except SystemExit:
                 swallowed.append(step)
 
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, handler)
     try:
         with pytest.raises(SystemExit):
             actions.train(run=run, progress=progress)
     finally:
-        for number, handler in zip((signal.SIGINT, signal.SIGTERM), handlers, strict=True):
-            signal.signal(number, handler)
+        for number, earlier in zip((signal.SIGINT, signal.SIGTERM), handlers, strict=True):
+            signal.signal(number, earlier)
     assert swallowed
     assert (run.status, run.step) == (Status.QUEUED, "interrupted")
 

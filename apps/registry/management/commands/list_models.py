@@ -5,7 +5,7 @@ from typing import Any
 from apps.core.management import ProjectCommand
 from apps.registry.models import ModelVersion
 
-COLUMNS = ("version", "alias", "recipe", "made", "ROC-AUC", "PR-AUC", "ECE", "MLflow", "SHA-256")
+COLUMNS = ("version", "alias", "recipe", "made (UTC)", "ROC-AUC", "PR-AUC", "ECE", "MLflow", "SHA-256")
 
 
 class Command(ProjectCommand):
