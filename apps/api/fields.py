@@ -44,6 +44,10 @@ class StringField(serializers.CharField):
         return super().to_internal_value(data)
 
 
+class AddressField(StringField, serializers.URLField):
+    """A URL."""
+
+
 class CommentField(StringField):
     """A comment: not blank, at most MAX_COMMENT_BYTES bytes of UTF-8."""
 

@@ -208,8 +208,13 @@ class Scorer:
         was_read = np.zeros(len(texts), bool)
         if self._encoder:
             first = _logits(probabilities)
+            readings: dict[
+                str, _Reading | None
+            ] = {}  # equal texts, such as repeated sentences, are read once
             for row, text in enumerate(texts):
-                if reading := self._read(text, first[row]):
+                if text not in readings:
+                    readings[text] = self._read(text, first[row])
+                if reading := readings[text]:
                     probabilities[row] = _logistic(reading.combine())
                     was_read[row] = True
         return ScoredTexts(probabilities, was_read)

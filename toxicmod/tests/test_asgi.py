@@ -220,7 +220,7 @@ class MixedLoad:
         return is_closing
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 def test_mixed_requests_get_responses_and_are_stored_once(served: ServedSite) -> None:
     url, env, (key, *_) = served
     mixed_load = MixedLoad(url, key)

@@ -156,6 +156,20 @@ def test_auto_reads_what_may_be_toxic_or_is_not_english(artifact: Artifact, read
     assert {"de", "es", "hi"} <= set(auto.languages)
 
 
+def test_equal_texts_of_a_batch_are_read_once(
+    artifact: Artifact, reader: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    always = load(artifact, reader, Mode.ALWAYS)
+    expected = always.rate([GERMAN, ENGLISH]).probabilities[[0, 1, 0]]
+    read: list[str] = []
+    original = reader._read
+    monkeypatch.setattr(reader, "_read", lambda text: read.append(text) or original(text))
+    scores = always.rate([GERMAN, ENGLISH, GERMAN])
+    assert np.array_equal(scores.probabilities, expected)
+    assert scores.was_read.all()
+    assert len(read) == 2
+
+
 @pytest.mark.parametrize("text", [ENGLISH, "The idiot wrote that you are a stupid idiot and a stupid moron."])
 def test_always_combines_both_levels(artifact: Artifact, reader: Encoder, text: str) -> None:
     first = load(artifact, reader, Mode.NEVER).score(text)

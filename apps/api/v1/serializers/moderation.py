@@ -5,7 +5,14 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from apps.api.fields import CommentField, StrictBooleanField, StrictSerializer, StringField, TrueLabelsField
+from apps.api.fields import (
+    AddressField,
+    CommentField,
+    StrictBooleanField,
+    StrictSerializer,
+    StringField,
+    TrueLabelsField,
+)
 from apps.api.v1.serializers.predictions import OUTCOME_HELP, LabelsField, ProbabilitiesField
 from apps.classifier.labels import LABELS
 from apps.core.models import MAX_BIG_INTEGER, MAX_INTEGER
@@ -24,7 +31,7 @@ class ContextRequest(StrictSerializer):
         max_length=300, required=False, allow_blank=True, help_text="The title of the thread or article."
     )
     parent = CommentField(required=False, help_text="The comment that this one replies to.")
-    url = serializers.URLField(max_length=500, required=False, help_text="The address of the comment.")
+    url = AddressField(max_length=500, required=False, help_text="The address of the comment.")
 
 
 class ModerateRequest(StrictSerializer):
@@ -39,7 +46,7 @@ class ModerateRequest(StrictSerializer):
         "with another text it is a revision of the comment.",
     )
     context = ContextRequest(required=False)
-    callback_url = serializers.URLField(
+    callback_url = AddressField(
         default="",
         max_length=500,
         allow_blank=True,

@@ -2,7 +2,7 @@
 
 from rest_framework import serializers
 
-from apps.api.fields import StrictSerializer
+from apps.api.fields import AddressField, StrictSerializer
 from apps.webhooks.models import SigningKey
 
 
@@ -29,7 +29,7 @@ class RotateRequest(StrictSerializer):
 
 
 class TestWebhookRequest(StrictSerializer):
-    url = serializers.URLField(max_length=500)
+    url = AddressField(max_length=500)
 
 
 class TestWebhookResult(serializers.Serializer):
