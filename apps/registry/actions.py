@@ -92,6 +92,7 @@ def promote(
     gates: Sequence[Gate] = (),
     force: bool = False,
     kind: Promotion.Kind = Promotion.Kind.PROMOTE,
+    canary: Canary | None = None,
     guardrails: Sequence[Gate] = (),
 ) -> Promotion:
     """Make a version the champion; the replaced champion becomes `previous`. Every process swaps in seconds.
@@ -101,12 +102,13 @@ def promote(
     Args:
         gates: the results of the version's gates, see `apps.registry.gates`.
         force: promote even if a gate failed.
+        canary: the canary that must be running still, if it decided about the promotion.
         guardrails: the results of the guardrails of this version's canary.
 
     Raises:
         PermissionDeniedError: the actor may not promote or force, or lacks access to a community.
         GateError: a gate failed.
-        RegistryError: the reason is missing, or the version is the champion.
+        RegistryError: the reason is missing, the version is the champion, or the canary has ended.
         ArtifactError: the version's artifact is damaged; the champion remains.
     """
     record = _check_request(actor, reason, version, gates, force)
@@ -115,10 +117,11 @@ def promote(
     if version.alias == Alias.CHAMPION:
         raise RegistryError(f"{version} is the champion already.")
     version.load_scorer()
-    if canary := Canary.objects.running():
-        is_canary = canary.version_id == version.pk
+    running = _running_canary(canary)
+    if running:
+        is_canary = running.version_id == version.pk
         outcome = CanaryEnd.Outcome.COMPLETED if is_canary else CanaryEnd.Outcome.WITHDRAWN
-        _end_canary(actor, canary, outcome, f"{version} became champion. {reason}", guardrails)
+        _end_canary(actor, running, outcome, f"{version} became champion. {reason}", guardrails)
     champion = ModelVersion.objects.with_alias(Alias.CHAMPION)
     ModelVersion.objects.filter(alias=Alias.PREVIOUS).update(alias=None)
     if champion:
@@ -129,16 +132,22 @@ def promote(
 
 
 @transaction.atomic
-def rollback(*, actor: Actor, reason: str) -> Promotion:
+def rollback(*, actor: Actor, reason: str, version: ModelVersion | None = None) -> Promotion:
     """Make the previous champion the champion again.
+
+    Args:
+        version: the previous champion, if a person has chosen it. A second request does not undo the first.
 
     Raises:
         PermissionDeniedError: the actor may not promote, or lacks access to a community.
-        RegistryError: there is no previous champion, or the reason is missing.
+        RegistryError: there is no previous champion, it is not the version, or the reason is missing.
     """
+    _lock_aliases()
     previous = ModelVersion.objects.with_alias(Alias.PREVIOUS)
     if previous is None:
         raise RegistryError("There is no previous champion to roll back to.")
+    if version not in (None, previous):
+        raise RegistryError(f"The previous champion is {previous} now, not {version}.")
     return promote(actor=actor, version=previous, reason=reason, kind=Promotion.Kind.ROLLBACK)
 
 
@@ -162,8 +171,8 @@ def start_canary(
     Raises:
         PermissionDeniedError: the actor may not promote or force, or lacks access to a community.
         GateError: a gate failed.
-        RegistryError: the reason is missing, the share is out of range, a canary is running, or there is no
-            other version as champion.
+        RegistryError: the reason is missing, the share is out of range, a canary is running, there is no
+            other version as champion, or the version is the one to roll back to.
         ArtifactError: the version's artifact is damaged.
     """
     record = _check_request(actor, reason, version, gates, force)
@@ -176,6 +185,8 @@ def start_canary(
     version.refresh_from_db()
     if champion is None or champion == version:
         raise RegistryError("A canary needs a champion to be compared with, other than itself.")
+    if version.alias == Alias.PREVIOUS:
+        raise RegistryError(f"{version} is the previous champion: roll back to it instead.")
     version.load_scorer()
     ModelVersion.objects.filter(pk=version.pk).update(alias=Alias.CANARY, share=share)
     version.refresh_from_db()
@@ -188,20 +199,32 @@ def end_canary(
     actor: Actor,
     outcome: CanaryEnd.Outcome,
     reason: str,
+    canary: Canary | None = None,
     guardrails: Sequence[Gate] = (),
 ) -> CanaryEnd:
     """Stop the canary. It becomes the challenger again, unless there is a newer challenger.
 
+    Args:
+        canary: the canary that must be running still, if the decision was about it.
+
     Raises:
         PermissionDeniedError: the actor may not promote, or lacks access to a community.
-        RegistryError: the reason is missing, or no canary is running.
+        RegistryError: the reason is missing, no canary is running, or not this one.
     """
     _require_reason(actor, reason)
     _lock_aliases()
-    canary = Canary.objects.running()
-    if canary is None:
+    running = _running_canary(canary)
+    if running is None:
         raise RegistryError("No canary is running.")
-    return _end_canary(actor, canary, outcome, reason, guardrails)
+    return _end_canary(actor, running, outcome, reason, guardrails)
+
+
+def _running_canary(expected: Canary | None) -> Canary | None:
+    """Return the running canary. If another one is expected, raise RegistryError."""
+    running = Canary.objects.running()
+    if expected not in (None, running):
+        raise RegistryError(f"{expected} has ended meanwhile.")
+    return running
 
 
 def _require_reason(actor: Actor, reason: str) -> None:

@@ -160,7 +160,7 @@ def label_events(since: datetime | None, *, labeled: bool = False) -> QuerySet[A
     """Return the decisions and feedback about stored comments as `LabelEvent`, sorted by text.
 
     Args:
-        labeled: leave out rejections without labels.
+        labeled: leave out rejections and wrong predictions without labels.
     """
     after = Q(created_at__gte=since) if since else Q()
     decisions = (
@@ -182,6 +182,8 @@ def label_events(since: datetime | None, *, labeled: bool = False) -> QuerySet[A
         .exclude(known_mask=0)
         .exclude(prediction__in=Submission.objects.filter(is_example=True).values("pk"))
     )
+    if labeled:
+        feedback = feedback.exclude(is_right=False, true_mask=None)
     return (
         decisions.order_by()
         .values(

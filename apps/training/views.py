@@ -50,6 +50,11 @@ def pop_error(request: HttpRequest) -> tuple[str, dict[str, str]]:
     return error, fields
 
 
+def is_other_version(request: HttpRequest, version: ModelVersion) -> bool:
+    """Return whether the page from which a request was sent showed another version than this one."""
+    return request.POST.get("version", str(version.number)) != str(version.number)
+
+
 def challenger(request: HttpRequest) -> HttpResponse:
     """Show the challenger or canary; POST carries out the action of a button."""
     user = get_user(request)
@@ -68,6 +73,9 @@ def challenger(request: HttpRequest) -> HttpResponse:
     error, fields = pop_error(request)
     form: forms.Form = form_class(initial=fields)
     if request.method == "POST":
+        if is_other_version(request, version):
+            message = f"The {'canary' if canary else 'challenger'} is {version} now: nothing was changed."
+            return redirect_with_error(request, message, form_class(request.POST))
         if "measure" in request.POST:
             actions.enqueue_gates(actor=user, version=version)
             messages.success(request, "A worker is measuring the gates. Refresh this page in a minute.")
@@ -155,9 +163,12 @@ def roll_back(request: HttpRequest) -> HttpResponse:
         return render_page(request, "Roll back", error="There is no previous champion to roll back to.")
     error, fields = pop_error(request)
     form = ReasonForm(request.POST or None, initial=fields)
+    if is_other_version(request, previous):
+        message = f"The version to roll back to is {previous} now: nothing was changed."
+        return redirect_with_error(request, message, form)
     if request.method == "POST" and form.is_valid():
         try:
-            registry.rollback(actor=user, reason=form.cleaned_data["reason"])
+            registry.rollback(actor=user, reason=form.cleaned_data["reason"], version=previous)
         except _EXPECTED_ERRORS as failure:
             return redirect_with_error(request, str(failure), form)
         messages.success(
@@ -169,4 +180,4 @@ def roll_back(request: HttpRequest) -> HttpResponse:
     title = f"Roll back to {previous}"
     if communities_of(user) is not None:
         return render_page(request, title, error=registry.ALL_COMMUNITIES)
-    return render_page(request, title, form=form, button=title, error=error)
+    return render_page(request, title, form=form, version=previous, button=title, error=error)

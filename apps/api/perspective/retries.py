@@ -58,21 +58,26 @@ def _score_once(comments: Sequence[predictions.Comment], source: Prediction.Sour
 def find_suggestion(
     comment: predictions.Comment, source: Prediction.Source, suggested: Mapping[str, bool], remark: str
 ) -> Feedback | None:
-    """Return the feedback that the same suggestion stored within the last day, or None.
+    """Return the last day's newest feedback about these labels, or None if another suggestion stored it.
 
-    Concurrent calls with the same comment wait until the transaction of the caller ends.
+    A suggestion that returns to an earlier value is no retry. Concurrent calls with the same comment wait
+    until the transaction of the caller ends.
     """
     lock_until_commit(("suggestion", *_identify(comment)))
     feedback = Feedback.objects.filter(
         api_key=comment.api_key,
-        remark=remark,
         prediction__source=source,
         prediction__community=comment.community,
         prediction__external_id=comment.external_id,
         prediction__text_hash=predictions.text_hash(comment.text),
         created_at__gt=timezone.now() - RETRY_WINDOW,
     )
-    return next((row for row in feedback.order_by("pk") if row.true_labels == suggested), None)
+    for row in feedback.order_by("-pk"):
+        if row.true_labels == suggested and row.remark == remark:
+            return row
+        if not suggested.keys().isdisjoint(row.true_labels or {}):
+            return None
+    return None
 
 
 def _identify(comment: predictions.Comment) -> _Identity:

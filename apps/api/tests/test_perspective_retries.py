@@ -23,6 +23,7 @@ from apps.predictions.models import Feedback, Prediction
 from apps.registry import serving
 from apps.registry.actions import promote
 from apps.registry.models import ModelVersion
+from apps.training import labels
 from toxicmod.testing.factories import register_copy
 from toxicmod.testing.perspective import (
     ANALYZE,
@@ -348,3 +349,22 @@ def test_concurrent_suggestions_are_stored_once(suggest_path: str) -> None:
         {"clientToken": "c-77", "detectedLanguages": ["en"]}
     ] * len(responses)
     assert Feedback.objects.count() == Prediction.objects.count() == 1
+
+
+@pytest.mark.parametrize(("values", "count"), [((0, 1, 0), 3), ((1, 1), 1), ((0, 1, 1), 2)])
+def test_suggestion_that_returns_to_an_earlier_value_counts(
+    client: Client, suggest_path: str, values: tuple[int, ...], count: int
+) -> None:
+    for value in values:
+        body = suggestion(attributeScores={"TOXICITY": {"summaryScore": {"value": value}}})
+        assert post_json(client, body, suggest_path).status_code == 200
+    assert Feedback.objects.count() == count
+    (event,) = labels.latest_per_text(None)
+    assert bool(labels.resolve_labels(event)) == values[-1]
+
+
+def test_suggestion_about_another_label_does_not_end_a_retry(client: Client, suggest_path: str) -> None:
+    for attribute in ("TOXICITY", "INSULT", "TOXICITY"):
+        body = suggestion(attributeScores={attribute: {"summaryScore": {"value": 1}}})
+        assert post_json(client, body, suggest_path).status_code == 200
+    assert Feedback.objects.count() == 2

@@ -125,16 +125,19 @@ def load_rollups(
     return RollupTable(list(columns[0]), list(columns[1]), list(columns[2]), fields, filters)
 
 
+def shown_version(filters: Filters) -> ModelVersion | None:
+    """Return the version that the page is filtered by, or else the champion."""
+    if filters.version:
+        return ModelVersion.objects.filter(number=filters.version).first()
+    return ModelVersion.objects.with_alias(Alias.CHAMPION)
+
+
 def load_baseline(filters: Filters, *names: str) -> tuple[str, dict[str, np.ndarray]] | None:
     """Return the name and the fields of the baseline to compare traffic with.
 
     It is the version's baseline from training data, or else the rollups of the version's first week.
     """
-    version = (
-        ModelVersion.objects.filter(number=filters.version).first()
-        if filters.version
-        else ModelVersion.objects.with_alias(Alias.CHAMPION)
-    )
+    version = shown_version(filters)
     if version is None:
         return None
     baseline = Baseline.objects.filter(version=version, rows__gt=0).first()

@@ -17,18 +17,28 @@ from django_plotly_dash import access as dash_access
 
 from apps.accounts.models import User
 from apps.classifier.labels import LABELS
+from apps.core.permissions import SYSTEM
 from apps.moderation import actions as moderation
 from apps.moderation.models import Decision, Delivery, Policy
 from apps.monitoring.dashboard import PANELS, Filters
 from apps.monitoring.dashboard.charts import Kind, Panel, Plot, Series, csv_rows, plotly_figure
+from apps.monitoring.dashboard.panels.fairness import fairness_panel
+from apps.monitoring.dashboard.panels.health import health_panel
 from apps.monitoring.dashboard.statistics import confusion_rates, format_milliseconds, percentile
-from apps.monitoring.models import Baseline, HourlyRollup, RequestMinute
+from apps.monitoring.models import Alert, AlertRule, Baseline, HourlyRollup, RequestMinute
 from apps.monitoring.rollups.hours import start_of_hour
+from apps.registry.actions import rollback
 from apps.registry.models import Alias, ModelVersion, Promotion
 from apps.training.models import ShadowScore
 from apps.webhooks.models import Endpoint
 from toxicmod.testing.dashboard import CALLBACK, PAGE, callback_body
-from toxicmod.testing.factories import create_monitoring_records, create_rollups, restrict_to_communities
+from toxicmod.testing.factories import (
+    create_monitoring_records,
+    create_rollups,
+    promote_version,
+    register_copy,
+    restrict_to_communities,
+)
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.usefixtures("start_of_hour")]
 
@@ -367,3 +377,31 @@ def test_charts_have_a_style_for_each_label() -> None:
     from apps.monitoring.dashboard.charts import COLOURS, DASHES, MARKERS, PATTERNS
 
     assert {len(COLOURS), len(DASHES), len(MARKERS), len(PATTERNS)} == {len(LABELS)}
+
+
+def test_fairness_panel_shows_the_audit_of_the_version_in_service(champion: ModelVersion) -> None:
+    new = register_copy(champion)
+    promote_version(new)
+    assert f"no bias audit of {new}" in fairness_panel(Filters()).answer
+    for version in (champion, new):
+        bias = {"women": {"bpsn": 0.9, "bnsp": 0.9, "subgroup": 0.9}}
+        Baseline.objects.create(version=version, bias=bias)
+    assert f"{new} does worst" in fairness_panel(Filters()).answer
+    rollback(actor=SYSTEM, reason="bad")
+    assert f"{champion} does worst" in fairness_panel(Filters()).answer
+    assert f"{new} does worst" in fairness_panel(Filters(version=new.number)).answer
+
+
+def test_health_panel_counts_all_alerts(champion: ModelVersion) -> None:
+    for number in range(7):
+        rule = AlertRule.objects.create(
+            name=f"rule {number}", metric="queue_items", threshold=1, window_hours=1
+        )
+        Alert.objects.create(
+            rule=rule, metric=rule.metric, comparison="above", threshold=1, window_hours=1,
+            value=2, low=2, high=2, opened_at=timezone.now(),
+        )  # fmt: skip
+    panel = health_panel(Filters())
+    assert "7 alerts are open" in panel.answer
+    (stat,) = (stat for stat in panel.stats if stat.name == "Alerts")
+    assert stat.value == "7"

@@ -67,6 +67,7 @@ def check_canary() -> CanaryEnd | None:
         if violated:
             return registry.end_canary(
                 actor=CANARY_CHECK,
+                canary=canary,
                 outcome=CanaryEnd.Outcome.ROLLED_BACK,
                 reason=f"It violated a guardrail: {'; '.join(violated)}.",
                 guardrails=guardrails,
@@ -74,6 +75,7 @@ def check_canary() -> CanaryEnd | None:
         if count >= CANARY_COMMENTS and canary.forced:
             return registry.end_canary(
                 actor=CANARY_CHECK,
+                canary=canary,
                 outcome=CanaryEnd.Outcome.FINISHED,
                 reason=f"It kept its guardrails for {count} comments. It was started although gates failed, "
                 "so a person decides whether it becomes champion.",
@@ -85,6 +87,7 @@ def check_canary() -> CanaryEnd | None:
                 version=canary.version,
                 reason=f"Its canary kept its guardrails for {count} comments. {canary.reason}",
                 gates=canary.gates,
+                canary=canary,
                 guardrails=guardrails,
             )
             return CanaryEnd.objects.get(canary=canary)

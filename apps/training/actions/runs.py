@@ -126,9 +126,10 @@ def recover_runs() -> TrainingRun | None:
 def retrain_if_due() -> TrainingRun | None:
     """Build a data set and create a run if there are enough new labels, or any and enough days have passed.
 
-    `TRAIN_AFTER_LABELS` and `TRAIN_AFTER_DAYS` say what is enough; 0 disables either. The base is the newest
-    imported data set. Without one nothing happens, because a model of decisions alone would be worse. Several
-    schedulers may call it at the same time: one run is created.
+    `TRAIN_AFTER_LABELS` and `TRAIN_AFTER_DAYS` say what is enough; 0 disables either. Labels are new if they
+    are newer than the last data set that a run was created for. The base is the newest imported data set.
+    Without one nothing happens, because a model of decisions alone would be worse. Several schedulers may
+    call it at the same time: one run is created.
 
     Returns:
         The queued run, or None.
@@ -140,7 +141,7 @@ def retrain_if_due() -> TrainingRun | None:
     base = Dataset.objects.filter(is_built=False).newest()
     if base is None:
         return None
-    last = Dataset.objects.filter(is_built=True).newest() or base
+    last = Dataset.objects.filter(is_built=True, trainingrun__isnull=False).newest() or base
     new_labels = labels.label_events(last.created_at, labeled=True).count()
     days = settings.TRAIN_AFTER_DAYS
     has_enough_labels = 0 < settings.TRAIN_AFTER_LABELS <= new_labels

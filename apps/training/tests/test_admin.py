@@ -419,3 +419,37 @@ def test_user_of_one_community_cannot_change_model(
     assert client.post(CHALLENGER, {"reason": "slower", "withdraw": "1"}).status_code == 403
     assert Promotion.objects.count() == before
     assert Canary.objects.running() is not None
+
+
+def hidden_version(page: str) -> dict[str, str]:
+    (number,) = set(re.findall(r'name="version" value="([0-9]+)"', page))
+    return {"version": number}
+
+
+def test_second_click_on_roll_back_changes_nothing(
+    staff: Callable[[str], Client], champion: ModelVersion
+) -> None:
+    promote_version(register_copy(champion))
+    client = staff("lead")
+    form = {"reason": "worse"} | hidden_version(client.get(f"{RUNS}roll-back/").text)
+    for _ in range(2):  # a double click, or two leads who read the same page
+        page = client.post(f"{RUNS}roll-back/", form, follow=True).text
+    assert "nothing was changed" in page
+    champion.refresh_from_db()
+    assert champion.alias == Alias.CHAMPION
+
+
+@pytest.mark.parametrize("button", ["promote", "canary", "measure", "label"])
+def test_version_that_the_page_did_not_show_is_not_changed(
+    staff: Callable[[str], Client], champion: ModelVersion, button: str
+) -> None:
+    register_copy(champion)
+    client = staff("lead")
+    form = {"share": "5", "reason": "read it", "force": "on", button: "1"}
+    form |= hidden_version(client.get(CHALLENGER).text)
+    other = register_copy(champion, "trained meanwhile")
+    page = client.post(CHALLENGER, form, follow=True).text
+    assert f"The challenger is {other} now: nothing was changed." in page
+    assert "read it" in page
+    other.refresh_from_db()
+    assert other.alias == Alias.CHALLENGER

@@ -1,5 +1,6 @@
 """Canaries: rolled back if they violate a guardrail, promoted after enough comments."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,12 +10,13 @@ from apps.core.permissions import SYSTEM
 from apps.predictions.models import Prediction
 from apps.registry import actions as registry
 from apps.registry import tracking
-from apps.registry.exceptions import GateError
+from apps.registry.exceptions import GateError, RegistryError
 from apps.registry.models import Alias, Canary, CanaryEnd, CanaryFailure, ModelVersion, Promotion
 from apps.training import actions, tasks
+from apps.training.actions import rollout
 from apps.training.actions.rollout import CANARY_CHECK
 from apps.training.models import Dataset
-from toxicmod.testing.factories import register_copy
+from toxicmod.testing.factories import promote_version, register_copy
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -152,3 +154,52 @@ def test_start_canary_failed_gates(champion: ModelVersion, dataset: Dataset) -> 
     with pytest.raises(GateError):
         actions.start_canary(version=version, share=0.05, reason="r", actor=SYSTEM)
     assert actions.start_canary(version=version, share=0.05, reason="r", actor=SYSTEM, force=True).forced
+
+
+def end_while_measuring(monkeypatch: pytest.MonkeyPatch, then: Callable[[], object]) -> None:
+    measure = rollout.measure_guardrails
+
+    def measure_slowly(running: Canary) -> Any:
+        result = measure(running)
+        registry.end_canary(actor=SYSTEM, outcome=CanaryEnd.Outcome.WITHDRAWN, reason="a person stops it")
+        then()
+        return result
+
+    monkeypatch.setattr(rollout, "measure_guardrails", measure_slowly)
+
+
+def test_check_canary_does_not_promote_canary_that_was_stopped_meanwhile(
+    canary: Canary, champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traffic(canary.champion, 1_500)
+    traffic(canary.version, 1_000)
+    end_while_measuring(monkeypatch, lambda: None)
+    tasks.check_canary()
+    champion.refresh_from_db()
+    assert champion.alias == Alias.CHAMPION
+
+
+def test_check_canary_does_not_end_another_canary(
+    canary: Canary, champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traffic(canary.champion, 1_500)
+    traffic(canary.version, 500, flagged=0.9)
+    other = register_copy(champion, "other")
+    end_while_measuring(
+        monkeypatch,
+        lambda: registry.start_canary(version=other, share=0.5, reason="next", actor=SYSTEM),
+    )
+    tasks.check_canary()
+    running = Canary.objects.running()
+    assert running is not None
+    assert running.version == other
+
+
+def test_version_to_roll_back_to_is_no_canary(champion: ModelVersion) -> None:
+    promote_version(register_copy(champion))
+    champion.refresh_from_db()
+    with pytest.raises(RegistryError, match="roll back to it instead"):
+        registry.start_canary(version=champion, share=0.1, reason="compare", actor=SYSTEM)
+    registry.rollback(actor=SYSTEM, reason="the new one is bad")
+    champion.refresh_from_db()
+    assert champion.alias == Alias.CHAMPION

@@ -237,3 +237,26 @@ def test_retrain_if_due_measures_lost_gates(
     for _ in range(2):
         tasks.retrain_if_due()
         assert measured == [champion]
+
+
+def test_feedback_without_labels_is_no_new_label(
+    dataset: Dataset, enqueued: list[int], settings: Any
+) -> None:
+    settings.TRAIN_AFTER_LABELS, settings.TRAIN_AFTER_DAYS = 3, 1
+    for number in range(3):
+        (prediction,), _ = predictions.score(texts=[f"idiot {number}"], source=Prediction.Source.PAGE)
+        predictions.give_feedback(prediction=prediction, is_right=False)
+    assert actions.retrain_if_due() is None
+
+
+def test_data_set_without_a_run_leaves_labels_new(
+    dataset: Dataset, enqueued: list[int], settings: Any
+) -> None:
+    settings.TRAIN_AFTER_LABELS, settings.TRAIN_AFTER_DAYS = 3, 0
+    for number in range(4):
+        (prediction,), _ = predictions.score(texts=[f"idiot number {number}"], source=Prediction.Source.API)
+        predictions.give_feedback(prediction=prediction, is_right=False, true_labels=["toxic"])
+        if number == 1:
+            actions.build_dataset(name="look", base=None)
+    assert actions.retrain_if_due() is not None
+    assert actions.retrain_if_due() is None

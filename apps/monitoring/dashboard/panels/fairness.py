@@ -1,7 +1,7 @@
 """The panel Fairness: whether naming an identity group changes the score."""
 
 from apps.monitoring.dashboard.charts import Kind, Panel, Plot, Series, interval_points
-from apps.monitoring.dashboard.queries import Filters, load_promotions, load_rollups
+from apps.monitoring.dashboard.queries import Filters, load_promotions, load_rollups, shown_version
 from apps.monitoring.dashboard.statistics import rate, ratios
 from apps.monitoring.models import IDENTITY_GROUPS, Baseline
 
@@ -11,11 +11,13 @@ _MAX_SERIES = 5
 
 def fairness_panel(filters: Filters) -> Panel:
     """Return the panel Fairness: the bias audit, and flag rates by identity group."""
-    audited = Baseline.objects.exclude(bias={}).select_related("version").order_by("-version__number").first()
+    version = shown_version(filters)
+    audited = Baseline.objects.filter(version=version).exclude(bias={}).first() if version else None
     if audited:
         answer, plots = _audit(audited)
     else:
-        answer, plots = "There is no bias audit yet. The worker makes one every day.", []
+        subject = version or "the champion"
+        answer, plots = f"There is no bias audit of {subject} yet. The worker makes one every day.", []
     rollups = load_rollups(filters, "identity_groups")
     totals, by_step = rollups.total("identity_groups"), rollups.by_step("identity_groups")
     groups = [

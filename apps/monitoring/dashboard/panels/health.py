@@ -64,14 +64,15 @@ def health_panel(filters: Filters) -> Panel:
     champion = ModelVersion.objects.with_alias(Alias.CHAMPION)
     all_communities = filters.community is None
     open_alerts = Alert.objects.open() if all_communities else Alert.objects.open().of_the_site()
-    alerts = list(open_alerts.select_related("rule")[:_MAX_ALERTS])
+    alert_count = open_alerts.count()
+    alerts = open_alerts.select_related("rule")[:_MAX_ALERTS]
     background = freshness.of_background_work(now)
     problems = [
         problem
         for problem, is_present in (
             ("no model is in service", champion is None),
             (f"{format_percent(error_rate)} of the requests fail", has_errors),
-            ("an alert is open" if len(alerts) == 1 else f"{len(alerts)} alerts are open", bool(alerts)),
+            ("an alert is open" if alert_count == 1 else f"{alert_count} alerts are open", alert_count > 0),
             (
                 "background work fails or is late, so rollups and alerts may be old",
                 background.is_late,
@@ -89,10 +90,10 @@ def health_panel(filters: Filters) -> Panel:
         Stat("Model", str(champion or "none"), "champion", champion is None),
         Stat(
             "Alerts",
-            str(len(alerts)),
+            str(alert_count),
             "; ".join(alert.rule.name for alert in alerts)
             or ("none open" if all_communities else "none open about the site"),
-            bool(alerts),
+            alert_count > 0,
         ),
     ]
     plots = []
