@@ -153,7 +153,7 @@ def _create_action(comment_id: UUID, until: datetime) -> None:
     comment.save(update_fields=["last_decision"])
     current, previous = decisions.in_force().first(), _last_sent(comment)
     adapter = ADAPTERS.get(comment.connection.platform)
-    if adapter is None or not comment.connection.sends_actions:
+    if adapter is None or not comment.connection.sends_actions or comment.submission.is_replaced:
         return
     for kind in _kinds_to_send(adapter, current, previous):
         decision = None if kind == PlatformAction.Kind.FLAG else current or newest
@@ -302,7 +302,11 @@ def resend(*, actor: Actor, actions: QuerySet[PlatformAction]) -> int:
         PermissionDeniedError: the actor may not change connections.
     """
     require(actor, "connectors.change_connection")
-    newer = PlatformAction.objects.filter(comment=OuterRef("comment"), pk__gt=OuterRef("pk"))
+    same_id = ~Q(comment__submission__external_id="") & Q(
+        comment__connection=OuterRef("comment__connection"),
+        comment__submission__external_id=OuterRef("comment__submission__external_id"),
+    )
+    newer = PlatformAction.objects.filter(Q(comment=OuterRef("comment")) | same_id, pk__gt=OuterRef("pk"))
     failed = actions.filter(~Exists(newer), status=PlatformAction.Status.FAILED)
     now = timezone.now()
     return PlatformAction.objects.filter(pk__in=list(failed.values_list("pk", flat=True))).update(

@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.cache import cache
-from django.db.models import Avg, Count, F, Q
-from django.db.models.functions import Floor, TruncDate
+from django.db.models import Avg, Count, Q
+from django.db.models.functions import TruncDate
 from django.utils import timezone
 
 from apps.accounts.models import User
-from apps.accounts.permissions import access_key, in_communities_of
+from apps.accounts.permissions import in_communities_of
 from apps.classifier.labels import LABELS
 from apps.moderation.models import (
     MIN_SEVERE,
@@ -23,9 +23,7 @@ from apps.moderation.models import (
     Preference,
     Queue,
     QueueItem,
-    QueueItemQuerySet,
 )
-from apps.moderation.permissions import visible_to
 from apps.predictions.models import ALL_LABELS, pack_labels
 
 logger = logging.getLogger(__name__)
@@ -33,7 +31,6 @@ logger = logging.getLogger(__name__)
 SHIFT = timedelta(hours=8)
 _PAIRS = 5_000
 _AGREEMENT_SECONDS = 300
-_HISTOGRAM_SECONDS = 30
 _VERDICTS = (Decision.Action.APPROVE, Decision.Action.REJECT)
 
 
@@ -52,31 +49,6 @@ def log_queue_age() -> None:
     age = (now - (oldest_open() or now)).total_seconds()
     extra = {"queue_age_seconds": round(age)}
     logger.info("The oldest item in the queue has waited for %.0f s", age, extra=extra)
-
-
-def histogram(*, user: User, label: str, community: str | None = None, bins: int = 20) -> list[int]:
-    """Return the number of open items of a label by score, in equal bins from 0 to 1.
-
-    The counts are at most half a minute old.
-
-    Raises:
-        PermissionDeniedError: the user may not see the queue.
-    """
-    items = visible_to(user).open().filter(label=label)
-    if community is not None:
-        items = items.filter(community=community)
-    name = hashlib.sha256(f"{access_key(user)}\n{label}\n{community}\n{bins}".encode()).hexdigest()
-    return cache.get_or_set(  # type: ignore[return-value]
-        f"moderation:histogram:{name}", lambda: _histogram(items, bins), _HISTOGRAM_SECONDS
-    )
-
-
-def _histogram(items: QueueItemQuerySet, bins: int) -> list[int]:
-    rows = items.order_by().annotate(bin=Floor(F("score") * bins)).values_list("bin").annotate(Count("pk"))
-    counts = [0] * bins
-    for bin_, count in rows:
-        counts[min(int(bin_), bins - 1)] += count
-    return counts
 
 
 @dataclass(frozen=True)
@@ -205,6 +177,7 @@ def _agreement(
         .filter(action__in=_VERDICTS)
         .order_by("-pk")
         .values_list(
+            "pk",
             "item__original",
             "action",
             "corrected_mask",
@@ -213,18 +186,20 @@ def _agreement(
         )[:_PAIRS]
     )
     first_reviews = {
-        item: (action, corrected, label, name)
-        for item, action, corrected, label, name in Decision.objects.effective()
-        .filter(item__in=[row[0] for row in second_reviews])
+        item: (pk, action, corrected, label, name)
+        for pk, item, action, corrected, label, name in Decision.objects.effective()
+        .filter(item__in=[row[1] for row in second_reviews])
         .filter(action__in=_VERDICTS)
-        .values_list("item", "action", "corrected_mask", "rule__label", "by__username")
+        .values_list("pk", "item", "action", "corrected_mask", "rule__label", "by__username")
     }
     by_label: dict[str, Counter[tuple[bool, bool]]] = {label: Counter() for label in LABELS}
     by_pair: dict[tuple[str, str], Counter[tuple[bool, bool]]] = defaultdict(Counter)
-    for item, action, corrected, rule_label, name in second_reviews:
+    for pk, item, action, corrected, rule_label, name in second_reviews:
         if item not in first_reviews:
             continue
-        first_action, first_corrected, first_rule_label, first_name = first_reviews[item]
+        first_pk, first_action, first_corrected, first_rule_label, first_name = first_reviews[item]
+        if first_pk > pk:  # decided again after an undo, perhaps by the second reviewer
+            continue
         first, first_stated = stated_labels(first_action, first_corrected, first_rule_label)
         second, second_stated = stated_labels(action, corrected, rule_label)
         for bit, label in enumerate(LABELS):

@@ -445,3 +445,46 @@ def test_create_due_actions_considers_decision_once(
     actions.create_due_actions()
     assert PlatformAction.objects.count() == 1
     assert Decision.objects.count() == 2
+
+
+def test_decision_on_a_replaced_revision_is_not_sent(
+    connected: Callable[[str], Connection], receiver: Receiver, moderator: User
+) -> None:
+    connection = connected("discourse")
+    receive(connection, with_text("discourse", RUDE))
+    decide_item(QueueItem.objects.get(), moderator)  # the author edits before it is sent
+    receive(connection, with_text("discourse", KIND))
+    send(connection)
+    assert ("DELETE", "/posts/42.json", None) not in sent(receiver)
+
+
+def test_undo_on_a_replaced_revision_does_not_change_the_new_text(
+    connected: Callable[[str], Connection], receiver: Receiver, moderator: User
+) -> None:
+    connection = connected("discourse")
+    receive(connection, with_text("discourse", RUDE))
+    result = decide_item(QueueItem.objects.get(), moderator, "approve")
+    send(connection)
+    receive(connection, with_text("discourse", "insult=0.71 clown"))
+    decide_item(QueueItem.objects.open().get(), moderator, "reject")
+    send(connection)
+    before = len(sent(receiver))
+    moderation.undo(decision_id=result.decision.pk, user=moderator)
+    send(connection)
+    assert len(sent(receiver)) == before
+
+
+def test_failed_action_on_a_replaced_revision_is_not_sent_again(
+    connected: Callable[[str], Connection], receiver: Receiver, moderator: User, person: Callable[..., User]
+) -> None:
+    connection = connected("discourse")
+    receive(connection, with_text("discourse", RUDE))
+    decide_item(QueueItem.objects.get(), moderator)
+    receiver.status = 403
+    send(connection)
+    receiver.status = 200
+    receive(connection, with_text("discourse", "insult=0.71 clown"))
+    decide_item(QueueItem.objects.open().get(), moderator, "approve")
+    send(connection)
+    rejections = PlatformAction.objects.filter(kind=PlatformAction.Kind.REJECT)
+    assert actions.resend(actor=person("adam", "administrator"), actions=rejections) == 0

@@ -5,6 +5,7 @@ from apps.moderation.actions.appeals import appeal, appeal_for
 from apps.moderation.actions.bulk import (
     BulkFilter,
     cancel_bulk,
+    histogram,
     preview_bulk,
     resume_bulk_jobs,
     run_bulk,
@@ -76,6 +77,7 @@ __all__ = [
     "due_endpoints",
     "edit_draft",
     "expire_leases",
+    "histogram",
     "install_default_policy",
     "moderate",
     "policy_fingerprint",

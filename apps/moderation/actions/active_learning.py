@@ -88,6 +88,8 @@ def queue_for_labeling(*, count: int) -> list[QueueItem]:
                 submission__outcome=Submission.Outcome.APPROVE,
                 submission__prediction__created_at__range=(since, now),
             ).update(sampling_chance=F("sampling_chance") + (1 - F("sampling_chance")) * probabilities[0])
+        # A request for a review and an edited comment hold these locks too.
+        list(Prediction.objects.select_for_update().filter(pk__in=selected).order_by("pk").values_list("pk"))
         still_candidates = _candidates(now - TRAFFIC).filter(pk__in=selected).values_list("pk", flat=True)
         return _enqueue({pk: selected[pk] for pk in still_candidates})
 

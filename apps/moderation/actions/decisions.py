@@ -315,7 +315,8 @@ def undo(
     item.status = QueueItem.Status.WITHDRAWN if is_withdrawn else QueueItem.Status.OPEN
     item.decided_at = None
     if decision.action == Decision.Action.ESCALATE:
-        rerank(item, escalated=False)
+        others = item.decisions.filter(action=Decision.Action.ESCALATE, reversal=None)
+        rerank(item, escalated=others.exists())
     may_lease = (
         lease
         and not is_withdrawn
@@ -387,8 +388,8 @@ def _update_strikes(item: QueueItem, now: datetime) -> None:
 def _send_correction(decision: Decision, reversal: Decision) -> Delivery | None:
     """Cancel pending webhooks; send a correction if the platform may have received one."""
     webhook_deliveries = Delivery.objects.filter(decision=decision)
-    was_attempted = webhook_deliveries.exclude(status=Delivery.Status.PENDING, attempts=0).exists()
     webhook_deliveries.filter(status=Delivery.Status.PENDING).update(status=Delivery.Status.CANCELLED)
+    was_attempted = webhook_deliveries.exclude(status=Delivery.Status.CANCELLED, attempts=0).exists()
     return _create_delivery(reversal, Delivery.Event.REVERSED, wait=timedelta(0)) if was_attempted else None
 
 

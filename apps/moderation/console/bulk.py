@@ -10,7 +10,7 @@ from django.template.loader import render_to_string
 
 from apps.accounts.models import User
 from apps.accounts.permissions import get_user, require
-from apps.moderation import actions, saved_views, statistics
+from apps.moderation import actions, saved_views
 from apps.moderation.console.forms import BulkActionForm, BulkForm
 from apps.moderation.console.views import console_view, is_fetch, render_page
 from apps.moderation.exceptions import ModerationError
@@ -56,9 +56,7 @@ def bulk(request: HttpRequest) -> HttpResponse:
 
 
 def _selection_context(user: User, form: BulkForm, selection: actions.BulkFilter) -> dict[str, Any]:
-    counts = statistics.histogram(
-        user=user, label=selection["label"], community=selection.get("community"), bins=BINS
-    )
+    counts = actions.histogram(user=user, filter=selection, bins=BINS)
     # The preview counts exactly; here the count stops at `MAX_COUNT`.
     count = (
         saved_views.count_up_to(actions.select_items(selection, decidable_by(user)))

@@ -22,7 +22,6 @@ from apps.moderation.models import (
     Strike,
     Submission,
 )
-from apps.moderation.statistics import histogram
 from apps.predictions.models import Prediction
 from apps.registry.models import ModelVersion
 from toxicmod.testing.factories import create_queue_item, decide_item, restrict_to_communities
@@ -123,7 +122,7 @@ def test_comment_in_language_that_is_not_scored_has_no_label(
     assert item.priority_explanation == "Language not scored"
     for label in LABELS:
         assert not actions.select_items({"label": label}).exists()
-        assert sum(histogram(user=lea, label=label)) == 0
+        assert sum(actions.histogram(user=lea, filter={"label": label})) == 0
     decided = decide_item(item, lea, rule=item.policy.rules.get(label="threat"))
     assert decided.delivery is not None
     assert decided.delivery.payload["outcome"] == "reject"
@@ -536,3 +535,32 @@ def test_undo_cluster_leaves_single_decision_with_zero_seconds(
     single.item.refresh_from_db()
     assert single.item.status == "open"
     assert Decision.objects.filter(action=Action.REVERSE).count() == 4
+
+
+def test_undo_of_second_escalation_keeps_the_first(item: QueueItem, ann: User, lea: User) -> None:
+    decide_item(item, ann, Decision.Action.ESCALATE)
+    second = decide_item(item, lea, Decision.Action.ESCALATE)
+    assert actions.undo(decision_id=second.decision.pk, user=lea).item.queue == Queue.ESCALATED
+
+
+@pytest.mark.parametrize("is_undone", [False, True])
+def test_remove_examples_that_were_decided_together(
+    model: ModelVersion, policy: Policy, ann: User, is_undone: bool
+) -> None:
+    first, _ = (
+        actions.moderate(
+            text=f"insult=0.7 you fool you really are one of them number {number}",
+            external_id=f"example-{number}",
+            example=True,
+        ).item
+        for number in (1, 2)
+    )
+    assert first is not None
+    held = actions.claim(item_id=first.pk, user=ann)
+    results = actions.decide_cluster(
+        item_id=first.pk, version=held.version, user=ann, action=Decision.Action.APPROVE
+    )
+    assert len(results) == 2
+    if is_undone:
+        actions.undo_cluster(decision_id=results[0].decision.pk, user=ann)
+    assert actions.remove_examples() == 2

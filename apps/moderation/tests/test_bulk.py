@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from django.core.cache import cache
 from django.core.exceptions import PermissionDenied
 from django.test import Client
 from django.urls import reverse
@@ -13,7 +14,7 @@ from apps.moderation.actions import bulk
 from apps.moderation.exceptions import ModerationError
 from apps.moderation.models import BulkJob, Decision, Policy, QueueItem
 from apps.registry.models import ModelVersion
-from toxicmod.testing.factories import create_queue_item
+from toxicmod.testing.factories import create_queue_item, decide_item
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
@@ -166,3 +167,18 @@ def test_job_page_and_resume_for_every_status(
     monkeypatch.setattr(bulk, "enqueue", lambda *message: sent.append(message))
     actions.resume_bulk_jobs()
     assert bool(sent) == (status in ("queued", "running", "undoing"))
+
+
+def test_histogram_counts_what_the_filter_selects(
+    model: ModelVersion, policy: Policy, ann: User, lea: User
+) -> None:
+    for score in (0.65, 0.66, 0.97):
+        create_queue_item(f"insult={score} {score}")
+    assert actions.histogram(user=lea, filter={"label": "insult", "score_from": 0.9}, bins=10) == [
+        0, 0, 0, 0, 0, 0, 2, 0, 0, 1
+    ]  # fmt: skip
+    assert sum(actions.histogram(user=lea, filter={"label": "threat"})) == 0
+    decision = decide_item(QueueItem.objects.get(score=0.97), ann, Decision.Action.REJECT).decision
+    actions.appeal(token=webhooks.appeal_token(decision))  # no bulk job decides it
+    cache.clear()
+    assert sum(actions.histogram(user=lea, filter={"label": "insult"})) == 2

@@ -8,6 +8,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from django.core.cache import cache
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
@@ -76,12 +77,6 @@ def test_view_counts_query_count_is_bounded(
         saved_views.view_counts(ann)
     with django_assert_max_num_queries(5):
         saved_views.view_counts(ann)
-
-
-def test_histogram_counts_items_by_score(model: ModelVersion, policy: Policy, ann: User) -> None:
-    for score in (0.65, 0.66, 0.97):
-        create_queue_item(f"insult={score} {score}")
-    assert statistics.histogram(user=ann, label="insult", bins=10) == [0, 0, 0, 0, 0, 0, 2, 0, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -267,3 +262,18 @@ def test_priority_explanation_by_probability(model: ModelVersion, policy: Policy
     item = actions.request_review(prediction=prediction, by=User.objects.create_superuser("root"))
     assert item is not None
     assert item.priority_explanation.startswith("Sent to review by a colleague · no label is likely")
+
+
+def test_agreement_pairs_no_moderator_with_himself(
+    model: ModelVersion, policy: Policy, ann: User, ben: User
+) -> None:
+    Policy.objects.update(second_review_share=1)
+    item = create_queue_item("insult=0.7 you fool")
+    first = decide_item(item, ann)
+    decide_item(QueueItem.objects.get(kind=QueueItem.Kind.SECOND), ben, "approve")
+    ((pair, _),) = statistics.agreement()[1].items()
+    assert pair == ("ann", "ben")
+    actions.undo(decision_id=first.decision.pk, user=ann, lease=False)
+    decide_item(QueueItem.objects.get(pk=item.pk), ben, "approve")
+    cache.clear()
+    assert not statistics.agreement()[1]

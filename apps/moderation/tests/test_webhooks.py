@@ -8,10 +8,12 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.core.exceptions import PermissionDenied
 from django.core.management import call_command
+from django.db import connection
 from django.utils import timezone
 
 from apps.accounts.models import APIKey, User
@@ -417,3 +419,21 @@ def test_deliver_webhooks_sends_due_deliveries(
     assert len(receiver.got) == 1
     call_command("deliver_webhooks", "--limit", "1")
     assert "Delivered 0 of 0" in capsys.readouterr().out
+
+
+def test_undo_while_a_worker_sends_the_webhook_sends_a_correction(delivery: Delivery, ann: User) -> None:
+    key = delivery.pk if connection.vendor == "postgresql" else delivery.pk.hex
+
+    def claim_first(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if sql.startswith("UPDATE") and "moderation_delivery" in sql and "cancelled" in map(str, params):
+            execute(
+                "UPDATE moderation_delivery SET status = %s, attempts = 1 WHERE id = %s",
+                ["sending", key], False, context,
+            )  # fmt: skip
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(claim_first):
+        actions.undo(decision_id=delivery.decision_id, user=ann)
+    delivery.refresh_from_db()
+    assert delivery.status == Delivery.Status.SENDING
+    assert Delivery.objects.filter(event=Delivery.Event.REVERSED).exists()

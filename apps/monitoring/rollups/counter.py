@@ -280,6 +280,7 @@ class HourCounter:
                 "reverses__action",
                 "item__kind",
                 "item__sampling_chance",
+                "item__requested_by",
                 "item__created_at",
                 "created_at",
                 *(f"submission__prediction__{name}" for name in PREDICTION_COLUMNS),
@@ -296,6 +297,7 @@ class HourCounter:
         reversed_action: str | None,
         kind: str,
         chance: float,
+        requested_by: int | None,
         queued_at: datetime,
         decided_at: datetime,
         *prediction: Any,
@@ -312,7 +314,7 @@ class HourCounter:
             return
         seconds = np.array([(decided_at - queued_at).total_seconds()])
         row["decision_times"][bin_indices(seconds, DECISION_TIME_EDGES)] += 1
-        if reversal is None and kind in SAMPLED_KINDS:
+        if reversal is None and kind in SAMPLED_KINDS and requested_by is None:
             true, known = stated_labels(action, corrected, rule_label)
             add_to_confusion(row["moderator_confusion"], scores, predicted, true, known, weight)
 

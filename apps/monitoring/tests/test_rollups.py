@@ -27,7 +27,7 @@ from apps.predictions import actions as predictions
 from apps.predictions.actions import give_feedback
 from apps.predictions.models import Prediction
 from apps.registry.models import ModelVersion
-from toxicmod.testing.factories import create_prediction, rollup_rows
+from toxicmod.testing.factories import create_prediction, decide_item, rollup_rows
 from toxicmod.testing.perspective import post_json
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database, pytest.mark.usefixtures("start_of_hour")]
@@ -338,6 +338,16 @@ def test_roll_up_counts_outcome_of_another_release(
         cursor.execute("UPDATE moderation_submission SET outcome = 'quarantine'")
     actions.roll_up()
     assert HourlyRollup.objects.of_community("forum").get().outcomes == {"quarantine": 1}
+
+
+def test_reviews_that_a_person_requested_are_no_sample(
+    champion: ModelVersion, policy: Policy, lea: User, ann: User
+) -> None:
+    prediction = create_prediction(champion, timezone.now() - timedelta(minutes=1))
+    decide_item(moderation.request_review(prediction=prediction, by=lea), ann)
+    actions.roll_up()
+    assert sum(np.sum(row.moderator_confusion) for row in HourlyRollup.objects.overall()) == 0
+    assert sum(np.sum(row.decision_times) for row in HourlyRollup.objects.overall()) == 1
 
 
 def test_roll_up_counts_review_requested_later(
