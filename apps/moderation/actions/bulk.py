@@ -88,8 +88,9 @@ def histogram(*, user: User, filter: BulkFilter, bins: int = 20) -> list[int]:
 
     key = json.dumps([user.pk, access_key(user), members, bins], sort_keys=True)
     name = hashlib.sha256(key.encode()).hexdigest()
-    counts: list[int] = cache.get_or_set(f"moderation:histogram:{name}", count, _HISTOGRAM_SECONDS)
-    return counts
+    return cache.get_or_set(  # type: ignore[return-value]
+        f"moderation:histogram:{name}", count, _HISTOGRAM_SECONDS
+    )
 
 
 @transaction.atomic
