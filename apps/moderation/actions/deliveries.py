@@ -283,7 +283,7 @@ def _record_health(endpoint: Endpoint, delivery: Delivery, attempt: Attempt, now
 
 @transaction.atomic
 def resend(*, delivery_id: str, user: User) -> Delivery:
-    """Send a failed delivery again.
+    """Send a failed delivery again; until then, it keeps the error of the last attempt.
 
     Raises:
         PermissionDeniedError: the user may not.
@@ -306,7 +306,7 @@ def resend(*, delivery_id: str, user: User) -> Delivery:
     now = timezone.now()
     delivery.status, delivery.attempts = Delivery.Status.PENDING, 0
     delivery.send_after, delivery.not_before = now, None
-    delivery.retry_until, delivery.error, delivery.response_status = now + retries.GIVE_UP_AFTER, "", None
+    delivery.retry_until = now + retries.GIVE_UP_AFTER
     delivery.save()
     enqueue(tasks.deliver, str(delivery.pk))
     return delivery

@@ -437,3 +437,15 @@ def test_undo_while_a_worker_sends_the_webhook_sends_a_correction(delivery: Deli
     delivery.refresh_from_db()
     assert delivery.status == Delivery.Status.SENDING
     assert Delivery.objects.filter(event=Delivery.Event.REVERSED).exists()
+
+
+def test_undo_after_resend_sends_a_correction(
+    delivery: Delivery, ann: User, lea: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        timeout = Attempt(error="timed out", is_permanent=True)
+        patch.setattr(deliveries.retries, "attempt", lambda send: timeout)
+        actions.deliver(delivery_id=str(delivery.pk))
+    actions.resend(delivery_id=str(delivery.pk), user=lea)
+    actions.undo(decision_id=delivery.decision_id, user=ann)
+    assert Delivery.objects.filter(event=Delivery.Event.REVERSED).exists()
