@@ -81,14 +81,16 @@ class ModelServer:
     def pinned(self, number: int) -> LoadedModel:
         """Return the version with a number, loaded if necessary; the champion if it can't be loaded.
 
-        MAX_PINNED versions stay loaded, those that were used last.
+        Besides the champion and the canary, MAX_PINNED versions stay loaded, those that were used last.
 
         Raises:
             NoModelError: no model is in service.
         """
-        champion = self.current()
+        champion, canary = self.current(), self.canary
         if number == champion.number:
             return champion
+        if canary and number == canary.model.number:
+            return canary.model
         with self._pinned_lock:
             if model := self._pinned.get(number):
                 self._pinned.move_to_end(number)

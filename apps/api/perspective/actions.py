@@ -293,7 +293,7 @@ class _VersionScores(NamedTuple):
 def _score_version(
     request: AnalyzeRequest, prediction: LabelScores, version: serving.LoadedModel | None
 ) -> _VersionScores:
-    """Return the scores of a pinned version, or for None those of the stored prediction."""
+    """Return the scores of a pinned version, or for None those of the version that scored the prediction."""
     if version is None or version.version_id == prediction.model_version_id:
         number = serving.number_of(prediction.model_version_id)
         summary = prediction.probabilities
@@ -302,7 +302,7 @@ def _score_version(
         summary = dict(zip(LABELS, version.scorer.score(request.text).tolist(), strict=True))
     if not request.sentences:
         return _VersionScores(number, summary, [(0, utf16_length(request.text), summary)])
-    scorer = (version or serving.route(prediction.text_hash)).scorer
+    scorer = (version or serving.pinned(number)).scorer
     rows = scorer.score_many([sentence for _, _, sentence in request.sentences], threads=1).tolist()
     spans = [
         (begin, end, dict(zip(LABELS, row, strict=True)))

@@ -24,7 +24,7 @@ from apps.registry import serving
 from apps.registry.actions import promote
 from apps.registry.models import ModelVersion
 from apps.training import labels
-from toxicmod.testing.factories import register_copy
+from toxicmod.testing.factories import promote_version, register_copy
 from toxicmod.testing.perspective import (
     ANALYZE,
     IDIOT,
@@ -88,6 +88,20 @@ def test_retry_with_ordinary_key_is_stored_once(
     assert Prediction.objects.get().external_id == "c-77"
     post_json(client, analyze_request(clientToken="c-78"), plain_path)
     assert Prediction.objects.get(external_id="c-78").model_version == other
+
+
+def test_spans_of_retry_come_from_version_of_header(
+    client: Client, plain_path: str, champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apps.registry.serving.CHECK_SECONDS", 0.0)
+    text = "You are an idiot. Thank you for the soup."
+    body = analyze_request(text, clientToken="c-77", spanAnnotations=True)
+    first = post_json(client, body, plain_path)
+    promote_version(register_copy(champion))
+    serving.current().scorer.model.intercept[:] += 1.0
+    retry = post_json(client, body, plain_path)
+    assert retry["X-Model-Version"] == first["X-Model-Version"]
+    assert retry.json() == first.json()
 
 
 @pytest.mark.parametrize(

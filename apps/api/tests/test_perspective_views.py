@@ -25,13 +25,17 @@ from apps.api.perspective.rendering import RESPONSE_FIELDS, parse_mask, select
 from apps.api.perspective.spans import find_sentences, utf16_length
 from apps.classifier import languages
 from apps.classifier.labels import LABELS
+from apps.classifier.scorer import Scorer
 from apps.core.permissions import SYSTEM
 from apps.moderation.actions import install_default_policy
 from apps.moderation.models import Policy, QueueItem
 from apps.predictions.models import Feedback, Prediction
 from apps.registry import serving
+from apps.registry.actions import start_canary
 from apps.registry.exceptions import NoModelError
+from apps.registry.models import CanaryFailure, ModelVersion
 from apps.training.examples import COMMENTS
+from toxicmod.testing.factories import register_copy
 from toxicmod.testing.perspective import ANALYZE, IDIOT, analyze_request, post_json
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -404,6 +408,29 @@ def test_analyze_span_annotations_use_utf16_offsets(client: Client) -> None:
     assert pieces == ["Hi 👩‍👩‍👧 there!", "You idïot\u0308.", "🤬🤬 Shut up", "thanks"]
     for piece, span in zip(pieces, spans, strict=True):
         assert span["score"]["value"] == pytest.approx(serving.current().scorer.score(piece)[0], rel=1e-5)
+
+
+def test_analyze_spans_of_failing_canary_come_from_champion(
+    client: Client, champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apps.registry.serving.CHECK_SECONDS", 0.0)
+    canary = register_copy(champion)
+    start_canary(version=canary, share=0.5, reason="a trial", actor=SYSTEM)
+    failing = serving.pinned(canary.number).scorer
+    for name in ("rate", "score_many"):
+        healthy = getattr(Scorer, name)
+
+        def broken(scorer: Scorer, *args: Any, healthy: Any = healthy, **options: Any) -> Any:
+            if scorer is failing:
+                raise ZeroDivisionError
+            return healthy(scorer, *args, **options)
+
+        monkeypatch.setattr(Scorer, name, broken)
+    for number in range(20):
+        body = analyze_request(f"You idiot {number}. Thank you for the soup.", spanAnnotations=True)
+        response = post_json(client, body)
+        assert (response.status_code, response["X-Model-Version"]) == (200, str(champion.number))
+    assert CanaryFailure.objects.filter(version=canary).exists()
 
 
 def test_analyze_single_sentence_has_one_span(client: Client) -> None:

@@ -70,6 +70,14 @@ def test_score_uses_one_model_per_batch(champion: ModelVersion) -> None:
     assert len(set.union(*versions)) == 2
 
 
+def test_pinned_canary_is_the_loaded_one(champion: ModelVersion) -> None:
+    version = register_copy(champion)
+    start(version, share=0.5)
+    pinned = serving.pinned(version.number)
+    assert pinned.version_id == version.pk
+    assert serving.route("00000000") is pinned
+
+
 def test_fall_back_to_champion_if_canary_fails(
     champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
