@@ -5,6 +5,7 @@ import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -14,11 +15,12 @@ from apps.classifier.artifact import ArtifactError
 from apps.classifier.scorer import Scorer
 from apps.core.database import describe_error
 from apps.registry.exceptions import NoModelError
-from apps.registry.models import Alias, CanaryFailure, ModelArtifact, ModelVersion
+from apps.registry.models import Alias, Canary, CanaryFailure, ModelArtifact, ModelVersion, Promotion
 
 logger = logging.getLogger(__name__)
 
 CHECK_SECONDS = 1.0
+SWAP_TIME = timedelta(seconds=10)  # until a process has noticed and loaded a new champion
 MAX_PINNED = 3  # versions that are kept loaded because requests name them
 MAX_MISSING = 1_000
 PINNED_SECONDS = 60.0  # for which the answer that a version can't be loaded is kept
@@ -182,6 +184,25 @@ def route(key: str) -> LoadedModel:
     """
     champion, canary = current(), _server.canary
     return canary.model if canary and int(key[:8], 16) < canary.share * 2**32 else champion
+
+
+def was_routed(key: str, version_id: int, at: datetime) -> bool:
+    """Return whether a version may have served the requests with a key at a time.
+
+    A process may use the replaced champion or an ended canary for another SWAP_TIME.
+
+    Args:
+        key: see `route`.
+    """
+    champions = Promotion.objects.filter(created_at__lte=at)
+    canaries = Canary.objects.filter(
+        version=version_id, created_at__lte=at, share__gt=int(key[:8], 16) / 2**32
+    )
+    return (
+        champions.values_list("version", flat=True).first() == version_id
+        or champions.filter(replaced=version_id, created_at__gt=at - SWAP_TIME).exists()
+        or canaries.exclude(end__created_at__lte=at - SWAP_TIME).exists()
+    )
 
 
 def fall_back_to_champion(model: LoadedModel, error: Exception) -> LoadedModel:

@@ -15,7 +15,6 @@ from apps.moderation.actions import RETRY_WINDOW
 from apps.predictions import actions as predictions
 from apps.predictions.models import Feedback, LabelScores, Prediction
 from apps.registry import serving
-from apps.registry.models import Promotion
 
 _MAX_LOCKS = 100  # in one transaction, because PostgreSQL's table of locks is bounded
 _Identity = tuple[int | None, str, str, str, bool, int | None]
@@ -114,10 +113,8 @@ def _find_stored(
 
 
 def _was_in_service(prediction: Prediction) -> bool:
-    """Return whether the version that scored the comment was not one that the call had pinned."""
-    if prediction.model_version_id == serving.route(prediction.text_hash).version_id:
-        return True
-    promotions = Promotion.objects.filter(created_at__lte=prediction.created_at).order_by(
-        "-created_at", "-pk"
+    """Return whether a call that names no version may have been scored by the version of the prediction."""
+    text_hash, version_id = prediction.text_hash, prediction.model_version_id
+    return serving.route(text_hash).version_id == version_id or serving.was_routed(
+        text_hash, version_id, prediction.created_at
     )
-    return promotions.values_list("version", flat=True).first() == prediction.model_version_id

@@ -21,8 +21,8 @@ from apps.moderation.actions import install_default_policy
 from apps.moderation.models import Policy, QueueItem, Submission
 from apps.predictions.models import Feedback, Prediction
 from apps.registry import serving
-from apps.registry.actions import promote
-from apps.registry.models import ModelVersion
+from apps.registry.actions import end_canary, promote, start_canary
+from apps.registry.models import CanaryEnd, ModelVersion
 from apps.training import labels
 from toxicmod.testing.factories import promote_version, register_copy
 from toxicmod.testing.perspective import (
@@ -88,6 +88,34 @@ def test_retry_with_ordinary_key_is_stored_once(
     assert Prediction.objects.get().external_id == "c-77"
     post_json(client, analyze_request(clientToken="c-78"), plain_path)
     assert Prediction.objects.get(external_id="c-78").model_version == other
+
+
+def test_retry_after_canary_ended_is_stored_once(
+    client: Client, plain_path: str, champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apps.registry.serving.CHECK_SECONDS", 0.0)
+    canary = register_copy(champion)
+    start_canary(version=canary, share=0.5, reason="a trial", actor=SYSTEM)
+    texts = [f"What kind of idiot name is foo {number}?" for number in range(20)]
+    for text in texts:
+        post_json(client, analyze_request(text, clientToken=text), plain_path)
+    assert Prediction.objects.filter(model_version=canary).exists()
+    end_canary(actor=SYSTEM, outcome=CanaryEnd.Outcome.WITHDRAWN, reason="enough")
+    for text in texts:
+        post_json(client, analyze_request(text, clientToken=text), plain_path)
+    assert Prediction.objects.count() == len(texts)
+
+
+def test_retry_of_comment_that_replaced_champion_scored_is_stored_once(
+    client: Client, plain_path: str, champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apps.registry.serving.CHECK_SECONDS", 600.0)
+    body = analyze_request(clientToken="c-77")
+    promote_version(register_copy(champion))
+    post_json(client, body, plain_path)
+    monkeypatch.setattr(serving._server, "_checked_at", float("-inf"))  # so that it notices the promotion
+    assert post_json(client, body, plain_path)["X-Model-Version"] == str(champion.number)
+    assert Prediction.objects.get().model_version == champion
 
 
 def test_spans_of_retry_come_from_version_of_header(

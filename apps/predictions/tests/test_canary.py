@@ -1,5 +1,7 @@
 """A canary serves its share of the requests; the champion replaces it if it fails."""
 
+from datetime import timedelta
+
 import pytest
 from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, transaction
@@ -60,6 +62,31 @@ def test_route_sends_share_of_texts_to_canary(champion: ModelVersion) -> None:
     version.refresh_from_db()
     assert (version.alias, version.share, ended.actor) == (Alias.CHALLENGER, None, "ann")
     assert Canary.objects.running() is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "key", "was_routed"),
+    [(0, "00000000", True), (5, "00000000", True), (5, "ffffffff", False), (60, "00000000", False)],
+)
+def test_was_routed_to_ended_canary(
+    champion: ModelVersion, seconds: float, key: str, was_routed: bool
+) -> None:
+    version = register_copy(champion)
+    started = start(version).created_at
+    assert not serving.was_routed(key, version.pk, started - timedelta(seconds=1))
+    assert serving.was_routed(key, version.pk, started) == (key == "00000000")
+    at = end().created_at + timedelta(seconds=seconds)
+    assert serving.was_routed(key, version.pk, at) == was_routed
+    assert serving.was_routed(key, champion.pk, at)
+
+
+@pytest.mark.parametrize(("seconds", "was_routed"), [(-0.001, True), (5, True), (60, False)])
+def test_was_routed_to_replaced_champion(champion: ModelVersion, seconds: float, was_routed: bool) -> None:
+    version = register_copy(champion)
+    promoted = promote_version(version).created_at
+    at = promoted + timedelta(seconds=seconds)
+    assert serving.was_routed("00000000", champion.pk, at) == was_routed
+    assert serving.was_routed("00000000", version.pk, at) == (at > promoted)
 
 
 def test_score_uses_one_model_per_batch(champion: ModelVersion) -> None:
