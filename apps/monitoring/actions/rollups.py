@@ -40,7 +40,8 @@ def roll_up(
 
     An hour is always counted completely and its rows are replaced, so a second run changes nothing. An hour
     that fails, or in which rows are left out, is recorded as an `IncompleteHour` and retried; the other hours
-    are counted. See `rollups.hours.hours_to_count` for the hours that are counted.
+    are counted. See `rollups.hours.hours_to_count` for the hours that are counted. An hour older than
+    KEEP_REQUEST_MINUTES keeps the errors that its rollups have.
 
     Args:
         origin: where predictions and feedback are read from; by default the setting ROLL_UP_FROM.
@@ -72,6 +73,8 @@ def roll_up(
                 lease.update(counted_until=min(hour + HOUR, now))
         lease.update(counted_until=now)
         RequestMinute.objects.filter(minute__lt=now - KEEP_REQUEST_MINUTES).delete()
+        if oldest := origin.oldest_kept():  # older hours can't be completed any more
+            IncompleteHour.objects.filter(origin=origin.name, hour__lt=oldest).delete()
         if errors:
             first = min(errors)
             raise IncompleteRollupError(

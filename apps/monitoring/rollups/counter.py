@@ -346,9 +346,18 @@ class HourCounter:
                 overall[name] = overall[name] + row[name]
 
     def add_errors(self, hour: datetime) -> None:
-        """Count 5xx responses under the version that was champion at the end of the hour."""
+        """Count 5xx responses under the version that was champion at the end of the hour.
+
+        The stored rollups keep their errors if they have more, because `roll_up` deletes old `RequestMinute`
+        rows.
+        """
         minutes = RequestMinute.objects.filter(minute__gte=hour, minute__lt=hour + HOUR, errors__gt=0)
-        errors = dict(minutes.order_by().values_list("source").annotate(Sum("errors")))
+        rollups = HourlyRollup.objects.overall().filter(hour=hour, errors__gt=0)
+        counted, stored = (
+            Counter(dict(rows.order_by().values_list("source").annotate(Sum("errors"))))
+            for rows in (minutes, rollups)
+        )
+        errors = counted | stored
         if not errors:
             return
         promotions = Promotion.objects.filter(created_at__lt=hour + HOUR)

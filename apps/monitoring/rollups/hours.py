@@ -42,7 +42,8 @@ def hours_to_count(
     - incomplete hours whose retry is due;
     - every six hours: hours of the last week whose number of predictions differs from the rollup.
 
-    In the first run there are only the hours from `since` on, by default from the first record on.
+    In the first run there are only the hours from `since` on, by default from the first record on. Hours of
+    which the origin no longer keeps all records are never counted, so that their rollups stay.
     """
     hours: set[datetime] = set()
     begin = since
@@ -64,7 +65,8 @@ def hours_to_count(
     while hour <= now:
         hours.add(hour)
         hour += HOUR
-    return hours
+    oldest = origin.oldest_kept()
+    return {hour for hour in hours if oldest is None or hour >= oldest}
 
 
 def count_queued_items(since: datetime) -> dict[datetime, Counter[Key]]:

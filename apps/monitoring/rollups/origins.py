@@ -41,6 +41,9 @@ class Origin(Protocol):
     name: str
     unreadable: int
 
+    def oldest_kept(self) -> datetime | None:
+        """Return the time before which predictions and feedback are not kept, or None if all are kept."""
+
     def first_prediction_at(self) -> datetime | None:
         """Return the time of the oldest prediction."""
 
@@ -65,6 +68,9 @@ class Database:
 
     name = "database"
     unreadable = 0
+
+    def oldest_kept(self) -> datetime | None:
+        return None
 
     def first_prediction_at(self) -> datetime | None:
         return Prediction.objects.aggregate(first=Min("created_at"))["first"]
@@ -116,6 +122,9 @@ class Mirror:
 
     def _count_unreadable(self, error: UnreadableRecordError) -> None:
         self.unreadable += 1
+
+    def oldest_kept(self) -> datetime | None:
+        return oldest_kept()
 
     def first_prediction_at(self) -> datetime | None:
         oldest = next(reader.read(oldest_kept(), timezone.now()), None)

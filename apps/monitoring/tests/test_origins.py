@@ -10,7 +10,7 @@ from apps.mirror import reader
 from apps.mirror.sender import flush
 from apps.mirror.triggers import sync_triggers
 from apps.monitoring import actions
-from apps.monitoring.models import HourlyRollup, RollupProgress
+from apps.monitoring.models import HourlyRollup, IncompleteHour, RollupProgress
 from apps.monitoring.rollups import hours, origins
 from apps.predictions.actions import give_feedback
 from apps.predictions.models import Prediction
@@ -108,6 +108,19 @@ def test_roll_up_counts_late_records_of_mirror(
     RollupProgress.objects.update(recounted_at=None)
     actions.roll_up(origin=origins.Mirror())
     assert rows.get(hour=hour - 2 * HOUR).requests == 2
+
+
+def test_roll_up_keeps_hours_that_expired_in_mirror(
+    table: Any, champion: ModelVersion, hour: datetime
+) -> None:
+    old = hour - timedelta(days=4)
+    create_prediction(champion, old)
+    actions.roll_up(origin=origins.Database(), since=old)
+    IncompleteHour.objects.create(origin="dynamodb", hour=old, error="ValueError", retry_at=old)
+    for since in (old, None):
+        actions.roll_up(origin=origins.Mirror(), since=since)
+        assert HourlyRollup.objects.overall().get(hour=old).requests == 1
+        assert not IncompleteHour.objects.exists()
 
 
 def test_roll_up_reports_unknown_version(

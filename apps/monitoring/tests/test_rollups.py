@@ -1,5 +1,6 @@
 from datetime import datetime, timedelta
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -360,3 +361,28 @@ def test_roll_up_counts_review_requested_later(
     moderation.request_review(prediction=prediction, by=lea)
     actions.roll_up()
     assert rows.get(hour=hour).outcomes == {"human_review": 1}
+
+
+def test_undone_old_decision_keeps_errors_of_its_hour(model: ModelVersion, policy: Policy, ann: User) -> None:
+    old = start_of_hour(timezone.now() - timedelta(days=10)) + timedelta(minutes=5)
+    with patch("django.utils.timezone.now", return_value=old):
+        item = moderation.moderate(text="toxic=0.7 you", community="forum").item
+        assert item is not None
+        item = moderation.claim(item_id=item.pk, user=ann)
+        decided = moderation.decide(
+            item_id=item.pk, version=item.version, user=ann, action=Decision.Action.APPROVE
+        )
+        minute = {"requests": 5, "client_errors": 0, "errors": 2, "latency": np.zeros(60)}
+        RequestMinute.objects.create(minute=old, source="api", process="a:1", **minute)
+        actions.roll_up()
+    rows = HourlyRollup.objects.overall().filter(hour=start_of_hour(old))
+    assert sum(row.moderator_confusion.sum() for row in rows) > 0
+    assert sum(row.errors for row in rows) == 2
+    actions.roll_up()
+    assert not RequestMinute.objects.exists()
+    moderation.undo(decision_id=decided.decision.pk, user=ann)
+    actions.roll_up()
+    assert sum(row.moderator_confusion.sum() for row in rows.all()) == 0
+    assert sum(row.errors for row in rows.all()) == 2
+    actions.roll_up(since=old)
+    assert sum(row.errors for row in rows.all()) == 2

@@ -25,7 +25,8 @@ The scheduler does this every five minutes. A second run changes nothing."""
         parser.add_argument(
             "--since",
             type=parse_datetime,
-            help="Count all hours from this day or time on, whether they have changed or not.",
+            help="Count all hours from this day or time on, whether they have changed or not. Hours older "
+            "than eight days keep their stored errors; hours that have expired in DynamoDB are skipped.",
         )
         parser.add_argument(
             "--from",
