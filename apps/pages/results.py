@@ -249,7 +249,7 @@ def _factors(contributions: np.ndarray) -> tuple[Factor, ...]:
 def build_result(
     *,
     probabilities: Mapping[str, float],
-    served: LoadedModel,
+    model: LoadedModel,
     policy: Policy | None,
     text: str | None = None,
     model_version: int | None = None,
@@ -257,23 +257,27 @@ def build_result(
     """Return what a page shows of a scored comment.
 
     Args:
-        text: the comment, if the page may show it; the served model explains it.
-        model_version: number of the version that scored it; by default the served version's.
+        model: the version that scored the comment, or another one, which does not explain the scores.
+        text: the comment, if it was saved.
+        model_version: number of the version that scored it; by default that of `model`.
     """
-    bars = label_bars(probabilities, policy, served.scorer.thresholds.tolist())
+    model_version = model_version or model.number
+    scorer = model.scorer
+    bars = label_bars(probabilities, policy, scorer.thresholds.tolist())
     flagged = [bar.state != "approve" for bar in bars]
-    segments = split_into_segments(text, served.scorer.explain(text), flagged) if text else []
+    is_explained = model.number == model_version
+    segments = split_into_segments(text, scorer.explain(text), flagged) if text and is_explained else []
     raising = sorted(
         (segment for segment in segments if segment.level > 0), key=lambda segment: segment.strength
     )
     # In rising order, so that the strongest occurrence of each term remains.
     terms = {segment.text.casefold(): segment for segment in raising}
     return Result(
-        verdict=build_verdict(probabilities, policy, is_scorable=not text or served.scorer.can_score(text))
+        verdict=build_verdict(probabilities, policy, is_scorable=not text or scorer.can_score(text))
         if policy
         else None,
         bars=bars,
         segments=segments,
         top_terms=list(reversed(terms.values()))[:MAX_TERMS],
-        model_version=model_version or served.number,
+        model_version=model_version,
     )

@@ -44,7 +44,7 @@ def _score_unstored(text: str) -> results.Result:
     """Score a text without storing anything."""
     served = serving.current()
     probabilities = dict(zip(LABELS, served.scorer.score(text).tolist(), strict=True))
-    return results.build_result(probabilities=probabilities, served=served, policy=_policy(), text=text)
+    return results.build_result(probabilities=probabilities, model=served, policy=_policy(), text=text)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -70,7 +70,7 @@ def _score(request: HttpRequest) -> HttpResponse:
     if store:
         return redirect("pages:result", prediction.pk)
     result = results.build_result(
-        probabilities=prediction.probabilities, served=served, policy=_policy(), text=text
+        probabilities=prediction.probabilities, model=served, policy=_policy(), text=text
     )
     context = {
         "form": form,
@@ -124,21 +124,21 @@ def _page_prediction(pk: UUID) -> Prediction:
 def _result_page(
     request: HttpRequest, prediction: Prediction, form: FeedbackForm, status: int = 200
 ) -> HttpResponse:
-    served = serving.current()
-    is_same_model = served.version_id == prediction.model_version_id
+    number = prediction.model_version.number
+    loaded_model = serving.pinned(number)
     result = results.build_result(
         probabilities=prediction.probabilities,
-        served=served,
+        model=loaded_model,
         policy=_policy(),
-        text=prediction.text if is_same_model else None,
-        model_version=prediction.model_version.number,
+        text=prediction.text,
+        model_version=number,
     )
     token = get_visitor_token(request)
     feedback = Feedback.objects.filter(prediction=prediction)
     context = {
         "result": result,
         "prediction": prediction,
-        "is_same_model": is_same_model,
+        "is_same_model": loaded_model.number == number,
         "root_url": root_url(request),
         "feedback_form": form,
         "feedback": token and feedback.filter(visitor=visitor_id(token, prediction.pk)).first(),

@@ -29,10 +29,11 @@ from apps.predictions.models import Feedback, Prediction
 from apps.registry import serving
 from apps.registry.actions import end_canary, promote, register_version, rollback, start_canary
 from apps.registry.exceptions import NoModelError
-from apps.registry.models import Alias, CanaryEnd, ModelVersion, Promotion
-from toxicmod.testing.factories import create_queue_item, decide_item
+from apps.registry.models import Alias, CanaryEnd, ModelArtifact, ModelVersion, Promotion
+from toxicmod.testing.factories import create_queue_item, decide_item, promote_version, register_copy
 
 RUDE = "You are a stupid idiot."
+UNREADABLE = "Ez egy nagyon szép nap volt, köszönöm szépen mindenkinek a segítséget."
 HOSTILE = "<script>alert(1)</script> you <b>idiot</b> \"'><img src=x onerror=alert(1)>"
 
 
@@ -40,6 +41,10 @@ def _score(client: Client, text: str = RUDE, **data: Any) -> Prediction:
     """Post a comment and return its row."""
     client.post("/", {"text": text, **data})
     return Prediction.objects.latest("pk")
+
+
+def _without_token(html: str) -> str:
+    return re.sub(r'name="csrfmiddlewaretoken" value="\w+"', "", html)
 
 
 def _is_safe(response: HttpResponse) -> None:
@@ -227,24 +232,58 @@ def test_feedback_ignores_a_forged_visitor_cookie(client: Client, policy: Policy
     assert client.cookies["visitor"].value != "forged:value"
 
 
-def test_result_of_a_replaced_model_has_no_highlights(
+def test_result_of_a_replaced_model_keeps_its_highlights(
     client: Client, policy: Policy, champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("apps.registry.serving.CHECK_SECONDS", 0.0)
     prediction = _score(client, store="on")
-    artifact = champion.modelartifact.artifact()
-    promote(
-        version=register_version(artifact=artifact, recipe="two_level", metrics={}),
-        reason="newer",
-        actor=SYSTEM,
-    )
-    monkeypatch.setattr(serving._server, "_checked_at", float("-inf"))
-    html = client.get(f"/r/{prediction.pk}").content.decode()
-    assert "Model version 1 scored this comment" in html
-    assert RUDE in html
+    before = client.get(f"/r/{prediction.pk}").text
+    assert "<mark" in before
+    promote_version(register_copy(champion))
+    serving.current().scorer.model.intercept[:] += 1.0
+    after = client.get(f"/r/{prediction.pk}").text
+    assert _without_token(after) == _without_token(before)
+
+
+def test_result_of_a_canary_has_highlights(
+    client: Client, champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apps.registry.serving.CHECK_SECONDS", 0.0)
+    canary = register_copy(champion)
+    start_canary(version=canary, share=0.5, reason="a trial", actor=SYSTEM)
+    for number in range(20):
+        html = client.post("/", {"text": f"You stupid idiot {number}", "store": "on"}, follow=True).text
+        assert "<mark" in html
+        assert "version is in use" not in html
+    assert Prediction.objects.filter(model_version=canary).exists()
+
+
+def test_result_of_a_model_that_cannot_be_loaded_has_no_highlights(
+    client: Client, policy: Policy, champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apps.registry.serving.CHECK_SECONDS", 0.0)
+    Policy.objects.update(review_other_languages=True)
+    prediction = _score(client, UNREADABLE, store="on")
+    promote_version(register_copy(champion))
+    ModelArtifact.objects.filter(pk=champion.pk).update(weights=b"")
+    html = client.get(f"/r/{prediction.pk}").text
+    assert "Model version 1 scored this comment. Another version is in use now" in html
+    assert "Would be held for review" in html
+    assert UNREADABLE in html
     assert "<mark" not in html
 
 
-@pytest.mark.usefixtures("frozen_time")
+def test_verdict_of_unreadable_comment_survives_promotion(
+    client: Client, policy: Policy, champion: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apps.registry.serving.CHECK_SECONDS", 0.0)
+    Policy.objects.update(review_other_languages=True)
+    prediction = _score(client, UNREADABLE, store="on")
+    assert "Would be held for review" in client.get(f"/r/{prediction.pk}").text
+    promote_version(register_copy(champion))
+    assert "Would be held for review" in client.get(f"/r/{prediction.pk}").text
+
+
 def test_rate_limited_by_address(client: Client, policy: Policy, settings: Settings) -> None:
     settings.ANONYMOUS_RATE_PER_MINUTE = 2
     here = {"REMOTE_ADDR": "203.0.113.77"}
