@@ -46,7 +46,7 @@ class TrainingConfig:
     # Second stage. Of the texts for which no label is likely, every n-th is used, with n times its weight.
     unlikely_quantile: float = 0.7
     unlikely_interval: int = 4
-    min_positives: int = 20  # and as many negatives, for a label to be fitted
+    min_positives: int = 20  # and as many negatives, for a label to be fitted and to get a threshold
     rare_positives: int = 2_000  # a label with fewer gets fewer and smaller trees
     learning_rate: float = 0.06
     max_trees: int = 120

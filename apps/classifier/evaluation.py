@@ -81,11 +81,13 @@ def choose_thresholds(
     weights: np.ndarray,
     precision: float = 0.75,
     min_recall: float = 0.25,
+    min_positives: int = 1,
 ) -> tuple[np.ndarray, list[str]]:
     """Choose for each label the threshold of the highest recall at the wanted precision.
 
     Of thresholds with the same recall the most precise one is chosen. If the recall is below `min_recall`,
-    the threshold with the best F1 is chosen instead.
+    the threshold with the best F1 is chosen instead. Labels with fewer than `min_positives` positives get
+    0.5.
 
     Returns:
         The (labels,) thresholds, and the rule that each comes from.
@@ -94,7 +96,7 @@ def choose_thresholds(
     for k in range(len(LABELS)):
         order = np.argsort(-probabilities[:, k], kind="stable")
         p, y, w = probabilities[order, k], labels[order, k].astype(bool), weights[order]
-        if not y.any():
+        if y.sum() < min_positives:
             continue
         is_last_of_tie = np.append(p[1:] != p[:-1], True)
         hits, flagged = np.cumsum(w * y), np.cumsum(w)

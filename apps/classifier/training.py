@@ -148,7 +148,12 @@ def _choose_thresholds(
     logits: np.ndarray, labels: np.ndarray, weight: np.ndarray, config: TrainingConfig
 ) -> tuple[np.ndarray, list[str]]:
     return choose_thresholds(
-        labels, expit(logits), weight, precision=config.target_precision, min_recall=config.min_recall
+        labels,
+        expit(logits),
+        weight,
+        precision=config.target_precision,
+        min_recall=config.min_recall,
+        min_positives=config.min_positives,
     )
 
 

@@ -106,13 +106,13 @@ def write_audits() -> tuple[Path, int]:
     reader = encoder.load(encoder.configuration.folder)
     english = [sentence.text for sentence in meaning.load("test") if sentence.language == "en"]
     english += [*everyday.audit_sentences(), *audit_sentences().texts]
-    others = [
+    foreign = [
         text for code in AUDITED_LANGUAGES if code != "en" for text in audit_sentences(language=code).texts
     ]
     known: dict[bytes, np.ndarray] = {}
     with reader.read_once(known):
-        reader.logits(tqdm([*english, *others], desc="Reading", unit="text", leave=False, disable=None))
-        reader.logits(others, may_be_english=False)
+        reader.logits(tqdm([*english, *foreign], desc="Reading", unit="text", leave=False, disable=None))
+        reader.logits(foreign, may_be_english=False)
     path = encoder.configuration.folder / AUDITS
     keys = np.frombuffer(b"".join(known), np.uint8).reshape(-1, KEY_BYTES)
     np.savez(path, encoder=reader.sha256, keys=keys, logits=np.array(list(known.values())))

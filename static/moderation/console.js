@@ -96,6 +96,7 @@ function startReview(page) {
   const tab = Math.random().toString(36).slice(2);
 
   const pending = new Map(); // actions whose response has not arrived, by item
+  let isLeaving = false; // another page is loading
   let newestAction = null; // of this tab; the U key undoes it
   let prefetched = null; // the request for the next item, and its response
   let leaseRequest = null; // a promise while the item is leased or being leased
@@ -504,7 +505,8 @@ function startReview(page) {
       const isRepeated =
         event.detail > 1 && event.target.closest(".action-bar :is(button, a), #reasons button, #undo button");
       const isEarly = event.detail && isJustShown() && !event.target.closest(".left");
-      if (!isRepeated && !isEarly) return;
+      const isLate = isLeaving && event.target.closest(".action-bar, #reasons");
+      if (!isRepeated && !isEarly && !isLate) return;
       event.preventDefault();
       event.stopPropagation();
     },
@@ -582,6 +584,7 @@ function startReview(page) {
 
   async function goBack() {
     await pendingDone();
+    isLeaving = true;
     history.back();
   }
 
@@ -633,10 +636,16 @@ function startReview(page) {
     const shortcut = shortcuts[name];
     if (!shortcut) return;
     event.preventDefault();
+    if (isLeaving) return showMessage("The key was ignored, because another page is loading.");
     if (decidingKeys.includes(name) ? ignoresKey(name) : isBusy && shortcut !== undo) return;
     shortcut();
   });
+  // From here on, keys and clicks are meant for the next page, not for the item that is still shown.
+  window.addEventListener("beforeunload", () => {
+    isLeaving = true;
+  });
   window.addEventListener("popstate", async () => {
+    isLeaving = true;
     await pendingDone();
     location.reload();
   });

@@ -611,6 +611,36 @@ def test_held_key_decides_one_item(queue: list[QueueItem], visit: Callable[..., 
     assert [decision.item for decision in Decision.objects.all()] == [first]
 
 
+@pytest.mark.parametrize("leave", ["j", "k", "later", "list"])
+def test_key_while_the_next_page_loads_decides_nothing(
+    queue: list[QueueItem], visit: Callable[..., Visit], leave: str
+) -> None:
+    page = visit(CONSOLE, user=moderator("ann")).page
+    wait_until_settled(page)
+    page.keyboard.press("j")
+    page.wait_for_url("**/item/*/")
+    wait_until_settled(page)
+    page.wait_for_timeout(600)
+    left = get_item(page)
+    add_latency(page)
+    if leave == "later":
+        page.locator(".release, .next-link").click(no_wait_after=True)
+    elif leave == "list":
+        page.locator(".left a[href*='/item/']").last.click(no_wait_after=True)
+    else:
+        page.keyboard.press(leave)
+    page.keyboard.press("a")
+    page.wait_for_timeout(2_500)
+    wait_until_settled(page)
+    assert not Decision.objects.exists()
+    assert get_item(page) != left
+    page.wait_for_timeout(600)
+    page.keyboard.press("a")
+    expect(page.locator("#last-decision")).to_contain_text("Approve")
+    wait_until_settled(page)
+    assert Decision.objects.get().item != left
+
+
 def test_undo_of_a_pending_decision(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
     page = visit(CONSOLE, user=moderator("ann")).page
     wait_until_settled(page)

@@ -73,9 +73,12 @@ def test_choose_thresholds_meets_target_precision(scored) -> None:
         assert result[label]["precision"] >= 0.6
     _, rules = choose_thresholds(labels, probabilities, weights, precision=0.999)
     assert set(rules) == {"best F1"}
-    thresholds, rules = choose_thresholds(labels * 0, probabilities, weights)
-    assert set(rules) == {"default"}
-    assert np.all(thresholds == 0.5)
+    for thresholds, rules in (
+        choose_thresholds(labels * 0, probabilities, weights),
+        choose_thresholds(labels, probabilities, weights, min_positives=int(labels.sum(axis=0).max()) + 1),
+    ):
+        assert set(rules) == {"default"}
+        assert np.all(thresholds == 0.5)
 
 
 def test_choose_thresholds_separable_label_is_between_classes() -> None:

@@ -315,8 +315,8 @@ def undo(
     item.status = QueueItem.Status.WITHDRAWN if is_withdrawn else QueueItem.Status.OPEN
     item.decided_at = None
     if decision.action == Decision.Action.ESCALATE:
-        others = item.decisions.filter(action=Decision.Action.ESCALATE, reversal=None)
-        rerank(item, escalated=others.exists())
+        escalations = item.decisions.filter(action=Decision.Action.ESCALATE, reversal=None)
+        rerank(item, escalated=escalations.exists())
     may_lease = (
         lease
         and not is_withdrawn
