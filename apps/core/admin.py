@@ -4,11 +4,11 @@ from collections.abc import Callable
 from functools import cache, partial, update_wrapper
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.auth.models import PermissionsMixin
 from django.core.paginator import Paginator
 from django.db.models import FloatField, ForeignKey, Model, QuerySet, URLField
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.functional import cached_property
 from django.utils.html import format_html
@@ -46,13 +46,21 @@ def viewer_display(**options: Any) -> Callable[[Callable[..., Any]], Callable[..
     return decorate
 
 
+MAX_PAGES = 100  # of a table that is too large to count
+
+
 class LargeTablePaginator(Paginator):
-    """Pages of a table that is too large to count; offers at most the first hundred pages."""
+    """Pages of a table that is too large to count; offers at most the first MAX_PAGES pages."""
 
     @cached_property
     def count(self) -> int:
         rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
-        return rows.order_by().values("pk")[: self.per_page * 100].count()
+        return rows.order_by().values("pk")[: self.per_page * MAX_PAGES].count()
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether there may be more rows than the pages show."""
+        return self.count == self.per_page * MAX_PAGES
 
 
 @cache
@@ -100,6 +108,16 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     show_full_result_count = False
     empty_community = name_community("")  # what the empty name of a community stands for
     formfield_overrides = {URLField: {"assume_scheme": "https"}}  # the default of Django 6; 5 warns without
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        response = super().changelist_view(request, extra_context)
+        changelist = getattr(response, "context_data", {}).get("cl")
+        if changelist and getattr(changelist.paginator, "is_cut_off", False):
+            count = f"{changelist.paginator.count:,}"
+            messages.info(request, f"The list ends after {count} rows. Search or filter it to see others.")
+        return response
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -25,3 +25,14 @@ def test_changelist_is_read_only(item: QueueItem, admin_user: User, model_name: 
     assert len(queries) <= 10
     assert "addlink" not in html.split('id="changelist"')[-1]
     assert client.get(reverse(f"admin:moderation_{model_name}_add")).status_code == 403
+
+
+@pytest.mark.parametrize(("rows_per_page", "is_shown"), [(2, True), (3, False)])
+def test_list_that_ends_early_says_so(
+    item: QueueItem, admin_user: User, monkeypatch: pytest.MonkeyPatch, rows_per_page: int, is_shown: bool
+) -> None:
+    monkeypatch.setattr("apps.core.admin.MAX_PAGES", 1)
+    monkeypatch.setattr("apps.moderation.admin.LargeTableAdmin.list_per_page", rows_per_page)
+    create_queue_item("insult=0.7 another one")
+    html = staff_client(admin_user).get(reverse("admin:moderation_queueitem_changelist")).text
+    assert ("The list ends after" in html) == is_shown
