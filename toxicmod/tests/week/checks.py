@@ -424,6 +424,7 @@ class Day:
             " JOIN predictions_prediction p ON p.id = d.submission_id"
             " LEFT JOIN moderation_policyrule u ON u.id = d.rule_id"
             " WHERE NOT d.automatic AND d.action IN ('approve', 'reject') AND i.kind IN ('review', 'audit')"
+            " AND i.requested_by_id IS NULL"
             " AND NOT EXISTS (SELECT 1 FROM moderation_decision r WHERE r.reverses_id = d.id)"
             f" AND {part.where} AND d.created_at >= %s AND d.created_at < %s",
             part.begin,
@@ -735,7 +736,7 @@ class Day:
             " two.action AS action2, two.corrected_mask AS mask2, r2.label AS rule2"
             " FROM moderation_decision two"
             " JOIN moderation_queueitem i ON i.id = two.item_id AND i.kind = 'second'"
-            " JOIN moderation_decision one ON one.item_id = i.original_id"
+            " JOIN moderation_decision one ON one.item_id = i.original_id AND one.id < two.id"
             " LEFT JOIN moderation_policyrule r1 ON r1.id = one.rule_id"
             " LEFT JOIN moderation_policyrule r2 ON r2.id = two.rule_id"
             " WHERE one.action IN ('approve', 'reject') AND two.action IN ('approve', 'reject')"
@@ -822,12 +823,14 @@ class Day:
             )
 
     def bulk(self) -> None:
-        """The histogram of open items, and how many match."""
+        """The histogram of the open items that a lead can decide in bulk."""
         page = self.lea.get(f"{CONSOLE}bulk/?label=toxic")
         bins = Counter(
             min(int(row.score * 20), 19)
             for row in self.rows(
                 "SELECT score FROM moderation_queueitem WHERE status = 'open' AND label = 'toxic'"
+                " AND kind NOT IN ('second', 'appeal') AND excluded_reviewer_id IS DISTINCT FROM"
+                " (SELECT id FROM accounts_user WHERE username = 'lea')"
             )
         )
         shown = [int(row[1]) for table in tables_of(page) for row in table if len(row) == 2 and "–" in row[0]]
