@@ -5,6 +5,8 @@
 const MIN_VIEW_TIME = 500;
 // Milliseconds after an ignored key in which the next key counts as its continuation, such as R and 1.
 const SEQUENCE_TIME = 2000;
+// Milliseconds after K in which the browser begins to go back, if there is a page to go back to.
+const MAX_BACK_TIME = 1000;
 const PRESENCE_INTERVAL = 8000;
 const SIMULATION_DELAY = 200;
 const JOB_INTERVAL = 1000;
@@ -97,6 +99,7 @@ function startReview(page) {
 
   const pending = new Map(); // actions whose response has not arrived, by item
   let isLeaving = false; // another page is loading
+  let backTimer = 0; // ends `isLeaving` if there is no page to go back to
   let newestAction = null; // of this tab; the U key undoes it
   let prefetched = null; // the request for the next item, and its response
   let leaseRequest = null; // a promise while the item is leased or being leased
@@ -582,9 +585,18 @@ function startReview(page) {
     if (comment) comment.open = !comment.open;
   }
 
+  // From here on, keys and clicks are meant for the next page, not for the item that is still shown.
+  function leave() {
+    clearTimeout(backTimer);
+    isLeaving = true;
+  }
+
   async function goBack() {
     await pendingDone();
-    isLeaving = true;
+    leave();
+    backTimer = setTimeout(() => {
+      isLeaving = false;
+    }, MAX_BACK_TIME);
     history.back();
   }
 
@@ -640,12 +652,9 @@ function startReview(page) {
     if (decidingKeys.includes(name) ? ignoresKey(name) : isBusy && shortcut !== undo) return;
     shortcut();
   });
-  // From here on, keys and clicks are meant for the next page, not for the item that is still shown.
-  window.addEventListener("beforeunload", () => {
-    isLeaving = true;
-  });
+  window.addEventListener("beforeunload", leave);
   window.addEventListener("popstate", async () => {
-    isLeaving = true;
+    leave();
     await pendingDone();
     location.reload();
   });

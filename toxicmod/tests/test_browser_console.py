@@ -639,6 +639,18 @@ def test_key_while_the_next_page_loads_decides_nothing(
     assert Decision.objects.get().item != left
 
 
+def test_keys_work_when_there_is_no_page_to_go_back_to(
+    queue: list[QueueItem], visit: Callable[..., Visit]
+) -> None:
+    page = visit(CONSOLE, user=moderator("ann")).page
+    wait_until_settled(page)
+    page.evaluate("history.back = () => {}")
+    page.keyboard.press("k")
+    page.wait_for_timeout(1_200)
+    page.keyboard.press("a")
+    expect(page.locator("#last-decision")).to_contain_text("Approve")
+
+
 def test_undo_of_a_pending_decision(queue: list[QueueItem], visit: Callable[..., Visit]) -> None:
     page = visit(CONSOLE, user=moderator("ann")).page
     wait_until_settled(page)
