@@ -390,8 +390,8 @@ def _send_correction(decision: Decision, reversal: Decision) -> Delivery | None:
     webhook_deliveries = Delivery.objects.filter(decision=decision)
     webhook_deliveries.filter(status=Delivery.Status.PENDING).update(status=Delivery.Status.CANCELLED)
     # A delivery that waits to be sent again has no attempts, but an error.
-    unsent = webhook_deliveries.filter(status=Delivery.Status.CANCELLED, attempts=0, error="")
-    was_attempted = webhook_deliveries.exclude(pk__in=unsent).exists()
+    unsent = Q(status=Delivery.Status.CANCELLED, attempts=0, error="")
+    was_attempted = webhook_deliveries.exclude(unsent).exists()
     return _create_delivery(reversal, Delivery.Event.REVERSED, wait=timedelta(0)) if was_attempted else None
 
 
